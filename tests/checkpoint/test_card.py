@@ -1,0 +1,74 @@
+"""Model cards: readable by the hub, every figure with its command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tokenlm.checkpoint import BundleManifest, Metric, write_model_card
+
+MANIFEST = BundleManifest(
+    name="tiny",
+    description="A small English voice.",
+    language="en",
+    licence="Apache-2.0",
+    sample_rate=24000,
+    components={"flow": "flow_decoder"},
+    generation={"num_steps": 4},
+    provenance={"data": "synthetic speech", "commands": ["make it", "train it"], "n": {"a": 1}},
+)
+
+
+def test_card(tmp_path: Path) -> None:
+    metrics = {
+        "word_error_rate": Metric(
+            value=0.12345, command="tokenlm evaluate | tee", note="100 texts"
+        ),
+        "real_time_factor": {"value": 2, "unit": "x", "command": "tokenlm bench"},
+    }
+    path = write_model_card(tmp_path, MANIFEST, metrics, limits=["It speaks English only."])
+    text = path.read_text()
+    assert path.name == "README.md"
+    _, header, body = text.split("---\n", 2)
+    facts = yaml.safe_load(header)
+    assert facts["license"] == "apache-2.0" and facts["language"] == "en"
+    for part in (
+        "# tiny",
+        "A small English voice.",
+        "24,000 Hz",
+        "`num_steps` = 4",
+        "| `flow` | `flow_decoder` |",
+        "| word_error_rate | 0.1235 | 100 texts | `tokenlm evaluate \\| tee` |",
+        "| real_time_factor | 2 x |  | `tokenlm bench` |",
+        "- It speaks English only.",
+        "- data: synthetic speech",
+        "- commands:\n  - make it\n  - train it",
+        "  - a: 1",
+        "under Apache-2.0",
+    ):
+        assert part in body
+
+
+def test_card_without_figures_says_so(tmp_path: Path) -> None:
+    bare = BundleManifest(name="a", description="b", language="en", licence="MIT", sample_rate=1)
+    text = write_model_card(tmp_path, bare, {}).read_text()
+    assert "Nothing has been measured." in text
+    assert "## Components" not in text
+    assert "## Limits" not in text
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        {"value": 0.1},
+        {"value": 0.1, "command": " "},
+        {"value": float("nan"), "command": "x"},
+        {"value": 0.1, "command": "x", "colour": "red"},
+    ],
+)
+def test_figure_without_a_command_is_refused(tmp_path: Path, metric: dict) -> None:
+    with pytest.raises(ValueError, match="The figure wer of a model card"):
+        write_model_card(tmp_path, MANIFEST, {"wer": metric})
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tokenlm.config import load_config
+from training.corpus.config import CorpusConfig, PersonConfig
+from training.corpus.plan import (
+    REPOSITORY,
+    all_speakers,
+    plan_corpus,
+    read_sentences,
+    text_key,
+)
+from training.corpus.speakers import make_speaker
+from training.corpus.text import load_grammar
+
+SENTENCES = Path("configs/eval/heldout_sentences.txt")
+
+
+def small(**changes: Any) -> CorpusConfig:
+    config = load_config(CorpusConfig, REPOSITORY / "configs/data/corpus.yaml")
+    return dataclasses.replace(
+        config, num_train=300, num_validation=20, num_heldout_per_speaker=3, **changes
+    )
+
+
+def test_heldout_sentences() -> None:
+    sentences = read_sentences(SENTENCES)
+    assert len(sentences) >= 320
+    assert all(4 <= len(sentence.split()) <= 14 for sentence in sentences)
+    assert not any(character.isdigit() for sentence in sentences for character in sentence)
+
+
+def test_repeated_or_absent_sentences_are_a_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "sentences.txt"
+    path.write_text("# ours\nIt rains.\n\nit rains!\n")
+    with pytest.raises(ValueError, match="it rains"):
+        read_sentences(path)
+    with pytest.raises(ValueError, match="no file"):
+        read_sentences(tmp_path / "absent.txt")
+
+
+def test_splits_share_neither_texts_nor_heldout_speakers() -> None:
+    shards = plan_corpus(small(), load_grammar())
+    by_split: dict[str, list] = {}
+    for shard in shards:
+        by_split.setdefault(shard.manifest, []).extend(shard.utterances)
+    assert {name: len(rows) for name, rows in by_split.items()} == {
+        "train": 300,
+        "validation": 20,
+        "heldout": 18,
+        "heldout_awb": 15,
+    }
+    texts = {name: {text_key(u.text) for u in rows} for name, rows in by_split.items()}
+    assert not texts["train"] & (texts["validation"] | texts["heldout"] | texts["heldout_awb"])
+    assert len(texts["validation"]) == 20
+    heard = {u.speaker.name for u in by_split["train"] + by_split["validation"]}
+    assert not heard & {u.speaker.name for u in by_split["heldout"]}
+    assert {u.speaker.person for u in by_split["heldout_awb"]} == {"awb"}
+    assert "awb" not in {u.speaker.person for u in by_split["train"] + by_split["validation"]}
+    assert {u.speaker.person for u in by_split["heldout"]} == {"kal", "rms", "slt"}
+    assert all(0.92 <= u.speaker.formant <= 1.03 for u in by_split["heldout"])
+    ids = [u.id for rows in by_split.values() for u in rows]
+    assert len(set(ids)) == len(ids)
+    assert all(0.9 <= 1 / u.stretch <= 1.1 for rows in by_split.values() for u in rows)
+
+
+def test_plan_is_a_function_of_the_seed() -> None:
+    grammar = load_grammar()
+    one = [shard.fingerprint() for shard in plan_corpus(small(), grammar)]
+    assert one == [shard.fingerprint() for shard in plan_corpus(small(), grammar)]
+    other = [shard.fingerprint() for shard in plan_corpus(small(seed=1), grammar)]
+    assert not set(one) & set(other)
+
+
+def test_shares_are_kept_and_the_first_shards_are_a_mix() -> None:
+    shards = plan_corpus(dataclasses.replace(small(), num_train=2000), load_grammar())
+    assert shards[0].manifest == "train"
+    counts = Counter(
+        u.speaker.engine for s in shards if s.manifest == "train" for u in s.utterances
+    )
+    assert 0.76 < counts["flite"] / 2000 < 0.84
+    assert 0.09 < counts["espeak-ng"] / 2000 < 0.15
+    assert {u.speaker.engine for u in shards[0].utterances} == {"flite", "festival", "espeak-ng"}
+
+
+def test_corpus_has_some_two_hundred_spaced_speakers() -> None:
+    config = load_config(CorpusConfig, REPOSITORY / "configs/data/corpus.yaml")
+    assert 150 <= len(all_speakers(config)) <= 300
+    for person in config.people:
+        factors = sorted({*person.formants, *person.heldout_formants})
+        assert all(b / a > 1.018 for a, b in itertools.pairwise(factors)), person.name
+
+
+def test_speaker_asks_the_engine_for_what_resampling_undoes() -> None:
+    person = PersonConfig(name="slt", engine="flite", voices=("slt",), own_pitch=170, stretch=1.1)
+    speaker = make_speaker(person, "slt", 0.8, 120.0)
+    assert speaker.name == "slt-f0800-p120"
+    assert speaker.engine_pitch == pytest.approx(150.0)
+    assert speaker.engine_stretch == pytest.approx(0.88)
+    tied = make_speaker(person, "slt", 0.8, None)
+    assert (tied.name, tied.pitch, tied.engine_pitch) == ("slt-f0800", 136.0, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"voices": ()}, "voices is empty"),
+        ({"formants": (2.0,)}, "0.7..1.4"),
+        ({"pitches": (20.0,)}, "50..500"),
+        ({"share": 1.0, "heldout_formants": (1.0,)}, "trained on too"),
+        ({"heldout_formants": (1.0,), "heldout_pitches": (90.0, 91.0)}, "one pitch per"),
+        ({"engine": "espeak-ng", "pitches": (90.0,)}, "no pitch in Hz"),
+    ],
+)
+def test_mistaken_person_is_explained(changes: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        PersonConfig(**({"name": "slt", "engine": "flite", "voices": ("slt",)} | changes))
+
+
+def test_two_speakers_of_one_name_are_a_mistake() -> None:
+    person = PersonConfig(name="slt", engine="flite", voices=("slt", "slt"), share=1.0)
+    with pytest.raises(ValueError, match="slt-f1000"):
+        all_speakers(CorpusConfig(people=(person,)))

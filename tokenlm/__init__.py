@@ -1,0 +1,1 @@
+"""Text-to-speech with models that speak in tokens."""

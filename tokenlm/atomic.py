@@ -1,0 +1,90 @@
+"""Writing files and folders so that a reader sees the old or the new, never a part of either."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary sibling of `path` to write to, and put it in place when the block ends.
+
+    The sibling is flushed to the disk before it is renamed, so that a crash leaves no empty file
+    under the final name. If the block raises, the sibling is removed and `path` is untouched.
+
+    Args:
+        path: where the file is to be in the end; its folder is made if it is missing.
+
+    Yields:
+        A path in the same folder with the same suffix (writers often go by the suffix).
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        yield temporary
+        sync_to_disk(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_to_disk(path.parent)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Give a temporary sibling folder to fill, and put it in place of `path` when the block ends.
+
+    A folder that is already there is replaced with all that it holds: the caller answers for it.
+    If the block raises, it is untouched.
+
+    Args:
+        path: where the folder is to be in the end; its parents are made if they are missing.
+
+    Yields:
+        An empty folder beside it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    previous = path.with_name(f".{path.name}.{os.getpid()}.previous")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process of the same id that was killed
+    temporary.mkdir()
+    try:
+        yield temporary
+        for item in sorted(temporary.rglob("*")):
+            sync_to_disk(item)
+        sync_to_disk(temporary)
+        if path.exists():
+            os.replace(path, previous)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            if previous.exists():
+                os.replace(previous, path)
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(previous, ignore_errors=True)
+    sync_to_disk(path.parent)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` to `path` as UTF-8, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def sync_to_disk(path: Path) -> None:
+    """Ask the system to put a file, or the list of names of a folder, on the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows opens no folder
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

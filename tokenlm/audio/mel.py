@@ -1,0 +1,195 @@
+"""Log-mel spectrograms: the one that is rendered to sound, and the one that is listened to.
+
+Shapes: B batch, S samples, T frames, F bins of the transform (n_fft // 2 + 1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tokenlm.audio.filterbank import mel_filterbank
+from tokenlm.audio.frames import FrontEnd, blank_frames, check_waveform, reflect_pad, spectrum
+
+# Inside the root of the magnitude: keeps the gradient finite in digital silence.
+_MAGNITUDE_FLOOR = 1e-9
+_LOG_FLOOR = 1e-5
+_WHISPER_LOG_FLOOR = 1e-10
+_WHISPER_RANGE = 8.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MelConfig:
+    """Facts of the mel spectrogram between the flow and the vocoder."""
+
+    sample_rate: int = 24000
+    """Of the waveform, in hertz."""
+    n_fft: int = 1920
+    """Length of the Fourier transform, in samples."""
+    win_length: int = 1920
+    """Length of the Hann window, in samples; at most `n_fft`."""
+    hop_length: int = 480
+    """Samples from one frame to the next."""
+    num_mels: int = 80
+    """Number of mel bands."""
+    fmin: float = 0.0
+    """Lower edge of the first band, in hertz."""
+    fmax: float | None = 8000.0
+    """Upper edge of the last band, in hertz; None for half the sample rate."""
+
+    def __post_init__(self) -> None:
+        check_frame_sizes(self.sample_rate, self.n_fft, self.hop_length, self.num_mels)
+        if not 0 < self.win_length <= self.n_fft:
+            raise ValueError(
+                f"win_length must be between 1 and n_fft ({self.n_fft}), got {self.win_length}"
+            )
+        highest = self.sample_rate / 2 if self.fmax is None else self.fmax
+        if not 0 <= self.fmin < highest <= self.sample_rate / 2:
+            raise ValueError(
+                f"fmin ({self.fmin:g}) and fmax ({highest:g}) must rise between 0 and half the "
+                f"sample rate ({self.sample_rate / 2:g} Hz)"
+            )
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second."""
+        return self.sample_rate / self.hop_length
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhisperMelConfig:
+    """Facts of the mel spectrogram that the speech tokenizer listens to."""
+
+    sample_rate: int = 16000
+    """Of the waveform, in hertz."""
+    n_fft: int = 400
+    """Length of the Fourier transform and of the Hann window, in samples."""
+    hop_length: int = 160
+    """Samples from one frame to the next."""
+    num_mels: int = 128
+    """Number of mel bands, from 0 to half the sample rate."""
+
+    def __post_init__(self) -> None:
+        check_frame_sizes(self.sample_rate, self.n_fft, self.hop_length, self.num_mels)
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second."""
+        return self.sample_rate / self.hop_length
+
+
+class MelSpectrogram(FrontEnd):
+    """Waveform to natural-log mel magnitudes, S // hop_length frames.
+
+    The ends are mirrored by (n_fft - hop_length) / 2 samples, so that frame t stands in the middle
+    of the samples t * hop_length .. (t + 1) * hop_length.
+    """
+
+    def __init__(self, config: MelConfig) -> None:
+        filters = mel_filterbank(
+            config.sample_rate, config.n_fft, config.num_mels, config.fmin, config.fmax
+        )
+        super().__init__(torch.hann_window(config.win_length), filters)
+        self.config = config
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second."""
+        return self.config.frame_rate
+
+    def num_frames(self, num_samples: Tensor) -> Tensor:
+        """Frames of waveforms with these numbers of samples."""
+        return num_samples // self.config.hop_length
+
+    def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Compute the mel spectrogram, in float32 whatever the surrounding precision.
+
+        Args:
+            waveform: (B, S) in -1 .. 1.
+            lengths: (B,) valid samples of each item; each item then gives the frames it would give
+                alone, followed by zeros.
+
+        Returns:
+            (B, T, num_mels), T = S // hop_length.
+
+        Raises:
+            ValueError: if the waveform is not two-dimensional.
+        """
+        config, waveform = self.config, check_waveform(waveform)
+        num_frames = waveform.shape[1] // config.hop_length
+        if num_frames == 0:
+            return waveform.new_zeros(waveform.shape[0], 0, config.num_mels)
+        with torch.autocast(waveform.device.type, enabled=False):
+            left = max(config.n_fft - config.hop_length, 0) // 2
+            right = max(config.n_fft - config.hop_length, 0) - left
+            padded = reflect_pad(waveform, left, right, lengths)
+            bins = spectrum(padded, self.window, config.n_fft, config.hop_length)[:, :num_frames]
+            power = bins.real.square() + bins.imag.square()
+            magnitude = torch.sqrt(power + _MAGNITUDE_FLOOR)
+            mel = (magnitude @ self.filters).clamp(min=_LOG_FLOOR).log()
+        return blank_frames(mel, None if lengths is None else self.num_frames(lengths))
+
+
+class WhisperMel(FrontEnd):
+    """Waveform to the log-mel of Whisper (Radford et al. 2022), S // hop_length frames.
+
+    Power, base-10 logarithm, at most 8 below the maximum of the item, scaled to about -1 .. 1.
+    """
+
+    def __init__(self, config: WhisperMelConfig) -> None:
+        filters = mel_filterbank(config.sample_rate, config.n_fft, config.num_mels)
+        super().__init__(torch.hann_window(config.n_fft), filters)
+        self.config = config
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second."""
+        return self.config.frame_rate
+
+    def num_frames(self, num_samples: Tensor) -> Tensor:
+        """Frames of waveforms with these numbers of samples."""
+        return num_samples // self.config.hop_length
+
+    def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Compute the log-mel, in float32 whatever the surrounding precision.
+
+        Args:
+            waveform: (B, S) in -1 .. 1.
+            lengths: (B,) valid samples of each item; each item then gives the frames it would give
+                alone, followed by zeros.
+
+        Returns:
+            (B, T, num_mels), T = S // hop_length.
+
+        Raises:
+            ValueError: if the waveform is not two-dimensional.
+        """
+        config, waveform = self.config, check_waveform(waveform)
+        own_frames = None if lengths is None else self.num_frames(lengths)
+        num_frames = waveform.shape[1] // config.hop_length
+        if num_frames == 0:
+            return waveform.new_zeros(waveform.shape[0], 0, config.num_mels)
+        with torch.autocast(waveform.device.type, enabled=False):
+            padded = reflect_pad(waveform, config.n_fft // 2, config.n_fft // 2, lengths)
+            bins = spectrum(padded, self.window, config.n_fft, config.hop_length)[:, :num_frames]
+            power = blank_frames(bins.real.square() + bins.imag.square(), own_frames)
+            mel = (power @ self.filters).clamp(min=_WHISPER_LOG_FLOOR).log10()
+            mel = torch.maximum(mel, mel.amax((1, 2), keepdim=True) - _WHISPER_RANGE)
+            return blank_frames((mel + 4.0) / 4.0, own_frames)
+
+
+def check_frame_sizes(sample_rate: int, n_fft: int, hop_length: int, num_mels: int) -> None:
+    """Raise ValueError unless all of them are positive and the frames leave no gap."""
+    sizes = {
+        "sample_rate": sample_rate,
+        "n_fft": n_fft,
+        "hop_length": hop_length,
+        "num_mels": num_mels,
+    }
+    for name, size in sizes.items():
+        if size <= 0:
+            raise ValueError(f"{name} must be positive, got {size}")
+    if hop_length > n_fft:
+        raise ValueError(f"hop_length ({hop_length}) is longer than the frame (n_fft {n_fft})")

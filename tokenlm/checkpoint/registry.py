@@ -1,0 +1,46 @@
+"""The kinds of components that exist, and how each is built from its config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from tokenlm.checkpoint.component import ComponentError, load_component
+from tokenlm.models.flow import FlowConfig, FlowDecoder
+from tokenlm.models.lm import SpeechLM, SpeechLMConfig
+from tokenlm.models.speaker_encoder import SpeakerEncoder, SpeakerEncoderConfig
+from tokenlm.models.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
+from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
+from tokenlm.models.vocoder import Vocoder, VocoderConfig
+
+KINDS: dict[str, tuple[type, Callable[[Any], nn.Module]]] = {
+    "speech_tokenizer": (SpeechTokenizerConfig, SpeechTokenizer),
+    "token_recognizer": (TokenRecognizerConfig, TokenRecognizer),
+    "speaker_encoder": (SpeakerEncoderConfig, SpeakerEncoder),
+    "speech_lm": (SpeechLMConfig, SpeechLM),
+    "flow": (FlowConfig, FlowDecoder),
+    "vocoder": (VocoderConfig, Vocoder),
+}
+"""Config class and model of every kind."""
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+
+def load_model(
+    folder: str | Path, model_class: type[ModelT], *, device: str | torch.device = "cpu"
+) -> ModelT:
+    """Loads the component in `folder`, which must be a `model_class`; frozen, for evaluation.
+
+    Raises:
+        ComponentError: the folder holds another kind, or does not load.
+    """
+    model = load_component(folder, KINDS, device=device)
+    if not isinstance(model, model_class):
+        raise ComponentError(
+            f"{folder} holds a {type(model).__name__}, but a {model_class.__name__} is needed."
+        )
+    return model.requires_grad_(False)

@@ -1,0 +1,134 @@
+"""Finding a bundle by its name, its path or its id on the hub, and the configs that come along.
+
+In a wheel both lie inside the package (`tokenlm/_data`), in a source checkout beside it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from importlib import resources
+from pathlib import Path
+
+from tokenlm.checkpoint.bundle import MANIFEST_FILE
+
+CHECKPOINTS_VARIABLE = "TOKENLM_CHECKPOINTS"
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+# A bundle holds data only: nothing that could run is fetched.
+_NOT_FETCHED = ["*.py", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.bin", "*.ckpt", "*.onnx", "*.sh"]
+
+
+class ResolveError(ValueError):
+    """A name that leads to no bundle; the message says what was tried."""
+
+
+def resolve(name_or_path: str | Path, *, revision: str | None = None) -> Path:
+    """Find the folder of a bundle.
+
+    Args:
+        name_or_path: tried in this order: the path of a folder, which never touches the network;
+            the name of a bundle in the folder that `TOKENLM_CHECKPOINTS` names, in the package or
+            in the source checkout; the id `organisation/name` of a repository on the Hugging Face
+            hub, which is downloaded once and kept in the hub's cache.
+        revision: branch, tag or commit, for the hub only.
+
+    Raises:
+        ResolveError: if there is no such thing, or it cannot be downloaded.
+    """
+    text = str(name_or_path)
+    path = Path(text).expanduser()
+    found = path if text and path.exists() else None
+    if found is None:
+        found = _bundles().get(text)
+    if found is None and _is_hub_id(name_or_path):
+        return _download(text, revision)
+    if found is None:
+        raise ResolveError(_unknown(text))
+    if revision is not None:
+        raise ResolveError(f"{found} is local and has no revision {revision!r} to choose.")
+    if not found.is_dir():
+        raise ResolveError(f"{found} is a file; a bundle is a folder with a {MANIFEST_FILE}.")
+    return found
+
+
+def bundled_names() -> list[str]:
+    """List the names of the bundles that are there without a download."""
+    return sorted(_bundles())
+
+
+def packaged_configs() -> Path:
+    """Give the folder of the configs that come with the package.
+
+    Raises:
+        ResolveError: if the installation has none.
+    """
+    for folder in (_package_data() / "configs", *_checkout("configs")):
+        if folder.is_dir():
+            return folder
+    raise ResolveError(f"This installation has no configs: {_package_data() / 'configs'}.")
+
+
+def _bundles() -> dict[str, Path]:
+    """Map the name of every bundle at hand to its folder; the user's own come first."""
+    folders = [_package_data() / "checkpoints", *_checkout("checkpoints")]
+    if own := os.environ.get(CHECKPOINTS_VARIABLE):
+        folders.insert(0, Path(own).expanduser())
+    bundles: dict[str, Path] = {}
+    for folder in folders:
+        for manifest in sorted(folder.glob(f"*/{MANIFEST_FILE}")):
+            bundles.setdefault(manifest.parent.name, manifest.parent)
+    return bundles
+
+
+def _package_data() -> Path:
+    return Path(str(resources.files("tokenlm"))) / "_data"
+
+
+def _checkout(name: str) -> list[Path]:
+    """Give a folder of the source checkout, or nothing in an installed package."""
+    root = Path(str(resources.files("tokenlm"))).parent
+    return [root / name] if (root / "pyproject.toml").is_file() else []
+
+
+def _is_hub_id(name_or_path: str | Path) -> bool:
+    return isinstance(name_or_path, str) and _HUB_ID.fullmatch(name_or_path) is not None
+
+
+def _download(hub_id: str, revision: str | None) -> Path:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ResolveError(
+            f"Downloading {hub_id} needs huggingface_hub: pip install huggingface_hub"
+        ) from error
+    try:
+        folder = huggingface_hub.snapshot_download(
+            hub_id, revision=revision, ignore_patterns=_NOT_FETCHED
+        )
+    # The hub's client raises errors of its own, of the HTTP library and of the system.
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        at = f" at the revision {revision!r}" if revision else ""
+        raise ResolveError(
+            f"There is no folder {hub_id}, and downloading it from the Hugging Face hub{at} "
+            f"failed: {reason}. Without a network, give the path of a bundle or one of the "
+            f"bundled names: {_names()}."
+        ) from error
+    if not (Path(folder) / MANIFEST_FILE).is_file():
+        raise ResolveError(f"{hub_id} on the hub is not a bundle: it has no {MANIFEST_FILE}.")
+    return Path(folder)
+
+
+def _unknown(text: str) -> str:
+    close = difflib.get_close_matches(text, bundled_names(), n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return (
+        f"{text!r} is neither a folder nor the name of a bundle{hint}. Bundled names: {_names()}. "
+        "A repository on the hub is given as organisation/name."
+    )
+
+
+def _names() -> str:
+    return ", ".join(bundled_names()) or "none"

@@ -1,0 +1,1 @@
+"""The models: speech tokenizer, speaker encoder, language model, flow decoder, vocoder."""

@@ -1,0 +1,207 @@
+"""Speech language model: a `transformers` causal LM that reads text and writes speech tokens.
+
+Shapes: B batch, L positions, D channels, V speech classes (codes, eos, fill).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+
+from tokenlm.models.lm.layout import IGNORE, SPECIAL, SPEECH, TEXT, Layout
+
+NUM_SPECIAL_CLASSES = 2
+"""eos and fill."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Architecture of the backbone, enough to build it without any file."""
+
+    model_type: Literal["qwen2", "qwen3", "llama"] = "qwen2"
+    vocab_size: int = 512
+    """Text ids, those of the text tokenizer."""
+    hidden_size: int = 256
+    intermediate_size: int = 704
+    num_layers: int = 6
+    num_heads: int = 4
+    num_kv_heads: int = 2
+    head_dim: int | None = None
+    """Channels of an attention head; None is hidden_size / num_heads."""
+    rope_theta: float = 10_000.0
+    rms_norm_eps: float = 1e-6
+    max_positions: int = 4096
+    attention_dropout: float = 0.0
+
+    def to_transformers(self) -> Any:
+        """The configuration object of `transformers`."""
+        options = {
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "num_key_value_heads": self.num_kv_heads,
+            "rms_norm_eps": self.rms_norm_eps,
+            "max_position_embeddings": self.max_positions,
+            "attention_dropout": self.attention_dropout,
+            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
+            "bos_token_id": None,
+            "eos_token_id": None,
+            "pad_token_id": None,
+        }
+        if self.head_dim is not None:
+            options["head_dim"] = self.head_dim
+        return AutoConfig.for_model(self.model_type, **options)
+
+    @classmethod
+    def from_transformers(cls, config: Any) -> BackboneConfig:
+        """The architecture that a configuration of `transformers` describes.
+
+        Raises:
+            ValueError: a family that is not supported.
+        """
+        families = ("qwen2", "qwen3", "llama")
+        if config.model_type not in families:
+            raise ValueError(
+                f"a backbone of the family {config.model_type!r} is not supported; valid: "
+                + ", ".join(families)
+            )
+        rope = getattr(config, "rope_parameters", None) or {}
+        return cls(
+            model_type=config.model_type,
+            vocab_size=config.vocab_size,
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            num_layers=config.num_hidden_layers,
+            num_heads=config.num_attention_heads,
+            num_kv_heads=config.num_key_value_heads,
+            head_dim=getattr(config, "head_dim", None),
+            rope_theta=float(rope.get("rope_theta", getattr(config, "rope_theta", 10_000.0))),
+            rms_norm_eps=config.rms_norm_eps,
+            max_positions=config.max_position_embeddings,
+            attention_dropout=getattr(config, "attention_dropout", 0.0),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechLMConfig:
+    """Sizes of a `SpeechLM`, and what it was trained to do."""
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    codebook_size: int = 625
+    block_text_tokens: int = 5
+    """m of the interleaved layout."""
+    block_speech_tokens: int = 15
+    """n of the interleaved layout."""
+    min_speech_per_text: float = 2.0
+    """Fewest speech tokens for each text token."""
+    max_speech_per_text: float = 20.0
+    """Most speech tokens for each text token."""
+
+    def __post_init__(self) -> None:
+        if self.block_text_tokens < 1 or self.block_speech_tokens < 1:
+            raise ValueError("blocks of the interleaved layout must hold at least 1 token")
+        if not 0 <= self.min_speech_per_text < self.max_speech_per_text:
+            raise ValueError(
+                f"min_speech_per_text {self.min_speech_per_text} must be less than "
+                f"max_speech_per_text {self.max_speech_per_text}"
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """Codes, eos and fill."""
+        return self.codebook_size + NUM_SPECIAL_CLASSES
+
+
+@dataclass
+class LayoutBatch:
+    """Layouts padded to one length."""
+
+    kinds: Tensor
+    """(B, L)"""
+    ids: Tensor
+    """(B, L)"""
+    targets: Tensor
+    """(B, L), IGNORE where padded."""
+    mask: Tensor
+    """(B, L) True where valid."""
+
+    @classmethod
+    def from_layouts(cls, layouts: Sequence[Layout], *, left: bool = False) -> LayoutBatch:
+        """Pads behind the sequences, or before them (`left`) to generate from them."""
+        length = max(len(layout) for layout in layouts)
+
+        def padded(values: list[int], value: int) -> list[int]:
+            padding = [value] * (length - len(values))
+            return padding + values if left else values + padding
+
+        return cls(
+            kinds=torch.tensor([padded(layout.kinds, SPECIAL) for layout in layouts]),
+            ids=torch.tensor([padded(layout.ids, 0) for layout in layouts]),
+            targets=torch.tensor([padded(layout.targets, IGNORE) for layout in layouts]),
+            mask=torch.tensor([padded([1] * len(layout), 0) for layout in layouts]).bool(),
+        )
+
+    def to(self, device: torch.device | str) -> LayoutBatch:
+        """The batch on another device."""
+        return LayoutBatch(
+            self.kinds.to(device), self.ids.to(device), self.targets.to(device), self.mask.to(device)
+        )
+
+
+class SpeechLM(nn.Module):
+    """Text and speech tokens to the distribution of the next speech token."""
+
+    def __init__(self, config: SpeechLMConfig, backbone: nn.Module | None = None) -> None:
+        """Builds the model; `backbone` is one with weights, in place of a random one."""
+        super().__init__()
+        self.config = config
+        if backbone is None:
+            backbone = AutoModel.from_config(
+                config.backbone.to_transformers(), attn_implementation="sdpa"
+            )
+        self.backbone = backbone
+        dim = config.backbone.hidden_size
+        self.special_embedding = nn.Embedding(2, dim)
+        self.speech_embedding = nn.Embedding(config.num_classes, dim)
+        self.head = nn.Linear(dim, config.num_classes)
+        for table in (self.special_embedding, self.speech_embedding):
+            nn.init.normal_(table.weight, std=0.02)
+
+    @classmethod
+    def from_backbone(cls, name: str, config: SpeechLMConfig) -> SpeechLM:
+        """A model on pretrained text weights.
+
+        Args:
+            name: hub id or folder of a causal LM of the Qwen2, Qwen3 or Llama family.
+            config: its `backbone` is replaced by the architecture of the weights.
+
+        Raises:
+            ValueError: a family that is not supported.
+        """
+        backbone = AutoModel.from_pretrained(name, attn_implementation="sdpa")
+        architecture = BackboneConfig.from_transformers(backbone.config)
+        return cls(replace(config, backbone=architecture), backbone)
+
+    def embed(self, kinds: Tensor, ids: Tensor) -> Tensor:
+        """Embeddings (B, L, D) of positions given by kind and id, both (B, L)."""
+        text = self.backbone.get_input_embeddings()(torch.where(kinds == TEXT, ids, 0))
+        speech = self.speech_embedding(torch.where(kinds == SPEECH, ids, 0))
+        special = self.special_embedding(torch.where(kinds > SPEECH, ids, 0))
+        kind = kinds[..., None]
+        return torch.where(kind == TEXT, text, torch.where(kind == SPEECH, speech, special))
+
+    def forward(self, batch: LayoutBatch) -> Tensor:
+        """Logits (B, L, V) of whole sequences, for training."""
+        hidden = self.backbone(
+            inputs_embeds=self.embed(batch.kinds, batch.ids),
+            attention_mask=batch.mask.long(),
+            use_cache=False,
+        ).last_hidden_state
+        return self.head(hidden)

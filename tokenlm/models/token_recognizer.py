@@ -1,0 +1,142 @@
+"""Token recogniser: the second half of the recogniser, speech tokens to text.
+
+Shapes: B batch, N tokens, C digits of a code, D channels, L characters, V characters known.
+It is trained together with the tokenizer, and stays useful: it transcribes, and it is the cheapest
+check that generated tokens say what they should.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tokenlm.modules.quantizer import FiniteScalarQuantizer
+from tokenlm.modules.transformer import Transformer
+
+CHARACTERS = " 'abcdefghijklmnopqrstuvwxyz"
+"""Characters recognised; index 0 of the outputs is the CTC blank and the decoder's end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenRecognizerConfig:
+    """Sizes of a `TokenRecognizer`."""
+
+    levels: tuple[int, ...] = (5, 5, 5, 5)
+    """Levels of the tokenizer's quantizer."""
+    dim: int = 192
+    num_heads: int = 4
+    num_layers: int = 3
+    num_decoder_layers: int = 1
+    expansion: float = 4.0
+    dropout: float = 0.0
+    max_characters: int = 1024
+    """Longest text that the attention decoder writes."""
+
+    def __post_init__(self) -> None:
+        if not self.levels or min(self.levels) < 2:
+            raise ValueError(f"levels must be at least 2 each, got {self.levels}")
+
+
+def encode_characters(text: str) -> list[int]:
+    """Indices (1 and up) of the known characters of lower-cased `text`; marks are dropped."""
+    kept = "".join(c if c in CHARACTERS else (" " if c == "-" else "") for c in text.lower())
+    return [CHARACTERS.index(c) + 1 for c in " ".join(kept.split())]
+
+
+def decode_characters(indices: list[int]) -> str:
+    """Text of character indices, ignoring 0."""
+    return "".join(CHARACTERS[i - 1] for i in indices if i > 0).strip()
+
+
+class TokenRecognizer(nn.Module):
+    """Speech tokens, or code vectors with a gradient, to text."""
+
+    def __init__(self, config: TokenRecognizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        vocabulary = len(CHARACTERS) + 1
+        self.codes = FiniteScalarQuantizer(1, config.levels).requires_grad_(False).fsq
+        self.project = nn.Linear(len(config.levels), config.dim)
+        self.encoder = Transformer(
+            dim=config.dim,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            expansion=config.expansion,
+            dropout=config.dropout,
+        )
+        self.ctc = nn.Linear(config.dim, vocabulary)
+        self.character_embedding = nn.Embedding(vocabulary, config.dim)
+        self.position_embedding = nn.Embedding(config.max_characters + 1, config.dim)
+        self.decoder = nn.TransformerDecoder(
+            nn.TransformerDecoderLayer(
+                config.dim,
+                config.num_heads,
+                int(config.dim * config.expansion),
+                config.dropout,
+                activation="gelu",
+                batch_first=True,
+                norm_first=True,
+            ),
+            config.num_decoder_layers,
+            norm=nn.LayerNorm(config.dim),
+        )
+        self.character_head = nn.Linear(config.dim, vocabulary)
+
+    def forward(self, codes: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """CTC log-probabilities of code vectors.
+
+        Args:
+            codes: (B, N, C) digits, as `SpeechTokenizer.forward` gives them.
+            mask: (B, N) True where valid.
+
+        Returns:
+            Hidden states (B, N, D) and log-probabilities (B, N, V + 1), blank first.
+        """
+        hidden = self.encoder(self.project(codes), mask=mask)
+        return hidden, self.ctc(hidden).log_softmax(dim=-1)
+
+    def decode_logits(
+        self, hidden: Tensor, characters: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """Logits (B, L + 1, V + 1) of the attention decoder, teacher-forced.
+
+        Args:
+            hidden: (B, N, D) of `forward`.
+            characters: (B, L) indices, 0 where padded; position l + 1 of the output is predicted
+                from the first l of them, the end (0) from all.
+            mask: (B, N) True where `hidden` is valid.
+        """
+        shifted = nn.functional.pad(characters, (1, 0))
+        positions = torch.arange(shifted.shape[1], device=characters.device)
+        x = self.character_embedding(shifted) + self.position_embedding(positions)
+        causal = nn.Transformer.generate_square_subsequent_mask(x.shape[1], device=x.device)
+        decoded = self.decoder(
+            x,
+            hidden,
+            tgt_mask=causal,
+            tgt_is_causal=True,
+            memory_key_padding_mask=None if mask is None else ~mask,
+        )
+        return self.character_head(decoded)
+
+    @torch.inference_mode()
+    def transcribe(self, tokens: Tensor, lengths: Tensor | None = None) -> list[str]:
+        """Text of speech tokens (B, N) by the best CTC path."""
+        if lengths is None:
+            lengths = torch.full((tokens.shape[0],), tokens.shape[1], device=tokens.device)
+        mask = torch.arange(tokens.shape[1], device=tokens.device)[None] < lengths[:, None]
+        _, log_probs = self(self.code_vectors(tokens), mask)
+        best = log_probs.argmax(dim=-1)
+        return [greedy_ctc(row[:n].tolist()) for row, n in zip(best, lengths.tolist(), strict=True)]
+
+    def code_vectors(self, tokens: Tensor) -> Tensor:
+        """Code vectors (B, N, C) of tokens (B, N)."""
+        return self.codes.indices_to_codes(tokens)
+
+
+def greedy_ctc(path: list[int]) -> str:
+    """Text of a CTC path: repetitions joined, blanks dropped."""
+    kept = [c for i, c in enumerate(path) if c and (i == 0 or path[i - 1] != c)]
+    return decode_characters(kept)

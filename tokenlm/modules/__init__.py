@@ -1,0 +1,1 @@
+"""Building blocks of the networks; every streaming one takes an explicit state."""

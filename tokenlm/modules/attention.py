@@ -1,0 +1,90 @@
+"""Multi-head self-attention with a cache of keys and values.
+
+Shapes: B batch, T frames, D channels, H heads, K cached frames, E channels of a head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tokenlm.modules.context import Context
+from tokenlm.modules.rope import rotate
+from tokenlm.modules.streaming import State, shared_field
+
+
+@dataclass
+class AttentionState(State):
+    """Keys and values that later chunks may still see."""
+
+    keys: Tensor
+    """(B, H, K, E), rotated."""
+    values: Tensor
+    """(B, H, K, E)"""
+    positions: Tensor = shared_field()
+    """(K,) position of each cached frame."""
+
+
+class SelfAttention(nn.Module):
+    """Self-attention over (B, T, D) with rotary positions."""
+
+    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if dim % num_heads or (dim // num_heads) % 2:
+            raise ValueError(f"dim {dim} does not split into {num_heads} heads of even size")
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.query_key_value = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def init_state(self, batch_size: int) -> AttentionState:
+        """An empty cache."""
+        weight = self.out.weight
+        empty = weight.new_zeros(batch_size, self.num_heads, 0, weight.shape[0] // self.num_heads)
+        positions = torch.zeros(0, dtype=torch.long, device=weight.device)
+        return AttentionState(keys=empty, values=empty, positions=positions)
+
+    def forward(
+        self,
+        x: Tensor,
+        table: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        state: AttentionState | None = None,
+    ) -> Tensor:
+        """Attends from the frames of `x` to the cached frames and to those of `x`.
+
+        Args:
+            x: (B, T, D).
+            table: rotary table of the positions of `x`.
+            mask: broadcastable to (B, H, T, K + T), True where visible; None: everything is.
+            state: cache, which grows by the frames of `x` (trimmed by the caller).
+
+        Returns:
+            (B, T, D)
+        """
+        batch, frames, dim = x.shape
+        qkv = self.query_key_value(x).view(batch, frames, 3, self.num_heads, dim // self.num_heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        query, key = rotate(query, table), rotate(key, table)
+        if state is not None:
+            key = torch.cat([state.keys, key], dim=2)
+            value = torch.cat([state.values, value], dim=2)
+            state.keys, state.values = key, value
+        attended = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
+        )
+        return self.out(attended.transpose(1, 2).reshape(batch, frames, dim))
+
+
+def trim(state: AttentionState, positions: Tensor, context: Context, next_position: int) -> None:
+    """Drops from `state` what no later chunk can see; `positions` (K,) are all that it holds."""
+    keep = context.kept(positions, next_position)
+    if bool(keep.all()):
+        state.positions = positions
+        return
+    state.keys = state.keys[:, :, keep]
+    state.values = state.values[:, :, keep]
+    state.positions = positions[keep]

@@ -1,0 +1,130 @@
+"""What a position may see, as one value.
+
+Shapes: B batch, Q query positions, K key positions, T frames.
+
+The training mask, the offline mask and the sizes of the streaming caches are all computed from a
+`Context`, so they cannot disagree. Positions count from the start of the sequence; the first
+`pinned_frames` of them are the prompt, and chunk boundaries are counted from its end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """Attention context of a sequence that is processed in chunks.
+
+    A frame of the prompt sees the whole prompt and nothing else. A later frame sees the prompt, its
+    own chunk, and `left_frames` before its chunk. With `chunk_frames=None` every frame sees every
+    frame (the non-streaming mode).
+    """
+
+    chunk_frames: int | None = None
+    """Frames processed at once; None is the full context."""
+    left_frames: int | None = None
+    """Frames seen before the chunk besides the prompt; None is all of them."""
+    lookahead_frames: int = 0
+    """Future frames that the look-ahead convolution before the attention waits for."""
+    pinned_frames: int = 0
+    """Frames of the prompt, never evicted from a cache."""
+
+    def __post_init__(self) -> None:
+        if self.chunk_frames is not None and self.chunk_frames < 1:
+            raise ValueError(f"chunk_frames must be at least 1, got {self.chunk_frames}")
+        if self.left_frames is not None and self.left_frames < 0:
+            raise ValueError(f"left_frames must not be negative, got {self.left_frames}")
+        if self.chunk_frames is None and self.left_frames is not None:
+            raise ValueError("left_frames needs chunk_frames: the full context has no window")
+        if self.lookahead_frames < 0 or self.pinned_frames < 0:
+            raise ValueError("lookahead_frames and pinned_frames must not be negative")
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every frame sees every frame."""
+        return self.chunk_frames is None
+
+    def pinned(self, num_frames: int) -> Context:
+        """Returns the same context with a prompt of `num_frames`."""
+        return replace(self, pinned_frames=num_frames)
+
+    def scaled(self, factor: int) -> Context:
+        """Returns the context in units `factor` times shorter (tokens to mel frames)."""
+        return Context(
+            chunk_frames=None if self.chunk_frames is None else self.chunk_frames * factor,
+            left_frames=None if self.left_frames is None else self.left_frames * factor,
+            lookahead_frames=self.lookahead_frames * factor,
+            pinned_frames=self.pinned_frames * factor,
+        )
+
+    def divided(self, factor: int) -> Context:
+        """Returns the context in units `factor` times longer (mel frames to patches).
+
+        Raises:
+            ValueError: a size is not a multiple of `factor`.
+        """
+        sizes = (self.chunk_frames, self.left_frames, self.lookahead_frames, self.pinned_frames)
+        if any(size is not None and size % factor for size in sizes):
+            raise ValueError(f"the sizes of {self} are not multiples of {factor}")
+        return Context(
+            chunk_frames=None if self.chunk_frames is None else self.chunk_frames // factor,
+            left_frames=None if self.left_frames is None else self.left_frames // factor,
+            lookahead_frames=self.lookahead_frames // factor,
+            pinned_frames=self.pinned_frames // factor,
+        )
+
+    def chunk_bounds(self, num_frames: int) -> list[tuple[int, int]]:
+        """Cuts `num_frames` frames into (start, end) pieces: the prompt, then the chunks."""
+        bounds = []
+        start = min(self.pinned_frames, num_frames)
+        if start:
+            bounds.append((0, start))
+        step = self.chunk_frames or max(num_frames - start, 1)
+        for position in range(start, num_frames, step):
+            bounds.append((position, min(position + step, num_frames)))
+        return bounds
+
+    def visible(
+        self, queries: Tensor, keys: Tensor, *, pinned_frames: Tensor | None = None
+    ) -> Tensor:
+        """Which keys each query may attend to.
+
+        Args:
+            queries: (Q,) positions.
+            keys: (K,) positions.
+            pinned_frames: (B,) prompt lengths of the items of a batch, in place of the one of the
+                context (training draws one for each item).
+
+        Returns:
+            (Q, K) or (B, Q, K) mask, True where visible.
+        """
+        q, k = queries[:, None], keys[None, :]
+        if self.chunk_frames is None:
+            shape = (q.shape[0], k.shape[1])
+            if pinned_frames is not None:
+                shape = (pinned_frames.shape[0], *shape)
+            return torch.ones(shape, dtype=torch.bool, device=queries.device)
+        pinned: Tensor | int = self.pinned_frames
+        if pinned_frames is not None:
+            q, k, pinned = q[None], k[None], pinned_frames[:, None, None]
+        start = torch.div(q - pinned, self.chunk_frames, rounding_mode="floor")
+        start = start * self.chunk_frames + pinned
+        is_prompt_key = k < pinned
+        seen = (k < start + self.chunk_frames) & ~is_prompt_key
+        if self.left_frames is not None:
+            seen = seen & (k >= start - self.left_frames)
+        return is_prompt_key | (seen & (q >= pinned))
+
+    def kept(self, positions: Tensor, next_position: int) -> Tensor:
+        """Which cached positions (K,) a later chunk that starts at `next_position` can still see."""
+        if self.left_frames is None:
+            return torch.ones_like(positions, dtype=torch.bool)
+        return (positions < self.pinned_frames) | (positions >= next_position - self.left_frames)
+
+
+FULL_CONTEXT = Context()
+"""Every frame sees every frame."""

@@ -1,0 +1,63 @@
+"""Finite scalar quantizer (Mentzer et al., 2023) over `vector-quantize-pytorch`.
+
+Shapes: B batch, N tokens, D channels, C digits of a code.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from vector_quantize_pytorch import FSQ
+
+
+class FiniteScalarQuantizer(nn.Module):
+    """Projects D channels to C digits, rounds each to its level, and gives an index for the code.
+
+    Rounding passes gradients straight through. `blend` lets a recogniser learn on the continuous
+    digits before they are rounded.
+    """
+
+    def __init__(self, dim: int, levels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.levels = levels
+        self.project_in = nn.Linear(dim, len(levels))
+        self.fsq = FSQ(levels=list(levels), dim=len(levels), return_indices=False)
+
+    @property
+    def codebook_size(self) -> int:
+        """Number of codes."""
+        return math.prod(self.levels)
+
+    def forward(self, x: Tensor, blend: float = 1.0) -> Tensor:
+        """Code vectors of `x`.
+
+        Args:
+            x: (B, N, D).
+            blend: 1 gives rounded digits, 0 the continuous ones, values between a mixture.
+
+        Returns:
+            (B, N, C) digits in about [-1, 1].
+        """
+        digits = self.project_in(x)
+        rounded = self.fsq.quantize(digits)
+        if blend >= 1.0:
+            return rounded
+        return torch.lerp(self._bound(digits), rounded, blend)
+
+    def _bound(self, digits: Tensor) -> Tensor:
+        """The digits before rounding: the bound of the paper (appendix A.1), in code units."""
+        levels = torch.tensor(self.levels, device=digits.device, dtype=digits.dtype)
+        half = (levels - 1) * (1 + 1e-3) / 2
+        offset = torch.where(levels % 2 == 0, 0.5, 0.0)
+        bounded = (digits + (offset / half).atanh()).tanh() * half - offset
+        return bounded / torch.div(levels, 2, rounding_mode="floor")
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Code indices (B, N) of `x` (B, N, D)."""
+        return self.fsq.codes_to_indices(self.fsq.quantize(self.project_in(x))).long()
+
+    def decode(self, indices: Tensor) -> Tensor:
+        """Code vectors (B, N, C) of indices (B, N)."""
+        return self.fsq.indices_to_codes(indices)

@@ -1,0 +1,75 @@
+"""Inverse short-time Fourier transform with causal overlap-add.
+
+Shapes: B batch, T spectral frames, F frequency bins (n_fft / 2 + 1), S samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tokenlm.modules.streaming import State, shared_field
+
+
+@dataclass
+class OverlapState(State):
+    """Samples that later frames still add to."""
+
+    tail: Tensor
+    """(B, n_fft - hop_length)"""
+    envelope: Tensor = shared_field()
+    """(n_fft - hop_length,) squared windows already added there."""
+
+
+class CausalInverseSTFT(nn.Module):
+    """Spectral frames to samples: frame t adds to the samples t * hop … t * hop + n_fft.
+
+    Each frame finishes `hop_length` samples, so T frames give T * hop_length of them, and nothing
+    waits: the delay of n_fft - hop_length samples is trained into the network before it, whose
+    frames describe the waveform that much later.
+    """
+
+    window: Tensor
+
+    def __init__(self, n_fft: int, hop_length: int) -> None:
+        super().__init__()
+        if n_fft % hop_length or n_fft // hop_length < 2:
+            raise ValueError(f"n_fft {n_fft} must be a multiple (2 or more) of hop {hop_length}")
+        self.n_fft = n_fft
+        self.hop_length = hop_length
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+
+    def init_state(self, batch_size: int) -> OverlapState:
+        """Nothing has been added."""
+        size = self.n_fft - self.hop_length
+        zeros = self.window.new_zeros(batch_size, size)
+        return OverlapState(tail=zeros, envelope=self.window.new_zeros(size))
+
+    def forward(self, spectrum: Tensor, state: OverlapState | None = None) -> Tensor:
+        """Complex (B, T, F) to samples (B, T * hop_length)."""
+        if state is None:
+            state = self.init_state(spectrum.shape[0])
+        frames = torch.fft.irfft(spectrum, n=self.n_fft, dim=-1) * self.window
+        num_frames = spectrum.shape[1]
+        total = num_frames * self.hop_length
+        samples = self._overlap_add(frames)
+        squares = self.window.square().expand(1, num_frames, self.n_fft)
+        envelope = self._overlap_add(squares)[0]
+        size = self.n_fft - self.hop_length
+        head = min(size, samples.shape[1])
+        samples = torch.cat([samples[:, :head] + state.tail[:, :head], samples[:, head:]], dim=1)
+        envelope = torch.cat([envelope[:head] + state.envelope[:head], envelope[head:]])
+        state.tail, state.envelope = samples[:, total:], envelope[total:]
+        # The first samples lie under the rising half of a single window.
+        return samples[:, :total] / envelope[:total].clamp(min=1e-3)
+
+    def _overlap_add(self, frames: Tensor) -> Tensor:
+        batch, num_frames, n_fft = frames.shape
+        ratio = n_fft // self.hop_length
+        parts = frames.view(batch, num_frames, ratio, self.hop_length)
+        out = frames.new_zeros(batch, num_frames + ratio - 1, self.hop_length)
+        for index in range(ratio):
+            out[:, index : index + num_frames] += parts[:, :, index]
+        return out.flatten(1)

@@ -1,0 +1,173 @@
+"""Pre-norm transformer blocks, whole or in chunks.
+
+Shapes: B batch, T frames, D channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tokenlm.modules.attention import AttentionState, SelfAttention, trim
+from tokenlm.modules.context import FULL_CONTEXT, Context
+from tokenlm.modules.rope import rotary_table
+from tokenlm.modules.streaming import State
+
+
+@dataclass
+class TransformerState(State):
+    """Caches of all layers and the position of the next frame."""
+
+    layers: list[AttentionState]
+    next_position: int
+
+
+class FeedForward(nn.Sequential):
+    """Two linear layers with GELU between them, (B, T, D) to (B, T, D)."""
+
+    def __init__(self, dim: int, expansion: float, dropout: float = 0.0) -> None:
+        hidden = int(dim * expansion)
+        super().__init__(
+            nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dim)
+        )
+
+
+class TransformerBlock(nn.Module):
+    """x + attention(norm x), then x + feed_forward(norm x)."""
+
+    def __init__(self, dim: int, num_heads: int, expansion: float, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(dim)
+        self.attention = SelfAttention(dim, num_heads, dropout)
+        self.feed_forward_norm = nn.LayerNorm(dim)
+        self.feed_forward = FeedForward(dim, expansion, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        table: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        state: AttentionState | None = None,
+    ) -> Tensor:
+        """(B, T, D) to (B, T, D); arguments as in `SelfAttention`."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), table, mask, state))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+
+@dataclass
+class AttentionPlan:
+    """What all layers of a stack share for one call: rotary table and mask."""
+
+    table: tuple[Tensor, Tensor]
+    mask: Tensor | None
+    """(B or 1, 1, T, K) or None."""
+    positions: Tensor
+    """(K,) positions of the keys, cached ones first."""
+
+
+def plan_attention(
+    x: Tensor,
+    head_dim: int,
+    context: Context,
+    *,
+    cached: Tensor | None = None,
+    next_position: int = 0,
+    mask: Tensor | None = None,
+    pinned_frames: Tensor | None = None,
+) -> AttentionPlan:
+    """Rotary table and mask for the frames of `x` (B, T, D), which stand at `next_position`.
+
+    Args:
+        x: (B, T, D), read for its shape and device only.
+        head_dim: channels of one attention head.
+        context: what a frame may see.
+        cached: (K',) positions that a cache holds.
+        next_position: position of the first frame of `x`.
+        mask: (B, T) True where `x` is valid (a padded batch).
+        pinned_frames: (B,) prompt lengths, see `Context.visible`.
+    """
+    queries = torch.arange(next_position, next_position + x.shape[1], device=x.device)
+    keys = queries if cached is None else torch.cat([cached, queries])
+    table = rotary_table(queries, head_dim)
+    combined: Tensor | None = None
+    if not context.is_full:
+        visible = context.visible(queries, keys, pinned_frames=pinned_frames)
+        if not bool(visible.all()):
+            combined = visible[None, None] if visible.ndim == 2 else visible[:, None]
+    if mask is not None:
+        valid = mask[:, None, None, :]
+        combined = valid if combined is None else combined & valid
+        # A padded query with nothing to see would give NaN; let it see itself.
+        combined = combined | torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
+    return AttentionPlan(table=table, mask=combined, positions=keys)
+
+
+class Transformer(nn.Module):
+    """A stack of blocks with a final norm, causal by chunks as its context says."""
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        num_layers: int,
+        num_heads: int,
+        expansion: float = 4.0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.head_dim = dim // num_heads
+        self.layers = nn.ModuleList(
+            TransformerBlock(dim, num_heads, expansion, dropout) for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(dim)
+
+    def init_state(self, batch_size: int) -> TransformerState:
+        """State before the first frame."""
+        layers = [layer.attention.init_state(batch_size) for layer in self.layers]
+        return TransformerState(layers=layers, next_position=0)
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Context = FULL_CONTEXT,
+        state: TransformerState | None = None,
+        *,
+        mask: Tensor | None = None,
+        pinned_frames: Tensor | None = None,
+    ) -> Tensor:
+        """(B, T, D) to (B, T, D).
+
+        Args:
+            x: the whole sequence, or with `state` the next piece, which must end at a chunk
+                boundary of `context` unless it is the last.
+            context: what a frame may see.
+            state: advanced in place.
+            mask: (B, T) True where valid, for padded batches without a state.
+            pinned_frames: (B,) prompt lengths of a training batch.
+        """
+        plan = plan_attention(
+            x,
+            self.head_dim,
+            context,
+            cached=None if state is None else state.layers[0].positions,
+            next_position=0 if state is None else state.next_position,
+            mask=mask,
+            pinned_frames=pinned_frames,
+        )
+        for index, layer in enumerate(self.layers):
+            x = layer(x, plan.table, plan.mask, None if state is None else state.layers[index])
+        if state is not None:
+            advance(state, plan, context, x.shape[1])
+        return self.norm(x)
+
+
+def advance(
+    state: TransformerState, plan: AttentionPlan, context: Context, num_frames: int
+) -> None:
+    """Moves `state` past `num_frames` new frames and trims its caches."""
+    state.next_position += num_frames
+    for layer in state.layers:
+        trim(layer, plan.positions, context, state.next_position)

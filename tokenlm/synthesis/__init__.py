@@ -1,0 +1,6 @@
+"""From text and a voice to sound."""
+
+from tokenlm.synthesis.synthesizer import Synthesizer
+from tokenlm.synthesis.voice import Voice, VoiceError
+
+__all__ = ["Synthesizer", "Voice", "VoiceError"]

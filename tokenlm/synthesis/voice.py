@@ -1,0 +1,109 @@
+"""A voice: what is kept of a prompt recording, small enough to be mailed.
+
+Shapes: N prompt tokens, T prompt mel frames, M mel bins, E speaker channels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from tokenlm.atomic import atomic_path
+
+FORMAT_VERSION = "1"
+
+
+class VoiceError(ValueError):
+    """A recording or file that no voice can be made of; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Voice:
+    """A prepared prompt. Made by `Synthesizer.prepare_voice`, or loaded."""
+
+    name: str
+    prompt_text: str
+    """What the prompt says, normalised; empty where that is not known."""
+    prompt_tokens: Tensor
+    """(N,) speech tokens."""
+    prompt_mel: Tensor
+    """(T, M) log-mel."""
+    speaker_embedding: Tensor
+    """(E,)"""
+    tokenizer: str
+    """Fingerprint of the speech tokenizer that made the tokens."""
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if self.prompt_tokens.ndim != 1 or self.prompt_mel.ndim != 2:
+            raise VoiceError("a voice needs prompt_tokens (N,) and prompt_mel (T, M)")
+        if not (self.prompt_mel.isfinite().all() and self.speaker_embedding.isfinite().all()):
+            raise VoiceError("a voice holds numbers that are not finite")
+
+    @property
+    def seed(self) -> int:
+        """Seed of the noise under the prompt, a function of the prompt alone."""
+        digest = hashlib.sha256(self.prompt_tokens.to(torch.int64).numpy().tobytes())
+        digest.update(self.speaker_embedding.half().numpy().tobytes())
+        return int.from_bytes(digest.digest()[:7], "big")
+
+    def save(self, path: str | Path) -> None:
+        """Writes the voice to one safetensors file, whole or not at all."""
+        tensors = {
+            "prompt_tokens": self.prompt_tokens.to(torch.int32),
+            "prompt_mel": self.prompt_mel.to(torch.float16).contiguous(),
+            "speaker_embedding": self.speaker_embedding.to(torch.float32).contiguous(),
+        }
+        facts = {
+            "name": self.name,
+            "prompt_text": self.prompt_text,
+            "tokenizer": self.tokenizer,
+            "description": self.description,
+        }
+        metadata = {"format": "tokenlm voice", "format_version": FORMAT_VERSION}
+        data = save(tensors, metadata={**metadata, "voice": json.dumps(facts)})
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(data)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Voice:
+        """Reads a voice.
+
+        Raises:
+            VoiceError: there is no such file, or it is not a voice.
+        """
+        if not Path(path).is_file():
+            raise VoiceError(f"{path}: there is no such voice file.")
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+        except (SafetensorError, OSError) as error:
+            raise VoiceError(f"{path} is not a voice file, or is damaged: {error}") from error
+        if metadata.get("format") != "tokenlm voice":
+            raise VoiceError(f"{path} is not a voice file.")
+        if metadata.get("format_version") != FORMAT_VERSION:
+            raise VoiceError(
+                f"{path} is a voice of format {metadata.get('format_version')}; this version of "
+                f"tokenlm reads {FORMAT_VERSION}."
+            )
+        try:
+            facts = json.loads(metadata["voice"])
+            return cls(
+                name=str(facts["name"]),
+                prompt_text=str(facts["prompt_text"]),
+                tokenizer=str(facts["tokenizer"]),
+                description=str(facts.get("description", "")),
+                prompt_tokens=tensors["prompt_tokens"].long(),
+                prompt_mel=tensors["prompt_mel"].float(),
+                speaker_embedding=tensors["speaker_embedding"].float(),
+            )
+        except (KeyError, json.JSONDecodeError) as error:
+            raise VoiceError(f"{path} is not a complete voice file: {error}") from error

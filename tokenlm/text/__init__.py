@@ -1,0 +1,1 @@
+"""Text: normalisation to spoken English, segmentation, tokenizers."""

@@ -1,0 +1,141 @@
+"""Any Unicode text to the small alphabet that the rules of this package are written in.
+
+After `fold_characters` a text holds printable ASCII, newlines, and the symbols of `KEPT`; so the
+expressions of the other files can say `[0-9A-Za-z]` and mean it.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+
+KEPT = "°£€¥₹₩₽₿¢×÷±≈≤≥≠√∞–—−©§•"
+"""Symbols beyond ASCII that later rules know how to say (or, for dashes and bullets, to pause at)."""
+
+_LETTERS = {
+    "ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ø": "o", "Ø": "O",
+    "đ": "d", "Đ": "D", "ł": "l", "Ł": "L", "þ": "th", "Þ": "Th", "ð": "th", "Ð": "Th",
+    "ħ": "h", "Ħ": "H", "ı": "i", "ĸ": "k", "ŋ": "ng", "Ŋ": "Ng", "ŧ": "t", "Ŧ": "T",
+    "ſ": "s", "ƒ": "f", "ə": "e", "Ə": "E",
+}  # fmt: skip
+
+_SYMBOLS = {
+    "‘": "'", "’": "'", "‚": "'", "‛": "'", "ʼ": "'", "ʹ": "'", "′": "'", "´": "'", "ʻ": "'",
+    "“": '"', "”": '"', "„": '"', "‟": '"', "«": '"', "»": '"', "″": '"', "‹": "'", "›": "'",
+    "‐": "-", "‑": "-", "⁃": "-", "﹣": "-", "‒": "–", "―": "—", "﹘": "—", "⸺": "—", "⸻": "—",
+    "…": "...", "⋯": "...", "․": ".", "‥": "..", "。": ". ", "、": ", ", "，": ", ", "！": "! ",
+    "？": "? ", "；": "; ", "：": ": ", "｡": ". ", "､": ", ", "¿": " ", "¡": " ", "‽": "?",
+    "⁄": "/", "∕": "/", "∗": "*", "∙": " ", "·": " ", "•": " • ", "‣": " • ", "▪": " • ",
+    "◦": " • ", "●": " • ", "‰": " per mille ", "№": " No. ", "™": "", "®": "", "℠": "",
+    "℃": "°C", "℉": "°F", "º": "°", "˚": "°", "Ω": "Ω", "→": " to ", "←": " from ",
+    "⇒": " implies ", "∑": " sum ", "∈": " in ", "∂": " partial ", "∫": " integral ",
+    "≅": "≈", "≃": "≈", "∼": "~", "〜": "~", "～": "~", "⩽": "≤", "⩾": "≥", "−": "−",
+    "ª": "a", "`": "'", "✕": "×", "✖": "×", "⋅": "×", "❤": " ", "【": "[", "】": "]", "「": '"', "」": '"',
+}  # fmt: skip
+
+_GREEK = {
+    "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "ζ": "zeta",
+    "η": "eta", "θ": "theta", "ι": "iota", "κ": "kappa", "λ": "lambda", "μ": "mu", "ν": "nu",
+    "ξ": "xi", "ο": "omicron", "π": "pi", "ρ": "rho", "σ": "sigma", "ς": "sigma", "τ": "tau",
+    "υ": "upsilon", "φ": "phi", "χ": "chi", "ψ": "psi", "ω": "omega", "Γ": "gamma",
+    "Δ": "delta", "Θ": "theta", "Λ": "lambda", "Ξ": "xi", "Π": "pi", "Σ": "sigma",
+    "Φ": "phi", "Ψ": "psi", "Ω": "omega", "ϕ": "phi", "ϵ": "epsilon",
+}  # fmt: skip
+
+_SUPERSCRIPTS = {ord(sup): plain for sup, plain in zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n", strict=True)}
+
+_ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
+_VULGAR_FRACTION = re.compile("([0-9])?([¼½¾⅐-⅞↉])")
+_GROUP_SPACE = re.compile("(?<=[0-9])(?:[\u00a0\u2009\u202f\u2007](?=[0-9]{3}(?![0-9]))| (?=000(?![0-9])))")
+_MICRO = re.compile("[µμ](?=(?:[mslgFHAVW]|Hz|mol)(?![A-Za-z\u0370-\u03ff]))")
+_OHM = re.compile("(?<=[0-9kM ])[ΩΩ](?![\u0370-\u03ff])")
+_LONE_GREEK = re.compile("(?<![\u0370-\u03ff\u1f00-\u1fff])[\u0370-\u03ff](?![\u0370-\u03ff\u1f00-\u1fff])")
+_UNSPEAKABLE = re.compile(f"[^\\n -~{KEPT}]")
+_BLANK = re.compile(r"[^\S\n]+")
+_LINE_END = re.compile("\r\n?|[\u2028\u0085\v\f]")
+
+
+def fold_characters(text: str) -> str:
+    """Fold accents, widths, ligatures, quotes, entities and other scripts away.
+
+    Args:
+        text: any string, lone surrogates and control characters included.
+
+    Returns:
+        Text of printable ASCII, newlines and `KEPT`. What has no English sound (emoji, other
+        scripts, zero-width and control characters) is gone or a space.
+    """
+    text = _ENTITY.sub(_unescape, text)
+    text = _LINE_END.sub("\n", text).replace("\u2029", "\n\n")
+    text = _GROUP_SPACE.sub("", text)
+    if text.isascii():
+        return _BLANK.sub(" ", _drop_controls(text))
+    text = _VULGAR_FRACTION.sub(_fraction, text)
+    text = _SUPERSCRIPT.sub(_power, text)
+    text = _MICRO.sub("u", text)
+    text = _OHM.sub("ohm", text)
+    # Combining marks must meet their letters before single characters are looked at.
+    text = unicodedata.normalize("NFC", text)
+    text = _LONE_GREEK.sub(_greek, text)
+    return _BLANK.sub(" ", _drop_controls("".join(_fold(char) for char in text)))
+
+
+def _unescape(match: re.Match[str]) -> str:
+    plain = html.unescape(match.group())
+    return match.group() if len(plain) > 4 else plain
+
+
+def _fraction(match: re.Match[str]) -> str:
+    whole, sign = match.groups()
+    fraction = unicodedata.normalize("NFKC", sign).replace("⁄", "/")
+    return f"{whole} {fraction}" if whole else fraction
+
+
+def _power(match: re.Match[str]) -> str:
+    """Superscript digits after a letter or digit are a power (m² -> m^2); alone, a footnote mark."""
+    start = match.start()
+    before = match.string[start - 1] if start else " "
+    power = match.group().translate(_SUPERSCRIPTS)
+    return f"^{power}" if before.isalnum() or before in ")]" else " "
+
+
+def _greek(match: re.Match[str]) -> str:
+    name = _GREEK.get(match.group())
+    if name is None:
+        return match.group()
+    text, start, end = match.string, match.start(), match.end()
+    before = " " if start and text[start - 1].isalnum() else ""
+    after = " " if end < len(text) and text[end].isalnum() else ""
+    return before + name + after
+
+
+def _drop_controls(text: str) -> str:
+    return _UNSPEAKABLE.sub("", text.replace("\t", " "))
+
+
+def _fold(char: str) -> str:
+    """One character to its working form; '' or ' ' when nothing of it can be said."""
+    if char < "\x7f" or char in KEPT:
+        return char
+    if char in _SYMBOLS:
+        return _SYMBOLS[char]
+    if char in _LETTERS:
+        return _LETTERS[char]
+    category = unicodedata.category(char)
+    if category == "Nd":
+        return str(unicodedata.digit(char))
+    if category in ("Zs", "Zl", "Zp"):
+        return " "
+    if category in ("Cf", "Mn", "Me", "Cc"):
+        return ""
+    plain = ""
+    for part in unicodedata.normalize("NFKD", char):
+        if part < "\x7f" or part in KEPT:
+            plain += part
+        elif part in _SYMBOLS or part in _LETTERS:
+            plain += _SYMBOLS.get(part, "") or _LETTERS.get(part, "")
+        elif unicodedata.category(part) not in ("Mn", "Me", "Cf"):
+            return " "
+    return f" {plain} " if category == "No" and plain.isdigit() else plain or " "

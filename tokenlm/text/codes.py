@@ -1,0 +1,121 @@
+"""Numbers that name rather than count: addresses of machines, telephones, versions, serials."""
+
+from __future__ import annotations
+
+import re
+
+from tokenlm.text.numerals import MAX_CARDINAL_DIGITS, code_number, digits, spoken_number
+
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_IP_ADDRESS = re.compile(
+    rf"(?<![\w.])((?:{_OCTET}\.){{3}}{_OCTET})(?::([0-9]{{2,5}}))?(?:/([0-9]{{1,2}}))?(?![\w/]|\.[0-9])"
+)
+_MAC_ADDRESS = re.compile(r"(?<![\w:])(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}(?![\w:])")
+_CUED_VERSION = re.compile(
+    r"\b(python|version|ver\.?|release|ubuntu|debian|fedora|java|ios|ipados|macos|android|windows|firefox|"
+    r"chrome|safari|php|ruby|perl|node(?:\.js)?|linux|kernel|django|pytorch|cuda|"
+    r"bluetooth|usb|http|tls|gpt|claude|llama|qwen|gemini|golang|go|rust|typescript)"
+    r"([ -])?v?([0-9]{1,4}(?:\.[0-9]{1,4}){1,4})(?![0-9]|\.[0-9])",
+    re.IGNORECASE,
+)
+_V_VERSION = re.compile(r"(?<![A-Za-z0-9.])v\.? ?([0-9]{1,4}(?:\.[0-9]{1,4}){0,4})(?=(?:rc|b|a)?[0-9]{0,2}\b)")
+_DOTTED = re.compile(r"(?<![\w.])([0-9]{1,8}(?:\.[0-9]{1,8}){2,8})(?![0-9]|\.[0-9])")
+_SPACED_PHONE = re.compile(
+    r"(?<![\w.,$£€-])(?:\+ ?[0-9]{1,3}[ .-]?(?:\([0-9]{1,4}\)[ .-]?)?[0-9]{2,5}(?:[ .-][0-9]{2,6}){1,4}|"
+    r"(?:1[ .-]?)?\([0-9]{3}\) ?[0-9]{3}[ .-]?[0-9]{4}|"
+    r"(?:1[ .-])?[0-9]{3}([ .-])[0-9]{3}\1[0-9]{4}|"
+    r"0[0-9]{2,4} [0-9]{3,4} [0-9]{3,4}|"
+    r"[0-9]{3}-[0-9]{2}-[0-9]{4}|"
+    r"[0-9]{3}-(?![0-9]00\b)[0-9]{4})(?![\w-]|[.,][0-9])"
+)
+_INTERNATIONAL = re.compile(r"(?<![\w+])\+[0-9]{7,15}(?![0-9])")
+_CUED_DIGITS = re.compile(
+    r"\b(call(?:ed|ing)?|dial(?:ed|ing)?|phone|tel|extension|ext|pin|zip(?: code)?|code|otp|"
+    r"account|room|flight|area code|highway|route|interstate|suite|apartment)([.:]{0,2} (?:is |number |no\. )?)([0-9]{3,12})(?!\w|[.,:/][0-9]|-[0-9]| [a-z]+s\b)",
+    re.IGNORECASE,
+)
+_PAIRED_CUES = ("room", "flight", "area code", "highway", "route", "interstate", "suite", "apartment")
+_MODEL = re.compile(r"\b(Boeing|Airbus|Porsche|RTX|GTX) ([0-9]{3,4})(?:-([0-9]{2,4}))?(?![\w,.-][0-9]|\w)")
+_ZIP_CODE = re.compile(
+    r"\b(A[LKZR]|C[AOT]|D[CE]|FL|GA|HI|I[DLNA]|K[SY]|LA|M[EDAINSOT]|N[EVHJMYCD]|O[HKR]|PA|RI|S[CD]|"
+    r"T[NX]|UT|V[TA]|W[AVIY]) ([0-9]{5})(-[0-9]{4})?(?![\w-]|[.,][0-9])"
+)
+_TRIPLE = re.compile(r"(?<![\w.,/-])[0-9]{1,2}(?:-[0-9]{1,2}){2}(?![\w/-]|[.,][0-9])")
+_CARD = re.compile(r"(?<![\w.,-])[0-9]{4}(?:([ -])[0-9]{4})(?:\1[0-9]{4}){1,3}(?![\w-])")
+_SERIAL = re.compile(r"(?<![\w.,-])[0-9]{1,7}(?:-[0-9]{1,7}){3,6}(?![\w-])")
+_GROUP = re.compile(r"[0-9]{1,15}")
+_LONG = re.compile(rf"[0-9]{{{MAX_CARDINAL_DIGITS + 1},}}")
+_DIGIT = re.compile(r"[0-9]")
+
+
+def expand_codes(text: str) -> str:
+    """Say IP addresses, telephone and card numbers, versions, and very long digit strings."""
+    if not _DIGIT.search(text):
+        return text
+    text = _LONG.sub(lambda match: f" {digits(match.group())} ", text)
+    text = _IP_ADDRESS.sub(_ip_address, text)
+    text = _MAC_ADDRESS.sub(lambda match: " ".join(_hex(part) for part in match.group().split(":")), text)
+    text = _CUED_VERSION.sub(_cued_version, text)
+    text = _V_VERSION.sub(lambda match: f"version {_parts(match.group(1))} ", text)
+    text = _CARD.sub(lambda match: _grouped(match.group()), text)
+    text = _SPACED_PHONE.sub(lambda match: _phone(match.group()), text)
+    text = _SERIAL.sub(lambda match: _grouped(match.group()), text)
+    text = _TRIPLE.sub(lambda match: " ".join(code_number(part) for part in match.group().split("-")), text)
+    text = _INTERNATIONAL.sub(lambda match: f"plus {digits(match.group())}", text)
+    text = _ZIP_CODE.sub(lambda match: f"{match[1]} {_grouped(match[2] + (match[3] or ''))}", text)
+    text = _MODEL.sub(_model, text)
+    text = _CUED_DIGITS.sub(_cued_digits, text)
+    return _DOTTED.sub(lambda match: _parts(match.group(1)), text)
+
+
+def _ip_address(match: re.Match[str]) -> str:
+    address, port, prefix = match.groups()
+    words = " dot ".join(digits(part) for part in address.split("."))
+    if port:
+        words += f" port {code_number(port)}"
+    return f"{words} slash {spoken_number(prefix)}" if prefix else words
+
+
+def _hex(pair: str) -> str:
+    return " ".join(digits(sign) if sign.isdigit() else sign.lower() for sign in pair)
+
+
+def _cued_version(match: re.Match[str]) -> str:
+    cue, space, number = match.groups()
+    return f"{cue}{' ' if space else ''} {_parts(number)}".replace("  ", " ")
+
+
+def _parts(number: str) -> str:
+    """'3.11' -> 'three point eleven': the parts of a version are counted, not decimals."""
+    return " point ".join(spoken_number(part) for part in number.split("."))
+
+
+def _phone(number: str) -> str:
+    """Digit by digit, a breath between groups; '800' of a toll-free number in one go."""
+    groups = [_phone_group(group) for group in _GROUP.findall(number)]
+    if number.startswith("1") and len(groups) > 1 and len(_GROUP.findall(number)[0]) == 1:
+        groups[:2] = [f"{groups[0]} {groups[1]}"]
+    words = ", ".join(groups)
+    return f"plus {words}" if number.startswith("+") else words
+
+
+def _phone_group(group: str) -> str:
+    return spoken_number(group) if len(group) == 3 and group.endswith("00") else digits(group)
+
+
+def _grouped(number: str) -> str:
+    return ", ".join(digits(group) for group in _GROUP.findall(number))
+
+
+def _model(match: re.Match[str]) -> str:
+    name, number, variant = match.groups()
+    return f"{name} {code_number(number)}{' ' + code_number(variant) if variant else ''}"
+
+
+def _cued_digits(match: re.Match[str]) -> str:
+    """After `call` and its like every number is spelled; rooms and flights are read in pairs."""
+    cue, gap, number = match.groups()
+    if cue.lower() in _PAIRED_CUES:
+        return f"{cue}{gap}{code_number(number)}"
+    counted = cue.lower().startswith(("call", "dial", "phone")) and number.endswith("00")
+    return f"{cue}{gap}{spoken_number(number) if counted else digits(number)}"

@@ -1,0 +1,169 @@
+"""Dates to words: 'May 5, 2024', '5 May', 05/12/2023 (month first), 2023-12-05, decades, years."""
+
+from __future__ import annotations
+
+import re
+
+from tokenlm.text.numerals import cardinal, code_number, ordinal, pair, plural, year
+
+MONTHS = (
+    "january february march april may june july august september october november december"
+).split()
+_WEEKDAYS = {
+    "Mon": "monday", "Tue": "tuesday", "Tues": "tuesday", "Wed": "wednesday", "Thu": "thursday",
+    "Thur": "thursday", "Thurs": "thursday", "Fri": "friday", "Sat": "saturday", "Sun": "sunday",
+}  # fmt: skip
+_MONTH = (
+    r"(Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|"
+    r"Sept?(?:ember)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?|JANUARY|FEBRUARY|MARCH|APRIL|MAY|"
+    r"JUNE|JULY|AUGUST|SEPTEMBER|OCTOBER|NOVEMBER|DECEMBER|january|february|april|june|july|august|"
+    r"september|october|november|december)\b\.?"
+)
+_DAY = r"(0?[1-9]|[12][0-9]|3[01])"
+_YEAR = r"([12][0-9]{3})(?![\w%]|[.,:][0-9])"
+_DASH = r" ?[-–] ?"
+
+_WEEKDAY_SPAN = re.compile(rf"\b({'|'.join(_WEEKDAYS)})\.? ?[-–] ?({'|'.join(_WEEKDAYS)})\b\.?")
+_WEEKDAY = re.compile(rf"\b({'|'.join(_WEEKDAYS)})(?:\.(?=,? [A-Z0-9a-z])|(?=,? [0-9])|(?=, [A-Z]))")
+_MONTH_DAY = re.compile(
+    rf"\b{_MONTH} {_DAY}(?:st|nd|rd|th)?(?:{_DASH}{_DAY}(?:st|nd|rd|th)?)?(?!\w|[.,:][0-9]|[-–/%][0-9])(?: ?(,)? ?{_YEAR})?"
+)
+_DAY_MONTH = re.compile(
+    rf"(?<![\w.,/$£€-])([Tt]he )?{_DAY}(?:st|nd|rd|th)?(?:{_DASH}{_DAY}(?:st|nd|rd|th)?)? (?:of )?{_MONTH}"
+    rf"(?: ?(,)? ?{_YEAR})?",
+    re.ASCII,
+)
+_MONTH_YEAR = re.compile(rf"\b{_MONTH}(?: of)?(,)? {_YEAR}")
+_DASHED = re.compile(rf"(?<![\w/-]){_DAY}-{_MONTH}-([12][0-9]{{3}}|[0-9]{{2}})(?![\w-])")
+_MONTH_SPAN = re.compile(rf"\b{_MONTH}{_DASH}(?={_MONTH})")
+_ISO = re.compile(
+    r"(?<![\w/.-])([12][0-9]{3})[-/.](0?[1-9]|1[0-2])[-/.](0?[1-9]|[12][0-9]|3[01])(?:T(?=[0-9]{2}:)|(?![\w/-]|\.[0-9]))"
+)
+_NUMERIC = re.compile(
+    r"(?<![\w/.,-])([0-9]{1,2})([-/.])([0-9]{1,2})\2((?:[12][0-9])?[0-9]{2})(?![\w/-]|[.,][0-9])"
+)
+_NUMERIC_MONTH = re.compile(
+    r"\b((?:on|by|until|till|before|after|since|due|dated|from|date:) )(1[0-2]|0?[1-9])/(3[01]|[12][0-9]|0?[1-9])(?![\w/]|[.,][0-9]|-[0-9])",
+    re.IGNORECASE,
+)
+_DECADE = re.compile(r"(?<![\w.,$£€])(?<![0-9]-)((?:1[0-9]|20)[0-9]0)'?s\b")
+_PLURAL = re.compile(r"(?<=\b[Tt]he )([0-9]{3})s\b")
+_SHORT_DECADE = re.compile(
+    r"(?:(?<=')|(?<!\w)'|(?<![\w.,'])(?=[2-9]0s to|[2-9]0's)|"
+    r"((?:\b(?:the|his|her|their|my|our|your|early|mid|late|low|high|upper|lower|in|roaring|swinging|turbulent)[ -])))"
+    r"([1-9]0)'?s\b",
+    re.IGNORECASE,
+)
+_SHORT_YEAR = re.compile(r"(?<![\w'])'([0-9]{2})(?![\w'\"])(?!\.[0-9])")
+_YEAR_SPAN = re.compile(rf"(?<![\w.,$£€/-])((?:1[1-9]|20)[0-9]{{2}}){_DASH}((?:1[1-9]|20)?[0-9]{{2}})(?![\w%/-]|[.,][0-9])")
+_CUED_YEAR = re.compile(
+    r"\b((?:in|since|by|until|till|from|circa|year|of|during|before|after|late|early|mid|spring|summer|"
+    r"fall|autumn|winter|back to|to|and|copyright|christmas|january|february|march|april|may|june|july|"
+    r"august|september|october|november|december|born|died)[ ,(]{1,3}|\()((?:1[1-9]|20)[0-9]{2})(?![\w%$£€]|[.,:/][0-9]|-[0-9])"
+    r"(?! (?:people|men|women|children|words|times|years|days|hours|miles|dollars|points|percent|square|million|thousand)\b)",
+    re.IGNORECASE,
+)
+_ERA_YEAR = re.compile(
+    r"(?<![\w.,-])([0-9]{1,4}) ?(BCE?|CE|AD|B\.C\.(?:E\.)?|C\.E\.|A\.D\.)(?![A-Za-z])"
+    r"|\b(AD|A\.D\.) ([0-9]{1,4})(?![\w.,][0-9])"
+)
+_DIGIT = re.compile(r"[0-9]")
+
+
+def expand_dates(text: str) -> str:
+    """Say dates, decades, spans of years, and years that a word before them marks as such."""
+    text = _WEEKDAY_SPAN.sub(lambda match: f"{_WEEKDAYS[match[1]]} to {_WEEKDAYS[match[2]]}", text)
+    text = _WEEKDAY.sub(lambda match: _WEEKDAYS[match[1]], text)
+    if not _DIGIT.search(text):
+        return text
+    text = _MONTH_SPAN.sub(lambda match: f"{MONTHS[_month(match[1]) - 1]} to ", text)
+    text = _ISO.sub(lambda match: _date(int(match[2]), int(match[3]), match[1]) + " ", text)
+    text = _NUMERIC.sub(_numeric, text)
+    text = _DASHED.sub(lambda match: _date(_month(match[2]), int(match[1]), match[3]), text)
+    text = _MONTH_DAY.sub(_month_day, text)
+    text = _DAY_MONTH.sub(_day_month, text)
+    text = _MONTH_YEAR.sub(_month_year, text)
+    text = _NUMERIC_MONTH.sub(lambda match: f"{match[1]}{_date(int(match[2]), int(match[3]))}", text)
+    text = _DECADE.sub(lambda match: plural(year(int(match[1]))), text)
+    text = _PLURAL.sub(lambda match: plural(code_number(match[1])), text)
+    text = _SHORT_DECADE.sub(lambda match: f"{match[1] or ''}{plural(cardinal(int(match[2])))}", text)
+    text = _SHORT_YEAR.sub(lambda match: pair(int(match[1])) if match[1] != "00" else "oh oh", text)
+    text = _ERA_YEAR.sub(_era_year, text)
+    text = _YEAR_SPAN.sub(_year_span, text)
+    return _CUED_YEAR.sub(lambda match: f"{match[1]}{year(int(match[2]))}", text)
+
+
+def _month(name: str) -> int:
+    name = name.lower()[:3]
+    return next(index for index, month in enumerate(MONTHS, start=1) if month.startswith(name))
+
+
+def _full_year(written: str) -> int:
+    """Two digits stand for 1950 to 2049, as most calendars have it."""
+    number = int(written)
+    if len(written) > 2:
+        return number
+    return number + (2000 if number < 50 else 1900)
+
+
+def _date(month: int, day: int, written_year: str | None = None) -> str:
+    words = f"{MONTHS[month - 1]} {ordinal(day)}"
+    return f"{words}, {year(_full_year(written_year))}" if written_year else words
+
+
+def _numeric(match: re.Match[str]) -> str:
+    """Month first, as Americans write; day first where only that is a date, or with dots."""
+    first, sign, second, written_year = int(match[1]), match[2], int(match[3]), match[4]
+    if sign == "." and len(written_year) == 2:
+        return match.group()
+    month, day = (second, first) if sign == "." and second <= 12 else (first, second)
+    if month > 12:
+        month, day = day, month
+    if not (1 <= month <= 12 and 1 <= day <= 31):
+        return match.group()
+    return _date(month, day, written_year)
+
+
+def _month_day(match: re.Match[str]) -> str:
+    name, day, last_day, _, written_year = match.groups()
+    words = _date(_month(name), int(day))
+    if last_day:
+        words += f" to {ordinal(int(last_day))}"
+    return f"{words}, {year(int(written_year))}" if written_year else words + _tail(match, name)
+
+
+def _day_month(match: re.Match[str]) -> str:
+    _, day, last_day, name, _, written_year = match.groups()
+    days = ordinal(int(day)) + (f" to {ordinal(int(last_day))}" if last_day else "")
+    words = f"the {days} of {MONTHS[_month(name) - 1]}"
+    if written_year:
+        return f"{words}, {year(int(written_year))}"
+    return words + _tail(match, name)
+
+
+def _tail(match: re.Match[str], name: str) -> str:
+    """A comma that the expression took with it; the full stop of a full month name is one."""
+    group = match.group()
+    if group.endswith(","):
+        return ","
+    return "." if group.endswith(".") and len(name) > 4 else ""
+
+
+def _month_year(match: re.Match[str]) -> str:
+    comma = match[2] or ""
+    return f"{MONTHS[_month(match[1]) - 1]}{comma} {year(int(match[3]))}"
+
+
+def _era_year(match: re.Match[str]) -> str:
+    number, era = match[1] or match[4], match[2] or match[3]
+    letters = " ".join(era.lower().replace(".", ""))
+    return f"{year(int(number))} {letters}" if match[1] else f"{letters} {year(int(number))}"
+
+
+def _year_span(match: re.Match[str]) -> str:
+    first, last = match.groups()
+    if len(last) == 2:
+        if int(last) <= int(first[2:]):
+            return match.group()
+        return f"{year(int(first))} to {pair(int(last))}"
+    return f"{year(int(first))} to {year(int(last))}"

@@ -1,0 +1,1 @@
+"""Training of the models of tokenlm: one visible loop, one `Task` per stage."""

@@ -1,0 +1,208 @@
+"""The run folder, from which a killed run goes on as if it had never been interrupted.
+
+    config.yaml         the resolved config
+    environment.json    versions, device, command
+    metrics.jsonl       one line per logged step, cut back to the checkpoint on resume
+    samples/            what `Task.samples` writes, one folder per step
+    step-000100/        <module>.safetensors, ema.safetensors, optimizer.pt, state.json
+    export/             the inference components, written when the run ends
+
+Nothing is ever half written: a checkpoint gets its name after all of it is on the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tokenlm.atomic import sync_to_disk, write_text
+from tokenlm.config import ConfigError, save_config, to_dict
+
+_STEP = re.compile(r"step-(\d{6,})")
+_TEMPORARY = ".writing-"
+_HARMLESS = (
+    "run",
+    "max_minutes",
+    "max_skipped_steps",
+    "log.",
+    "optim.max_steps",
+    "batch.num_workers",
+)
+_MISSING = "(not set)"
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """What a checkpoint holds beside weights."""
+
+    numbers: dict[str, Any]
+    """state.json: step, position in the data, counters."""
+    optimizers: dict[str, Any]
+    """State of each phase's optimizer, by phase name."""
+    task: dict[str, Any]
+    """What `Task.state` returned."""
+
+
+def open_run(folder: Path, config: Any) -> Path | None:
+    """Create the run folder, or check that it belongs to the same config.
+
+    Returns:
+        The newest checkpoint to go on from; None for a new run.
+
+    Raises:
+        ConfigError: If the folder was made with another config; lists the keys that differ.
+    """
+    stored = folder / "config.yaml"
+    if stored.exists():
+        changed = changed_keys(_read_yaml(stored), to_dict(config))
+        if changed:
+            raise ConfigError(
+                f"The run folder {folder} was started with another config. Different: "
+                + "; ".join(changed)
+                + ". Give the old values, or another `run`."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(leftover)
+    save_config(config, stored)
+    return latest_checkpoint(folder)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+
+
+def flatten(data: Any, prefix: str = "") -> dict[str, Any]:
+    """Return a nested dict as one dict with dotted keys."""
+    if isinstance(data, dict) and data:
+        parts = (flatten(value, f"{prefix}{key}.") for key, value in data.items())
+        return {key: value for part in parts for key, value in part.items()}
+    return {prefix[:-1]: data}
+
+
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """List the keys whose values differ, as "key: old -> new", without the harmless ones."""
+    before, after = flatten(dict(old)), flatten(dict(new))
+    changed = []
+    for key in sorted(before.keys() | after.keys()):
+        if any(key == name or (name[-1] == "." and key.startswith(name)) for name in _HARMLESS):
+            continue
+        was, now = before.get(key, _MISSING), after.get(key, _MISSING)
+        if was != now:
+            changed.append(f"{key}: {was} -> {now}")
+    return changed
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the complete checkpoints of a run, oldest first."""
+    found = [
+        (int(match.group(1)), path)
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if (match := _STEP.fullmatch(path.name)) and path.is_dir()
+    ]
+    return [path for _, path in sorted(found)]
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint of a run, None where there is none."""
+    found = checkpoints(folder)
+    return found[-1] if found else None
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    modules: Mapping[str, nn.Module],
+    averages: Mapping[str, Tensor],
+    saved: SavedState,
+    keep_last: int,
+) -> Path:
+    """Write one checkpoint and remove the oldest ones.
+
+    Args:
+        folder: Run folder.
+        step: Number of optimizer steps that were done.
+        modules: Modules whose weights change in the run.
+        averages: Averaged weights, by "<module>.<parameter>"; may be empty.
+        saved: The rest of the state.
+        keep_last: Checkpoints to keep.
+
+    Returns:
+        The new folder.
+    """
+    final = folder / f"step-{step:06d}"
+    if final.exists():  # a finished run that was started once more: nothing has changed since
+        return final
+    temporary = folder / f"{_TEMPORARY}{final.name}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for name, module in modules.items():
+        save_file(_on_disk(module.state_dict()), temporary / f"{name}.safetensors")
+    save_file(_on_disk(averages), temporary / "ema.safetensors")
+    torch.save({"optimizers": saved.optimizers, "task": saved.task}, temporary / "optimizer.pt")
+    (temporary / "state.json").write_text(json.dumps(saved.numbers, indent=1), encoding="utf-8")
+    for path in (*temporary.iterdir(), temporary):
+        sync_to_disk(path)
+    temporary.rename(final)
+    sync_to_disk(folder)
+    for old in checkpoints(folder)[:-keep_last]:
+        shutil.rmtree(old)
+    return final
+
+
+def _on_disk(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # Tied weights share memory, which safetensors refuses: each name gets its own copy.
+    return {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+
+
+def load_checkpoint(
+    checkpoint: Path, modules: Mapping[str, nn.Module]
+) -> tuple[SavedState, dict[str, Tensor]]:
+    """Load the weights of a checkpoint into `modules`.
+
+    Returns:
+        The rest of the state, and the averaged weights.
+
+    Raises:
+        ValueError: If a file is missing or the weights do not fit the modules.
+    """
+    for name, module in modules.items():
+        path = checkpoint / f"{name}.safetensors"
+        if not path.exists():
+            raise ValueError(f"The checkpoint {checkpoint} has no weights of {name!r}.")
+        try:
+            module.load_state_dict(load_file(path))
+        except RuntimeError as error:
+            raise ValueError(f"The weights {path} do not fit the model: {error}") from error
+    pickled = torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True)
+    saved = SavedState(
+        numbers=json.loads((checkpoint / "state.json").read_text(encoding="utf-8")),
+        optimizers=pickled["optimizers"],
+        task=pickled["task"],
+    )
+    return saved, load_file(checkpoint / "ema.safetensors")
+
+
+def truncate_metrics(path: Path, step: int) -> None:
+    """Drop the lines of metrics.jsonl that come after `step`, and a torn last line."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue
+    write_text(path, "".join(kept))

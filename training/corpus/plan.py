@@ -1,0 +1,192 @@
+"""What is to be said by whom: the whole corpus as a list, a function of the configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from training.corpus.config import CorpusConfig
+from training.corpus.speakers import VirtualSpeaker, heldout_speakers, training_speakers
+from training.corpus.text import TextGrammar
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Utterance:
+    """One line to be spoken."""
+
+    id: str
+    """Unique name, also that of the audio file."""
+    text: str
+    """Words and punctuation."""
+    speaker: VirtualSpeaker
+    """Who says it."""
+    stretch: float
+    """Duration relative to the speaker's ordinary pace."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """Utterances that are made and recorded together."""
+
+    name: str
+    """Unique name, `<manifest>-<number>`."""
+    manifest: str
+    """Manifest that the utterances go to."""
+    utterances: tuple[Utterance, ...]
+    """What is spoken."""
+
+    def fingerprint(self) -> str:
+        """Hash of everything that is to be spoken."""
+        data = json.dumps([asdict(utterance) for utterance in self.utterances], sort_keys=True)
+        return hashlib.sha256(data.encode()).hexdigest()[:16]
+
+
+def text_key(text: str) -> str:
+    """Words of a text in lower case: what makes two texts the same."""
+    return " ".join(re.findall(r"[a-z']+", text.lower()))
+
+
+def read_sentences(path: Path) -> list[str]:
+    """Sentences of a file, one per line; blank lines and lines that begin with # are left out.
+
+    Raises:
+        ValueError: there is no such file, or a sentence occurs twice.
+    """
+    if not path.is_absolute():
+        path = REPOSITORY / path
+    if not path.exists():
+        raise ValueError(f"there is no file of held-out sentences at {path}")
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    sentences = [line for line in lines if line and not line.startswith("#")]
+    keys = [text_key(sentence) for sentence in sentences]
+    if len(set(keys)) != len(keys):
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        raise ValueError(f"{path}: held-out sentences occur twice: {twice[:3]}")
+    return sentences
+
+
+def plan_corpus(config: CorpusConfig, grammar: TextGrammar) -> list[Shard]:
+    """Plan the whole corpus.
+
+    Args:
+        config: what to make.
+        grammar: where texts come from.
+
+    Returns:
+        Shards in the order of work: some training shards first, then the small splits, then
+        the rest. Each shard is a representative mix of its split.
+    """
+    sentences = read_sentences(config.heldout_sentences)
+    heldout = {text_key(sentence) for sentence in sentences}
+    speakers, weights = _weighted_speakers(config)
+    validation = _free_utterances(
+        "validation", config.num_validation, speakers, weights, grammar, config, heldout, fresh=True
+    )
+    unseen = heldout | {text_key(utterance.text) for utterance in validation}
+    train = _free_utterances(
+        "train", config.num_train, speakers, weights, grammar, config, unseen, fresh=False
+    )
+    assert not unseen & {text_key(utterance.text) for utterance in train}
+    small = list(_shards("validation", validation, config.shard_size))
+    manifests = sorted({p.heldout_manifest for p in config.people if p.heldout_formants})
+    for manifest in manifests:
+        rows = _heldout_utterances(manifest, sentences, config)
+        small += _shards(manifest, rows, config.shard_size)
+    large = list(_shards("train", train, config.shard_size))
+    head = -(-config.refresh_every // config.shard_size)
+    return large[:head] + small + large[head:]
+
+
+def all_speakers(config: CorpusConfig) -> list[VirtualSpeaker]:
+    """Every virtual speaker of a configuration.
+
+    Raises:
+        ValueError: two speakers have one name.
+    """
+    speakers = [
+        speaker
+        for person in config.people
+        for speaker in (*training_speakers(person), *heldout_speakers(person))
+    ]
+    names = [speaker.name for speaker in speakers]
+    if len(set(names)) != len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"two virtual speakers are named alike: {', '.join(twice[:5])}")
+    return speakers
+
+
+def _weighted_speakers(config: CorpusConfig) -> tuple[list[VirtualSpeaker], list[float]]:
+    speakers: list[VirtualSpeaker] = []
+    weights: list[float] = []
+    for person in config.people:
+        own = training_speakers(person)
+        speakers += own
+        weights += [person.share / max(len(own), 1)] * len(own)
+    return speakers, weights
+
+
+def _free_utterances(
+    split: str,
+    count: int,
+    speakers: Sequence[VirtualSpeaker],
+    weights: Sequence[float],
+    grammar: TextGrammar,
+    config: CorpusConfig,
+    forbidden: Collection[str],
+    *,
+    fresh: bool,
+) -> list[Utterance]:
+    taken = set(forbidden)
+    utterances = []
+    for index in range(count):
+        rng = random.Random(f"{config.seed}:{split}:{index}")
+        speaker = rng.choices(speakers, weights)[0]
+        text = grammar.draw(rng)
+        while text_key(text) in taken:
+            text = grammar.draw(rng)
+        if fresh:
+            taken.add(text_key(text))
+        utterances.append(_utterance(f"{split}-{index:06d}", text, speaker, rng, config))
+    return utterances
+
+
+def _heldout_utterances(
+    manifest: str, sentences: Sequence[str], config: CorpusConfig
+) -> list[Utterance]:
+    """Held-out speakers take turns at a shuffled list, so that together they cover it."""
+    people = [person for person in config.people if person.heldout_manifest == manifest]
+    speakers = [speaker for person in people for speaker in heldout_speakers(person)]
+    rng = random.Random(f"{config.seed}:{manifest}")
+    order = rng.sample(range(len(sentences)), len(sentences))
+    count = min(config.num_heldout_per_speaker, len(sentences))
+    utterances = []
+    for turn in range(count):
+        for number, speaker in enumerate(speakers):
+            text = sentences[order[(number * count + turn) % len(order)]]
+            name = f"{manifest}-{len(utterances):06d}"
+            utterances.append(_utterance(name, text, speaker, rng, config))
+    return utterances
+
+
+def _utterance(
+    name: str, text: str, speaker: VirtualSpeaker, rng: random.Random, config: CorpusConfig
+) -> Utterance:
+    spread = config.rate_spread
+    stretch = round(1 / rng.uniform(1 - spread, 1 + spread), 4)
+    return Utterance(id=name, text=text, speaker=speaker, stretch=stretch)
+
+
+def _shards(manifest: str, utterances: Sequence[Utterance], size: int) -> Iterable[Shard]:
+    for number, start in enumerate(range(0, len(utterances), size)):
+        yield Shard(
+            name=f"{manifest}-{number:05d}",
+            manifest=manifest,
+            utterances=tuple(utterances[start : start + size]),
+        )

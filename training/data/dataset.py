@@ -1,0 +1,112 @@
+"""Utterances with their waveforms.
+
+Shapes: S samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tokenlm.audio.io import load_audio
+from training.data.augment import AugmentConfig, augment
+from training.data.manifest import Manifest, ManifestError, Utterance, read_manifest
+
+
+@dataclass
+class AudioItem:
+    """One utterance, read."""
+
+    utterance: Utterance
+    """Its row."""
+    waveform: Tensor
+    """(S,) mono float32 at the sample rate of the dataset, augmented in training if asked for."""
+    clean: Tensor
+    """(S,) the same without augmentation."""
+    index: int
+    """Place in the dataset."""
+
+
+class UtteranceDataset:
+    """Map-style dataset of a manifest: `dataset[i]` gives an `AudioItem`.
+
+    Attributes:
+        utterances: The rows that are left after filtering.
+        durations: Seconds of each of them, as the manifest says.
+    """
+
+    def __init__(
+        self,
+        manifest: str | Path | Manifest | Sequence[Utterance],
+        sample_rate: int,
+        *,
+        min_seconds: float = 0.0,
+        max_seconds: float = float("inf"),
+        keep: Callable[[Utterance], bool] | None = None,
+        augmentation: AugmentConfig | None = None,
+    ) -> None:
+        """Read the manifest and filter it.
+
+        Args:
+            manifest: A manifest or its path (its bad rows are printed and left out), or rows.
+            sample_rate: In Hz; files of another rate are resampled.
+            min_seconds: Shorter utterances are left out.
+            max_seconds: Longer utterances are left out.
+            keep: Further filter.
+            augmentation: What `draw` does to the waveforms.
+
+        Raises:
+            ManifestError: If nothing is left.
+        """
+        if isinstance(manifest, (str, Path)):
+            manifest = read_manifest(manifest)
+        name = "the data"
+        rows = manifest
+        if isinstance(manifest, Manifest):
+            name = str(manifest.path)
+            rows = manifest.utterances
+            if manifest.bad_rows:
+                print(manifest.report(), flush=True)
+        assert not isinstance(rows, Manifest)
+        self.sample_rate = sample_rate
+        self.augmentation = augmentation
+        self.utterances = [
+            row
+            for row in rows
+            if min_seconds <= row.duration <= max_seconds and (keep is None or keep(row))
+        ]
+        self.durations = [row.duration for row in self.utterances]
+        if not self.utterances:
+            raise ManifestError(
+                f"{name}: no utterance is left (of {len(rows)} rows, between {min_seconds:g} and "
+                f"{max_seconds:g} s)."
+            )
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def waveform(self, index: int) -> Tensor:
+        """Return the waveform (S,) of one utterance."""
+        return load_audio(self.utterances[index].audio, self.sample_rate)
+
+    def __getitem__(self, index: int) -> AudioItem:
+        """Return an utterance as it is."""
+        waveform = self.waveform(index)
+        return AudioItem(self.utterances[index], waveform, waveform, index)
+
+    def draw(self, index: int, generator: torch.Generator) -> AudioItem:
+        """Return an utterance, augmented with draws from `generator`."""
+        item = self[index]
+        if self.augmentation is not None:
+            item.waveform = augment(
+                item.clean, self.sample_rate, generator, self.augmentation, self._other
+            )
+        return item
+
+    def _other(self, generator: torch.Generator) -> Tensor:
+        index = int(torch.randint(len(self), (), generator=generator))
+        return self.waveform(index)

@@ -1,0 +1,140 @@
+"""Which items form which micro-batch: a pure function of (durations, config, seed, epoch).
+
+The micro-batches of all epochs form one endless sequence. A step takes `ranks x accumulation`
+consecutive ones, so the order of the data does not depend on the number of ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.config import BatchConfig
+from training.randomness import derive_seed
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in the endless sequence of micro-batches."""
+
+    epoch: int = 0
+    """Epoch, from 0."""
+    index: int = 0
+    """Micro-batch within the epoch, from 0."""
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """One micro-batch before it is read."""
+
+    items: tuple[int, ...]
+    """Indices of the dataset."""
+    epoch: int
+    """Epoch that it belongs to."""
+    first_item: int = 0
+    """Number of its first item within the global batch of the step."""
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """The micro-batches of one step over all ranks."""
+
+    micro_batches: tuple[MicroBatch, ...]
+    """`ranks x accumulation` of them; rank r takes number r, r + ranks, ..."""
+    after: Position
+    """Where the next step begins."""
+
+
+class DurationSampler:
+    """Groups items of similar length into micro-batches of a bounded number of padded seconds."""
+
+    def __init__(self, durations: Sequence[float], config: BatchConfig, seed: int) -> None:
+        """Keep the durations.
+
+        Args:
+            durations: Seconds of each item.
+            config: Budget and jitter.
+            seed: Seed of the run.
+
+        Raises:
+            ValueError: If there are no items, or one alone is over the budget.
+        """
+        self._durations = np.asarray(durations, dtype=np.float64)
+        self._config = config
+        self._seed = seed
+        self._cached: tuple[int, list[tuple[int, ...]]] = (-1, [])
+        if self._durations.size == 0:
+            raise ValueError("There is no item to train on.")
+        longest = int(self._durations.argmax())
+        if self._durations[longest] > config.max_seconds_per_batch:
+            raise ValueError(
+                f"Item {longest} has {self._durations[longest]:.2f} s, more than a whole batch "
+                f"(batch.max_seconds_per_batch = {config.max_seconds_per_batch:g}); raise that "
+                "or leave out long items."
+            )
+
+    def epoch(self, epoch: int, *, shuffle: bool = True) -> list[tuple[int, ...]]:
+        """Return the micro-batches of one epoch, each a tuple of indices.
+
+        Args:
+            epoch: Epoch, from 0.
+            shuffle: False sorts by length and has no randomness at all (evaluation).
+        """
+        rng = np.random.default_rng(derive_seed("order", self._seed, epoch))
+        keys = np.log(np.maximum(self._durations, 1e-3))
+        if shuffle:
+            keys = keys + rng.uniform(0.0, self._config.length_jitter + 1e-9, keys.size)
+        batches = self._fill(np.argsort(keys, kind="stable"))
+        if shuffle:
+            batches = [batches[i] for i in rng.permutation(len(batches))]
+        return batches
+
+    def _fill(self, order: np.ndarray) -> list[tuple[int, ...]]:
+        batches: list[tuple[int, ...]] = []
+        current: list[int] = []
+        longest = 0.0
+        for index in order.tolist():
+            duration = float(self._durations[index])
+            padded = max(longest, duration) * (len(current) + 1)
+            full = len(current) == self._config.max_items
+            if current and (full or padded > self._config.max_seconds_per_batch):
+                batches.append(tuple(current))
+                current, longest = [], 0.0
+            current.append(index)
+            longest = max(longest, duration)
+        batches.append(tuple(current))
+        return batches
+
+    def seconds(self, micro_batch: MicroBatch) -> float:
+        """Return the seconds of audio, without padding, of a micro-batch."""
+        return float(self._durations[list(micro_batch.items)].sum())
+
+    def plan(self, position: Position, num_micro_batches: int) -> StepPlan:
+        """Return the step that begins at `position`.
+
+        Args:
+            position: Where the step begins.
+            num_micro_batches: Ranks times accumulation. A step may reach over the end of an epoch.
+        """
+        epoch, index, first_item = position.epoch, position.index, 0
+        taken: list[MicroBatch] = []
+        while len(taken) < num_micro_batches:
+            if self._cached[0] != epoch:
+                self._cached = (epoch, self.epoch(epoch))
+            batches = self._cached[1]
+            if index >= len(batches):
+                epoch, index = epoch + 1, 0
+                continue
+            taken.append(MicroBatch(items=batches[index], epoch=epoch, first_item=first_item))
+            first_item += len(batches[index])
+            index += 1
+        return StepPlan(micro_batches=tuple(taken), after=Position(epoch=epoch, index=index))
+
+    def plans(self, position: Position, num_micro_batches: int) -> Iterator[StepPlan]:
+        """Yield the steps from `position` on, without end."""
+        while True:
+            plan = self.plan(position, num_micro_batches)
+            yield plan
+            position = plan.after

@@ -1,0 +1,79 @@
+"""Where a stage finds its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenlm.config import ConfigError
+from training.data.augment import AugmentConfig
+from training.data.dataset import UtteranceDataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Manifests of a stage and what is taken from them."""
+
+    train: Path
+    """Manifest (JSONL) to train on."""
+    valid: Path | None = None
+    """Manifest to evaluate on."""
+    min_seconds: float = 0.5
+    """Shorter utterances are left out."""
+    max_seconds: float = 30.0
+    """Longer utterances are left out."""
+    max_valid_items: int = 400
+    """Most utterances to evaluate on, the first ones of the manifest."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_seconds < self.max_seconds:
+            raise ConfigError("min_seconds must be less than max_seconds and not negative.")
+
+
+def open_split(
+    config: DataConfig,
+    split: str,
+    sample_rate: int,
+    augmentation: AugmentConfig | None = None,
+) -> UtteranceDataset | None:
+    """Open the split "train" or "valid"; None where the config names no manifest for it."""
+    if split == "train":
+        return UtteranceDataset(
+            config.train,
+            sample_rate,
+            min_seconds=config.min_seconds,
+            max_seconds=config.max_seconds,
+            augmentation=augmentation,
+        )
+    if config.valid is None:
+        return None
+    found = UtteranceDataset(
+        config.valid, sample_rate, min_seconds=config.min_seconds, max_seconds=config.max_seconds
+    )
+    return UtteranceDataset(found.utterances[: config.max_valid_items], sample_rate)
+
+
+def require_tokens(dataset: UtteranceDataset, codebook_size: int) -> str:
+    """Checks that every utterance has speech tokens of one tokenizer; returns its fingerprint.
+
+    Raises:
+        ConfigError: tokens are missing, of several tokenizers, or outside the codebook.
+    """
+    without = next((row for row in dataset.utterances if not row.speech_tokens), None)
+    if without is not None:
+        raise ConfigError(
+            f"utterance {without.id!r} has no speech tokens; "
+            "write them with: python -m training.precompute"
+        )
+    fingerprints = {row.tokenizer or "" for row in dataset.utterances}
+    if len(fingerprints) != 1:
+        raise ConfigError(
+            f"the manifest mixes tokens of {len(fingerprints)} tokenizers: "
+            + ", ".join(sorted(fingerprints))
+        )
+    largest = max(max(row.speech_tokens or ()) for row in dataset.utterances)
+    if largest >= codebook_size:
+        raise ConfigError(
+            f"the manifest has the speech token {largest}, but the codebook has {codebook_size}"
+        )
+    return fingerprints.pop()

@@ -1,0 +1,397 @@
+"""The one training loop: every stage runs through `Trainer.run`.
+
+A step, in order: read the micro-batches, `Task.prepare` each, sum their counts over the ranks;
+then phase by phase: losses divided by the global counts, backward, sum of the gradients over the
+ranks, clip, AdamW; then the average of the weights. Everything that a step depends on is either in
+the checkpoint or a function of (seed, step, place), so a resumed run repeats an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenlm.config import ConfigError
+from training.checkpointing import (
+    SavedState,
+    latest_checkpoint,
+    load_checkpoint,
+    open_run,
+    save_checkpoint,
+    truncate_metrics,
+)
+from training.config import RunConfig, run_folder
+from training.data.reader import MicroBatchDataset, StepReader, read, to_device
+from training.data.sampler import DurationSampler, MicroBatch, Position
+from training.optim import (
+    Ema,
+    clip_gradients,
+    learning_rate,
+    make_optimizer,
+    optimizer_parameters,
+    reduce_gradients,
+)
+from training.process import make_accelerator, stop_signals, write_environment
+from training.randomness import derive_seed
+from training.task import Phase, Prepared, StepInfo, Task
+from training.tracking import MetricsLog, MetricsWindow, check_trackers, start_trackers
+
+
+class TrainingError(RuntimeError):
+    """The run cannot go on; the sentence says why."""
+
+
+Parts = list[tuple[int, Prepared]]
+"""Micro-batches of this rank, each with its number within the step over all ranks."""
+
+
+class Trainer:
+    """Trains one task, from its newest checkpoint if there is one."""
+
+    def __init__(self, task: Task, config: RunConfig) -> None:
+        """Build the task and its optimizers, and resume.
+
+        Args:
+            task: The stage, not yet built.
+            config: Its config.
+
+        Raises:
+            ValueError: If the run folder belongs to another config, or the data cannot be used.
+        """
+        check_trackers(config.log.trackers)
+        torch.set_flush_denormal(True)
+        self.task, self.config, self.folder = task, config, run_folder(config)
+        self.accelerator = make_accelerator(config, self.folder)
+        self.device = self.accelerator.device
+        self.num_ranks = self.accelerator.num_processes
+        self.log = MetricsLog(self.folder, self.accelerator, config.stage)
+        checkpoint = None
+        if self.accelerator.is_main_process:
+            checkpoint = open_run(self.folder, config)
+        self.accelerator.wait_for_everyone()
+        if not self.accelerator.is_main_process:
+            checkpoint = latest_checkpoint(self.folder)
+        if config.log.trackers:
+            start_trackers(self.accelerator, config, self.folder)
+
+        self._build()
+        self.step, self.position = 0, Position()
+        self.skipped, self.skipped_in_a_row = 0, 0
+        self.window = MetricsWindow()
+        if checkpoint is not None:
+            self._resume(checkpoint)
+        if self.accelerator.is_main_process:
+            truncate_metrics(self.folder / "metrics.jsonl", self.step)
+        self._prepare_data()
+        self._stop = ""
+        self._started = time.monotonic()
+
+    # -- building ------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        torch.manual_seed(derive_seed("build", self.config.seed))
+        self.task.build()
+        self.phases = self.task.phases()
+        for module in self.task.modules.values():
+            module.to(self.device)
+        self.task.device = self.device
+        named = [name for phase in self.phases for name in phase.modules]
+        assert len(named) == len(set(named)), f"a module is in two phases: {named}"
+        self.trained = {name: self.task.modules[name] for name in named}
+        for name, module in self.task.modules.items():
+            if name not in self.trained:
+                module.requires_grad_(False)
+        if self.num_ranks > 1:
+            for module in self.task.modules.values():
+                for tensor in module.state_dict().values():
+                    torch.distributed.broadcast(tensor, 0)
+        self.optimizers = {
+            phase.name: make_optimizer(
+                [self.trained[name] for name in phase.modules], phase.optim or self.config.optim
+            )
+            for phase in self.phases
+        }
+        decay = self.config.optim.ema_decay
+        self.ema = Ema(self.trained if decay > 0 else {}, decay)
+        if self.accelerator.is_main_process:
+            write_environment(
+                self.folder,
+                device=str(self.device),
+                num_ranks=self.num_ranks,
+                precision=self.accelerator.mixed_precision,
+                num_parameters={
+                    name: sum(p.numel() for p in module.parameters())
+                    for name, module in self.task.modules.items()
+                },
+            )
+
+    def _resume(self, checkpoint: Path) -> None:
+        saved, averages = load_checkpoint(checkpoint, self.trained)
+        self.ema.load(averages)
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(saved.optimizers[name])
+        self.task.load_state(saved.task)
+        self.step = saved.numbers["step"]
+        self.position = Position(**saved.numbers["position"])
+        self.skipped = saved.numbers["skipped"]
+        self.skipped_in_a_row = saved.numbers["skipped_in_a_row"]
+        self.window = MetricsWindow(saved.numbers["window"])
+        self.log.say(f"resumed at step {self.step} from {checkpoint.name}")
+
+    def _prepare_data(self) -> None:
+        batch = self.config.batch
+        train = self.task.dataset("train")
+        assert train is not None, f"the stage {self.config.stage} has no training data"
+        self.sampler = DurationSampler(train.durations, batch, self.config.seed)
+        self.reader = StepReader(
+            MicroBatchDataset(self.task, train, self.config.seed, augment=True),
+            self.sampler,
+            self.position,
+            rank=self.accelerator.process_index,
+            num_ranks=self.num_ranks,
+            accumulation=batch.accumulation,
+            num_workers=batch.num_workers,
+        )
+        self.valid = self.task.dataset("valid")
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def run(self) -> str:
+        """Train until `max_steps`, `max_minutes` or a signal; then save, evaluate and export.
+
+        Returns:
+            Why the run ended: "max_steps", "max_minutes" or "signal".
+
+        Raises:
+            TrainingError: If too many steps in a row were not finite.
+        """
+        config, log = self.config, self.config.log
+        with stop_signals(self._request_stop):
+            while self.step < config.optim.max_steps and not self._should_stop():
+                self._train_step()
+                done = self.step
+                last = done == config.optim.max_steps
+                if done % log.log_every == 0 or last:
+                    self._write_metrics()
+                if log.evaluate_every and done % log.evaluate_every == 0 and not last:
+                    self._evaluate()
+                if log.sample_every and done % log.sample_every == 0 and not last:
+                    self._samples()
+                if log.save_every and done % log.save_every == 0 and not last:
+                    self._save()
+            # Not `self._stop` first: a signal after the last step may have reached this rank only.
+            reason = "max_steps" if self.step >= config.optim.max_steps else self._stop
+            self._save()
+            if reason != "signal":
+                if log.evaluate_every:
+                    self._evaluate()
+                if log.sample_every:
+                    self._samples()
+                self.export(self.folder / "export")
+            self.log.say(f"ended at step {self.step} ({reason}); {self.folder}")
+            if log.trackers:
+                self.accelerator.end_training()
+        return reason
+
+    def _train_step(self) -> None:
+        began = time.monotonic()
+        for name, module in self.task.modules.items():
+            module.train(name in self.trained)
+        plan, read_parts = self.reader.next_step()
+        waited = time.monotonic() - began
+        parts: Parts = []
+        for number, micro_batch, batch in read_parts:
+            info = StepInfo(self.config.seed, self.step, micro_batch.first_item)
+            self._seed(number)
+            with torch.no_grad():
+                parts.append((number, self.task.prepare(to_device(batch, self.device), info)))
+        counts = self._global_counts(parts)
+        finite = True
+        for phase in self.phases:
+            if self.step >= phase.starts_at:
+                finite = self._run_phase(phase, parts, counts) and finite
+        self._note_skipped(finite)
+        self.ema.update(self.step)
+        self.step, self.position = self.step + 1, plan.after
+        self.window.add_time(
+            seconds=time.monotonic() - began,
+            data_seconds=waited,
+            audio_seconds=sum(self.sampler.seconds(part) for part in plan.micro_batches),
+        )
+
+    def _run_phase(self, phase: Phase, parts: Parts, counts: dict[str, float]) -> bool:
+        """Make one optimizer step of one phase; return False if it was skipped."""
+        optimizer = self.optimizers[phase.name]
+        parameters = optimizer_parameters(optimizer)
+        optim = phase.optim or self.config.optim
+        sums: dict[str, Tensor] = {}
+        for number, prepared in parts:
+            self._seed(number)
+            with self.accelerator.autocast():
+                losses = phase.losses(prepared)
+            missing = losses.keys() - counts.keys()
+            assert not missing, f"prepare gives no count of {sorted(missing)}"
+            terms = {
+                name: loss.float() / counts[name] if counts[name] else loss.float() * 0.0
+                for name, loss in losses.items()
+            }
+            weights = self.config.loss_weights
+            total = torch.stack([terms[name] * weights.get(name, 1.0) for name in terms]).sum()
+            if total.requires_grad:
+                # Only the parameters of the phase get a gradient: what another phase owns
+                # (a discriminator) may be used freely, and no graph is freed that it needs.
+                total.backward(inputs=parameters)
+            for name, term in (*terms.items(), (f"total/{phase.name}", total)):
+                sums[name] = sums.get(name, 0.0) + term.detach()
+        reduce_gradients(parameters, self.num_ranks)
+        norm = clip_gradients(parameters, optim.grad_clip)
+        values = torch.stack([*sums.values()])
+        if self.num_ranks > 1:
+            torch.distributed.all_reduce(values)
+        *losses_now, norm_now = torch.cat([values, norm.reshape(1).to(values)]).tolist()
+        finite = all(math.isfinite(value) for value in (*losses_now, norm_now))
+        if finite:
+            rate = learning_rate(self.step, optim, phase.starts_at)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            self.window.add(dict(zip(sums, losses_now, strict=True)))
+            self.window.add({f"grad_norm/{phase.name}": norm_now})
+        else:
+            pairs = zip(sums, losses_now, strict=True)
+            bad = [name for name, value in pairs if not math.isfinite(value)]
+            self.log.say(f"step {self.step} skipped: not finite: {', '.join(bad) or 'gradient'}")
+        optimizer.zero_grad(set_to_none=True)
+        return finite
+
+    def _global_counts(self, parts: Parts) -> dict[str, float]:
+        """Sum the counts over the micro-batches and the ranks."""
+        names = sorted(parts[0][1].counts)
+        assert all(sorted(part.counts) == names for _, part in parts), "the names of counts vary"
+        unknown = sorted(self.config.loss_weights.keys() - set(names))
+        if unknown:
+            valid = ", ".join(names)
+            raise ConfigError(f"loss_weights: no loss {', '.join(unknown)}; valid are: {valid}")
+        sums = [sum(float(part.counts[name]) for _, part in parts) for name in names]
+        if self.num_ranks > 1:
+            # 32 bits hold whole numbers up to 16 million, and not every device has 64.
+            vector = torch.tensor(sums, dtype=torch.float32, device=self.device)
+            torch.distributed.all_reduce(vector)
+            sums = vector.tolist()
+        return dict(zip(names, sums, strict=True))
+
+    def _note_skipped(self, finite: bool) -> None:
+        self.skipped += not finite
+        self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
+        if self.skipped_in_a_row >= self.config.max_skipped_steps:
+            raise TrainingError(
+                f"{self.skipped_in_a_row} steps in a row up to step {self.step} had a loss or a "
+                "gradient that is not finite. The checkpoints before are untouched; a lower "
+                "optim.lr, a longer warm-up or precision=fp32 may help."
+            )
+
+    def _seed(self, number: int) -> None:
+        # Dropout and the like draw from the global generator: seeding it by place makes them
+        # the same in a resumed run.
+        torch.manual_seed(derive_seed("forward", self.config.seed, self.step, number))
+
+    # -- stopping ------------------------------------------------------------------------------
+
+    def _request_stop(self) -> None:
+        self._stop = "signal"
+
+    def _should_stop(self) -> bool:
+        limit = self.config.max_minutes
+        if not self._stop and limit is not None and time.monotonic() - self._started > limit * 60:
+            self._stop = "max_minutes"
+        if self.num_ranks > 1:
+            reasons = ("", "max_minutes", "signal")
+            code = torch.tensor(reasons.index(self._stop), device=self.device)
+            torch.distributed.all_reduce(code, torch.distributed.ReduceOp.MAX)
+            self._stop = reasons[int(code)]
+        return bool(self._stop)
+
+    # -- what happens now and then -------------------------------------------------------------
+
+    def _write_metrics(self) -> None:
+        metrics = self.window.averages()
+        for phase in self.phases:
+            key = "lr" if len(self.phases) == 1 else f"lr/{phase.name}"
+            optim = phase.optim or self.config.optim
+            if self.step > phase.starts_at:
+                metrics[key] = learning_rate(self.step - 1, optim, phase.starts_at)
+        metrics["epoch"] = self.position.epoch
+        metrics["skipped_steps"] = self.skipped
+        self.log.write(self.step, metrics)
+        self.window = MetricsWindow()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the averaged weights into the modules, in evaluation mode, without gradient."""
+        for module in self.task.modules.values():
+            module.eval()
+        # A fixed seed: two evaluations of the same weights give the same numbers.
+        torch.manual_seed(derive_seed("evaluate", self.config.seed))
+        with self.ema.applied(), torch.no_grad():
+            yield
+
+    def _valid_batches(self) -> Iterator[Any]:
+        assert self.valid is not None
+        sampler = DurationSampler(self.valid.durations, self.config.batch, self.config.seed)
+        plan = sampler.epoch(0, shuffle=False)
+        limit = self.config.log.evaluate_batches
+        if limit and limit < len(plan):
+            # Spread over all lengths, the same ones every time.
+            plan = [plan[i * len(plan) // limit] for i in range(limit)]
+        dataset = MicroBatchDataset(self.task, self.valid, self.config.seed, augment=False)
+        micro_batches = (MicroBatch(items=items, epoch=0) for items in plan)
+        for batch in read(dataset, micro_batches, self.config.batch.num_workers):
+            yield to_device(batch, self.device)
+
+    def _evaluate(self) -> None:
+        if self.valid is not None and self.accelerator.is_main_process:
+            with self.averaged():
+                metrics = self.task.evaluate(self._valid_batches(), self.task.modules)
+            self.log.write(self.step, metrics, kind="valid")
+        self.accelerator.wait_for_everyone()
+
+    def _samples(self) -> None:
+        if self.accelerator.is_main_process:
+            folder = self.folder / "samples" / f"step-{self.step:06d}"
+            folder.mkdir(parents=True, exist_ok=True)
+            with self.averaged():
+                self.task.samples(folder)
+        self.accelerator.wait_for_everyone()
+
+    def export(self, folder: Path) -> None:
+        """Write the inference components, made of the averaged weights, into `folder`."""
+        if self.accelerator.is_main_process:
+            folder.mkdir(parents=True, exist_ok=True)
+            with self.averaged():
+                self.task.export(folder)
+        self.accelerator.wait_for_everyone()
+
+    def _save(self) -> None:
+        if self.accelerator.is_main_process:
+            numbers = {
+                "step": self.step,
+                "position": asdict(self.position),
+                "skipped": self.skipped,
+                "skipped_in_a_row": self.skipped_in_a_row,
+                "window": self.window.numbers,
+            }
+            optimizers = {name: opt.state_dict() for name, opt in self.optimizers.items()}
+            saved = SavedState(numbers, optimizers, self.task.state())
+            keep = self.config.log.keep_last
+            save_checkpoint(
+                self.folder, self.step, self.trained, self.ema.averages, saved, keep_last=keep
+            )
+        self.accelerator.wait_for_everyone()

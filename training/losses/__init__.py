@@ -1,0 +1,1 @@
+"""Losses as pure functions that return sums over valid targets."""

@@ -1,0 +1,77 @@
+"""The process that trains: its device, its ranks, its signals and what it runs on."""
+
+from __future__ import annotations
+
+import json
+import platform
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import parse_flag_from_env
+
+from tokenlm.atomic import write_text
+from training.config import RunConfig, resolve_precision
+
+
+def make_accelerator(config: RunConfig, folder: Path) -> Accelerator:
+    """Find the device and the other ranks, as `accelerate launch` set them up."""
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    # Evaluation and export run on the first rank alone, while the others wait.
+    device = PartialState(cpu=bool(cpu), timeout=timedelta(hours=6)).device
+    assert device is not None
+    precision = resolve_precision(config.precision, device)
+    return Accelerator(
+        cpu=bool(cpu),
+        mixed_precision="bf16" if precision == "bf16" else "no",
+        log_with=list(config.log.trackers) or None,
+        project_dir=str(folder),
+    )
+
+
+@contextmanager
+def stop_signals(request_stop: Callable[[], None]) -> Iterator[None]:
+    """Let SIGTERM and SIGINT end the run after the step; a second one ends it at once."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    try:
+        before = {number: signal.getsignal(number) for number in numbers}
+
+        def handle(number: int, frame: Any) -> None:
+            request_stop()
+            signal.signal(number, before[signal.Signals(number)])
+
+        for number in numbers:
+            signal.signal(number, handle)
+    except ValueError:  # not in the main thread: signals are somebody else's
+        before = {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def write_environment(folder: Path, **facts: Any) -> None:
+    """Write environment.json: versions of what the numbers depend on, and `facts`."""
+    packages = {}
+    for name in ("tokenlm", "torch", "accelerate", "transformers", "numpy", "soundfile", "soxr"):
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            packages[name] = None
+    environment = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": packages,
+        "num_threads": torch.get_num_threads(),
+        "arguments": sys.argv[1:],
+        **facts,
+    }
+    write_text(folder / "environment.json", json.dumps(environment, indent=1))

@@ -1,0 +1,304 @@
+"""Stage flow: speech tokens, a prompt and a speaker to a mel spectrogram.
+
+    accelerate launch -m training.run --config configs/train/flow.yaml
+
+One model learns all contexts: full, and several chunk sizes with and without the bounded window,
+one drawn for each step. The prompt is the start of the utterance; its mel and the speaker
+embedding come from an augmented copy, because a real prompt is recorded anywhere, while what is to
+be rendered is always clean.
+
+Shapes: B batch, S samples, N tokens, T mel frames, M mel bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from tokenlm.audio.mel import MelSpectrogram
+from tokenlm.audio.resample import resample
+from tokenlm.checkpoint.component import save_component
+from tokenlm.models.flow import FlowConfig, FlowDecoder
+from tokenlm.models.flow.matching import path
+from tokenlm.checkpoint.registry import load_model
+from tokenlm.models.speaker_encoder import SpeakerEncoder
+from tokenlm.models.vocoder import Vocoder
+from tokenlm.modules.context import FULL_CONTEXT, Context
+from training.config import RunConfig
+from training.data.augment import AugmentConfig
+from training.data.collate import pad_tokens, pad_waveforms
+from training.data.dataset import AudioItem, UtteranceDataset
+from training.data.split import DataConfig, open_split, require_tokens
+from training.losses.flow import velocity_loss
+from training.task import Phase, Prepared, StepInfo, Task
+from training.tracking import write_audio_sample, write_mel_picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowStageConfig(RunConfig):
+    """Configuration of the stage."""
+
+    data: DataConfig
+    speaker_encoder: Path
+    """Component folder of the trained speaker encoder."""
+    vocoder: Path | None = None
+    """Component folder of a vocoder, to make the samples audible."""
+    model: FlowConfig = field(default_factory=FlowConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    full_context_share: float = 0.4
+    """Share of the steps trained with full context."""
+    chunk_tokens: tuple[int, ...] = (6, 12, 25)
+    """Chunk sizes drawn in the other steps."""
+    bounded_share: float = 0.5
+    """Share of the chunked steps whose window is bounded to `model.left_tokens`."""
+    no_prompt_share: float = 0.2
+    """Share of the items that have no prompt."""
+    max_prompt_share: float = 0.7
+    """Longest prompt, as a share of the utterance."""
+    condition_dropout: float = 0.2
+    """Share of the items whose whole condition is dropped, for classifier-free guidance."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in (
+            "full_context_share",
+            "bounded_share",
+            "no_prompt_share",
+            "max_prompt_share",
+            "condition_dropout",
+        ):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if not self.chunk_tokens:
+            raise ValueError("chunk_tokens must name at least one chunk size")
+
+
+class FlowTask(Task):
+    """Trains a `FlowDecoder`."""
+
+    name = "flow"
+
+    def __init__(self, config: FlowStageConfig) -> None:
+        self.config = config
+        self.mel = MelSpectrogram(config.model.mel)
+        self._datasets: dict[str, UtteranceDataset | None] = {}
+        self._fingerprint = ""
+
+    def build(self) -> None:
+        """See `Task`."""
+        config = self.config
+        for split in ("train", "valid"):
+            self._datasets[split] = open_split(
+                config.data, split, config.model.mel.sample_rate, config.augment
+            )
+        train = self._datasets["train"]
+        assert train is not None
+        self._fingerprint = require_tokens(train, config.model.codebook_size)
+        self._speaker_encoder = load_model(config.speaker_encoder, SpeakerEncoder)
+        if self._speaker_encoder.config.embedding_dim != config.model.speaker_dim:
+            raise ValueError(
+                f"model.speaker_dim is {config.model.speaker_dim}, but {config.speaker_encoder} "
+                f"gives {self._speaker_encoder.config.embedding_dim} channels"
+            )
+        self.modules = {"flow": FlowDecoder(config.model)}
+
+    def dataset(self, split: str) -> UtteranceDataset | None:
+        """See `Task`."""
+        return self._datasets[split]
+
+    def collate(self, items: list[AudioItem]) -> dict[str, Tensor]:
+        """See `Task`."""
+        tokens, num_tokens = pad_tokens([item.utterance.speech_tokens or () for item in items])
+        samples = self._samples_per_token * tokens.shape[1]
+        clean, _ = pad_waveforms([item.clean[:samples] for item in items], multiple=samples)
+        recorded, lengths = pad_waveforms([item.waveform[:samples] for item in items])
+        rate = self._speaker_encoder.config.mel.sample_rate
+        heard = resample(recorded, self.config.model.mel.sample_rate, rate)
+        return {
+            "tokens": tokens,
+            "num_tokens": num_tokens,
+            "clean": clean,
+            "recorded": nn.functional.pad(recorded, (0, samples - recorded.shape[1])),
+            "heard": heard,
+            "heard_lengths": (lengths * rate // self.config.model.mel.sample_rate),
+        }
+
+    @property
+    def _samples_per_token(self) -> int:
+        return self.config.model.mel.hop_length * self.config.model.frames_per_token
+
+    def prepare(self, batch: dict[str, Tensor], step: StepInfo) -> Prepared:
+        """See `Task`."""
+        config = self.config
+        device = batch["tokens"].device
+        num_items, total = batch["tokens"].shape
+        draws = torch.stack([torch.rand(6, generator=step.generator(i)) for i in range(num_items)])
+        draws = draws.to(device)
+        num_tokens = batch["num_tokens"]
+        share = draws[:, 0] * config.max_prompt_share
+        share = share * (draws[:, 1] >= config.no_prompt_share)
+        pinned = (share * num_tokens).long()
+        prepared = self._features(batch, pinned, draws[:, 4:6])
+        noise = [
+            torch.randn(prepared["x1"].shape[1:], generator=step.generator(i))
+            for i in range(num_items)
+        ]
+        x_t, velocity = path(torch.stack(noise).to(device), prepared["x1"], draws[:, 2])
+        mask = torch.arange(total, device=device)[None] < num_tokens[:, None]
+        tensors = {
+            **prepared,
+            "x_t": x_t,
+            "t": draws[:, 2],
+            "velocity": velocity,
+            "tokens": batch["tokens"],
+            "mask": mask,
+            "pinned": pinned,
+            "dropped": draws[:, 3] < config.condition_dropout,
+            "context": self._context(step),
+        }
+        values = float(num_tokens.sum()) * config.model.frames_per_token * config.model.mel.num_mels
+        return Prepared(tensors=tensors, counts={"flow/velocity": values})
+
+    def _features(
+        self, batch: dict[str, Tensor], pinned: Tensor, crop: Tensor
+    ) -> dict[str, Tensor]:
+        """Target mel, prompt mel and speaker embedding."""
+        model = self.config.model
+        device = batch["clean"].device
+        self.mel.to(device)
+        self._speaker_encoder.to(device)
+        scale = FlowDecoder.normalize
+        flow = getattr(self.modules["flow"], "module", self.modules["flow"])
+        x1 = scale(flow, self.mel(batch["clean"]))
+        frames = torch.arange(x1.shape[1], device=device)
+        is_prompt = frames[None] < (pinned * model.frames_per_token)[:, None]
+        prompt_mel = scale(flow, self.mel(batch["recorded"])) * is_prompt[..., None]
+        # The speaker is heard in a part of the utterance only: at least 40 %, anywhere.
+        pieces = []
+        for row, length, (size, place) in zip(
+            batch["heard"], batch["heard_lengths"].tolist(), crop.tolist(), strict=True
+        ):
+            span = max(int(length * (0.4 + 0.6 * size)), min(length, 8000))
+            start = int((length - span) * place)
+            pieces.append(row[start : start + span])
+        heard, lengths = pad_waveforms(pieces)
+        embedding = self._speaker_encoder(heard, lengths.to(device))
+        return {"x1": x1, "prompt_mel": prompt_mel, "speaker_embedding": embedding}
+
+    def _context(self, step: StepInfo) -> Context:
+        # All items of a global batch share one context, so it depends on the step alone.
+        draws = torch.rand(3, generator=StepInfo(step.seed, step.step, 0).generator(-1))
+        config = self.config
+        if float(draws[0]) < config.full_context_share:
+            return FULL_CONTEXT
+        chunk = config.chunk_tokens[int(float(draws[1]) * len(config.chunk_tokens))]
+        bounded = float(draws[2]) < config.bounded_share
+        return Context(
+            chunk_frames=chunk, left_frames=config.model.left_tokens if bounded else None
+        )
+
+    def phases(self) -> list[Phase]:
+        """See `Task`."""
+        return [Phase("match", ("flow",), self._losses)]
+
+    def _losses(self, prepared: Prepared) -> dict[str, Tensor]:
+        tensors = prepared.tensors
+        predicted = self.modules["flow"](
+            tensors["x_t"],
+            tensors["t"],
+            tokens=tensors["tokens"],
+            prompt_mel=tensors["prompt_mel"],
+            speaker_embedding=tensors["speaker_embedding"],
+            context=tensors["context"],
+            mask=tensors["mask"],
+            pinned_tokens=tensors["pinned"],
+            dropped=tensors["dropped"],
+        )
+        frame_mask = tensors["mask"].repeat_interleave(self.config.model.frames_per_token, dim=1)
+        return {"flow/velocity": velocity_loss(predicted, tensors["velocity"], frame_mask)}
+
+    def evaluate(
+        self, batches: Iterable[dict[str, Tensor]], modules: Mapping[str, nn.Module]
+    ) -> dict[str, float]:
+        """Velocity loss with fixed draws, and the mel distance of rendered speech."""
+        flow = modules["flow"]
+        assert isinstance(flow, FlowDecoder)
+        totals: dict[str, float] = {"velocity": 0.0, "values": 0.0, "distance": 0.0, "frames": 0.0}
+        for number, batch in enumerate(batches):
+            prepared = self.prepare(batch, StepInfo(seed=0, step=number, first_item=0))
+            totals["velocity"] += float(self._losses(prepared)["flow/velocity"])
+            totals["values"] += prepared.counts["flow/velocity"]
+            if number < 4:
+                distance, frames = self._rendered_distance(flow, batch)
+                totals["distance"] += distance
+                totals["frames"] += frames
+        return {
+            "velocity": totals["velocity"] / max(totals["values"], 1),
+            "mel_distance": totals["distance"] / max(totals["frames"], 1),
+        }
+
+    def _rendered_distance(
+        self, flow: FlowDecoder, batch: dict[str, Tensor]
+    ) -> tuple[float, float]:
+        """Absolute log-mel difference, with the first third of each utterance as its prompt."""
+        distance = frames = 0.0
+        for index in range(min(4, batch["tokens"].shape[0])):
+            rendered, target = self._render(flow, batch, index)
+            distance += float((rendered - target).abs().mean(dim=-1).sum())
+            frames += target.shape[0]
+        return distance, frames
+
+    def _render(
+        self, flow: FlowDecoder, batch: dict[str, Tensor], index: int
+    ) -> tuple[Tensor, Tensor]:
+        """Rendered and original mel (T, M) of one item, without its prompt."""
+        count = int(batch["num_tokens"][index])
+        cut = count // 3
+        factor = flow.config.frames_per_token
+        tokens = batch["tokens"][index : index + 1, :count]
+        self.mel.to(tokens.device)
+        self._speaker_encoder.to(tokens.device)
+        mel = self.mel(batch["clean"][index : index + 1])[:, : count * factor]
+        length = batch["heard_lengths"][index : index + 1]
+        rendered = flow.generate(
+            tokens[:, cut:],
+            prompt_tokens=tokens[:, :cut],
+            prompt_mel=mel[:, : cut * factor],
+            speaker_embedding=self._speaker_encoder(batch["heard"][index : index + 1], length),
+            seed=0,
+        )
+        return rendered[0], mel[0, cut * factor :]
+
+    def samples(self, folder: Path) -> None:
+        """Rendered mels of three validation utterances, and their sound if there is a vocoder."""
+        valid = self._datasets["valid"]
+        if valid is None:
+            return
+        flow = self.modules["flow"]
+        assert isinstance(flow, FlowDecoder)
+        vocoder = load_model(self.config.vocoder, Vocoder) if self.config.vocoder else None
+        for index in range(min(3, len(valid))):
+            batch = self.collate([valid[index]])
+            batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
+            rendered, original = (mel.cpu() for mel in self._render(flow, batch, 0))
+            write_mel_picture(
+                folder / f"{index}.png", {"original": original, "rendered": rendered}
+            )
+            if vocoder is not None:
+                rate = vocoder.config.mel.sample_rate
+                write_audio_sample(folder / f"{index}.wav", vocoder(rendered[None])[0], rate)
+
+    def export(self, folder: Path) -> None:
+        """Writes the component `flow`."""
+        save_component(
+            folder / "flow",
+            kind="flow",
+            config=self.config.model,
+            state_dict=self.modules["flow"].state_dict(),
+            dtype=torch.float16,
+            extra={"tokenizer": self._fingerprint},
+        )

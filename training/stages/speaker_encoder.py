@@ -1,0 +1,159 @@
+"""Stage speaker_encoder: who speaks, learned from speaker labels with an angular margin.
+
+    accelerate launch -m training.run --config configs/train/speaker_encoder.yaml
+
+Shapes: B batch, S samples, E embedding channels, K speakers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tokenlm.checkpoint.component import save_component
+from tokenlm.models.speaker_encoder import SpeakerEncoder, SpeakerEncoderConfig
+from training.config import RunConfig
+from training.data.augment import AugmentConfig
+from training.data.collate import pad_waveforms
+from training.data.dataset import AudioItem, UtteranceDataset
+from training.data.split import DataConfig, open_split
+from training.losses.margin import margin_softmax_loss
+from training.task import Phase, Prepared, StepInfo, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeakerEncoderStageConfig(RunConfig):
+    """Configuration of the stage."""
+
+    data: DataConfig
+    model: SpeakerEncoderConfig = field(default_factory=SpeakerEncoderConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    margin: float = 0.2
+    """Radians."""
+    margin_warmup_steps: int = 500
+    """The margin grows from 0 over these steps."""
+    scale: float = 30.0
+    min_crop_seconds: float = 1.0
+    max_crop_seconds: float = 3.0
+
+
+class SpeakerEncoderTask(Task):
+    """Trains a `SpeakerEncoder`."""
+
+    name = "speaker_encoder"
+
+    def __init__(self, config: SpeakerEncoderStageConfig) -> None:
+        self.config = config
+        self._datasets: dict[str, UtteranceDataset | None] = {}
+        self._speakers: dict[str, int] = {}
+
+    def build(self) -> None:
+        """See `Task`."""
+        config = self.config
+        for split in ("train", "valid"):
+            self._datasets[split] = open_split(
+                config.data, split, config.model.mel.sample_rate, config.augment
+            )
+        train = self._datasets["train"]
+        assert train is not None
+        names = sorted({row.speaker for row in train.utterances})
+        if len(names) < 2:
+            raise ValueError(f"{config.data.train}: a speaker encoder needs at least two speakers")
+        self._speakers = {name: number for number, name in enumerate(names)}
+        centres = nn.Linear(config.model.embedding_dim, len(names), bias=False)
+        self.modules = {"speaker_encoder": SpeakerEncoder(config.model), "centres": centres}
+
+    def dataset(self, split: str) -> UtteranceDataset | None:
+        """See `Task`."""
+        return self._datasets[split]
+
+    def collate(self, items: list[AudioItem]) -> dict[str, Any]:
+        """See `Task`."""
+        waveform, lengths = pad_waveforms([item.waveform for item in items])
+        speakers = [item.utterance.speaker for item in items]
+        labels = torch.tensor([self._speakers.get(speaker, -1) for speaker in speakers])
+        return {"waveform": waveform, "lengths": lengths, "labels": labels, "speakers": speakers}
+
+    def prepare(self, batch: dict[str, Any], step: StepInfo) -> Prepared:
+        """Cuts a random crop out of every utterance."""
+        config = self.config
+        rate = config.model.mel.sample_rate
+        crops = []
+        for index, length in enumerate(batch["lengths"].tolist()):
+            draws = torch.rand(2, generator=step.generator(index))
+            span = config.max_crop_seconds - config.min_crop_seconds
+            size = min(int((config.min_crop_seconds + float(draws[0]) * span) * rate), length)
+            start = int(float(draws[1]) * (length - size))
+            crops.append(batch["waveform"][index, start : start + size])
+        waveform, lengths = pad_waveforms(crops)
+        ramp = min(step.step / max(config.margin_warmup_steps, 1), 1.0)
+        tensors = {
+            "waveform": waveform,
+            "lengths": lengths.to(waveform.device),
+            "labels": batch["labels"],
+            "margin": config.margin * ramp,
+        }
+        return Prepared(tensors=tensors, counts={"speaker/margin": float(len(crops))})
+
+    def phases(self) -> list[Phase]:
+        """See `Task`."""
+        return [Phase("identify", ("speaker_encoder", "centres"), self._losses)]
+
+    def _losses(self, prepared: Prepared) -> dict[str, Tensor]:
+        tensors = prepared.tensors
+        embedding = self.modules["speaker_encoder"](tensors["waveform"], tensors["lengths"])
+        centres: Any = self.modules["centres"]
+        weight = getattr(centres, "module", centres).weight
+        loss = margin_softmax_loss(
+            embedding, weight, tensors["labels"], margin=tensors["margin"], scale=self.config.scale
+        )
+        return {"speaker/margin": loss}
+
+    def evaluate(
+        self, batches: Iterable[dict[str, Any]], modules: Mapping[str, nn.Module]
+    ) -> dict[str, float]:
+        """Equal error rate over all pairs of validation utterances."""
+        embeddings, speakers = [], []
+        for batch in batches:
+            embeddings.append(modules["speaker_encoder"](batch["waveform"], batch["lengths"]))
+            speakers += batch["speakers"]
+        return {"equal_error_rate": equal_error_rate(torch.cat(embeddings).cpu(), speakers)}
+
+    def export(self, folder: Path) -> None:
+        """Writes the component `speaker_encoder`."""
+        save_component(
+            folder / "speaker_encoder",
+            kind="speaker_encoder",
+            config=self.config.model,
+            state_dict=self.modules["speaker_encoder"].state_dict(),
+            dtype=torch.float16,
+        )
+
+
+def equal_error_rate(embeddings: Tensor, speakers: list[str]) -> float:
+    """Where misses and false alarms are equally frequent, over all pairs.
+
+    Args:
+        embeddings: (B, E) unit vectors.
+        speakers: who speaks in each.
+
+    Returns:
+        The rate; NaN where there are no pairs of one speaker, or of two.
+    """
+    scores = (embeddings @ embeddings.T).double().numpy()
+    same = np.array([[a == b for b in speakers] for a in speakers])
+    upper = np.triu(np.ones_like(same), k=1)
+    own, other = scores[same & upper], scores[~same & upper]
+    if not len(own) or not len(other):
+        return float("nan")
+    thresholds = np.sort(np.concatenate([own, other]))
+    misses = np.searchsorted(np.sort(own), thresholds, side="left") / len(own)
+    alarms = 1 - np.searchsorted(np.sort(other), thresholds, side="left") / len(other)
+    place = int(np.argmin(np.abs(misses - alarms)))
+    return float((misses[place] + alarms[place]) / 2)

@@ -1,0 +1,275 @@
+"""Stage speech_lm: text to speech tokens.
+
+    accelerate launch -m training.run --config configs/train/speech_lm.yaml
+
+Some samples join several utterances of one speaker, as cloning does (prompt, then speech), some
+are interleaved, and some have no text, so that guidance on the model is possible later.
+
+Shapes: B batch, L positions, V speech classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jiwer
+import torch
+from torch import Tensor, nn
+
+from tokenlm.checkpoint.component import save_component
+from tokenlm.checkpoint.registry import load_model
+from tokenlm.models.lm import SamplingConfig, SpeechLM, SpeechLMConfig
+from tokenlm.models.lm.generate import SpeechRequest, generate_speech
+from tokenlm.models.lm.layout import IGNORE, Layout, fits_interleaved, interleaved, one_shot
+from tokenlm.models.lm.model import LayoutBatch
+from tokenlm.models.token_recognizer import TokenRecognizer, decode_characters, encode_characters
+from tokenlm.text.normalize import normalize
+from tokenlm.text.tokenizer import TextTokenizer
+from training.config import RunConfig
+from training.data.manifest import Utterance
+from training.data.split import DataConfig, open_split, require_tokens
+from training.losses.tokens import token_cross_entropy
+from training.task import Phase, Prepared, StepInfo, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechLMStageConfig(RunConfig):
+    """Configuration of the stage."""
+
+    data: DataConfig
+    text_tokenizer: Path
+    """Folder of the text tokenizer."""
+    token_recognizer: Path | None = None
+    """Component folder; with it, evaluation reads generated speech back."""
+    backbone: str | None = None
+    """Hub id or folder of a pretrained backbone; None starts from `model.backbone` at random."""
+    model: SpeechLMConfig = field(default_factory=SpeechLMConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """Sampling of the evaluation."""
+    interleaved_share: float = 0.3
+    """Share of the samples that are interleaved, where their speech is long enough."""
+    text_dropout: float = 0.1
+    """Share of the samples that have no text."""
+    join_share: float = 0.5
+    """Share of the samples that join several utterances of one speaker."""
+    max_joined_seconds: float = 12.0
+    num_generated: int = 24
+    """Validation texts that evaluation speaks and reads back."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("interleaved_share", "text_dropout", "join_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class TokenPair:
+    """One utterance in tokens."""
+
+    text: tuple[int, ...]
+    speech: tuple[int, ...]
+    speaker: str
+    words: str
+    """What is said, normalised."""
+
+
+class TokenPairs:
+    """Map-style dataset of `TokenPair`s, drawn with joins, layouts and dropout as `Layout`s."""
+
+    def __init__(
+        self, rows: list[Utterance], tokenizer: TextTokenizer, config: SpeechLMStageConfig
+    ) -> None:
+        self.config = config
+        self.pairs = []
+        for row in rows:
+            words = normalize(row.text)
+            text = tuple(tokenizer.encode(words))
+            self.pairs.append(TokenPair(text, tuple(row.speech_tokens or ()), row.speaker, words))
+        self.durations = [(len(p.text) + len(p.speech)) / 25 for p in self.pairs]
+        self._of_speaker: dict[str, list[int]] = {}
+        for index, pair in enumerate(self.pairs):
+            self._of_speaker.setdefault(pair.speaker, []).append(index)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Layout:
+        pair = self.pairs[index]
+        return one_shot(pair.text, pair.speech, self.config.model.codebook_size)
+
+    def draw(self, index: int, generator: torch.Generator) -> Layout:
+        """A training sample that starts from utterance `index`."""
+        config = self.config
+        draws = torch.rand(3, generator=generator).tolist()
+        chosen = [self.pairs[index]]
+        if draws[0] < config.join_share:
+            chosen = self._joined(index, generator)
+        text = [token for pair in chosen for token in pair.text]
+        speech = [token for pair in chosen for token in pair.speech]
+        size = config.model.codebook_size
+        if draws[1] < config.text_dropout:
+            return one_shot([], speech, size)
+        blocks = (config.model.block_text_tokens, config.model.block_speech_tokens)
+        if draws[2] < config.interleaved_share and fits_interleaved(
+            len(text), len(speech), *blocks
+        ):
+            return interleaved(text, speech, size, block_text=blocks[0], block_speech=blocks[1])
+        return one_shot(text, speech, size)
+
+    def _joined(self, index: int, generator: torch.Generator) -> list[TokenPair]:
+        others = self._of_speaker[self.pairs[index].speaker]
+        chosen = [self.pairs[index]]
+        seconds = len(chosen[0].speech) / 25
+        for _ in range(3):
+            place = int(torch.randint(len(others), (1,), generator=generator))
+            other = self.pairs[others[place]]
+            seconds += len(other.speech) / 25
+            if seconds > self.config.max_joined_seconds:
+                break
+            chosen.insert(0, other)
+        return chosen
+
+
+def check_lengths(pairs: list[TokenPair], config: SpeechLMConfig) -> None:
+    """Checks the length limits and blocks of the model against the corpus.
+
+    Raises:
+        ValueError: with the percentiles of the corpus, where a limit would cut into it.
+    """
+    ratios = torch.tensor([len(p.speech) / len(p.text) for p in pairs if p.text]).double()
+    low, middle, high = (
+        float(torch.quantile(ratios[:100_000], q)) for q in (0.001, 0.5, 0.999)
+    )
+    block = config.block_speech_tokens / config.block_text_tokens
+    told = (
+        f"speech tokens per text token in the corpus: 0.1 % {low:.2f}, median {middle:.2f}, "
+        f"99.9 % {high:.2f}"
+    )
+    if config.min_speech_per_text > low:
+        raise ValueError(f"min_speech_per_text {config.min_speech_per_text} is too high; {told}")
+    if config.max_speech_per_text < high:
+        raise ValueError(f"max_speech_per_text {config.max_speech_per_text} is too low; {told}")
+    if block > middle:
+        raise ValueError(
+            f"blocks of {config.block_text_tokens}:{config.block_speech_tokens} are longer than "
+            f"the speech of half of the corpus; {told}"
+        )
+
+
+class SpeechLMTask(Task):
+    """Trains a `SpeechLM`."""
+
+    name = "speech_lm"
+
+    def __init__(self, config: SpeechLMStageConfig) -> None:
+        self.config = config
+        self._datasets: dict[str, TokenPairs | None] = {}
+        self._fingerprint = ""
+
+    def build(self) -> None:
+        """See `Task`."""
+        config = self.config
+        self.tokenizer = TextTokenizer.from_folder(config.text_tokenizer)
+        if config.backbone is None:
+            model = SpeechLM(config.model)
+        else:
+            model = SpeechLM.from_backbone(config.backbone, config.model)
+        if self.tokenizer.vocab_size > model.config.backbone.vocab_size:
+            raise ValueError(
+                f"{config.text_tokenizer} has {self.tokenizer.vocab_size} pieces, but the "
+                f"backbone's vocab_size is {model.config.backbone.vocab_size}"
+            )
+        for split in ("train", "valid"):
+            rows = open_split(config.data, split, 16_000)
+            if rows is None:
+                self._datasets[split] = None
+                continue
+            self._fingerprint = require_tokens(rows, config.model.codebook_size)
+            self._datasets[split] = TokenPairs(rows.utterances, self.tokenizer, config)
+        train = self._datasets["train"]
+        assert train is not None
+        check_lengths(train.pairs, config.model)
+        self._recognizer = None
+        if config.token_recognizer is not None:
+            self._recognizer = load_model(config.token_recognizer, TokenRecognizer)
+        self.modules = {"speech_lm": model}
+
+    def dataset(self, split: str) -> TokenPairs | None:
+        """See `Task`."""
+        return self._datasets[split]
+
+    def collate(self, items: list[Layout]) -> LayoutBatch:
+        """See `Task`."""
+        return LayoutBatch.from_layouts(items)
+
+    def prepare(self, batch: LayoutBatch, step: StepInfo) -> Prepared:
+        """See `Task`."""
+        count = float((batch.targets != IGNORE).sum())
+        return Prepared(tensors={"batch": batch}, counts={"lm/cross_entropy": count})
+
+    def phases(self) -> list[Phase]:
+        """See `Task`."""
+        return [Phase("predict", ("speech_lm",), self._losses)]
+
+    def _losses(self, prepared: Prepared) -> dict[str, Tensor]:
+        batch = prepared.tensors["batch"]
+        logits = self.modules["speech_lm"](batch)
+        return {"lm/cross_entropy": token_cross_entropy(logits, batch.targets)}
+
+    def evaluate(
+        self, batches: Iterable[Any], modules: Mapping[str, nn.Module]
+    ) -> dict[str, float]:
+        """Cross-entropy and accuracy of held-out speech, and errors of speech read back."""
+        model = modules["speech_lm"]
+        assert isinstance(model, SpeechLM)
+        loss = right = count = 0.0
+        for batch in batches:
+            logits = model(batch)
+            loss += float(token_cross_entropy(logits, batch.targets))
+            right += int((logits.argmax(dim=-1) == batch.targets).sum())
+            count += int((batch.targets != IGNORE).sum())
+        metrics = {"cross_entropy": loss / max(count, 1), "accuracy": right / max(count, 1)}
+        if self._recognizer is not None:
+            metrics["read_back_char_error_rate"] = self._read_back(model)
+        return metrics
+
+    def _read_back(self, model: SpeechLM) -> float:
+        """Character error of texts spoken after the prompt of another utterance of the speaker."""
+        valid = self._datasets["valid"]
+        assert valid is not None and self._recognizer is not None
+        pairs = valid.pairs[: self.config.num_generated + 1]
+        requests = [
+            SpeechRequest(
+                text_tokens=pair.text,
+                prompt_text_tokens=prompt.text,
+                prompt_tokens=prompt.speech,
+                segment=number,
+            )
+            for number, (prompt, pair) in enumerate(zip(pairs, pairs[1:], strict=False))
+        ]
+        spoken = generate_speech(model, requests, self.config.sampling)
+        recognizer = self._recognizer.to(self.device)
+        heard = [
+            recognizer.transcribe(torch.tensor([row], device=self.device))[0] if row else ""
+            for row in spoken
+        ]
+        references = [decode_characters(encode_characters(pair.words)) for pair in pairs[1:]]
+        return float(jiwer.cer(references, heard))
+
+    def export(self, folder: Path) -> None:
+        """Writes the component `speech_lm` and the text tokenizer."""
+        model: Any = self.modules["speech_lm"]
+        model = getattr(model, "module", model)
+        save_component(
+            folder / "speech_lm",
+            kind="speech_lm",
+            config=model.config,
+            state_dict=model.state_dict(),
+            dtype=torch.float16,
+            extra={"tokenizer": self._fingerprint},
+        )
+        self.tokenizer.save(folder / "text_tokenizer")

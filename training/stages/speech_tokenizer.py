@@ -1,0 +1,266 @@
+"""Stage speech_tokenizer: a recogniser with a quantizer in its middle learns to read speech.
+
+    accelerate launch -m training.run --config configs/train/speech_tokenizer.yaml
+
+The quantizer is blended in after the recogniser has begun to learn: with rounding from the first
+step CTC stays on its plateau (training/LOG.md). Where the manifest has aligned phones, a small
+head reads them off single codes, which makes codes easy to predict from text.
+
+Shapes: B batch, S samples, N tokens, C digits of a code, P phones, L characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jiwer
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tokenlm.checkpoint.component import save_component
+from tokenlm.models.speech_tokenizer import (
+    SpeechTokenizer,
+    SpeechTokenizerConfig,
+    codebook_usage,
+)
+from tokenlm.models.token_recognizer import (
+    TokenRecognizer,
+    TokenRecognizerConfig,
+    decode_characters,
+    encode_characters,
+)
+from training.config import RunConfig
+from training.data.augment import AugmentConfig
+from training.data.collate import pad_tokens, pad_waveforms
+from training.data.dataset import AudioItem, UtteranceDataset
+from training.data.split import DataConfig, open_split
+from training.task import Phase, Prepared, StepInfo, Task
+
+LABELS_PER_TOKEN = 2
+"""Phones are read at this many points of each token."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechTokenizerStageConfig(RunConfig):
+    """Configuration of the stage."""
+
+    data: DataConfig
+    model: SpeechTokenizerConfig = field(default_factory=SpeechTokenizerConfig)
+    recognizer: TokenRecognizerConfig = field(default_factory=TokenRecognizerConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    blend_start_step: int = 500
+    """Until this step the recogniser reads continuous digits."""
+    blend_end_step: int = 1500
+    """From this step on it reads rounded ones."""
+    phone_head_dim: int = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.model.levels != self.recognizer.levels:
+            raise ValueError(
+                f"model.levels {self.model.levels} and recognizer.levels "
+                f"{self.recognizer.levels} must be equal"
+            )
+        if not 0 <= self.blend_start_step <= self.blend_end_step:
+            raise ValueError("blend_start_step must not be after blend_end_step")
+
+
+def phone_labels(
+    phones: list[tuple[str, float]] | None, num_tokens: int, token_rate: int, index: dict[str, int]
+) -> Tensor:
+    """The phone at `LABELS_PER_TOKEN` evenly spread points of every token.
+
+    Args:
+        phones: (phone, end in seconds) in order, or None where the engine gave none.
+        num_tokens: tokens of the utterance.
+        token_rate: tokens per second.
+        index: number of each phone.
+
+    Returns:
+        (N, LABELS_PER_TOKEN) integers, -1 where unknown.
+    """
+    labels = torch.full((num_tokens * LABELS_PER_TOKEN,), -1, dtype=torch.long)
+    if not phones:
+        return labels.view(num_tokens, LABELS_PER_TOKEN)
+    ends = torch.tensor([end for _, end in phones], dtype=torch.float64)
+    step = 1.0 / (token_rate * LABELS_PER_TOKEN)
+    times = (torch.arange(labels.shape[0], dtype=torch.float64) + 0.5) * step
+    which = torch.searchsorted(ends, times, right=True)
+    known = which < len(phones)
+    numbers = torch.tensor([index.get(phone, -1) for phone, _ in phones])
+    labels[known] = numbers[which[known]]
+    return labels.view(num_tokens, LABELS_PER_TOKEN)
+
+
+def phone_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of phones summed over the known labels.
+
+    Args:
+        logits: (B, N, LABELS_PER_TOKEN * P).
+        labels: (B, N, LABELS_PER_TOKEN), -1 where unknown.
+    """
+    by_label = logits.unflatten(2, (LABELS_PER_TOKEN, -1)).flatten(0, 2)
+    return functional.cross_entropy(
+        by_label.float(), labels.flatten(), ignore_index=-1, reduction="sum"
+    )
+
+
+class SpeechTokenizerTask(Task):
+    """Trains `SpeechTokenizer` and `TokenRecognizer` together."""
+
+    name = "speech_tokenizer"
+
+    def __init__(self, config: SpeechTokenizerStageConfig) -> None:
+        self.config = config
+        self._datasets: dict[str, UtteranceDataset | None] = {}
+        self._phones: dict[str, int] = {}
+
+    def build(self) -> None:
+        """See `Task`."""
+        config = self.config
+        for split in ("train", "valid"):
+            self._datasets[split] = open_split(
+                config.data, split, config.model.mel.sample_rate, config.augment
+            )
+        train = self._datasets["train"]
+        assert train is not None
+        names = {phone for row in train.utterances for phone, _ in row.phones or ()}
+        self._phones = {phone: number for number, phone in enumerate(sorted(names))}
+        digits = len(config.model.levels)
+        num_outputs = LABELS_PER_TOKEN * max(len(names), 1)
+        self.modules = {
+            "speech_tokenizer": SpeechTokenizer(config.model),
+            "token_recognizer": TokenRecognizer(config.recognizer),
+            "phone_head": nn.Sequential(
+                nn.Linear(digits, config.phone_head_dim),
+                nn.GELU(),
+                nn.Linear(config.phone_head_dim, num_outputs),
+            ),
+            "encoder_phone_head": nn.Linear(config.model.dim, num_outputs),
+        }
+
+    def dataset(self, split: str) -> UtteranceDataset | None:
+        """See `Task`."""
+        return self._datasets[split]
+
+    def collate(self, items: list[AudioItem]) -> dict[str, Tensor]:
+        """See `Task`."""
+        model = self.config.model
+        waveform, lengths = pad_waveforms([item.waveform for item in items])
+        characters, num_characters = pad_tokens(
+            [encode_characters(item.utterance.text) for item in items]
+        )
+        labels = [
+            phone_labels(
+                item.utterance.phones,
+                item.waveform.shape[0] // model.samples_per_token,
+                model.token_rate,
+                self._phones,
+            )
+            for item in items
+        ]
+        return {
+            "waveform": waveform,
+            "lengths": lengths,
+            "characters": characters,
+            "num_characters": num_characters,
+            "phones": nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=-1),
+        }
+
+    def prepare(self, batch: dict[str, Tensor], step: StepInfo) -> Prepared:
+        """See `Task`."""
+        config = self.config
+        span = max(config.blend_end_step - config.blend_start_step, 1)
+        blend = min(max((step.step - config.blend_start_step) / span, 0.0), 1.0)
+        counts = {
+            "tokenizer/ctc": float(batch["num_characters"].sum()),
+            "tokenizer/attention": float((batch["num_characters"] + 1).sum()),
+            "tokenizer/phone": float((batch["phones"] >= 0).sum()),
+            "tokenizer/encoder_phone": float((batch["phones"] >= 0).sum()),
+        }
+        return Prepared(tensors={**batch, "blend": blend}, counts=counts)
+
+    def phases(self) -> list[Phase]:
+        """See `Task`."""
+        return [Phase("recognise", tuple(self.modules), self._losses)]
+
+    def _losses(self, prepared: Prepared) -> dict[str, Tensor]:
+        tensors = prepared.tensors
+        characters, num_characters = tensors["characters"], tensors["num_characters"]
+        codes, before, num_tokens = self.modules["speech_tokenizer"](
+            tensors["waveform"], tensors["lengths"], tensors["blend"]
+        )
+        mask = torch.arange(codes.shape[1], device=codes.device)[None] < num_tokens[:, None]
+        recognizer = self.modules["token_recognizer"]
+        hidden, log_probs = recognizer(codes, mask)
+        ctc = functional.ctc_loss(
+            log_probs.transpose(0, 1).float(),
+            characters,
+            num_tokens,
+            num_characters,
+            reduction="sum",
+            zero_infinity=True,
+        )
+        logits = _unwrap(recognizer).decode_logits(hidden, characters, mask)
+        targets = functional.pad(characters, (0, 1))
+        places = torch.arange(targets.shape[1], device=targets.device)
+        targets = targets.masked_fill(places[None] > num_characters[:, None], -1)
+        attention = functional.cross_entropy(
+            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-1, reduction="sum"
+        )
+        labels = tensors["phones"][:, : codes.shape[1]]
+        return {
+            "tokenizer/ctc": ctc,
+            "tokenizer/attention": attention,
+            "tokenizer/phone": phone_loss(self.modules["phone_head"](codes), labels),
+            "tokenizer/encoder_phone": phone_loss(
+                self.modules["encoder_phone_head"](before), labels
+            ),
+        }
+
+    def evaluate(
+        self, batches: Iterable[dict[str, Tensor]], modules: Mapping[str, nn.Module]
+    ) -> dict[str, float]:
+        """Character error through the quantizer, codebook usage and accuracy of phones."""
+        tokenizer, recognizer = modules["speech_tokenizer"], modules["token_recognizer"]
+        assert isinstance(tokenizer, SpeechTokenizer) and isinstance(recognizer, TokenRecognizer)
+        references, hypotheses, used = [], [], []
+        right = total = 0
+        for batch in batches:
+            tokens, num_tokens = tokenizer.encode(batch["waveform"], batch["lengths"])
+            hypotheses += recognizer.transcribe(tokens, num_tokens)
+            references += [decode_characters(row.tolist()) for row in batch["characters"]]
+            mask = torch.arange(tokens.shape[1], device=tokens.device)[None] < num_tokens[:, None]
+            used.append(tokens[mask])
+            phones = modules["phone_head"](recognizer.code_vectors(tokens))
+            best = phones.unflatten(2, (LABELS_PER_TOKEN, -1)).argmax(dim=-1)
+            labels = batch["phones"][:, : tokens.shape[1]]
+            right += int((best == labels).sum())
+            total += int((labels >= 0).sum())
+        return {
+            "char_error_rate": float(jiwer.cer(references, hypotheses)),
+            "phone_accuracy": right / max(total, 1),
+            **codebook_usage(torch.cat(used), tokenizer.config.codebook_size),
+        }
+
+    def export(self, folder: Path) -> None:
+        """Writes the components `speech_tokenizer` and `token_recognizer`."""
+        for name in ("speech_tokenizer", "token_recognizer"):
+            module = self.modules[name]
+            save_component(
+                folder / name,
+                kind=name,
+                config=_unwrap(module).config,
+                state_dict=module.state_dict(),
+                dtype=torch.float16,
+            )
+
+
+def _unwrap(module: nn.Module) -> Any:
+    """The module inside a wrapper of a distributed run."""
+    return getattr(module, "module", module)
+

@@ -1,0 +1,221 @@
+"""Stage vocoder: mel spectrogram to waveform, spectral losses first, then adversarial ones.
+
+    accelerate launch -m training.run --config configs/train/vocoder.yaml
+
+Shapes: B batch, S samples, T mel frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenlm.audio.mel import MelConfig, MelSpectrogram
+from tokenlm.checkpoint.component import save_component
+from tokenlm.models.vocoder import Vocoder, VocoderConfig
+from training.config import OptimConfig, RunConfig
+from training.data.dataset import UtteranceDataset
+from training.data.split import DataConfig, open_split
+from training.discriminators import WaveformDiscriminator, pair
+from training.losses.adversarial import (
+    discriminator_loss,
+    feature_matching_loss,
+    generator_loss,
+)
+from training.losses.spectral import mel_loss, stft_loss
+from training.task import Phase, Prepared, StepInfo, Task
+from training.tracking import write_audio_sample, write_mel_picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorConfig:
+    """Sizes of the discriminators."""
+
+    periods: tuple[int, ...] = (2, 3, 5, 7, 11)
+    period_channels: tuple[int, ...] = (16, 32, 64, 128)
+    spectrum_channels: int = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocoderStageConfig(RunConfig):
+    """Configuration of the stage."""
+
+    data: DataConfig
+    model: VocoderConfig = field(default_factory=VocoderConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    discriminator_optim: OptimConfig | None = None
+    """Optimizer of the discriminators; None takes `optim`."""
+    crop_frames: int = 48
+    """Mel frames of a training crop."""
+    adversarial_start_step: int = 10_000
+    """Discriminators train, and are listened to, from this step on."""
+    resolutions: tuple[tuple[int, int], ...] = ((256, 64), (512, 128), (1024, 256), (2048, 512))
+    """(n_fft, hop_length) of the spectral losses."""
+
+
+class VocoderTask(Task):
+    """Trains a `Vocoder`."""
+
+    name = "vocoder"
+
+    def __init__(self, config: VocoderStageConfig) -> None:
+        self.config = config
+        self.mel = MelSpectrogram(config.model.mel)
+        full_band = MelConfig(
+            sample_rate=config.model.mel.sample_rate,
+            n_fft=1024,
+            win_length=1024,
+            hop_length=256,
+            num_mels=80,
+            fmax=None,
+        )
+        self.loss_mel = MelSpectrogram(full_band)
+        self._valid: UtteranceDataset | None = None
+
+    def build(self) -> None:
+        """See `Task`."""
+        sizes = self.config.discriminator
+        self.modules = {
+            "vocoder": Vocoder(self.config.model),
+            "discriminator": WaveformDiscriminator(
+                periods=sizes.periods,
+                period_channels=sizes.period_channels,
+                spectrum_channels=sizes.spectrum_channels,
+            ),
+        }
+
+    def dataset(self, split: str) -> _Crops | None:
+        """See `Task`."""
+        config = self.config
+        utterances = open_split(config.data, split, config.model.mel.sample_rate)
+        if utterances is None:
+            return None
+        if split == "valid":
+            self._valid = utterances
+        return _Crops(utterances, config)
+
+    def collate(self, items: list[Tensor]) -> Tensor:
+        """See `Task`."""
+        return torch.stack(items)
+
+    def prepare(self, batch: Tensor, step: StepInfo) -> Prepared:
+        """See `Task`."""
+        names = ["vocoder/mel", "vocoder/convergence", "vocoder/log_magnitude"]
+        names += ["vocoder/adversarial", "vocoder/feature_matching", "vocoder/discriminator"]
+        self._to(batch.device)
+        tensors: dict[str, Any] = {"waveform": batch, "mel": self.mel(batch)}
+        tensors["adversarial"] = step.step >= self.config.adversarial_start_step
+        return Prepared(tensors=tensors, counts=dict.fromkeys(names, float(batch.shape[0])))
+
+    def _to(self, device: torch.device) -> None:
+        self.mel.to(device)
+        self.loss_mel.to(device)
+
+    def phases(self) -> list[Phase]:
+        """See `Task`."""
+        config = self.config
+        return [
+            Phase(
+                "discriminate",
+                ("discriminator",),
+                self._discriminate,
+                starts_at=config.adversarial_start_step,
+                optim=config.discriminator_optim,
+            ),
+            Phase("generate", ("vocoder",), self._generate),
+        ]
+
+    def _discriminate(self, prepared: Prepared) -> dict[str, Tensor]:
+        waveform = prepared.tensors["waveform"]
+        with torch.no_grad():
+            generated = self.modules["vocoder"](prepared.tensors["mel"])
+        real, _, fake, _ = pair(self.modules["discriminator"], waveform, generated)
+        return {"vocoder/discriminator": discriminator_loss(real, fake)}
+
+    def _generate(self, prepared: Prepared) -> dict[str, Tensor]:
+        waveform = prepared.tensors["waveform"]
+        generated = self.modules["vocoder"](prepared.tensors["mel"])
+        convergence, log_magnitude = stft_loss(generated, waveform, self.config.resolutions)
+        losses = {
+            "vocoder/mel": mel_loss(self.loss_mel(generated), self.loss_mel(waveform)),
+            "vocoder/convergence": convergence,
+            "vocoder/log_magnitude": log_magnitude,
+        }
+        if prepared.tensors["adversarial"]:
+            _, real, scores, features = pair(self.modules["discriminator"], waveform, generated)
+            losses["vocoder/adversarial"] = generator_loss(scores)
+            losses["vocoder/feature_matching"] = feature_matching_loss(real, features)
+        return losses
+
+    def evaluate(
+        self, batches: Iterable[Tensor], modules: Mapping[str, nn.Module]
+    ) -> dict[str, float]:
+        """Mean distance of log-mels between copy-synthesis and original."""
+        total = count = 0.0
+        for batch in batches:
+            self._to(batch.device)
+            generated = modules["vocoder"](self.mel(batch))
+            total += float(mel_loss(self.loss_mel(generated), self.loss_mel(batch)))
+            count += batch.shape[0]
+        return {"mel_distance": total / max(count, 1)}
+
+    def samples(self, folder: Path) -> None:
+        """Copy-synthesis of three validation utterances, with pictures."""
+        if self._valid is None:
+            return
+        for index in range(min(3, len(self._valid))):
+            waveform = self._valid.waveform(index)[None]
+            self._to(self.device)
+            mel = self.mel(waveform.to(self.device))
+            generated = self.modules["vocoder"](mel).cpu()
+            rate = self.config.model.mel.sample_rate
+            write_audio_sample(folder / f"{index}.wav", generated[0], rate)
+            again = self.mel(generated.to(self.device))
+            write_mel_picture(
+                folder / f"{index}.png", {"original": mel[0].cpu(), "generated": again[0].cpu()}
+            )
+
+    def export(self, folder: Path) -> None:
+        """Writes the component `vocoder`."""
+        vocoder = self.modules["vocoder"]
+        save_component(
+            folder / "vocoder",
+            kind="vocoder",
+            config=self.config.model,
+            state_dict=vocoder.state_dict(),
+            dtype=torch.float16,
+        )
+
+
+class _Crops:
+    """Random crops of utterances (S,), shorter ones padded with zeros; the middle in validation."""
+
+    def __init__(self, utterances: UtteranceDataset, config: VocoderStageConfig) -> None:
+        self.utterances = utterances
+        self.num_samples = config.crop_frames * config.model.mel.hop_length
+        seconds = self.num_samples / config.model.mel.sample_rate
+        self.durations = [seconds] * len(utterances)
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def __getitem__(self, index: int) -> Tensor:
+        waveform = self.utterances.waveform(index)
+        return self._crop(waveform, max(waveform.shape[0] - self.num_samples, 0) // 2)
+
+    def draw(self, index: int, generator: torch.Generator) -> Tensor:
+        """A crop at a random place."""
+        waveform = self.utterances.waveform(index)
+        room = max(waveform.shape[0] - self.num_samples, 0)
+        start = int(torch.randint(room + 1, (1,), generator=generator))
+        return self._crop(waveform, start)
+
+    def _crop(self, waveform: Tensor, start: int) -> Tensor:
+        crop = waveform[start : start + self.num_samples]
+        return nn.functional.pad(crop, (0, self.num_samples - crop.shape[0]))
+
