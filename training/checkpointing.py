@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tokenlm.atomic import sync_to_disk, write_text
+from tokenlm.checkpoint.component import load_state, read_state
 from tokenlm.config import ConfigError, save_config, to_dict
 
 _STEP = re.compile(r"step-(\d{6,})")
@@ -192,6 +193,26 @@ def load_checkpoint(
         task=pickled["task"],
     )
     return saved, load_file(checkpoint / "ema.safetensors")
+
+
+def load_initial(modules: Mapping[str, nn.Module], initial: Mapping[str, Path]) -> None:
+    """Load the weights that a new run starts from.
+
+    Args:
+        modules: Modules of the task by name.
+        initial: Component folder of some of them.
+
+    Raises:
+        ConfigError: If there is no module of a name.
+        ComponentError: If a folder does not hold the weights of its module.
+    """
+    for name, folder in initial.items():
+        if name not in modules:
+            raise ConfigError(
+                f"initial.{name}: there is no such module; valid: {', '.join(sorted(modules))}"
+            )
+        path = folder / "model.safetensors"
+        load_state(modules[name], read_state(path), where=path)
 
 
 def truncate_metrics(path: Path, step: int) -> None:

@@ -125,6 +125,8 @@ class RunConfig:
     """Arithmetic of the forward pass; parameters stay in 32 bits."""
     max_skipped_steps: int = 10
     """The run stops after this many steps in a row whose loss or gradient was not finite."""
+    initial: dict[str, Path] = field(default_factory=dict)
+    """Component folder that each named module starts from, to fine-tune it."""
     loss_weights: dict[str, float] = field(default_factory=dict)
     """Weight of each named loss; a loss that is not named has weight 1."""
     optim: OptimConfig = field(default_factory=OptimConfig)

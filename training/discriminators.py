@@ -49,7 +49,8 @@ class SpectrumDiscriminator(nn.Module):
         super().__init__()
         self.n_fft = n_fft
         self.hop_length = hop_length
-        strides = ((1, 1), (2, 1), (2, 1), (2, 2))
+        # The first layer halves both axes: at full resolution it would cost as much as all others.
+        strides = ((2, 2), (2, 1), (2, 2), (2, 1))
         sizes = (1, *(channels for _ in strides))
         self.layers = nn.ModuleList(
             weight_norm(nn.Conv2d(sizes[i], sizes[i + 1], (5, 3), stride, padding=(2, 1)))

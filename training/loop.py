@@ -24,6 +24,7 @@ from training.checkpointing import (
     SavedState,
     latest_checkpoint,
     load_checkpoint,
+    load_initial,
     open_run,
     save_checkpoint,
     truncate_metrics,
@@ -99,6 +100,7 @@ class Trainer:
     def _build(self) -> None:
         torch.manual_seed(derive_seed("build", self.config.seed))
         self.task.build()
+        load_initial(self.task.modules, self.config.initial)
         self.phases = self.task.phases()
         for module in self.task.modules.values():
             module.to(self.device)

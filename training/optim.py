@@ -24,9 +24,11 @@ def learning_rate(step: int, config: OptimConfig, starts_at: int = 0) -> float:
 
     Returns:
         Linear from `lr / warmup_steps` to `lr` in the warm-up, then from `lr` to
-        `min_ratio * lr`, which `max_steps` and everything after it have.
+        `min_ratio * lr`, which `max_steps` and everything after it have; 0 before the phase.
     """
     since_start = step - starts_at
+    if since_start < 0:
+        return 0.0
     if since_start < config.warmup_steps:
         return config.lr * (since_start + 1) / config.warmup_steps
     if config.decay == "constant":

@@ -19,6 +19,8 @@ from tokenlm.audio.resample import resample
 _log = logging.getLogger(__name__)
 
 _WRITERS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
+WRITABLE_SUFFIXES = tuple(_WRITERS)
+"""Ends of the names of files that can be written."""
 _PCM16_SCALE = 32768
 # Samples given to the encoder at once: some versions of the Vorbis writer put them on the stack.
 _WRITE_BLOCK = 65536

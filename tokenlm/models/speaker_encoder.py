@@ -72,9 +72,8 @@ class SpeakerEncoder(nn.Module):
         Returns:
             (B, E), of length 1.
         """
-        samples = torch.arange(waveform.shape[1], device=waveform.device)
-        mel = self.mel(waveform * (samples[None] < lengths[:, None]))
-        frames = (lengths // self.config.mel.hop_length).clamp(min=1)
+        mel = self.mel(waveform, lengths)
+        frames = self.mel.num_frames(lengths).clamp(min=1)
         valid = torch.arange(mel.shape[1], device=mel.device)[None] < frames[:, None]
         mask = valid[..., None].to(mel.dtype)
         # Only the level is removed: the envelope over frequency is what tells speakers apart.
@@ -100,6 +99,7 @@ class SpeakerEncoder(nn.Module):
         # A last scrap says little about a voice; it joins the average only if there is no other.
         if len(parts) > 1 and parts[-1].shape[0] < window // 4:
             parts = parts[:-1]
-        embeddings = [self(part[None], torch.tensor([part.shape[0]]).to(part.device))
-                      for part in parts]
+        embeddings = [
+            self(part[None], torch.tensor([part.shape[0]], device=part.device)) for part in parts
+        ]
         return functional.normalize(torch.cat(embeddings).mean(dim=0), dim=-1)

@@ -175,9 +175,7 @@ class SpeechTokenizer(nn.Module):
         num_tokens = lengths // self.config.samples_per_token
         total = int(num_tokens.max())
         frames = num_tokens * FRAMES_PER_TOKEN
-        samples = torch.arange(waveform.shape[1], device=waveform.device)
-        waveform = waveform * (samples[None] < lengths[:, None])
-        mel = self.mel(waveform)[:, : total * FRAMES_PER_TOKEN]
+        mel = self.mel(waveform, lengths)[:, : total * FRAMES_PER_TOKEN]
         hidden = normalize_level(mel, frames)
         hidden = functional.gelu(self.conv1(hidden.transpose(1, 2)))
         halves = torch.arange(hidden.shape[2], device=waveform.device)
@@ -196,12 +194,10 @@ class SpeechTokenizer(nn.Module):
         for item, count in zip(waveform, num_tokens.tolist(), strict=True):
             pieces, position = [], 0
             while position < count:
-                start = max(position - margin, 0)
+                # The last window is as long as the others: level is judged over a window.
+                start = max(min(position - margin, count - window), 0)
                 end = min(start + window, count)
-                if count - start <= window:
-                    stop = end
-                else:
-                    stop = end - margin
+                stop = end if end == count else end - margin
                 part = item[None, start * samples : end * samples]
                 hidden, _ = self._encode(part, torch.tensor([part.shape[1]], device=part.device))
                 pieces.append(self.quantizer.encode(hidden)[0, position - start : stop - start])

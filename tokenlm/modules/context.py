@@ -120,7 +120,7 @@ class Context:
         return is_prompt_key | (seen & (q >= pinned))
 
     def kept(self, positions: Tensor, next_position: int) -> Tensor:
-        """Which cached positions (K,) a later chunk that starts at `next_position` can still see."""
+        """Which cached positions (K,) can be seen by a chunk that starts at `next_position`."""
         if self.left_frames is None:
             return torch.ones_like(positions, dtype=torch.bool)
         return (positions < self.pinned_frames) | (positions >= next_position - self.left_frames)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tokenlm.modules.streaming import State, shared_field
+from tokenlm.modules.streaming import State
 
 
 @dataclass
@@ -19,8 +19,8 @@ class OverlapState(State):
 
     tail: Tensor
     """(B, n_fft - hop_length)"""
-    envelope: Tensor = shared_field()
-    """(n_fft - hop_length,) squared windows already added there."""
+    envelope: Tensor
+    """(B, n_fft - hop_length), squared windows already added there."""
 
 
 class CausalInverseSTFT(nn.Module):
@@ -45,7 +45,7 @@ class CausalInverseSTFT(nn.Module):
         """Nothing has been added."""
         size = self.n_fft - self.hop_length
         zeros = self.window.new_zeros(batch_size, size)
-        return OverlapState(tail=zeros, envelope=self.window.new_zeros(size))
+        return OverlapState(tail=zeros, envelope=zeros)
 
     def forward(self, spectrum: Tensor, state: OverlapState | None = None) -> Tensor:
         """Complex (B, T, F) to samples (B, T * hop_length)."""
@@ -54,22 +54,21 @@ class CausalInverseSTFT(nn.Module):
         frames = torch.fft.irfft(spectrum, n=self.n_fft, dim=-1) * self.window
         num_frames = spectrum.shape[1]
         total = num_frames * self.hop_length
-        samples = self._overlap_add(frames)
         squares = self.window.square().expand(1, num_frames, self.n_fft)
-        envelope = self._overlap_add(squares)[0]
-        size = self.n_fft - self.hop_length
-        head = min(size, samples.shape[1])
-        samples = torch.cat([samples[:, :head] + state.tail[:, :head], samples[:, head:]], dim=1)
-        envelope = torch.cat([envelope[:head] + state.envelope[:head], envelope[head:]])
-        state.tail, state.envelope = samples[:, total:], envelope[total:]
+        samples = self._overlap_add(frames, state.tail)
+        envelope = self._overlap_add(squares, state.envelope)
+        state.tail, state.envelope = samples[:, total:], envelope[:, total:]
         # The first samples lie under the rising half of a single window.
-        return samples[:, :total] / envelope[:total].clamp(min=1e-3)
+        return samples[:, :total] / envelope[:, :total].clamp(min=1e-3)
 
-    def _overlap_add(self, frames: Tensor) -> Tensor:
+    def _overlap_add(self, frames: Tensor, tail: Tensor) -> Tensor:
+        """Sums frames (B or 1, T, n_fft) over the tail (B, n_fft - hop) of those before."""
         batch, num_frames, n_fft = frames.shape
         ratio = n_fft // self.hop_length
         parts = frames.view(batch, num_frames, ratio, self.hop_length)
         out = frames.new_zeros(batch, num_frames + ratio - 1, self.hop_length)
         for index in range(ratio):
             out[:, index : index + num_frames] += parts[:, :, index]
-        return out.flatten(1)
+        sums, size = out.flatten(1), tail.shape[1]
+        head = sums[:, :size] + tail
+        return torch.cat([head, sums[:, size:].expand(head.shape[0], -1)], dim=1)

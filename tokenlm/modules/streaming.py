@@ -17,7 +17,11 @@ from torch import Tensor
 
 @dataclass
 class State:
-    """Base of all states. Tensors have the batch on axis 0 unless a field says `shared`."""
+    """Base of all states. Tensors have the batch on axis 0 unless a field says `shared`.
+
+    A tensor may hold several rows for each item of the batch (guidance runs two), one item after
+    the other; the first batched tensor of a state has one.
+    """
 
     @classmethod
     def stack(cls, states: Sequence[Self]) -> Self:
@@ -30,7 +34,16 @@ class State:
 
     def unstack(self) -> list[Self]:
         """Splits a state into one for each item of the batch."""
-        return [_map(self, lambda tensor, i=i: tensor[i : i + 1]) for i in range(self.batch_size)]
+        size = self.batch_size
+
+        def rows_of(item: int) -> Callable[[Tensor], Tensor]:
+            def rows(tensor: Tensor) -> Tensor:
+                count = tensor.shape[0] // size
+                return tensor[item * count : (item + 1) * count]
+
+            return rows
+
+        return [_map(self, rows_of(item)) for item in range(size)]
 
     @property
     def batch_size(self) -> int:

@@ -25,4 +25,4 @@ class TimestepEmbedding(nn.Module):
         rates = torch.exp(-math.log(10_000.0) * exponents / (self.num_frequencies - 1))
         angles = self.scale * t.to(torch.float32)[:, None] * rates
         features = torch.cat([angles.sin(), angles.cos()], dim=-1)
-        return self.layers(features.to(self.layers[0].weight.dtype))
+        return self.layers(features.to(next(self.layers.parameters()).dtype))

@@ -5,7 +5,9 @@ Shapes: B batch, T frames, D channels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -119,9 +121,8 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         self.head_dim = dim // num_heads
-        self.layers = nn.ModuleList(
-            TransformerBlock(dim, num_heads, expansion, dropout) for _ in range(num_layers)
-        )
+        layers = [TransformerBlock(dim, num_heads, expansion, dropout) for _ in range(num_layers)]
+        self.layers = cast("Sequence[TransformerBlock]", nn.ModuleList(layers))
         self.norm = nn.LayerNorm(dim)
 
     def init_state(self, batch_size: int) -> TransformerState:

@@ -16,13 +16,14 @@ from tokenlm.checkpoint.registry import load_model
 from tokenlm.config import from_dict
 from tokenlm.models.flow import FlowDecoder
 from tokenlm.models.lm import SamplingConfig, SpeechLM
-from tokenlm.models.speaker_encoder import SpeakerEncoder
-from tokenlm.models.speech_tokenizer import SpeechTokenizer
-from tokenlm.models.token_recognizer import TokenRecognizer
+from tokenlm.models.speaker_encoder import SpeakerEncoder, SpeakerEncoderConfig
+from tokenlm.models.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
+from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
 from tokenlm.models.vocoder import Vocoder
 from tokenlm.text.tokenizer import TextTokenizer
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
+ConfigT = TypeVar("ConfigT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,31 +97,68 @@ class Components:
     def _facts(self, name: str) -> dict[str, Any]:
         return read_component(self.folder / name).extra
 
+    def _config(self, name: str, config_class: type[ConfigT]) -> ConfigT | None:
+        """The config of a part that is not loaded yet; None where the bundle does without it."""
+        if name not in self.manifest.components:
+            return None
+        files = read_component(self.folder / name)
+        return from_dict(config_class, files.config, where=files.config_path)
+
+    def _agree(self, fact: str, first: tuple[str, object], second: tuple[str, object]) -> None:
+        if first[1] != second[1]:
+            raise BundleError(
+                f"{self.folder}: {first[0]} and {second[0]} disagree about the {fact}: "
+                f"{first[1]} and {second[1]}."
+            )
+
     def _check(self) -> None:
         speech, flow, vocoder = self.speech_lm.config, self.flow.config, self.vocoder.config
-        if speech.codebook_size != flow.codebook_size:
-            raise BundleError(
-                f"{self.folder}: speech_lm writes {speech.codebook_size} codes, but flow reads "
-                f"{flow.codebook_size}."
-            )
-        if flow.mel != vocoder.mel:
-            raise BundleError(f"{self.folder}: flow and vocoder have different mels.")
-        if vocoder.mel.sample_rate != self.manifest.sample_rate:
-            raise BundleError(
-                f"{self.folder}: the vocoder gives {vocoder.mel.sample_rate} Hz, but bundle.yaml "
-                f"says {self.manifest.sample_rate}."
-            )
-        tokenizers = {name: self._facts(name).get("tokenizer") for name in ("speech_lm", "flow")}
-        if tokenizers["speech_lm"] != tokenizers["flow"]:
-            raise BundleError(
-                f"{self.folder}: speech_lm was trained with tokens of the speech tokenizer "
-                f"{tokenizers['speech_lm']}, flow with those of {tokenizers['flow']}."
-            )
+        self._agree(
+            "codebook size", ("speech_lm", speech.codebook_size), ("flow", flow.codebook_size)
+        )
+        self._agree("mel", ("flow", flow.mel), ("vocoder", vocoder.mel))
+        self._agree(
+            "sample rate",
+            ("vocoder", vocoder.mel.sample_rate),
+            ("bundle.yaml", self.manifest.sample_rate),
+        )
+        self._agree(
+            "speech tokenizer that they were trained with",
+            ("speech_lm", self._facts("speech_lm").get("tokenizer")),
+            ("flow", self._facts("flow").get("tokenizer")),
+        )
         if self.text_tokenizer.vocab_size > speech.backbone.vocab_size:
             raise BundleError(
                 f"{self.folder}: text_tokenizer has {self.text_tokenizer.vocab_size} pieces, but "
                 f"speech_lm knows {speech.backbone.vocab_size}."
             )
+        tokenizer = self._config("speech_tokenizer", SpeechTokenizerConfig)
+        if tokenizer is not None:
+            mine = "speech_tokenizer"
+            self._agree(
+                "codebook size", (mine, tokenizer.codebook_size), ("flow", flow.codebook_size)
+            )
+            self._agree("token rate", (mine, tokenizer.token_rate), ("flow", flow.token_rate))
+        recognizer = self._config("token_recognizer", TokenRecognizerConfig)
+        if tokenizer is not None and recognizer is not None:
+            self._agree(
+                "levels",
+                ("speech_tokenizer", tokenizer.levels),
+                ("token_recognizer", recognizer.levels),
+            )
+        speaker = self._config("speaker_encoder", SpeakerEncoderConfig)
+        if speaker is not None:
+            self._agree(
+                "size of a speaker embedding",
+                ("speaker_encoder", speaker.embedding_dim),
+                ("flow", flow.speaker_dim),
+            )
+            if tokenizer is not None:
+                self._agree(
+                    "sample rate",
+                    ("speaker_encoder", speaker.mel.sample_rate),
+                    ("speech_tokenizer", tokenizer.mel.sample_rate),
+                )
 
     def check_tokenizer(self) -> None:
         """Checks that the speech tokenizer is the one that flow and LM were trained with.
@@ -128,9 +166,8 @@ class Components:
         Raises:
             BundleError: it is another one.
         """
-        found = self.speech_tokenizer.fingerprint
-        if found != self.fingerprint:
-            raise BundleError(
-                f"{self.folder}: the speech tokenizer has the fingerprint {found}, but flow was "
-                f"trained with {self.fingerprint}."
-            )
+        self._agree(
+            "fingerprint of the speech tokenizer",
+            ("speech_tokenizer", self.speech_tokenizer.fingerprint),
+            ("flow", self.fingerprint),
+        )

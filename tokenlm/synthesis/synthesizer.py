@@ -189,9 +189,7 @@ class Synthesizer:
         tokens = self.tokenize(source, sample_rate=sample_rate)
         return self._render(tokens, chosen, seed, context, num_steps, guidance_scale)
 
-    def tokenize(
-        self, source: str | Path | Tensor, *, sample_rate: int | None = None
-    ) -> list[int]:
+    def tokenize(self, source: str | Path | Tensor, *, sample_rate: int | None = None) -> list[int]:
         """Speech tokens of a recording, silence at its ends cut off."""
         self.components.check_tokenizer()
         tokenizer = self.components.speech_tokenizer
@@ -227,14 +225,23 @@ class Synthesizer:
                 f"the voice {voice.name!r} was made with the speech tokenizer {voice.tokenizer}, "
                 f"but this bundle has {self.components.fingerprint}: prepare it again."
             )
+        flow = self.components.flow.config
+        num_tokens = voice.prompt_tokens.shape[0]
+        fits = (
+            voice.prompt_mel.shape == (num_tokens * flow.frames_per_token, flow.mel.num_mels)
+            and voice.speaker_embedding.shape == (flow.speaker_dim,)
+            and (num_tokens == 0 or int(voice.prompt_tokens.max()) < flow.codebook_size)
+        )
+        if not fits:
+            raise VoiceError(
+                f"the voice {voice.name!r} does not fit the flow of this bundle: prepare it again."
+            )
 
     def _segments(self, text: str) -> list[Segment]:
         paragraphs = normalize_paragraphs(text)
         found: list[Segment] = []
         for paragraph in paragraphs:
-            parts = segment(
-                paragraph, max_length=self.components.generation.max_segment_characters
-            )
+            parts = segment(paragraph, max_length=self.components.generation.max_segment_characters)
             if parts and found:
                 found[-1] = Segment(found[-1].text, 0.6)
             found += parts
@@ -289,19 +296,20 @@ class Synthesizer:
         components = self.components
         flow, device = components.flow, components.device
         settings = components.generation
+        chosen = self._context(context)
         options = {
             "prompt_tokens": voice.prompt_tokens[None].to(device),
             "prompt_mel": voice.prompt_mel[None].to(device),
             "speaker_embedding": voice.speaker_embedding[None].to(device),
             "prompt_seed": voice.seed,
-            "context": self._context(context),
+            "context": chosen,
             "num_steps": settings.num_steps if num_steps is None else num_steps,
             "guidance_scale": (
                 settings.guidance_scale if guidance_scale is None else guidance_scale
             ),
         }
         tensor = torch.tensor([tokens], device=device)
-        if len(tokens) <= WHOLE_TOKENS or context == "full":
+        if len(tokens) <= WHOLE_TOKENS or chosen.is_full:
             mel = flow.generate(tensor, seed=seed, **options)
         else:
             mel = _render_in_chunks(flow, tensor, seed, options)

@@ -42,8 +42,13 @@ class Voice:
     description: str = ""
 
     def __post_init__(self) -> None:
-        if self.prompt_tokens.ndim != 1 or self.prompt_mel.ndim != 2:
-            raise VoiceError("a voice needs prompt_tokens (N,) and prompt_mel (T, M)")
+        tensors = (self.prompt_tokens, self.prompt_mel, self.speaker_embedding)
+        if tuple(tensor.ndim for tensor in tensors) != (1, 2, 1):
+            raise VoiceError(
+                "a voice needs prompt_tokens (N,), prompt_mel (T, M) and speaker_embedding (E,)"
+            )
+        if self.prompt_tokens.is_floating_point() or bool((self.prompt_tokens < 0).any()):
+            raise VoiceError("the prompt_tokens of a voice are numbers of codes, 0 and up")
         if not (self.prompt_mel.isfinite().all() and self.speaker_embedding.isfinite().all()):
             raise VoiceError("a voice holds numbers that are not finite")
 

@@ -7,38 +7,44 @@ import re
 from tokenlm.text.dates import MONTHS
 
 _TITLES = {
-    "Mr": "mister", "Mrs": "missus", "Ms": "miz", "Messrs": "messers", "Dr": "doctor", "Drs": "doctors",
-    "Prof": "professor", "Rev": "reverend", "Gen": "general", "Col": "colonel", "Capt": "captain",
-    "Lt": "lieutenant", "Cmdr": "commander", "Maj": "major", "Sgt": "sergeant", "Cpl": "corporal",
-    "Sen": "senator", "Rep": "representative", "Gov": "governor", "Pres": "president",
-    "Hon": "honorable", "Supt": "superintendent", "Adm": "admiral", "Mt": "mount", "Ft": "fort",
+    "Mr": "mister", "Mrs": "missus", "Ms": "miz", "Messrs": "messers", "Dr": "doctor",
+    "Drs": "doctors", "Prof": "professor", "Rev": "reverend", "Gen": "general", "Col": "colonel",
+    "Capt": "captain", "Lt": "lieutenant", "Cmdr": "commander", "Maj": "major", "Sgt": "sergeant",
+    "Cpl": "corporal", "Sen": "senator", "Rep": "representative", "Gov": "governor",
+    "Pres": "president", "Hon": "honorable", "Supt": "superintendent", "Adm": "admiral",
+    "Mt": "mount", "Ft": "fort",
 }  # fmt: skip
 _STREETS = {
-    "St": "street", "Ave": "avenue", "Av": "avenue", "Blvd": "boulevard", "Rd": "road", "Ln": "lane",
-    "Dr": "drive", "Hwy": "highway", "Pkwy": "parkway", "Sq": "square", "Pl": "place", "Ct": "court",
-    "Ter": "terrace", "Cres": "crescent",
+    "St": "street", "Ave": "avenue", "Av": "avenue", "Blvd": "boulevard", "Rd": "road",
+    "Ln": "lane", "Dr": "drive", "Hwy": "highway", "Pkwy": "parkway", "Sq": "square",
+    "Pl": "place", "Ct": "court", "Ter": "terrace", "Cres": "crescent",
 }  # fmt: skip
 # Sentences do end after these: the full stop is kept where a new one seems to begin.
 _FINAL = {
-    "etc": "et cetera", "inc": "incorporated", "ltd": "limited", "co": "company", "corp": "corporation",
-    "bros": "brothers", "jr": "junior", "sr": "senior", "esq": "esquire", "al": "al", "univ": "university",
-    "dept": "department", "govt": "government", "assn": "association", "mfg": "manufacturing",
-    "intl": "international", "natl": "national", "hrs": "hours", "mins": "minutes", "secs": "seconds",
+    "etc": "et cetera", "inc": "incorporated", "ltd": "limited", "co": "company",
+    "corp": "corporation", "bros": "brothers", "jr": "junior", "sr": "senior", "esq": "esquire",
+    "al": "al", "univ": "university", "dept": "department", "govt": "government",
+    "assn": "association", "mfg": "manufacturing", "intl": "international", "natl": "national",
+    "hrs": "hours", "mins": "minutes", "secs": "seconds",
 }  # fmt: skip
 _PLAIN = {
-    "approx": "approximately", "vs": "versus", "viz": "namely", "cf": "compare", "est": "estimated",
-    "max": "maximum", "min": "minimum", "avg": "average", "temp": "temperature", "tel": "telephone",
-    "misc": "miscellaneous", "incl": "including", "excl": "excluding", "ext": "extension",
-    "orig": "original", "resp": "respectively", "ca": "circa", "apt": "apartment", "bldg": "building",
-    "ed": "edition", "eds": "editors", "prev": "previous", "std": "standard", "ref": "reference",
+    "approx": "approximately", "vs": "versus", "viz": "namely", "cf": "compare",
+    "est": "estimated", "max": "maximum", "min": "minimum", "avg": "average",
+    "temp": "temperature", "tel": "telephone", "misc": "miscellaneous", "incl": "including",
+    "excl": "excluding", "ext": "extension", "orig": "original", "resp": "respectively",
+    "ca": "circa", "apt": "apartment", "bldg": "building", "ed": "edition", "eds": "editors",
+    "prev": "previous", "std": "standard", "ref": "reference",
 }  # fmt: skip
 _COUNTED = {
-    "No": "number", "Nos": "numbers", "Vol": "volume", "Vols": "volumes", "Ch": "chapter", "Chap": "chapter",
-    "p": "page", "pp": "pages", "pg": "page", "Fig": "figure", "Figs": "figures", "Eq": "equation",
-    "Sec": "section", "Ver": "version", "Pt": "part", "Art": "article", "Tab": "table", "Ex": "example",
-    "Rm": "room", "Ste": "suite", "Apt": "apartment", "Ext": "extension", "Op": "opus", "c": "circa",
+    "No": "number", "Nos": "numbers", "Vol": "volume", "Vols": "volumes", "Ch": "chapter",
+    "Chap": "chapter", "p": "page", "pp": "pages", "pg": "page", "Fig": "figure",
+    "Figs": "figures", "Eq": "equation", "Sec": "section", "Ver": "version", "Pt": "part",
+    "Art": "article", "Tab": "table", "Ex": "example", "Rm": "room", "Ste": "suite",
+    "Apt": "apartment", "Ext": "extension", "Op": "opus", "c": "circa",
 }  # fmt: skip
-_MONTHS = {month[:3].capitalize(): month for month in MONTHS if month != "may"} | {"Sept": "september"}
+_MONTHS = {month[:3].capitalize(): month for month in MONTHS if month != "may"} | {
+    "Sept": "september"
+}
 _PHRASES = (
     (re.compile(r"\be\. ?g\.(?!\w)|\beg\.", re.IGNORECASE), "for example"),
     (re.compile(r"\bi\. ?e\.(?!\w)|\bie\.", re.IGNORECASE), "that is"),
@@ -58,23 +64,32 @@ _PHRASES = (
     (re.compile(r"\bvs\b(?!\.)", re.IGNORECASE), "versus"),
     (re.compile(r"(?<=[a-z]) '?n' (?=[a-z])"), " and "),
 )
-_TITLE = re.compile(rf"\b({'|'.join(_TITLES)}|{'|'.join(_TITLES).lower()})\.(?= ?[\w&])|\b(Mr|Mrs|Ms|Dr|Prof|Sgt|Lt|Mt|Ft|Capt|Col)(?= [A-Z][a-z])")
-_STREET = re.compile(rf"\b([A-Z][A-Za-z']{{0,30}}|[0-9]{{1,3}}(?:st|nd|rd|th)) ({'|'.join(_STREETS)})\b(\.?)")
+_TITLE = re.compile(
+    rf"\b({'|'.join(_TITLES)}|{'|'.join(_TITLES).lower()})\.(?= ?[\w&])|\b(Mr|Mrs|Ms|Dr|Prof|"
+    rf"Sgt|Lt|Mt|Ft|Capt|Col)(?= [A-Z][a-z])"
+)
+_BARE_TITLE = re.compile(r"\b(Mr|Mrs|Dr|Prof|mr|mrs|dr|prof)\.(?! ?[\w&])")
+_STREET = re.compile(
+    rf"\b([A-Z][A-Za-z']{{0,30}}|[0-9]{{1,3}}(?:st|nd|rd|th)) ({'|'.join(_STREETS)})\b(\.?)"
+)
 _AFTER_STREET = re.compile(r" (?:[a-z&]|(?:NW|NE|SW|SE|[NSEW])\b)|[\"',;:?!)-]|$")
 _NO_STREET = frozenset("The A My Our Dear Your This That And Mr Mrs Prof".split())
 _SAINT = re.compile(r"\bSte?\.? (?=[A-Z][a-z])")
 _FINAL_WORD = re.compile(rf"\b({'|'.join(_FINAL)})\.", re.IGNORECASE)
 _BARE_FINAL = re.compile(r"(?:(?<=[a-z] )|(?<=[a-z], ))(Inc|Ltd|Corp|Jr|Sr|etc)\b(?![.\w])")
 _PLAIN_WORD = re.compile(rf"\b({'|'.join(_PLAIN)})\.(?=[ ,]? ?[a-z0-9($£€\"'])", re.IGNORECASE)
-_COUNTED_WORD = re.compile(rf"\b({'|'.join(_COUNTED)}|{'|'.join(_COUNTED).lower()})\. ?(?=\(?[0-9]|[IVX]{{1,5}}\b)")
+_COUNTED_WORD = re.compile(
+    rf"\b({'|'.join(_COUNTED)}|{'|'.join(_COUNTED).lower()})\. ?(?=\(?[0-9]|[IVX]{{1,5}}\b)"
+)
 _MONTH = re.compile(rf"\b({'|'.join(_MONTHS)})\.(?=[, ]|$)")
 _INITIALISM = re.compile(r"(?<![\w.])((?:[A-Za-z]\.){2,8})(s\b|'s\b)?(?![\w])")
 _INITIALS = re.compile(r"(?<![\w.'])((?:[A-Z]\. ?){1,4})(?=[A-Z][a-z])")
 _DEGREE = re.compile(r"(?<![\w.])(M|B|D|Ed|Ph|LL)\. ?(Sc|Phil|Ed|Eng|Tech|D|A|B|M)\b\.?")
 _STARTERS = frozenset(
-    "He She It The They This That These Those But And In We I You A An So Then There What When Where "
-    "Why How If As At On My Our His Her Their Its No Yes For After Before While However Although "
-    "Now Not Some Many Most All Both Each Who Which Do Did Is Are Was Were Can Could".split()
+    "He She It The They This That These Those But And In We I You A An So Then There What "
+    "When Where Why How If As At On My Our His Her Their Its No Yes For After Before While "
+    "However Although Now Not Some Many Most All Both Each Who Which Do Did Is Are Was Were "
+    "Can Could".split()
 )
 _NEXT_WORD = re.compile(r"[\"')\]]{0,3} +[\"'(]?([A-Z][a-z]*)")
 
@@ -103,6 +118,7 @@ def expand_abbreviations(text: str) -> str:
     text = _COUNTED_WORD.sub(lambda match: f"{_lookup(_COUNTED, match[1])} ", text)
     text = _STREET.sub(_street, text)
     text = _SAINT.sub("saint ", text)
+    text = _BARE_TITLE.sub(lambda match: _lookup(_TITLES, match[1]) + sentence_stop(match), text)
     text = _TITLE.sub(lambda match: _lookup(_TITLES, match[1] or match[2]), text)
     text = _DEGREE.sub(_degree, text)
     text = _FINAL_WORD.sub(_final, text)
@@ -132,6 +148,8 @@ def _street(match: re.Match[str]) -> str:
 
 def _final(match: re.Match[str]) -> str:
     word = match[1].lower()
+    if match[1] == "co":  # the end of an address read out: "dot co."
+        return match.group()
     names_follow = word in ("inc", "ltd", "co", "corp", "bros", "jr", "sr", "dept", "univ")
     return _FINAL[word] + sentence_stop(match, strict=names_follow)
 

@@ -7,47 +7,57 @@ import re
 from tokenlm.text.numerals import code_number
 
 _SAID_AS_WORDS = frozenset(
-    "NASA NATO UNESCO UNICEF OPEC FIFA UEFA AIDS LASER RADAR SCUBA SONAR COVID SARS MERS RAM ROM SIM PIN GIF LAN "
-    "SAT ACT NAFTA ASEAN DARPA NOAA FEMA OSHA MIDI JPEG MPEG ASCII YAML JSON LATEX SWAT YOLO FOMO POTUS SCOTUS "
-    "MENSA CERN ESA IKEA LEGO VISA NASDAQ HIPAA BASIC COBOL FORTRAN LISP PEP GAN GANS BERT LORA CRUD NAND "
-    "FLAC WAV ISIS INTERPOL IMAX TED GUI NIMBY ZIP BIOS DOS CAD TASER RAID SQUID MASH DRAM SRAM REST SOAP CAPTCHA "
-    "CUDA UNIX LINUX ERIC AWOL ICE SALT START SIDS MOMA PETA OK".split()
+    "NASA NATO UNESCO UNICEF OPEC FIFA UEFA AIDS LASER RADAR SCUBA SONAR COVID SARS MERS RAM "
+    "ROM SIM PIN GIF LAN SAT ACT NAFTA ASEAN DARPA NOAA FEMA OSHA MIDI JPEG MPEG ASCII YAML "
+    "JSON LATEX SWAT YOLO FOMO POTUS SCOTUS MENSA CERN ESA IKEA LEGO VISA NASDAQ HIPAA BASIC "
+    "COBOL FORTRAN LISP PEP GAN GANS BERT LORA CRUD NAND FLAC WAV ISIS INTERPOL IMAX TED GUI "
+    "NIMBY ZIP BIOS DOS CAD TASER RAID SQUID MASH DRAM SRAM REST SOAP CAPTCHA CUDA UNIX "
+    "LINUX ERIC AWOL ICE SALT START SIDS MOMA PETA OK".split()
 )
 _SPELLED = frozenset(
-    "FBI CIA NSA USA UK EU UN US USSR UAE HTML HTTP HTTPS URL SQL API CPU GPU TPU TV DVD CD PC AI IT HR CEO CFO CTO "
-    "COO VIP ASAP FAQ DIY ATM GPS USB BBC CNN NBC ABC CBS ESPN MTV NBA NFL NHL MLB UFC IRS FDA CDC EPA DNA RNA HIV "
-    "MRI PHD BMW IBM HP AMD LED LCD AC DC FM AM PM ID RIP BTW IMO LOL OMG FYI TBA TBD AKA ETA IQ EQ GDP IMF WHO WTO "
-    "LGBT LLC LLM LLMS TTS ASR NLP IEEE ISBN ACLU NAACP UCLA MIT YMCA NCAA IPO SUV UFO IOU IOS PDF XML CSS PHP IP "
-    "TCP UDP SSH FTP DJ MC MP MVP NGO POV PTSD ADHD OCD RPG RSVP SOS UV VPN WWF XL YTD EDT EST PST GMT UTC ISO CAPS "
-    "AAA AARP ACID APA ARPA ATV AWS BBQ CGI CPR CV DOJ DUI EMI EMT ER ESL EV FAA FCC GED GMO GOP ICU IDE ISP IUD IVF "
-    "LAPD NYPD NYSE NYC LA DC JFK MLK FDR LBJ KFC KGB MBA MI6 NRA OPI PBS PS QA RSS SDK SEO SMS SSD TLC UI UX VAT VC WWI "
-    "YA IPA ETF AGI RL GRPO DPO CTC EMA AUX EULA".split()
+    "FBI CIA NSA USA UK EU UN US USSR UAE HTML HTTP HTTPS URL SQL API CPU GPU TPU TV DVD CD "
+    "PC AI IT HR CEO CFO CTO COO VIP ASAP FAQ DIY ATM GPS USB BBC CNN NBC ABC CBS ESPN MTV "
+    "NBA NFL NHL MLB UFC IRS FDA CDC EPA DNA RNA HIV MRI PHD BMW IBM HP AMD LED LCD AC DC FM "
+    "AM PM ID RIP BTW IMO LOL OMG FYI TBA TBD AKA ETA IQ EQ GDP IMF WHO WTO LGBT LLC LLM "
+    "LLMS TTS ASR NLP IEEE ISBN ACLU NAACP UCLA MIT YMCA NCAA IPO SUV UFO IOU IOS PDF XML "
+    "CSS PHP IP TCP UDP SSH FTP DJ MC MP MVP NGO POV PTSD ADHD OCD RPG RSVP SOS UV VPN WWF "
+    "XL YTD EDT EST PST GMT UTC ISO CAPS AAA AARP ACID APA ARPA ATV AWS BBQ CGI CPR CV DOJ "
+    "DUI EMI EMT ER ESL EV FAA FCC GED GMO GOP ICU IDE ISP IUD IVF LAPD NYPD NYSE NYC LA DC "
+    "JFK MLK FDR LBJ KFC KGB MBA MI6 NRA OPI PBS PS QA RSS SDK SEO SMS SSD TLC UI UX VAT VC "
+    "WWI YA IPA ETF AGI RL GRPO DPO CTC EMA AUX EULA".split()
 ) - {"CAPS", "ACID", "ARPA", "AUX", "EULA"}
 _COMMON = frozenset(
-    "A I AN AS AT BE BY DO GO HE HI IF IN IS ME MY NO OF OH ON OR SO TO UP WE AH HA HO HEY AND THE FOR NOT BUT YOU ALL "
-    "ANY CAN HAD HAS HER HIM HIS HOW ITS LET MAY NEW NOW OLD ONE OUR OUT OWN SAY SEE SHE TOO TWO USE WAS WAY WHY YES "
-    "YET ARE BAD BIG BOY BUY CAR CAT CUT DAD DAY DID DIE DOG EAT END FAR FEW FUN GET GOD GOT GUN GUY HIT HOT JOB KEY "
-    "KID LAW LAY LIE LOT LOW MAN MEN MOM MUM NOR OFF OIL PAY PUT RED RUN SAD SAT SET SIT SIX SON SUN TAX TEN TOP TRY "
-    "WAR WIN WON WOW YEP NAH HUH DUH AHA HMM SHH UGH MAD WET DRY ILL AGO AIR ADD AGE ASK BED BOX EGG EYE FLY "
-    "FIX GAS HAT ICE LEG LIP MAP MIX NET NUT PEN PET PIE POP RAT ROW SEA SEX SKY TEA TIE TIP TOE TOY VAN ZOO ONTO FREE "
-    "STOP HELP NEVER ONLY MUST VERY".split()
+    "A I AN AS AT BE BY DO GO HE HI IF IN IS ME MY NO OF OH ON OR SO TO UP WE AH HA HO HEY "
+    "AND THE FOR NOT BUT YOU ALL ANY CAN HAD HAS HER HIM HIS HOW ITS LET MAY NEW NOW OLD ONE "
+    "OUR OUT OWN SAY SEE SHE TOO TWO USE WAS WAY WHY YES YET ARE BAD BIG BOY BUY CAR CAT CUT "
+    "DAD DAY DID DIE DOG EAT END FAR FEW FUN GET GOD GOT GUN GUY HIT HOT JOB KEY KID LAW LAY "
+    "LIE LOT LOW MAN MEN MOM MUM NOR OFF OIL PAY PUT RED RUN SAD SAT SET SIT SIX SON SUN TAX "
+    "TEN TOP TRY WAR WIN WON WOW YEP NAH HUH DUH AHA HMM SHH UGH MAD WET DRY ILL AGO AIR ADD "
+    "AGE ASK BED BOX EGG EYE FLY FIX GAS HAT ICE LEG LIP MAP MIX NET NUT PEN PET PIE POP RAT "
+    "ROW SEA SEX SKY TEA TIE TIP TOE TOY VAN ZOO ONTO FREE STOP HELP NEVER ONLY MUST VERY".split()
 )
 _FIXED = {
-    "ok": "okay", "phd": "p h d", "latex": "latex",
-    "ios": "i o s", "ipados": "ipad o s", "macos": "mac o s", "wifi": "wi-fi", "mph": "m p h",
-    "nlp": "n l p", "ebook": "e-book", "iot": "i o t", "yoy": "year over year",
-    "sqlite": "s q lite", "mysql": "my s q l", "javascript": "javascript", "ieee": "i triple e", "pc": "p c", "tv": "t v", "mri": "m r i",
+    "ok": "okay", "phd": "p h d", "latex": "latex", "ios": "i o s", "ipados": "ipad o s",
+    "macos": "mac o s", "wifi": "wi-fi", "mph": "m p h", "nlp": "n l p", "ebook": "e-book",
+    "iot": "i o t", "yoy": "year over year", "sqlite": "s q lite", "mysql": "my s q l",
+    "javascript": "javascript", "ieee": "i triple e", "pc": "p c", "tv": "t v", "mri": "m r i",
     "wwi": "world war one", "wwii": "world war two",
 }  # fmt: skip
-_INTERJECTIONS = frozenset("hm hmm mm mmm brr grr shh sh psst pst tsk pfft zzz zz hmph nth th st nd rd ll ve re".split())
-_ONSETS = frozenset(
-    "b bl br c ch chr cl cr d dr dw f fl fr g gh gl gn gr h j k kh kl kn kr l m n p ph pl pr ps qu r rh s sc sch scr "
-    "sh shr sk sl sm sn sp sph spl spr squ st str sw t th thr tr ts tw v w wh wr y z".split()
+_INTERJECTIONS = frozenset(
+    "hm hmm mm mmm brr grr shh sh psst pst tsk pfft zzz zz hmph nth th st nd rd ll ve re ng".split()
 )
-_CODAS = re.compile(r"(?:[^aeiouy]{0,2}|ngs|nks|rts|rms|rns|rds|lds|lts|nds|nts|sts|cts|mps|sks|cks|tch|ght|ghts|lls|rst|nst|rth|nth|xts)$")
+_ONSETS = frozenset(
+    "b bl br c ch chr cl cr d dr dw f fl fr g gh gl gn gr h j k kh kl kn kr l m n p ph pl pr "
+    "ps qu r rh s sc sch scr sh shr sk sl sm sn sp sph spl spr squ st str sw t th thr tr ts "
+    "tw v w wh wr y z".split()
+)
+_CODAS = re.compile(
+    r"(?:[^aeiouy]{0,2}|ngs|nks|rts|rms|rns|rds|lds|lts|nds|nts|sts|cts|mps|sks|cks|tch|ght|"
+    r"ghts|lls|rst|nst|rth|nth|xts)$"
+)
 _VOWELS = re.compile(r"[aeiouy]")
 
-_TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9']*+(?:-[A-Za-z0-9][A-Za-z0-9']*+)*+")
+_TOKEN = re.compile(r"[A-Za-z0-9]++(?:['-][A-Za-z0-9]++)*+")
 _PLAIN = re.compile(r"[A-Za-z]?[a-z]+(?:-[a-z]+)*")
 _CAMEL = re.compile(r"(?:Mc|Mac|De|La|Le|Van|Fitz)[A-Z][a-z]+|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _PLURAL = re.compile(r"([A-Z]{2,8})(?:'?s|'S)")
@@ -66,7 +76,11 @@ def _calm(match: re.Match[str]) -> str:
     words = _WORD.findall(match.group())
     if len(words) < 2 or any(not word.isupper() for word in words):
         return match.group()
-    wordlike = [word for word in words if word in _COMMON or "'" in word or (len(word) > 3 and not is_spelled(word))]
+    wordlike = [
+        word
+        for word in words
+        if word in _COMMON or "'" in word or (len(word) > 3 and not is_spelled(word))
+    ]
     if len(wordlike) * 2 < len(words):
         return match.group()
     return _WORD.sub(_calm_word, match.group())
@@ -119,16 +133,19 @@ def _speak(part: str, *, joined: bool = False) -> str:
         return part.lower()
     if part.isupper() and part.isalpha():
         return _capitals(part)
-    return " ".join(_piece(piece, part) for piece in _CAMEL.findall(part))
+    has_digits = any(sign.isdigit() for sign in part)
+    return " ".join(_piece(piece, has_digits) for piece in _CAMEL.findall(part))
 
 
-def _piece(piece: str, part: str) -> str:
+def _piece(piece: str, has_digits: bool) -> str:
     if piece.isdigit():
         return code_number(piece)
     if piece.isupper() and len(piece) > 1:
         # Next to digits capitals are a code (RTX4090), whatever they would sound like.
-        coded = any(sign.isdigit() for sign in part) and len(piece) < 4
-        return " ".join(piece.lower()) if coded and piece not in _SAID_AS_WORDS else _capitals(piece)
+        is_code = has_digits and len(piece) < 4
+        return (
+            " ".join(piece.lower()) if is_code and piece not in _SAID_AS_WORDS else _capitals(piece)
+        )
     return _word(piece)
 
 
@@ -148,7 +165,7 @@ def _word(word: str) -> str:
         short = _REPEATED.sub(r"\1\1", lower)
         if short in _INTERJECTIONS:
             return short
-        return " ".join(lower) if word.islower() and len(lower) <= 6 else lower
+        return " ".join(lower) if len(lower) <= 6 else lower
     return _REPEATED.sub(_shorten, lower)
 
 
@@ -174,6 +191,9 @@ def _is_pronounceable(word: str) -> bool:
         return True
     onset = word[: vowel.start()]
     coda = re.search(r"[^aeiouy]*$", word)
-    return (not onset or onset in _ONSETS) and coda is not None and _CODAS.fullmatch(coda.group()) is not None and not re.search(
-        r"[aeiou]{4}|aa|ii|uu|[^aeiouy]{4}", word
+    return (
+        (not onset or onset in _ONSETS)
+        and coda is not None
+        and _CODAS.fullmatch(coda.group()) is not None
+        and not re.search(r"[aeiou]{4}|aa|ii|uu|[^aeiouy]{4}", word)
     )

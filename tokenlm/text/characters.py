@@ -11,7 +11,7 @@ import re
 import unicodedata
 
 KEPT = "°£€¥₹₩₽₿¢×÷±≈≤≥≠√∞–—−©§•"
-"""Symbols beyond ASCII that later rules know how to say (or, for dashes and bullets, to pause at)."""
+"""Symbols beyond ASCII that later rules know how to say (dashes and bullets: to pause at)."""
 
 _LETTERS = {
     "ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ø": "o", "Ø": "O",
@@ -26,12 +26,12 @@ _SYMBOLS = {
     "‐": "-", "‑": "-", "⁃": "-", "﹣": "-", "‒": "–", "―": "—", "﹘": "—", "⸺": "—", "⸻": "—",
     "…": "...", "⋯": "...", "․": ".", "‥": "..", "。": ". ", "、": ", ", "，": ", ", "！": "! ",
     "？": "? ", "；": "; ", "：": ": ", "｡": ". ", "､": ", ", "¿": " ", "¡": " ", "‽": "?",
-    "⁄": "/", "∕": "/", "∗": "*", "∙": " ", "·": " ", "•": " • ", "‣": " • ", "▪": " • ",
-    "◦": " • ", "●": " • ", "‰": " per mille ", "№": " No. ", "™": "", "®": "", "℠": "",
-    "℃": "°C", "℉": "°F", "º": "°", "˚": "°", "Ω": "Ω", "→": " to ", "←": " from ",
-    "⇒": " implies ", "∑": " sum ", "∈": " in ", "∂": " partial ", "∫": " integral ",
-    "≅": "≈", "≃": "≈", "∼": "~", "〜": "~", "～": "~", "⩽": "≤", "⩾": "≥", "−": "−",
-    "ª": "a", "`": "'", "✕": "×", "✖": "×", "⋅": "×", "❤": " ", "【": "[", "】": "]", "「": '"', "」": '"',
+    "⁄": "/", "∕": "/", "∗": "*", "∙": " ", "·": " ", "•": " • ", "‣": " • ", "▪": " • ", "◦": " • ",
+    "●": " • ", "‰": " per mille ", "№": " No. ", "™": "", "®": "", "℠": "", "℃": "°C", "℉": "°F",
+    "º": "°", "˚": "°", "Ω": "Ω", "→": " to ", "←": " from ", "⇒": " implies ", "∑": " sum ",
+    "∈": " in ", "∂": " partial ", "∫": " integral ", "≅": "≈", "≃": "≈", "∼": "~", "〜": "~",
+    "～": "~", "⩽": "≤", "⩾": "≥", "−": "−", "ª": "a", "`": "'", "✕": "×", "✖": "×", "⋅": "×",
+    "❤": " ", "【": "[", "】": "]", "「": '"', "」": '"',
 }  # fmt: skip
 
 _GREEK = {
@@ -43,15 +43,21 @@ _GREEK = {
     "Φ": "phi", "Ψ": "psi", "Ω": "omega", "ϕ": "phi", "ϵ": "epsilon",
 }  # fmt: skip
 
-_SUPERSCRIPTS = {ord(sup): plain for sup, plain in zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n", strict=True)}
+_SUPERSCRIPTS = {
+    ord(sup): plain for sup, plain in zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n", strict=True)
+}
 
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
 _VULGAR_FRACTION = re.compile("([0-9])?([¼½¾⅐-⅞↉])")
-_GROUP_SPACE = re.compile("(?<=[0-9])(?:[\u00a0\u2009\u202f\u2007](?=[0-9]{3}(?![0-9]))| (?=000(?![0-9])))")
+_GROUP_SPACE = re.compile(
+    "(?<=[0-9])(?:[\u00a0\u2009\u202f\u2007](?=[0-9]{3}(?![0-9]))| (?=000(?![0-9])))"
+)
 _MICRO = re.compile("[µμ](?=(?:[mslgFHAVW]|Hz|mol)(?![A-Za-z\u0370-\u03ff]))")
 _OHM = re.compile("(?<=[0-9kM ])[ΩΩ](?![\u0370-\u03ff])")
-_LONE_GREEK = re.compile("(?<![\u0370-\u03ff\u1f00-\u1fff])[\u0370-\u03ff](?![\u0370-\u03ff\u1f00-\u1fff])")
+_LONE_GREEK = re.compile(
+    "(?<![\u0370-\u03ff\u1f00-\u1fff])[\u0370-\u03ff](?![\u0370-\u03ff\u1f00-\u1fff])"
+)
 _UNSPEAKABLE = re.compile(f"[^\\n -~{KEPT}]")
 _BLANK = re.compile(r"[^\S\n]+")
 _LINE_END = re.compile("\r\n?|[\u2028\u0085\v\f]")
@@ -94,7 +100,7 @@ def _fraction(match: re.Match[str]) -> str:
 
 
 def _power(match: re.Match[str]) -> str:
-    """Superscript digits after a letter or digit are a power (m² -> m^2); alone, a footnote mark."""
+    """Superscript digits after a letter or digit are a power (m² -> m^2), else a footnote."""
     start = match.start()
     before = match.string[start - 1] if start else " "
     power = match.group().translate(_SUPERSCRIPTS)

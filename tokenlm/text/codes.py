@@ -8,20 +8,25 @@ from tokenlm.text.numerals import MAX_CARDINAL_DIGITS, code_number, digits, spok
 
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _IP_ADDRESS = re.compile(
-    rf"(?<![\w.])((?:{_OCTET}\.){{3}}{_OCTET})(?::([0-9]{{2,5}}))?(?:/([0-9]{{1,2}}))?(?![\w/]|\.[0-9])"
+    rf"(?<![\w.])((?:{_OCTET}\.){{3}}{_OCTET})(?::([0-9]{{2,5}}))?(?:/([0-9]{{1,2}}))?(?![\w/]|"
+    rf"\.[0-9])"
 )
 _MAC_ADDRESS = re.compile(r"(?<![\w:])(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}(?![\w:])")
 _CUED_VERSION = re.compile(
-    r"\b(python|version|ver\.?|release|ubuntu|debian|fedora|java|ios|ipados|macos|android|windows|firefox|"
+    r"\b(python|version|ver\.?|release|ubuntu|debian|fedora|java|ios|ipados|macos|android|"
+    r"windows|firefox|"
     r"chrome|safari|php|ruby|perl|node(?:\.js)?|linux|kernel|django|pytorch|cuda|"
     r"bluetooth|usb|http|tls|gpt|claude|llama|qwen|gemini|golang|go|rust|typescript)"
     r"([ -])?v?([0-9]{1,4}(?:\.[0-9]{1,4}){1,4})(?![0-9]|\.[0-9])",
     re.IGNORECASE,
 )
-_V_VERSION = re.compile(r"(?<![A-Za-z0-9.])v\.? ?([0-9]{1,4}(?:\.[0-9]{1,4}){0,4})(?=(?:rc|b|a)?[0-9]{0,2}\b)")
+_V_VERSION = re.compile(
+    r"(?<![A-Za-z0-9.])v\.? ?([0-9]{1,4}(?:\.[0-9]{1,4}){0,4})(?=(?:rc|b|a)?[0-9]{0,2}\b)"
+)
 _DOTTED = re.compile(r"(?<![\w.])([0-9]{1,8}(?:\.[0-9]{1,8}){2,8})(?![0-9]|\.[0-9])")
 _SPACED_PHONE = re.compile(
-    r"(?<![\w.,$£€-])(?:\+ ?[0-9]{1,3}[ .-]?(?:\([0-9]{1,4}\)[ .-]?)?[0-9]{2,5}(?:[ .-][0-9]{2,6}){1,4}|"
+    r"(?<![\w.,$£€-])(?:\+ ?[0-9]{1,3}[ .-]?(?:\([0-9]{1,4}\)[ .-]?)?[0-9]{2,5}"
+    r"(?:[ .-][0-9]{2,6}){1,4}|"
     r"(?:1[ .-]?)?\([0-9]{3}\) ?[0-9]{3}[ .-]?[0-9]{4}|"
     r"(?:1[ .-])?[0-9]{3}([ .-])[0-9]{3}\1[0-9]{4}|"
     r"0[0-9]{2,4} [0-9]{3,4} [0-9]{3,4}|"
@@ -31,11 +36,23 @@ _SPACED_PHONE = re.compile(
 _INTERNATIONAL = re.compile(r"(?<![\w+])\+[0-9]{7,15}(?![0-9])")
 _CUED_DIGITS = re.compile(
     r"\b(call(?:ed|ing)?|dial(?:ed|ing)?|phone|tel|extension|ext|pin|zip(?: code)?|code|otp|"
-    r"account|room|flight|area code|highway|route|interstate|suite|apartment)([.:]{0,2} (?:is |number |no\. )?)([0-9]{3,12})(?!\w|[.,:/][0-9]|-[0-9]| [a-z]+s\b)",
+    r"account|room|flight|area code|highway|route|interstate|suite|apartment)([.:]{0,2} "
+    r"(?:is |number |no\. )?)([0-9]{3,12})(?!\w|[.,:/][0-9]|-[0-9]| [a-z]+s\b)",
     re.IGNORECASE,
 )
-_PAIRED_CUES = ("room", "flight", "area code", "highway", "route", "interstate", "suite", "apartment")
-_MODEL = re.compile(r"\b(Boeing|Airbus|Porsche|RTX|GTX) ([0-9]{3,4})(?:-([0-9]{2,4}))?(?![\w,.-][0-9]|\w)")
+_PAIRED_CUES = (
+    "room",
+    "flight",
+    "area code",
+    "highway",
+    "route",
+    "interstate",
+    "suite",
+    "apartment",
+)
+_MODEL = re.compile(
+    r"\b(Boeing|Airbus|Porsche|RTX|GTX) ([0-9]{3,4})(?:-([0-9]{2,4}))?(?![\w,.-][0-9]|\w)"
+)
 _ZIP_CODE = re.compile(
     r"\b(A[LKZR]|C[AOT]|D[CE]|FL|GA|HI|I[DLNA]|K[SY]|LA|M[EDAINSOT]|N[EVHJMYCD]|O[HKR]|PA|RI|S[CD]|"
     r"T[NX]|UT|V[TA]|W[AVIY]) ([0-9]{5})(-[0-9]{4})?(?![\w-]|[.,][0-9])"
@@ -54,13 +71,17 @@ def expand_codes(text: str) -> str:
         return text
     text = _LONG.sub(lambda match: f" {digits(match.group())} ", text)
     text = _IP_ADDRESS.sub(_ip_address, text)
-    text = _MAC_ADDRESS.sub(lambda match: " ".join(_hex(part) for part in match.group().split(":")), text)
+    text = _MAC_ADDRESS.sub(
+        lambda match: " ".join(_hex(part) for part in match.group().split(":")), text
+    )
     text = _CUED_VERSION.sub(_cued_version, text)
     text = _V_VERSION.sub(lambda match: f"version {_parts(match.group(1))} ", text)
     text = _CARD.sub(lambda match: _grouped(match.group()), text)
     text = _SPACED_PHONE.sub(lambda match: _phone(match.group()), text)
     text = _SERIAL.sub(lambda match: _grouped(match.group()), text)
-    text = _TRIPLE.sub(lambda match: " ".join(code_number(part) for part in match.group().split("-")), text)
+    text = _TRIPLE.sub(
+        lambda match: " ".join(code_number(part) for part in match.group().split("-")), text
+    )
     text = _INTERNATIONAL.sub(lambda match: f"plus {digits(match.group())}", text)
     text = _ZIP_CODE.sub(lambda match: f"{match[1]} {_grouped(match[2] + (match[3] or ''))}", text)
     text = _MODEL.sub(_model, text)

@@ -24,12 +24,16 @@ _YEAR = r"([12][0-9]{3})(?![\w%]|[.,:][0-9])"
 _DASH = r" ?[-–] ?"
 
 _WEEKDAY_SPAN = re.compile(rf"\b({'|'.join(_WEEKDAYS)})\.? ?[-–] ?({'|'.join(_WEEKDAYS)})\b\.?")
-_WEEKDAY = re.compile(rf"\b({'|'.join(_WEEKDAYS)})(?:\.(?=,? [A-Z0-9a-z])|(?=,? [0-9])|(?=, [A-Z]))")
+_WEEKDAY = re.compile(
+    rf"\b({'|'.join(_WEEKDAYS)})(?:\.(?=,? [A-Z0-9a-z])|(?=,? [0-9])|(?=, [A-Z]))"
+)
 _MONTH_DAY = re.compile(
-    rf"\b{_MONTH} {_DAY}(?:st|nd|rd|th)?(?:{_DASH}{_DAY}(?:st|nd|rd|th)?)?(?!\w|[.,:][0-9]|[-–/%][0-9])(?: ?(,)? ?{_YEAR})?"
+    rf"\b{_MONTH} {_DAY}(?:st|nd|rd|th)?(?:{_DASH}{_DAY}(?:st|nd|rd|th)?)?(?!\w|[.,:][0-9]|"
+    rf"[-–/%][0-9])(?: ?(,)? ?{_YEAR})?"
 )
 _DAY_MONTH = re.compile(
-    rf"(?<![\w.,/$£€-])([Tt]he )?{_DAY}(?:st|nd|rd|th)?(?:{_DASH}{_DAY}(?:st|nd|rd|th)?)? (?:of )?{_MONTH}"
+    rf"(?<![\w.,/$£€-])([Tt]he )?{_DAY}(?:st|nd|rd|th)?(?:{_DASH}{_DAY}(?:st|nd|rd|th)?)? "
+    rf"(?:of )?{_MONTH}"
     rf"(?: ?(,)? ?{_YEAR})?",
     re.ASCII,
 )
@@ -37,30 +41,40 @@ _MONTH_YEAR = re.compile(rf"\b{_MONTH}(?: of)?(,)? {_YEAR}")
 _DASHED = re.compile(rf"(?<![\w/-]){_DAY}-{_MONTH}-([12][0-9]{{3}}|[0-9]{{2}})(?![\w-])")
 _MONTH_SPAN = re.compile(rf"\b{_MONTH}{_DASH}(?={_MONTH})")
 _ISO = re.compile(
-    r"(?<![\w/.-])([12][0-9]{3})[-/.](0?[1-9]|1[0-2])[-/.](0?[1-9]|[12][0-9]|3[01])(?:T(?=[0-9]{2}:)|(?![\w/-]|\.[0-9]))"
+    r"(?<![\w/.-])([12][0-9]{3})[-/.](0?[1-9]|1[0-2])[-/.](0?[1-9]|[12][0-9]|3[01])(?:T"
+    r"(?=[0-9]{2}:)|(?![\w/-]|\.[0-9]))"
 )
 _NUMERIC = re.compile(
     r"(?<![\w/.,-])([0-9]{1,2})([-/.])([0-9]{1,2})\2((?:[12][0-9])?[0-9]{2})(?![\w/-]|[.,][0-9])"
 )
 _NUMERIC_MONTH = re.compile(
-    r"\b((?:on|by|until|till|before|after|since|due|dated|from|date:) )(1[0-2]|0?[1-9])/(3[01]|[12][0-9]|0?[1-9])(?![\w/]|[.,][0-9]|-[0-9])",
+    r"\b((?:on|by|until|till|before|after|since|due|dated|from|date:) )(1[0-2]|0?[1-9])/"
+    r"(3[01]|[12][0-9]|0?[1-9])(?![\w/]|[.,][0-9]|-[0-9])",
     re.IGNORECASE,
 )
 _DECADE = re.compile(r"(?<![\w.,$£€])(?<![0-9]-)((?:1[0-9]|20)[0-9]0)'?s\b")
 _PLURAL = re.compile(r"(?<=\b[Tt]he )([0-9]{3})s\b")
 _SHORT_DECADE = re.compile(
     r"(?:(?<=')|(?<!\w)'|(?<![\w.,'])(?=[2-9]0s to|[2-9]0's)|"
-    r"((?:\b(?:the|his|her|their|my|our|your|early|mid|late|low|high|upper|lower|in|roaring|swinging|turbulent)[ -])))"
+    r"((?:\b(?:the|his|her|their|my|our|your|early|mid|late|low|high|upper|lower|in|roaring|"
+    r"swinging|turbulent)[ -])))"
     r"([1-9]0)'?s\b",
     re.IGNORECASE,
 )
 _SHORT_YEAR = re.compile(r"(?<![\w'])'([0-9]{2})(?![\w'\"])(?!\.[0-9])")
-_YEAR_SPAN = re.compile(rf"(?<![\w.,$£€/-])((?:1[1-9]|20)[0-9]{{2}}){_DASH}((?:1[1-9]|20)?[0-9]{{2}})(?![\w%/-]|[.,][0-9])")
+_YEAR_SPAN = re.compile(
+    rf"(?<![\w.,$£€/-])((?:1[1-9]|20)[0-9]{{2}}){_DASH}((?:1[1-9]|20)?[0-9]{{2}})(?![\w%/-]|"
+    rf"[.,][0-9])"
+)
 _CUED_YEAR = re.compile(
-    r"\b((?:in|since|by|until|till|from|circa|year|of|during|before|after|late|early|mid|spring|summer|"
-    r"fall|autumn|winter|back to|to|and|copyright|christmas|january|february|march|april|may|june|july|"
-    r"august|september|october|november|december|born|died)[ ,(]{1,3}|\()((?:1[1-9]|20)[0-9]{2})(?![\w%$£€]|[.,:/][0-9]|-[0-9])"
-    r"(?! (?:people|men|women|children|words|times|years|days|hours|miles|dollars|points|percent|square|million|thousand)\b)",
+    r"\b((?:in|since|by|until|till|from|circa|year|of|during|before|after|late|early|mid|"
+    r"spring|summer|"
+    r"fall|autumn|winter|back to|to|and|copyright|christmas|january|february|march|april|may|"
+    r"june|july|"
+    r"august|september|october|november|december|born|died)[ ,(]{1,3}|\()((?:1[1-9]|"
+    r"20)[0-9]{2})(?![\w%$£€]|[.,:/][0-9]|-[0-9])"
+    r"(?! (?:people|men|women|children|words|times|years|days|hours|miles|dollars|points|"
+    r"percent|square|million|thousand)\b)",
     re.IGNORECASE,
 )
 _ERA_YEAR = re.compile(
@@ -83,10 +97,14 @@ def expand_dates(text: str) -> str:
     text = _MONTH_DAY.sub(_month_day, text)
     text = _DAY_MONTH.sub(_day_month, text)
     text = _MONTH_YEAR.sub(_month_year, text)
-    text = _NUMERIC_MONTH.sub(lambda match: f"{match[1]}{_date(int(match[2]), int(match[3]))}", text)
+    text = _NUMERIC_MONTH.sub(
+        lambda match: f"{match[1]}{_date(int(match[2]), int(match[3]))}", text
+    )
     text = _DECADE.sub(lambda match: plural(year(int(match[1]))), text)
     text = _PLURAL.sub(lambda match: plural(code_number(match[1])), text)
-    text = _SHORT_DECADE.sub(lambda match: f"{match[1] or ''}{plural(cardinal(int(match[2])))}", text)
+    text = _SHORT_DECADE.sub(
+        lambda match: f"{match[1] or ''}{plural(cardinal(int(match[2])))}", text
+    )
     text = _SHORT_YEAR.sub(lambda match: pair(int(match[1])) if match[1] != "00" else "oh oh", text)
     text = _ERA_YEAR.sub(_era_year, text)
     text = _YEAR_SPAN.sub(_year_span, text)

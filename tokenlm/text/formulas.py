@@ -8,8 +8,9 @@ from tokenlm.text.money import AMOUNT
 from tokenlm.text.numerals import cardinal, code_number, ordinal, plural, spoken_number
 
 _SET_PHRASES = {
-    "24/7": "twenty four seven", "9/11": "nine eleven", "7/11": "seven eleven", "50/50": "fifty fifty",
-    "20/20": "twenty twenty", "80/20": "eighty twenty", "24-7": "twenty four seven",
+    "24/7": "twenty four seven", "9/11": "nine eleven", "7/11": "seven eleven",
+    "50/50": "fifty fifty", "20/20": "twenty twenty", "80/20": "eighty twenty",
+    "24-7": "twenty four seven",
 }  # fmt: skip
 _SET_PHRASE = re.compile(rf"(?<![\w/.,])({'|'.join(_SET_PHRASES)})(?![\w/]|[.,][0-9])")
 _DENOMINATORS = frozenset((*range(2, 13), 16, 20, 32, 50, 64, 100, 1000))
@@ -20,29 +21,41 @@ _RIGHT_SIDE = re.compile(r"(?<==)[0-9 .,+*×÷/^()−-]{1,80}")
 _MINUS_SIGN = re.compile(r"(?<=[0-9a-z)]) ?[-–] ?(?=[0-9(])|(?<=[0-9)]) ?- ?(?=[a-z0-9(])")
 _SLASH_SIGN = re.compile(r"(?<=[0-9a-z)]) ?/ ?(?=[0-9a-z(])")
 _TIMES_SIGN = re.compile(r"(?<=[0-9)]) ?x ?(?=[0-9(])")
-_BY = re.compile(r"(?<=[0-9]) x (?=[0-9])|(?<=[0-9][mnt\"']) x (?=[0-9])|(?<=[cm]m) x (?=[0-9])|(?<=[1-9])x(?=[0-9.]{1,6} ?(?:[mc]?m|ft|in)\b)")
+_BY = re.compile(
+    r"(?<=[0-9]) x (?=[0-9])|(?<=[0-9][mnt\"']) x (?=[0-9])|(?<=[cm]m) x (?=[0-9])|(?<=[1-9])x"
+    r"(?=[0-9.]{1,6} ?(?:[mc]?m|ft|in)\b)"
+)
 _FUNCTION = re.compile(r"(?<!\w)([a-zA-Z])\(([a-z])\)")
 _STAR = re.compile(r"(?<=[0-9A-Za-z)]) ?\*\*? ?(?=[0-9(])|(?<=[0-9)]) ?\*\*? ?(?=[A-Za-z0-9(])")
 _POWER = re.compile(r"(?<=[0-9A-Za-z)\]])\^\(?([-+]?[0-9]{1,6}(?:\.[0-9]{1,6})?|[a-z](?![a-z]))\)?")
 _WORD_POWER = re.compile(r"(?<=[0-9A-Za-z)])\^(?=[a-z]{2})")
 _ZONE_OFFSET = re.compile(r"(?:(?<=\bUTC)|(?<=\bGMT))[-−–](?=[0-9])")
-_NEGATIVE = re.compile(r"(?<![0-9A-Za-z.,)%°$£€'\]–-])(?:-|–(?! ))(?=\.?[0-9])(?![0-9]{1,2}-)|(?<=\()-(?=[0-9])")
+_NEGATIVE = re.compile(
+    r"(?<![0-9A-Za-z.,)%°$£€'\]–-])(?:-|–(?! ))(?=\.?[0-9])(?![0-9]{1,2}-)|(?<=\()-(?=[0-9])"
+)
 _NEGATIVE_MONEY = re.compile(r"(?<![0-9A-Za-z)%])[-−–](?=[$£€¥₹] ?[0-9])|(?<=[$£€¥₹])-(?=[0-9])")
 _SCIENTIFIC = re.compile(rf"(?<![\w.])({AMOUNT})[eE]([-+]?)([0-9]{{1,3}})(?![\w.])")
-_DIMENSIONS = re.compile(rf"(?<![\w.,])({AMOUNT})( ?)[x×]\2({AMOUNT})(?:\2[x×]\2({AMOUNT}))?(?! ?[=×+])(?![\w])")
+_DIMENSIONS = re.compile(
+    rf"(?<![\w.,])({AMOUNT})( ?)[x×]\2({AMOUNT})(?:\2[x×]\2({AMOUNT}))?(?! ?[=×+])(?![\w])"
+)
 _OUT_OF = re.compile(r"(?<![\w.,/])([0-9]{1,3}(?:\.[0-9])?)/(5|10|100)(?= (?:stars?|points?)\b)")
 _MIXED = re.compile(r"(?<![\w.,/])([0-9]{1,6})[ -]([0-9]{1,2})/([0-9]{1,4})(?![\w/]|[.,][0-9])")
-_FRACTION = re.compile(r"(?<![\w.,/])([0-9]{1,6})/([0-9]{1,6})(ths?|rds?|nds?|s)?(?![\w/]|[.,][0-9])")
+_FRACTION = re.compile(
+    r"(?<![\w.,/])([0-9]{1,6})/([0-9]{1,6})(ths?|rds?|nds?|s)?(?![\w/]|[.,][0-9])"
+)
 _RATIO = re.compile(rf"(?<![\w.,:/])({AMOUNT}):({AMOUNT})(?::({AMOUNT}))?(?![\w:]|[.,][0-9])")
 _RELATIONS = {
     "===": "equals", "==": "equals", "!=": "does not equal", "<=": "is less than or equal to",
     ">=": "is greater than or equal to", "->": "to", "=>": "to", "<-": "from", "=": "equals",
-    "≠": "does not equal", "≈": "is approximately", "≤": "is less than or equal to", "≪": "is less than",
-    "≥": "is greater than or equal to", "<": "is less than", ">": "is greater than",
+    "≠": "does not equal", "≈": "is approximately", "≤": "is less than or equal to",
+    "≪": "is less than", "≥": "is greater than or equal to", "<": "is less than",
+    ">": "is greater than",
 }  # fmt: skip
 _RELATION = re.compile("===|==|!=|<=|>=|->|=>|<-|=|≠|≈|≤|≥|<|>")
-_OPERATORS = {"+": "plus", "×": "times", "÷": "divided by", "±": "plus or minus", "−": "minus", "√": "square root of",
-              "∞": "infinity"}  # fmt: skip
+_OPERATORS = {
+    "+": "plus", "×": "times", "÷": "divided by", "±": "plus or minus", "−": "minus",
+    "√": "square root of", "∞": "infinity",
+}  # fmt: skip
 _OPERATOR = re.compile("[+×÷±−√∞]")
 _PLUS_MINUS = re.compile(r"\+/-|\+-(?=[0-9])")
 _RUN = re.compile(r"[+=<>*]{4,}|<{2,}|>{2,}|\*{3,}")
@@ -53,7 +66,10 @@ _ABOUT = re.compile(r"[~≈](?= ?[$£€]?[0-9])")
 def expand_signs(text: str) -> str:
     """Say negative numbers, powers, comparisons and operators; run before units and numbers."""
     text = _RUN.sub(" ", text)
-    text = _BITS.sub(lambda match: f"{plural(cardinal(int(match[1])))} and {plural(cardinal(int(match[2])))}", text)
+    text = _BITS.sub(
+        lambda match: f"{plural(cardinal(int(match[1])))} and {plural(cardinal(int(match[2])))}",
+        text,
+    )
     text = _PLUS_MINUS.sub("±", text)
     if any(sign in text for sign in "=≈≠<>≤≥"):
         text = _LEFT_SIDE.sub(_equation_side, text)
@@ -72,11 +88,15 @@ def expand_formulas(text: str) -> str:
     text = _POWER.sub(_power, text)
     text = _WORD_POWER.sub(" to the power of ", text)
     text = _SET_PHRASE.sub(lambda match: _SET_PHRASES[match[1]], text)
-    text = _OUT_OF.sub(lambda match: f"{spoken_number(match[1])} out of {spoken_number(match[2])}", text)
+    text = _OUT_OF.sub(
+        lambda match: f"{spoken_number(match[1])} out of {spoken_number(match[2])}", text
+    )
     text = _MIXED.sub(_mixed, text)
     text = _FRACTION.sub(_fraction, text)
     text = _DIMENSIONS.sub(_dimensions, text)
-    text = _RATIO.sub(lambda match: " to ".join(spoken_number(part) for part in match.groups() if part), text)
+    text = _RATIO.sub(
+        lambda match: " to ".join(spoken_number(part) for part in match.groups() if part), text
+    )
     text = _ABOUT.sub("about ", text)
     text = _RELATION.sub(lambda match: f" {_RELATIONS[match.group()]} ", text)
     return _OPERATOR.sub(lambda match: f" {_OPERATORS[match.group()]} ", text)
@@ -133,7 +153,11 @@ def _mixed(match: re.Match[str]) -> str:
 
 def _fraction(match: re.Match[str]) -> str:
     numerator, denominator = int(match[1]), int(match[2])
-    if denominator in _DENOMINATORS and 0 < numerator < max(denominator, 2) * 2 and numerator != denominator:
+    if (
+        denominator in _DENOMINATORS
+        and 0 < numerator < max(denominator, 2) * 2
+        and numerator != denominator
+    ):
         return _named_fraction(numerator, denominator)
     return _over(match[1], match[2])
 

@@ -1,11 +1,13 @@
-"""What is written for the eye only: tags, Markdown, emoticons, bullets and the shape of paragraphs."""
+"""What is written for the eye only: tags, Markdown, emoticons, bullets, blank lines."""
 
 from __future__ import annotations
 
 import re
 
 _TAG = re.compile(r"</?[A-Za-z][A-Za-z0-9]{0,15}(?:\s[^<>]{0,300})?/?>|<!--[^<>]{0,300}-->")
-_LINE_TAG = re.compile(r"</?(?:p|div|br|h[1-6]|li|ul|ol|tr|table)(?:\s[^<>]{0,300})?/?>", re.IGNORECASE)
+_LINE_TAG = re.compile(
+    r"</?(?:p|div|br|h[1-6]|li|ul|ol|tr|table)(?:\s[^<>]{0,300})?/?>", re.IGNORECASE
+)
 _LINK = re.compile(r"!?\[([^\[\]\n]{1,300})\]\((?:https?://|/|#|\.)[^()\s]{0,300}\)")
 _HEADING = re.compile(r"(?m)^[ ]{0,3}#{1,6} +")
 _RULE = re.compile(r"(?m)^[ ]*(?:[-*_=~#][ ]?){3,200}$")
@@ -14,7 +16,8 @@ _BULLET = re.compile(r"(?m)^[ ]*(?:[-*+–—][ ]+|•[ •]*)(?=\S)([^\n]*)$")
 _EMPHASIS = re.compile(r"(?<![A-Za-z0-9*])\*{1,3}(?=[^\s*])|(?<=[^\s*])\*{1,3}(?![A-Za-z0-9*])")
 _STRIKE = re.compile(r"~~")
 _EMOTICON = re.compile(
-    r"(?<!\S)(?:[:;=8][-'^]?[()\[\]DPpOo3|/\\*]{1,3}|[xX]D+|<3|</3|\^_\^|-_-|[oO]_[oO]|T_T|\(:|\):|:'\()(?![^\s.,!?])"
+    r"(?<!\S)(?:[:;=8][-'^]?[()\[\]DPpOo3|/\\*]{1,3}|[xX]D+|<3|</3|\^_\^|-_-|[oO]_[oO]|T_T|"
+    r"\(:|\):|:'\()(?![^\s.,!?])"
 )
 _PARAGRAPH = re.compile(r"\n[^\S\n]*\n\s*")
 _CLOSED = re.compile(r"[.,?!;:][\s\"')\]]*$")

@@ -23,8 +23,8 @@ _CURRENCIES = {
     "BTC": ("bitcoin", "bitcoins", "", ""),
 }  # fmt: skip
 _PREFIXES = {
-    "US": "u s", "U.S.": "u s", "A": "australian", "AU": "australian", "C": "canadian", "CA": "canadian",
-    "NZ": "new zealand", "HK": "hong kong", "S": "singapore", "R": "brazilian",
+    "US": "u s", "U.S.": "u s", "A": "australian", "AU": "australian", "C": "canadian",
+    "CA": "canadian", "NZ": "new zealand", "HK": "hong kong", "S": "singapore", "R": "brazilian",
 }  # fmt: skip
 _SCALES = {
     "k": "thousand", "thousand": "thousand", "m": "million", "mn": "million", "mm": "million",
@@ -37,7 +37,10 @@ AMOUNT = r"(?:[0-9]{1,3}(?:,[0-9]{3})++(?![0-9])(?:\.[0-9]++)?|[0-9]++(?:\.[0-9]
 
 _SIGN = "[$£€¥₹₩₽₿]"
 _CODE = "USD|EUR|GBP|JPY|CHF|CAD|AUD|CNY|INR|BTC"
-_SCALE = r"(?:[ -]?(hundred|thousand|million|billion|trillion|mil|mn|bn|tn)\b| ?([KkMmBbTt])\b(?!')|(mm|MM)\b)?"
+_SCALE = (
+    r"(?:[ -]?(hundred|thousand|million|billion|trillion|mil|mn|bn|tn)\b| ?([KkMmBbTt])\b"
+    r"(?!')|(mm|MM)\b)?"
+)
 _BEFORE = re.compile(
     rf"(?:(?<![A-Za-z])(US|U\.S\.|AU|A|CA|C|NZ|HK|S|R))? ?({_SIGN}) ?({AMOUNT}){_SCALE}"
     rf"(?: ?[-–—] ?{_SIGN}?({AMOUNT}){_SCALE})?(\+)?( (?:bill|note|coin|banknote)\b|-(?=[a-z]))?"
@@ -52,14 +55,24 @@ _STRAY = re.compile(f"(?<![A-Za-z]){_SIGN}+|{_SIGN}{{2,}}")
 
 def expand_money(text: str) -> str:
     """Say sums of money in the currency's words."""
-    if not any(sign in text for sign in "$£€¥₹₩₽₿¢") and not re.search(rf"\b(?:{_CODE})\b|[0-9][pc]\b|\bRs\b", text):
+    if not any(sign in text for sign in "$£€¥₹₩₽₿¢") and not re.search(
+        rf"\b(?:{_CODE})\b|[0-9][pc]\b|\bRs\b", text
+    ):
         return text
     text = _RUPEES.sub("₹", text)
     text = _BEFORE.sub(_before, text)
-    text = _CODE_BEFORE.sub(lambda match: _sum(match[2], _scale(match, 3), _CURRENCIES[match[1]]) + " ", text)
-    text = _AFTER.sub(lambda match: _sum(match[1], _scale(match, 2), _CURRENCIES[match[5]]) + " ", text)
-    text = _CENTS.sub(lambda match: f"{spoken_number(match[1])} cent{'' if is_one(match[1]) else 's'}", text)
-    text = _PENCE.sub(lambda match: f"{cardinal(int(match[1]))} {'penny' if is_one(match[1]) else 'pence'}", text)
+    text = _CODE_BEFORE.sub(
+        lambda match: _sum(match[2], _scale(match, 3), _CURRENCIES[match[1]]) + " ", text
+    )
+    text = _AFTER.sub(
+        lambda match: _sum(match[1], _scale(match, 2), _CURRENCIES[match[5]]) + " ", text
+    )
+    text = _CENTS.sub(
+        lambda match: f"{spoken_number(match[1])} cent{'' if is_one(match[1]) else 's'}", text
+    )
+    text = _PENCE.sub(
+        lambda match: f"{cardinal(int(match[1]))} {'penny' if is_one(match[1]) else 'pence'}", text
+    )
     return _STRAY.sub(" ", text)
 
 
@@ -79,7 +92,8 @@ def _before(match: re.Match[str]) -> str:
         first = f"{spoken_number(amount)}{' ' + scale if scale and scale != last_scale else ''}"
         words = f"{first} to {_sum(last, last_scale, names)}"
     elif suffix:
-        words = f"{spoken_number(amount)}{' ' + scale if scale else ''} {names[0]}{suffix.replace('-', ' ')}"
+        number = f"{spoken_number(amount)} {scale}".rstrip()
+        words = f"{number} {names[0]}{suffix.replace('-', ' ')}"
     else:
         words = _sum(amount, scale, names)
     after = match.string[match.end() : match.end() + 1]

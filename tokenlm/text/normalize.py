@@ -57,7 +57,9 @@ def normalize_paragraphs(text: str) -> list[str]:
         The paragraphs as `normalize` gives them; those without anything to say are left out.
         Joined by newlines they are what `segment` takes for a text with paragraphs.
     """
-    spoken = (_normalize_line(part) for part in split_paragraphs(strip_markup(fold_characters(text))))
+    spoken = (
+        _normalize_line(part) for part in split_paragraphs(strip_markup(fold_characters(text)))
+    )
     return [part for part in spoken if part]
 
 

@@ -1,4 +1,4 @@
-"""What is left of the numbers, after dates, money, measures and codes: counts, ranks, ranges, years."""
+"""Numbers that are no date, money, measure or code: counts, ranks, ranges, years."""
 
 from __future__ import annotations
 
@@ -7,19 +7,26 @@ import re
 from tokenlm.text.money import AMOUNT
 from tokenlm.text.numerals import cardinal, code_number, ordinal, plural, spoken_number, year
 
-_ORDINAL = re.compile(r"(?<![\w.])([0-9]{1,3}(?:,[0-9]{3}){1,8}|[0-9]{1,36})(?:-?(?:st|nd|rd|th)|ST|ND|RD|TH)(?![A-Za-z0-9])")
+_ORDINAL = re.compile(
+    r"(?<![\w.])([0-9]{1,3}(?:,[0-9]{3}){1,8}|[0-9]{1,36})(?:-?(?:st|nd|rd|th)|ST|ND|RD|TH)"
+    r"(?![A-Za-z0-9])"
+)
 _PLURAL = re.compile(r"(?<![\w.,])([0-9]{1,6})'?s(?!\w)")
 _NUMBER_SIGN = re.compile(r"(?<![\w#&])#{1,3} ?(?=[0-9])")
 _MILLION = re.compile(rf"(?<![\w.,])({AMOUNT})(?: ?(bn|mn)|(M|B(?=\b)))(?![\w'-])")
 _RANGE = re.compile(rf"(?<![\w.,/])({AMOUNT})( ?[-–—] ?)(?={AMOUNT}(?![\w/-]))")
 _BEFORE_WORD = re.compile(rf"(?<![\w.,/])({AMOUNT})-(?=[A-Za-z]{{2,}})")
 _DECIMAL_LETTER = re.compile(r"(?<![\w.])([0-9]{1,36}(?:,[0-9]{3})*\.[0-9]{1,36})(?=[A-Za-z])")
-_YEAR = re.compile(r"(?<![\w.,/-])((?:1[1-9]|20)[0-9]{2})(?![\w/]|[.,][0-9]|-[0-9])( [a-z]{2,20}\b)?")
+_YEAR = re.compile(
+    r"(?<![\w.,/-])((?:1[1-9]|20)[0-9]{2})(?![\w/]|[.,][0-9]|-[0-9])( [a-z]{2,20}\b)?"
+)
 _NUMBER = re.compile(AMOUNT)
-_NOT_PLURAL = frozenset("was is has its his this as does us thus always perhaps towards across less unless".split())
+_NOT_PLURAL = frozenset(
+    "was is has its his this as does us thus always perhaps towards across less unless".split()
+)
 _COUNTED = frozenset(
-    "people men women children words times percent square million thousand cubic hundred sheep fish dollars "
-    "more of pieces persons".split()
+    "people men women children words times percent square million thousand cubic hundred "
+    "sheep fish dollars more of pieces persons".split()
 )
 
 
@@ -64,5 +71,7 @@ def _bare_year(match: re.Match[str]) -> str:
     """Four digits are a year, unless a counted noun follows ('1984 apples')."""
     number, following = match[1], match[2] or ""
     word = following.strip()
-    counted = word in _COUNTED or (word.endswith("s") and not word.endswith("ss") and word not in _NOT_PLURAL)
+    counted = word in _COUNTED or (
+        word.endswith("s") and not word.endswith("ss") and word not in _NOT_PLURAL
+    )
     return (cardinal(int(number)) if counted else year(int(number))) + following

@@ -80,7 +80,7 @@ def year(number: int) -> str:
 
 
 def code_number(number: str) -> str:
-    """A number inside a name (A380, R2D2, x86): '380' -> 'three eighty', '4090' -> 'forty ninety'."""
+    """A number in a name (A380, x86): '380' -> 'three eighty', '4090' -> 'forty ninety'."""
     if len(number) > 4 or (number[0] == "0" and len(number) > 1):
         return digits(number)
     value = int(number)
@@ -92,7 +92,7 @@ def code_number(number: str) -> str:
 
 
 def spoken_number(number: str) -> str:
-    """A written unsigned number: '1,234.50' -> 'one thousand two hundred thirty four point five zero'.
+    """A written unsigned number: '1,020.50' -> 'one thousand twenty point five zero'.
 
     Leading zeros are read out ('007'), as is every digit after the point. Never raises on a string
     of ASCII digits, commas and at most one point.

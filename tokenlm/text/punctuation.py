@@ -1,4 +1,4 @@
-"""What is left of the signs, and the few marks that a speaker pauses at: , . ? ! ; : and the hyphen."""
+"""The signs that are left, and the marks that a speaker pauses at: , . ? ! ; : and hyphen."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ _UNKNOWN = re.compile(r"[^a-z',.?!;:-]+")
 _STRAY_HYPHEN = re.compile(r"(?<![a-z])-+|-+(?![a-z])|-{2,}")
 _MARK_RUN = re.compile(r" ?[,.?!;:](?: ?[,.?!;:])*+ ?")
 _TENS_HYPHEN = re.compile(
-    r"\b(twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)-(?=(?:one|two|three|four|five|six|seven|eight|nine|"
+    r"\b(twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)-(?=(?:one|two|three|four|five|"
+    r"six|seven|eight|nine|"
     r"first|second|third|fourth|fifth|sixth|seventh|eighth|ninth)\b)"
 )
 
@@ -40,7 +41,7 @@ def expand_symbols(text: str) -> str:
 
 
 def shape_pauses(text: str) -> str:
-    """Ellipses, brackets and dashes become commas or full stops; case is still that of the writer."""
+    """Ellipses, brackets and dashes become commas or full stops; run while case is kept."""
     text = _ELLIPSIS.sub(_ellipsis, text)
     text = _BRACKETS.sub(", ", text)
     text = _DASHES.sub(", ", text)

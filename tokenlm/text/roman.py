@@ -15,23 +15,31 @@ _RULERS = (
     "Suleiman|Murad|Abdul|Boniface|Urban|Sixtus|Julius|Isabella|Matthew|Michael|Thomas|Samuel"
 )
 _CUES = (
-    "World War|War|Chapter|Part|Volume|Vol\\.?|Book|Act|Scene|Section|Article|Phase|Type|Class|Level|Stage|Super Bowl|"
-    "Rocky|Final Fantasy|Episode|Title|Appendix|Mark|Apollo|Table|Figure|Factor|Schedule|Grade|Round|Season|Canto|"
+    "World War|War|Chapter|Part|Volume|Vol\\.?|Book|Act|Scene|Section|Article|Phase|Type|Class|"
+    "Level|Stage|Super Bowl|Rocky|Final Fantasy|Episode|Title|Appendix|Mark|Apollo|Table|Figure|"
+    "Factor|Schedule|Grade|Round|Season|Canto|"
     "Corps|Legion|Psalm|Sonnet|Symphony|Opus|Saturn|Gemini|Group|Division|Unit|Step|Problem|Lesson|Verse|Tier|Pillar"
 )
 _ROMAN = r"(?=[MDCLXVI])M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})"
 _VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
 _CUED = re.compile(
-    rf"\b((?:{_CUES}|{_CUES.upper()}|{_CUES.lower()}) )({_ROMAN})(?![\w'-]|\.[A-Z])(?! (?:am|have|was|had|do|did|like|love|hate|think|can|know|want|will|would|read)\b)"
+    rf"\b((?:{_CUES}|{_CUES.upper()}|{_CUES.lower()}) )({_ROMAN})(?![\w'-]|\.[A-Z])(?! (?:am|"
+    rf"have|was|had|do|did|like|love|hate|think|can|know|want|will|would|read)\b)"
 )
 _TITLED_RULER = re.compile(
-    rf"\b((?:King|Queen|Pope|Emperor|Empress|Tsar|Czar|Kaiser|Sultan|Prince|Duke)(?: [A-Z][a-z]{{1,20}}){{1,3}} )({_ROMAN})(?![\w-])"
+    rf"\b((?:King|Queen|Pope|Emperor|Empress|Tsar|Czar|Kaiser|Sultan|Prince|Duke)"
+    rf"(?: [A-Z][a-z]{{1,20}}){{1,3}} )({_ROMAN})(?![\w-])"
 )
 _RULER = re.compile(rf"\b((?:{_RULERS}) )({_ROMAN})(?![\w-])")
 _CENTURY = re.compile(rf"\b({_ROMAN})(?=(?:th)? [Cc]entur(?:y|ies)\b|th\b)(?:th)?")
-_AFTER_NAME = re.compile(r"(?<=[a-z] )(II|III|IV|VI|VII|VIII|IX|X{1,3}I{1,3}|X{1,3}I?V|X{1,3}VI{1,3}|X{1,2}IX)(?![\w'-])")
+_AFTER_NAME = re.compile(
+    r"(?<=[a-z] )(II|III|IV|VI|VII|VIII|IX|X{1,3}I{1,3}|X{1,3}I?V|X{1,3}VI{1,3}|X{1,2}IX)"
+    r"(?![\w'-])"
+)
 _LONG = re.compile(rf"\b(?=[MDCLXVI]{{5}})({_ROMAN})(?![\w-])")
-_ALONE = re.compile(r"(?<![\w.'-])(II|III|VII|VIII|IX|XI{1,3}|XIV|XVI{0,3}|XIX|XXI{0,3}|XXIV)(?![\w'-])")
+_ALONE = re.compile(
+    r"(?<![\w.'-])(II|III|VII|VIII|IX|XI{1,3}|XIV|XVI{0,3}|XIX|XXI{0,3}|XXIV)(?![\w'-])"
+)
 
 
 def roman_value(numeral: str) -> int:
@@ -59,9 +67,11 @@ def _rank(match: re.Match[str]) -> str:
 
 
 def _ruler(match: re.Match[str]) -> str:
-    """A lone 'I' after a name may be the pronoun, 'C' an initial: both need a verb or an end after."""
+    """A lone 'I' after a name may be the pronoun, 'C' an initial: it takes a verb or an end after."""
     if len(match[2]) == 1 and match[2] in "ICDLM":
         rest = match.string[match.end() : match.end() + 12]
-        if match[2] != "I" or not re.match(r"$|[,.;:)?!']| (?:was|of|is|died|ruled|reigned|and|the|became)\b", rest):
+        if match[2] != "I" or not re.match(
+            r"$|[,.;:)?!']| (?:was|of|is|died|ruled|reigned|and|the|became)\b", rest
+        ):
             return match.group()
     return _rank(match)

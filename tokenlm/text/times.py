@@ -15,9 +15,12 @@ _TIME = re.compile(
 )
 _HALF_TIME = re.compile(rf"(?<![\w.:,$£€/])([0-9]{{1,2}})(?:\.([0-5][0-9]))?{_HALF}")
 _SPAN = re.compile(
-    rf"(?<![\w.:,$£€/-])([0-9]{{1,2}}(?::[0-5][0-9])?{_HALF}?) ?[-–—] ?(?=[0-9]{{1,2}}(?::[0-5][0-9](?![0-9])|(?::[0-5][0-9])? ?[AaPp]\.?[Mm]\b))"
+    rf"(?<![\w.:,$£€/-])([0-9]{{1,2}}(?::[0-5][0-9])?{_HALF}?) ?[-–—] ?(?=[0-9]{{1,2}}"
+    rf"(?::[0-5][0-9](?![0-9])|(?::[0-5][0-9])? ?[AaPp]\.?[Mm]\b))"
 )
-_SHORT_SPAN_START = re.compile(r"(?<![\w.:,$£€/-])([0-9]{1,2})(?= to [0-9]{1,2}(?::[0-5][0-9])? ?[AaPp]\.?[Mm]\b)")
+_SHORT_SPAN_START = re.compile(
+    r"(?<![\w.:,$£€/-])([0-9]{1,2})(?= to [0-9]{1,2}(?::[0-5][0-9])? ?[AaPp]\.?[Mm]\b)"
+)
 _O_CLOCK = re.compile(r"(?<![\w.,])([0-9]{1,2}) ?o'? ?clock\b", re.IGNORECASE)
 _HOUR_MINUTE = re.compile(r"(?<![\w.,])([0-9]{1,2})h([0-5][0-9])(?:m|min)?\b")
 _DIGIT = re.compile(r"[0-9]")
@@ -29,7 +32,9 @@ def expand_times(text: str) -> str:
         return text
     text = _SPAN.sub(lambda match: f"{match[1]} to ", text)
     text = _TIME.sub(_time, text)
-    text = _HOUR_MINUTE.sub(lambda match: f"{_count(match[1], 'hour')} {_count(match[2], 'minute')}", text)
+    text = _HOUR_MINUTE.sub(
+        lambda match: f"{_count(match[1], 'hour')} {_count(match[2], 'minute')}", text
+    )
     text = _HALF_TIME.sub(_half_time, text)
     text = _SHORT_SPAN_START.sub(lambda match: cardinal(int(match[1])), text)
     return _O_CLOCK.sub(lambda match: f"{cardinal(int(match[1]))} o'clock", text)

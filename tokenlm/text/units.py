@@ -8,40 +8,46 @@ from tokenlm.text.money import AMOUNT
 from tokenlm.text.numerals import is_one, spoken_number
 
 _PREFIXED = {
-    "m": "meter", "g": "gram", "l": "liter", "L": "liter", "s": "second", "Hz": "hertz", "W": "watt",
-    "V": "volt", "J": "joule", "Pa": "pascal", "N": "newton", "eV": "electron volt", "Wh": "watt hour",
-    "B": "byte", "bps": "bit per second", "bit": "bit", "b": "bit", "mol": "mole", "cal": "calorie", "Ah": "amp hour",
+    "m": "meter", "g": "gram", "l": "liter", "L": "liter", "s": "second", "Hz": "hertz",
+    "W": "watt", "V": "volt", "J": "joule", "Pa": "pascal", "N": "newton", "eV": "electron volt",
+    "Wh": "watt hour", "B": "byte", "bps": "bit per second", "bit": "bit", "b": "bit",
+    "mol": "mole", "cal": "calorie", "Ah": "amp hour",
 }  # fmt: skip
 _PREFIXES = {
-    "n": "nano", "u": "micro", "m": "milli", "c": "centi", "d": "deci", "k": "kilo", "K": "kilo", "h": "hecto",
-    "M": "mega", "G": "giga", "T": "tera", "P": "peta",
+    "n": "nano", "u": "micro", "m": "milli", "c": "centi", "d": "deci", "k": "kilo", "K": "kilo",
+    "h": "hecto", "M": "mega", "G": "giga", "T": "tera", "P": "peta",
 }  # fmt: skip
 _ALLOWED = (
-    "nm um mm cm km dm ug mg kg ng ml mL cl dl dL ul uL hl ns us ms kHz KHz MHz GHz THz mW kW MW GW TW "
-    "mV kV MV kJ MJ mJ kPa hPa MPa GPa kN keV MeV GeV TeV kWh MWh GWh TWh mWh kB KB MB GB TB PB kbps Kbps "
-    "Mbps Gbps kbit Mbit Gbit kb Mb Gb Tb mmol kcal mAh"
+    "nm um mm cm km dm ug mg kg ng ml mL cl dl dL ul uL hl ns us ms kHz KHz MHz GHz THz mW "
+    "kW MW GW TW mV kV MV kJ MJ mJ kPa hPa MPa GPa kN keV MeV GeV TeV kWh MWh GWh TWh mWh kB "
+    "KB MB GB TB PB kbps Kbps Mbps Gbps kbit Mbit Gbit kb Mb Gb Tb mmol kcal mAh"
 ).split()
 _UNITS: dict[str, str] = {
-    "m": "meter", "g": "gram", "l": "liter", "L": "liter", "Hz": "hertz", "W": "watt", "V": "volt", "J": "joule",
-    "Pa": "pascal", "N": "newton", "eV": "electron volt", "Wh": "watt hour", "bps": "bit per second",
-    "s": "second", "sec": "second", "secs": "second", "min": "minute", "mins": "minute", "hr": "hour",
-    "hrs": "hour", "h": "hour", "mi": "mile", "ft": "foot", "in": "inch", "yd": "yard", "yds": "yard",
-    "lb": "pound", "lbs": "pound", "oz": "ounce", "gal": "gallon", "pt": "point", "tsp": "teaspoon",
-    "tbsp": "tablespoon", "acre": "acre", "ha": "hectare", "mph": "mile per hour", "kph": "kilometer per hour",
+    "m": "meter", "g": "gram", "l": "liter", "L": "liter", "Hz": "hertz", "W": "watt",
+    "V": "volt", "J": "joule", "Pa": "pascal", "N": "newton", "eV": "electron volt",
+    "Wh": "watt hour", "bps": "bit per second", "s": "second", "sec": "second", "secs": "second",
+    "min": "minute", "mins": "minute", "hr": "hour", "hrs": "hour", "h": "hour", "mi": "mile",
+    "ft": "foot", "in": "inch", "yd": "yard", "yds": "yard", "lb": "pound", "lbs": "pound",
+    "oz": "ounce", "gal": "gallon", "pt": "point", "tsp": "teaspoon", "tbsp": "tablespoon",
+    "acre": "acre", "ha": "hectare", "mph": "mile per hour", "kph": "kilometer per hour",
     "kmh": "kilometer per hour", "fps": "frame per second", "rpm": "revolution per minute",
-    "bpm": "beat per minute", "mpg": "mile per gallon", "dB": "decibel", "dBm": "d b m", "psi": "p s i",
-    "bar": "bar", "mA": "milliamp", "uA": "microamp", "uF": "microfarad", "nF": "nanofarad", "pF": "picofarad",
-    "ohm": "ohm", "kohm": "kilo ohm", "Mohm": "mega ohm", "°C": "degree celsius", "°F": "degree fahrenheit",
-    "°": "degree", "° C": "degree celsius", "° F": "degree fahrenheit", "°K": "kelvin", "KiB": "kibibyte",
-    "MiB": "mebibyte", "GiB": "gibibyte", "TiB": "tebibyte", "MP": "megapixel", "Mpx": "megapixel",
-    "pts": "point", "px": "pixel", "ppm": "part per million", "dpi": "dot per inch", "cc": "c c", "sq ft": "square foot",
-    "sq. ft.": "square foot", "sqft": "square foot", "sq m": "square meter", "sq km": "square kilometer",
-    "sq mi": "square mile", "fl oz": "fluid ounce", "fl. oz.": "fluid ounce", "kn": "knot", "yr": "year",
-    "yrs": "year", "wk": "week", "wks": "week", "mo": "month", "mos": "month", "kt": "kiloton",
-    "Mt": "megaton", "cwt": "hundredweight", "kbp": "kilobase", "d": "day",
+    "bpm": "beat per minute", "mpg": "mile per gallon", "dB": "decibel", "dBm": "d b m",
+    "psi": "p s i", "bar": "bar", "mA": "milliamp", "uA": "microamp", "uF": "microfarad",
+    "nF": "nanofarad", "pF": "picofarad", "ohm": "ohm", "kohm": "kilo ohm", "Mohm": "mega ohm",
+    "°C": "degree celsius", "°F": "degree fahrenheit", "°": "degree", "° C": "degree celsius",
+    "° F": "degree fahrenheit", "°K": "kelvin", "KiB": "kibibyte", "MiB": "mebibyte",
+    "GiB": "gibibyte", "TiB": "tebibyte", "MP": "megapixel", "Mpx": "megapixel", "pts": "point",
+    "px": "pixel", "ppm": "part per million", "dpi": "dot per inch", "cc": "c c",
+    "sq ft": "square foot", "sq. ft.": "square foot", "sqft": "square foot",
+    "sq m": "square meter", "sq km": "square kilometer", "sq mi": "square mile",
+    "fl oz": "fluid ounce", "fl. oz.": "fluid ounce", "kn": "knot", "yr": "year", "yrs": "year",
+    "wk": "week", "wks": "week", "mo": "month", "mos": "month", "kt": "kiloton", "Mt": "megaton",
+    "cwt": "hundredweight", "kbp": "kilobase", "d": "day",
 }  # fmt: skip
 _UNITS |= {
-    symbol: _PREFIXES[symbol[0]] + _PREFIXED[symbol[1:]] for symbol in _ALLOWED if symbol[1:] in _PREFIXED
+    symbol: _PREFIXES[symbol[0]] + _PREFIXED[symbol[1:]]
+    for symbol in _ALLOWED
+    if symbol[1:] in _PREFIXED
 }
 _IRREGULAR = {"foot": "feet", "inch": "inches", "square foot": "square feet"}
 _UNCHANGED = ("hertz", "d b m", "p s i", "c c", "kelvin", "hundredweight")
@@ -49,11 +55,12 @@ _UNCHANGED = ("hertz", "d b m", "p s i", "c c", "kelvin", "hundredweight")
 _WORD_WHEN_APART = frozenset({"in", "d", "mo", "kt", "Mt"})
 _LETTER_WHEN_ATTACHED = frozenset({"d", "L", "N", "V", "J"})
 _DENOMINATORS = {
-    "h": "hour", "hr": "hour", "hour": "hour", "s": "second", "sec": "second", "second": "second", "min": "minute",
-    "minute": "minute", "day": "day", "d": "day", "week": "week", "wk": "week", "month": "month", "mo": "month",
-    "year": "year", "yr": "year", "m": "meter", "km": "kilometer", "cm": "centimeter", "mm": "millimeter",
-    "kg": "kilogram", "g": "gram", "l": "liter", "L": "liter", "dL": "deciliter", "dl": "deciliter",
-    "ml": "milliliter", "mL": "milliliter", "lb": "pound", "person": "person", "mol": "mole", "in": "inch",
+    "h": "hour", "hr": "hour", "hour": "hour", "s": "second", "sec": "second", "second": "second",
+    "min": "minute", "minute": "minute", "day": "day", "d": "day", "week": "week", "wk": "week",
+    "month": "month", "mo": "month", "year": "year", "yr": "year", "m": "meter",
+    "km": "kilometer", "cm": "centimeter", "mm": "millimeter", "kg": "kilogram", "g": "gram",
+    "l": "liter", "L": "liter", "dL": "deciliter", "dl": "deciliter", "ml": "milliliter",
+    "mL": "milliliter", "lb": "pound", "person": "person", "mol": "mole", "in": "inch",
     "ft": "foot", "mi": "mile", "gal": "gallon",
 }  # fmt: skip
 _POWERS = {"2": "square", "3": "cubic"}
@@ -65,19 +72,23 @@ def _alternatives(symbols: set[str] | dict[str, str]) -> str:
 
 _MEASURE = re.compile(
     rf"(?<![\w.,])({AMOUNT})(?:( ?[-–—] ?| to |-to-)({AMOUNT}))?( ?|-)({_alternatives(_UNITS)})"
-    rf"(?:\^?([23])(?![0-9A-Za-z]|[.,][0-9]))?(?:/({_alternatives(_DENOMINATORS)})(?:\^?([23]))?)?(?![A-Za-z0-9^]|'[a-rt-z])(\.(?= [a-z0-9,(]|,))?"
+    rf"(?:\^?([23])(?![0-9A-Za-z]|[.,][0-9]))?(?:/({_alternatives(_DENOMINATORS)})(?:\^?"
+    rf"([23]))?)?(?![A-Za-z0-9^]|'[a-rt-z])(\.(?= [a-z0-9,(]|,))?"
 )
 _FRACTION_MEASURE = re.compile(
-    rf"(?<=[0-9]/[0-9]) ?-?(tsp|tbsp|in|ft|mi|lb|lbs|oz|yd|kg|km|hr|hrs)\b\.?(?! the\b| a\b| my\b)"
+    r"(?<=[0-9]/[0-9]) ?-?(tsp|tbsp|in|ft|mi|lb|lbs|oz|yd|kg|km|hr|hrs)\b\.?(?! the\b| a\b| my\b)"
 )
 _FEET_INCHES = re.compile(rf"(?<![\w'.,])([0-9]{{1,3}})'[ -]?({AMOUNT})(?:\"|''|(?![0-9'A-Za-z]))")
 _FEET = re.compile(rf"(?<![\w'.,])({AMOUNT})'(?=[ ,.)]|$)(?=[^']*$)")
 _QUOTE = re.compile(rf"((?<![\w'.,/])(?:[0-9]{{1,3}}/[0-9]{{1,3}}(?![0-9.,/])|{AMOUNT}))?\"")
-_COORDINATE = re.compile(r"([0-9]{1,3})° ?([0-9]{1,2})'(?: ?([0-9]{1,2})(?:\.[0-9]{1,6})?\")? ?([NSEW])\b")
+_COORDINATE = re.compile(
+    r"([0-9]{1,3})° ?([0-9]{1,2})'(?: ?([0-9]{1,2})(?:\.[0-9]{1,6})?\")? ?([NSEW])\b"
+)
 _COMPASS = {"N": "north", "S": "south", "E": "east", "W": "west"}
 _PERCENT = re.compile(rf"(?<![\w.,])({AMOUNT}) ?%?(?: ?[-–—] ?({AMOUNT}))? ?%(?:-(?=[a-z]))?")
 _PER = re.compile(
-    r"(?<=[a-z0-9])/(hour|hr|day|week|month|mo|year|yr|person|night|unit|share|gallon|gal|barrel|kg|lb|ton|minute|"
+    r"(?<=[a-z0-9])/(hour|hr|day|week|month|mo|year|yr|person|night|unit|share|gallon|gal|"
+    r"barrel|kg|lb|ton|minute|"
     r"min|second|sec|user|head|page|km|mile)\b(?!/)"
 )
 _MULTIPLIER = re.compile(rf"(?<![\w.,])({AMOUNT})[x×](?![A-Za-z0-9]| ?[-+*/=^<>)])")
@@ -160,7 +171,7 @@ def _expand_inches(text: str) -> str:
     def replace(match: re.Match[str]) -> str:
         nonlocal is_open
         if match[1] and not is_open:
-            return f"{match[1]} inch" if "/" in match[1] else _counted(match[1], "inch")
+            return f"{match[1]} inch " if "/" in match[1] else f"{_counted(match[1], 'inch')} "
         is_open = not is_open
         return match.group()
 

@@ -28,15 +28,20 @@ _URL = re.compile(
     r"(?![A-Za-z0-9-]|\.[A-Za-z])(?::[0-9]{1,5}(?![0-9]))?(?:/[^\s<>\"|]{0,2000})?",
 )
 _EMAIL = re.compile(
-    r"(?<![\w.+-])(?:mailto:)?[A-Za-z0-9][\w.+%-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,5}[A-Za-z]{2,12}\b",
+    r"(?<![\w.+-])(?:mailto:)?[A-Za-z0-9][\w.+%-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,5}"
+    r"[A-Za-z]{2,12}\b",
     re.ASCII,
 )
 _HANDLE = re.compile(r"(?<![\w@/.])@(?=[A-Za-z_][\w.]{0,60})([\w.]{0,60}\w)", re.ASCII)
 _HASHTAG = re.compile(r"(?<![\w&#/])#(?=[0-9_]{0,20}[A-Za-z])(\w{1,100})", re.ASCII)
 _WINDOWS_PATH = re.compile(r"(?<![\w])([A-Za-z]):\\([^\s\"<>|*?]{0,1000})", re.ASCII)
-_UNIX_PATH = re.compile(r"(?<![\w/<.*%)\]])(?:~|\.{1,2})?/(?=[\w.])[\w./+@%-]{1,1000}(?<![.,/])/?", re.ASCII)
+_UNIX_PATH = re.compile(
+    r"(?<![\w/<.*%)\]])(?:~|\.{1,2})?/(?=[\w.])[\w./+@%-]{1,1000}(?<![.,/])/?", re.ASCII
+)
 _FILE = re.compile(
-    rf"(?<![\w./-])(?:[\w-]{{1,100}}/){{0,12}}[\w-]{{1,100}}(?:\.[\w-]{{1,100}}){{0,4}}\.(?:{_EXTENSIONS})(?![\w/-]|\.[A-Za-z0-9])", re.ASCII
+    rf"(?<![\w./-])(?:[\w-]{{1,100}}/){{0,12}}[\w-]{{1,100}}(?:\.[\w-]{{1,100}}){{0,4}}\."
+    rf"(?:{_EXTENSIONS})(?![\w/-]|\.[A-Za-z0-9])",
+    re.ASCII,
 )
 _SNAKE = re.compile(r"(?<=[A-Za-z0-9])_{1,9}(?=[A-Za-z0-9])")
 _CALL = re.compile(r"(?<=\w)\(\)", re.ASCII)
@@ -45,9 +50,9 @@ _ATTRIBUTE = re.compile(r"(?<=[a-z_0-9][a-z_0-9])\.(?=[a-z_]{3})")
 _TRAILING = re.compile(r"[.,;:!?'\")\]}]{1,20}$")
 _PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^A-Za-z0-9]")
 _SIGNS = {
-    ".": "dot", "/": "slash", "\\": "backslash", ":": "colon", "?": "question mark", "_": "underscore",
-    "=": "equals", "&": "and", "#": "hash", "%": "percent", "~": "tilde", "+": "plus", "-": "dash",
-    "@": "at", "*": "star",
+    ".": "dot", "/": "slash", "\\": "backslash", ":": "colon", "?": "question mark",
+    "_": "underscore", "=": "equals", "&": "and", "#": "hash", "%": "percent", "~": "tilde",
+    "+": "plus", "-": "dash", "@": "at", "*": "star",
 }  # fmt: skip
 
 

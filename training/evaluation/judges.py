@@ -170,7 +170,11 @@ def _read_memory(path: Path | None) -> dict[str, str]:
     path.parent.mkdir(parents=True, exist_ok=True)
     known: dict[str, str] = {}
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        text = path.read_text(encoding="utf-8")
+        if text and not text.endswith("\n"):
+            with path.open("a", encoding="utf-8") as file:
+                file.write("\n")
+        for line in text.splitlines():
             try:
                 row = json.loads(line)
                 known[row["key"]] = row["heard"]

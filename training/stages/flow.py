@@ -22,15 +22,15 @@ from torch import Tensor, nn
 from tokenlm.audio.mel import MelSpectrogram
 from tokenlm.audio.resample import resample
 from tokenlm.checkpoint.component import save_component
+from tokenlm.checkpoint.registry import load_model
 from tokenlm.models.flow import FlowConfig, FlowDecoder
 from tokenlm.models.flow.matching import path
-from tokenlm.checkpoint.registry import load_model
 from tokenlm.models.speaker_encoder import SpeakerEncoder
 from tokenlm.models.vocoder import Vocoder
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from training.config import RunConfig
 from training.data.augment import AugmentConfig
-from training.data.collate import pad_tokens, pad_waveforms
+from training.data.collate import pad_mels, pad_tokens, pad_waveforms
 from training.data.dataset import AudioItem, UtteranceDataset
 from training.data.split import DataConfig, open_split, require_tokens
 from training.losses.flow import velocity_loss
@@ -136,18 +136,23 @@ class FlowTask(Task):
         config = self.config
         device = batch["tokens"].device
         num_items, total = batch["tokens"].shape
-        draws = torch.stack([torch.rand(6, generator=step.generator(i)) for i in range(num_items)])
+        generators = [step.generator(item) for item in range(num_items)]
+        draws = torch.stack([torch.rand(6, generator=generator) for generator in generators])
         draws = draws.to(device)
         num_tokens = batch["num_tokens"]
         share = draws[:, 0] * config.max_prompt_share
         share = share * (draws[:, 1] >= config.no_prompt_share)
         pinned = (share * num_tokens).long()
         prepared = self._features(batch, pinned, draws[:, 4:6])
-        noise = [
-            torch.randn(prepared["x1"].shape[1:], generator=step.generator(i))
-            for i in range(num_items)
-        ]
-        x_t, velocity = path(torch.stack(noise).to(device), prepared["x1"], draws[:, 2])
+        # Each item's noise has its own length: that of the batch is chance.
+        num_frames = (num_tokens * config.model.frames_per_token).tolist()
+        noise, _ = pad_mels(
+            [
+                torch.randn(frames, config.model.mel.num_mels, generator=generator)
+                for frames, generator in zip(num_frames, generators, strict=True)
+            ]
+        )
+        x_t, velocity = path(noise.to(device), prepared["x1"], draws[:, 2])
         mask = torch.arange(total, device=device)[None] < num_tokens[:, None]
         tensors = {
             **prepared,
@@ -171,12 +176,12 @@ class FlowTask(Task):
         device = batch["clean"].device
         self.mel.to(device)
         self._speaker_encoder.to(device)
-        scale = FlowDecoder.normalize
-        flow = getattr(self.modules["flow"], "module", self.modules["flow"])
-        x1 = scale(flow, self.mel(batch["clean"]))
+        flow = self.modules["flow"]
+        assert isinstance(flow, FlowDecoder)
+        x1 = flow.normalize(self.mel(batch["clean"]))
         frames = torch.arange(x1.shape[1], device=device)
         is_prompt = frames[None] < (pinned * model.frames_per_token)[:, None]
-        prompt_mel = scale(flow, self.mel(batch["recorded"])) * is_prompt[..., None]
+        prompt_mel = flow.normalize(self.mel(batch["recorded"])) * is_prompt[..., None]
         # The speaker is heard in a part of the utterance only: at least 40 %, anywhere.
         pieces = []
         for row, length, (size, place) in zip(
@@ -285,9 +290,7 @@ class FlowTask(Task):
             batch = self.collate([valid[index]])
             batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
             rendered, original = (mel.cpu() for mel in self._render(flow, batch, 0))
-            write_mel_picture(
-                folder / f"{index}.png", {"original": original, "rendered": rendered}
-            )
+            write_mel_picture(folder / f"{index}.png", {"original": original, "rendered": rendered})
             if vocoder is not None:
                 rate = vocoder.config.mel.sample_rate
                 write_audio_sample(folder / f"{index}.wav", vocoder(rendered[None])[0], rate)

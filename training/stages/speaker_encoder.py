@@ -108,8 +108,9 @@ class SpeakerEncoderTask(Task):
     def _losses(self, prepared: Prepared) -> dict[str, Tensor]:
         tensors = prepared.tensors
         embedding = self.modules["speaker_encoder"](tensors["waveform"], tensors["lengths"])
-        centres: Any = self.modules["centres"]
-        weight = getattr(centres, "module", centres).weight
+        centres = self.modules["centres"]
+        assert isinstance(centres, nn.Linear)
+        weight = centres.weight
         loss = margin_softmax_loss(
             embedding, weight, tensors["labels"], margin=tensors["margin"], scale=self.config.scale
         )

@@ -141,9 +141,7 @@ def check_lengths(pairs: list[TokenPair], config: SpeechLMConfig) -> None:
         ValueError: with the percentiles of the corpus, where a limit would cut into it.
     """
     ratios = torch.tensor([len(p.speech) / len(p.text) for p in pairs if p.text]).double()
-    low, middle, high = (
-        float(torch.quantile(ratios[:100_000], q)) for q in (0.001, 0.5, 0.999)
-    )
+    low, middle, high = (float(torch.quantile(ratios[:100_000], q)) for q in (0.001, 0.5, 0.999))
     block = config.block_speech_tokens / config.block_text_tokens
     told = (
         f"speech tokens per text token in the corpus: 0.1 % {low:.2f}, median {middle:.2f}, "
@@ -238,7 +236,7 @@ class SpeechLMTask(Task):
         return metrics
 
     def _read_back(self, model: SpeechLM) -> float:
-        """Character error of texts spoken after the prompt of another utterance of the speaker."""
+        """Character error of texts that are spoken after another utterance as the prompt."""
         valid = self._datasets["valid"]
         assert valid is not None and self._recognizer is not None
         pairs = valid.pairs[: self.config.num_generated + 1]
@@ -262,8 +260,8 @@ class SpeechLMTask(Task):
 
     def export(self, folder: Path) -> None:
         """Writes the component `speech_lm` and the text tokenizer."""
-        model: Any = self.modules["speech_lm"]
-        model = getattr(model, "module", model)
+        model = self.modules["speech_lm"]
+        assert isinstance(model, SpeechLM)
         save_component(
             folder / "speech_lm",
             kind="speech_lm",

@@ -11,10 +11,9 @@ Shapes: B batch, S samples, N tokens, C digits of a code, P phones, L characters
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import jiwer
 import torch
@@ -70,7 +69,10 @@ class SpeechTokenizerStageConfig(RunConfig):
 
 
 def phone_labels(
-    phones: list[tuple[str, float]] | None, num_tokens: int, token_rate: int, index: dict[str, int]
+    phones: Sequence[tuple[str, float]] | None,
+    num_tokens: int,
+    token_rate: int,
+    index: Mapping[str, int],
 ) -> Tensor:
     """The phone at `LABELS_PER_TOKEN` evenly spread points of every token.
 
@@ -205,7 +207,8 @@ class SpeechTokenizerTask(Task):
             reduction="sum",
             zero_infinity=True,
         )
-        logits = _unwrap(recognizer).decode_logits(hidden, characters, mask)
+        assert isinstance(recognizer, TokenRecognizer)
+        logits = recognizer.decode_logits(hidden, characters, mask)
         targets = functional.pad(characters, (0, 1))
         places = torch.arange(targets.shape[1], device=targets.device)
         targets = targets.masked_fill(places[None] > num_characters[:, None], -1)
@@ -251,16 +254,11 @@ class SpeechTokenizerTask(Task):
         """Writes the components `speech_tokenizer` and `token_recognizer`."""
         for name in ("speech_tokenizer", "token_recognizer"):
             module = self.modules[name]
+            assert isinstance(module, (SpeechTokenizer, TokenRecognizer))
             save_component(
                 folder / name,
                 kind=name,
-                config=_unwrap(module).config,
+                config=module.config,
                 state_dict=module.state_dict(),
                 dtype=torch.float16,
             )
-
-
-def _unwrap(module: nn.Module) -> Any:
-    """The module inside a wrapper of a distributed run."""
-    return getattr(module, "module", module)
-

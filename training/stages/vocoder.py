@@ -218,4 +218,3 @@ class _Crops:
     def _crop(self, waveform: Tensor, start: int) -> Tensor:
         crop = waveform[start : start + self.num_samples]
         return nn.functional.pad(crop, (0, self.num_samples - crop.shape[0]))
-

@@ -16,7 +16,13 @@ from torch.nn import functional
 from tokenlm.audio.mel import MelConfig
 from tokenlm.models.flow.encoder import EncoderState, TokenEncoder
 from tokenlm.models.flow.estimator import EstimatorState, VelocityEstimator
-from tokenlm.models.flow.matching import cosine_schedule, guided, solve, solve_euler
+from tokenlm.models.flow.matching import (
+    Velocity,
+    cosine_schedule,
+    guided,
+    solve,
+    solve_euler,
+)
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.noise import frame_noise
 from tokenlm.modules.streaming import State
@@ -88,6 +94,7 @@ class FlowState(State):
 
     encoder: EncoderState
     steps: list[EstimatorState]
+    """With guidance two rows for each item, with and without condition."""
     speaker: Tensor
     """(B, speaker_condition_dim)"""
     pending: Tensor
@@ -268,9 +275,7 @@ class FlowDecoder(nn.Module):
         return state
 
     @torch.inference_mode()
-    def step(
-        self, tokens: Tensor, state: FlowState, *, seed: int, flush: bool = False
-    ) -> Tensor:
+    def step(self, tokens: Tensor, state: FlowState, *, seed: int, flush: bool = False) -> Tensor:
         """Log-mel of the chunks that the next tokens complete.
 
         Args:
@@ -316,18 +321,19 @@ class FlowDecoder(nn.Module):
         context: Context,
         guidance_scale: float,
         states: list[EstimatorState] | None,
-    ):  # noqa: ANN202
+    ) -> Velocity:
         if guidance_scale:
-            condition = torch.cat([condition, torch.zeros_like(condition)])
+            # The rows of an item stand together, so that a state can be unstacked.
+            condition = torch.stack([condition, torch.zeros_like(condition)], dim=1).flatten(0, 1)
 
         def velocity(step: int, t: Tensor, x: Tensor) -> Tensor:
             state = states[step] if states is not None else None
             if not guidance_scale:
                 return self.estimator(x, t.expand(x.shape[0]), condition, context, state)
-            both = self.estimator(
-                torch.cat([x, x]), t.expand(2 * x.shape[0]), condition, context, state
-            )
-            return guided(*both.chunk(2), guidance_scale)
+            doubled = x.repeat_interleave(2, dim=0)
+            both = self.estimator(doubled, t.expand(doubled.shape[0]), condition, context, state)
+            conditional, unconditional = both.unflatten(0, (-1, 2)).unbind(dim=1)
+            return guided(conditional, unconditional, guidance_scale)
 
         return velocity
 

@@ -5,7 +5,9 @@ Shapes: B batch, T mel frames, M mel bins, U patches (T / patch_frames), D chann
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -83,9 +85,8 @@ class VelocityEstimator(nn.Module):
         self.position = CausalConv1d(dim, dim, 7, groups=dim)
         self.time = TimestepEmbedding(dim)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
-        self.blocks = nn.ModuleList(
-            _Block(dim, num_heads, expansion, dropout) for _ in range(num_layers)
-        )
+        blocks = [_Block(dim, num_heads, expansion, dropout) for _ in range(num_layers)]
+        self.blocks = cast("Sequence[_Block]", nn.ModuleList(blocks))
         self.final_norm = nn.LayerNorm(dim, elementwise_affine=False)
         self.final_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 2 * dim))
         self.project = nn.Linear(dim, num_mels * patch_frames)

@@ -78,4 +78,6 @@ def solve(velocity: Velocity, x0: Tensor, times: Tensor, method: str = "euler") 
         step = int(torch.searchsorted(times, t, right=True)) - 1
         return velocity(min(max(step, 0), times.shape[0] - 2), t, x)
 
-    return odeint(function, x0, times, method=method)[-1]
+    points = odeint(function, x0, times, method=method)
+    assert isinstance(points, Tensor)
+    return points[-1]

@@ -71,7 +71,10 @@ def generate_speech(
     for step, logits_of in enumerate(_decode(model, requests, tokens)):
         forbidden = _forbidden(model, tokens, bounds).to(device)
         uniforms = torch.tensor(
-            [uniform_draws(r.seed, r.segment, len(t), 2) for r, t in zip(requests, tokens)],
+            [
+                uniform_draws(request.seed, request.segment, len(row), 2)
+                for request, row in zip(requests, tokens, strict=True)
+            ],
             device=device,
         )
         history = _history(requests, tokens, sampling.repetition_window).to(device)
@@ -91,7 +94,7 @@ def generate_speech(
             on_step(step + 1)
         if not any(alive):
             break
-    return [row[: most] for row, (_, most) in zip(tokens, bounds, strict=True)]
+    return [row[:most] for row, (_, most) in zip(tokens, bounds, strict=True)]
 
 
 def _decode(
@@ -120,9 +123,7 @@ def _decode(
         positions = positions[:, -1:] + 1
 
 
-def _forbidden(
-    model: SpeechLM, tokens: list[list[int]], bounds: list[tuple[int, int]]
-) -> Tensor:
+def _forbidden(model: SpeechLM, tokens: list[list[int]], bounds: list[tuple[int, int]]) -> Tensor:
     size = model.config.codebook_size
     forbidden = torch.zeros(len(tokens), model.config.num_classes, dtype=torch.bool)
     # Fill belongs to the interleaved layout alone.
@@ -132,9 +133,7 @@ def _forbidden(
     return forbidden
 
 
-def _history(
-    requests: Sequence[SpeechRequest], tokens: list[list[int]], window: int
-) -> Tensor:
+def _history(requests: Sequence[SpeechRequest], tokens: list[list[int]], window: int) -> Tensor:
     rows = []
     for request, row in zip(requests, tokens, strict=True):
         recent = [*request.prompt_tokens[-window:], *row][-window:] if window else []

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from tokenlm.models.lm.layout import IGNORE, SPECIAL, SPEECH, TEXT, Layout
 
@@ -151,14 +151,17 @@ class LayoutBatch:
     def to(self, device: torch.device | str) -> LayoutBatch:
         """The batch on another device."""
         return LayoutBatch(
-            self.kinds.to(device), self.ids.to(device), self.targets.to(device), self.mask.to(device)
+            self.kinds.to(device),
+            self.ids.to(device),
+            self.targets.to(device),
+            self.mask.to(device),
         )
 
 
 class SpeechLM(nn.Module):
     """Text and speech tokens to the distribution of the next speech token."""
 
-    def __init__(self, config: SpeechLMConfig, backbone: nn.Module | None = None) -> None:
+    def __init__(self, config: SpeechLMConfig, backbone: PreTrainedModel | None = None) -> None:
         """Builds the model; `backbone` is one with weights, in place of a random one."""
         super().__init__()
         self.config = config
@@ -166,7 +169,7 @@ class SpeechLM(nn.Module):
             backbone = AutoModel.from_config(
                 config.backbone.to_transformers(), attn_implementation="sdpa"
             )
-        self.backbone = backbone
+        self.backbone = cast("PreTrainedModel", backbone)
         dim = config.backbone.hidden_size
         self.special_embedding = nn.Embedding(2, dim)
         self.speech_embedding = nn.Embedding(config.num_classes, dim)

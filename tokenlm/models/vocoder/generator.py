@@ -5,7 +5,9 @@ Shapes: B batch, T mel frames, D channels, R spectral frames of one mel frame, F
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -76,10 +78,11 @@ class Vocoder(nn.Module):
         self.lookahead = LookaheadConv1d(config.mel.num_mels, dim, config.lookahead_frames)
         self.embed = CausalConv1d(dim, dim, config.kernel_size)
         self.norm = nn.LayerNorm(dim)
-        self.blocks = nn.ModuleList(
+        blocks = [
             ConvNeXtBlock(dim, config.kernel_size, config.expansion, 1.0 / config.num_layers)
             for _ in range(config.num_layers)
-        )
+        ]
+        self.blocks = cast("Sequence[ConvNeXtBlock]", nn.ModuleList(blocks))
         self.final_norm = nn.LayerNorm(dim)
         num_bins = config.n_fft // 2 + 1
         self.head = nn.Linear(dim, config.frames_per_mel_frame * 2 * num_bins)

@@ -1,0 +1,64 @@
+# make demo   speaks a sentence in a cloned voice and draws its mel spectrogram
+# make test   runs the tests
+# Needs Python 3.11 or later. TORCH_INDEX=https://download.pytorch.org/whl/cpu gets PyTorch without
+# its GPU libraries, which is a much smaller download.
+
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH_INDEX ?=
+PYTHON ?= $(shell for name in python3 python python3.14 python3.13 python3.12 python3.11; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; \
+	done)
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+.PHONY: demo test slow lint types imports check format eval clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m inference.demo --output demo
+
+test: $(VENV)/.developer
+	$(BIN)/python -m pytest
+
+slow: $(VENV)/.developer
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.developer
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(VENV)/.developer
+	$(BIN)/pyright
+
+imports: $(VENV)/.developer
+	$(BIN)/lint-imports
+
+check: lint types imports test
+
+format: $(VENV)/.developer
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# The judges of `tokenlm evaluate`. Resemblyzer is installed without its dependencies, see
+# pyproject.toml.
+eval: $(VENV)/.installed
+	$(INSTALL) -e '.[eval]'
+	$(INSTALL) --no-deps resemblyzer
+
+clean:
+	rm -rf $(VENV) demo build dist .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is older than pyproject.toml when what it stands for may be out of date.
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "installing tokenlm into $(VENV) (PyTorch is a large download the first time)"
+	$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.developer: pyproject.toml $(VENV)/.installed
+	$(INSTALL) -e '.[train,dev]'
+	@touch $@

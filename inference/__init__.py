@@ -1,0 +1,1 @@
+"""Running the models for people."""

@@ -1,0 +1,1 @@
+"""Verbs of the `tokenlm` command. Heavy libraries are imported inside the functions."""

@@ -1,0 +1,118 @@
+"""The verb inspect: what a bundle holds, and whether its parts agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from inference.commands.progress import DelayedProgress
+
+if TYPE_CHECKING:
+    from tokenlm.checkpoint import BundleManifest, Finding
+
+
+def inspect(
+    bundle: Annotated[
+        str, typer.Argument(help="Name of a bundle, its folder, or its id on the hub.")
+    ] = "mini-en",
+) -> None:
+    """Show what a bundle holds and check it: every checksum, and that its parts fit together."""
+    from tokenlm.checkpoint import BundleError, read_manifest, resolve, validate_bundle
+    from tokenlm.checkpoint.registry import KINDS
+
+    folder = resolve(bundle)
+    with DelayedProgress("checking"):
+        findings = validate_bundle(folder, KINDS)
+        try:
+            manifest = read_manifest(folder)
+        except BundleError:
+            lines = []  # the finding says why
+        else:
+            lines = _describe(folder, manifest)
+            usable, problem = _check_parts(folder)
+            lines += usable
+            findings += problem
+    for line in lines:
+        typer.echo(line)
+    errors = [finding for finding in findings if finding.severity == "error"]
+    for finding in findings:
+        red = finding.severity == "error"
+        typer.secho(str(finding), fg=typer.colors.RED if red else typer.colors.YELLOW, err=True)
+    if errors:
+        raise typer.Exit(1)
+    typer.echo(f"checks       {len(manifest.files)} files as they were made, the parts agree")
+
+
+def _describe(folder: Path, manifest: BundleManifest) -> list[str]:
+    """What the files of a bundle say, models not loaded."""
+    size = sum(item.stat().st_size for item in folder.rglob("*") if item.is_file())
+    lines = [
+        f"{manifest.name}: {manifest.description}",
+        f"folder       {folder}",
+        f"size         {size / 1e6:.2f} MB in {len(manifest.files)} files",
+        f"language     {manifest.language}",
+        f"licence      {manifest.licence}",
+        f"sample rate  {manifest.sample_rate} Hz",
+        *(f"generation   {name} = {value}" for name, value in manifest.generation.items()),
+        "components",
+    ]
+    total = 0
+    for name, kind in manifest.components.items():
+        path = folder / name / "model.safetensors"
+        count, types = _parameters(path)
+        total += count
+        size = path.stat().st_size if path.is_file() else 0
+        lines.append(f"  {name:<18} {count / 1e6:8.3f} M  {size / 1e6:7.2f} MB  {types}  {kind}")
+    lines.append(f"  {'all':<18} {total / 1e6:8.3f} M")
+    names = sorted(path.stem for path in (folder / "voices").glob("*.voice"))
+    lines.append(f"voices       {', '.join(names) or 'none'}")
+    return lines
+
+
+def _parameters(path: Path) -> tuple[int, str]:
+    """Number of weights of a file and their types, without reading them."""
+    from safetensors import SafetensorError, safe_open
+
+    count, types = 0, set()
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            for name in file.keys():
+                part = file.get_slice(name)
+                size = 1
+                for length in part.get_shape():
+                    size *= length
+                count += size
+                types.add(str(part.get_dtype()).lower())
+    except (SafetensorError, OSError):
+        return 0, "cannot be read"
+    return count, "/".join(sorted(types)) or "empty"
+
+
+def _check_parts(folder: Path) -> tuple[list[str], list[Finding]]:
+    """Loads every part and lets each meet the others."""
+    from tokenlm.checkpoint import Finding
+    from tokenlm.synthesis import Synthesizer
+
+    findings = []
+    lines = []
+    try:
+        synthesizer = Synthesizer.from_pretrained(folder)
+        components = synthesizer.components
+        components.check_tokenizer()
+        parts = components.token_recognizer, components.speaker_encoder
+        assert all(parts)
+        lines = [
+            f"look-ahead   {synthesizer.lookahead_ms:.0f} ms",
+            f"tokenizer    {components.fingerprint}",
+        ]
+    except (ValueError, OSError) as error:
+        return [], [Finding(severity="error", path=".", message=str(error))]
+    for name in synthesizer.voices:
+        try:
+            synthesizer.voice(name)
+        except ValueError as error:
+            path = f"voices/{name}.voice"
+            findings.append(Finding(severity="error", path=path, message=str(error)))
+    return lines, findings

@@ -1,0 +1,48 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+BundleOption = Annotated[
+    str,
+    typer.Option("--bundle", help="Name of a bundle, its folder, or its id on the hub."),
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="Where the models run: cpu, cuda, cuda:1, mps.")
+]
+OutputOption = Annotated[
+    Path, typer.Option("--output", "-o", help="Sound file to write: wav, flac or ogg.")
+]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, help="The same seed gives the same speech.")
+]
+ContextOption = Annotated[
+    Literal["default", "full"],
+    typer.Option(
+        "--context", help="What the decoder sees: default is that of streaming, full the best."
+    ),
+]
+StepsOption = Annotated[
+    int | None,
+    typer.Option("--steps", min=1, help="Solver steps of the decoder.  [default: the bundle's]"),
+]
+GuidanceOption = Annotated[
+    float | None,
+    typer.Option("--guidance", min=0.0, help="Guidance of the decoder.  [default: the bundle's]"),
+]
+TextArgument = Annotated[str | None, typer.Argument(help="Text to say.", show_default=False)]
+TextFileOption = Annotated[
+    str | None, typer.Option("--text-file", help="File that holds the text; - is standard input.")
+]
+PromptAudioOption = Annotated[
+    Path | None,
+    typer.Option("--prompt-audio", help="Recording of the voice, some seconds of it."),
+]
+PromptTextOption = Annotated[
+    str | None,
+    typer.Option("--prompt-text", help="What that recording says; better speech if given."),
+]

@@ -1,0 +1,104 @@
+"""Verbs that listen: transcribe, tokens."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from inference.commands.options import BundleOption, DeviceOption
+from inference.commands.progress import DelayedProgress
+from inference.commands.speech import load_synthesizer
+
+if TYPE_CHECKING:
+    from tokenlm.models.speech_tokenizer import SpeechTokenizer
+
+
+def transcribe(
+    recording: Annotated[Path, typer.Argument(help="Recording to write down.")],
+    bundle: BundleOption = "mini-en",
+    device: DeviceOption = "cpu",
+) -> None:
+    """Write down what the recogniser behind the speech tokens hears."""
+    with DelayedProgress("listening"):
+        text = load_synthesizer(bundle, device).transcribe(recording)
+    typer.echo(text)
+
+
+def tokens(
+    sources: Annotated[list[Path], typer.Argument(help="Recordings, or manifests (JSONL).")],
+    bundle: BundleOption = "mini-en",
+    limit: Annotated[
+        int, typer.Option("--limit", min=0, help="Most recordings that are read; 0 is all.")
+    ] = 0,
+) -> None:
+    """Report how many codes of the speech tokenizer recordings use, and how evenly."""
+    import torch
+
+    from tokenlm.audio.io import AudioError, load_audio
+    from tokenlm.models.speech_tokenizer import codebook_usage
+
+    tokenizer = load_tokenizer(bundle)
+    rate = tokenizer.config.mel.sample_rate
+    paths = [path for source in sources for path in list_recordings(source)]
+    paths = paths[:limit] if limit else paths
+    found, num_samples = [], 0
+    with DelayedProgress("listening") as progress:
+        for number, path in enumerate(paths):
+            try:
+                waveform = load_audio(path, rate)
+                found.append(tokenizer.encode(waveform[None])[0][0])
+                num_samples += waveform.shape[0]
+            except AudioError as error:
+                typer.echo(f"left out: {error}", err=True)
+            except ValueError as error:
+                typer.echo(f"left out: {path}: {error}", err=True)
+            progress.update((number + 1) / len(paths))
+    if not found:
+        raise ValueError("there is no recording to listen to.")
+    usage = codebook_usage(torch.cat(found), tokenizer.config.codebook_size)
+    typer.echo(f"recordings   {len(found)}, {num_samples / rate:.1f} s")
+    typer.echo(f"tokens       {sum(len(row) for row in found)}")
+    typer.echo(f"codebook     {tokenizer.config.codebook_size}")
+    typer.echo(f"utilisation  {usage['codebook_utilisation']:.4f}")
+    typer.echo(
+        f"perplexity   {usage['codebook_perplexity']:.1f} "
+        f"({usage['relative_perplexity']:.4f} of the codebook)"
+    )
+
+
+def load_tokenizer(name: str) -> SpeechTokenizer:
+    """The speech tokenizer of a bundle, or of its own component folder."""
+    from tokenlm.checkpoint.registry import load_model
+    from tokenlm.checkpoint.resolve import resolve
+    from tokenlm.models.speech_tokenizer import SpeechTokenizer
+
+    folder = resolve(name)
+    inside = folder / "speech_tokenizer"
+    return load_model(inside if inside.is_dir() else folder, SpeechTokenizer)
+
+
+def list_recordings(source: Path) -> list[Path]:
+    """A recording itself, or those of a manifest; rows that name none are reported by line.
+
+    Raises:
+        ValueError: the manifest cannot be read.
+    """
+    if source.suffix != ".jsonl":
+        return [source]
+    try:
+        lines = source.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source} is not a manifest: it is not UTF-8 text.") from error
+    paths = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            paths.append(source.parent / row["audio"])
+        except (json.JSONDecodeError, KeyError, TypeError):
+            typer.echo(f"left out: {source}:{number}: the row names no audio.", err=True)
+    return paths

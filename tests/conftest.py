@@ -1,0 +1,135 @@
+"""A bundle of tiny random models, for whatever needs a whole one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tokenlm.audio.io import save_audio
+from tokenlm.checkpoint import BundleManifest, finalize_bundle, save_component
+from tokenlm.models.flow import FlowConfig, FlowDecoder
+from tokenlm.models.lm import SpeechLM, SpeechLMConfig
+from tokenlm.models.lm.model import BackboneConfig
+from tokenlm.models.speaker_encoder import SpeakerEncoder, SpeakerEncoderConfig
+from tokenlm.models.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
+from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
+from tokenlm.models.vocoder import Vocoder, VocoderConfig
+from tokenlm.synthesis import Synthesizer
+from tokenlm.text.tokenizer import TextTokenizer
+
+LEVELS = (3, 3, 3)
+CODEBOOK_SIZE = 27
+TEXTS = ["the quick brown fox jumps over the lazy dog.", "is it so? yes, it is!", "well; one: two."]
+
+
+def hum(pitch: float, seconds: float, sample_rate: int = 24_000) -> Tensor:
+    """Something like a voice (S,): harmonics of a moving pitch, in syllables."""
+    time = torch.arange(int(seconds * sample_rate)) / sample_rate
+    phase = 2 * torch.pi * pitch * (time + 0.02 * torch.sin(2 * torch.pi * 0.7 * time))
+    wave = sum(torch.sin(number * phase) / number for number in range(1, 12))
+    assert isinstance(wave, Tensor)
+    return 0.2 * wave * (0.15 + torch.sin(torch.pi * 3.0 * time).square())
+
+
+@pytest.fixture(scope="session")
+def tiny_models() -> dict[str, nn.Module]:
+    """One model of every kind, random but always the same."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        models = {
+            "speech_tokenizer": SpeechTokenizer(
+                SpeechTokenizerConfig(
+                    dim=16, num_heads=2, num_layers=1, levels=LEVELS, window_seconds=8.0
+                )
+            ),
+            "token_recognizer": TokenRecognizer(
+                TokenRecognizerConfig(
+                    dim=16, num_heads=2, num_layers=1, levels=LEVELS, max_characters=64
+                )
+            ),
+            "speaker_encoder": SpeakerEncoder(
+                SpeakerEncoderConfig(dim=16, num_layers=1, embedding_dim=8)
+            ),
+            "speech_lm": SpeechLM(
+                SpeechLMConfig(
+                    backbone=BackboneConfig(
+                        vocab_size=64,
+                        hidden_size=16,
+                        intermediate_size=32,
+                        num_layers=1,
+                        num_heads=2,
+                        num_kv_heads=1,
+                    ),
+                    codebook_size=CODEBOOK_SIZE,
+                    min_speech_per_text=0.5,
+                    max_speech_per_text=1.5,
+                )
+            ),
+            "flow": FlowDecoder(
+                FlowConfig(
+                    codebook_size=CODEBOOK_SIZE,
+                    speaker_dim=8,
+                    speaker_condition_dim=8,
+                    encoder_dim=16,
+                    encoder_layers=1,
+                    encoder_heads=2,
+                    dim=16,
+                    num_layers=1,
+                    num_heads=2,
+                )
+            ),
+            "vocoder": Vocoder(VocoderConfig(dim=16, num_layers=1)),
+        }
+    return {name: model.eval().requires_grad_(False) for name, model in models.items()}
+
+
+@pytest.fixture(scope="session")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wav file of two seconds. Not to be changed."""
+    path = tmp_path_factory.mktemp("recording") / "me.wav"
+    save_audio(path, hum(140.0, 2.0), 24_000)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(
+    tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, nn.Module], recording: Path
+) -> Path:
+    """A whole bundle with two voices. Not to be changed: copy it first."""
+    folder = tmp_path_factory.mktemp("bundles") / "tiny"
+    tokenizer = tiny_models["speech_tokenizer"]
+    assert isinstance(tokenizer, SpeechTokenizer)
+    for name, model in tiny_models.items():
+        save_component(
+            folder / name,
+            kind=name,
+            config=model.config,
+            state_dict=model.state_dict(),
+            dtype=torch.float16,
+            extra={"tokenizer": tokenizer.fingerprint} if name in ("speech_lm", "flow") else {},
+        )
+    TextTokenizer.train(TEXTS, 64, model_type="char").save(folder / "text_tokenizer")
+    manifest = BundleManifest(
+        name="tiny",
+        description="Random weights.",
+        language="en",
+        licence="Apache-2.0",
+        sample_rate=24_000,
+        components={name: name for name in tiny_models},
+        generation={"num_steps": 2, "guidance_scale": 0.7},
+    )
+    save_audio(folder / "demo_prompt.wav", hum(180.0, 1.5), 24_000)
+    (folder / "demo_prompt.txt").write_text("the quick brown fox.\n", encoding="utf-8")
+    finalize_bundle(folder, manifest)
+    synthesizer = Synthesizer.from_pretrained(folder)
+    (folder / "voices").mkdir()
+    for name, pitch in (("ann", 210.0), ("bob", 110.0)):
+        voice = synthesizer.prepare_voice(
+            hum(pitch, 1.5), "is it so?", sample_rate=24_000, name=name
+        )
+        voice.save(folder / "voices" / f"{name}.voice")
+    finalize_bundle(folder, manifest)
+    return folder

@@ -1,0 +1,220 @@
+"""The verbs of the command line, on a tiny bundle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from typer.testing import CliRunner, Result
+
+from tokenlm.cli import build_app
+from tokenlm.synthesis import Voice
+
+
+def run(*arguments: object, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(build_app(), [str(word) for word in arguments], input=stdin)
+
+
+def succeeds(*arguments: object, stdin: str | None = None) -> str:
+    result = run(*arguments, stdin=stdin)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def fails(*arguments: object, status: int = 2) -> str:
+    """What is said about a mistake: one sentence, no traceback."""
+    result = run(*arguments)
+    assert result.exit_code == status, result.output
+    assert "Traceback" not in result.output
+    return result.stderr
+
+
+@pytest.fixture
+def copy(tiny_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "copy"))
+
+
+def test_clone_writes_marked_speech(tiny_bundle: Path, recording: Path, tmp_path: Path) -> None:
+    path = tmp_path / "out.wav"
+    said = succeeds(
+        "clone", "Yes, it is.", "--prompt-audio", recording, "--prompt-text", "is it so",
+        "-o", path, "--seed", 3, "--bundle", tiny_bundle,
+    )  # fmt: skip
+    info = soundfile.info(str(path))
+    assert info.samplerate == 24_000 and info.frames > 0
+    assert str(path) in said and "real-time factor" in said
+    with soundfile.SoundFile(str(path)) as file:
+        assert "Synthesised" in file.comment
+        assert "tiny" in file.comment and "me" in file.comment and "seed 3" in file.comment
+
+
+def test_clone_is_repeatable_and_takes_its_settings(
+    tiny_bundle: Path, recording: Path, tmp_path: Path
+) -> None:
+    def speak(name: str, *options: object) -> torch.Tensor:
+        path = tmp_path / name
+        succeeds(
+            "clone", "one two", "--prompt-audio", recording, "-o", path,
+            "--bundle", tiny_bundle, *options,
+        )  # fmt: skip
+        return torch.from_numpy(soundfile.read(str(path))[0])
+
+    first = speak("a.wav")
+    assert torch.equal(first, speak("b.wav"))
+    others = [("--seed", 1), ("--context", "full"), ("--steps", 1), ("--guidance", 0)]
+    for number, options in enumerate(others):
+        assert not torch.equal(first, speak(f"c{number}.wav", *options)), options
+
+
+def test_text_comes_from_a_file_or_from_standard_input(tiny_bundle: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("yes it is\n", encoding="utf-8")
+    base = ("say", "--bundle", tiny_bundle, "--voice", "ann", "-o")
+    succeeds(*base, tmp_path / "a.flac", "--text-file", text)
+    succeeds(*base, tmp_path / "b.flac", "--text-file", "-", stdin="yes it is\n")
+    assert (tmp_path / "a.flac").read_bytes() == (tmp_path / "b.flac").read_bytes()
+
+
+def test_say_takes_a_voice_of_the_bundle_and_a_file(
+    tiny_bundle: Path, recording: Path, tmp_path: Path
+) -> None:
+    voice = tmp_path / "me.voice"
+    told = succeeds(
+        "prepare-voice", recording, "--text", "is it so", "-o", voice, "--name", "I",
+        "--bundle", tiny_bundle,
+    )  # fmt: skip
+    assert str(voice) in told
+    assert Voice.load(voice).name == "I" and Voice.load(voice).prompt_text == "is it so"
+    for number, name in enumerate(["bob", voice]):
+        path = tmp_path / f"{number}.wav"
+        succeeds("say", "yes", "--voice", name, "-o", path, "--bundle", tiny_bundle)
+        assert soundfile.info(str(path)).frames > 0
+
+
+def test_convert_keeps_the_length(tiny_bundle: Path, recording: Path, tmp_path: Path) -> None:
+    path = tmp_path / "out.wav"
+    base = ("convert", recording, "-o", path, "--bundle", tiny_bundle)
+    succeeds(*base, "--voice", "bob")
+    assert soundfile.info(str(path)).duration == pytest.approx(2.0, abs=0.3)
+    succeeds(*base, "--prompt-audio", recording)
+    assert "either --voice or --prompt-audio" in fails(*base)
+
+
+def test_voices_lists_names_and_lengths(tiny_bundle: Path) -> None:
+    lines = succeeds("voices", "--bundle", tiny_bundle).splitlines()
+    assert [line.split()[0] for line in lines] == ["ann", "bob"]
+    assert " s " in lines[0]
+
+
+def test_transcribe_prints_text(tiny_bundle: Path, recording: Path) -> None:
+    said = succeeds("transcribe", recording, "--bundle", tiny_bundle).strip()
+    assert set(said) <= set(" 'abcdefghijklmnopqrstuvwxyz")
+
+
+def test_tokens_reports_usage_and_leaves_bad_rows_out(
+    tiny_bundle: Path, recording: Path, tmp_path: Path
+) -> None:
+    shutil.copy(recording, tmp_path / "a.wav")
+    rows = [json.dumps({"audio": "a.wav"}), "{broken", json.dumps({"audio": "gone.wav"})]
+    manifest = tmp_path / "list.jsonl"
+    manifest.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    result = run("tokens", manifest, recording, "--bundle", tiny_bundle)
+    assert result.exit_code == 0
+    report = dict(line.split(None, 1) for line in result.stdout.splitlines())
+    assert report["recordings"] == "2, 4.0 s"
+    assert report["tokens"] == "100" and report["codebook"] == "27"
+    assert 0 < float(report["utilisation"]) <= 1
+    assert 1 <= float(report["perplexity"].split()[0]) <= 27
+    assert "list.jsonl:2" in result.stderr and "gone.wav" in result.stderr
+    component = tiny_bundle / "speech_tokenizer"
+    assert succeeds("tokens", recording, "--bundle", component).startswith("recordings")
+
+
+def test_inspect_describes_a_good_bundle(tiny_bundle: Path) -> None:
+    told = succeeds("inspect", tiny_bundle)
+    for part in ("speech_lm", "flow", "vocoder", "f16", "24000 Hz", "ann, bob", "look-ahead"):
+        assert part in told
+    # 3 tokens of 40 ms and 2 frames of 20 ms.
+    assert "160 ms" in told
+
+
+def test_inspect_finds_altered_missing_and_strange_files(copy: Path) -> None:
+    (copy / "demo_prompt.txt").write_text("something else", encoding="utf-8")
+    (copy / "notes.txt").write_text("mine", encoding="utf-8")
+    told = fails("inspect", copy, status=1)
+    assert "error: demo_prompt.txt" in told and "warning: notes.txt" in told
+    (copy / "voices" / "ann.voice").write_bytes(b"no voice")
+    assert "voices/ann.voice" in fails("inspect", copy, status=1)
+    shutil.rmtree(copy / "vocoder")
+    assert "vocoder" in fails("inspect", copy, status=1)
+    (copy / "bundle.yaml").write_text("name: [", encoding="utf-8")
+    assert "bundle.yaml" in fails("inspect", copy, status=1)
+
+
+def test_inspect_names_parts_that_disagree(copy: Path) -> None:
+    config = copy / "flow" / "config.yaml"
+    text = config.read_text(encoding="utf-8")
+    assert "tokenizer:" in text
+    lines = [
+        "  tokenizer: '0000000000000000'" if line.strip().startswith("tokenizer:") else line
+        for line in text.splitlines()
+    ]
+    config.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    told = fails("inspect", copy, status=1)
+    assert "speech_lm was trained with tokens of the speech tokenizer" in told
+    assert "flow with those of 0000000000000000" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("say", "yes", "--voice", "nobody"), "no voice 'nobody'; voices here: ann, bob"),
+        (("say", ""), "nothing that can be said"),
+        (("say", "🙂"), "nothing that can be said"),
+        (("say", "yes", "--text-file", "x.txt"), "either an argument or --text-file"),
+        (("say",), "either an argument or --text-file"),
+        (("say", "--text-file", "gone.txt"), "gone.txt: No such file"),
+        (("say", "yes", "--device", "abacus"), "the device 'abacus' cannot be used"),
+        (("clone", "yes", "--prompt-audio", "gone.wav"), "gone.wav: there is no such audio file"),
+        (("convert", "gone.wav", "--voice", "ann"), "gone.wav: there is no such audio file"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence_and_nothing_is_written(
+    arguments: tuple[str, ...],
+    told: str,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert told in fails(*arguments, "--bundle", tiny_bundle)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unusable_outputs_are_told_before_any_work(tiny_bundle: Path, tmp_path: Path) -> None:
+    base = ("say", "yes", "--bundle", "no/such/bundle", "-o")
+    assert ".wav, .flac, .ogg" in fails(*base, tmp_path / "out.mp3")
+    (tmp_path / "folder.wav").mkdir()
+    assert "is a folder" in fails(*base, tmp_path / "folder.wav")
+    assert "neither a folder nor the name of a bundle" in fails(*base, tmp_path / "out.wav")
+    told = fails("prepare-voice", tmp_path / "a.wav", "-o", tmp_path / "a.txt")
+    assert "ends in .voice" in told
+
+
+def test_options_out_of_range_are_usage_errors(tiny_bundle: Path) -> None:
+    for option in (("--steps", "0"), ("--guidance", "-1"), ("--context", "wide"), ("--seed", "-1")):
+        assert run("say", "yes", "--bundle", tiny_bundle, *option).exit_code == 2
+
+
+def test_silent_and_broken_prompts(tiny_bundle: Path, tmp_path: Path) -> None:
+    silent, text = tmp_path / "silent.wav", tmp_path / "text.wav"
+    soundfile.write(silent, torch.zeros(24_000).numpy(), 24_000)
+    text.write_text("this is no sound", encoding="utf-8")
+    base = ("clone", "yes", "--bundle", tiny_bundle, "-o", tmp_path / "out.wav", "--prompt-audio")
+    assert "is silent" in fails(*base, silent)
+    assert "cannot be read as audio" in fails(*base, text)
+    assert not (tmp_path / "out.wav").exists()

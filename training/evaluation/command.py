@@ -1,0 +1,149 @@
+"""The verb `tokenlm evaluate` (entry-point group `tokenlm.commands`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+DEFAULT_CONFIG = Path("eval") / "mini_en.yaml"
+
+
+def evaluate(
+    bundle: Annotated[
+        str | None, typer.Option(help="Bundle to judge: name, folder or hub id.")
+    ] = None,
+    component: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Component folder, or folder of them (an export of a run): judged alone, or in "
+            "place of that of the bundle. May be repeated."
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Configuration; default configs/eval/mini_en.yaml.")
+    ] = None,
+    heldout: Annotated[
+        Path | None, typer.Option(help="Manifest of held-out recordings of known people.")
+    ] = None,
+    unheard: Annotated[
+        Path | None, typer.Option(help="Manifest of a person that training has not heard.")
+    ] = None,
+    sections: Annotated[
+        str, typer.Option(help="Comma-separated; default all that the components allow.")
+    ] = "",
+    limit: Annotated[
+        int | None, typer.Option(help="Only the first sentences of each manifest.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of metrics.json and utterances.jsonl.")
+    ] = None,
+    keep_audio: Annotated[
+        bool, typer.Option("--keep-audio", help="Keep the judged speech in the output folder.")
+    ] = False,
+    memory: Annotated[
+        Path | None,
+        typer.Option(help="File of earlier transcripts, so that nothing is heard twice."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="E.g. num_voices=4")
+    ] = None,
+) -> None:
+    """Judge a bundle, or single components, on held-out recordings."""
+    from training.evaluation.judges import require
+
+    console = Console()
+    arguments: list[str] = []
+    for name, value in (("bundle", bundle), ("config", config)):
+        arguments += [f"--{name}", str(value)] if value is not None else []
+    for folder in component or ():
+        arguments += ["--component", str(folder)]
+    for name, value in (("heldout", heldout), ("unheard", unheard), ("limit", limit)):
+        arguments += [f"--{name}", str(value)] if value is not None else []
+    arguments += overrides or ()
+    try:
+        if keep_audio and output is None:
+            raise ValueError("--keep-audio needs the folder to keep it in: --output FOLDER.")
+        if limit is not None and limit < 1:
+            raise ValueError(f"--limit must be at least 1, got {limit}.")
+        require("jiwer")
+        _evaluate(
+            console,
+            bundle,
+            component or [],
+            config,
+            heldout,
+            unheard,
+            [name.strip() for name in sections.split(",") if name.strip()],
+            limit,
+            output,
+            keep_audio,
+            memory,
+            overrides or [],
+            arguments,
+        )
+    except ValueError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _evaluate(
+    console: Console,
+    bundle: str | None,
+    components: list[Path],
+    config_path: Path | None,
+    heldout: Path | None,
+    unheard: Path | None,
+    asked: list[str],
+    limit: int | None,
+    output: Path | None,
+    keep_audio: bool,
+    memory: Path | None,
+    overrides: list[str],
+    arguments: list[str],
+) -> None:
+    # Imported here: the command line starts without torch.
+    import dataclasses
+    import os
+
+    from tokenlm.checkpoint.resolve import packaged_configs
+    from tokenlm.config import load_config, to_dict
+    from training.config import runs_folder
+    from training.evaluation.config import EvaluationConfig
+    from training.evaluation.parts import find_parts
+    from training.evaluation.report import print_table, write_report
+    from training.evaluation.run import choose_sections, command_line
+    from training.evaluation.run import evaluate as run_evaluation
+
+    path = config_path or packaged_configs() / DEFAULT_CONFIG
+    settings = load_config(EvaluationConfig, path, overrides)
+    changes = {"heldout": heldout, "unheard": unheard}
+    settings = dataclasses.replace(
+        settings, **{name: value for name, value in changes.items() if value is not None}
+    )
+    if limit is not None:
+        settings = dataclasses.replace(settings, num_items=min(limit, settings.num_items))
+    parts = find_parts(bundle, components)
+    chosen = choose_sections(asked, parts)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    results = run_evaluation(
+        settings,
+        parts,
+        chosen,
+        console=console,
+        memory=memory or runs_folder() / "transcripts.jsonl",
+        audio_folder=output / "audio" if keep_audio and output is not None else None,
+    )
+    print_table(results.figures, console)
+    if output is not None:
+        names = {figure.section for figure in results.figures}
+        written = write_report(
+            output,
+            results.figures,
+            results.rows,
+            commands={name: command_line(name, arguments) for name in names},
+            facts={"config": to_dict(settings)},
+        )
+        console.print(f"Written to {written}.")

@@ -1,0 +1,157 @@
+"""The components that are judged: those of a bundle, of exported runs, or some of each.
+
+A bundle in the making has no LM yet, or a newer flow than its folder holds; each step of the chain
+is judged as soon as it is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from tokenlm.checkpoint.bundle import MANIFEST_FILE, BundleManifest, read_manifest
+from tokenlm.checkpoint.component import CONFIG_FILE, ComponentError, read_component
+from tokenlm.checkpoint.registry import load_model
+from tokenlm.checkpoint.resolve import resolve
+from tokenlm.config import from_dict
+from tokenlm.models.flow import FlowDecoder
+from tokenlm.models.lm import SpeechLM
+from tokenlm.models.vocoder import Vocoder
+from tokenlm.synthesis.components import Components, GenerationConfig, ModelT
+from tokenlm.text.tokenizer import TextTokenizer
+from training.evaluation.config import Section
+
+TEXT_TOKENIZER = "text_tokenizer"
+
+NEEDS: dict[Section, tuple[str, ...]] = {
+    "originals": (),
+    "cloned": (
+        "speech_lm",
+        TEXT_TOKENIZER,
+        "flow",
+        "vocoder",
+        "speech_tokenizer",
+        "speaker_encoder",
+    ),
+    "resynthesis": ("flow", "vocoder", "speech_tokenizer", "speaker_encoder"),
+    "copy_synthesis": ("vocoder",),
+    "tokenizer": ("speech_tokenizer", "token_recognizer"),
+    "speaker_encoder": ("speaker_encoder",),
+}
+NEEDS["real_time_factor"] = NEEDS["cloned"]
+
+
+class Parts(Components):
+    """Components from several folders, each loaded when it is first used."""
+
+    def __init__(
+        self,
+        folders: dict[str, Path],
+        generation: GenerationConfig,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        """Take the folder of each component by its kind; nothing is loaded yet."""
+        self.folders = folders
+        self.generation = generation
+        self.device = torch.device(device)
+        self.folder = Path()
+
+    @cached_property
+    def manifest(self) -> BundleManifest:
+        """A manifest with the facts that the parts have."""
+        return BundleManifest(
+            name="parts",
+            description="",
+            language="en",
+            licence="",
+            sample_rate=self.vocoder.config.mel.sample_rate,
+            components={name: name for name in self.folders},
+        )
+
+    @cached_property
+    def speech_lm(self) -> SpeechLM:
+        """The LM."""
+        return self._load("speech_lm", SpeechLM)
+
+    @cached_property
+    def flow(self) -> FlowDecoder:
+        """The flow decoder."""
+        return self._load("flow", FlowDecoder)
+
+    @cached_property
+    def vocoder(self) -> Vocoder:
+        """The vocoder."""
+        return self._load("vocoder", Vocoder)
+
+    @cached_property
+    def text_tokenizer(self) -> TextTokenizer:
+        """The text tokenizer."""
+        return TextTokenizer.from_folder(self._path(TEXT_TOKENIZER))
+
+    def missing(self, section: Section) -> list[str]:
+        """Kinds of components that a section needs and that are not here."""
+        return [name for name in NEEDS[section] if name not in self.folders]
+
+    def check(self) -> None:
+        """Check that the parts belong together, as those of a bundle must.
+
+        Raises:
+            BundleError: two of them disagree.
+        """
+        if all(name in self.folders for name in NEEDS["cloned"]):
+            self._check()
+        if "flow" in self.folders and "speech_tokenizer" in self.folders:
+            self.check_tokenizer()
+
+    def _path(self, name: str) -> Path:
+        if name not in self.folders:
+            raise ComponentError(f"there is no {name} among the components that were given.")
+        return self.folders[name]
+
+    def _load(self, name: str, model_class: type[ModelT]) -> ModelT:
+        return load_model(self._path(name), model_class, device=self.device)
+
+    def _facts(self, name: str) -> dict[str, object]:
+        return read_component(self._path(name)).extra
+
+
+def find_parts(bundle: str | None, components: Sequence[Path] = ()) -> Parts:
+    """Find the components of a bundle and of single folders; later ones replace earlier ones.
+
+    Args:
+        bundle: name, folder or hub id of a bundle, or None.
+        components: component folders, or folders of them, such as an export of a run.
+
+    Raises:
+        ResolveError: there is no such bundle.
+        ComponentError: a folder holds no components.
+    """
+    folders: dict[str, Path] = {}
+    generation = GenerationConfig()
+    if bundle is not None:
+        folder = resolve(bundle)
+        manifest = read_manifest(folder)
+        where = folder / MANIFEST_FILE
+        generation = from_dict(GenerationConfig, manifest.generation, where=where)
+        folders |= _components_in(folder)
+    for folder in components:
+        folders |= _components_in(folder)
+    return Parts(folders, generation)
+
+
+def _components_in(folder: Path) -> dict[str, Path]:
+    """Folders by kind: the folder itself, or those in it."""
+    if not folder.is_dir():
+        raise ComponentError(f"{folder}: there is no such component folder.")
+    found: dict[str, Path] = {}
+    for candidate in [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]:
+        if (candidate / CONFIG_FILE).is_file():
+            found[read_component(candidate).kind] = candidate
+        elif candidate.name == TEXT_TOKENIZER:
+            found[TEXT_TOKENIZER] = candidate
+    if not found:
+        raise ComponentError(f"{folder} is no component, and holds none.")
+    return found
