@@ -83,6 +83,10 @@ def tiny_models() -> dict[str, nn.Module]:
             ),
             "vocoder": Vocoder(VocoderConfig(dim=16, num_layers=1)),
         }
+        for model in models.values():
+            for weight in model.parameters():
+                if not weight.any():  # a layer that starts at zero would hide what comes before it
+                    nn.init.normal_(weight, std=0.1)
     return {name: model.eval().requires_grad_(False) for name, model in models.items()}
 
 

@@ -51,8 +51,8 @@ class SpeechTokenizerConfig:
     def __post_init__(self) -> None:
         if self.mel.frame_rate % FRAMES_PER_TOKEN:
             raise ValueError(f"mel frame rate {self.mel.frame_rate} is not a multiple of 4")
-        if not self.levels or min(self.levels) < 2:
-            raise ValueError(f"levels must be at least 2 each, got {self.levels}")
+        if not self.levels or min(self.levels) < 3:
+            raise ValueError(f"levels must be at least 3 each, got {self.levels}")
         if not 0 <= self.overlap_seconds < self.window_seconds / 2:
             raise ValueError("overlap_seconds must be less than half of window_seconds")
 

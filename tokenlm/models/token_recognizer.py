@@ -35,8 +35,8 @@ class TokenRecognizerConfig:
     """Longest text that the attention decoder writes."""
 
     def __post_init__(self) -> None:
-        if not self.levels or min(self.levels) < 2:
-            raise ValueError(f"levels must be at least 2 each, got {self.levels}")
+        if not self.levels or min(self.levels) < 3:
+            raise ValueError(f"levels must be at least 3 each, got {self.levels}")
 
 
 def encode_characters(text: str) -> list[int]:

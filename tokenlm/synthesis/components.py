@@ -20,7 +20,7 @@ from tokenlm.models.speaker_encoder import SpeakerEncoder, SpeakerEncoderConfig
 from tokenlm.models.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
 from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
 from tokenlm.models.vocoder import Vocoder
-from tokenlm.text.tokenizer import TextTokenizer
+from tokenlm.text.tokenizer import load_text_tokenizer
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 ConfigT = TypeVar("ConfigT")
@@ -45,6 +45,11 @@ class GenerationConfig:
             raise ValueError(f"num_steps must be at least 1, got {self.num_steps}")
         if self.guidance_scale < 0:
             raise ValueError(f"guidance_scale must not be negative, got {self.guidance_scale}")
+        if self.max_segment_characters < 20 or self.max_prompt_seconds < 1:
+            raise ValueError(
+                "max_segment_characters must be at least 20 and max_prompt_seconds at least 1, "
+                f"got {self.max_segment_characters} and {self.max_prompt_seconds}"
+            )
 
 
 class Components:
@@ -66,7 +71,7 @@ class Components:
         self.speech_lm = self._load("speech_lm", SpeechLM)
         self.flow = self._load("flow", FlowDecoder)
         self.vocoder = self._load("vocoder", Vocoder)
-        self.text_tokenizer = TextTokenizer.from_folder(folder / "text_tokenizer")
+        self.text_tokenizer = load_text_tokenizer(folder / "text_tokenizer")
         self._check()
 
     @cached_property

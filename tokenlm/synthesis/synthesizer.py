@@ -6,6 +6,7 @@ Shapes: S samples, N tokens, T mel frames.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -238,13 +239,8 @@ class Synthesizer:
             )
 
     def _segments(self, text: str) -> list[Segment]:
-        paragraphs = normalize_paragraphs(text)
-        found: list[Segment] = []
-        for paragraph in paragraphs:
-            parts = segment(paragraph, max_length=self.components.generation.max_segment_characters)
-            if parts and found:
-                found[-1] = Segment(found[-1].text, 0.6)
-            found += parts
+        limit = self.components.generation.max_segment_characters
+        found = segment("\n".join(normalize_paragraphs(text)), max_length=limit)
         if not found:
             raise ValueError("the text holds nothing that can be said.")
         return found
@@ -282,7 +278,7 @@ class Synthesizer:
                 on_progress(0.5 * len(spoken) / len(requests))
         return spoken
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _render(
         self,
         tokens: list[int],
@@ -296,6 +292,11 @@ class Synthesizer:
         components = self.components
         flow, device = components.flow, components.device
         settings = components.generation
+        settings = replace(
+            settings,
+            num_steps=settings.num_steps if num_steps is None else num_steps,
+            guidance_scale=settings.guidance_scale if guidance_scale is None else guidance_scale,
+        )
         chosen = self._context(context)
         options = {
             "prompt_tokens": voice.prompt_tokens[None].to(device),
@@ -303,10 +304,8 @@ class Synthesizer:
             "speaker_embedding": voice.speaker_embedding[None].to(device),
             "prompt_seed": voice.seed,
             "context": chosen,
-            "num_steps": settings.num_steps if num_steps is None else num_steps,
-            "guidance_scale": (
-                settings.guidance_scale if guidance_scale is None else guidance_scale
-            ),
+            "num_steps": settings.num_steps,
+            "guidance_scale": settings.guidance_scale,
         }
         tensor = torch.tensor([tokens], device=device)
         if len(tokens) <= WHOLE_TOKENS or chosen.is_full:

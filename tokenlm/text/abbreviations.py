@@ -32,7 +32,7 @@ _PLAIN = {
     "est": "estimated", "max": "maximum", "min": "minimum", "avg": "average",
     "temp": "temperature", "tel": "telephone", "misc": "miscellaneous", "incl": "including",
     "excl": "excluding", "ext": "extension", "orig": "original", "resp": "respectively",
-    "ca": "circa", "apt": "apartment", "bldg": "building", "ed": "edition", "eds": "editors",
+    "ca": "circa", "apt": "apartment", "bldg": "building", "eds": "editors",
     "prev": "previous", "std": "standard", "ref": "reference",
 }  # fmt: skip
 _COUNTED = {
@@ -77,7 +77,7 @@ _NO_STREET = frozenset("The A My Our Dear Your This That And Mr Mrs Prof".split(
 _SAINT = re.compile(r"\bSte?\.? (?=[A-Z][a-z])")
 _FINAL_WORD = re.compile(rf"\b({'|'.join(_FINAL)})\.", re.IGNORECASE)
 _BARE_FINAL = re.compile(r"(?:(?<=[a-z] )|(?<=[a-z], ))(Inc|Ltd|Corp|Jr|Sr|etc)\b(?![.\w])")
-_PLAIN_WORD = re.compile(rf"\b({'|'.join(_PLAIN)})\.(?=[ ,]? ?[a-z0-9($£€\"'])", re.IGNORECASE)
+_PLAIN_WORD = re.compile(rf"\b((?i:{'|'.join(_PLAIN)}))\.(?=[ ,]? ?[a-z0-9($£€\"'])")
 _COUNTED_WORD = re.compile(
     rf"\b({'|'.join(_COUNTED)}|{'|'.join(_COUNTED).lower()})\. ?(?=\(?[0-9]|[IVX]{{1,5}}\b)"
 )

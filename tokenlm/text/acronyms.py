@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tokenlm.text.numerals import code_number
+from tokenlm.text.numerals import code_number, plural
 
 _SAID_AS_WORDS = frozenset(
     "NASA NATO UNESCO UNICEF OPEC FIFA UEFA AIDS LASER RADAR SCUBA SONAR COVID SARS MERS RAM "
@@ -21,7 +21,7 @@ _SPELLED = frozenset(
     "AM PM ID RIP BTW IMO LOL OMG FYI TBA TBD AKA ETA IQ EQ GDP IMF WHO WTO LGBT LLC LLM "
     "LLMS TTS ASR NLP IEEE ISBN ACLU NAACP UCLA MIT YMCA NCAA IPO SUV UFO IOU IOS PDF XML "
     "CSS PHP IP TCP UDP SSH FTP DJ MC MP MVP NGO POV PTSD ADHD OCD RPG RSVP SOS UV VPN WWF "
-    "XL YTD EDT EST PST GMT UTC ISO CAPS AAA AARP ACID APA ARPA ATV AWS BBQ CGI CPR CV DOJ "
+    "XL YTD EDT EST PST GMT UTC ISO CAPS AAA AARP OECD ACID APA ARPA ATV AWS BBQ CGI CPR CV DOJ "
     "DUI EMI EMT ER ESL EV FAA FCC GED GMO GOP ICU IDE ISP IUD IVF LAPD NYPD NYSE NYC LA DC "
     "JFK MLK FDR LBJ KFC KGB MBA MI6 NRA OPI PBS PS QA RSS SDK SEO SMS SSD TLC UI UX VAT VC "
     "WWI YA IPA ETF AGI RL GRPO DPO CTC EMA AUX EULA".split()
@@ -48,12 +48,14 @@ _INTERJECTIONS = frozenset(
 )
 _ONSETS = frozenset(
     "b bl br c ch chr cl cr d dr dw f fl fr g gh gl gn gr h j k kh kl kn kr l m n p ph pl pr "
-    "ps qu r rh s sc sch scr sh shr sk sl sm sn sp sph spl spr squ st str sw t th thr tr ts "
+    "ps qu r rh s sc sch scr sh shr sk sl sm sn sp sph spl spr squ st str sw t th thr tr "
     "tw v w wh wr y z".split()
 )
-_CODAS = re.compile(
-    r"(?:[^aeiouy]{0,2}|ngs|nks|rts|rms|rns|rds|lds|lts|nds|nts|sts|cts|mps|sks|cks|tch|ght|"
-    r"ghts|lls|rst|nst|rth|nth|xts)$"
+_CODAS = frozenset(
+    " b c d f g k l m n p r s t v w x z bs ck cks ct cts ch cs dd ds ff ft gg ggs ght ghts gs gh "
+    "ks ld lds lf lk ll lls lm lp ls lt lts mb mp mps ms nc nd nds ng ngs nk nks ns nst nt nth nts "
+    "ph ps pt pts rb rc rd rds rf rg rk rks rl rm rms rn rns rp rs rst rt rth rts sc sh sk sks sm "
+    "sp ss st sts tch th ths ts tt wl wn ws xt xts zz".split(" ")
 )
 _VOWELS = re.compile(r"[aeiouy]")
 
@@ -121,14 +123,16 @@ def _speak(part: str, *, joined: bool = False) -> str:
         return code_number(part) if joined else part
     if _PLAIN.fullmatch(part):
         return _word(part)
-    plural = _PLURAL.fullmatch(part)
-    if plural and (plural[1] not in _COMMON or part[-1] == "s"):
-        return _capitals(plural[1], "'s")
+    several = _PLURAL.fullmatch(part)
+    if several and (several[1] not in _COMMON or part[-1] == "s"):
+        return _capitals(several[1], "'s")
     possessive = _POSSESSIVE.fullmatch(part)
     if possessive:
         base, suffix = possessive.groups()
-        spoken = _speak(base.strip("'"), joined=True) if base.strip("'") else ""
-        return f"{spoken}'{suffix.lower()}"
+        is_contraction = suffix in ("T", "LL", "RE", "VE", "M", "D")
+        return f"{base.lower() if is_contraction else _speak(base)}'{suffix.lower()}"
+    if part[-1] == "s" and part[-2:-1].isdigit():
+        return plural(_speak(part[:-1], joined=True))
     if "'" in part:
         return part.lower()
     if part.isupper() and part.isalpha():
@@ -190,10 +194,9 @@ def _is_pronounceable(word: str) -> bool:
     if len(word) > 6:
         return True
     onset = word[: vowel.start()]
-    coda = re.search(r"[^aeiouy]*$", word)
+    coda = word[len(word.rstrip("bcdfghjklmnpqrstvwxz")) :]
     return (
         (not onset or onset in _ONSETS)
-        and coda is not None
-        and _CODAS.fullmatch(coda.group()) is not None
+        and coda in _CODAS
         and not re.search(r"[aeiou]{4}|aa|ii|uu|[^aeiouy]{4}", word)
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-_TAG = re.compile(r"</?[A-Za-z][A-Za-z0-9]{0,15}(?:\s[^<>]{0,300})?/?>|<!--[^<>]{0,300}-->")
+_TAG = re.compile(
+    r"</?[A-Za-z][A-Za-z0-9]{0,15}(?:\s[^<>=]{1,100}=[^<>]{0,300})?\s?/?>|<!--[^<>]{0,300}-->"
+)
 _LINE_TAG = re.compile(
     r"</?(?:p|div|br|h[1-6]|li|ul|ol|tr|table)(?:\s[^<>]{0,300})?/?>", re.IGNORECASE
 )
@@ -16,7 +18,7 @@ _BULLET = re.compile(r"(?m)^[ ]*(?:[-*+–—][ ]+|•[ •]*)(?=\S)([^\n]*)$")
 _EMPHASIS = re.compile(r"(?<![A-Za-z0-9*])\*{1,3}(?=[^\s*])|(?<=[^\s*])\*{1,3}(?![A-Za-z0-9*])")
 _STRIKE = re.compile(r"~~")
 _EMOTICON = re.compile(
-    r"(?<!\S)(?:[:;=8][-'^]?[()\[\]DPpOo3|/\\*]{1,3}|[xX]D+|<3|</3|\^_\^|-_-|[oO]_[oO]|T_T|"
+    r"(?<!\S)(?:[:;=][-'^]?[()\[\]DPpOo3|/\\*]{1,3}|[xX]D+|<3|</3|\^_\^|-_-|[oO]_[oO]|T_T|"
     r"\(:|\):|:'\()(?![^\s.,!?])"
 )
 _PARAGRAPH = re.compile(r"\n[^\S\n]*\n\s*")

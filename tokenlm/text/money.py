@@ -42,12 +42,12 @@ _SCALE = (
     r"(?!')|(mm|MM)\b)?"
 )
 _BEFORE = re.compile(
-    rf"(?:(?<![A-Za-z])(US|U\.S\.|AU|A|CA|C|NZ|HK|S|R))? ?({_SIGN}) ?({AMOUNT}){_SCALE}"
+    rf"(?:(?<![A-Za-z])(US |US|U\.S\. ?|AU|A|CA|C|NZ|HK|S|R))?({_SIGN}) ?({AMOUNT}){_SCALE}"
     rf"(?: ?[-–—] ?{_SIGN}?({AMOUNT}){_SCALE})?(\+)?( (?:bill|note|coin|banknote)\b|-(?=[a-z]))?"
 )
 _CODE_BEFORE = re.compile(rf"\b({_CODE}) ?({AMOUNT}){_SCALE}")
 _AFTER = re.compile(rf"(?<![\w.,-])({AMOUNT}){_SCALE} ?({_SIGN}|(?:{_CODE})\b)(?![0-9])")
-_CENTS = re.compile(rf"(?<![\w.,])({AMOUNT}) ?(?:¢|c(?=\b)(?! ?[.a-z0-9]))")
+_CENTS = re.compile(rf"(?<![\w.,])({AMOUNT}) ?¢")
 _PENCE = re.compile(r"(?<![\w.,-])([0-9]{1,2})p\b(?!\.?[0-9])")
 _RUPEES = re.compile(r"\bRs\.? ?(?=[0-9])")
 _STRAY = re.compile(f"(?<![A-Za-z]){_SIGN}+|{_SIGN}{{2,}}")
@@ -84,7 +84,7 @@ def _scale(match: re.Match[str], first: int) -> str:
 
 def _before(match: re.Match[str]) -> str:
     prefix, sign, amount, last, suffix = match[1], match[2], match[3], match[7], match[12]
-    country = f"{_PREFIXES[prefix]} " if prefix else ""
+    country = f"{_PREFIXES[prefix.strip()]} " if prefix else ""
     names = _CURRENCIES[sign]
     names = (country + names[0], country + names[1], *names[2:])
     scale, last_scale = _scale(match, 4), _scale(match, 8)

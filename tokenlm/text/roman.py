@@ -10,21 +10,20 @@ _RULERS = (
     "Henry|Louis|George|Edward|Elizabeth|Richard|Charles|James|William|Mary|Paul|Benedict|Pius|Leo|"
     "Gregory|Innocent|Clement|Napoleon|Nicholas|Alexander|Catherine|Philip|Phillip|Frederick|"
     "Ferdinand|Ramses|Ramesses|Ivan|Peter|Wilhelm|Franz|Joseph|Carl|Gustav|Christian|Harald|Haakon|"
-    "Olav|Albert|Leopold|Umberto|Victor|Emmanuel|John|Robert|David|Malcolm|Otto|Rudolf|Maximilian|"
+    "Olav|Albert|Leopold|Umberto|Victor|Emmanuel|John|Robert|David|Otto|Rudolf|Maximilian|"
     "Ptolemy|Darius|Xerxes|Cleopatra|Francis|Alfonso|Juan|Carlos|Felipe|Margrethe|Selim|Mehmed|"
     "Suleiman|Murad|Abdul|Boniface|Urban|Sixtus|Julius|Isabella|Matthew|Michael|Thomas|Samuel"
 )
 _CUES = (
     "World War|War|Chapter|Part|Volume|Vol\\.?|Book|Act|Scene|Section|Article|Phase|Type|Class|"
     "Level|Stage|Super Bowl|Rocky|Final Fantasy|Episode|Title|Appendix|Mark|Apollo|Table|Figure|"
-    "Factor|Schedule|Grade|Round|Season|Canto|"
-    "Corps|Legion|Psalm|Sonnet|Symphony|Opus|Saturn|Gemini|Group|Division|Unit|Step|Problem|Lesson|Verse|Tier|Pillar"
+    "Factor|Schedule|Grade|Round|Season|Canto|Corps|Legion|Psalm|Sonnet|Symphony|Opus|Saturn|"
+    "Gemini|Group|Division|Unit|Step|Problem|Lesson|Verse|Tier|Pillar"
 )
 _ROMAN = r"(?=[MDCLXVI])M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})"
 _VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
 _CUED = re.compile(
-    rf"\b((?:{_CUES}|{_CUES.upper()}|{_CUES.lower()}) )({_ROMAN})(?![\w'-]|\.[A-Z])(?! (?:am|"
-    rf"have|was|had|do|did|like|love|hate|think|can|know|want|will|would|read)\b)"
+    rf"\b((?:{_CUES}|{_CUES.upper()}|{_CUES.lower()}) )(?![CDLM]\b)({_ROMAN})(?![\w'-]|\.[A-Z])"
 )
 _TITLED_RULER = re.compile(
     rf"\b((?:King|Queen|Pope|Emperor|Empress|Tsar|Czar|Kaiser|Sultan|Prince|Duke)"
@@ -33,9 +32,14 @@ _TITLED_RULER = re.compile(
 _RULER = re.compile(rf"\b((?:{_RULERS}) )({_ROMAN})(?![\w-])")
 _CENTURY = re.compile(rf"\b({_ROMAN})(?=(?:th)? [Cc]entur(?:y|ies)\b|th\b)(?:th)?")
 _AFTER_NAME = re.compile(
-    r"(?<=[a-z] )(II|III|IV|VI|VII|VIII|IX|X{1,3}I{1,3}|X{1,3}I?V|X{1,3}VI{1,3}|X{1,2}IX)"
+    r"(?<=[a-z] )(II|III|VII|VIII|IX|X{1,3}I{1,3}|X{1,3}I?V|X{1,3}VI{1,3}|X{1,2}IX)"
     r"(?![\w'-])"
 )
+_AFTER_ONE = re.compile(
+    r"$|[\"',.;:)?!–—]| (?:was|of|is|in|on|at|and|or|to|the|by|died|ruled|reigned|became|had|"
+    r"begins|ends|began)\b"
+)
+_INITIAL = re.compile(r"\. [A-Z]")
 _LONG = re.compile(rf"\b(?=[MDCLXVI]{{5}})({_ROMAN})(?![\w-])")
 _ALONE = re.compile(
     r"(?<![\w.'-])(II|III|VII|VIII|IX|XI{1,3}|XIV|XVI{0,3}|XIX|XXI{0,3}|XXIV)(?![\w'-])"
@@ -54,7 +58,7 @@ def roman_value(numeral: str) -> int:
 def expand_roman(text: str) -> str:
     """Say Roman numerals: ranks after rulers and before 'century', counts elsewhere."""
     text = _CENTURY.sub(lambda match: ordinal(roman_value(match[1])), text)
-    text = _CUED.sub(lambda match: f"{match[1]}{cardinal(roman_value(match[2]))}", text)
+    text = _CUED.sub(_cued, text)
     text = _TITLED_RULER.sub(_rank, text)
     text = _RULER.sub(_ruler, text)
     text = _AFTER_NAME.sub(lambda match: cardinal(roman_value(match[1])), text)
@@ -66,12 +70,22 @@ def _rank(match: re.Match[str]) -> str:
     return f"{match[1]}the {ordinal(roman_value(match[2]))}"
 
 
+def _cued(match: re.Match[str]) -> str:
+    cue, numeral = match.groups()
+    if (
+        numeral == "I"
+        and not cue.lower().endswith("war ")
+        and not _AFTER_ONE.match(match.string, match.end())
+    ):
+        return match.group()  # "the book I bought"
+    return f"{cue}{cardinal(roman_value(numeral))}"
+
+
 def _ruler(match: re.Match[str]) -> str:
-    """A lone 'I' after a name may be the pronoun, 'C' an initial: it takes a verb or an end after."""
-    if len(match[2]) == 1 and match[2] in "ICDLM":
-        rest = match.string[match.end() : match.end() + 12]
-        if match[2] != "I" or not re.match(
-            r"$|[,.;:)?!']| (?:was|of|is|died|ruled|reigned|and|the|became)\b", rest
-        ):
-            return match.group()
-    return _rank(match)
+    """A lone 'I' after a name may be the pronoun, and other single letters an initial."""
+    numeral = match[2]
+    if len(numeral) > 1:
+        return _rank(match)
+    is_initial = numeral in "CDLM" or _INITIAL.match(match.string, match.end())
+    is_pronoun = numeral == "I" and not _AFTER_ONE.match(match.string, match.end())
+    return match.group() if is_initial or is_pronoun else _rank(match)

@@ -26,12 +26,14 @@ from tokenlm.models.lm.generate import SpeechRequest, generate_speech
 from tokenlm.models.lm.layout import IGNORE, Layout, fits_interleaved, interleaved, one_shot
 from tokenlm.models.lm.model import LayoutBatch
 from tokenlm.models.token_recognizer import TokenRecognizer, decode_characters, encode_characters
+from tokenlm.text.hf_tokenizer import HFTextTokenizer
 from tokenlm.text.normalize import normalize
-from tokenlm.text.tokenizer import TextTokenizer
+from tokenlm.text.tokenizer import TextTokenizer, load_text_tokenizer
 from training.config import RunConfig
 from training.data.manifest import Utterance
 from training.data.split import DataConfig, open_split, require_tokens
 from training.losses.tokens import token_cross_entropy
+from training.randomness import make_generator
 from training.task import Phase, Prepared, StepInfo, Task
 
 
@@ -55,7 +57,7 @@ class SpeechLMStageConfig(RunConfig):
     """Share of the samples that have no text."""
     join_share: float = 0.5
     """Share of the samples that join several utterances of one speaker."""
-    max_joined_seconds: float = 12.0
+    max_joined_seconds: float = 10.0
     num_generated: int = 24
     """Validation texts that evaluation speaks and reads back."""
 
@@ -81,18 +83,29 @@ class TokenPairs:
     """Map-style dataset of `TokenPair`s, drawn with joins, layouts and dropout as `Layout`s."""
 
     def __init__(
-        self, rows: list[Utterance], tokenizer: TextTokenizer, config: SpeechLMStageConfig
+        self,
+        rows: list[Utterance],
+        tokenizer: TextTokenizer | HFTextTokenizer,
+        config: SpeechLMStageConfig,
+        *,
+        join: bool = False,
     ) -> None:
+        """Tokenises the rows; `join` lets some samples start with further utterances."""
         self.config = config
         self.pairs = []
         for row in rows:
             words = normalize(row.text)
             text = tuple(tokenizer.encode(words))
             self.pairs.append(TokenPair(text, tuple(row.speech_tokens or ()), row.speaker, words))
-        self.durations = [(len(p.text) + len(p.speech)) / 25 for p in self.pairs]
         self._of_speaker: dict[str, list[int]] = {}
         for index, pair in enumerate(self.pairs):
             self._of_speaker.setdefault(pair.speaker, []).append(index)
+        # Joins are fixed for the run, so that the sampler knows how long every sample is.
+        self.joined = [self._join(index) if join else (index,) for index in range(len(self.pairs))]
+        self.durations = [
+            sum(len(self.pairs[i].text) + len(self.pairs[i].speech) for i in group) / 25
+            for group in self.joined
+        ]
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -104,33 +117,34 @@ class TokenPairs:
     def draw(self, index: int, generator: torch.Generator) -> Layout:
         """A training sample that starts from utterance `index`."""
         config = self.config
-        draws = torch.rand(3, generator=generator).tolist()
-        chosen = [self.pairs[index]]
-        if draws[0] < config.join_share:
-            chosen = self._joined(index, generator)
+        draws = torch.rand(2, generator=generator).tolist()
+        chosen = [self.pairs[i] for i in self.joined[index]]
         text = [token for pair in chosen for token in pair.text]
         speech = [token for pair in chosen for token in pair.speech]
         size = config.model.codebook_size
-        if draws[1] < config.text_dropout:
+        if draws[0] < config.text_dropout:
             return one_shot([], speech, size)
         blocks = (config.model.block_text_tokens, config.model.block_speech_tokens)
-        if draws[2] < config.interleaved_share and fits_interleaved(
+        if draws[1] < config.interleaved_share and fits_interleaved(
             len(text), len(speech), *blocks
         ):
             return interleaved(text, speech, size, block_text=blocks[0], block_speech=blocks[1])
         return one_shot(text, speech, size)
 
-    def _joined(self, index: int, generator: torch.Generator) -> list[TokenPair]:
+    def _join(self, index: int) -> tuple[int, ...]:
+        """Utterances of one sample: up to three others of the speaker, then `index`."""
+        generator = make_generator("join", self.config.seed, index)
+        chosen = (index,)
+        if float(torch.rand((), generator=generator)) >= self.config.join_share:
+            return chosen
         others = self._of_speaker[self.pairs[index].speaker]
-        chosen = [self.pairs[index]]
-        seconds = len(chosen[0].speech) / 25
+        seconds = len(self.pairs[index].speech) / 25
         for _ in range(3):
-            place = int(torch.randint(len(others), (1,), generator=generator))
-            other = self.pairs[others[place]]
-            seconds += len(other.speech) / 25
+            other = others[int(torch.randint(len(others), (1,), generator=generator))]
+            seconds += len(self.pairs[other].speech) / 25
             if seconds > self.config.max_joined_seconds:
                 break
-            chosen.insert(0, other)
+            chosen = (other, *chosen)
         return chosen
 
 
@@ -171,7 +185,7 @@ class SpeechLMTask(Task):
     def build(self) -> None:
         """See `Task`."""
         config = self.config
-        self.tokenizer = TextTokenizer.from_folder(config.text_tokenizer)
+        self.tokenizer = load_text_tokenizer(config.text_tokenizer)
         if config.backbone is None:
             model = SpeechLM(config.model)
         else:
@@ -187,7 +201,9 @@ class SpeechLMTask(Task):
                 self._datasets[split] = None
                 continue
             self._fingerprint = require_tokens(rows, config.model.codebook_size)
-            self._datasets[split] = TokenPairs(rows.utterances, self.tokenizer, config)
+            self._datasets[split] = TokenPairs(
+                rows.utterances, self.tokenizer, config, join=split == "train"
+            )
         train = self._datasets["train"]
         assert train is not None
         check_lengths(train.pairs, config.model)

@@ -1,0 +1,94 @@
+"""The recogniser: characters, CTC paths, padding."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tokenlm.models.token_recognizer import (
+    CHARACTERS,
+    TokenRecognizer,
+    TokenRecognizerConfig,
+    decode_characters,
+    encode_characters,
+    greedy_ctc,
+)
+
+CONFIG = TokenRecognizerConfig(
+    dim=16, num_heads=2, num_layers=2, num_decoder_layers=1, levels=(3, 3), max_characters=20
+)
+
+
+def build() -> TokenRecognizer:
+    torch.manual_seed(0)
+    return TokenRecognizer(CONFIG).eval()
+
+
+def test_characters() -> None:
+    assert len(CHARACTERS) == 28
+    assert encode_characters("Ab c'") == [3, 4, 1, 5, 2]
+    assert encode_characters("  well-known,  é  ") == encode_characters("well known")
+    assert encode_characters("?!") == []
+    assert decode_characters([0, 10, 11, 0, 1, 0]) == "hi"
+    assert decode_characters(encode_characters("it's so.")) == "it's so"
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ([0, 10, 10, 0, 11, 11], "hi"),
+        ([10, 0, 10], "hh"),
+        ([10, 10, 10], "h"),
+        ([0, 0], ""),
+        ([], ""),
+        ([3, 1, 1, 4, 1], "a b"),
+    ],
+)
+def test_greedy_ctc(path: list[int], text: str) -> None:
+    assert greedy_ctc(path) == text
+
+
+def test_padded_batch_equals_single() -> None:
+    recognizer = build()
+    tokens = torch.randint(9, (3, 15), generator=torch.Generator().manual_seed(1))
+    lengths = torch.tensor([15, 4, 9])
+    characters = torch.tensor([[3, 4, 5, 6], [7, 8, 0, 0], [9, 0, 0, 0]])
+    mask = torch.arange(15)[None] < lengths[:, None]
+    with torch.no_grad():
+        hidden, log_probs = recognizer(recognizer.code_vectors(tokens), mask)
+        logits = recognizer.decode_logits(hidden, characters, mask)
+        assert log_probs.shape == (3, 15, 29) and logits.shape == (3, 5, 29)
+        torch.testing.assert_close(log_probs.exp().sum(dim=-1), torch.ones(3, 15))
+        for item, (length, count) in enumerate(zip(lengths.tolist(), (4, 2, 1), strict=True)):
+            codes = recognizer.code_vectors(tokens[item : item + 1, :length])
+            alone, own = recognizer(codes)
+            torch.testing.assert_close(log_probs[item, :length], own[0], atol=1e-5, rtol=0)
+            decoded = recognizer.decode_logits(alone, characters[item : item + 1, :count])
+            torch.testing.assert_close(logits[item, : count + 1], decoded[0], atol=1e-5, rtol=0)
+    alone = [
+        recognizer.transcribe(tokens[i : i + 1, :n])[0] for i, n in enumerate(lengths.tolist())
+    ]
+    assert recognizer.transcribe(tokens, lengths) == alone
+
+
+def test_decoder_does_not_see_what_it_predicts() -> None:
+    recognizer = build()
+    hidden = torch.randn(1, 6, 16)
+    first = recognizer.decode_logits(hidden, torch.tensor([[3, 4, 5]]))
+    other = recognizer.decode_logits(hidden, torch.tensor([[3, 9, 9]]))
+    torch.testing.assert_close(first[:, :2], other[:, :2])
+    assert not torch.allclose(first[:, 2], other[:, 2])
+
+
+def test_code_vectors_have_gradient_to_give() -> None:
+    """Generated tokens can be scored through soft code vectors."""
+    recognizer = build()
+    codes = recognizer.code_vectors(torch.tensor([[0, 4, 8]])).requires_grad_()
+    _, log_probs = recognizer(codes)
+    log_probs[..., 3].sum().backward()
+    assert codes.grad is not None and bool((codes.grad != 0).any())
+
+
+def test_levels_must_be_three_or_more() -> None:
+    with pytest.raises(ValueError, match="levels must be at least 3"):
+        TokenRecognizerConfig(levels=(2, 5))

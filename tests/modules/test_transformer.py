@@ -1,0 +1,150 @@
+"""Attention with caches: rotary angles by hand, masks, chunks == whole."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from tokenlm.modules.attention import SelfAttention
+from tokenlm.modules.context import FULL_CONTEXT, Context
+from tokenlm.modules.rope import rotary_table, rotate
+from tokenlm.modules.timestep import TimestepEmbedding
+from tokenlm.modules.transformer import Transformer, plan_attention
+
+
+def small(seed: int = 0) -> Transformer:
+    torch.manual_seed(seed)
+    return Transformer(dim=8, num_layers=2, num_heads=2, expansion=2.0).eval()
+
+
+def stream(model: Transformer, x: Tensor, context: Context, schedule: list[int]) -> Tensor:
+    """Feeds the prompt, then the numbers of chunks in `schedule` in turn."""
+    state = model.init_state(x.shape[0])
+    assert context.chunk_frames is not None
+    pieces = [x[:, : context.pinned_frames]] if context.pinned_frames else []
+    position, turn = context.pinned_frames, 0
+    while position < x.shape[1]:
+        end = position + context.chunk_frames * schedule[turn % len(schedule)]
+        pieces.append(x[:, position:end])
+        position, turn = end, turn + 1
+    out = torch.cat([model(piece, context, state) for piece in pieces], dim=1)
+    assert state.next_position == x.shape[1]
+    return out
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 4])
+@pytest.mark.parametrize("left", [None, 0, 2, 7])
+@pytest.mark.parametrize("pinned", [0, 5])
+@pytest.mark.parametrize("schedule", [[1], [2], [1, 3]])
+def test_chunks_equal_whole(chunk: int, left: int | None, pinned: int, schedule: list[int]) -> None:
+    model = small()
+    context = Context(chunk_frames=chunk, left_frames=left, pinned_frames=pinned)
+    x = torch.randn(2, 22, 8)
+    with torch.no_grad():
+        whole = model(x, context)
+        torch.testing.assert_close(stream(model, x, context, schedule), whole, atol=1e-5, rtol=0)
+        if left is not None and left < 7:
+            assert not torch.allclose(whole, model(x, Context(chunk_frames=chunk)), atol=1e-3)
+
+
+def test_later_chunks_do_not_change_earlier_ones() -> None:
+    model, context = small(), Context(chunk_frames=4, pinned_frames=3)
+    x = torch.randn(1, 15, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x, context)[:, :11], model(x[:, :11], context))
+
+
+def test_cache_of_a_bounded_window_stays_the_same() -> None:
+    model, context = small(), Context(chunk_frames=4, left_frames=6, pinned_frames=5)
+    state = model.init_state(2)
+    model(torch.randn(2, 5, 8), context, state)
+    sizes = []
+    for _ in range(12):
+        model(torch.randn(2, 4, 8), context, state)
+        sizes.append(state.num_bytes)
+    # The prompt and six frames: keys and values of 8 floats a layer, and positions of 8 bytes.
+    assert sizes[1:] == [2 * 11 * (2 * 2 * 8 * 4 + 8)] * 11
+    assert state.layers[0].positions.tolist() == [0, 1, 2, 3, 4, *range(47, 53)]
+
+
+def test_stacked_streams_equal_single_ones() -> None:
+    model, context = small(), Context(chunk_frames=3, left_frames=3)
+    x = torch.randn(2, 12, 8)
+    with torch.no_grad():
+        states = []
+        for item in range(2):
+            state = model.init_state(1)
+            model(x[item : item + 1, :6], context, state)
+            states.append(state)
+        joined = type(states[0]).stack(states)
+        first = model(x[:, 6:9], context, joined)
+        parted = joined.unstack()
+        last = [model(x[i : i + 1, 9:], context, parted[i]) for i in range(2)]
+        whole = model(x, context)
+    torch.testing.assert_close(first, whole[:, 6:9], atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.cat(last), whole[:, 9:], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("context", [FULL_CONTEXT, Context(chunk_frames=3, left_frames=2)])
+def test_padded_batch_equals_single(context: Context) -> None:
+    model = small()
+    x = torch.randn(2, 9, 8)
+    mask = torch.tensor([[True] * 9, [True] * 5 + [False] * 4])
+    pinned = torch.tensor([4, 2])
+    with torch.no_grad():
+        both = model(x, context, mask=mask, pinned_frames=pinned)
+        for item, length in enumerate((9, 5)):
+            alone = model(x[item : item + 1, :length], context.pinned(int(pinned[item])))
+            torch.testing.assert_close(both[item : item + 1, :length], alone, atol=1e-5, rtol=0)
+    assert bool(both.isfinite().all())
+
+
+def test_plan_leaves_out_masks_that_hide_nothing() -> None:
+    x = torch.zeros(1, 4, 8)
+    assert plan_attention(x, 4, FULL_CONTEXT).mask is None
+    assert plan_attention(x, 4, Context(chunk_frames=4)).mask is None
+    assert plan_attention(x, 4, Context(chunk_frames=2)).mask is not None
+
+
+def test_rotation_by_hand() -> None:
+    cos, sin = rotary_table(torch.tensor([0, 2]), 4, theta=100.0)
+    angles = [[0.0, 0.0], [2.0, 0.2]]
+    torch.testing.assert_close(cos, torch.tensor(angles).cos())
+    torch.testing.assert_close(sin, torch.tensor(angles).sin())
+    turned = rotate(torch.tensor([[[[1.0, 0.0, 0.0, 1.0]]]]), (cos[1:], sin[1:]))
+    expected = [math.cos(2.0), -math.sin(0.2), math.sin(2.0), math.cos(0.2)]
+    torch.testing.assert_close(turned.flatten(), torch.tensor(expected))
+
+
+def test_rotation_depends_on_distance_alone() -> None:
+    torch.manual_seed(0)
+    query, key = torch.randn(2, 1, 1, 1, 8).unbind()
+
+    def score(first: int, second: int) -> Tensor:
+        one = rotate(query, rotary_table(torch.tensor([first]), 8))
+        other = rotate(key, rotary_table(torch.tensor([second]), 8))
+        return (one * other).sum()
+
+    torch.testing.assert_close(score(3, 10), score(40, 47))
+
+
+def test_heads_must_divide() -> None:
+    with pytest.raises(ValueError, match="does not split into 3 heads"):
+        SelfAttention(8, 3)
+    with pytest.raises(ValueError, match="even size"):
+        SelfAttention(6, 2)
+
+
+def test_timestep_embedding_tells_times_apart() -> None:
+    torch.manual_seed(0)
+    embedding = TimestepEmbedding(6, num_frequencies=4)
+    out = embedding(torch.tensor([0.0, 0.5, 0.5]))
+    assert out.shape == (3, 6)
+    torch.testing.assert_close(out[1], out[2])
+    assert not torch.allclose(out[0], out[1], atol=1e-2)
+    # At time 0 all sines are 0 and all cosines 1.
+    zero = embedding.layers(torch.tensor([[0.0] * 4 + [1.0] * 4]))
+    torch.testing.assert_close(out[:1], zero)

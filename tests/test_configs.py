@@ -1,0 +1,113 @@
+"""Every file under configs/ loads, and what it describes is built on the meta device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from tokenlm.audio.mel import MelSpectrogram
+from tokenlm.checkpoint.registry import KINDS
+from tokenlm.config import from_dict, load_config
+from tokenlm.models.flow import FlowConfig
+from tokenlm.models.vocoder import VocoderConfig
+from tokenlm.synthesis.components import GenerationConfig
+from training.bundle import BundleConfig
+from training.corpus.config import CorpusConfig
+from training.corpus.plan import read_sentences
+from training.evaluation.config import EvaluationConfig
+from training.run import load_task, read_stage
+from training.stages import STAGES
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+PATHS = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.y*ml"))
+
+
+def build(kind: str, config: object) -> nn.Module:
+    """A model of any size, without memory for its weights."""
+    with torch.device("meta"):
+        module = KINDS[kind][1](config)
+    assert all(weight.is_meta for weight in module.parameters())
+    return module
+
+
+def check_train(path: Path) -> None:
+    config, task = load_task(path)
+    assert task.name == config.stage == path.stem.partition(".")[0]
+    found = {
+        field: kind
+        for field in ("model", "recognizer")
+        for kind, (config_class, _) in KINDS.items()
+        if isinstance(getattr(config, field, None), config_class)
+    }
+    assert "model" in found
+    for field, kind in found.items():
+        build(kind, getattr(config, field))
+
+
+def check_model(path: Path) -> None:
+    """`configs/model/<size>/<kind>.yaml` or `configs/model/<kind>.yaml` is a component's config."""
+    kind = path.stem
+    assert kind in KINDS, f"{path} is named after none of {', '.join(KINDS)}"
+    build(kind, load_config(KINDS[kind][0], path))
+
+
+def check_corpus(path: Path) -> None:
+    config = load_config(CorpusConfig, path)
+    assert read_sentences(config.heldout_sentences)
+
+
+def check_bundle(path: Path) -> None:
+    config = load_config(BundleConfig, path)
+    from_dict(GenerationConfig, config.generation, where=path)
+
+
+def check_evaluation(path: Path) -> None:
+    load_config(EvaluationConfig, path)
+
+
+CHECKS: dict[str, Callable[[Path], None]] = {
+    "train": check_train,
+    "model": check_model,
+    "data": check_corpus,
+    "bundle": check_bundle,
+    "eval": check_evaluation,
+}
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_config(name: str) -> None:
+    folder = name.split("/")[0]
+    assert folder in CHECKS, f"configs/{folder} has no check here: nothing says what its files are"
+    CHECKS[folder](CONFIGS / name)
+
+
+def test_every_stage_has_configs_of_both_sizes() -> None:
+    for folder in ("train", "train/toy"):
+        stages = {read_stage(path, ()) for path in (CONFIGS / folder).glob("*.yaml")}
+        assert set(STAGES) <= stages
+
+
+def test_sizes_of_one_bundle_fit_together() -> None:
+    for folder in ("train", "train/toy"):
+        configs = {
+            stage: load_task(CONFIGS / folder / f"{stage}.yaml")[0].model  # type: ignore[attr-defined]
+            for stage in STAGES
+        }
+        flow, vocoder = configs["flow"], configs["vocoder"]
+        assert isinstance(flow, FlowConfig) and isinstance(vocoder, VocoderConfig)
+        assert flow.mel == vocoder.mel
+        assert flow.speaker_dim == configs["speaker_encoder"].embedding_dim
+        assert flow.codebook_size == configs["speech_tokenizer"].codebook_size
+        assert flow.codebook_size == configs["speech_lm"].codebook_size
+        assert flow.token_rate == configs["speech_tokenizer"].token_rate
+        assert MelSpectrogram(flow.mel).frame_rate == flow.token_rate * flow.frames_per_token
+
+
+def test_yaml_holds_data_only() -> None:
+    for name in PATHS:
+        yaml.safe_load((CONFIGS / name).read_text(encoding="utf-8"))

@@ -1,0 +1,86 @@
+"""What others may build on. A change here is a change of the version."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tokenlm
+from tokenlm import Synthesizer, Voice
+
+SYNTHESIZER = {
+    "components": None,
+    "convert": ["source", "voice", "seed", "sample_rate", "context", "num_steps", "guidance_scale"],
+    "from_pretrained": ["name", "device"],
+    "generate": [
+        "text",
+        "voice",
+        "seed",
+        "context",
+        "sampling",
+        "num_steps",
+        "guidance_scale",
+        "on_progress",
+    ],
+    "lookahead_ms": None,
+    "prepare_voice": ["source", "prompt_text", "sample_rate", "name"],
+    "sample_rate": None,
+    "tokenize": ["source", "sample_rate"],
+    "transcribe": ["source", "sample_rate"],
+    "voice": ["name"],
+    "voices": None,
+}
+VOICE = {
+    "description": None,
+    "load": ["path"],
+    "name": None,
+    "prompt_mel": None,
+    "prompt_text": None,
+    "prompt_tokens": None,
+    "save": ["path"],
+    "seed": None,
+    "speaker_embedding": None,
+    "tokenizer": None,
+}
+
+
+def members(cls: type, *also: str) -> dict[str, list[str] | None]:
+    """Public attributes of a class; of methods, the names of their parameters."""
+    found: dict[str, list[str] | None] = dict.fromkeys(also)
+    for name in [*vars(cls), *getattr(cls, "__annotations__", {})]:
+        if name.startswith("_"):
+            continue
+        member = getattr(cls, name, None)
+        is_method = inspect.isfunction(member) or inspect.ismethod(member)
+        names = list(inspect.signature(member).parameters) if is_method else None
+        found[name] = None if names is None else [part for part in names if part != "self"]
+    return found
+
+
+def test_the_package_offers() -> None:
+    assert sorted(tokenlm.__all__) == ["Synthesizer", "Voice", "__version__"]
+    assert set(dir(tokenlm)) == set(tokenlm.__all__)
+    assert tokenlm.__version__.count(".") == 2
+
+
+def test_the_classes_offer() -> None:
+    assert members(Synthesizer, "components") == SYNTHESIZER
+    assert members(Voice) == VOICE
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Synthesiser'"):
+        tokenlm.Synthesiser  # noqa: B018
+
+
+def test_the_package_is_imported_lazily(tmp_path: Path) -> None:
+    program = (
+        "import sys, tokenlm\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'typer'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)

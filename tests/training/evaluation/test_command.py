@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from tokenlm.config import load_config
+from training.evaluation import command, judges, run
+from training.evaluation.config import EvaluationConfig
+from training.evaluation.figure import mean_figure
+from training.evaluation.run import Results, command_line
+
+CONFIG = Path(__file__).parents[3] / "configs" / "eval" / "mini_en.yaml"
+
+
+@pytest.fixture
+def runner() -> CliRunner:
+    return CliRunner()
+
+
+@pytest.fixture
+def app() -> typer.Typer:
+    app = typer.Typer()
+    app.command()(command.evaluate)
+    return app
+
+
+def test_the_config_of_the_embedded_voice_loads() -> None:
+    config = load_config(EvaluationConfig, CONFIG)
+    assert (config.num_items, config.num_voices) == (100, 6)
+
+
+@pytest.mark.parametrize("key", ["num_items", "num_voices", "num_recordings_per_speaker"])
+def test_counts_must_be_positive(key: str) -> None:
+    with pytest.raises(ValueError, match=key):
+        dataclasses.replace(EvaluationConfig(), **{key: 0})
+
+
+def test_a_report_is_written_with_commands_that_repeat_it(
+    app: typer.Typer, runner: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {}
+
+    def fake(config: EvaluationConfig, parts: object, sections: list, **more: object) -> Results:
+        asked.update(config=config, sections=sections, **more)
+        figure = mean_figure("originals", "heldout", "speaker_similarity", [0.9, 0.8])
+        return Results(figures=[figure], rows=[{"section": "originals", "group": "heldout"}])
+
+    monkeypatch.setattr(run, "evaluate", fake)
+    arguments = ["--config", str(CONFIG), "--heldout", "h.jsonl", "--limit", "7", "num_voices=4"]
+    result = runner.invoke(app, [*arguments, "--output", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert "speaker_similarity" in result.output and "0.850" in result.output
+    config = asked["config"]
+    assert (config.heldout, config.num_items, config.num_voices) == (Path("h.jsonl"), 7, 4)
+    report = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    command_of = report["figures"][0]["command"]
+    assert command_of == (
+        f"tokenlm evaluate --config {CONFIG} --heldout h.jsonl --limit 7 num_voices=4 "
+        "--sections originals"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--heldout", "nothing.jsonl"], "nothing.jsonl: the manifest cannot be read"),
+        ([], "name the manifest of held-out recordings"),
+        (["--limit", "0"], "--limit must be at least 1"),
+        (["--keep-audio"], "--keep-audio needs the folder"),
+        (["--sections", "singing"], "there is no section 'singing'"),
+        (["--component", "nowhere"], "there is no such component folder"),
+        (["num_itemz=3"], "num_itemz"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    app: typer.Typer, runner: CliRunner, arguments: list[str], message: str
+) -> None:
+    result = runner.invoke(app, ["--config", str(CONFIG), *arguments])
+    assert result.exit_code == 2
+    assert message in result.output and "Traceback" not in result.output
+
+
+def test_a_missing_judge_is_told_before_anything_is_read(
+    app: typer.Typer, runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judges, "find_spec", lambda name: None)
+    result = runner.invoke(app, ["--config", str(CONFIG)])
+    assert result.exit_code == 2
+    assert "pip install 'tokenlm[eval]'" in result.output
+
+
+def test_the_command_quotes_what_needs_it() -> None:
+    assert command_line("cloned", ["--bundle", "my voice"]) == (
+        "tokenlm evaluate --bundle 'my voice' --sections cloned"
+    )

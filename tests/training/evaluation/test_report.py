@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+import math
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from training.evaluation.figure import Figure, mean_figure, ratio_figure
+from training.evaluation.report import card_metrics, print_table, write_report
+
+
+def figure(section: str, value: float, **more: object) -> Figure:
+    facts = {"group": "heldout", "name": "word_error_rate", "num_items": 4, **more}
+    return Figure(section=section, value=value, **facts)  # type: ignore[arg-type]
+
+
+def test_figures_have_their_value_and_interval() -> None:
+    found = ratio_figure("cloned", "heldout", "word_error_rate", [1.0, 2.0], [10.0, 10.0])
+    assert found.value == pytest.approx(0.15)
+    assert found.low is not None and found.high is not None
+    assert 0.1 <= found.low <= 0.15 <= found.high <= 0.2
+    assert found.key == "heldout/cloned/word_error_rate"
+    assert mean_figure("cloned", "heldout", "nearest", [1.0, 0.0]).value == 0.5
+    assert math.isnan(ratio_figure("cloned", "heldout", "over", [1.0], [0.0]).value)
+
+
+def test_the_report_says_how_to_measure_again(tmp_path: Path) -> None:
+    rows = [{"section": "cloned", "group": "heldout", "heard": "naïve"}]
+    path = write_report(
+        tmp_path / "report",
+        [figure("cloned", 0.25, low=0.1, high=0.4, note="beside the engine's 0.1")],
+        rows,
+        commands={"cloned": "tokenlm evaluate --sections cloned"},
+        facts={"config": {"seed": 0}},
+    )
+    report = json.loads(path.read_text())
+    assert report["config"] == {"seed": 0}
+    assert report["figures"][0]["command"] == "tokenlm evaluate --sections cloned"
+    assert (report["figures"][0]["value"], report["figures"][0]["low"]) == (0.25, 0.1)
+    assert json.loads((path.parent / "utterances.jsonl").read_text()) == rows[0]
+    metric = card_metrics(path)["heldout/cloned/word_error_rate"]
+    assert metric.value == 0.25 and metric.command == "tokenlm evaluate --sections cloned"
+    assert metric.note == "95 % interval 0.1 to 0.4; 4 utterances; beside the engine's 0.1"
+
+
+def test_another_section_is_added_and_the_same_one_replaced(tmp_path: Path) -> None:
+    def write(section: str, value: float) -> Path:
+        rows = [{"section": section, "group": "heldout", "value": value}]
+        commands = {section: "x"}
+        return write_report(
+            tmp_path, [figure(section, value)], rows, commands=commands, facts={}
+        )
+
+    write("cloned", 1.0)
+    write("resynthesis", 2.0)
+    path = write("cloned", 3.0)
+    figures = json.loads(path.read_text())["figures"]
+    assert [(row["section"], row["value"]) for row in figures] == [
+        ("resynthesis", 2.0),
+        ("cloned", 3.0),
+    ]
+    lines = (tmp_path / "utterances.jsonl").read_text().splitlines()
+    assert [json.loads(line)["value"] for line in lines] == [2.0, 3.0]
+
+
+def test_what_is_not_a_number_is_null_and_no_figure_of_the_card(tmp_path: Path) -> None:
+    path = write_report(
+        tmp_path, [figure("cloned", float("nan"))], [], commands={"cloned": "x"}, facts={}
+    )
+    assert json.loads(path.read_text())["figures"][0]["value"] is None
+    assert card_metrics(path) == {}
+
+
+def test_another_file_in_the_place_of_the_report_is_told(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text("[]")
+    with pytest.raises(ValueError, match="is not a report"):
+        card_metrics(tmp_path / "metrics.json")
+
+
+def test_the_table_shows_rates_in_percent_and_intervals() -> None:
+    console = Console(file=StringIO(), width=160)
+    figures = [
+        figure("cloned", 0.25, low=0.1, high=0.4),
+        figure("cloned", 0.8123, name="speaker_similarity"),
+        figure("resynthesis", float("nan"), name="word_errors_over_original"),
+    ]
+    print_table(figures, console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "25.0 %" in shown and "10.0 % – 40.0 %" in shown
+    assert "0.812" in shown and "nan" not in shown

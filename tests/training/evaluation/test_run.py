@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from tokenlm.checkpoint.component import ComponentError
+from training.data.manifest import ManifestError
+from training.evaluation.config import EvaluationConfig
+from training.evaluation.judges import WordJudge
+from training.evaluation.parts import find_parts
+from training.evaluation.run import Results, choose_sections, evaluate
+
+CONSOLE = Console(file=StringIO())
+
+
+def pitch_of(samples: np.ndarray) -> np.ndarray:
+    """A judge of speakers for tones: how the power is spread over the pitches."""
+    power = np.abs(np.fft.rfft(samples, n=16_000)) ** 2
+    bands = power[:2000].reshape(40, 50).sum(axis=1)
+    return bands / np.linalg.norm(bands)
+
+
+def settings(heldout: Path | None, unheard: Path | None = None, **more: int) -> EvaluationConfig:
+    return EvaluationConfig(
+        heldout=heldout,
+        unheard=unheard,
+        **{"num_items": 6, "num_voices": 3, "prompt_seconds": 0.4, **more},  # type: ignore[arg-type]
+    )
+
+
+def run(config: EvaluationConfig, heard: str = "say ann", **more: object) -> Results:
+    components = more.pop("components", [])
+    parts = find_parts(None, components)  # type: ignore[arg-type]
+    sections = choose_sections(more.pop("sections", ["originals"]), parts)  # type: ignore[arg-type]
+    return evaluate(
+        config,
+        parts,
+        sections,
+        console=CONSOLE,
+        word_judge=WordJudge(hear=lambda pcm: heard),
+        voice_judge=pitch_of,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def figures(results: Results) -> dict[str, float]:
+    return {figure.key: figure.value for figure in results.figures}
+
+
+def test_the_engines_own_reading_is_judged_without_any_component(
+    heldout: Path, unheard: Path
+) -> None:
+    results = run(settings(heldout, unheard))
+    found = figures(results)
+    # Six items of "say x and x" and "say x and x and x": 3 of 4 and 5 of 6 words differ at least.
+    rows = [row for row in results.rows if row["group"] == "heldout"]
+    assert [row["original"] for row in rows] == [
+        "ann-1", "bob-1", "cyd-1", "ann-2", "bob-2", "cyd-2",
+    ]  # fmt: skip
+    assert [(row["errors"], row["words"]) for row in rows] == [
+        (2, 4), (3, 4), (3, 4), (4, 6), (5, 6), (5, 6),
+    ]  # fmt: skip
+    assert found["heldout/originals/word_error_rate"] == pytest.approx(22 / 30)
+    assert found["heldout/originals/nearest_voice_rate"] == 1.0
+    assert found["heldout/originals/speaker_similarity"] == pytest.approx(1.0, abs=0.01)
+    assert found["unheard/originals/nearest_voice_rate"] == 1.0
+    assert "heldout/originals/catastrophic_failure_rate" not in found
+
+
+def test_unheard_voices_are_looked_for_among_the_heldout_ones(heldout: Path, unheard: Path) -> None:
+    rows = [row for row in run(settings(heldout, unheard)).rows if row["group"] == "unheard"]
+    assert {row["speaker"] for row in rows} == {"dan", "dot"}
+    assert all(row["num_candidates"] == 3 and row["nearest"] == row["speaker"] for row in rows)
+
+
+def test_a_vocoder_alone_is_judged_beside_the_originals(
+    heldout: Path, export: Path, tmp_path: Path
+) -> None:
+    results = run(
+        settings(heldout, num_items=2),
+        components=[export / "vocoder"],
+        sections=["copy_synthesis"],
+        audio_folder=tmp_path / "audio",
+    )
+    found = figures(results)
+    assert found["heldout/copy_synthesis/word_errors_over_original"] == 1.0
+    assert found["heldout/copy_synthesis/catastrophic_failure_rate"] == 0.0
+    assert {row["section"] for row in results.rows} == {"originals", "copy_synthesis"}
+    saved = sorted(path.name for path in (tmp_path / "audio/heldout/copy_synthesis").iterdir())
+    assert saved == ["000.wav", "001.wav"]
+
+
+def test_tokenizer_and_speaker_encoder_need_no_judge(
+    heldout: Path, unheard: Path, export: Path
+) -> None:
+    sections = ["tokenizer", "speaker_encoder"]
+    results = run(settings(heldout, unheard), components=[export], sections=sections)
+    found = figures(results)
+    assert found["heldout/tokenizer/char_error_rate"] > 0
+    assert 0 < found["heldout/tokenizer/codebook_utilisation"] <= 1
+    assert 1 <= found["heldout/tokenizer/codebook_perplexity"] <= 9
+    assert 0 <= found["heldout/speaker_encoder/equal_error_rate"] <= 1
+    assert 0 <= found["all/speaker_encoder/equal_error_rate_between_persons"] <= 1
+    # Measured on the same tones, which its judge tells apart without an error.
+    assert found["heldout/speaker_encoder/judge_equal_error_rate"] == 0.0
+    assert {row["group"] for row in results.rows} == {"heldout", "unheard"}
+
+
+def test_the_components_choose_the_sections(export: Path) -> None:
+    assert choose_sections([], find_parts(None)) == ["originals"]
+    found = choose_sections([], find_parts(None, [export]))
+    assert found == ["originals", "copy_synthesis", "tokenizer", "speaker_encoder"]
+
+
+def test_later_folders_replace_earlier_ones(export: Path, tmp_path: Path) -> None:
+    newer = tmp_path / "newer"
+    newer.mkdir()
+    (export / "vocoder").rename(newer / "vocoder")
+    parts = find_parts(None, [export, newer])
+    assert parts.folders["vocoder"] == newer / "vocoder"
+    assert parts.folders["speaker_encoder"] == export / "speaker_encoder"
+
+
+def test_what_is_missing_is_named(export: Path, heldout: Path, tmp_path: Path) -> None:
+    parts = find_parts(None, [export])
+    with pytest.raises(ValueError, match="cloned needs speech_lm, text_tokenizer, flow"):
+        choose_sections(["cloned"], parts)
+    with pytest.raises(ValueError, match="no section 'singing'; the sections are originals"):
+        choose_sections(["singing"], parts)
+    with pytest.raises(ComponentError, match="is no component"):
+        find_parts(None, [heldout.parent])
+    with pytest.raises(ComponentError, match="no such component folder"):
+        find_parts(None, [tmp_path / "nowhere"])
+    with pytest.raises(ManifestError, match="cannot be read"):
+        run(settings(tmp_path / "nothing.jsonl"))
+    with pytest.raises(ValueError, match="name the manifest"):
+        run(settings(None))
