@@ -12,6 +12,12 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inference.commands.progress import DelayedProgress
+
+if TYPE_CHECKING:
+    from tokenlm import Synthesizer
 
 TEXT = "Hello! This voice was cloned from a few seconds of speech, on this very computer."
 PROMPT = "demo_prompt"
@@ -41,24 +47,29 @@ def demonstrate(bundle: str, folder: Path, text: str, seed: int) -> None:
         ValueError: there is no such bundle, or nothing can be said.
     """
     start = time.perf_counter()
-    from tokenlm import Synthesizer, Voice
-    from tokenlm.audio.io import save_audio
-
-    synthesizer = Synthesizer.from_pretrained(bundle)
-    loaded = time.perf_counter()
-    prompt = synthesizer.components.folder / f"{PROMPT}.wav"
-    voice: Voice | None = None
-    if prompt.is_file():
-        voice = synthesizer.prepare_voice(prompt, prompt.with_suffix(".txt").read_text("utf-8"))
-    begun = time.perf_counter()
-    speech = synthesizer.generate(text, voice=voice, seed=seed)
-    ended = time.perf_counter()
-    seconds = speech.shape[0] / synthesizer.sample_rate
-    name = synthesizer.components.manifest.name
-    comment = f"Synthesised speech, not a recording: tokenlm, bundle {name}, seed {seed}"
     sound, picture = folder / "out.wav", folder / "mel.png"
-    save_audio(sound, speech, synthesizer.sample_rate, comment=comment)
-    draw_mel(picture, synthesizer, sound)
+    with DelayedProgress("loading") as progress:
+        from tokenlm import Synthesizer, Voice
+        from tokenlm.audio.io import save_audio
+
+        synthesizer = Synthesizer.from_pretrained(bundle)
+        loaded = time.perf_counter()
+        progress.describe("listening")
+        prompt = synthesizer.components.folder / f"{PROMPT}.wav"
+        voice: Voice | None = None
+        if prompt.is_file():
+            words = prompt.with_suffix(".txt").read_text(encoding="utf-8")
+            voice = synthesizer.prepare_voice(prompt, words)
+        begun = time.perf_counter()
+        progress.describe("speaking")
+        speech = synthesizer.generate(text, voice=voice, seed=seed, on_progress=progress.update)
+        ended = time.perf_counter()
+        progress.describe("drawing")
+        seconds = speech.shape[0] / synthesizer.sample_rate
+        name = synthesizer.components.manifest.name
+        comment = f"Synthesised speech, not a recording: tokenlm, bundle {name}, seed {seed}"
+        save_audio(sound, speech, synthesizer.sample_rate, comment=comment)
+        draw_mel(picture, synthesizer, sound)
     print(f"text              {text}")
     print(f"voice             {prompt if voice is not None else synthesizer.voices[0]}")
     print(f"speech            {sound.resolve()} ({seconds:.2f} s)")
@@ -69,17 +80,15 @@ def demonstrate(bundle: str, folder: Path, text: str, seed: int) -> None:
     print(f"real-time factor  {(ended - begun) / seconds:.2f}")
 
 
-def draw_mel(path: Path, synthesizer: object, sound: Path) -> None:
+def draw_mel(path: Path, synthesizer: Synthesizer, sound: Path) -> None:
     """Draws the mel spectrogram of a sound file, as the models of a synthesizer see it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from tokenlm import Synthesizer
     from tokenlm.atomic import atomic_path
     from tokenlm.audio.io import load_audio
     from tokenlm.audio.mel import MelSpectrogram
 
-    assert isinstance(synthesizer, Synthesizer)
     config = synthesizer.components.flow.config.mel
     mel = MelSpectrogram(config)(load_audio(sound, config.sample_rate)[None])[0]
     figure = Figure(figsize=(10, 3.2), layout="constrained")

@@ -152,7 +152,7 @@ class _Reader:
         if not equals or not all(keys):
             raise ConfigError(f"override {override!r}: expected key.sub=value")
         try:
-            value = yaml.load(text, _StrictLoader)  # noqa: S506  (a safe loader)
+            value = yaml.load(text, _StrictLoader)  # a safe loader
         except yaml.YAMLError as error:
             raise ConfigError(f"override {override!r}: the value is not YAML: {error}") from None
         for depth, key in enumerate(keys[:-1], start=1):
@@ -344,7 +344,7 @@ def _read_mapping(path: Path, named_by: str | None = None) -> dict[str, Any]:
     """Read a YAML file that must hold a mapping; `named_by` is the place that names the file."""
     place = f"{named_by}: {path}" if named_by else str(path)
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)  # noqa: S506
+        data = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
     except FileNotFoundError:
         raise ConfigError(f"{place}: there is no such file") from None
     except (OSError, UnicodeDecodeError) as error:

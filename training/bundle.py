@@ -1,6 +1,6 @@
 """Puts trained components together into a bundle with voices and a model card.
 
-    python -m training.bundle --config configs/bundle/mini_en.yaml --output checkpoints/mini-en \
+python -m training.bundle --config configs/bundle/mini_en.yaml --output checkpoints/mini-en \
         component=FOLDER … --manifest MANIFEST [--metrics METRICS_JSON]
 """
 
@@ -20,7 +20,7 @@ import torch
 from tokenlm.atomic import atomic_folder
 from tokenlm.audio.io import load_audio, save_audio
 from tokenlm.checkpoint.bundle import BundleManifest, finalize_bundle
-from tokenlm.checkpoint.card import write_model_card
+from tokenlm.checkpoint.card import Metric, write_model_card
 from tokenlm.checkpoint.component import read_component
 from tokenlm.config import load_config
 from tokenlm.synthesis.components import Components
@@ -72,7 +72,7 @@ def assemble(
     folders: Mapping[str, Path],
     manifest: Path,
     output: Path,
-    metrics: Mapping[str, Mapping[str, Any]],
+    metrics: Mapping[str, Metric],
 ) -> BundleManifest:
     """Writes the bundle to `output`, whole or not at all.
 
@@ -139,6 +139,29 @@ def pick_utterance(utterances: list[Utterance], speaker: str, seconds: float) ->
     return min(rows, key=lambda row: (abs(row.duration - seconds), row.id))
 
 
+def read_figures(path: Path) -> dict[str, Metric]:
+    """Figures of the model card from the `metrics.json` of `tokenlm evaluate`.
+
+    Raises:
+        ValueError: the file is not of that kind.
+    """
+    try:
+        figures = json.loads(path.read_text(encoding="utf-8"))["figures"]
+        found = {}
+        for figure in figures:
+            note = f"{figure['num_items']} items"
+            if figure["low"] is not None:
+                note += f", 95 % interval {figure['low']:.3f} to {figure['high']:.3f}"
+            if figure["note"]:
+                note += f"; {figure['note']}"
+            title = f"{figure['section']}, {figure['group']}: {figure['name']}".replace("_", " ")
+            value = round(float(figure["value"]), 4)
+            found[title] = Metric(value=value, command=figure["command"], note=note)
+        return found
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not what `tokenlm evaluate` writes: {error}") from error
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m training.bundle", description=__doc__)
@@ -152,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = load_config(BundleConfig, options.config)
         folders = dict(entry.split("=", 1) for entry in options.folders if "=" in entry)
-        metrics = json.loads(options.metrics.read_text()) if options.metrics else {}
+        metrics = read_figures(options.metrics) if options.metrics else {}
         written = assemble(
             config,
             {name: Path(folder) for name, folder in folders.items()},

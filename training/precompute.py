@@ -16,7 +16,9 @@ from pathlib import Path
 
 import torch
 from rich.progress import track
+from torch import Tensor
 
+from tokenlm.audio.io import AudioError
 from tokenlm.checkpoint.registry import load_model
 from tokenlm.models.speech_tokenizer import SpeechTokenizer
 from training.data.collate import pad_waveforms
@@ -27,26 +29,46 @@ from training.data.manifest import Utterance, write_manifest
 def add_speech_tokens(
     dataset: UtteranceDataset, tokenizer: SpeechTokenizer, *, max_seconds_per_batch: float = 60.0
 ) -> list[Utterance]:
-    """The rows of `dataset` with speech tokens, in order."""
+    """The rows of `dataset` with speech tokens, in order.
+
+    A recording that cannot be read, or is shorter than a token, is reported and left out.
+    """
     order = sorted(range(len(dataset)), key=lambda index: dataset.durations[index])
     batches: list[list[int]] = [[]]
     for index in order:
         if (len(batches[-1]) + 1) * dataset.durations[index] > max_seconds_per_batch:
             batches.append([])
         batches[-1].append(index)
-    fingerprint = tokenizer.fingerprint
+    fingerprint, shortest = tokenizer.fingerprint, tokenizer.config.samples_per_token
     rows: dict[int, Utterance] = {}
     device = next(tokenizer.parameters()).device
     for batch in track([batch for batch in batches if batch], "speech tokens"):
-        waveform, lengths = pad_waveforms([dataset.waveform(index) for index in batch])
+        waveforms = {index: _waveform(dataset, index, shortest) for index in batch}
+        found = {index: waveform for index, waveform in waveforms.items() if waveform is not None}
+        if not found:
+            continue
+        waveform, lengths = pad_waveforms([*found.values()])
         tokens, counts = tokenizer.encode(waveform.to(device), lengths.to(device))
-        for index, row, count in zip(batch, tokens.tolist(), counts.tolist(), strict=True):
+        for index, row, count in zip(found, tokens.tolist(), counts.tolist(), strict=True):
             rows[index] = replace(
                 dataset.utterances[index],
                 speech_tokens=tuple(row[:count]),
                 tokenizer=fingerprint,
             )
-    return [rows[index] for index in range(len(dataset))]
+    return [rows[index] for index in sorted(rows)]
+
+
+def _waveform(dataset: UtteranceDataset, index: int, shortest: int) -> Tensor | None:
+    name = dataset.utterances[index].id
+    try:
+        waveform = dataset.waveform(index)
+    except AudioError as error:
+        print(f"utterance {name!r} is left out: {error}", file=sys.stderr)
+        return None
+    if waveform.shape[0] < shortest:
+        print(f"utterance {name!r} is left out: it is shorter than a token", file=sys.stderr)
+        return None
+    return waveform
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

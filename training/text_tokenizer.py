@@ -1,6 +1,6 @@
 """Trains the text tokenizer on the normalised texts of a manifest.
 
-    python -m training.text_tokenizer --vocab-size 192 MANIFEST OUTPUT_FOLDER
+python -m training.text_tokenizer --vocab-size 192 MANIFEST OUTPUT_FOLDER
 """
 
 from __future__ import annotations

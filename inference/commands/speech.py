@@ -49,8 +49,8 @@ def clone(
 ) -> None:
     """Say a text in the voice of a recording."""
     words = _read_text(text, text_file)
-    check_output(output)
     with DelayedProgress("loading") as progress:
+        check_output(output)
         synthesizer = load_synthesizer(bundle, device)
         progress.describe("listening")
         voice = synthesizer.prepare_voice(prompt_audio, prompt_text)
@@ -87,8 +87,8 @@ def say(
 ) -> None:
     """Say a text in a voice of the bundle, or in one that `prepare-voice` made."""
     words = _read_text(text, text_file)
-    check_output(output)
     with DelayedProgress("loading") as progress:
+        check_output(output)
         synthesizer = load_synthesizer(bundle, device)
         chosen = _choose_voice(synthesizer, voice, None, None)
         progress.describe("speaking")
@@ -125,8 +125,8 @@ def convert(
     """Say what a recording says in another voice."""
     if (voice is None) == (prompt_audio is None):
         raise ValueError("give the new voice as either --voice or --prompt-audio.")
-    check_output(output)
     with DelayedProgress("loading") as progress:
+        check_output(output)
         synthesizer = load_synthesizer(bundle, device)
         chosen = _choose_voice(synthesizer, voice, prompt_audio, prompt_text)
         progress.describe("speaking")

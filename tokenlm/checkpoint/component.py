@@ -138,7 +138,7 @@ def read_state(path: str | Path, device: str | torch.device = "cpu") -> dict[str
     """
     try:
         with safe_open(str(path), framework="pt", device=str(device)) as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            state = {name: file.get_tensor(name) for name in file.keys()}
             aliases = json.loads((file.metadata() or {}).get(_ALIASES, "{}"))
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise ComponentError(f"{path} cannot be read (is it whole?): {error}") from error

@@ -93,7 +93,13 @@ class SpeakerEncoder(nn.Module):
 
     @torch.inference_mode()
     def embed_recording(self, waveform: Tensor) -> Tensor:
-        """Embedding (E,) of one recording (S,) of any length."""
+        """Embedding (E,) of one recording (S,) of any length.
+
+        Raises:
+            ValueError: it is shorter than a frame.
+        """
+        if waveform.shape[0] < self.config.mel.hop_length:
+            raise ValueError(f"{waveform.shape[0]} samples are too few to tell who speaks")
         window = int(self.config.max_seconds * self.config.mel.sample_rate)
         parts = waveform.split(window)
         # A last scrap says little about a voice; it joins the average only if there is no other.

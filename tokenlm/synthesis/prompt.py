@@ -56,7 +56,8 @@ def clean_recording(waveform: Tensor, sample_rate: int, name: str) -> Tensor:
     Raises:
         VoiceError: the recording is silent, or too short.
     """
-    waveform = high_pass(waveform, sample_rate)
+    # Without its mean first, the ends of the recording would be steps, and ring in the filter.
+    waveform = high_pass(waveform - waveform.mean(), sample_rate)
     if is_silent(waveform, -70.0):
         raise VoiceError(f"{name} is silent.")
     waveform = trim_silence(waveform, sample_rate)

@@ -110,5 +110,7 @@ class Voice:
                 prompt_mel=tensors["prompt_mel"].float(),
                 speaker_embedding=tensors["speaker_embedding"].float(),
             )
-        except (KeyError, json.JSONDecodeError) as error:
+        except VoiceError as error:
+            raise VoiceError(f"{path}: {error}") from error
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise VoiceError(f"{path} is not a complete voice file: {error}") from error

@@ -156,7 +156,7 @@ def _piece(piece: str, has_digits: bool) -> str:
 def _capitals(letters: str, suffix: str = "") -> str:
     if is_spelled(letters):
         return " ".join(letters.lower()) + suffix
-    word = _FIXED.get(letters.lower(), letters.lower())
+    word = _FIXED.get(letters.lower()) or _word(letters)
     return word + (suffix.lstrip("'") if suffix and letters in _SAID_AS_WORDS else suffix)
 
 

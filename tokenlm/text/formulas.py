@@ -60,11 +60,14 @@ _OPERATOR = re.compile("[+×÷±−√∞]")
 _PLUS_MINUS = re.compile(r"\+/-|\+-(?=[0-9])")
 _RUN = re.compile(r"[+=<>*]{4,}|<{2,}|>{2,}|\*{3,}")
 _BITS = re.compile(r"(?<![\w.])([01])'?s (?:and|or) ([01])'?s(?!\w)")
+_SIGN = re.compile(r"[0-9^+×÷±−√∞≈≠≤≥<>=*]|\([a-z]\)")
 _ABOUT = re.compile(r"[~≈](?= ?[$£€]?[0-9])")
 
 
 def expand_signs(text: str) -> str:
     """Say negative numbers, powers, comparisons and operators; run before units and numbers."""
+    if not _SIGN.search(text):
+        return text
     text = _RUN.sub(" ", text)
     text = _BITS.sub(
         lambda match: f"{plural(cardinal(int(match[1])))} and {plural(cardinal(int(match[2])))}",
@@ -85,6 +88,8 @@ def expand_signs(text: str) -> str:
 
 def expand_formulas(text: str) -> str:
     """Say powers, dimensions, fractions, ratios, then whatever sign is left; run after units."""
+    if not _SIGN.search(text):
+        return text
     text = _POWER.sub(_power, text)
     text = _WORD_POWER.sub(" to the power of ", text)
     text = _SET_PHRASE.sub(lambda match: _SET_PHRASES[match[1]], text)

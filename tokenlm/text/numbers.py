@@ -20,6 +20,7 @@ _DECIMAL_LETTER = re.compile(r"(?<![\w.])([0-9]{1,36}(?:,[0-9]{3})*\.[0-9]{1,36}
 _YEAR = re.compile(
     r"(?<![\w.,/-])((?:1[1-9]|20)[0-9]{2})(?![\w/]|[.,][0-9]|-[0-9])( [a-z]{2,20}\b)?"
 )
+_DIGIT = re.compile(r"[0-9]")
 _NUMBER = re.compile(AMOUNT)
 _NOT_PLURAL = frozenset(
     "was is has its his this as does us thus always perhaps towards across less unless".split()
@@ -32,6 +33,8 @@ _COUNTED = frozenset(
 
 def expand_ordinals(text: str) -> str:
     """Say '22nd', '#5', '10M', and part numbers from the words they are joined to."""
+    if not _DIGIT.search(text):
+        return text
     text = _ORDINAL.sub(_ordinal, text)
     text = _PLURAL.sub(lambda match: plural(code_number(match[1])), text)
     text = _NUMBER_SIGN.sub(" number ", text)

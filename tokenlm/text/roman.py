@@ -39,6 +39,7 @@ _AFTER_ONE = re.compile(
     r"$|[\"',.;:)?!–—]| (?:was|of|is|in|on|at|and|or|to|the|by|died|ruled|reigned|became|had|"
     r"begins|ends|began)\b"
 )
+_LETTER = re.compile(r"\b[MDCLXVI]+(?:th)?\b")
 _INITIAL = re.compile(r"\. [A-Z]")
 _LONG = re.compile(rf"\b(?=[MDCLXVI]{{5}})({_ROMAN})(?![\w-])")
 _ALONE = re.compile(
@@ -57,6 +58,8 @@ def roman_value(numeral: str) -> int:
 
 def expand_roman(text: str) -> str:
     """Say Roman numerals: ranks after rulers and before 'century', counts elsewhere."""
+    if not _LETTER.search(text):
+        return text
     text = _CENTURY.sub(lambda match: ordinal(roman_value(match[1])), text)
     text = _CUED.sub(_cued, text)
     text = _TITLED_RULER.sub(_rank, text)

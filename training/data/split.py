@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,27 +54,28 @@ def open_split(
     return UtteranceDataset(found.utterances[: config.max_valid_items], sample_rate)
 
 
-def require_tokens(dataset: UtteranceDataset, codebook_size: int) -> str:
-    """Checks that every utterance has speech tokens of one tokenizer; returns its fingerprint.
+def require_tokens(datasets: Iterable[UtteranceDataset | None], codebook_size: int) -> str:
+    """Checks that all utterances have speech tokens of one tokenizer; returns its fingerprint.
 
     Raises:
         ConfigError: tokens are missing, of several tokenizers, or outside the codebook.
     """
-    without = next((row for row in dataset.utterances if not row.speech_tokens), None)
+    rows = [row for dataset in datasets if dataset is not None for row in dataset.utterances]
+    without = next((row for row in rows if not row.speech_tokens), None)
     if without is not None:
         raise ConfigError(
             f"utterance {without.id!r} has no speech tokens; "
             "write them with: python -m training.precompute"
         )
-    fingerprints = {row.tokenizer or "" for row in dataset.utterances}
+    fingerprints = {row.tokenizer or "" for row in rows}
     if len(fingerprints) != 1:
         raise ConfigError(
-            f"the manifest mixes tokens of {len(fingerprints)} tokenizers: "
+            f"the manifests mix tokens of {len(fingerprints)} tokenizers: "
             + ", ".join(sorted(fingerprints))
         )
-    largest = max(max(row.speech_tokens or ()) for row in dataset.utterances)
+    largest = max(max(row.speech_tokens or ()) for row in rows)
     if largest >= codebook_size:
         raise ConfigError(
-            f"the manifest has the speech token {largest}, but the codebook has {codebook_size}"
+            f"a manifest has the speech token {largest}, but the codebook has {codebook_size}"
         )
     return fingerprints.pop()

@@ -144,6 +144,6 @@ def _evaluate(
             results.figures,
             results.rows,
             commands={name: command_line(name, arguments) for name in names},
-            facts={"config": to_dict(settings)},
+            facts={"config": to_dict(dataclasses.replace(settings, heldout=None, unheard=None))},
         )
         console.print(f"Written to {written}.")

@@ -46,9 +46,7 @@ def word_errors(reference: str, heard: str) -> ErrorCount:
     """
     words, heard = _spoken_reference(reference), spoken_words(heard)
     found = jiwer.process_words(words, heard)
-    return ErrorCount(
-        found.substitutions + found.deletions + found.insertions, len(words.split())
-    )
+    return ErrorCount(found.substitutions + found.deletions + found.insertions, len(words.split()))
 
 
 def char_errors(reference: str, heard: str) -> ErrorCount:

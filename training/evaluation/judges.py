@@ -46,9 +46,7 @@ def require(package: str) -> None:
         JudgeError: with the command that installs it.
     """
     if find_spec(package) is None:
-        raise JudgeError(
-            f"Evaluation needs {package}, which is not installed: {INSTALL[package]}"
-        )
+        raise JudgeError(f"Evaluation needs {package}, which is not installed: {INSTALL[package]}")
 
 
 def judge_versions() -> dict[str, str]:

@@ -46,9 +46,7 @@ def write_report(
     path = folder / METRICS_FILE
     new = [{**figure.row(), "command": commands[figure.section]} for figure in figures]
     sections = {(row["section"], row["group"]) for row in new}
-    kept = [
-        row for row in _read_figures(path) if (row["section"], row["group"]) not in sections
-    ]
+    kept = [row for row in _read_figures(path) if (row["section"], row["group"]) not in sections]
     text = json.dumps(
         {**facts, "judges": judge_versions(), "figures": kept + new},
         indent=2,

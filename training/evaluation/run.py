@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from training.config import runs_folder
 from training.evaluation.config import SECTIONS, EvaluationConfig, Section
 from training.evaluation.figure import Figure
 from training.evaluation.judges import SAMPLE_RATE, VoiceJudge, WordJudge, require
@@ -58,8 +59,9 @@ def choose_sections(asked: Sequence[str], parts: Parts) -> list[Section]:
             f"there is no section {unknown[0]!r}; the sections are {', '.join(SECTIONS)}."
         )
     if not asked:
-        return [name for name in SECTIONS if not parts.missing(name)]
-    chosen = [name for name in SECTIONS if name in asked]
+        every: list[Section] = [name for name in SECTIONS if not parts.missing(name)]
+        return every
+    chosen: list[Section] = [name for name in SECTIONS if name in asked]
     for name in chosen:
         missing = parts.missing(name)
         if missing:
@@ -246,5 +248,21 @@ def _tracker(progress: Progress, title: str) -> _Tracker:
 
 
 def command_line(section: str, arguments: Sequence[str]) -> str:
-    """The command that measures one section again."""
-    return shlex.join(["tokenlm", "evaluate", *arguments, "--sections", section])
+    """The command that measures one section again.
+
+    It is printed in model cards, so what lies in the folder of the runs is named by its variable,
+    and what lies in the working folder without it.
+    """
+    shown = [_quoted(argument) for argument in arguments]
+    return " ".join(["tokenlm", "evaluate", *shown, "--sections", section])
+
+
+def _quoted(argument: str) -> str:
+    path = Path(argument)
+    if path.is_absolute():
+        if path.is_relative_to(runs_folder()):
+            rest = path.relative_to(runs_folder()).as_posix()
+            return f"$TOKENLM_RUNS/{shlex.quote(rest)}"
+        if path.is_relative_to(Path.cwd()):
+            return shlex.quote(path.relative_to(Path.cwd()).as_posix())
+    return shlex.quote(argument)

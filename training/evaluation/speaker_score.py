@@ -31,9 +31,7 @@ def hardest(
     return ranked[:num_others]
 
 
-def pair_scores(
-    embeddings: np.ndarray, speakers: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray]:
+def pair_scores(embeddings: np.ndarray, speakers: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Similarities of all pairs of utterances.
 
     Args:

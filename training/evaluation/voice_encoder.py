@@ -36,6 +36,9 @@ LEVEL_DBFS = -30.0
 class VoiceEncoder(nn.Module):
     """Recording to embedding; a function of the recording alone."""
 
+    window: Tensor
+    filters: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.lstm = nn.LSTM(NUM_MELS, NUM_CHANNELS, 3, batch_first=True)

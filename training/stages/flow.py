@@ -95,9 +95,7 @@ class FlowTask(Task):
             self._datasets[split] = open_split(
                 config.data, split, config.model.mel.sample_rate, config.augment
             )
-        train = self._datasets["train"]
-        assert train is not None
-        self._fingerprint = require_tokens(train, config.model.codebook_size)
+        self._fingerprint = require_tokens(self._datasets.values(), config.model.codebook_size)
         self._speaker_encoder = load_model(config.speaker_encoder, SpeakerEncoder)
         if self._speaker_encoder.config.embedding_dim != config.model.speaker_dim:
             raise ValueError(

@@ -51,6 +51,7 @@ def test_a_report_is_written_with_commands_that_repeat_it(
         return Results(figures=[figure], rows=[{"section": "originals", "group": "heldout"}])
 
     monkeypatch.setattr(run, "evaluate", fake)
+    monkeypatch.chdir(CONFIG.parents[2])
     arguments = ["--config", str(CONFIG), "--heldout", "h.jsonl", "--limit", "7", "num_voices=4"]
     result = runner.invoke(app, [*arguments, "--output", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
@@ -60,7 +61,7 @@ def test_a_report_is_written_with_commands_that_repeat_it(
     report = json.loads((tmp_path / "out" / "metrics.json").read_text())
     command_of = report["figures"][0]["command"]
     assert command_of == (
-        f"tokenlm evaluate --config {CONFIG} --heldout h.jsonl --limit 7 num_voices=4 "
+        f"tokenlm evaluate --config {Path(*CONFIG.parts[-3:])} --heldout h.jsonl --limit 7 num_voices=4 "
         "--sections originals"
     )
 
@@ -92,6 +93,22 @@ def test_a_missing_judge_is_told_before_anything_is_read(
     result = runner.invoke(app, ["--config", str(CONFIG)])
     assert result.exit_code == 2
     assert "pip install 'tokenlm[eval]'" in result.output
+
+
+def test_the_command_tells_no_path_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("TOKENLM_RUNS", str(tmp_path / "runs"))
+    arguments = [
+        "--heldout", str(tmp_path / "runs/corpus/heldout.jsonl"),
+        "--bundle", str(tmp_path / "work/mini en"),
+    ]  # fmt: skip
+    assert command_line("cloned", arguments) == (
+        "tokenlm evaluate --heldout $TOKENLM_RUNS/corpus/heldout.jsonl --bundle 'mini en' "
+        "--sections cloned"
+    )
 
 
 def test_the_command_quotes_what_needs_it() -> None:

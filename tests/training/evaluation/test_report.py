@@ -50,9 +50,7 @@ def test_another_section_is_added_and_the_same_one_replaced(tmp_path: Path) -> N
     def write(section: str, value: float) -> Path:
         rows = [{"section": section, "group": "heldout", "value": value}]
         commands = {section: "x"}
-        return write_report(
-            tmp_path, [figure(section, value)], rows, commands=commands, facts={}
-        )
+        return write_report(tmp_path, [figure(section, value)], rows, commands=commands, facts={})
 
     write("cloned", 1.0)
     write("resynthesis", 2.0)

@@ -200,11 +200,23 @@ class SpeechLM(nn.Module):
         kind = kinds[..., None]
         return torch.where(kind == TEXT, text, torch.where(kind == SPEECH, speech, special))
 
-    def forward(self, batch: LayoutBatch) -> Tensor:
-        """Logits (B, L, V) of whole sequences, for training."""
+    def forward(self, batch: LayoutBatch, attention_bias: Tensor | None = None) -> Tensor:
+        """Logits (B, L, V) of whole sequences, for training.
+
+        Args:
+            batch: sequences, padded behind.
+            attention_bias: (B, L, L) added to the attention scores of all heads, for every query
+                and key.
+        """
+        mask = batch.mask.long()
+        if attention_bias is not None:
+            length = batch.mask.shape[1]
+            visible = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
+            visible = visible & batch.mask[:, None]
+            mask = attention_bias.masked_fill(~visible, torch.finfo(torch.float32).min)[:, None]
         hidden = self.backbone(
             inputs_embeds=self.embed(batch.kinds, batch.ids),
-            attention_mask=batch.mask.long(),
+            attention_mask=mask,
             use_cache=False,
         ).last_hidden_state
         return self.head(hidden)

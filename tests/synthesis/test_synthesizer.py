@@ -1,0 +1,205 @@
+"""From text to waveform with tiny random models."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tokenlm.audio.io import load_audio
+from tokenlm.models.lm.sampling import SamplingConfig
+from tokenlm.modules.context import FULL_CONTEXT, Context
+from tokenlm.synthesis import Synthesizer, VoiceError
+from tokenlm.synthesis import synthesizer as module
+from tokenlm.synthesis.voice import Voice
+from tokenlm.text.normalize import normalize_paragraphs
+from tokenlm.text.segment import segment
+
+LONG = "The quick brown fox jumps over the lazy dog. " * 3 + "\n\nIs it so? Well; yes, it is!"
+
+
+@pytest.fixture(scope="module")
+def synthesizer(tiny_bundle: Path) -> Synthesizer:
+    return Synthesizer.from_pretrained(tiny_bundle)
+
+
+def test_facts(synthesizer: Synthesizer) -> None:
+    assert synthesizer.sample_rate == 24_000
+    assert synthesizer.voices == ["ann", "bob"]
+    # 3 tokens of 40 ms and 2 frames of 20 ms.
+    assert synthesizer.lookahead_ms == 160.0
+
+
+def test_one_word(synthesizer: Synthesizer) -> None:
+    waveform = synthesizer.generate("Yes")
+    assert waveform.ndim == 1 and waveform.dtype == torch.float32
+    assert 0.04 <= waveform.shape[0] / 24_000 <= 2.0
+    assert bool(waveform.isfinite().all()) and float(waveform.abs().max()) <= 1.0
+    assert not waveform.is_inference()
+
+
+def test_seed_decides(synthesizer: Synthesizer) -> None:
+    first = synthesizer.generate("Is it so?", seed=3)
+    assert torch.equal(synthesizer.generate("Is it so?", seed=3), first)
+    other = synthesizer.generate("Is it so?", seed=4)
+    assert other.shape != first.shape or not torch.allclose(other, first, atol=1e-3)
+
+
+def test_global_generator_is_left_alone(synthesizer: Synthesizer) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    synthesizer.generate("so.")
+    assert torch.equal(torch.rand(3), expected)
+    torch.manual_seed(1)
+    assert torch.equal(synthesizer.generate("so."), synthesizer.generate("so."))
+
+
+def test_default_voice_is_the_first(synthesizer: Synthesizer) -> None:
+    first = synthesizer.generate("so.")
+    assert torch.equal(first, synthesizer.generate("so.", voice="ann"))
+    assert torch.equal(first, synthesizer.generate("so.", voice=synthesizer.voice("ann")))
+    bob = synthesizer.generate("so.", voice="bob")
+    assert bob.shape != first.shape or not torch.allclose(bob, first, atol=1e-3)
+
+
+def silences(waveform: Tensor, shortest: float) -> list[float]:
+    """Lengths in seconds of the stretches of digital silence."""
+    is_zero = torch.cat([torch.zeros(1), (waveform == 0).float(), torch.zeros(1)])
+    edges = is_zero.diff()
+    lengths = torch.nonzero(edges < 0)[:, 0] - torch.nonzero(edges > 0)[:, 0]
+    return [length / 24_000 for length in lengths.tolist() if length > shortest * 24_000]
+
+
+def test_segments_are_joined_by_pauses(synthesizer: Synthesizer) -> None:
+    parts = segment("\n".join(normalize_paragraphs(LONG)), max_length=160)
+    expected = [part.pause_seconds for part in parts[:-1]]
+    assert len(parts) >= 3 and 0.6 in expected and all(0.1 <= p <= 0.6 for p in expected)
+    found = silences(synthesizer.generate(LONG), 0.09)
+    assert found == pytest.approx(expected, abs=0.01)
+
+
+def test_text_that_cannot_be_said(synthesizer: Synthesizer) -> None:
+    for text in ("", "   \n\n", "🙂🎉", "…", "***"):
+        with pytest.raises(ValueError, match="holds nothing that can be said"):
+            synthesizer.generate(text)
+
+
+def test_long_texts_are_decoded_in_batches(
+    synthesizer: Synthesizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = synthesizer.generate(LONG)
+    monkeypatch.setattr(module, "SEGMENTS_AT_ONCE", 1)
+    torch.testing.assert_close(synthesizer.generate(LONG), whole, atol=1e-4, rtol=0)
+
+
+def test_default_context_equals_chunks(
+    synthesizer: Synthesizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long speech is rendered as a stream is, and sounds the same."""
+    text = "the quick brown fox jumps over the lazy dog, the quick brown fox jumps over it."
+    whole = synthesizer.generate(text)
+    monkeypatch.setattr(module, "WHOLE_TOKENS", 0)
+    torch.testing.assert_close(synthesizer.generate(text), whole, atol=1e-4, rtol=0)
+    own = synthesizer.components.flow.config.default_context
+    torch.testing.assert_close(synthesizer.generate(text, context=own), whole, atol=1e-4, rtol=0)
+
+
+def test_contexts(synthesizer: Synthesizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "the quick brown fox."
+    full = synthesizer.generate(text, context="full")
+    assert torch.equal(synthesizer.generate(text, context=FULL_CONTEXT), full)
+    chunked = synthesizer.generate(text, context=Context(chunk_frames=3, left_frames=3))
+    assert full.shape != chunked.shape or not torch.allclose(full, chunked, atol=1e-4)
+    # The full context has no chunks, however long the speech is.
+    monkeypatch.setattr(module, "WHOLE_TOKENS", 0)
+    assert torch.equal(synthesizer.generate(text, context=FULL_CONTEXT), full)
+    with pytest.raises(ValueError, match="context must be 'default', 'full' or a Context, got 'l"):
+        synthesizer.generate(text, context="left")  # type: ignore[arg-type]
+
+
+def test_settings_are_those_of_the_call_or_of_the_bundle(synthesizer: Synthesizer) -> None:
+    text = "so."
+    default = synthesizer.generate(text)
+    same = synthesizer.generate(text, num_steps=2, guidance_scale=0.7, sampling=SamplingConfig())
+    assert torch.equal(same, default)
+    for change in ({"num_steps": 3}, {"guidance_scale": 0.0}):
+        other = synthesizer.generate(text, **change)
+        assert other.shape != default.shape or not torch.equal(other, default)
+    for change, words in (({"num_steps": 0}, "num_steps"), ({"guidance_scale": -1.0}, "guidance")):
+        with pytest.raises(ValueError, match=words):
+            synthesizer.generate(text, **change)
+
+
+def test_progress_rises_to_one(synthesizer: Synthesizer) -> None:
+    shares: list[float] = []
+    synthesizer.generate(LONG, on_progress=shares.append)
+    assert shares == sorted(shares) and shares[-1] == 1.0 and 0.5 in shares
+
+
+def test_voices_by_name_and_by_file(synthesizer: Synthesizer, tiny_bundle: Path) -> None:
+    assert synthesizer.voice("bob").name == "bob"
+    path = tiny_bundle / "voices" / "bob.voice"
+    assert torch.equal(synthesizer.voice(path).prompt_mel, synthesizer.voice("bob").prompt_mel)
+    with pytest.raises(VoiceError, match="no voice 'eve'; voices here: ann, bob"):
+        synthesizer.voice("eve")
+    with pytest.raises(VoiceError, match="no voice '../voices/bob'"):
+        synthesizer.voice("../voices/bob")
+
+
+def test_voices_of_other_bundles(synthesizer: Synthesizer) -> None:
+    voice = synthesizer.voice("ann")
+    with pytest.raises(VoiceError, match="made with the speech tokenizer other, but this bundle"):
+        synthesizer.generate("so.", voice=replace(voice, tokenizer="other"))
+    misfits: list[Voice] = [
+        replace(voice, prompt_mel=voice.prompt_mel[:-1]),
+        replace(voice, prompt_mel=voice.prompt_mel[:, :40]),
+        replace(voice, speaker_embedding=voice.speaker_embedding[:4]),
+        replace(voice, prompt_tokens=voice.prompt_tokens + 27),
+    ]
+    for misfit in misfits:
+        with pytest.raises(VoiceError, match="'ann' does not fit the flow of this bundle"):
+            synthesizer.generate("so.", voice=misfit)
+
+
+def test_a_bundle_without_voices(tiny_bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "mute")
+    shutil.rmtree(tmp_path / "mute" / "voices")
+    synthesizer = Synthesizer.from_pretrained(tmp_path / "mute")
+    assert synthesizer.voices == []
+    with pytest.raises(VoiceError, match="has no voices: prepare one"):
+        synthesizer.generate("so.")
+
+
+def test_a_voice_without_its_words(synthesizer: Synthesizer) -> None:
+    """The LM then gets no prompt; the flow still does."""
+    voice = replace(synthesizer.voice("ann"), prompt_text="")
+    assert synthesizer.generate("so.", voice=voice).shape[0] > 0
+    nothing = replace(voice, prompt_tokens=voice.prompt_tokens[:0], prompt_mel=voice.prompt_mel[:0])
+    assert synthesizer.generate("so.", voice=nothing).shape[0] > 0
+
+
+def test_convert_keeps_the_length(synthesizer: Synthesizer, recording: Path) -> None:
+    tokens = synthesizer.tokenize(recording)
+    out = synthesizer.convert(recording, voice="bob")
+    assert out.shape == (len(tokens) * 960,)
+    assert not out.is_inference()
+    samples = load_audio(recording, 24_000)
+    again = synthesizer.convert(samples, sample_rate=24_000, voice="bob")
+    torch.testing.assert_close(again, out, atol=1e-3, rtol=0)
+
+
+def test_tokens_and_transcripts(synthesizer: Synthesizer, recording: Path) -> None:
+    tokens = synthesizer.tokenize(recording)
+    assert 40 <= len(tokens) <= 50 and all(0 <= token < 27 for token in tokens)
+    text = synthesizer.transcribe(recording)
+    assert set(text) <= set(" 'abcdefghijklmnopqrstuvwxyz")
+
+
+def test_unknown_bundle() -> None:
+    with pytest.raises(ValueError, match="no-such-bundle"):
+        Synthesizer.from_pretrained("./no-such-bundle")

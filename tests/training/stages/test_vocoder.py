@@ -1,0 +1,69 @@
+"""Crops and phases of the stage vocoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from training.run import load_task
+from training.task import StepInfo, Task
+
+
+@pytest.fixture
+def task(stage_config: Callable[..., Path]) -> Task:
+    _, task = load_task(stage_config("vocoder"))
+    task.build()
+    return task
+
+
+def test_crops(task: Task) -> None:
+    data: Any = task.dataset("train")
+    assert len(data) == 8 and data.durations == [16 * 480 / 24_000] * 8
+    waveform = data.utterances.waveform(0)
+    assert waveform.shape == (19_200,)
+    # The middle in validation.
+    assert torch.equal(data[0], waveform[5760:13_440])
+    crops = [data.draw(0, torch.Generator().manual_seed(seed)) for seed in range(3)]
+    for crop in crops:
+        assert bool((waveform.unfold(0, 7680, 1) == crop).all(dim=1).any())
+    assert not torch.equal(crops[0], crops[1])
+
+
+def test_short_utterances_are_filled_up(task: Task) -> None:
+    data: Any = task.dataset("train")
+    data.num_samples = 24_000
+    crop = data[0]
+    assert crop.shape == (24_000,)
+    assert torch.equal(crop[:19_200], data.utterances.waveform(0))
+    assert bool((crop[19_200:] == 0).all())
+    assert torch.equal(data.draw(0, torch.Generator().manual_seed(1)), crop)
+
+
+def test_adversaries_come_later(task: Task) -> None:
+    data: Any = task.dataset("train")
+    batch = task.collate([data[0], data[1]])
+    discriminate, generate = task.phases()
+    assert discriminate.starts_at == 1 and discriminate.modules == ("discriminator",)
+    assert generate.starts_at == 0 and generate.modules == ("vocoder",)
+    spectral = {"vocoder/mel", "vocoder/convergence", "vocoder/log_magnitude"}
+    first = task.prepare(batch, StepInfo(0, 0, 0))
+    assert generate.losses(first).keys() == spectral
+    later = task.prepare(batch, StepInfo(0, 1, 0))
+    adversarial = {"vocoder/adversarial", "vocoder/feature_matching"}
+    assert generate.losses(later).keys() == spectral | adversarial
+    assert discriminate.losses(later).keys() == {"vocoder/discriminator"}
+    assert set(later.counts) == spectral | adversarial | {"vocoder/discriminator"}
+    assert set(later.counts.values()) == {2.0}
+
+
+def test_discriminator_gives_the_vocoder_no_gradient(task: Task) -> None:
+    data: Any = task.dataset("train")
+    prepared = task.prepare(task.collate([data[0]]), StepInfo(0, 1, 0))
+    loss = task.phases()[0].losses(prepared)["vocoder/discriminator"]
+    loss.backward()
+    assert all(weight.grad is None for weight in task.modules["vocoder"].parameters())
+    assert all(weight.grad is not None for weight in task.modules["discriminator"].parameters())

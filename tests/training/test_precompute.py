@@ -1,0 +1,80 @@
+"""Speech tokens written into a manifest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tokenlm.audio.io import load_audio, save_audio
+from tokenlm.checkpoint import save_component
+from tokenlm.models.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
+from training import precompute
+from training.data.manifest import read_manifest
+
+RATE = 16_000
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A tokenizer, and four recordings of which two cannot be used."""
+    torch.manual_seed(0)
+    config = SpeechTokenizerConfig(dim=16, num_heads=2, num_layers=1, levels=(3, 3))
+    save_component(
+        tmp_path / "tokenizer",
+        kind="speech_tokenizer",
+        config=config,
+        state_dict=SpeechTokenizer(config).state_dict(),
+        dtype=torch.float16,
+    )
+    (tmp_path / "audio").mkdir()
+    rows = []
+    for name, seconds in (("long", 1.3), ("short", 0.5), ("scrap", 0.039)):
+        samples = int(seconds * RATE)
+        save_audio(tmp_path / "audio" / f"{name}.wav", 0.1 * torch.randn(samples), RATE)
+        rows.append(
+            {"id": name, "audio": f"audio/{name}.wav", "duration": max(seconds, 0.04), "page": 7}
+        )
+    (tmp_path / "audio" / "broken.wav").write_bytes(b"RIFF")
+    rows.insert(1, {"id": "broken", "audio": "audio/broken.wav", "duration": 1.0})
+    lines = [json.dumps({**row, "text": "a", "speaker": "s"}) for row in rows]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def run(folder: Path, output: str) -> int:
+    return precompute.main(
+        ["--tokenizer", str(folder / "tokenizer"), str(folder / "rows.jsonl"), output]
+    )
+
+
+def test_rows_carry_tokens_and_fingerprint(folder: Path) -> None:
+    (folder / "out").mkdir()
+    assert run(folder, str(folder / "out" / "rows.jsonl")) == 0
+    from tokenlm.checkpoint.registry import load_model
+
+    tokenizer = load_model(folder / "tokenizer", SpeechTokenizer)
+    found = read_manifest(folder / "out" / "rows.jsonl")
+    assert not found.bad_rows
+    assert [row.id for row in found.utterances] == ["long", "short"]
+    for row, count in zip(found.utterances, (32, 12), strict=True):
+        assert row.tokenizer == tokenizer.fingerprint
+        expected = tokenizer.encode(load_audio(row.audio, RATE)[None])[0][0].tolist()
+        assert list(row.speech_tokens or ()) == expected and len(expected) == count
+        assert row.extra == {"page": 7}
+
+
+def test_bad_recordings_are_reported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(folder, str(folder / "out.jsonl")) == 0
+    told = capsys.readouterr()
+    together = told.out + told.err
+    assert "broken" in together and "scrap" in together
+
+
+def test_mistakes_are_sentences(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "rows.jsonl").unlink()
+    assert run(folder, str(folder / "out.jsonl")) == 1
+    assert "rows.jsonl" in capsys.readouterr().err
+    assert not (folder / "out.jsonl").exists()
