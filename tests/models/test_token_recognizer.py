@@ -92,3 +92,16 @@ def test_code_vectors_have_gradient_to_give() -> None:
 def test_levels_must_be_three_or_more() -> None:
     with pytest.raises(ValueError, match="levels must be at least 3"):
         TokenRecognizerConfig(levels=(2, 5))
+
+
+def test_without_decoder_transcribes_the_same_and_refuses_to_decode() -> None:
+    torch.manual_seed(0)
+    config = TokenRecognizerConfig(levels=(3, 3), dim=8, num_heads=2, num_layers=1)
+    whole = TokenRecognizer(config).eval()
+    smaller = whole.without_decoder().eval()
+    tokens = torch.randint(9, (2, 12))
+    codes = whole.code_vectors(tokens)
+    torch.testing.assert_close(smaller(codes)[1], whole(codes)[1])
+    assert not any(name.startswith(("decoder", "character")) for name in smaller.state_dict())
+    with pytest.raises(ValueError, match="no attention decoder"):
+        smaller.decode_logits(codes, tokens)

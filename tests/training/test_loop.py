@@ -178,7 +178,7 @@ def test_phases_change_their_own_modules_only(tmp_path: Path) -> None:
 
 def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     killed = start(tmp_path / "killed", {"kill_at": 7})
-    output, _ = killed.communicate(timeout=120)
+    output, _ = killed.communicate(timeout=900)
     assert killed.returncode == -signal.SIGKILL, output
     checkpoint = latest_checkpoint(tmp_path / "killed")
     assert checkpoint is not None and checkpoint.name == "step-000004"
@@ -218,7 +218,7 @@ def test_two_ranks_equal_two_micro_batches(tmp_path: Path) -> None:
         )
         for rank in range(2)
     ]
-    outputs = [rank.communicate(timeout=120)[0] for rank in ranks]
+    outputs = [rank.communicate(timeout=900)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], outputs
     train(tmp_path / "accumulated", batch={"accumulation": 2})
     two = weights(tmp_path / "ranks")

@@ -7,7 +7,7 @@ check that generated tokens say what they should.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ class TokenRecognizerConfig:
     num_heads: int = 4
     num_layers: int = 3
     num_decoder_layers: int = 1
+    """Layers of the attention decoder; 0 builds none, to transcribe by CTC alone."""
     expansion: float = 4.0
     dropout: float = 0.0
     max_characters: int = 1024
@@ -67,22 +68,23 @@ class TokenRecognizer(nn.Module):
             dropout=config.dropout,
         )
         self.ctc = nn.Linear(config.dim, vocabulary)
-        self.character_embedding = nn.Embedding(vocabulary, config.dim)
-        self.position_embedding = nn.Embedding(config.max_characters + 1, config.dim)
-        self.decoder = nn.TransformerDecoder(
-            nn.TransformerDecoderLayer(
-                config.dim,
-                config.num_heads,
-                int(config.dim * config.expansion),
-                config.dropout,
-                activation="gelu",
-                batch_first=True,
-                norm_first=True,
-            ),
-            config.num_decoder_layers,
-            norm=nn.LayerNorm(config.dim),
-        )
-        self.character_head = nn.Linear(config.dim, vocabulary)
+        if config.num_decoder_layers:
+            self.character_embedding = nn.Embedding(vocabulary, config.dim)
+            self.position_embedding = nn.Embedding(config.max_characters + 1, config.dim)
+            self.decoder = nn.TransformerDecoder(
+                nn.TransformerDecoderLayer(
+                    config.dim,
+                    config.num_heads,
+                    int(config.dim * config.expansion),
+                    config.dropout,
+                    activation="gelu",
+                    batch_first=True,
+                    norm_first=True,
+                ),
+                config.num_decoder_layers,
+                norm=nn.LayerNorm(config.dim),
+            )
+            self.character_head = nn.Linear(config.dim, vocabulary)
 
     def forward(self, codes: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """CTC log-probabilities of code vectors.
@@ -107,7 +109,12 @@ class TokenRecognizer(nn.Module):
             characters: (B, L) indices, 0 where padded; position l + 1 of the output is predicted
                 from the first l of them, the end (0) from all.
             mask: (B, N) True where `hidden` is valid.
+
+        Raises:
+            ValueError: the model was built without a decoder.
         """
+        if not self.config.num_decoder_layers:
+            raise ValueError("this token recogniser has no attention decoder")
         shifted = nn.functional.pad(characters, (1, 0))
         positions = torch.arange(shifted.shape[1], device=characters.device)
         x = self.character_embedding(shifted) + self.position_embedding(positions)
@@ -120,6 +127,13 @@ class TokenRecognizer(nn.Module):
             memory_key_padding_mask=None if mask is None else ~mask,
         )
         return self.character_head(decoded)
+
+    def without_decoder(self) -> TokenRecognizer:
+        """A copy that transcribes by CTC alone, a third smaller."""
+        smaller = TokenRecognizer(replace(self.config, num_decoder_layers=0))
+        kept = smaller.state_dict().keys()
+        smaller.load_state_dict({k: v for k, v in self.state_dict().items() if k in kept})
+        return smaller
 
     @torch.inference_mode()
     def transcribe(self, tokens: Tensor, lengths: Tensor | None = None) -> list[str]:

@@ -97,16 +97,20 @@ class Components:
     def _load(self, name: str, model_class: type[ModelT]) -> ModelT:
         if name not in self.manifest.components:
             raise BundleError(f"{self.folder} has no component {name!r}.")
-        return load_model(self.folder / name, model_class, device=self.device)
+        return load_model(self._path(name), model_class, device=self.device)
+
+    def _path(self, name: str) -> Path:
+        """Folder of a part."""
+        return self.folder / name
 
     def _facts(self, name: str) -> dict[str, Any]:
-        return read_component(self.folder / name).extra
+        return read_component(self._path(name)).extra
 
     def _config(self, name: str, config_class: type[ConfigT]) -> ConfigT | None:
         """The config of a part that is not loaded yet; None where the bundle does without it."""
         if name not in self.manifest.components:
             return None
-        files = read_component(self.folder / name)
+        files = read_component(self._path(name))
         return from_dict(config_class, files.config, where=files.config_path)
 
     def _agree(self, fact: str, first: tuple[str, object], second: tuple[str, object]) -> None:

@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 
 DEFAULT_CONFIG = Path("eval") / "mini_en.yaml"
+LOG_WIDTH = 150
+"""Columns where the output goes to a file."""
 
 
 def evaluate(
@@ -55,6 +57,8 @@ def evaluate(
     from training.evaluation.judges import require
 
     console = Console()
+    if not console.is_terminal:
+        console.width = LOG_WIDTH
     arguments: list[str] = []
     for name, value in (("bundle", bundle), ("config", config)):
         arguments += [f"--{name}", str(value)] if value is not None else []

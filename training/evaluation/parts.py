@@ -14,14 +14,14 @@ import torch
 
 from tokenlm.checkpoint.bundle import MANIFEST_FILE, BundleManifest, read_manifest
 from tokenlm.checkpoint.component import CONFIG_FILE, ComponentError, read_component
-from tokenlm.checkpoint.registry import load_model
 from tokenlm.checkpoint.resolve import resolve
 from tokenlm.config import from_dict
 from tokenlm.models.flow import FlowDecoder
 from tokenlm.models.lm import SpeechLM
-from tokenlm.models.vocoder import Vocoder
-from tokenlm.synthesis.components import Components, GenerationConfig, ModelT
-from tokenlm.text.tokenizer import TextTokenizer
+from tokenlm.models.vocoder import Vocoder, VocoderConfig
+from tokenlm.synthesis.components import Components, GenerationConfig
+from tokenlm.text.hf_tokenizer import HFTextTokenizer
+from tokenlm.text.tokenizer import TextTokenizer, load_text_tokenizer
 from training.evaluation.config import Section
 
 TEXT_TOKENIZER = "text_tokenizer"
@@ -57,17 +57,21 @@ class Parts(Components):
         self.folders = folders
         self.generation = generation
         self.device = torch.device(device)
-        self.folder = Path()
+        self.folder = Path("the given components")
 
     @cached_property
     def manifest(self) -> BundleManifest:
-        """A manifest with the facts that the parts have."""
+        """A manifest with the facts that the parts have; read without loading one of them."""
+        vocoder = VocoderConfig()
+        if "vocoder" in self.folders:
+            files = read_component(self._path("vocoder"))
+            vocoder = from_dict(VocoderConfig, files.config, where=files.config_path)
         return BundleManifest(
             name="parts",
             description="",
             language="en",
             licence="",
-            sample_rate=self.vocoder.config.mel.sample_rate,
+            sample_rate=vocoder.mel.sample_rate,
             components={name: name for name in self.folders},
         )
 
@@ -87,9 +91,9 @@ class Parts(Components):
         return self._load("vocoder", Vocoder)
 
     @cached_property
-    def text_tokenizer(self) -> TextTokenizer:
+    def text_tokenizer(self) -> TextTokenizer | HFTextTokenizer:
         """The text tokenizer."""
-        return TextTokenizer.from_folder(self._path(TEXT_TOKENIZER))
+        return load_text_tokenizer(self._path(TEXT_TOKENIZER))
 
     def missing(self, section: Section) -> list[str]:
         """Kinds of components that a section needs and that are not here."""
@@ -110,12 +114,6 @@ class Parts(Components):
         if name not in self.folders:
             raise ComponentError(f"there is no {name} among the components that were given.")
         return self.folders[name]
-
-    def _load(self, name: str, model_class: type[ModelT]) -> ModelT:
-        return load_model(self._path(name), model_class, device=self.device)
-
-    def _facts(self, name: str) -> dict[str, object]:
-        return read_component(self._path(name)).extra
 
 
 def find_parts(bundle: str | None, components: Sequence[Path] = ()) -> Parts:
@@ -148,10 +146,10 @@ def _components_in(folder: Path) -> dict[str, Path]:
         raise ComponentError(f"{folder}: there is no such component folder.")
     found: dict[str, Path] = {}
     for candidate in [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]:
-        if (candidate / CONFIG_FILE).is_file():
-            found[read_component(candidate).kind] = candidate
-        elif candidate.name == TEXT_TOKENIZER:
+        if candidate.name == TEXT_TOKENIZER:
             found[TEXT_TOKENIZER] = candidate
+        elif (candidate / CONFIG_FILE).is_file():
+            found[read_component(candidate).kind] = candidate
     if not found:
         raise ComponentError(f"{folder} is no component, and holds none.")
     return found

@@ -83,9 +83,9 @@ def print_table(figures: Sequence[Figure], console: Console) -> None:
     """Show the figures by section and test set."""
     table = Table(title="Evaluation", title_justify="left")
     for column in ("section", "test set", "figure"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
     for column in ("value", "95 % interval", "n"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_column("note", overflow="fold")
     last = ""
     for figure in figures:

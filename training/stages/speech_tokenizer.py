@@ -56,6 +56,9 @@ class SpeechTokenizerStageConfig(RunConfig):
     blend_end_step: int = 1500
     """From this step on it reads rounded ones."""
     phone_head_dim: int = 128
+    export_decoder: bool = True
+    """Whether the exported recogniser keeps its attention decoder, which transcribing by CTC does
+    not need."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -252,12 +255,14 @@ class SpeechTokenizerTask(Task):
 
     def export(self, folder: Path) -> None:
         """Writes the components `speech_tokenizer` and `token_recognizer`."""
-        for name in ("speech_tokenizer", "token_recognizer"):
-            module = self.modules[name]
-            assert isinstance(module, (SpeechTokenizer, TokenRecognizer))
+        tokenizer, recognizer = (self.modules[n] for n in ("speech_tokenizer", "token_recognizer"))
+        assert isinstance(tokenizer, SpeechTokenizer) and isinstance(recognizer, TokenRecognizer)
+        if not self.config.export_decoder:
+            recognizer = recognizer.without_decoder()
+        for kind, module in (("speech_tokenizer", tokenizer), ("token_recognizer", recognizer)):
             save_component(
-                folder / name,
-                kind=name,
+                folder / kind,
+                kind=kind,
                 config=module.config,
                 state_dict=module.state_dict(),
                 dtype=torch.float16,

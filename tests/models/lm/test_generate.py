@@ -67,6 +67,23 @@ def test_positions_do_not_see_what_they_predict(model: SpeechLM) -> None:
     assert not torch.allclose(first[:, 5:], other[:, 5:], atol=1e-4)
 
 
+def test_attention_bias(model: SpeechLM) -> None:
+    """None at all changes nothing; one that hides the text makes the text not matter."""
+    layouts = [one_shot([1, 2], [4, 5, 6], 20), one_shot([1], [4], 20)]
+    batch = LayoutBatch.from_layouts(layouts)
+    plain = model(batch)
+    biased = model(batch, torch.zeros(2, 7, 7))
+    for row, other, layout in zip(plain, biased, layouts, strict=True):
+        torch.testing.assert_close(row[: len(layout)], other[: len(layout)], atol=1e-5, rtol=0)
+    hidden = torch.zeros(1, 7, 7)
+    hidden[:, 3:, 1:3] = -1e9
+    out = [
+        model(LayoutBatch.from_layouts([one_shot(text, [4, 5, 6], 20)]), hidden)
+        for text in ([1, 2], [8, 9])
+    ]
+    torch.testing.assert_close(out[0][:, 3:], out[1][:, 3:], atol=1e-5, rtol=0)
+
+
 def test_kinds_choose_their_tables(model: SpeechLM) -> None:
     batch = LayoutBatch.from_layouts([one_shot([7], [3], 20)])
     out = model.embed(batch.kinds, batch.ids)[0]

@@ -61,8 +61,8 @@ def test_a_report_is_written_with_commands_that_repeat_it(
     report = json.loads((tmp_path / "out" / "metrics.json").read_text())
     command_of = report["figures"][0]["command"]
     assert command_of == (
-        f"tokenlm evaluate --config {Path(*CONFIG.parts[-3:])} --heldout h.jsonl --limit 7 num_voices=4 "
-        "--sections originals"
+        "tokenlm evaluate --config configs/eval/mini_en.yaml --heldout h.jsonl --limit 7 "
+        "num_voices=4 --sections originals"
     )
 
 

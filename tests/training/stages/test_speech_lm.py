@@ -12,16 +12,19 @@ import torch
 
 from tokenlm.models.lm import SpeechLMConfig
 from tokenlm.models.lm.layout import TEXT, interleaved, one_shot
-from tokenlm.text.tokenizer import TextTokenizer
+from tokenlm.models.lm.model import LayoutBatch
 from training.data.manifest import Utterance
 from training.data.split import DataConfig
 from training.run import main
 from training.stages.speech_lm import (
     SpeechLMStageConfig,
+    SpeechLMTask,
     TokenPair,
     TokenPairs,
     check_lengths,
+    diagonal_prior,
 )
+from training.task import StepInfo
 
 MODEL = SpeechLMConfig(codebook_size=9, block_text_tokens=2, block_speech_tokens=3)
 CONFIG = SpeechLMStageConfig(
@@ -33,6 +36,9 @@ CONFIG = SpeechLMStageConfig(
     text_dropout=0.0,
     join_share=0.0,
 )
+
+
+WORDS = ["many", "some", "with", "that", "this", "them"]
 
 
 class Letters:
@@ -50,7 +56,7 @@ def pairs(join: bool = False, **changes: Any) -> TokenPairs:
         Utterance(
             id=str(index),
             audio=Path("x"),
-            text=4 * "abcdef"[index],
+            text=WORDS[index],
             speaker=f"s{index % 2}",
             duration=0.4,
             speech_tokens=(index,) * 10,
@@ -58,8 +64,11 @@ def pairs(join: bool = False, **changes: Any) -> TokenPairs:
         for index in range(6)
     ]
     tokenizer: Any = Letters()
-    assert isinstance(tokenizer, object) and not isinstance(tokenizer, TextTokenizer)
     return TokenPairs(rows, tokenizer, replace(CONFIG, **changes), join=join)
+
+
+def letters(index: int) -> list[int]:
+    return Letters().encode(WORDS[index])
 
 
 def draw(data: TokenPairs, index: int, seed: int = 0) -> Any:
@@ -68,7 +77,7 @@ def draw(data: TokenPairs, index: int, seed: int = 0) -> Any:
 
 def test_plain_samples() -> None:
     data = pairs()
-    expected = one_shot([2] * 4, [1] * 10, 9)
+    expected = one_shot(letters(1), [1] * 10, 9)
     assert data[1] == draw(data, 1) == expected
     assert data.durations == [14 / 25] * 6
 
@@ -82,11 +91,11 @@ def test_joins_are_of_one_speaker_and_end_with_the_utterance() -> None:
         assert len(set(group)) == len(group)
         assert {member % 2 for member in group} == {index % 2}
         layout = draw(data, index)
-        text = [member + 1 for member in group for _ in range(4)]
+        text = [letter for member in group for letter in letters(member)]
         speech = [member for member in group for _ in range(10)]
         assert layout == one_shot(text, speech, 9)
         assert data.durations[index] == len(group) * 14 / 25
-        assert data[index] == one_shot([index + 1] * 4, [index] * 10, 9)
+        assert data[index] == one_shot(letters(index), [index] * 10, 9)
     assert any(len(group) > 1 for group in data.joined)
     assert data.joined == pairs(join=True, join_share=1.0).joined
     other = pairs(join=True, join_share=1.0, seed=1)
@@ -102,9 +111,9 @@ def test_joins_are_bounded() -> None:
 
 def test_interleaved_where_the_speech_is_long_enough() -> None:
     data = pairs(interleaved_share=1.0)
-    assert draw(data, 0) == interleaved([1] * 4, [0] * 10, 9, block_text=2, block_speech=3)
+    assert draw(data, 0) == interleaved(letters(0), [0] * 10, 9, block_text=2, block_speech=3)
     longer = replace(MODEL, block_speech_tokens=5)
-    assert draw(pairs(interleaved_share=1.0, model=longer), 0) == one_shot([1] * 4, [0] * 10, 9)
+    assert draw(pairs(interleaved_share=1.0, model=longer), 0) == one_shot(letters(0), [0] * 10, 9)
 
 
 def test_dropped_text() -> None:
@@ -112,6 +121,39 @@ def test_dropped_text() -> None:
     assert TEXT not in layout.kinds and layout == one_shot([], [0] * 10, 9)
     kinds = [TEXT in draw(pairs(text_dropout=0.3), 0, seed).kinds for seed in range(200)]
     assert 0.6 < sum(kinds) / 200 < 0.8
+
+
+def test_diagonal_prior_by_hand() -> None:
+    """Two text tokens stand at 0.5 and 1.5; speech and eos at 0.25, 0.75, 1.25 and 1.75."""
+    layouts = [one_shot([1, 2], [3, 4, 5], 9), one_shot([1], [], 9)]
+    prior = diagonal_prior(LayoutBatch.from_layouts(layouts), 0.5)
+    assert prior.shape == (2, 7, 7)
+    expected = torch.zeros(7, 7)
+    for row, done in zip((3, 4, 5, 6), (0.25, 0.75, 1.25, 1.75), strict=True):
+        for column, place in ((1, 0.5), (2, 1.5)):
+            expected[row, column] = -2 * (done - place) ** 2
+    torch.testing.assert_close(prior[0], expected)
+    # One text token of one prediction: the prior is at its best, and nowhere else is any.
+    assert not bool(prior[1].any())
+
+
+def test_diagonal_prior_is_bounded() -> None:
+    layout = one_shot(list(range(20)), list(range(9)), 9)
+    prior = diagonal_prior(LayoutBatch.from_layouts([layout]), 0.1)
+    assert float(prior.min()) == -10.0 and float(prior.max()) == 0.0
+    nothing = diagonal_prior(LayoutBatch.from_layouts([one_shot([], [1, 2], 9)]), 1.0)
+    assert not bool(nothing.any())
+
+
+def test_prior_fades_out() -> None:
+    task = SpeechLMTask(replace(CONFIG, prior_steps=4))
+    batch = task.collate([one_shot([1, 2], [3, 4, 5], 9)])
+    whole = diagonal_prior(batch, CONFIG.prior_width)
+    for step, strength in ((0, 1.0), (1, 0.75), (3, 0.25)):
+        bias = task.prepare(batch, StepInfo(0, step, 0)).tensors["bias"]
+        torch.testing.assert_close(bias, strength * whole)
+    assert task.prepare(batch, StepInfo(0, 4, 0)).tensors["bias"] is None
+    assert SpeechLMTask(CONFIG).prepare(batch, StepInfo(0, 0, 0)).tensors["bias"] is None
 
 
 def test_lengths_are_checked_against_the_corpus() -> None:
@@ -130,20 +172,20 @@ def test_lengths_are_checked_against_the_corpus() -> None:
 def test_mistakes_are_sentences(
     stage_config: Callable[..., Path], corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def told(**changes: Any) -> str:
-        assert main(["--config", str(stage_config("speech_lm", **changes))]) == 1
+    def told(run: str, **changes: Any) -> str:
+        assert main(["--config", str(stage_config("speech_lm", run, **changes))]) == 1
         return capsys.readouterr().err
 
     plain = {"train": f"{corpus}/train.jsonl"}
-    assert "'train0' has no speech tokens; write them with: python -m" in told(data=plain)
+    assert "'train0' has no speech tokens; write them with: python -m" in told("1", data=plain)
     rows = (corpus / "valid_tokens.jsonl").read_text()
     mixed = corpus / "mixed.jsonl"
     mixed.write_text(rows.replace('"tokenizer": "', '"tokenizer": "other'))
     both = {"train": f"{corpus}/train_tokens.jsonl", "valid": str(mixed)}
-    assert "mix tokens of 2 tokenizers: " in told(data=both)
+    assert "mix tokens of 2 tokenizers: " in told("2", data=both)
     small = {"backbone": {"vocab_size": 8}, "codebook_size": 9}
-    assert "pieces, but the backbone's vocab_size is 8" in told(model=small)
-    assert "but the codebook has 5" in told(model={"codebook_size": 5})
+    assert "pieces, but the backbone's vocab_size is 8" in told("3", model=small)
+    assert "but the codebook has 5" in told("4", model={"codebook_size": 5})
 
 
 @pytest.mark.parametrize("name", ["interleaved_share", "text_dropout", "join_share"])
