@@ -1,7 +1,7 @@
 # make demo   speaks a sentence in a cloned voice and draws its mel spectrogram
 # make test   runs the tests
-# Needs Python 3.11 or later. TORCH_INDEX=https://download.pytorch.org/whl/cpu gets PyTorch without
-# its GPU libraries, which is a much smaller download.
+# Needs Python 3.11 or later. TORCH_INDEX=ADDRESS of PyTorch's CPU packages gets it without its GPU
+# libraries, which is a much smaller download.
 
 VENV := .venv
 BIN := $(VENV)/bin

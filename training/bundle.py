@@ -7,7 +7,6 @@ python -m training.bundle --config configs/bundle/mini_en.yaml --output checkpoi
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from tokenlm.config import load_config
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.prompt import prepare_voice
 from training.data.manifest import Utterance, read_manifest
+from training.evaluation.report import card_metrics
 
 COMPONENTS = (
     "speech_tokenizer",
@@ -139,29 +139,6 @@ def pick_utterance(utterances: list[Utterance], speaker: str, seconds: float) ->
     return min(rows, key=lambda row: (abs(row.duration - seconds), row.id))
 
 
-def read_figures(path: Path) -> dict[str, Metric]:
-    """Figures of the model card from the `metrics.json` of `tokenlm evaluate`.
-
-    Raises:
-        ValueError: the file is not of that kind.
-    """
-    try:
-        figures = json.loads(path.read_text(encoding="utf-8"))["figures"]
-        found = {}
-        for figure in figures:
-            note = f"{figure['num_items']} items"
-            if figure["low"] is not None:
-                note += f", 95 % interval {figure['low']:.3f} to {figure['high']:.3f}"
-            if figure["note"]:
-                note += f"; {figure['note']}"
-            title = f"{figure['section']}, {figure['group']}: {figure['name']}".replace("_", " ")
-            value = round(float(figure["value"]), 4)
-            found[title] = Metric(value=value, command=figure["command"], note=note)
-        return found
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not what `tokenlm evaluate` writes: {error}") from error
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m training.bundle", description=__doc__)
@@ -175,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = load_config(BundleConfig, options.config)
         folders = dict(entry.split("=", 1) for entry in options.folders if "=" in entry)
-        metrics = read_figures(options.metrics) if options.metrics else {}
+        metrics = card_metrics(options.metrics) if options.metrics else {}
         written = assemble(
             config,
             {name: Path(folder) for name, folder in folders.items()},

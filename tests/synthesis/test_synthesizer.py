@@ -183,6 +183,19 @@ def test_a_voice_without_its_words(synthesizer: Synthesizer) -> None:
     assert synthesizer.generate("so.", voice=nothing).shape[0] > 0
 
 
+def test_a_bundle_whose_lm_gets_no_prompt(
+    synthesizer: Synthesizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voice = synthesizer.voice("ann")
+    with_prompt = synthesizer.generate("so.", voice=voice)
+    wordless = synthesizer.generate("so.", voice=replace(voice, prompt_text=""))
+    settings = replace(synthesizer.components.generation, prompt_in_lm=False)
+    monkeypatch.setattr(synthesizer.components, "generation", settings)
+    without = synthesizer.generate("so.", voice=voice)
+    assert torch.equal(without, wordless)
+    assert without.shape != with_prompt.shape or not torch.equal(without, with_prompt)
+
+
 def test_convert_keeps_the_length(synthesizer: Synthesizer, recording: Path) -> None:
     tokens = synthesizer.tokenize(recording)
     out = synthesizer.convert(recording, voice="bob")
@@ -203,3 +216,18 @@ def test_tokens_and_transcripts(synthesizer: Synthesizer, recording: Path) -> No
 def test_unknown_bundle() -> None:
     with pytest.raises(ValueError, match="no-such-bundle"):
         Synthesizer.from_pretrained("./no-such-bundle")
+
+
+def test_a_bundle_may_keep_the_prompt_from_the_lm(
+    synthesizer: Synthesizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voice = synthesizer.voice(synthesizer.voices[0])
+    assert voice.prompt_text
+    silent = replace(voice, prompt_text="")
+    unprompted = replace(synthesizer.components.generation, prompt_in_lm=False)
+    with_prompt = synthesizer.generate("one", voice=voice)
+    monkeypatch.setattr(synthesizer.components, "generation", unprompted)
+    assert torch.equal(
+        synthesizer.generate("one", voice=voice), synthesizer.generate("one", voice=silent)
+    )
+    assert not torch.equal(synthesizer.generate("one", voice=voice), with_prompt)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tokenlm.synthesis import Voice, VoiceError
+from tokenlm.synthesis.voice import METADATA_KEY, Voice, VoiceError
 
 
 def voice(**changes: Any) -> Voice:
@@ -100,8 +100,8 @@ def test_damaged_files(tmp_path: Path) -> None:
             Voice.load(path)
 
 
-def write(path: Path, tensors: dict[str, Tensor], **metadata: str) -> Path:
-    save_file(tensors, path, metadata=metadata)
+def write(path: Path, tensors: dict[str, Tensor], facts: object) -> Path:
+    save_file(tensors, path, metadata={METADATA_KEY: json.dumps(facts)})
     return path
 
 
@@ -112,24 +112,22 @@ def test_foreign_files(tmp_path: Path) -> None:
         "prompt_mel": torch.zeros(2, 80),
         "speaker_embedding": torch.zeros(8),
     }
-    facts = {"name": "x", "prompt_text": "", "tokenizer": "t"}
-    head = {"format": "tokenlm voice", "format_version": "1"}
-    whole = json.dumps(facts)
-    assert Voice.load(write(path, tensors, **head, voice=whole)).description == ""
+    facts = {"format_version": 1, "name": "x", "prompt_text": "", "tokenizer": "t"}
+    assert Voice.load(write(path, tensors, facts)).description == ""
+    save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(VoiceError, match="is not a voice file"):
-        Voice.load(write(path, tensors))
-    with pytest.raises(VoiceError, match="is not a voice file"):
-        Voice.load(write(path, tensors, format="pt", voice=whole))
+        Voice.load(path)
     with pytest.raises(VoiceError, match="format 2; this version of tokenlm reads 1"):
-        Voice.load(write(path, tensors, format="tokenlm voice", format_version="2"))
-    with pytest.raises(VoiceError, match="not a complete voice file: 'voice'"):
-        Voice.load(write(path, tensors, **head))
-    for broken in ("{", "[]", "3", json.dumps({"name": "x"})):
+        Voice.load(write(path, tensors, {"format_version": 2}))
+    for broken in ([], 3, {}, {"format_version": 1, "name": "x"}):
         with pytest.raises(VoiceError, match="not a complete voice file"):
-            Voice.load(write(path, tensors, **head, voice=broken))
+            Voice.load(write(path, tensors, broken))
+    save_file(tensors, path, metadata={METADATA_KEY: "{"})
+    with pytest.raises(VoiceError, match="not a complete voice file"):
+        Voice.load(path)
     del tensors["prompt_mel"]
     with pytest.raises(VoiceError, match="not a complete voice file: 'prompt_mel'"):
-        Voice.load(write(path, tensors, **head, voice=whole))
+        Voice.load(write(path, tensors, facts))
 
 
 def test_wrong_tensors_in_a_file_name_the_file(tmp_path: Path) -> None:
@@ -138,10 +136,8 @@ def test_wrong_tensors_in_a_file_name_the_file(tmp_path: Path) -> None:
         "prompt_mel": torch.full((2, 80), float("nan")),
         "speaker_embedding": torch.zeros(8),
     }
-    facts = json.dumps({"name": "x", "prompt_text": "", "tokenizer": "t"})
-    path = write(
-        tmp_path / "x.voice", tensors, format="tokenlm voice", format_version="1", voice=facts
-    )
+    facts = {"format_version": 1, "name": "x", "prompt_text": "", "tokenizer": "t"}
+    path = write(tmp_path / "x.voice", tensors, facts)
     with pytest.raises(VoiceError, match="x.voice.*not finite"):
         Voice.load(path)
 

@@ -96,6 +96,8 @@ def save_component(
     content = {"format_version": FORMAT_VERSION, "kind": kind, "config": config}
     with atomic_folder(folder) as temporary:
         save_file(stored, temporary / WEIGHTS_FILE, metadata=metadata)
+        # The library makes files that only their owner can read; a bundle is for everyone.
+        (temporary / WEIGHTS_FILE).chmod(0o644)
         save_config(content | ({"extra": extra} if extra else {}), temporary / CONFIG_FILE)
 
 

@@ -31,6 +31,9 @@ class GenerationConfig:
     """Settings of generation that fit the weights of a bundle."""
 
     sampling: SamplingConfig = SamplingConfig()
+    prompt_in_lm: bool = True
+    """Whether the LM goes on from the prompt's text and tokens (in-context cloning). Without it the
+    voice comes from the flow alone, and a small LM has less to lose its place in."""
     num_steps: int = 6
     """Solver steps of the flow."""
     guidance_scale: float = 0.7

@@ -257,12 +257,12 @@ class Synthesizer:
         components = self.components
         encode = components.text_tokenizer.encode
         # A prompt whose text is not known tells the LM nothing that it could go on from.
-        has_text = bool(voice.prompt_text)
+        goes_on = bool(voice.prompt_text) and components.generation.prompt_in_lm
         requests = [
             SpeechRequest(
                 text_tokens=encode(part.text),
-                prompt_text_tokens=encode(voice.prompt_text) if has_text else (),
-                prompt_tokens=voice.prompt_tokens.tolist() if has_text else (),
+                prompt_text_tokens=encode(voice.prompt_text) if goes_on else (),
+                prompt_tokens=voice.prompt_tokens.tolist() if goes_on else (),
                 seed=seed,
                 segment=number,
             )

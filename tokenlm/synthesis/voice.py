@@ -17,7 +17,10 @@ from torch import Tensor
 
 from tokenlm.atomic import atomic_path
 
-FORMAT_VERSION = "1"
+FORMAT_VERSION = 1
+
+METADATA_KEY = "tokenlm_voice"
+"""Entry of the file's metadata that holds all facts, as JSON."""
 
 
 class VoiceError(ValueError):
@@ -72,8 +75,9 @@ class Voice:
             "tokenizer": self.tokenizer,
             "description": self.description,
         }
-        metadata = {"format": "tokenlm voice", "format_version": FORMAT_VERSION}
-        data = save(tensors, metadata={**metadata, "voice": json.dumps(facts)})
+        # A single entry: the library writes several in any order, and files would differ by chance.
+        facts = {"format_version": FORMAT_VERSION, **facts}
+        data = save(tensors, metadata={METADATA_KEY: json.dumps(facts)})
         with atomic_path(path) as temporary:
             temporary.write_bytes(data)
 
@@ -92,15 +96,15 @@ class Voice:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
         except (SafetensorError, OSError) as error:
             raise VoiceError(f"{path} is not a voice file, or is damaged: {error}") from error
-        if metadata.get("format") != "tokenlm voice":
+        if METADATA_KEY not in metadata:
             raise VoiceError(f"{path} is not a voice file.")
-        if metadata.get("format_version") != FORMAT_VERSION:
-            raise VoiceError(
-                f"{path} is a voice of format {metadata.get('format_version')}; this version of "
-                f"tokenlm reads {FORMAT_VERSION}."
-            )
         try:
-            facts = json.loads(metadata["voice"])
+            facts = json.loads(metadata[METADATA_KEY])
+            if facts["format_version"] != FORMAT_VERSION:
+                raise VoiceError(
+                    f"it is of format {facts['format_version']}; this version of tokenlm reads "
+                    f"{FORMAT_VERSION}"
+                )
             return cls(
                 name=str(facts["name"]),
                 prompt_text=str(facts["prompt_text"]),
