@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,11 @@ from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConf
 from tokenlm.models.vocoder import Vocoder, VocoderConfig
 from tokenlm.synthesis import Synthesizer
 from tokenlm.text.tokenizer import TextTokenizer
+
+# Tests compare runs bit for bit, some of them in processes of their own: all use one thread, which
+# is faster for tiny models, too.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 LEVELS = (3, 3, 3)
 CODEBOOK_SIZE = 27

@@ -92,7 +92,8 @@ def save_component(
             )
     tensors, aliases = _without_aliases(state_dict)
     stored = {name: _stored(name, tensor, dtype, folder) for name, tensor in tensors.items()}
-    metadata = {"format": "pt", _ALIASES: json.dumps(aliases)}
+    # A single entry: the library writes several in any order, and files would differ by chance.
+    metadata = {_ALIASES: json.dumps(aliases)} if aliases else {"format": "pt"}
     content = {"format_version": FORMAT_VERSION, "kind": kind, "config": config}
     with atomic_folder(folder) as temporary:
         save_file(stored, temporary / WEIGHTS_FILE, metadata=metadata)
