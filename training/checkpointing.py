@@ -63,7 +63,8 @@ def open_run(folder: Path, config: Any) -> Path | None:
         ConfigError: If the folder was made with another config; lists the keys that differ.
     """
     stored = folder / "config.yaml"
-    if stored.exists():
+    # Without a checkpoint nothing was trained yet: a run that failed to start may be corrected.
+    if stored.exists() and latest_checkpoint(folder) is not None:
         changed = changed_keys(_read_yaml(stored), to_dict(config))
         if changed:
             raise ConfigError(

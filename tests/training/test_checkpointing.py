@@ -92,6 +92,10 @@ def test_weights_that_do_not_fit_are_an_error(tmp_path: Path) -> None:
 
 def test_changed_config_is_an_error_that_lists_the_keys(tmp_path: Path) -> None:
     open_run(tmp_path, toy_config(tmp_path))
+    # Nothing was trained yet: a config that failed to start may be corrected.
+    open_run(tmp_path, toy_config(tmp_path, seed=3))
+    open_run(tmp_path, toy_config(tmp_path))
+    save(tmp_path, 1, nn.Linear(1, 1))
     with pytest.raises(ConfigError) as caught:
         open_run(tmp_path, toy_config(tmp_path, seed=1, optim={"lr": 0.5}))
     assert "seed: 0 -> 1" in str(caught.value)
