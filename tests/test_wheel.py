@@ -100,5 +100,8 @@ def test_wheel_speaks_from_any_folder(environment: Path, tmp_path: Path) -> None
         "from tokenlm.checkpoint import packaged_configs\n"
         "from training.run import load_task\n"
         "load_task(packaged_configs() / 'train' / 'flow.yaml')\n"
+        "from pathlib import Path\n"
+        "from training.corpus.plan import read_sentences\n"
+        "assert len(read_sentences(Path('configs/eval/heldout_sentences.txt'))) > 100\n"
     )
     call(environment / "python", "-c", program, cwd=tmp_path)

@@ -21,6 +21,7 @@ import torch
 from tokenlm.atomic import atomic_path
 from tokenlm.config import save_config
 from tokenlm.text.hf_tokenizer import HFTextTokenizer
+from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer
 from tokenlm.text.tokenizer_config import (
     TextTokenizerConfig,
     TokenizerError,
@@ -268,14 +269,21 @@ class TextTokenizer:
         return self._processor.DecodeIds([index for index in ids if index != self.pad_id])
 
 
-def load_text_tokenizer(folder: str | Path) -> TextTokenizer | HFTextTokenizer:
-    """Read a tokenizer folder of either kind.
+AnyTextTokenizer = TextTokenizer | HFTextTokenizer | PhonemeTokenizer
+"""Every kind of text tokenizer; they have the same methods."""
+
+
+def load_text_tokenizer(folder: str | Path) -> AnyTextTokenizer:
+    """Read a tokenizer folder of any kind.
 
     Raises:
         TokenizerError: if the folder holds no tokenizer that can be read.
     """
-    if read_tokenizer_config(folder).kind == "transformers":
+    kind = read_tokenizer_config(folder).kind
+    if kind == "transformers":
         return HFTextTokenizer.from_folder(folder)
+    if kind == "phonemes":
+        return PhonemeTokenizer.from_folder(folder)
     return TextTokenizer.from_folder(folder)
 
 

@@ -21,8 +21,8 @@ class TextTokenizerConfig:
 
     format_version: int = FORMAT_VERSION
     """Layout of the folder; another one than this code knows is refused."""
-    kind: Literal["sentencepiece", "transformers"] = "sentencepiece"
-    """Which library reads the other files of the folder."""
+    kind: Literal["sentencepiece", "transformers", "phonemes"] = "sentencepiece"
+    """What reads the other files of the folder: a library of that name, or `PhonemeTokenizer`."""
     vocab_size: int
     """Number of ids; embeddings have as many rows."""
     normalizer: Literal["english"] = "english"

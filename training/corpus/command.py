@@ -14,11 +14,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tokenlm.checkpoint import packaged_configs
 from tokenlm.config import load_config
 from training.corpus.build import build_corpus
 from training.corpus.check import check_corpus
 from training.corpus.config import CorpusConfig
-from training.corpus.plan import REPOSITORY
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", type=Path, default=REPOSITORY / "configs/data/corpus.yaml")
+    parser.add_argument("--config", type=Path, default=packaged_configs() / "data/corpus.yaml")
     parser.add_argument("--output", type=Path, required=True, help="folder of the corpus")
     parser.add_argument("--jobs", type=int, default=1, help="processes that speak")
     parser.add_argument("--check", action="store_true", help="measure a corpus; make nothing")

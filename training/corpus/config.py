@@ -74,7 +74,7 @@ class CorpusConfig:
     """Held-out sentences that each held-out speaker reads."""
     heldout_sentences: Path = Path("configs/eval/heldout_sentences.txt")
     """Hand-written sentences, one per line, that never enter training; a relative path is
-    taken from the root of the repository."""
+    taken from the folder that holds `configs/`."""
     word_lists: tuple[Path, ...] = (Path("/usr/share/dict/words"),)
     """Word lists that rare words are drawn from; those that do not exist are passed over."""
     documents: Path | None = Path("/usr/share/doc")

@@ -10,11 +10,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tokenlm.checkpoint import packaged_configs
 from training.corpus.config import CorpusConfig
 from training.corpus.speakers import VirtualSpeaker, heldout_speakers, training_speakers
 from training.corpus.text import TextGrammar
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +55,13 @@ def text_key(text: str) -> str:
 def read_sentences(path: Path) -> list[str]:
     """Sentences of a file, one per line; blank lines and lines that begin with # are left out.
 
+    A relative path is taken from the folder that holds `configs/`.
+
     Raises:
         ValueError: there is no such file, or a sentence occurs twice.
     """
     if not path.is_absolute():
-        path = REPOSITORY / path
+        path = packaged_configs().parent / path
     if not path.exists():
         raise ValueError(f"there is no file of held-out sentences at {path}")
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]

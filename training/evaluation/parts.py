@@ -20,8 +20,7 @@ from tokenlm.models.flow import FlowDecoder
 from tokenlm.models.lm import SpeechLM
 from tokenlm.models.vocoder import Vocoder, VocoderConfig
 from tokenlm.synthesis.components import Components, GenerationConfig
-from tokenlm.text.hf_tokenizer import HFTextTokenizer
-from tokenlm.text.tokenizer import TextTokenizer, load_text_tokenizer
+from tokenlm.text.tokenizer import AnyTextTokenizer, load_text_tokenizer
 from training.evaluation.config import Section
 
 TEXT_TOKENIZER = "text_tokenizer"
@@ -91,7 +90,7 @@ class Parts(Components):
         return self._load("vocoder", Vocoder)
 
     @cached_property
-    def text_tokenizer(self) -> TextTokenizer | HFTextTokenizer:
+    def text_tokenizer(self) -> AnyTextTokenizer:
         """The text tokenizer."""
         return load_text_tokenizer(self._path(TEXT_TOKENIZER))
 

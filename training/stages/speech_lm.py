@@ -26,9 +26,8 @@ from tokenlm.models.lm.generate import SpeechRequest, generate_speech
 from tokenlm.models.lm.layout import IGNORE, TEXT, Layout, fits_interleaved, interleaved, one_shot
 from tokenlm.models.lm.model import LayoutBatch
 from tokenlm.models.token_recognizer import TokenRecognizer, decode_characters, encode_characters
-from tokenlm.text.hf_tokenizer import HFTextTokenizer
 from tokenlm.text.normalize import normalize
-from tokenlm.text.tokenizer import TextTokenizer, load_text_tokenizer
+from tokenlm.text.tokenizer import AnyTextTokenizer, load_text_tokenizer
 from training.config import RunConfig
 from training.data.manifest import Utterance
 from training.data.split import DataConfig, open_split, require_tokens
@@ -89,7 +88,7 @@ class TokenPairs:
     def __init__(
         self,
         rows: list[Utterance],
-        tokenizer: TextTokenizer | HFTextTokenizer,
+        tokenizer: AnyTextTokenizer,
         config: SpeechLMStageConfig,
         *,
         join: bool = False,

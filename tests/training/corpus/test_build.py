@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import soundfile
 
+from tokenlm.checkpoint import packaged_configs
 from tokenlm.config import load_config
 from training.corpus import build as build_module
 from training.corpus.build import build_corpus
@@ -15,13 +16,12 @@ from training.corpus.check import check_corpus
 from training.corpus.command import main
 from training.corpus.config import CorpusConfig
 from training.corpus.engines import EngineError
-from training.corpus.plan import REPOSITORY
 
 pytestmark = pytest.mark.usefixtures("fake_flite")
 
 
 def toy(**changes: Any) -> CorpusConfig:
-    config = load_config(CorpusConfig, REPOSITORY / "configs/data/corpus_toy.yaml")
+    config = load_config(CorpusConfig, packaged_configs() / "data/corpus_toy.yaml")
     base = {"num_train": 12, "num_validation": 2, "shard_size": 4, "refresh_every": 4}
     return dataclasses.replace(config, word_lists=(), documents=None, **(base | changes))
 
@@ -105,7 +105,7 @@ def test_too_many_failures_stop_the_build(
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = str(REPOSITORY / "configs/data/corpus_toy.yaml")
+    config = str(packaged_configs() / "data/corpus_toy.yaml")
     words = ["--config", config, "--output", str(tmp_path / "corpus")]
     assert main([*words, "num_train=2", "num_validation=1", "word_lists=[]", "documents=null"]) == 0
     assert "train.jsonl: 2 utterances" in capsys.readouterr().out

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from tokenlm.checkpoint import packaged_configs
 from tokenlm.config import load_config
 from training.corpus.config import CorpusConfig, PersonConfig
 from training.corpus.plan import (
-    REPOSITORY,
     all_speakers,
     plan_corpus,
     read_sentences,
@@ -24,7 +24,7 @@ SENTENCES = Path("configs/eval/heldout_sentences.txt")
 
 
 def small(**changes: Any) -> CorpusConfig:
-    config = load_config(CorpusConfig, REPOSITORY / "configs/data/corpus.yaml")
+    config = load_config(CorpusConfig, packaged_configs() / "data/corpus.yaml")
     return dataclasses.replace(
         config, num_train=300, num_validation=20, num_heldout_per_speaker=3, **changes
     )
@@ -91,7 +91,7 @@ def test_shares_are_kept_and_the_first_shards_are_a_mix() -> None:
 
 
 def test_corpus_has_some_two_hundred_spaced_speakers() -> None:
-    config = load_config(CorpusConfig, REPOSITORY / "configs/data/corpus.yaml")
+    config = load_config(CorpusConfig, packaged_configs() / "data/corpus.yaml")
     assert 150 <= len(all_speakers(config)) <= 300
     for person in config.people:
         factors = sorted({*person.formants, *person.heldout_formants})

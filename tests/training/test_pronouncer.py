@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from tokenlm.text.lexicon import write_lexicon
+from tokenlm.text.tokenizer import load_text_tokenizer
+from training.pronouncer import train_phoneme_tokenizer
+from training.text_tokenizer import main
+
+SOUNDS = {"b": "b", "d": "d", "a": "ae1", "o": "ao1", "x": "k s"}
+WORDS = ["".join(letters) for letters in itertools.product("bdx", "ao", "bdx", "ao")]
+REGULAR = {word: tuple(" ".join(SOUNDS[c] for c in word).split()) for word in WORDS}
+
+
+def test_rules_are_learned_and_exceptions_kept() -> None:
+    heard = {word: said for word, said in REGULAR.items() if word != "doba"}
+    odd = {"bob": ("b", "iy1")}
+    tokenizer = train_phoneme_tokenizer(heard | odd, num_epochs=70, dim=16, lr=3e-2)
+    assert len(tokenizer.lexicon) < 9, "the rules of 35 regular words were not learned"
+    # A word that was never seen follows the rules, the exception does not.
+    assert tokenizer.decode(tokenizer.encode("bob doba")) == "b iy1 | d ao1 b ae1"
+
+
+def test_every_listed_word_is_said_as_listed_whatever_was_learned() -> None:
+    tokenizer = train_phoneme_tokenizer(REGULAR, num_epochs=1, dim=4)
+    for word, phones in REGULAR.items():
+        assert tokenizer.decode(tokenizer.encode(word)).split() == list(phones)
+
+
+def test_the_same_lexicon_and_seed_give_the_same_tokenizer() -> None:
+    first, second = (train_phoneme_tokenizer(REGULAR, num_epochs=2, dim=4) for _ in range(2))
+    assert first.lexicon == second.lexicon
+    assert first.encode("abba") == second.encode("abba")
+
+
+def test_an_empty_lexicon_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no word"):
+        train_phoneme_tokenizer({})
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_lexicon(REGULAR, tmp_path / "lexicon.txt")
+    arguments = ["phonemes", "--epochs", "1", str(tmp_path / "lexicon.txt"), str(tmp_path / "out")]
+    assert main(arguments) == 0
+    assert "15 ids" in capsys.readouterr().out
+    assert load_text_tokenizer(tmp_path / "out").vocab_size == 15
+    (tmp_path / "lexicon.txt").write_text("word\n")
+    assert main(arguments) == 1
+    assert "has no phones" in capsys.readouterr().err
