@@ -89,9 +89,7 @@ def _fit(
         order.sort(key=lambda index: len(words[usable[index]]))
         starts = torch.randperm(steps_per_epoch, generator=generator).tolist()
         for start in starts:
-            chosen = [
-                usable[i] for i in order[start * WORDS_AT_ONCE : (start + 1) * WORDS_AT_ONCE]
-            ]
+            chosen = [usable[i] for i in order[start * WORDS_AT_ONCE : (start + 1) * WORDS_AT_ONCE]]
             letters, lengths = pad_words([words[index] for index in chosen])
             log_probs = pronouncer(letters, lengths)
             loss = functional.ctc_loss(
