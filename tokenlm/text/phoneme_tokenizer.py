@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from tokenlm.atomic import atomic_path
 from tokenlm.config import save_config
@@ -102,7 +102,7 @@ class PhonemeTokenizer:
             path.write_text("\n".join(self.phones) + "\n", encoding="utf-8")
         weights = {name: t.half().contiguous() for name, t in self.pronouncer.state_dict().items()}
         with atomic_path(folder / PRONOUNCER_FILE) as path:
-            save_file(weights, str(path))
+            path.write_bytes(save(weights))
         save_config(self.config, folder / "config.yaml")
 
     @property
