@@ -6,8 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tokenlm.models.lm.plan import LayoutName
+from tokenlm.text.incremental import PARAGRAPH, IncrementalNormalizer
 from tokenlm.text.normalize import normalize_paragraphs
-from tokenlm.text.segment import segment
+from tokenlm.text.segmenter import ClosedSegmenter, GrowingSegment, OpenSegmenter
+
+_PROBE = " a"
+"""A word that may follow: tokens that it changes are not settled."""
 
 
 @dataclass
@@ -22,25 +26,44 @@ class ScriptSegment:
 
 
 class Script:
-    """Turns text into segments of text tokens."""
+    """Turns text, whole or in pieces, into segments of text tokens.
+
+    For the one-shot layout a segment is there when it is complete, for the interleaved one as soon
+    as it begins. What comes out does not depend on how the text is cut.
+    """
 
     def __init__(
         self, encode: Callable[[str], list[int]], *, max_length: int, layout: LayoutName
     ) -> None:
+        """Takes the text tokenizer's `encode`, and the most characters of a segment."""
         self.layout: LayoutName = layout
         self.segments: list[ScriptSegment] = []
         self.is_finished = False
-        self._encode, self._max_length = encode, max_length
-        self._text = ""
+        """Whether the text is complete."""
+        self._encode = encode
+        self._normalizer = IncrementalNormalizer()
+        kind = OpenSegmenter if layout == "interleaved" else ClosedSegmenter
+        self._segmenter: OpenSegmenter | ClosedSegmenter = kind(max_length=max_length)
 
     @property
     def num_text_tokens(self) -> int:
         """Text tokens of all segments so far."""
         return sum(len(part.tokens) for part in self.segments)
 
-    def feed(self, text: str) -> None:
+    def read(self, text: str) -> None:
+        """Takes a whole text, in place of `feed` and `finish`.
+
+        Raises:
+            ValueError: it holds nothing that can be said.
+        """
+        for number, paragraph in enumerate(normalize_paragraphs(text)):
+            self._add(([PARAGRAPH] if number else []) + paragraph.split())
+        self.finish()
+
+    def feed(self, piece: str) -> None:
         """Takes the next piece of the text."""
-        self._text += text
+        assert not self.is_finished
+        self._add(self._normalizer.feed(piece))
 
     def finish(self) -> None:
         """The text is complete.
@@ -51,15 +74,35 @@ class Script:
         if self.is_finished:
             return
         self.is_finished = True
-        for part in segment(
-            "\n".join(normalize_paragraphs(self._text)), max_length=self._max_length
-        ):
-            self.segments.append(
-                ScriptSegment(
-                    tokens=self._encode(part.text),
-                    is_complete=True,
-                    pause_seconds=part.pause_seconds,
-                )
-            )
+        self._add(self._normalizer.finish())
+        self._segmenter.finish()
+        self._tokenize()
         if not self.segments:
             raise ValueError("the text holds nothing that can be said.")
+
+    def _add(self, words: list[str]) -> None:
+        for word in words:
+            self._segmenter.add(word)
+        if words:
+            self._tokenize()
+
+    def _tokenize(self) -> None:
+        known = self._segmenter.segments
+        # The last segment of before may have grown or been given another pause.
+        for number in range(max(len(self.segments) - 1, 0), len(known)):
+            if number == len(self.segments):
+                self.segments.append(ScriptSegment())
+            self._update(self.segments[number], known[number])
+
+    def _update(self, segment: ScriptSegment, source: GrowingSegment) -> None:
+        segment.pause_seconds = source.pause_seconds
+        if segment.is_complete:
+            return
+        tokens = self._encode(source.text)
+        count = len(tokens)
+        if not source.is_complete:
+            longer = self._encode(source.text + _PROBE)
+            pairs = zip(tokens, longer, strict=False)
+            count = next((at for at, (a, b) in enumerate(pairs) if a != b), count)
+        segment.tokens += tokens[len(segment.tokens) : count]
+        segment.is_complete = source.is_complete

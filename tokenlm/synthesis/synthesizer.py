@@ -163,8 +163,7 @@ class Synthesizer:
         chosen = self._voice(voice)
         settings = self._render_settings(context, num_steps, guidance_scale, speed)
         script = self._script(layout if layout != "auto" else "one_shot")
-        script.feed(text)
-        script.finish()
+        script.read(text)
         tokens = self._speak(script, chosen, seed, sampling, on_progress)
         pauses = [0.0, *(part.pause_seconds for part in script.segments[:-1])]
         return self._join(tokens, pauses, chosen, seed, settings, on_progress)
@@ -268,8 +267,7 @@ class Synthesizer:
             layout = "interleaved" if text is None else "one_shot"
         script = self._script(layout)
         if text is not None:
-            script.feed(text)
-            script.finish()
+            script.read(text)
         settings = SessionSettings(
             voice=chosen,
             seed=seed,
