@@ -21,7 +21,7 @@ from tokenlm.models.lm.cache import KeyValueCache
 from tokenlm.models.lm.decoding import decode_step
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.synthesis import Synthesizer, Voice
-from tokenlm.synthesis.session import Session
+from tokenlm.synthesis.session import Session, render_sessions
 
 URGENT_SECONDS = 0.6
 """A stream with less sound in hand than this is rendered at once; others wait for company."""
@@ -365,8 +365,10 @@ class StreamEngine:
             item.session.settle()
 
     def _render(self, items: Sequence[_Live]) -> None:
-        for item in items:
-            self._deliver(item, item.session.render())
+        components = self.synthesizer.components
+        chunks = render_sessions(components, [item.session for item in items])
+        for item, chunk in zip(items, chunks, strict=True):
+            self._deliver(item, chunk)
 
     def _deliver(self, item: _Live, chunk: Tensor) -> None:
         if chunk.shape[0] == 0:
