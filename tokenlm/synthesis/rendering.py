@@ -1,0 +1,114 @@
+"""Speech tokens of one segment to sound, chunk by chunk.
+
+Shapes: S samples, N tokens, T mel frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tokenlm.audio.tempo import MelTempo
+from tokenlm.models.flow import FlowState
+from tokenlm.models.vocoder import VocoderState
+from tokenlm.modules.context import Context
+from tokenlm.synthesis.components import Components
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderSettings:
+    """How speech tokens become sound."""
+
+    context: Context
+    num_steps: int
+    guidance_scale: float
+    speed: float = 1.0
+
+
+class SegmentRenderer:
+    """The flow and vocoder states of one segment.
+
+    Tokens wait in it until they fill a chunk of the context and the look-ahead behind it; then the
+    chunk is rendered, once.
+    """
+
+    def __init__(self, components: Components, flow: FlowState, *, seed: int, speed: float) -> None:
+        """Takes a state of the flow after its prompt, which becomes its own."""
+        self.flow = flow
+        self.vocoder: VocoderState = components.vocoder.init_state(1)
+        self.seed = seed
+        self.has_sounded = False
+        """Whether anything of it has been rendered."""
+        self._components = components
+        self._tempo = MelTempo(speed)
+        self._waiting: list[int] = []
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the states."""
+        return self.flow.num_bytes + self.vocoder.num_bytes
+
+    def add(self, tokens: Sequence[int]) -> None:
+        """Takes the next tokens; nothing is rendered yet."""
+        self._waiting += tokens
+
+    @property
+    def ready_tokens(self) -> int:
+        """Of the waiting tokens, as many as the next chunk takes; 0 where they are too few."""
+        flow = self._components.flow
+        factor = flow.config.frames_per_token
+        end = self.flow.context.chunk_end(self.flow.next_frame // factor)
+        needed = end + flow.config.lookahead_tokens - self.flow.fed_tokens
+        return needed if 0 < needed <= len(self._waiting) else 0
+
+    def take(self) -> Tensor:
+        """The tokens (1, N) of the next chunk, or all that are left where they fill none."""
+        count = self.ready_tokens or len(self._waiting)
+        taken, self._waiting = self._waiting[:count], self._waiting[count:]
+        return torch.tensor([taken], dtype=torch.long, device=self._components.device)
+
+    def render(self) -> Tensor:
+        """Sound (S,) of the next chunk; of all that is left, where that fills none."""
+        return render_together(self._components, [self])[0]
+
+    def retime(self, mel: Tensor, *, final: bool) -> Tensor:
+        """The next frames (1, T, M) of the mel at the speed of the speech (1, T', M)."""
+        return self._tempo.push(mel, final=final)
+
+
+@torch.inference_mode()
+def render_together(components: Components, renderers: Sequence[SegmentRenderer]) -> list[Tensor]:
+    """Sound (S,) of the next chunk of each renderer; those of one size are computed together."""
+    flush = [renderer.ready_tokens == 0 for renderer in renderers]
+    mels = components.flow.step_together(
+        [renderer.take() for renderer in renderers],
+        [renderer.flow for renderer in renderers],
+        seeds=[renderer.seed for renderer in renderers],
+        flush=flush,
+    )
+    timed = [
+        renderer.retime(mel, final=final)
+        for renderer, mel, final in zip(renderers, mels, flush, strict=True)
+    ]
+    groups: dict[tuple[int, int, bool], list[int]] = {}
+    for index, renderer in enumerate(renderers):
+        waiting = renderer.vocoder.lookahead.waiting.shape[1]
+        groups.setdefault((timed[index].shape[1], waiting, flush[index]), []).append(index)
+    sounds = [torch.zeros(0)] * len(renderers)
+    for (num_frames, _, final), group in groups.items():
+        state = VocoderState.stack([renderers[index].vocoder for index in group])
+        pieces = []
+        if num_frames:
+            mel = torch.cat([timed[index] for index in group])
+            pieces.append(components.vocoder(mel, state))
+        if final:
+            pieces.append(components.vocoder.flush(state))
+        parts = state.unstack() if len(group) > 1 else [state]
+        for row, (index, part) in enumerate(zip(group, parts, strict=True)):
+            renderers[index].vocoder = part.clone() if len(group) > 1 else part
+            if pieces:
+                sounds[index] = torch.cat([piece[row] for piece in pieces]).cpu()
+    return sounds
