@@ -107,8 +107,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> JSONResponse:
-        # The middleware that calls this raises the error again, and the server logs it.
-        return ApiError(500, "The server failed at this request; others go on.").response()
+        # The middleware that calls this raises the error again: it is logged, and the connection
+        # is closed, of which the client has to know.
+        message = "The server failed at this request; others go on."
+        return ApiError(500, message, headers={"Connection": "close"}).response()
 
 
 def _first_problem(error: RequestValidationError) -> tuple[str]:

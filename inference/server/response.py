@@ -54,18 +54,34 @@ class SpeechResponse(Response):
                 work.cancel()
             await asyncio.wait((work, gone))
         if not work.cancelled():
-            work.result()
+            try:
+                work.result()
+            except ClientGoneError:
+                # The body is left unfinished, and whoever runs this closes the connection.
+                _log.info("a client takes nothing any more")
 
     async def _respond(self, send: Send) -> None:
         async with self._speak() as utterance:
             make = self._events if self._is_sse else self._bytes
-            async with aclosing(make(utterance)) as body:
-                started = False
-                async for data in body:
-                    if not started:
-                        started = True
-                        await self._send(send, self._head(utterance))
-                    await self._send(send, _body(data, more=True))
+            started = False
+            try:
+                async with aclosing(make(utterance)) as body:
+                    async for data in body:
+                        if not started:
+                            started = True
+                            await self._send(send, self._head(utterance))
+                        await self._send(send, _body(data, more=True))
+            except (ApiError, ClientGoneError):
+                raise
+            except _ToldError as error:
+                await self._send(send, _body(b"", more=False))
+                assert error.__cause__ is not None
+                raise error.__cause__ from None
+            except Exception as error:
+                if started:
+                    raise  # the body ends too early, by which the client knows
+                _log.exception("the models failed at %s", utterance.provenance.request_id)
+                raise ApiError(500, "The models failed at this request.") from error
             await self._send(send, _body(b"", more=False))
 
     @property
@@ -89,7 +105,6 @@ class SpeechResponse(Response):
             async with asyncio.timeout(self._write_timeout_seconds):
                 await send(message)
         except (TimeoutError, OSError) as error:
-            _log.info("a client takes nothing any more")
             raise ClientGoneError from error
 
     async def _bytes(self, utterance: Utterance) -> AsyncGenerator[bytes, None]:
@@ -116,7 +131,7 @@ class SpeechResponse(Response):
                 raise
             told = error if isinstance(error, ApiError) else ApiError(500, "The models failed.")
             yield _event({"type": "error", **told.body()})
-            raise
+            raise _ToldError from error
         yield _event(
             {
                 "type": "speech.audio.done",
@@ -125,6 +140,10 @@ class SpeechResponse(Response):
                 "timings": utterance.facts(),
             }
         )
+
+
+class _ToldError(Exception):
+    """The client knows of the error that is the cause of this one."""
 
 
 def _body(data: bytes, *, more: bool) -> dict[str, Any]:
