@@ -100,6 +100,8 @@ class Utterance:
             ApiError: before the first chunk, 400 for a text that cannot be said; 500 where the
                 models give nothing for too long.
         """
+        # Where neither the models nor the client are waited for, everybody else still has a turn.
+        await asyncio.sleep(0)
         start = time.perf_counter()
         try:
             async with asyncio.timeout(self._patience_seconds) as patience:
