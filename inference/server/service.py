@@ -213,6 +213,7 @@ class Service:
             text=text if isinstance(text, str) else None,
             num_samples=utterance.num_samples,
             speech_tokens=utterance.speech_tokens,
+            pauses=utterance.pauses,
             time=time.time(),
         )
 

@@ -37,6 +37,11 @@ class SpeechStream(Protocol):
         ...
 
     @property
+    def pauses(self) -> list[float]:
+        """Seconds of silence before each segment so far."""
+        ...
+
+    @property
     def num_text_tokens(self) -> int:
         """Tokens of the text so far."""
         ...
@@ -74,6 +79,11 @@ class Utterance:
     def speech_tokens(self) -> list[list[int]]:
         """Tokens so far, of every segment."""
         return [list(segment) for segment in self._stream.speech_tokens]
+
+    @property
+    def pauses(self) -> list[float]:
+        """Seconds of silence before each segment so far."""
+        return list(self._stream.pauses)
 
     @property
     def usage(self) -> dict[str, int]:

@@ -54,6 +54,10 @@ class FakeStream:
         return [[number % 27 for number in range(3 * self.num_made)]]
 
     @property
+    def pauses(self) -> list[float]:
+        return [0.0]
+
+    @property
     def num_text_tokens(self) -> int:
         return len(self.words)
 
