@@ -60,5 +60,5 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.developer: pyproject.toml $(VENV)/.installed
-	$(INSTALL) -e '.[train,dev]'
+	$(INSTALL) -e '.[train,serve,dev]'
 	@touch $@

@@ -1,0 +1,65 @@
+"""The verb serve."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from inference.commands.progress import DelayedProgress
+from inference.commands.speech import load_synthesizer
+
+
+def serve(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", help="Settings.  [default: configs/serve/default.yaml of the package]"
+        ),
+    ] = None,
+    bundle: Annotated[
+        str | None, typer.Option("--bundle", help="Name of a bundle, its folder, or its hub id.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="Where the models run: cpu, cuda, cuda:1, mps.")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option("--host", help="Address to listen at; 0.0.0.0 is every network.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65535, help="Port; 0 is any free one.")
+    ] = None,
+    voices: Annotated[
+        Path | None, typer.Option("--voices", help="Folder of the voices that clients add.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other setting: limits.max_streams=8, cors_origins=['*']."),
+    ] = None,
+) -> None:
+    """Serve speech: an API as OpenAI has it, a WebSocket, and a page to try it."""
+    from inference.engine import StreamEngine
+    from inference.server.app import build_app
+    from inference.server.process import serve_app
+    from inference.server.settings import ServeConfig
+    from tokenlm.checkpoint import packaged_configs
+    from tokenlm.config import load_config
+
+    path = config or packaged_configs() / "serve" / "default.yaml"
+    chosen = load_config(ServeConfig, path, settings or ())
+    given = {"bundle": bundle, "device": device, "host": host, "port": port, "voices": voices}
+    chosen = dataclasses.replace(
+        chosen, **{name: value for name, value in given.items() if value is not None}
+    )
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(name)s: %(message)s")
+    with DelayedProgress("loading"):
+        synthesizer = load_synthesizer(chosen.bundle, chosen.device)
+    app = build_app(
+        chosen,
+        synthesizer,
+        lambda: StreamEngine(synthesizer, max_streams=chosen.limits.max_streams),
+    )
+    serve_app(app, chosen)

@@ -1,0 +1,1 @@
+"""Checks of a whole server from outside: under load, and by a browser."""

@@ -1,0 +1,120 @@
+"""Errors as OpenAI's API gives them: `{"error": {"message", "type", "param", "code"}}`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+_log = logging.getLogger(__name__)
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorBody(BaseModel):
+    """Body of every refusal."""
+
+    error: ErrorDetail
+
+
+class ApiError(Exception):
+    """A refusal that the client is told."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.param = param
+        self.code = code
+        self.headers = dict(headers or {})
+
+    @property
+    def kind(self) -> str:
+        """Class of errors that this one belongs to."""
+        kinds = {401: "authentication_error", 429: "rate_limit_error"}
+        return kinds.get(
+            self.status, "invalid_request_error" if self.status < 500 else "server_error"
+        )
+
+    def body(self) -> dict[str, Any]:
+        """The body of the response."""
+        detail = ErrorDetail(
+            message=self.message, type=self.kind, param=self.param, code=self.code
+        )
+        return ErrorBody(error=detail).model_dump()
+
+    def response(self) -> JSONResponse:
+        """The response."""
+        return JSONResponse(self.body(), self.status, headers=self.headers)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Entries of the OpenAPI document for refusals with these statuses."""
+    reasons = {
+        400: "The request cannot be understood, or asks for what the bundle cannot do.",
+        401: "The key is missing or wrong.",
+        403: "This is not allowed.",
+        404: "There is no such thing.",
+        409: "The name is taken.",
+        413: "The request is larger than the server takes.",
+        429: "The server has too much to do; the header Retry-After says when to come back.",
+        500: "The models failed.",
+        503: "The server is about to stop.",
+    }
+    return {status: {"model": ErrorBody, "description": reasons[status]} for status in statuses}
+
+
+def install(app: FastAPI) -> None:
+    """Makes an app answer with errors of this form, whatever goes wrong."""
+
+    @app.exception_handler(ApiError)
+    async def refused(request: Request, error: ApiError) -> JSONResponse:
+        return error.response()
+
+    @app.exception_handler(RequestValidationError)
+    async def misunderstood(request: Request, error: RequestValidationError) -> JSONResponse:
+        return ApiError(400, *_first_problem(error)).response()
+
+    @app.exception_handler(HTTPException)
+    async def other(request: Request, error: HTTPException) -> JSONResponse:
+        message = str(error.detail)
+        if error.status_code == 404:
+            message = f"There is nothing at {request.url.path}."
+        elif error.status_code == 405:
+            message = f"{request.url.path} does not take the method {request.method}."
+        return ApiError(error.status_code, message, headers=error.headers).response()
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> JSONResponse:
+        # The middleware that calls this raises the error again: it is logged, and the connection
+        # is closed, of which the client has to know.
+        message = "The server failed at this request; others go on."
+        return ApiError(500, message, headers={"Connection": "close"}).response()
+
+
+def _first_problem(error: RequestValidationError) -> tuple[str]:
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"] if part != "body")
+    text = str(problem["msg"]).removeprefix("Value error, ")
+    return (f"{place}: {text}" if place else text,)

@@ -1,0 +1,68 @@
+// What the page asks of the server.
+
+let key = "";
+
+export function setKey(text) {
+  key = text.trim();
+}
+
+function headers(more = {}) {
+  return key ? { ...more, Authorization: `Bearer ${key}` } : more;
+}
+
+async function checked(response) {
+  if (response.ok) return response;
+  let sentence = `The server answered with status ${response.status}.`;
+  try {
+    sentence = (await response.json()).error.message;
+  } catch {
+    // The answer came from something before the server; the status has to do.
+  }
+  throw new Error(sentence);
+}
+
+export async function health() {
+  return (await fetch("health")).json();
+}
+
+export async function model() {
+  const response = await checked(await fetch("v1/models", { headers: headers() }));
+  return (await response.json()).data[0];
+}
+
+// All voices, up to `most` of them, and whether there are more.
+export async function voices(most) {
+  const found = [];
+  let more = true;
+  while (more && found.length < most) {
+    const query = new URLSearchParams({ limit: "500" });
+    if (found.length) query.set("after", found[found.length - 1].id);
+    const response = await fetch(`v1/audio/voices?${query}`, { headers: headers() });
+    const page = await (await checked(response)).json();
+    found.push(...page.data);
+    more = page.has_more;
+  }
+  return { found, more };
+}
+
+// A response whose body is signed 16-bit samples, in pieces as they are made.
+export async function speak(request, signal) {
+  const body = JSON.stringify({ ...request, response_format: "pcm" });
+  const kind = headers({ "Content-Type": "application/json" });
+  return checked(await fetch("v1/audio/speech", { method: "POST", headers: kind, body, signal }));
+}
+
+export async function addVoice({ recording, fileName, name, refText, who, statement }) {
+  const form = new FormData();
+  form.append("audio_sample", recording, fileName);
+  form.append("name", name);
+  form.append("ref_text", refText);
+  form.append("consent", JSON.stringify({ who, statement }));
+  const options = { method: "POST", headers: headers(), body: form };
+  return (await checked(await fetch("v1/audio/voices", options))).json();
+}
+
+export async function deleteVoice(id) {
+  const options = { method: "DELETE", headers: headers() };
+  await checked(await fetch(`v1/audio/voices/${encodeURIComponent(id)}`, options));
+}

@@ -1,0 +1,164 @@
+// The page: what its buttons do.
+
+import * as api from "./api.js";
+import { MelPicture, WavePicture } from "./pictures.js";
+import { Player } from "./player.js";
+import { SampleReader, join, wavBlob } from "./samples.js";
+import { MelSpectrogram } from "./spectrum.js";
+import { setUpVoiceForm } from "./voice_form.js";
+
+const MOST_VOICES = 2000;
+const part = (id) => document.getElementById(id);
+
+let current = null;
+let voiceTypes = new Map();
+
+function tell(id, sentence, isBad = false) {
+  part(id).textContent = sentence;
+  part(id).classList.toggle("bad", isBad);
+}
+
+async function refresh(chosen = part("voice").value) {
+  const { found, more } = await api.voices(MOST_VOICES);
+  voiceTypes = new Map(found.map((voice) => [voice.id, voice.type]));
+  const options = found.map((voice) => new Option(voice.name, voice.id, false, voice.id === chosen));
+  part("voice").replaceChildren(...options);
+  showDelete();
+  if (more) tell("status", `The list shows the first ${MOST_VOICES} voices.`);
+}
+
+function showDelete() {
+  part("delete-voice").hidden = voiceTypes.get(part("voice").value) !== "audio_sample";
+}
+
+async function connect() {
+  try {
+    const health = await api.health();
+    part("key-row").hidden = !health.needs_key;
+    part("about").textContent = `Bundle ${health.bundle}, version ${health.version}.`;
+    if (health.needs_key && !part("key").value) {
+      tell("status", "Enter the key of this server.");
+      return;
+    }
+    const model = await api.model();
+    part("about").textContent = `${model.id}: ${model.description}`;
+    await refresh();
+  } catch (error) {
+    tell("status", error.message, true);
+  }
+}
+
+// One utterance: asked for, drawn and played while it comes.
+async function speak() {
+  if (current) return;
+  const controller = new AbortController();
+  current = { controller, player: null };
+  part("speak").disabled = true;
+  part("cancel").disabled = false;
+  part("download").hidden = true;
+  part("again").hidden = true;
+  for (const id of ["first", "length", "total", "factor", "dry"]) part(id).textContent = "–";
+  tell("status", "Waiting for the first sound…");
+  try {
+    await hear(controller.signal);
+  } catch (error) {
+    if (error.name === "AbortError") tell("status", "Cancelled.");
+    else tell("status", error.message, true);
+  } finally {
+    await current.player?.stop();
+    current = null;
+    part("speak").disabled = false;
+    part("cancel").disabled = true;
+  }
+}
+
+async function hear(signal) {
+  const begun = performance.now();
+  const request = {
+    input: part("text").value,
+    voice: part("voice").value || null,
+    speed: Number(part("speed").value),
+    seed: Number(part("seed").value),
+  };
+  const response = await api.speak(request, signal);
+  const rate = Number(response.headers.get("X-Sample-Rate"));
+  const player = (current.player = new Player(rate));
+  await player.wake();
+  const wave = new WavePicture(part("wave"), rate);
+  const spectrogram = new MelSpectrogram(rate);
+  const mel = new MelPicture(part("mel"), 80);
+  const samples = new SampleReader();
+  const pieces = [];
+  const reader = response.body.getReader();
+  let count = 0;
+  for (let { done, value } = await reader.read(); !done; { done, value } = await reader.read()) {
+    const piece = samples.read(value);
+    if (!pieces.length) {
+      part("first").textContent = `${Math.round(performance.now() - begun)} ms`;
+      tell("status", "Speaking…");
+    }
+    player.push(piece);
+    pieces.push(piece);
+    count += piece.length;
+    wave.push(piece);
+    mel.push(spectrogram.push(piece));
+    part("length").textContent = `${(count / rate).toFixed(2)} s`;
+  }
+  const seconds = (performance.now() - begun) / 1000;
+  part("total").textContent = `${seconds.toFixed(2)} s`;
+  part("factor").textContent = (seconds / (count / rate)).toFixed(2);
+  part("wave-told").textContent = `${(count / rate).toFixed(1)} seconds of speech: ${request.input}`;
+  offer(join(pieces), rate, response.headers);
+  await Promise.race([
+    player.finished(),
+    new Promise((_, reject) => {
+      signal.addEventListener("abort", () => reject(new DOMException("", "AbortError")));
+    }),
+  ]);
+  part("dry").textContent = player.numDry === 0 ? "never" : `${player.numDry} times`;
+  tell("status", `Done: ${(count / rate).toFixed(2)} seconds of speech.`);
+}
+
+// The whole of it, to be kept and heard again.
+function offer(samples, rate, headers) {
+  const by = headers.get("X-Synthesised");
+  const facts = ["bundle", "voice", "seed"].map((name) => `${name} ${headers.get(`X-Tokenlm-${name}`)}`);
+  const comment = `Synthesised speech, not a recording: ${by}, ${facts.join(", ")}`;
+  if (part("download").href) URL.revokeObjectURL(part("download").href);
+  const address = URL.createObjectURL(wavBlob(samples, rate, comment));
+  part("download").href = address;
+  part("download").hidden = false;
+  part("again").src = address;
+  part("again").hidden = false;
+}
+
+function cancel() {
+  current?.controller.abort();
+}
+
+part("speak-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  speak();
+});
+part("cancel").addEventListener("click", cancel);
+part("voice").addEventListener("change", showDelete);
+part("key").addEventListener("change", () => {
+  api.setKey(part("key").value);
+  connect();
+});
+part("delete-voice").addEventListener("click", async () => {
+  const id = part("voice").value;
+  try {
+    await api.deleteVoice(id);
+    await refresh("");
+    tell("status", `The voice ${id} is deleted.`);
+  } catch (error) {
+    tell("status", error.message, true);
+  }
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") cancel();
+  if (event.key === "Enter" && event.ctrlKey) part("speak-form").requestSubmit();
+});
+setUpVoiceForm(part, tell, refresh);
+connect();

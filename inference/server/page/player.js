@@ -1,0 +1,53 @@
+// Plays pieces of sound one after the other, as they come.
+
+const LEAD_SECONDS = 0.06;
+
+export class Player {
+  #context;
+  #next = 0;
+  #sources = new Set();
+
+  // How often the sound was not there when it was due.
+  numDry = 0;
+
+  constructor(sampleRate) {
+    // At the rate of the speech, pieces join without a seam.
+    this.#context = new AudioContext({ sampleRate });
+  }
+
+  // To be called from a key or a click: browsers let no page speak by itself.
+  async wake() {
+    await this.#context.resume();
+  }
+
+  push(samples) {
+    if (!samples.length) return;
+    const context = this.#context;
+    const buffer = context.createBuffer(1, samples.length, context.sampleRate);
+    buffer.copyToChannel(samples, 0);
+    const source = context.createBufferSource();
+    source.buffer = buffer;
+    source.connect(context.destination);
+    if (this.#next < context.currentTime) {
+      if (this.#next > 0) this.numDry += 1;
+      this.#next = context.currentTime + LEAD_SECONDS;
+    }
+    source.start(this.#next);
+    this.#next += buffer.duration;
+    this.#sources.add(source);
+    source.onended = () => this.#sources.delete(source);
+  }
+
+  // Resolves when all has been heard.
+  async finished() {
+    while (this.#context.state !== "closed" && this.#next > this.#context.currentTime) {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+
+  async stop() {
+    for (const source of this.#sources) source.stop();
+    this.#sources.clear();
+    if (this.#context.state !== "closed") await this.#context.close();
+  }
+}

@@ -1,0 +1,129 @@
+"""The process of a server: the port it listens at, and how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.datastructures import State
+
+from inference.server.service import Service
+from inference.server.settings import ServeConfig
+
+LAST_SECONDS = 5
+"""For connections to close once all utterances ended or the time for it is over."""
+
+_log = logging.getLogger("uvicorn.error")
+
+
+def serve_app(app: FastAPI, config: ServeConfig) -> None:
+    """Serves until a signal (interrupt or terminate), then finishes what is being spoken.
+
+    Raises:
+        ValueError: the address cannot be listened at.
+    """
+    server = build_server(app, config)
+    server.run(sockets=[listen(config)])
+
+
+def build_server(app: FastAPI, config: ServeConfig) -> DrainingServer:
+    """The server of an app, not yet running."""
+    limits = config.limits
+    return DrainingServer(
+        uvicorn.Config(
+            app,
+            host=config.host,
+            port=config.port,
+            http="h11",
+            loop="asyncio",
+            ws_max_size=12 * limits.max_text_characters + 65_536,
+            ws_per_message_deflate=False,  # 16-bit samples hardly shrink
+            timeout_keep_alive=max(1, round(limits.idle_timeout_seconds / 12)),
+            timeout_graceful_shutdown=LAST_SECONDS,
+            server_header=False,
+            log_level="info",
+        ),
+        app.state,
+        limits.drain_seconds,
+    )
+
+
+class DrainingServer(uvicorn.Server):
+    """Told to stop, it goes on until every utterance has ended, and takes no new one.
+
+    uvicorn by itself would cut WebSockets off at once. The port stays open meanwhile, so that
+    `/health` can tell a load balancer to look elsewhere. A second signal stops it at once.
+    """
+
+    def __init__(self, config: uvicorn.Config, state: State, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._state = state
+        self._drain_seconds = drain_seconds
+        self._draining: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Called by a signal, between any two instructions."""
+        if self._loop is None or self._draining is not None:
+            super().handle_exit(sig, frame)
+        else:
+            self._loop.call_soon_threadsafe(self.drain)
+
+    def drain(self) -> None:
+        """Begins to stop. To be called in the event loop."""
+        if self._draining is None:
+            self._draining = asyncio.get_running_loop().create_task(self._drain())
+
+    async def _drain(self) -> None:
+        service: Service | None = getattr(self._state, "service", None)
+        if service is not None:
+            _log.info(
+                "stopping: %d utterances have %g s to end",
+                service.admission.num_live,
+                self._drain_seconds,
+            )
+            if not await service.admission.drain(self._drain_seconds):
+                _log.warning("%d utterances are cut off", service.admission.num_live)
+        self.should_exit = True
+
+
+def listen(config: ServeConfig) -> socket.socket:
+    """Opens the port.
+
+    Raises:
+        ValueError: it cannot be opened.
+    """
+    try:
+        found = socket.getaddrinfo(
+            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if size := config.limits.socket_send_bytes:
+                # Connections inherit it. Left to itself the system takes megabytes off the hands
+                # of a slow client, minutes of speech that may never be heard.
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+            listener.bind(address)
+            listener.listen(256)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(f"cannot listen at {config.host} port {config.port}: {reason}") from error
+    listener.setblocking(False)
+    return listener
+
+
+__all__ = ["DrainingServer", "build_server", "listen", "serve_app"]

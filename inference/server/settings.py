@@ -1,0 +1,108 @@
+"""Settings of the server, read from `configs/serve/*.yaml`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one server gives at most. A request beyond it is refused with 413 or 429."""
+
+    max_text_characters: int = 4096
+    """Of one utterance, from HTTP or over a WebSocket."""
+    max_streams: int = 16
+    """Utterances that are spoken at once."""
+    max_queue: int = 32
+    """Requests that wait for one of them to end."""
+    queue_timeout_seconds: float = 30.0
+    """A request that waits longer is refused."""
+    max_sockets: int = 64
+    """Open WebSockets."""
+    max_upload_bytes: int = 20_000_000
+    """Of a recording that is sent for a voice."""
+    max_upload_seconds: float = 60.0
+    """Length of that recording once it is unpacked."""
+    max_uploads: int = 4
+    """Recordings that wait to be made voices, the one in work included."""
+    max_voices: int = 100_000
+    """Voices in the folder."""
+    max_buffer_seconds: float = 10.0
+    """Speech that is made ahead of what its client has taken."""
+    stall_timeout_seconds: float = 60.0
+    """An utterance whose models give nothing for so long is ended."""
+    write_timeout_seconds: float = 60.0
+    """A client that takes nothing for so long is let go."""
+    idle_timeout_seconds: float = 60.0
+    """A WebSocket that neither says nor hears anything for so long is closed, and so is a
+    connection that is kept open without a request for a twelfth of it."""
+    stream_timeout_seconds: float = 1800.0
+    """No utterance goes on for longer."""
+    drain_seconds: float = 60.0
+    """Time that live utterances have to end after the server is told to stop."""
+    socket_send_bytes: int = 131_072
+    """Bytes that the system may hold back for a slow client; 0 leaves it to the system."""
+
+    def __post_init__(self) -> None:
+        for name, low in {
+            "max_text_characters": 1,
+            "max_streams": 1,
+            "max_queue": 0,
+            "max_sockets": 0,
+            "max_upload_bytes": 1,
+            "max_uploads": 1,
+            "max_voices": 0,
+            "socket_send_bytes": 0,
+            "drain_seconds": 0.0,
+        }.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} must be at least {low:g}, got {getattr(self, name)}")
+        for name in (
+            "max_upload_seconds",
+            "max_buffer_seconds",
+            "queue_timeout_seconds",
+            "stall_timeout_seconds",
+            "write_timeout_seconds",
+            "idle_timeout_seconds",
+            "stream_timeout_seconds",
+        ):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """A server."""
+
+    bundle: str = "mini-en"
+    """Name of a bundle, its folder, or its id on the hub."""
+    device: str = "cpu"
+    """Where the models run. One server has one device."""
+    host: str = "127.0.0.1"
+    """Address to listen at; 0.0.0.0 is every network of the machine."""
+    port: int = 8000
+    """0 takes any free port."""
+    voices: Path = Path("voices")
+    """Folder of the voices that clients add: all the state that there is."""
+    uploads: bool = True
+    """Whether clients may add and delete voices."""
+    page: bool = True
+    """Whether the page is served at /."""
+    api_key_env: str = "TOKENLM_API_KEY"
+    """Environment variable with the keys of clients, separated by commas. Without any, everybody
+    is served."""
+    cors_origins: tuple[str, ...] = ()
+    """Web pages of these origins may use the server from a browser; "*" is all."""
+    model_aliases: tuple[str, ...] = ()
+    """Names of models that are understood besides that of the bundle."""
+    voice_aliases: dict[str, str] = field(default_factory=dict)
+    """Names of voices that stand for others, for clients whose voices cannot be set."""
+    token_log: Path | None = None
+    """File that gets the speech tokens of every utterance (JSON lines), to be able to make it
+    again; nothing is written by default."""
+    limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"port must be from 0 to 65535, got {self.port}")

@@ -1,0 +1,40 @@
+"""The tokens of every utterance, so that it can be made again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+class TokenLog:
+    """A file of JSON lines; appended to, one line per utterance, whole or cut short."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(self, **facts: Any) -> None:
+        """Adds a line, if there is a file."""
+        if self._path is None:
+            return
+        line = json.dumps(facts, ensure_ascii=False) + "\n"
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(line)
+
+
+def read_token_log(path: Path) -> dict[str, dict[str, Any]]:
+    """The lines of a log by request id.
+
+    Raises:
+        ValueError: a line is not what `TokenLog` writes; it is named.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            facts = json.loads(line)
+            found[facts["request_id"]] = facts
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}:{number} is no line of a token log: {error}") from error
+    return found

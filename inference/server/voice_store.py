@@ -1,0 +1,222 @@
+"""The voices that clients have added: a folder, and all the state that a server has.
+
+```
+NAME.yaml              the record: consent, text, date, the name of the file beside it
+NAME.HASH.voice        the voice, safetensors
+```
+
+A voice is there when its record is. Records are put in place whole and never over another one, so
+that several servers may share the folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tokenlm.atomic import sync_to_disk
+from tokenlm.config import ConfigError, load_config, save_config
+from tokenlm.synthesis import Voice, VoiceError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+"""Names of voices, which are names of files: nothing that could lead out of the folder."""
+_RESERVED = {"con", "prn", "aux", "nul"} | {f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10)}
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.[0-9a-f]{16}\.voice")
+
+
+class VoiceNameError(ValueError):
+    """A name that no voice may have."""
+
+
+class VoiceExistsError(ValueError):
+    """A name that is taken."""
+
+
+class VoiceStoreFullError(ValueError):
+    """The folder holds as many voices as it may."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Consent:
+    """That a person agreed to the use of their voice."""
+
+    who: str
+    """The person whose voice it is."""
+    statement: str
+    """What they agreed to, in words."""
+    date: str
+    """When it was given to the server (ISO 8601, UTC)."""
+    audio_sha256: str
+    """Of the recording that it is about."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoiceRecord:
+    """The content of NAME.yaml."""
+
+    name: str
+    created_at: int
+    """Seconds since 1970."""
+    seconds: float
+    """Length of the recording."""
+    ref_text: str = ""
+    """What the recording says; empty where that is not known."""
+    file: str
+    """Name of the voice file in the same folder."""
+    consent: Consent
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if not _FILE.fullmatch(self.file):
+            raise ValueError(f"file: {self.file!r} is not the name of a voice file")
+
+
+def check_name(name: str) -> str:
+    """Gives a name back that a voice may have.
+
+    Raises:
+        VoiceNameError: it may not.
+    """
+    if not NAME.fullmatch(name) or name.lower() in _RESERVED:
+        raise VoiceNameError(
+            f"{name[:80]!r} cannot be the name of a voice: 1 to 64 letters, digits, dashes and "
+            "underscores, the first a letter or digit."
+        )
+    return name
+
+
+class VoiceStore:
+    """The folder. Every call looks at it anew: another server may have changed it."""
+
+    def __init__(self, folder: Path, *, max_voices: int) -> None:
+        self.folder = folder
+        self._max_voices = max_voices
+
+    def names(self) -> list[str]:
+        """Names of all voices, sorted."""
+        try:
+            with os.scandir(self.folder) as entries:
+                found = [entry.name for entry in entries if entry.name.endswith(".yaml")]
+        except FileNotFoundError:
+            return []
+        return sorted(name[:-5] for name in found if NAME.fullmatch(name[:-5]))
+
+    def __contains__(self, name: str) -> bool:
+        return bool(NAME.fullmatch(name)) and self._record_path(name).is_file()
+
+    def record(self, name: str) -> VoiceRecord | None:
+        """What is written about a voice; None where there is none, or not a whole one."""
+        if name not in self:
+            return None
+        try:
+            record = load_config(VoiceRecord, self._record_path(name))
+        except ConfigError:
+            return None
+        return record if record.name == name else None
+
+    def load(self, name: str) -> Voice:
+        """Reads a voice.
+
+        Raises:
+            VoiceError: there is none, or its file is damaged.
+        """
+        record = self.record(name)
+        if record is None:
+            raise VoiceError(f"there is no voice {name!r}.")
+        return Voice.load(self.folder / record.file)
+
+    def version(self, name: str) -> tuple[int, int] | None:
+        """Something that changes when a name comes to mean another voice."""
+        if not NAME.fullmatch(name):
+            return None
+        try:
+            found = self._record_path(name).stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_ino
+
+    def add(
+        self, voice: Voice, *, who: str, statement: str, audio_sha256: str, seconds: float
+    ) -> VoiceRecord:
+        """Writes a voice and its record, both or neither.
+
+        Args:
+            voice: its name is that under which it is found.
+            who, statement: see `Consent`.
+            audio_sha256: of the recording.
+            seconds: length of the recording.
+
+        Raises:
+            VoiceNameError: the voice has a name that cannot be one of a file.
+            VoiceExistsError: there is a voice of this name.
+            VoiceStoreFullError: there are too many voices.
+        """
+        self.check_free(check_name(voice.name))
+        now = datetime.now(UTC)
+        record = VoiceRecord(
+            name=voice.name,
+            created_at=int(now.timestamp()),
+            seconds=round(seconds, 3),
+            ref_text=voice.prompt_text,
+            file=f"{voice.name}.{secrets.token_hex(8)}.voice",
+            consent=Consent(
+                who=who,
+                statement=statement,
+                date=now.isoformat(timespec="seconds"),
+                audio_sha256=audio_sha256,
+            ),
+        )
+        path = self.folder / record.file
+        draft = self.folder / f".{record.file}.yaml"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            voice.save(path)
+            save_config(record, draft)
+            # Unlike a renaming, a link does not replace what another server wrote meanwhile.
+            os.link(draft, self._record_path(record.name))
+        except FileExistsError:
+            path.unlink(missing_ok=True)
+            raise _taken(record.name) from None
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            draft.unlink(missing_ok=True)
+        sync_to_disk(self.folder)
+        return record
+
+    def check_free(self, name: str) -> None:
+        """Checks that a voice of this name may be added; see `add` for the errors."""
+        names = self.names()
+        # Some file systems do not tell capitals from small letters.
+        if name.lower() in {taken.lower() for taken in names}:
+            raise _taken(name)
+        if len(names) >= self._max_voices:
+            raise VoiceStoreFullError(
+                f"there are {len(names)} voices, which is all that this server keeps."
+            )
+
+    def delete(self, name: str) -> bool:
+        """Removes a voice and its record; whether there was one."""
+        if name not in self:
+            return False
+        record = self.record(name)
+        try:
+            self._record_path(name).unlink()
+        except FileNotFoundError:
+            return False
+        if record is not None:
+            (self.folder / record.file).unlink(missing_ok=True)
+        return True
+
+    def _record_path(self, name: str) -> Path:
+        assert NAME.fullmatch(name), name
+        return self.folder / f"{name}.yaml"
+
+
+def _taken(name: str) -> VoiceExistsError:
+    return VoiceExistsError(f"there is a voice {name!r} already; delete it first.")

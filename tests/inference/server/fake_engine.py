@@ -1,0 +1,124 @@
+"""An engine without models: tones, made when they are asked for, and mischief on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import AsyncIterable, AsyncIterator
+
+import torch
+from torch import Tensor
+
+from tokenlm.synthesis import Voice
+
+SAMPLE_RATE = 24_000
+CHUNK_SAMPLES = 2_400
+
+
+def tone(seed: int, num_chunks: int) -> Tensor:
+    """What the fake engine says (S,) with this seed, in so many chunks."""
+    time = torch.arange(num_chunks * CHUNK_SAMPLES) / SAMPLE_RATE
+    return 0.3 * torch.sin(2 * math.pi * (200.0 + 50.0 * seed) * time)
+
+
+class FakeStream:
+    """A chunk of 0.1 s for every word of the text.
+
+    Words that do more: `wait`: until the gate of the engine is open. `break`: an error of the
+    models. `stall`: nothing comes any more.
+    """
+
+    def __init__(self, engine: FakeEngine, text: str | AsyncIterable[str], seed: int) -> None:
+        self.engine = engine
+        self.seed = seed
+        self.words: list[str] = []
+        self.num_made = 0
+        self.is_closed = False
+        self._words = self._read(text)
+
+    async def _read(self, text: str | AsyncIterable[str]) -> AsyncIterator[str]:
+        rest = ""
+        if isinstance(text, str):
+            rest = text
+        else:
+            async for piece in text:
+                *whole, rest = (rest + piece).split(" ")
+                for word in whole:
+                    yield word
+        for word in rest.split():
+            yield word
+
+    @property
+    def speech_tokens(self) -> list[list[int]]:
+        return [[number % 27 for number in range(3 * self.num_made)]]
+
+    @property
+    def pauses(self) -> list[float]:
+        return [0.0]
+
+    @property
+    def num_text_tokens(self) -> int:
+        return len(self.words)
+
+    def __aiter__(self) -> AsyncIterator[Tensor]:
+        return self
+
+    async def __anext__(self) -> Tensor:
+        assert not self.is_closed
+        word = await anext(self._words)
+        self.words.append(word)
+        if word == "wait":
+            await asyncio.to_thread(self.engine.gate.wait, 20.0)
+        elif word == "break":
+            raise RuntimeError("the models broke")
+        elif word == "stall":
+            await asyncio.sleep(1000.0)
+        elif word == "unsayable":
+            raise ValueError("the text holds nothing that can be said.")
+        self.num_made += 1
+        return tone(self.seed, self.num_made)[-CHUNK_SAMPLES:]
+
+    async def aclose(self) -> None:
+        if not self.is_closed:
+            self.is_closed = True
+            self.engine.live.discard(self)
+
+
+class FakeEngine:
+    """See `FakeStream`."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.live: set[FakeStream] = set()
+        self.opened: list[FakeStream] = []
+        self.voices: list[Voice | str | None] = []
+        self.is_closed = False
+
+    @property
+    def sample_rate(self) -> int:
+        return SAMPLE_RATE
+
+    @property
+    def num_live(self) -> int:
+        return len(self.live)
+
+    async def open(
+        self,
+        text: str | AsyncIterable[str],
+        *,
+        voice: Voice | str | None = None,
+        seed: int = 0,
+        speed: float = 1.0,
+        max_buffer_seconds: float = 10.0,
+    ) -> FakeStream:
+        if isinstance(text, str) and not text.strip():
+            raise ValueError("the text holds nothing that can be said.")
+        stream = FakeStream(self, text, seed)
+        self.live.add(stream)
+        self.opened.append(stream)
+        self.voices.append(voice)
+        return stream
+
+    async def close(self, drain_seconds: float | None = None) -> None:
+        self.is_closed = True

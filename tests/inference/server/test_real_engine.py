@@ -1,0 +1,140 @@
+"""The server on the engine and on models, tiny ones: what is heard is what the synthesizer says."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from conftest import CONSENT
+from live_server import LiveServer, eventually
+from websockets.sync.client import connect
+
+from inference.engine import StreamEngine
+from inference.server.checks.clients import Outcome, Wish
+from inference.server.checks.replay import HALF_STEP, TOLERANCE, compare
+from inference.server.encoders import available_formats
+from inference.server.settings import ServeConfig
+from inference.server.token_log import read_token_log
+from tokenlm.synthesis import Synthesizer
+
+TEXT = "The quick brown fox. Is it so? Yes, it is!"
+
+
+@pytest.fixture(scope="module")
+def server(
+    synthesizer: Synthesizer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LiveServer]:
+    folder = tmp_path_factory.mktemp("real")
+    config = ServeConfig(voices=folder / "voices", token_log=folder / "tokens.jsonl")
+    with LiveServer(config, synthesizer, lambda: StreamEngine(synthesizer)) as found:
+        yield found
+
+
+def speak(server: LiveServer, **body: object) -> httpx.Response:
+    response = httpx.post(f"{server.url}/v1/audio/speech", json=body, timeout=60.0)
+    assert response.status_code == 200, response.text
+    return response
+
+
+def samples(data: bytes) -> np.ndarray:
+    return np.frombuffer(data, dtype="<i2").astype(np.float32) / 32768
+
+
+def test_speech_is_that_of_the_synthesizer(server: LiveServer, synthesizer: Synthesizer) -> None:
+    heard = samples(
+        speak(server, input=TEXT, voice="bob", seed=4, response_format="pcm").content
+    )
+    alone = synthesizer.generate(TEXT, voice="bob", seed=4).clamp(-1, 1).numpy()
+    assert heard.shape == alone.shape
+    assert np.abs(heard - alone).max() <= TOLERANCE + HALF_STEP
+
+
+def test_text_in_pieces_is_the_same_however_it_is_cut(server: LiveServer) -> None:
+    heard = []
+    for size in (1, 5, 100):
+        with connect(server.socket_url) as socket:
+            socket.send(json.dumps({"type": "session.config", "voice": "ann", "seed": 1}))
+            for start in range(0, len(TEXT), size):
+                socket.send(json.dumps({"type": "input.text", "text": TEXT[start : start + size]}))
+            socket.send(json.dumps({"type": "input.done"}))
+            socket.send(json.dumps({"type": "session.close"}))
+            heard.append(b"".join(message for message in socket if isinstance(message, bytes)))
+    assert len(heard[0]) > 0
+    for other in heard[1:]:
+        assert len(other) == len(heard[0])
+        assert np.abs(samples(other) - samples(heard[0])).max() <= TOLERANCE + 2 * HALF_STEP
+
+
+def test_refusals_of_the_engine(server: LiveServer) -> None:
+    for text in ("", "…", "\0", "🙂"):
+        response = httpx.post(f"{server.url}/v1/audio/speech", json={"input": text})
+        assert response.status_code == 400 and "nothing that can be said" in response.text
+
+
+def test_many_at_once_are_replayed_alone(server: LiveServer, synthesizer: Synthesizer) -> None:
+    """Every format at the same time; then the logged tokens of each, by themselves."""
+    outcomes: list[Outcome] = []
+
+    def ask(seed: int, audio_format: str) -> None:
+        wish = Wish(audio_format, "plain", TEXT, "ann" if seed % 2 else "bob", seed, 1.0)
+        response = speak(
+            server, input=TEXT, voice=wish.voice, seed=seed, response_format=audio_format
+        )
+        outcome = Outcome(wish, response.headers["x-request-id"], 200, is_whole=True)
+        outcome.data += response.content
+        outcomes.append(outcome)
+
+    threads = [
+        threading.Thread(target=ask, args=(number, name))
+        for number, name in enumerate([*available_formats(), "pcm", "wav"])
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(outcomes) == len(threads)
+    eventually(lambda: server.service.admission.num_live == 0, "all have ended")
+    assert server.config.token_log is not None
+    logged = read_token_log(server.config.token_log)
+    for outcome in outcomes:
+        found = compare(synthesizer, outcome, logged[outcome.request_id])
+        assert not found.problem and found.num_samples > 0, found
+    # The comparison finds what it looks for: the speech of another in place of one's own.
+    for outcome in outcomes:
+        others = [other for other in outcomes if other.wish.seed != outcome.wish.seed]
+        logs = logged[others[0].request_id]
+        assert compare(synthesizer, outcome, logs).problem, outcome.wish
+
+
+def test_a_cloned_voice_speaks(
+    server: LiveServer, synthesizer: Synthesizer, recording: Path
+) -> None:
+    response = httpx.post(
+        f"{server.url}/v1/audio/voices",
+        files={"audio_sample": recording.read_bytes()},
+        data={"name": "me", "consent": CONSENT, "ref_text": "is it so?"},
+        timeout=60.0,
+    )
+    assert response.status_code == 201, response.text
+    heard = samples(speak(server, input="Yes.", voice="me", response_format="pcm").content)
+    voice = synthesizer.prepare_voice(recording, "is it so?")
+    alone = synthesizer.generate("Yes.", voice=voice).clamp(-1, 1).numpy()
+    assert np.abs(heard - alone).max() <= TOLERANCE + HALF_STEP
+
+
+def test_a_client_that_leaves_frees_the_engine(server: LiveServer) -> None:
+    body = {"input": " ".join([TEXT] * 20), "response_format": "pcm"}
+    with (
+        httpx.Client(timeout=60.0) as client,
+        client.stream("POST", f"{server.url}/v1/audio/speech", json=body) as response,
+    ):
+        pieces = response.iter_raw()
+        next(pieces)
+        assert server.service.engine.num_live == 1
+    eventually(lambda: server.service.engine.num_live == 0, "the session is freed")
+    eventually(lambda: server.service.admission.num_live == 0, "the slot is freed")

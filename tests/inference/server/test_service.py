@@ -1,0 +1,174 @@
+"""Keys, health, figures, CORS, the page, and what an app says about itself."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+from conftest import StartServer
+from live_server import LiveServer, eventually
+
+from inference.server.auth import Keys
+from inference.server.settings import Limits, ServeConfig
+from inference.server.token_log import read_token_log
+
+OPEN = ("/health", "/", "/page.js", "/openapi.json")
+GUARDED = (("GET", "/v1/models"), ("GET", "/v1/audio/voices"), ("GET", "/metrics"),
+           ("POST", "/v1/audio/voices"), ("DELETE", "/v1/audio/voices/me"))  # fmt: skip
+
+
+def test_without_a_key_nothing_is_said(start: StartServer) -> None:
+    server = start(keys=("sesame", "other"))
+    with httpx.Client(base_url=server.url) as client:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic sesame"},
+                        {"Authorization": "Bearer"}, {"Authorization": "Bearer é".encode()}):  # fmt: skip
+            for method, path in (*GUARDED, ("POST", "/v1/audio/speech")):
+                response = client.request(method, path, headers=headers)
+                assert response.status_code == 401, (method, path, headers)
+                assert response.headers["www-authenticate"] == "Bearer"
+                assert response.json()["error"]["type"] == "authentication_error"
+        for path in OPEN:
+            assert client.get(path).status_code == 200
+        assert client.get("/health").json()["needs_key"] is True
+    for key in ("sesame", "other"):
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0) as official:
+            said = official.audio.speech.create(model="tiny", voice="ann", input="one")
+            assert said.content
+    with (
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="no", max_retries=0) as official,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        official.models.list()
+
+
+def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = ServeConfig(api_key_env="THE_KEYS")
+    monkeypatch.delenv("THE_KEYS", raising=False)
+    assert not Keys.from_environment(config).needed
+    monkeypatch.setenv("THE_KEYS", " one, two ,")
+    keys = Keys.from_environment(config)
+    assert keys.needed and keys.opens("one") and keys.opens("two")
+    assert not keys.opens("") and not keys.opens("one,")
+
+
+def test_models(shared: LiveServer) -> None:
+    (model,) = httpx.get(f"{shared.url}/v1/models").json()["data"]
+    assert model["id"] == "tiny" and model["sample_rate"] == 24_000
+    assert model["lookahead_ms"] == 160.0 and "mp3" in model["response_formats"]
+
+
+def test_figures(start: StartServer) -> None:
+    server = start()
+    with httpx.Client(base_url=server.url) as client:
+        for text in ("one two", "unsayable", "one break"):
+            try:
+                client.post("/v1/audio/speech", json={"input": text, "response_format": "pcm"})
+            except httpx.RemoteProtocolError:
+                assert text == "one break"
+        client.get("/nobody/knows/this/path")
+        client.request("PROPFIND", "/v1/models")
+        eventually(lambda: server.service.engine.num_live == 0, "sessions are freed")
+        response = client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain")
+    text = response.text
+
+    def figure(name: str) -> float:
+        match = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+        assert match, name
+        return float(match[1])
+
+    speech = 'tokenlm_requests_total{method="POST",route="/v1/audio/speech"'
+    assert figure(speech + ',status="200"}') == 2
+    assert figure(speech + ',status="400"}') == 1
+    assert figure('tokenlm_utterances_total{end="done"}') == 1
+    assert figure('tokenlm_utterances_total{end="failed"}') == 2
+    assert figure("tokenlm_audio_seconds_total") == pytest.approx(0.3)
+    assert figure("tokenlm_first_audio_seconds_count") == 2
+    assert figure("tokenlm_real_time_factor_count") == 2
+    for name in ("live_streams", "queue_length", "engine_sessions", "sockets"):
+        assert figure(f"tokenlm_{name}") == 0
+    # What clients make up is no name of a figure.
+    assert "nobody" not in text and "PROPFIND" not in text
+    assert figure("process_resident_memory_bytes") > 0
+
+
+def test_other_pages_may_use_it_only_where_allowed(start: StartServer) -> None:
+    origin = {"Origin": "https://friend.example"}
+    closed, opened = start(), start(cors_origins=("https://friend.example",))
+    ask = {**origin, "Access-Control-Request-Method": "POST",
+           "Access-Control-Request-Headers": "authorization,content-type"}  # fmt: skip
+    assert "access-control-allow-origin" not in httpx.get(f"{closed.url}/health", headers=origin).headers
+    answer = httpx.options(f"{opened.url}/v1/audio/speech", headers=ask)
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == "https://friend.example"
+    said = httpx.post(f"{opened.url}/v1/audio/speech", json={"input": "one"}, headers=origin)
+    assert said.headers["access-control-allow-origin"] == "https://friend.example"
+    assert "X-Synthesised" in said.headers["access-control-expose-headers"]
+    stranger = {"Origin": "https://stranger.example"}
+    refused = httpx.get(f"{opened.url}/health", headers=stranger)
+    assert "access-control-allow-origin" not in refused.headers
+
+
+def test_the_page_asks_nobody_else(shared: LiveServer) -> None:
+    folder = Path(__file__).resolve().parents[3] / "inference" / "server" / "page"
+    for path in folder.iterdir():
+        text = path.read_text(encoding="utf-8")
+        addresses = set(re.findall(r"https?://[^\s\"'`)]+", text))
+        assert addresses <= {"http://www.w3.org/2000/svg"}, path
+        response = httpx.get(f"{shared.url}/{path.name}")
+        assert response.status_code == 200 and response.text == text
+        assert "default-src 'self'" in response.headers["content-security-policy"]
+    index = httpx.get(f"{shared.url}/").text
+    assert "<title>tokenlm" in index
+    # Every control has a label.
+    for control in re.findall(r"<(?:input|textarea|select|meter)[^>]* id=\"([\w-]+)\"", index):
+        assert f'for="{control}"' in index, control
+
+
+def test_a_server_without_the_page(start: StartServer) -> None:
+    server = start(page=False)
+    response = httpx.get(f"{server.url}/")
+    assert response.status_code == 404
+    assert response.json()["error"]["message"] == "There is nothing at /."
+
+
+def test_what_does_not_exist(shared: LiveServer) -> None:
+    assert httpx.get(f"{shared.url}/v1/nothing").status_code == 404
+    response = httpx.get(f"{shared.url}/v1/audio/speech")
+    assert response.status_code in (404, 405) and response.json()["error"]["message"]
+
+
+def test_the_tokens_of_every_utterance_are_logged(start: StartServer, tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "tokens.jsonl"
+    server = start(token_log=log)
+    said = httpx.post(f"{server.url}/v1/audio/speech", json={"input": "one two", "seed": 5})
+    name = said.headers["x-request-id"]
+    eventually(lambda: log.is_file() and bool(log.read_text()), "it is written")
+    facts = read_token_log(log)[name]
+    assert (facts["end"], facts["seed"], facts["voice"]) == ("done", 5, "ann")
+    assert facts["speech_tokens"] == [list(range(6))] and facts["num_samples"] == 4800
+    log.write_text("{broken\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"tokens.jsonl:1 is no line"):
+        read_token_log(log)
+
+
+def test_the_document_of_the_api(shared: LiveServer) -> None:
+    found = httpx.get(f"{shared.url}/openapi.json").json()
+    speech = found["paths"]["/v1/audio/speech"]["post"]
+    assert {"200", "400", "401", "413", "429", "503"} <= set(speech["responses"])
+    assert "422" not in json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"max_streams": 0}, {"max_queue": -1}, {"idle_timeout_seconds": 0}, {"max_upload_bytes": 0}],
+)
+def test_limits_out_of_range(settings: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        Limits(**settings)
+    with pytest.raises(ValueError, match="port"):
+        ServeConfig(port=70_000)

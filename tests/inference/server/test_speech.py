@@ -1,0 +1,216 @@
+"""`POST /v1/audio/speech` over a real connection."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+
+import httpx
+import numpy as np
+import openai
+import pytest
+import soundfile
+from fake_engine import CHUNK_SAMPLES, SAMPLE_RATE, FakeEngine, tone
+from live_server import LiveServer, eventually
+
+from inference.server.encoders import to_pcm16
+from inference.server.upload import SequentialSound
+
+
+def engine_of(server: LiveServer) -> FakeEngine:
+    engine = server.service.engine
+    assert isinstance(engine, FakeEngine)
+    return engine
+
+
+def read_sound(data: bytes) -> tuple[np.ndarray, str]:
+    """Samples of a sound file, and its comment."""
+    with SequentialSound(io.BytesIO(data)) as file:
+        assert file.samplerate == SAMPLE_RATE and file.channels == 1
+        buffer = np.empty(10 * SAMPLE_RATE, dtype=np.float32)
+        return buffer[: file.buffer_read_into(buffer, dtype="float32")].copy(), file.comment
+
+
+def speak(client: httpx.Client, **body: object) -> httpx.Response:
+    return client.post("/v1/audio/speech", json={"input": "one two three", **body})
+
+
+def test_the_official_client_speaks(shared: LiveServer) -> None:
+    with openai.OpenAI(base_url=f"{shared.url}/v1", api_key="any", max_retries=0) as official:
+        said = official.audio.speech.create(
+            model="tts-1", voice="alloy", input="one two three", response_format="wav", speed=1.0
+        )
+        samples, comment = read_sound(said.content)
+        assert samples.shape[0] == 3 * CHUNK_SAMPLES
+        assert np.abs(samples - tone(0, 3).numpy()).max() < 2e-5
+        assert "Synthesised" in comment and "bundle tiny, voice bob, seed 0" in comment
+        assert said.response.headers["content-type"] == "audio/wav"
+        assert [model.id for model in official.models.list()] == ["tiny"]
+        custom = official.audio.speech.create(
+            model="tiny", voice={"id": "ann"}, input="one", extra_body={"seed": 2},
+            response_format="pcm",
+        )  # fmt: skip
+        assert custom.content == to_pcm16(tone(2, 1)).tobytes()
+        assert custom.response.headers["x-tokenlm-voice"] == "ann"
+
+
+@pytest.mark.parametrize("audio_format", ["mp3", "wav", "pcm", "flac", "opus"])
+def test_first_bytes_arrive_while_synthesis_goes_on(shared: LiveServer, audio_format: str) -> None:
+    """The engine does not go on before the client has heard something."""
+    engine = engine_of(shared)
+    engine.gate.clear()
+    try:
+        with (
+            openai.OpenAI(base_url=f"{shared.url}/v1", api_key="any", max_retries=0) as official,
+            official.audio.speech.with_streaming_response.create(
+                model="tiny", voice="ann", input="a b c d wait e f", response_format=audio_format
+            ) as response,
+        ):
+            pieces = response.iter_bytes()
+            first = next(pieces)
+            # What has come is sound, not only a header.
+            while len(first) < 1500:
+                first += next(pieces)
+            assert not engine.gate.is_set() and shared.service.admission.num_live == 1
+            engine.gate.set()
+            whole = first + b"".join(pieces)
+    finally:
+        engine.gate.set()
+    if audio_format == "pcm":
+        assert whole == to_pcm16(tone(0, 7)).tobytes()
+        return
+    samples, comment = read_sound(whole)
+    assert "Synthesised" in comment and "tiny" in comment and "ann" in comment
+    expected = tone(0, 7).numpy()
+    # Lossy formats begin late and end late; where they begin is found by comparing.
+    size = 5 * CHUNK_SAMPLES
+    likeness = max(
+        np.corrcoef(samples[delay : delay + size], expected[:size])[0, 1]
+        for delay in range(0, samples.shape[0] - size, 1)
+    )
+    assert likeness > 0.99
+    assert samples.shape[0] >= expected.shape[0]
+
+
+def test_the_speech_is_marked_in_its_headers(client: httpx.Client) -> None:
+    headers = speak(client, voice="bob", seed=7).headers
+    assert headers["x-synthesised"].startswith("tokenlm/")
+    assert (headers["x-tokenlm-bundle"], headers["x-tokenlm-voice"]) == ("tiny", "bob")
+    assert headers["x-tokenlm-seed"] == "7" and len(headers["x-request-id"]) == 32
+    assert headers["content-type"] == "audio/mpeg" and headers["x-sample-rate"] == "24000"
+
+
+def test_events(client: httpx.Client) -> None:
+    with client.stream(
+        "POST", "/v1/audio/speech",
+        json={"input": "one two", "stream_format": "sse", "response_format": "pcm", "seed": 1},
+    ) as response:  # fmt: skip
+        assert response.headers["content-type"].startswith("text/event-stream")
+        lines = [line for line in response.iter_lines() if line]
+    events = [json.loads(line.removeprefix("data: ")) for line in lines]
+    assert [event["type"] for event in events] == ["speech.audio.delta"] * 2 + ["speech.audio.done"]
+    audio = b"".join(base64.b64decode(event["audio"]) for event in events[:-1])
+    assert audio == to_pcm16(tone(1, 2)).tobytes()
+    assert events[-1]["usage"] == {"input_tokens": 2, "output_tokens": 6, "total_tokens": 8}
+    assert events[-1]["provenance"]["synthesised"] is True
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "told"),
+    [
+        ({"input": ""}, 400, "nothing that can be said"),
+        ({"input": "unsayable"}, 400, "nothing that can be said"),
+        ({"input": "x" * 4097}, 413, "4097 characters; at most 4096"),
+        ({"input": 5}, 400, "input"),
+        ({"input": None}, 400, "input"),
+        ({"instructions": "cheerfully"}, 400, "cannot follow instructions"),
+        ({"response_format": "aac"}, 400, "no encoder for 'aac' here; there is: mp3"),
+        ({"response_format": "midi"}, 400, "response_format"),
+        ({"model": "gpt-9"}, 404, "no model 'gpt-9'; this server has 'tiny'"),
+        ({"voice": "nobody"}, 404, "no voice 'nobody'; the bundle has ann, bob"),
+        ({"voice": {"id": "nobody"}}, 404, "no voice 'nobody'"),
+        ({"voice": "../bundles/tiny/voices/ann.voice"}, 404, "no voice"),
+        ({"voice": ""}, 404, "no voice"),
+        ({"speed": 0.2}, 400, "speed"),
+        ({"speed": 4.1}, 400, "speed"),
+        ({"seed": -1}, 400, "seed"),
+        ({"stream_format": "video"}, 400, "stream_format"),
+        ({"mood": "good"}, 400, "mood"),
+    ],
+)
+def test_refusals(client: httpx.Client, body: dict[str, object], status: int, told: str) -> None:
+    response = speak(client, **body)
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert told in error["message"] and set(error) == {"message", "type", "param", "code"}
+    assert error["type"] == "invalid_request_error"
+
+
+def test_bodies_that_are_no_json_or_no_text(client: httpx.Client) -> None:
+    kind = {"Content-Type": "application/json"}
+    for content in (b"", b"{", b"[]", b'"x"', b"\xff\xfe", b'{"input": "\\ud800"}',
+                    b'{"input": "a", "speed": NaN}', b"[" * 50_000):  # fmt: skip
+        response = client.post("/v1/audio/speech", content=content, headers=kind)
+        assert response.status_code == 400, (content[:20], response.text)
+        assert response.json()["error"]["message"]
+
+
+def test_a_body_beyond_the_limit_is_not_read_into_memory(client: httpx.Client) -> None:
+    kind = {"Content-Type": "application/json"}
+    big = b'{"input": "' + b"x" * 1_000_000 + b'"}'
+    assert client.post("/v1/audio/speech", content=big, headers=kind).status_code == 413
+
+    def pieces():
+        for start in range(0, len(big), 10_000):
+            yield big[start : start + 10_000]
+
+    response = client.post("/v1/audio/speech", content=pieces(), headers=kind)
+    assert response.status_code == 413 and "longer than" in response.json()["error"]["message"]
+
+
+def test_errors_of_the_models(shared: LiveServer, client: httpx.Client) -> None:
+    assert speak(client, input="break").status_code == 500
+    # Once bytes are on their way the status cannot change: the body ends too early, which a
+    # client notices.
+    with pytest.raises(httpx.RemoteProtocolError):
+        speak(client, input="one two break", response_format="pcm")
+    lines = speak_events(client, "one break")
+    assert lines[-1]["type"] == "error" and lines[-1]["error"]["type"] == "server_error"
+    eventually(lambda: shared.service.engine.num_live == 0, "sessions are freed")
+    assert speak(client).status_code == 200
+
+
+def speak_events(client: httpx.Client, text: str) -> list[dict]:
+    found = []
+    try:
+        with client.stream(
+            "POST", "/v1/audio/speech",
+            json={"input": text, "stream_format": "sse", "response_format": "pcm"},
+        ) as response:  # fmt: skip
+            for line in response.iter_lines():
+                if line:
+                    found.append(json.loads(line.removeprefix("data: ")))
+    except httpx.RemoteProtocolError:
+        pass
+    return found
+
+
+def test_many_at_once_do_not_mix(shared: LiveServer, client: httpx.Client) -> None:
+    found: dict[int, bytes] = {}
+
+    def ask(seed: int) -> None:
+        found[seed] = speak(client, seed=seed, response_format="pcm").content
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed in range(12):
+        assert found[seed] == to_pcm16(tone(seed, 3)).tobytes()
+
+
+def test_every_format_that_is_named_is_there() -> None:
+    assert {"MP3", "FLAC", "OGG"} <= set(soundfile.available_formats())

@@ -1,0 +1,226 @@
+"""`WS /v1/audio/speech/stream` over a real connection."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from conftest import StartServer
+from fake_engine import CHUNK_SAMPLES, FakeEngine, tone
+from live_server import LiveServer, eventually
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from inference.server.encoders import to_pcm16
+
+
+def say(socket: ClientConnection, kind: str, **facts: Any) -> None:
+    socket.send(json.dumps({"type": kind, **facts}))
+
+
+def hear(socket: ClientConnection) -> dict[str, Any] | bytes:
+    message = socket.recv(timeout=10)
+    return message if isinstance(message, bytes) else json.loads(message)
+
+
+def hear_until(socket: ClientConnection, kind: str) -> tuple[list[dict[str, Any]], bytes]:
+    """Messages up to one of a kind, and the audio between them."""
+    told, audio = [], b""
+    while not told or told[-1]["type"] != kind:
+        message = hear(socket)
+        if isinstance(message, bytes):
+            audio += message
+        else:
+            told.append(message)
+    return told, audio
+
+
+def test_speech_begins_before_the_text_is_complete(shared: LiveServer) -> None:
+    with connect(shared.socket_url) as socket:
+        say(socket, "session.config", voice="bob", seed=3)
+        say(socket, "input.text", text="one tw")
+        start = hear(socket)
+        assert isinstance(start, dict) and start["type"] == "audio.start"
+        assert (start["utterance"], start["format"], start["sample_rate"]) == (0, "pcm_s16le", 24000)
+        assert start["provenance"]["synthesised"] is True
+        assert (start["provenance"]["voice"], start["provenance"]["seed"]) == ("bob", 3)
+        first = hear(socket)
+        assert isinstance(first, bytes) and len(first) == 2 * CHUNK_SAMPLES
+        say(socket, "input.text", text="o three")
+        say(socket, "input.done")
+        told, rest = hear_until(socket, "audio.done")
+        # Three words, however the text was cut.
+        assert first + rest == to_pcm16(tone(3, 3)).tobytes()
+        assert told[-1]["usage"]["input_tokens"] == 3
+        assert told[-1]["timings"]["seconds"] == pytest.approx(0.3)
+        say(socket, "session.close")
+        assert hear(socket) == {"type": "session.done", "utterances": 1}
+        with pytest.raises(ConnectionClosed) as end:
+            hear(socket)
+        assert end.value.rcvd is not None and end.value.rcvd.code == 1000
+    eventually(lambda: shared.service.num_sockets == 0, "the socket is forgotten")
+
+
+def test_utterances_follow_one_another(shared: LiveServer) -> None:
+    """Also those that were sent before the first had ended, and `session.close` behind them."""
+    with connect(shared.socket_url) as socket:
+        for seed in range(3):
+            say(socket, "session.config", seed=seed)
+            say(socket, "input.text", text="one two")
+            say(socket, "input.done")
+        say(socket, "session.close")
+        for seed in range(3):
+            told, audio = hear_until(socket, "audio.done")
+            assert [message["utterance"] for message in told] == [seed, seed]
+            assert audio == to_pcm16(tone(seed, 2)).tobytes()
+        assert hear(socket) == {"type": "session.done", "utterances": 3}
+
+
+def test_closing_completes_the_text(shared: LiveServer) -> None:
+    with connect(shared.socket_url) as socket:
+        say(socket, "input.text", text="one two")
+        say(socket, "session.close")
+        assert len(hear_until(socket, "session.done")[1]) == 2 * 2 * CHUNK_SAMPLES
+
+
+def test_mistakes_are_told_and_the_session_goes_on(shared: LiveServer) -> None:
+    with connect(shared.socket_url) as socket:
+        for message in ("{", "[]", '"x"', "null", "{}", '{"type": "dance"}',
+                        '{"type": "input.text"}', '{"type": "input.text", "text": 5}',
+                        '{"type": "input.done"}', '{"type": "input.text", "text": "\\ud800"}',
+                        '{"type": "session.config", "model": "gpt-9"}',
+                        '{"type": "session.config", "instructions": "cheerfully"}',
+                        '{"type": "session.config", "response_format": "mp3"}',
+                        '{"type": "session.config", "speed": 9}', b"binary"):  # fmt: skip
+            socket.send(message)
+            told = hear(socket)
+            assert isinstance(told, dict), message
+            assert told["type"] == "error" and told["error"]["message"], message
+            assert told["fatal"] is False, message
+        say(socket, "input.text", text="one")
+        say(socket, "input.done")
+        assert hear_until(socket, "audio.done")[1] == to_pcm16(tone(0, 1)).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "told"),
+    [
+        ("unsayable", {}, "nothing that can be said"),
+        ("one break", {}, "models failed"),
+        ("one", {"voice": "nobody"}, "no voice 'nobody'"),
+        ("one", {"voice": "../ann"}, "no voice"),
+    ],
+)
+def test_an_utterance_fails_alone(
+    shared: LiveServer, text: str, settings: dict[str, Any], told: str
+) -> None:
+    with connect(shared.socket_url) as socket:
+        say(socket, "session.config", **settings)
+        say(socket, "input.text", text=text)
+        say(socket, "input.text", text=" rest of it")
+        say(socket, "input.done")
+        messages, _ = hear_until(socket, "error")
+        assert told in messages[-1]["error"]["message"]
+        assert messages[-1]["utterance"] == 0 and messages[-1]["fatal"] is False
+        say(socket, "session.config")
+        say(socket, "input.text", text="one")
+        say(socket, "input.done")
+        assert hear_until(socket, "audio.done")[0][-1]["utterance"] == 1
+
+
+def test_too_much_text_ends_the_session(start: StartServer) -> None:
+    server = start(max_text_characters=20)
+    with connect(server.socket_url) as socket:
+        for _ in range(3):
+            say(socket, "input.text", text="one two ")
+        told, _ = hear_until(socket, "error")
+        assert told[-1]["fatal"] and "at most 20" in told[-1]["error"]["message"]
+        with pytest.raises(ConnectionClosed):
+            hear_until(socket, "session.done")
+    eventually(lambda: server.service.engine.num_live == 0, "the utterance is freed")
+    with connect(server.socket_url) as socket:
+        for _ in range(30):
+            say(socket, "input.text", text="wait")
+            say(socket, "input.done")
+        told, _ = hear_until(socket, "error")
+        assert "may wait" in told[-1]["error"]["message"] and told[-1]["fatal"]
+        engine = server.service.engine
+        assert isinstance(engine, FakeEngine)
+        engine.gate.set()
+    # A message beyond all sense is not even taken in.
+    with connect(server.socket_url) as socket:
+        socket.send("x" * 100_000)
+        with pytest.raises(ConnectionClosed) as end:
+            hear(socket)
+        assert end.value.rcvd is not None and end.value.rcvd.code == 1009
+
+
+def test_a_client_that_leaves_frees_the_session(shared: LiveServer) -> None:
+    socket = connect(shared.socket_url)
+    say(socket, "input.text", text="one two stall ")
+    assert isinstance(hear_until(socket, "audio.start")[0][0], dict)
+    assert shared.service.engine.num_live == 1
+    socket.close()
+    eventually(lambda: shared.service.engine.num_live == 0, "the session is freed")
+    eventually(lambda: shared.service.admission.num_live == 0, "the slot is freed")
+    # Without a word, too.
+    socket = connect(shared.socket_url)
+    say(socket, "input.text", text="one two stall ")
+    hear_until(socket, "audio.start")
+    socket.socket.close()
+    eventually(lambda: shared.service.engine.num_live == 0, "the session is freed")
+    eventually(lambda: shared.service.num_sockets == 0, "the socket is forgotten")
+
+
+def test_silence_ends_a_session(start: StartServer) -> None:
+    server = start(idle_timeout_seconds=0.3)
+    for text in (None, "one "):
+        with connect(server.socket_url) as socket:
+            if text is not None:
+                say(socket, "input.text", text=text)
+            told, _ = hear_until(socket, "error")
+            assert told[-1]["error"]["code"] == "idle" and told[-1]["fatal"]
+    # Who listens may be silent.
+    with connect(server.socket_url) as socket:
+        say(socket, "input.text", text="one wait two")
+        say(socket, "input.done")
+        hear_until(socket, "audio.start")
+        with pytest.raises(TimeoutError):
+            while True:
+                socket.recv(timeout=0.8)
+        engine = server.service.engine
+        assert isinstance(engine, FakeEngine)
+        engine.gate.set()
+        assert hear_until(socket, "audio.done")
+
+
+def test_keys_of_sockets(start: StartServer) -> None:
+    server = start(keys=("sesame",))
+    with pytest.raises(InvalidStatus) as refused:
+        connect(server.socket_url, additional_headers={"Authorization": "Bearer wrong"})
+    assert refused.value.response.status_code == 401
+    with connect(
+        server.socket_url, additional_headers={"Authorization": "Bearer sesame"}
+    ) as socket:
+        say(socket, "input.text", text="one ")
+        assert hear_until(socket, "audio.start")
+    # A browser cannot set the header: the key may be in the first message.
+    with connect(server.socket_url) as socket:
+        say(socket, "session.config", api_key="sesame")
+        say(socket, "input.text", text="one ")
+        assert hear_until(socket, "audio.start")
+    for first in ({"type": "session.config", "api_key": "wrong"}, {"type": "session.config"},
+                  {"type": "input.text", "text": "one"}):  # fmt: skip
+        with connect(server.socket_url) as socket:
+            socket.send(json.dumps(first))
+            told, _ = hear_until(socket, "error")
+            assert told[-1]["fatal"] and told[-1]["error"]["code"] == "invalid_api_key"
+    assert server.service.engine.num_live == 0
+
+
+def test_only_so_many_sockets(start: StartServer) -> None:
+    server = start(max_sockets=1)
+    with connect(server.socket_url), pytest.raises(InvalidStatus) as refused:
+        connect(server.socket_url)
+    assert refused.value.response.status_code == 429
