@@ -11,7 +11,7 @@ Shapes: B batch, L positions, V speech classes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,7 @@ from tokenlm.checkpoint.component import save_component
 from tokenlm.checkpoint.registry import load_model
 from tokenlm.models.lm import SamplingConfig, SpeechLM, SpeechLMConfig
 from tokenlm.models.lm.generate import SpeechRequest, generate_speech
-from tokenlm.models.lm.layout import (
-    IGNORE,
-    SPEECH,
-    TEXT,
-    Layout,
-    fits_interleaved,
-    interleaved,
-    one_shot,
-)
+from tokenlm.models.lm.layout import IGNORE, TEXT, Layout, fits_interleaved, interleaved, one_shot
 from tokenlm.models.lm.model import LayoutBatch
 from tokenlm.models.token_recognizer import TokenRecognizer, decode_characters, encode_characters
 from tokenlm.text.normalize import normalize
@@ -62,9 +54,6 @@ class SpeechLMStageConfig(RunConfig):
     """Share of the samples that are interleaved, where their speech is long enough."""
     text_dropout: float = 0.1
     """Share of the samples that have no text."""
-    speech_noise: float = 0.0
-    """Share of the speech tokens that the model sees replaced by others of the same sample, while
-    it predicts the right ones."""
     join_share: float = 0.5
     """Share of the samples that join several utterances of one speaker."""
     prior_steps: int = 0
@@ -77,7 +66,7 @@ class SpeechLMStageConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("interleaved_share", "text_dropout", "speech_noise", "join_share"):
+        for name in ("interleaved_share", "text_dropout", "join_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
 
@@ -189,30 +178,6 @@ def diagonal_prior(batch: LayoutBatch, width: float) -> Tensor:
     return bias.clamp(min=-10.0) * (predicts[:, :, None] & is_text[:, None])
 
 
-def add_speech_noise(batch: LayoutBatch, share: float, step: StepInfo) -> LayoutBatch:
-    """Replaces some of the speech tokens that are read; the targets stay.
-
-    Without it a small model follows the speech it has just read more than the text, and one token
-    drawn badly leads it astray: when it speaks, what it reads is its own (the exposure bias that
-    the dropout of the prenet counters in Tacotron, Wang et al., 2017).
-
-    Args:
-        batch: sequences of any layout.
-        share: of the speech tokens, in [0, 1].
-        step: the draws are a function of it and of the place in the batch.
-    """
-    ids = batch.ids.clone()
-    is_speech = (batch.kinds == SPEECH) & batch.mask
-    for item in range(ids.shape[0]):
-        places = is_speech[item].nonzero()[:, 0]
-        generator = step.generator(item)
-        draws = torch.rand(2, places.shape[0], generator=generator).to(ids.device)
-        others = (draws[1] * places.shape[0]).long()
-        replaced = draws[0] < share
-        ids[item, places[replaced]] = batch.ids[item, places[others[replaced]]]
-    return replace(batch, ids=ids)
-
-
 def check_lengths(pairs: list[TokenPair], config: SpeechLMConfig) -> None:
     """Checks the length limits and blocks of the model against the corpus.
 
@@ -287,8 +252,6 @@ class SpeechLMTask(Task):
     def prepare(self, batch: LayoutBatch, step: StepInfo) -> Prepared:
         """See `Task`."""
         count = float((batch.targets != IGNORE).sum())
-        if self.config.speech_noise:
-            batch = add_speech_noise(batch, self.config.speech_noise, step)
         tensors: dict[str, Any] = {"batch": batch, "bias": None}
         strength = 1.0 - step.step / self.config.prior_steps if self.config.prior_steps else 0.0
         if strength > 0:

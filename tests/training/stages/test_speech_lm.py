@@ -21,7 +21,6 @@ from training.stages.speech_lm import (
     SpeechLMTask,
     TokenPair,
     TokenPairs,
-    add_speech_noise,
     check_lengths,
     diagonal_prior,
 )
@@ -157,26 +156,6 @@ def test_prior_fades_out() -> None:
     assert SpeechLMTask(CONFIG).prepare(batch, StepInfo(0, 0, 0)).tensors["bias"] is None
 
 
-def test_speech_noise_changes_what_is_read_and_never_the_targets() -> None:
-    layouts = [one_shot([1, 2], [3, 4, 5, 6] * 50, 9), one_shot([1, 2], [7] * 30, 9)]
-    batch = LayoutBatch.from_layouts(layouts)
-    step = StepInfo(seed=0, step=4, first_item=0)
-    noisy = add_speech_noise(batch, 0.5, step)
-    assert torch.equal(noisy.targets, batch.targets)
-    changed = noisy.ids != batch.ids
-    # Half are replaced, a quarter of them by what was there: 0.375 of 200, four deviations wide.
-    assert 47 <= int(changed[0].sum()) <= 103
-    assert not changed[0, :4].any(), "text and special positions were replaced"
-    assert set(noisy.ids[0, 4:].tolist()) == {3, 4, 5, 6}
-    # The other row has only one token to be replaced by; its padding stays.
-    assert not changed[1].any()
-    assert torch.equal(add_speech_noise(batch, 0.0, step).ids, batch.ids)
-    assert torch.equal(add_speech_noise(batch, 0.5, step).ids, noisy.ids)
-    # The draws of an item do not depend on those beside it.
-    alone = add_speech_noise(LayoutBatch.from_layouts(layouts[:1]), 0.5, step)
-    assert torch.equal(alone.ids[0], noisy.ids[0])
-
-
 def test_lengths_are_checked_against_the_corpus() -> None:
     corpus = [TokenPair((1,) * 4, (1,) * count, "s", "") for count in range(8, 25)]
     good = replace(MODEL, min_speech_per_text=1.0, max_speech_per_text=8.0)
@@ -209,9 +188,7 @@ def test_mistakes_are_sentences(
     assert "but the codebook has 5" in told("4", model={"codebook_size": 5})
 
 
-@pytest.mark.parametrize(
-    "name", ["interleaved_share", "text_dropout", "speech_noise", "join_share"]
-)
+@pytest.mark.parametrize("name", ["interleaved_share", "text_dropout", "join_share"])
 def test_shares_are_shares(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be in"):
         replace(CONFIG, **{name: 1.5})
