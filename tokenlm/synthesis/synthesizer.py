@@ -16,11 +16,12 @@ from torch import Tensor
 from tokenlm.audio.level import trim_silence
 from tokenlm.checkpoint.resolve import resolve
 from tokenlm.models.flow import FlowDecoder
-from tokenlm.models.lm.generate import SpeechRequest, generate_speech
+from tokenlm.models.lm.generate import SpeechRequest
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.noise import mix
 from tokenlm.synthesis.components import Components
+from tokenlm.synthesis.guards import speak_segments
 from tokenlm.synthesis.prompt import clean_recording, prepare_voice, read_recording
 from tokenlm.synthesis.voice import Voice, VoiceError
 from tokenlm.text.normalize import normalize_paragraphs
@@ -271,9 +272,15 @@ class Synthesizer:
         spoken: list[list[int]] = []
         for start in range(0, len(requests), SEGMENTS_AT_ONCE):
             batch = requests[start : start + SEGMENTS_AT_ONCE]
-            spoken += generate_speech(
-                components.speech_lm, batch, sampling or components.generation.sampling
+            segments_now = speak_segments(
+                components.speech_lm,
+                batch,
+                [part.text for part in segments[start : start + SEGMENTS_AT_ONCE]],
+                sampling or components.generation.sampling,
+                components.generation.guards,
+                lambda: components.token_recognizer,
             )
+            spoken += [part.tokens for part in segments_now]
             if on_progress is not None:
                 on_progress(0.5 * len(spoken) / len(requests))
         return spoken

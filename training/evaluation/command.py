@@ -77,6 +77,10 @@ def evaluate(
             "--freeze", help="Fix which lines of a test set count, before anything is judged."
         ),
     ] = False,
+    ablate: Annotated[
+        bool,
+        typer.Option("--ablate", help="Judge every guard of the LM, with and without."),
+    ] = False,
     against: Annotated[
         Path | None,
         typer.Option(help="Output folder of an earlier evaluation to be compared with."),
@@ -118,6 +122,7 @@ def evaluate(
                 heldout,
                 overrides or [],
                 freeze=freeze,
+                ablate=ablate,
                 names=sets,
                 seeds=_read_seeds(seeds),
                 judge=judge,
@@ -130,8 +135,10 @@ def evaluate(
                 arguments=arguments,
             )
             return
-        if freeze or against is not None:
-            raise ValueError("--freeze and --against need a test set: --set plain, or --set hard.")
+        if freeze or ablate or against is not None:
+            raise ValueError(
+                "--freeze, --ablate and --against need a test set: --set plain, or --set hard."
+            )
         _evaluate(
             console,
             bundle,
@@ -171,6 +178,7 @@ def _evaluate_scripts(
     overrides: list[str],
     *,
     freeze: bool,
+    ablate: bool,
     memory: Path | None,
     **options: Any,
 ) -> None:
@@ -180,7 +188,12 @@ def _evaluate_scripts(
 
     from training.config import runs_folder
     from training.evaluation.parts import find_parts
-    from training.evaluation.script_command import ScriptOptions, evaluate_scripts, freeze_scripts
+    from training.evaluation.script_command import (
+        ScriptOptions,
+        ablate_scripts,
+        evaluate_scripts,
+        freeze_scripts,
+    )
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     settings = _load_settings(config_path, overrides)
@@ -189,8 +202,9 @@ def _evaluate_scripts(
     chosen = ScriptOptions(memory=memory or runs_folder() / "transcripts.jsonl", **options)
     if freeze:
         freeze_scripts(chosen, settings.num_processes, console)
-    else:
-        evaluate_scripts(chosen, settings, find_parts(bundle, components), console)
+        return
+    judge = ablate_scripts if ablate else evaluate_scripts
+    judge(chosen, settings, find_parts(bundle, components), console)
 
 
 def _load_settings(path: Path | None, overrides: list[str]) -> EvaluationConfig:

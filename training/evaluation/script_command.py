@@ -13,6 +13,12 @@ from rich.console import Console
 
 from tokenlm.checkpoint.resolve import packaged_configs
 from tokenlm.config import to_dict
+from training.evaluation.ablation import (
+    ablation_rows,
+    print_ablation,
+    variants,
+    write_ablation,
+)
 from training.evaluation.cloning import CloningSystem
 from training.evaluation.compare import print_comparison, read_script_rows
 from training.evaluation.config import EvaluationConfig
@@ -154,6 +160,49 @@ def evaluate_scripts(
             _write(options, config, rows, figures, comparisons, kept)
             console.print(f"Written to {options.output}.")
     return rows
+
+
+def ablate_scripts(
+    options: ScriptOptions, config: EvaluationConfig, parts: Parts, console: Console
+) -> None:
+    """Judge the guards, one by one, on every test set; see `training.evaluation.ablation`."""
+    require("jiwer")
+    scripts = find_scripts(options.names)
+    missing = [*parts.missing("cloned"), *parts.missing("tokenizer")]
+    if missing:
+        raise ValueError(f"guards need {', '.join(missing)}: give a bundle that has it.")
+    parts.check()
+    check_judge_is_no_reward(parts, options.judge)
+    embed, given, tables = _load_embed(), parts.generation, {}
+    with open_judge(options, config.num_processes) as judge:
+        panel = Panel(submit=judge.submit, embed=embed)
+        for script in scripts:
+            frozen, judged = _frozen(script, options.judge, console), {}
+            for name, generation in variants(given).items():
+                parts.generation = generation
+                system = CloningSystem(
+                    parts,
+                    embed,
+                    heldout=config.heldout,
+                    num_voices=config.num_voices,
+                    prompt_seconds=config.prompt_seconds,
+                )
+                with make_progress(console) as progress:
+                    judged[name] = judge_script(
+                        system,
+                        script,
+                        panel,
+                        frozen=frozen,
+                        seeds=options.seeds,
+                        limit=options.limit,
+                        track=make_tracker(progress, f"{script.name}: {name}"),
+                    )
+            tables[script.name] = ablation_rows(judged, seed=config.seed)
+            print_ablation(script.name, tables[script.name], console)
+    if options.output is not None:
+        command = command_line("", [*options.arguments, "--ablate"])
+        path = write_ablation(options.output, {"command": command, **tables})
+        console.print(f"Written to {path}.")
 
 
 def check_judge_is_no_reward(parts: Parts, judge: str) -> None:

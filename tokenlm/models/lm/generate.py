@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from tokenlm.models.lm.guards import MAX_TOKENS, GuardConfig, TokenMonitor
+from tokenlm.models.lm.guidance import guide, unconditional
 from tokenlm.models.lm.layout import SPEECH, Layout, eos_class, fill_class, one_shot_prefix
 from tokenlm.models.lm.model import LayoutBatch, SpeechLM
 from tokenlm.models.lm.sampling import SamplingConfig, sample
@@ -52,6 +54,7 @@ def generate_speech(
     requests: Sequence[SpeechRequest],
     sampling: SamplingConfig,
     *,
+    guards: GuardConfig | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
     """Speech tokens of every request, without the prompt's and without eos.
@@ -60,16 +63,30 @@ def generate_speech(
         model: in evaluation mode.
         requests: decoded together.
         sampling: how tokens are chosen.
+        guards: the causal ones watch over every sequence; None has length bounds alone.
         on_step: called with the number of tokens so far after each step, for a progress bar.
     """
     if not requests:
         return []
     device = model.head.weight.device
     bounds = [length_bounds(model, request) for request in requests]
+    if guards is not None and not guards.length_bounds:
+        bounds = [(0, MAX_TOKENS) for _ in requests]
+    monitors = [] if guards is None else [TokenMonitor(guards) for _ in requests]
+    scale = 0.0 if guards is None else guards.guidance_scale
     tokens: list[list[int]] = [[] for _ in requests]
     alive = [True] * len(requests)
-    for step, logits_of in enumerate(_decode(model, requests, tokens)):
-        forbidden = _forbidden(model, tokens, bounds).to(device)
+    shown, rows = requests, tokens
+    if scale:
+        # The same lists twice: a token that is appended goes on with both.
+        shown, rows = [*requests, *(unconditional(r) for r in requests)], tokens + tokens
+    for step, logits_of in enumerate(_decode(model, shown, rows)):
+        if scale:
+            logits_of = guide(*logits_of.chunk(2), scale)
+        forbidden = _forbidden(model, tokens, bounds)
+        for index, monitor in enumerate(monitors):
+            forbidden[index, list(monitor.forbidden)] = True
+        forbidden = forbidden.to(device)
         uniforms = torch.tensor(
             [
                 uniform_draws(request.seed, request.segment, len(row), 2)
@@ -88,6 +105,10 @@ def generate_speech(
                 tokens[index].append(0)
             else:
                 tokens[index].append(token)
+                if monitors:
+                    monitors[index].push(token)
+                if monitors and monitors[index].is_lost:
+                    bounds[index] = (bounds[index][0], len(tokens[index]))
                 if len(tokens[index]) >= bounds[index][1]:
                     alive[index] = False
         if on_step is not None:
