@@ -53,6 +53,6 @@ def test_the_command_prints_what_a_bundle_takes(
     write_manifest(
         tmp_path / "n.jsonl",
         [Utterance(id="a", audio=tmp_path / "0.wav", text="x", speaker="s", duration=1.0)],
-    )  # noqa: E501
+    )
     assert main([str(tmp_path / "n.jsonl")]) == 2
     assert "has no speech tokens" in capsys.readouterr().err
