@@ -62,14 +62,14 @@ def test_spoken_forms_are_words_and_what_the_system_is_meant_to_say(name: str) -
 
 
 @pytest.mark.parametrize("name", ["plain", "hard"])
-def test_the_shipped_lists_are_frozen_for_their_texts_and_leave_enough(name: str) -> None:
+def test_a_shipped_list_is_frozen_for_its_texts_and_leaves_enough(name: str) -> None:
     script = read_script(CONFIGS / f"{name}.jsonl")
-    frozen = read_frozen(script)
-    assert frozen is not None and frozen.judge.startswith("pocketsphinx ")
-    assert frozen.readings.keys() == {line.id for line in script.lines}
-    assert frozen.num_remaining >= 300
-    for name_of_line in frozen.excluded:
-        assert frozen.readings[name_of_line].count.rate > 0.2
+    assert len(script.lines) >= 330
+    frozen = read_frozen(script)  # raises where it was frozen for other texts
+    if frozen is not None:
+        assert frozen.judge.startswith("pocketsphinx ")
+        assert frozen.readings.keys() == {line.id for line in script.lines}
+        assert frozen.num_remaining >= 300
 
 
 def test_lines_of_seed_tts_eval(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from training.evaluation import script_command
 from training.evaluation.cloning import CloningSystem, longest
 from training.evaluation.command import evaluate
 from training.evaluation.compare import compare, compare_folders
-from training.evaluation.frozen import Frozen, Reading
+from training.evaluation.frozen import Frozen, Reading, write_frozen
 from training.evaluation.parts import Parts, find_parts
 from training.evaluation.script import Line, Script, ScriptError
 from training.evaluation.script_command import check_judge_is_no_reward, find_scripts
@@ -231,7 +231,6 @@ def test_a_bundle_is_judged_on_a_set_and_can_be_heard(
         (["--set", "hard", "--seeds", "x"], "--seeds are whole numbers"),
         (["--set", "hard", "--seeds", "1,1"], "names a seed twice"),
         (["--freeze"], "--freeze and --against need a test set"),
-        (["--set", "hard", "--freeze"], "is frozen already"),
     ],
 )
 def test_mistakes_are_one_sentence(
@@ -240,6 +239,16 @@ def test_mistakes_are_one_sentence(
     result = command(tmp_path, monkeypatch, *arguments)
     assert result.exit_code == 2
     assert message in " ".join(result.output.split()) and "Traceback" not in result.output
+
+
+def test_a_frozen_set_is_not_frozen_again(
+    tmp_path: Path, set_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = find_scripts([str(set_file)])[0]
+    readings = {line.id: reading(0, 3) for line in script.lines}
+    write_frozen(script, Frozen(digest=script.digest, judge="pocketsphinx 5", readings=readings))
+    result = command(tmp_path, monkeypatch, "--set", str(set_file), "--freeze")
+    assert result.exit_code == 2 and "is frozen already" in " ".join(result.output.split())
 
 
 def test_sets_of_one_name_are_told_apart(set_file: Path, tmp_path: Path) -> None:
