@@ -170,7 +170,7 @@ class Trainer:
         """Train until `max_steps`, `max_minutes` or a signal; then save, evaluate and export.
 
         Returns:
-            Why the run ended: "max_steps", "max_minutes" or "signal".
+            Why the run ended: "max_steps", "max_minutes", "signal" or "regression".
 
         Raises:
             TrainingError: If too many steps in a row were not finite.
@@ -185,18 +185,25 @@ class Trainer:
                     self._write_metrics()
                 if log.evaluate_every and done % log.evaluate_every == 0 and not last:
                     self._evaluate()
+                    if self._should_stop() and self._stop == "regression":
+                        break  # before it is saved
                 if log.sample_every and done % log.sample_every == 0 and not last:
                     self._samples()
                 if log.save_every and done % log.save_every == 0 and not last:
                     self._save()
             # Not `self._stop` first: a signal after the last step may have reached this rank only.
             reason = "max_steps" if self.step >= config.optim.max_steps else self._stop
-            self._save()
-            if reason != "signal":
+            if self._stop != "regression":
+                self._save()
+            if reason not in ("signal", "regression"):
                 if log.evaluate_every:
                     self._evaluate()
                 if log.sample_every:
                     self._samples()
+                # All ranks have to know what the first one has measured.
+                if self._should_stop() and self._stop == "regression":
+                    reason = "regression"
+            if reason not in ("signal", "regression"):
                 self.export(self.folder / "export")
             self.log.say(f"ended at step {self.step} ({reason}); {self.folder}")
             if log.trackers:
@@ -215,6 +222,8 @@ class Trainer:
             self._seed(number)
             with torch.no_grad():
                 parts.append((number, self.task.prepare(to_device(batch, self.device), info)))
+        for _, prepared in parts:
+            self.window.add(prepared.metrics)
         counts = self._global_counts(parts)
         finite = True
         for phase in self.phases:
@@ -315,7 +324,7 @@ class Trainer:
         if not self._stop and limit is not None and time.monotonic() - self._started > limit * 60:
             self._stop = "max_minutes"
         if self.num_ranks > 1:
-            reasons = ("", "max_minutes", "signal")
+            reasons = ("", "max_minutes", "signal", "regression")
             code = torch.tensor(reasons.index(self._stop), device=self.device)
             torch.distributed.all_reduce(code, torch.distributed.ReduceOp.MAX)
             self._stop = reasons[int(code)]
@@ -363,6 +372,11 @@ class Trainer:
             with self.averaged():
                 metrics = self.task.evaluate(self._valid_batches(), self.task.modules)
             self.log.write(self.step, metrics, kind="valid")
+            if self.task.stop_reason:
+                self._stop = "regression"
+                self.log.say(
+                    f"step {self.step}: what must not get worse has: {self.task.stop_reason}"
+                )
         self.accelerator.wait_for_everyone()
 
     def _samples(self) -> None:

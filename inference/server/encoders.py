@@ -57,9 +57,7 @@ class _Codec:
 _CODECS = {
     # With a constant bit rate a reader knows the length from the size, without the table that
     # could only be written at the end. 0.6 is 64 kbit/s at 24 kHz.
-    "mp3": _Codec(
-        "MP3", "MPEG_LAYER_III", {"bitrate_mode": "CONSTANT", "compression_level": 0.6}
-    ),
+    "mp3": _Codec("MP3", "MPEG_LAYER_III", {"bitrate_mode": "CONSTANT", "compression_level": 0.6}),
     "opus": _Codec("OGG", "OPUS", {}),
     "flac": _Codec("FLAC", "PCM_16", {}),
 }

@@ -16,7 +16,7 @@ from tokenlm.checkpoint.component import read_component
 from tokenlm.checkpoint.registry import load_model
 from tokenlm.config import from_dict
 from tokenlm.models.flow import FlowDecoder
-from tokenlm.models.lm import SamplingConfig, SpeechLM
+from tokenlm.models.lm import GuardConfig, SamplingConfig, SpeechLM
 from tokenlm.models.speaker_encoder import SpeakerEncoder, SpeakerEncoderConfig
 from tokenlm.models.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
 from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
@@ -33,6 +33,8 @@ class GenerationConfig:
     """Settings of generation that fit the weights of a bundle."""
 
     sampling: SamplingConfig = SamplingConfig()
+    guards: GuardConfig = GuardConfig()
+    """What watches over the LM."""
     prompt_in_lm: bool = True
     """Whether the LM goes on from the prompt's text and tokens (in-context cloning). Without it the
     voice comes from the flow alone, and a small LM has less to lose its place in."""

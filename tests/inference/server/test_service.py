@@ -101,7 +101,10 @@ def test_other_pages_may_use_it_only_where_allowed(start: StartServer) -> None:
     closed, opened = start(), start(cors_origins=("https://friend.example",))
     ask = {**origin, "Access-Control-Request-Method": "POST",
            "Access-Control-Request-Headers": "authorization,content-type"}  # fmt: skip
-    assert "access-control-allow-origin" not in httpx.get(f"{closed.url}/health", headers=origin).headers
+    assert (
+        "access-control-allow-origin"
+        not in httpx.get(f"{closed.url}/health", headers=origin).headers
+    )
     answer = httpx.options(f"{opened.url}/v1/audio/speech", headers=ask)
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == "https://friend.example"
