@@ -104,7 +104,9 @@ class IncrementalNormalizer:
         for position, count in reversed(self._ends):
             if count > self._num_given or position >= self._recent[0][0]:
                 continue
-            shorter = [(end - position, _speak(self._text[position:end])) for end, _ in self._recent]
+            shorter = [
+                (end - position, _speak(self._text[position:end])) for end, _ in self._recent
+            ]
             if all(
                 own == words[count:]
                 for (_, own), (_, words) in zip(shorter, self._recent, strict=True)
@@ -114,9 +116,7 @@ class IncrementalNormalizer:
                 self._num_given -= count
                 self._recent = deque(shorter, maxlen=HELD_WORDS + 1)
                 self._ends = [
-                    (end - position, number - count)
-                    for end, number in self._ends
-                    if end > position
+                    (end - position, number - count) for end, number in self._ends if end > position
                 ]
                 return
 

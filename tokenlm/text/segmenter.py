@@ -80,9 +80,7 @@ class ClosedSegmenter:
 
     def _emit(self, words: list[str], keep: int) -> None:
         """Makes segments of words; the last `keep` of them may still change and stay words."""
-        found = segment(
-            " ".join(words), max_length=self._max_length, min_length=self._min_length
-        )
+        found = segment(" ".join(words), max_length=self._max_length, min_length=self._min_length)
         for part in found[: len(found) - keep]:
             own = part.text.split()
             pause = PAUSES.get(part.text[-1], WORD_PAUSE)

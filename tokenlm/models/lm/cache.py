@@ -38,6 +38,7 @@ class CacheRow:
         self.index = index
         self.length = 0
 
+    @torch.inference_mode()
     def start(self, prefix: KeyValues | None = None) -> None:
         """Forgets everything, and goes on from `prefix` where there is one."""
         self.length = 0
@@ -49,6 +50,7 @@ class CacheRow:
                 self.cache.values[layer][self.index, :, :length] = values[0]
             self.length = length
 
+    @torch.inference_mode()
     def snapshot(self) -> KeyValues:
         """A copy of what the row holds."""
         row = slice(self.index, self.index + 1)
@@ -86,6 +88,7 @@ class KeyValueCache:
             part.numel() * part.element_size() for part in (*self.keys, *self.values) if self.rows
         )
 
+    @torch.inference_mode()
     def add(self, prefix: KeyValues | None = None) -> CacheRow:
         """A new row behind the others, which goes on from `prefix`."""
         row = CacheRow(self, len(self.rows))
@@ -94,6 +97,7 @@ class KeyValueCache:
         row.start(prefix)
         return row
 
+    @torch.inference_mode()
     def remove(self, row: CacheRow) -> None:
         """Takes a row out; those behind it move up. Nothing happens where it is out already."""
         if row not in self.rows:
@@ -106,6 +110,7 @@ class KeyValueCache:
         if not self.rows:
             self._map(lambda part: part[:, :, :0].clone())
 
+    @torch.inference_mode()
     def reserve(self, num_positions: int) -> None:
         """Makes room for `num_positions` in every row."""
         capacity = self.keys[0].shape[2]
@@ -113,6 +118,7 @@ class KeyValueCache:
             missing = -(-(num_positions - capacity) // BLOCK_POSITIONS) * BLOCK_POSITIONS
             self._map(lambda part: torch.nn.functional.pad(part, (0, 0, 0, missing)))
 
+    @torch.inference_mode()
     def arrange(self, rows: Sequence[CacheRow]) -> None:
         """Moves `rows` to the front, in this order: what is read together lies together."""
         for target, row in enumerate(rows):
