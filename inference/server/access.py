@@ -9,9 +9,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from inference.server.service import service_of
 
-_bearer = HTTPBearer(
-    auto_error=False, description="A key of the server, where it has keys at all."
-)
+_bearer = HTTPBearer(auto_error=False, description="A key of the server, where it has keys at all.")
 
 
 async def needs_key(
