@@ -62,5 +62,4 @@ def serve(
         synthesizer,
         lambda: StreamEngine(synthesizer, max_streams=chosen.limits.max_streams),
     )
-    typer.echo(f"serving at http://{chosen.host}:{chosen.port} until interrupted", err=True)
     serve_app(app, chosen)
