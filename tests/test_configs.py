@@ -10,6 +10,7 @@ import torch
 import yaml
 from torch import nn
 
+from inference.server.settings import ServeConfig
 from tokenlm.audio.mel import MelSpectrogram
 from tokenlm.checkpoint.registry import KINDS
 from tokenlm.config import from_dict, load_config
@@ -70,12 +71,17 @@ def check_evaluation(path: Path) -> None:
     load_config(EvaluationConfig, path)
 
 
+def check_server(path: Path) -> None:
+    load_config(ServeConfig, path)
+
+
 CHECKS: dict[str, Callable[[Path], None]] = {
     "train": check_train,
     "model": check_model,
     "data": check_corpus,
     "bundle": check_bundle,
     "eval": check_evaluation,
+    "serve": check_server,
 }
 
 

@@ -9,7 +9,7 @@ import io
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import BinaryIO, Protocol, cast
 
 import numpy as np
 import soundfile
@@ -133,7 +133,7 @@ class FileEncoder:
     def __init__(self, codec: _Codec, sample_rate: int, comment: str) -> None:
         self._sink = _Sink()
         self._file = soundfile.SoundFile(
-            self._sink,
+            cast(BinaryIO, self._sink),
             "w",
             sample_rate,
             1,

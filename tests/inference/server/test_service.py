@@ -24,8 +24,8 @@ GUARDED = (("GET", "/v1/models"), ("GET", "/v1/audio/voices"), ("GET", "/metrics
 def test_without_a_key_nothing_is_said(start: StartServer) -> None:
     server = start(keys=("sesame", "other"))
     with httpx.Client(base_url=server.url) as client:
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic sesame"},
-                        {"Authorization": "Bearer"}, {"Authorization": "Bearer é".encode()}):  # fmt: skip
+        for value in (None, "Bearer wrong", "Basic sesame", "Bearer", "Bearer é", "sesame"):
+            headers = {} if value is None else {"Authorization": value.encode()}
             for method, path in (*GUARDED, ("POST", "/v1/audio/speech")):
                 response = client.request(method, path, headers=headers)
                 assert response.status_code == 401, (method, path, headers)
@@ -101,10 +101,8 @@ def test_other_pages_may_use_it_only_where_allowed(start: StartServer) -> None:
     closed, opened = start(), start(cors_origins=("https://friend.example",))
     ask = {**origin, "Access-Control-Request-Method": "POST",
            "Access-Control-Request-Headers": "authorization,content-type"}  # fmt: skip
-    assert (
-        "access-control-allow-origin"
-        not in httpx.get(f"{closed.url}/health", headers=origin).headers
-    )
+    refused = httpx.get(f"{closed.url}/health", headers=origin)
+    assert "access-control-allow-origin" not in refused.headers
     answer = httpx.options(f"{opened.url}/v1/audio/speech", headers=ask)
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == "https://friend.example"
