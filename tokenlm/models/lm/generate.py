@@ -82,7 +82,7 @@ def generate_speech(
         for index, token in enumerate(chosen):
             if not alive[index]:
                 tokens[index].append(0)
-            elif token == eos_class(model.config.codebook_size):
+            elif token >= eos_class(model.config.codebook_size):
                 alive[index] = False
                 bounds[index] = (len(tokens[index]), len(tokens[index]))
                 tokens[index].append(0)
@@ -126,8 +126,9 @@ def _decode(
 def _forbidden(model: SpeechLM, tokens: list[list[int]], bounds: list[tuple[int, int]]) -> Tensor:
     size = model.config.codebook_size
     forbidden = torch.zeros(len(tokens), model.config.num_classes, dtype=torch.bool)
-    # Fill belongs to the interleaved layout alone.
-    forbidden[:, fill_class(size)] = True
+    if not model.config.any_special_ends:
+        # Fill belongs to the interleaved layout alone.
+        forbidden[:, fill_class(size) :] = True
     for index, (row, (fewest, _)) in enumerate(zip(tokens, bounds, strict=True)):
         forbidden[index, eos_class(size)] = len(row) < fewest
     return forbidden
