@@ -31,6 +31,23 @@ class Rule:
     ours: str
     order: tuple[int, ...] | None = None
     """Row of theirs that each row of ours is; None leaves rows as they are."""
+    pointwise: bool = False
+    """Whether theirs is a convolution of one frame (out, in, 1) and ours a linear layer (out, in);
+    other shapes, such as biases, stay as they are."""
+
+    def ours_of(self, tensor: Tensor) -> Tensor:
+        """Their tensor as we have it."""
+        if self.pointwise and tensor.ndim == 3 and tensor.shape[2] == 1:
+            tensor = tensor[:, :, 0]
+        return tensor if self.order is None else tensor[torch.tensor(self.order)]
+
+    def theirs_of(self, tensor: Tensor) -> Tensor:
+        """Our tensor as they have it."""
+        if self.order is not None:
+            restored = torch.empty_like(tensor)
+            restored[torch.tensor(self.order)] = tensor
+            tensor = restored
+        return tensor[:, :, None] if self.pointwise and tensor.ndim == 2 else tensor
 
 
 class KeyTable:
@@ -47,7 +64,7 @@ class KeyTable:
         Raises:
             AdapterError: keys that no rule knows, all of them named.
         """
-        return self._renamed(state, self._to_ours, _permuted, where)
+        return self._renamed(state, self._to_ours, Rule.ours_of, where)
 
     def to_theirs(
         self, state: Mapping[str, Tensor], where: str = "the weights"
@@ -57,13 +74,13 @@ class KeyTable:
         Raises:
             AdapterError: keys that no rule knows, all of them named.
         """
-        return self._renamed(state, self._to_theirs, _restored, where)
+        return self._renamed(state, self._to_theirs, Rule.theirs_of, where)
 
     def _renamed(
         self,
         state: Mapping[str, Tensor],
         patterns: list[tuple[re.Pattern[str], str]],
-        reorder: Callable[[Tensor, tuple[int, ...]], Tensor],
+        convert: Callable[[Rule, Tensor], Tensor],
         where: str,
     ) -> dict[str, Tensor]:
         renamed, unknown = {}, []
@@ -71,9 +88,7 @@ class KeyTable:
             for rule, (pattern, template) in zip(self._rules, patterns, strict=True):
                 match = pattern.fullmatch(key)
                 if match:
-                    if rule.order is not None:
-                        tensor = reorder(tensor, rule.order)
-                    renamed[template.format(**match.groupdict())] = tensor
+                    renamed[template.format(**match.groupdict())] = convert(rule, tensor)
                     break
             else:
                 unknown.append(key)
@@ -104,13 +119,3 @@ def _pattern(text: str) -> re.Pattern[str]:
         position = match.end()
     parts.append(re.escape(text[position:]))
     return re.compile("".join(parts))
-
-
-def _permuted(tensor: Tensor, order: tuple[int, ...]) -> Tensor:
-    return tensor[torch.tensor(order)]
-
-
-def _restored(tensor: Tensor, order: tuple[int, ...]) -> Tensor:
-    restored = torch.empty_like(tensor)
-    restored[torch.tensor(order)] = tensor
-    return restored
