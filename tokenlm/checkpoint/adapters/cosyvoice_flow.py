@@ -209,15 +209,15 @@ def flow_config(
         return len(found)
 
     estimator = "decoder.estimator."
-    facts = {
-        "codebook_size": size("input_embedding.weight"),
-        "speaker_dim": size("spk_embed_affine_layer.weight", 1),
-    }
+    codebook_size = size("input_embedding.weight")
+    speaker_dim = size("spk_embed_affine_layer.weight", 1)
     if version == 2:
         heads = num_heads or 8
         inner = size(estimator + "mid_blocks.0.1.0.attn1.to_q.weight")
         return CosyVoiceFlowConfig(
             mel=flow_mel(2),
+            codebook_size=codebook_size,
+            speaker_dim=speaker_dim,
             encoder="conformer",
             encoder_dim=size("input_embedding.weight", 1),
             encoder_hidden_dim=size("encoder.encoders.0.feed_forward.w_1.weight"),
@@ -231,12 +231,13 @@ def flow_config(
             head_dim=inner // heads,
             blocks_per_level=count(r"decoder\.estimator\.mid_blocks\.0\.1\.(\d+)\."),
             num_mid_levels=count(r"decoder\.estimator\.mid_blocks\.(\d+)\."),
-            **facts,
         )
     heads = num_heads or 16
     dim = size(estimator + "proj_out.weight", 1)
     return CosyVoiceFlowConfig(
         mel=flow_mel(3),
+        codebook_size=codebook_size,
+        speaker_dim=speaker_dim,
         encoder="lookahead",
         encoder_hidden_dim=size("pre_lookahead_layer.conv1.weight"),
         lookahead_tokens=size("pre_lookahead_layer.conv1.weight", 2) - 1,
@@ -246,7 +247,6 @@ def flow_config(
         num_heads=heads,
         head_dim=size(estimator + "transformer_blocks.0.attn.to_q.weight") // heads,
         expansion=size(estimator + "transformer_blocks.0.ff.ff.0.0.weight") // dim,
-        **facts,
     )
 
 
