@@ -26,6 +26,9 @@ class Context:
 
     chunk_frames: int | None = None
     """Frames processed at once; None is the full context."""
+    chunk_step_frames: tuple[int, ...] = ()
+    """The steps by which chunks grow: sizes of the first chunks, before those of `chunk_frames`.
+    A stream starts with small ones, to be heard soon, and goes on with those that cost less."""
     left_frames: int | None = None
     """Frames seen before the chunk besides the prompt; None is all of them."""
     lookahead_frames: int = 0
@@ -36,6 +39,10 @@ class Context:
     def __post_init__(self) -> None:
         if self.chunk_frames is not None and self.chunk_frames < 1:
             raise ValueError(f"chunk_frames must be at least 1, got {self.chunk_frames}")
+        if any(size < 1 for size in self.chunk_step_frames):
+            raise ValueError(f"chunk_step_frames must be at least 1, got {self.chunk_step_frames}")
+        if self.chunk_frames is None and self.chunk_step_frames:
+            raise ValueError("chunk_step_frames needs chunk_frames: the full context has no chunks")
         if self.left_frames is not None and self.left_frames < 0:
             raise ValueError(f"left_frames must not be negative, got {self.left_frames}")
         if self.chunk_frames is None and self.left_frames is not None:
@@ -56,6 +63,7 @@ class Context:
         """Returns the context in units `factor` times shorter (tokens to mel frames)."""
         return Context(
             chunk_frames=None if self.chunk_frames is None else self.chunk_frames * factor,
+            chunk_step_frames=tuple(size * factor for size in self.chunk_step_frames),
             left_frames=None if self.left_frames is None else self.left_frames * factor,
             lookahead_frames=self.lookahead_frames * factor,
             pinned_frames=self.pinned_frames * factor,
@@ -67,11 +75,18 @@ class Context:
         Raises:
             ValueError: a size is not a multiple of `factor`.
         """
-        sizes = (self.chunk_frames, self.left_frames, self.lookahead_frames, self.pinned_frames)
+        sizes = (
+            self.chunk_frames,
+            self.left_frames,
+            self.lookahead_frames,
+            self.pinned_frames,
+            *self.chunk_step_frames,
+        )
         if any(size is not None and size % factor for size in sizes):
             raise ValueError(f"the sizes of {self} are not multiples of {factor}")
         return Context(
             chunk_frames=None if self.chunk_frames is None else self.chunk_frames // factor,
+            chunk_step_frames=tuple(size // factor for size in self.chunk_step_frames),
             left_frames=None if self.left_frames is None else self.left_frames // factor,
             lookahead_frames=self.lookahead_frames // factor,
             pinned_frames=self.pinned_frames // factor,
@@ -83,10 +98,36 @@ class Context:
         start = min(self.pinned_frames, num_frames)
         if start:
             bounds.append((0, start))
-        step = self.chunk_frames or max(num_frames - start, 1)
-        for position in range(start, num_frames, step):
-            bounds.append((position, min(position + step, num_frames)))
+        while start < num_frames:
+            end = min(self.pinned_frames + self.chunk_end(start - self.pinned_frames), num_frames)
+            if self.chunk_frames is None:
+                end = num_frames
+            bounds.append((start, end))
+            start = end
         return bounds
+
+    def chunk_end(self, frame: int) -> int:
+        """End of the chunk that holds `frame`; both are counted from the end of the prompt.
+
+        The full context has a single chunk, whose end is not known: 0.
+        """
+        if self.chunk_frames is None:
+            return 0
+        end = 0
+        for size in self.chunk_step_frames:
+            end += size
+            if frame < end:
+                return end
+        return end + ((frame - end) // self.chunk_frames + 1) * self.chunk_frames
+
+    def whole_chunks(self, num_frames: int) -> int:
+        """How many of the first `num_frames` frames after the prompt are in complete chunks."""
+        done = 0
+        while self.chunk_frames is not None and (end := self.chunk_end(done)) <= num_frames:
+            done = end
+            if done >= sum(self.chunk_step_frames):
+                return done + (num_frames - done) // self.chunk_frames * self.chunk_frames
+        return done
 
     def visible(
         self, queries: Tensor, keys: Tensor, *, pinned_frames: Tensor | None = None
@@ -94,30 +135,45 @@ class Context:
         """Which keys each query may attend to.
 
         Args:
-            queries: (Q,) positions.
-            keys: (K,) positions.
+            queries: (Q,) positions, or (B, Q) where the items of a batch stand apart.
+            keys: (K,) positions, or (B, K).
             pinned_frames: (B,) prompt lengths of the items of a batch, in place of the one of the
                 context (training draws one for each item).
 
         Returns:
             (Q, K) or (B, Q, K) mask, True where visible.
         """
-        q, k = queries[:, None], keys[None, :]
+        q, k = queries[..., :, None], keys[..., None, :]
         if self.chunk_frames is None:
-            shape = (q.shape[0], k.shape[1])
-            if pinned_frames is not None:
+            shape = torch.broadcast_shapes(q.shape, k.shape)
+            if pinned_frames is not None and len(shape) == 2:
                 shape = (pinned_frames.shape[0], *shape)
             return torch.ones(shape, dtype=torch.bool, device=queries.device)
         pinned: Tensor | int = self.pinned_frames
         if pinned_frames is not None:
-            q, k, pinned = q[None], k[None], pinned_frames[:, None, None]
-        start = torch.div(q - pinned, self.chunk_frames, rounding_mode="floor")
-        start = start * self.chunk_frames + pinned
+            pinned = pinned_frames[:, None, None]
+        start, end = self._chunk_of(q - pinned)
+        start, end = start + pinned, end + pinned
         is_prompt_key = k < pinned
-        seen = (k < start + self.chunk_frames) & ~is_prompt_key
+        seen = (k < end) & ~is_prompt_key
         if self.left_frames is not None:
             seen = seen & (k >= start - self.left_frames)
         return is_prompt_key | (seen & (q >= pinned))
+
+    def _chunk_of(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Start and end of the chunk of each frame, all counted from the end of the prompt."""
+        assert self.chunk_frames is not None
+        grown = sum(self.chunk_step_frames)
+        number = torch.div(frames - grown, self.chunk_frames, rounding_mode="floor")
+        start = number * self.chunk_frames + grown
+        end = start + self.chunk_frames
+        first = 0
+        for size in self.chunk_step_frames:
+            inside = (frames >= first) & (frames < first + size)
+            start = torch.where(inside, first, start)
+            first += size
+            end = torch.where(inside, first, end)
+        return start, end
 
     def kept(self, positions: Tensor, next_position: int) -> Tensor:
         """Which cached positions (K,) can be seen by a chunk that starts at `next_position`."""

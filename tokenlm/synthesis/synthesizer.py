@@ -5,7 +5,7 @@ Shapes: S samples, N tokens, T mel frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -13,30 +13,34 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tokenlm.audio.level import trim_silence
+from tokenlm.audio.joining import SegmentJoiner
+from tokenlm.audio.tempo import MelTempo, check_speed
 from tokenlm.checkpoint.resolve import resolve
-from tokenlm.models.flow import FlowDecoder
-from tokenlm.models.lm.generate import SpeechRequest, generate_speech
+from tokenlm.models.lm.cache import KeyValueCache
+from tokenlm.models.lm.decoding import Decoding, decode_step
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.noise import mix
+from tokenlm.synthesis.async_stream import AsyncSynthesisStream
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.prompt import clean_recording, prepare_voice, read_recording
+from tokenlm.synthesis.prompt_cache import PromptCache
+from tokenlm.synthesis.rendering import RenderSettings
+from tokenlm.synthesis.script import Script
+from tokenlm.synthesis.session import Session, SessionSettings
+from tokenlm.synthesis.stream import SynthesisStream
 from tokenlm.synthesis.voice import Voice, VoiceError
-from tokenlm.text.normalize import normalize_paragraphs
-from tokenlm.text.segment import Segment, segment
 
 Progress = Callable[[float], None]
 """Called with the share that is done, from 0 to 1."""
 
 ContextChoice = Context | Literal["default", "full"]
+LayoutChoice = Literal["auto", "one_shot", "interleaved"]
 
 SEGMENTS_AT_ONCE = 8
 """Text segments that the LM decodes in one batch."""
 WHOLE_TOKENS = 500
 """Longer speech is rendered chunk by chunk, so that memory stays flat."""
-EDGE_SECONDS = 0.03
-"""Silence that stays at the ends of a segment, besides the pause between segments."""
 
 
 class Synthesizer:
@@ -44,6 +48,8 @@ class Synthesizer:
 
     def __init__(self, components: Components) -> None:
         self.components = components
+        self.prompts = PromptCache(components)
+        """What the models make of prompts; it saves time and changes nothing."""
 
     @classmethod
     def from_pretrained(
@@ -126,10 +132,12 @@ class Synthesizer:
         *,
         voice: Voice | str | None = None,
         seed: int = 0,
+        speed: float = 1.0,
         context: ContextChoice = "default",
         sampling: SamplingConfig | None = None,
         num_steps: int | None = None,
         guidance_scale: float | None = None,
+        layout: LayoutChoice = "auto",
         on_progress: Progress | None = None,
     ) -> Tensor:
         """Speaks a text.
@@ -138,10 +146,12 @@ class Synthesizer:
             text: any English text.
             voice: a voice, or the name of one in the bundle; default the first of them.
             seed: the same seed gives the same waveform.
+            speed: of the speech, at the same pitch, from 0.25 to 4.
             context: of the flow; "default" is that of streaming, "full" the best quality.
             sampling: default the bundle's.
             num_steps: solver steps of the flow, default the bundle's.
             guidance_scale: guidance of the flow, default the bundle's.
+            layout: of text and speech in the LM; "auto" is "one_shot".
             on_progress: called with the share that is done.
 
         Returns:
@@ -151,19 +161,157 @@ class Synthesizer:
             ValueError: the text holds nothing that can be said, or an argument is out of range.
         """
         chosen = self._voice(voice)
-        segments = self._segments(text)
-        tokens = self._speak(segments, chosen, seed, sampling, on_progress)
-        pieces = []
-        for number, (part, row) in enumerate(zip(segments, tokens, strict=True)):
-            if row:
-                waveform = self._render(
-                    row, chosen, mix(seed, number), context, num_steps, guidance_scale
-                )
-                pieces.append(self._trim(waveform))
-                pieces.append(torch.zeros(int(part.pause_seconds * self.sample_rate)))
-            if on_progress is not None:
-                on_progress(0.5 + 0.5 * (number + 1) / len(segments))
-        return torch.cat(pieces) if pieces else torch.zeros(self.sample_rate // 10)
+        settings = self._render_settings(context, num_steps, guidance_scale, speed)
+        script = self._script(layout if layout != "auto" else "one_shot")
+        script.read(text)
+        tokens = self._speak(script, chosen, seed, sampling, on_progress)
+        pauses = [0.0, *(part.pause_seconds for part in script.segments[:-1])]
+        return self._join(tokens, pauses, chosen, seed, settings, on_progress)
+
+    def stream(
+        self,
+        text: str | Iterable[str],
+        *,
+        voice: Voice | str | None = None,
+        seed: int = 0,
+        speed: float = 1.0,
+        sampling: SamplingConfig | None = None,
+        context: ContextChoice = "default",
+        num_steps: int | None = None,
+        guidance_scale: float | None = None,
+        layout: LayoutChoice = "auto",
+    ) -> SynthesisStream:
+        """Speaks a text and gives the waveform while it is being made.
+
+        What it gives is what `generate` gives, in chunks. Each is made when it is asked for.
+
+        Args:
+            text: a text, or the pieces of one as they are written; how it is cut does not matter.
+            voice, seed, speed, sampling, context, num_steps, guidance_scale: as for `generate`; the
+                context must have chunks.
+            layout: of text and speech in the LM; "auto" is "one_shot" for a text and
+                "interleaved", where speech begins before the text is complete, for pieces.
+
+        Raises:
+            ValueError: as `generate`; of text in pieces when it is found out.
+        """
+        pieces = () if isinstance(text, str) else text
+        session = self.open_session(
+            text if isinstance(text, str) else None,
+            voice=voice,
+            seed=seed,
+            speed=speed,
+            sampling=sampling,
+            context=context,
+            num_steps=num_steps,
+            guidance_scale=guidance_scale,
+            layout=layout,
+        )
+        return SynthesisStream(session, self.sample_rate, pieces)
+
+    def astream(
+        self,
+        text: str | Iterable[str] | AsyncIterable[str],
+        *,
+        voice: Voice | str | None = None,
+        seed: int = 0,
+        speed: float = 1.0,
+        sampling: SamplingConfig | None = None,
+        context: ContextChoice = "default",
+        num_steps: int | None = None,
+        guidance_scale: float | None = None,
+        layout: LayoutChoice = "auto",
+    ) -> AsyncSynthesisStream:
+        """The same as `stream` for `async for`; the pieces may come from an async iterator."""
+        pieces = () if isinstance(text, str) else text
+        session = self.open_session(
+            text if isinstance(text, str) else None,
+            voice=voice,
+            seed=seed,
+            speed=speed,
+            sampling=sampling,
+            context=context,
+            num_steps=num_steps,
+            guidance_scale=guidance_scale,
+            layout=layout,
+        )
+        return AsyncSynthesisStream(session, self.sample_rate, pieces)
+
+    def open_session(
+        self,
+        text: str | None,
+        *,
+        voice: Voice | str | None = None,
+        seed: int = 0,
+        speed: float = 1.0,
+        sampling: SamplingConfig | None = None,
+        context: ContextChoice = "default",
+        num_steps: int | None = None,
+        guidance_scale: float | None = None,
+        layout: LayoutChoice = "auto",
+        cache: KeyValueCache | None = None,
+        forced_tokens: Sequence[Sequence[int]] | None = None,
+    ) -> Session:
+        """What a stream runs on; see `stream`.
+
+        Args:
+            text: a whole text; None where its pieces are given to the script of the session.
+            voice, seed, speed, sampling, context, num_steps, guidance_scale, layout: as for
+                `stream`.
+            cache: of the LM, shared with the sessions that are decoded together; default its own.
+            forced_tokens: speech tokens of each segment, to be said in place of those drawn.
+        """
+        chosen = self._voice(voice)
+        render = self._render_settings(context, num_steps, guidance_scale, speed)
+        if layout == "auto":
+            layout = "interleaved" if text is None else "one_shot"
+        script = self._script(layout)
+        if text is not None:
+            script.read(text)
+        settings = SessionSettings(
+            voice=chosen,
+            seed=seed,
+            sampling=sampling or self.components.generation.sampling,
+            render=render,
+        )
+        if cache is None:
+            cache = KeyValueCache(self.components.speech_lm)
+        return Session(
+            self.components, self.prompts, script, settings, cache, forced_tokens=forced_tokens
+        )
+
+    def render(
+        self,
+        tokens: Sequence[Sequence[int]],
+        *,
+        pauses: Sequence[float] = (),
+        voice: Voice | str | None = None,
+        seed: int = 0,
+        speed: float = 1.0,
+        context: ContextChoice = "default",
+        num_steps: int | None = None,
+        guidance_scale: float | None = None,
+    ) -> Tensor:
+        """Waveform (S,) of speech tokens that were spoken before: a request is heard again.
+
+        Args:
+            tokens: `speech_tokens` of a stream: those of each segment.
+            pauses: `pauses` of the stream, seconds before each segment; default none.
+            voice, seed, speed, context, num_steps, guidance_scale: those of the request.
+
+        Raises:
+            ValueError: a token is none of this bundle, or an argument is out of range.
+        """
+        size = self.components.flow.config.codebook_size
+        rows = [list(row) for row in tokens]
+        if any(not 0 <= token < size for row in rows for token in row):
+            raise ValueError(f"speech tokens are numbers from 0 to {size - 1}.")
+        missing = len(rows) - len(pauses)
+        if missing < 0:
+            raise ValueError(f"there are {len(pauses)} pauses for {len(rows)} segments.")
+        settings = self._render_settings(context, num_steps, guidance_scale, speed)
+        silences = [*pauses, *[0.0] * missing]
+        return self._join(rows, silences, self._voice(voice), seed, settings, None)
 
     def convert(
         self,
@@ -188,7 +336,8 @@ class Synthesizer:
         """
         chosen = self._voice(voice)
         tokens = self.tokenize(source, sample_rate=sample_rate)
-        return self._render(tokens, chosen, seed, context, num_steps, guidance_scale)
+        settings = self._render_settings(context, num_steps, guidance_scale, 1.0)
+        return self._render(tokens, chosen, seed, settings)
 
     def tokenize(self, source: str | Path | Tensor, *, sample_rate: int | None = None) -> list[int]:
         """Speech tokens of a recording, silence at its ends cut off."""
@@ -238,81 +387,128 @@ class Synthesizer:
                 f"the voice {voice.name!r} does not fit the flow of this bundle: prepare it again."
             )
 
-    def _segments(self, text: str) -> list[Segment]:
-        limit = self.components.generation.max_segment_characters
-        found = segment("\n".join(normalize_paragraphs(text)), max_length=limit)
-        if not found:
-            raise ValueError("the text holds nothing that can be said.")
-        return found
+    def _script(self, layout: str) -> Script:
+        if layout not in ("one_shot", "interleaved"):
+            raise ValueError(f"layout must be 'auto', 'one_shot' or 'interleaved', got {layout!r}")
+        return Script(
+            self.components.text_tokenizer.encode,
+            max_length=self.components.generation.max_segment_characters,
+            layout=layout,
+        )
 
     def _speak(
         self,
-        segments: list[Segment],
+        script: Script,
         voice: Voice,
         seed: int,
         sampling: SamplingConfig | None,
         on_progress: Progress | None,
     ) -> list[list[int]]:
-        """Speech tokens of every segment."""
+        """Speech tokens of every segment, some segments at once."""
         components = self.components
-        encode = components.text_tokenizer.encode
-        # A prompt whose text is not known tells the LM nothing that it could go on from.
-        goes_on = bool(voice.prompt_text) and components.generation.prompt_in_lm
-        requests = [
-            SpeechRequest(
-                text_tokens=encode(part.text),
-                prompt_text_tokens=encode(voice.prompt_text) if goes_on else (),
-                prompt_tokens=voice.prompt_tokens.tolist() if goes_on else (),
-                seed=seed,
-                segment=number,
-            )
-            for number, part in enumerate(segments)
-        ]
+        prefix = self.prompts.prefix(voice, script.layout)
         spoken: list[list[int]] = []
-        for start in range(0, len(requests), SEGMENTS_AT_ONCE):
-            batch = requests[start : start + SEGMENTS_AT_ONCE]
-            spoken += generate_speech(
-                components.speech_lm, batch, sampling or components.generation.sampling
-            )
+        for start in range(0, len(script.segments), SEGMENTS_AT_ONCE):
+            cache, batch = KeyValueCache(components.speech_lm), []
+            for part in script.segments[start : start + SEGMENTS_AT_ONCE]:
+                plan = prefix.plan.copy()
+                plan.add_text(part.tokens)
+                plan.end_text()
+                batch.append(
+                    Decoding(
+                        components.speech_lm,
+                        cache,
+                        plan,
+                        sampling=sampling or components.generation.sampling,
+                        seed=seed,
+                        segment=start + len(batch),
+                        key_values=prefix.key_values,
+                    )
+                )
+            while alive := [decoding for decoding in batch if decoding.can_step]:
+                decode_step(components.speech_lm, alive)
+            spoken += [decoding.tokens for decoding in batch]
             if on_progress is not None:
-                on_progress(0.5 * len(spoken) / len(requests))
+                on_progress(0.5 * len(spoken) / len(script.segments))
         return spoken
+
+    def _join(
+        self,
+        tokens: Sequence[list[int]],
+        pauses: Sequence[float],
+        voice: Voice,
+        seed: int,
+        settings: RenderSettings,
+        on_progress: Progress | None,
+    ) -> Tensor:
+        """Waveform (S,) of the speech tokens of all segments, with the pauses before them."""
+        joiner = SegmentJoiner(self.sample_rate)
+        pieces = [torch.zeros(0)]
+        for number, (row, pause) in enumerate(zip(tokens, pauses, strict=True)):
+            if row:
+                pieces.append(joiner.pause(pause / settings.speed))
+                waveform = self._render(row, voice, mix(seed, number), settings)
+                pieces.append(joiner.push(waveform, final=True))
+            if on_progress is not None:
+                on_progress(0.5 + 0.5 * (number + 1) / len(tokens))
+        return torch.cat(pieces)
 
     @torch.no_grad()
     def _render(
+        self, tokens: list[int], voice: Voice, seed: int, settings: RenderSettings
+    ) -> Tensor:
+        """Waveform (S,) of the speech tokens of one segment."""
+        components = self.components
+        flow, device = components.flow, components.device
+        tensor = torch.tensor([tokens], device=device)
+        if len(tokens) <= WHOLE_TOKENS or settings.context.is_full:
+            mel = flow.generate(
+                tensor,
+                prompt_tokens=voice.prompt_tokens[None].to(device),
+                prompt_mel=voice.prompt_mel[None].to(device),
+                speaker_embedding=voice.speaker_embedding[None].to(device),
+                seed=seed,
+                prompt_seed=voice.seed,
+                context=settings.context,
+                num_steps=settings.num_steps,
+                guidance_scale=settings.guidance_scale,
+            )
+        else:
+            mel = self._render_in_chunks(tensor, voice, seed, settings)
+        mel = MelTempo(settings.speed).push(mel, final=True)
+        return components.vocoder(mel)[0].cpu()
+
+    def _render_in_chunks(
+        self, tokens: Tensor, voice: Voice, seed: int, settings: RenderSettings
+    ) -> Tensor:
+        """Mel (1, T, M) of long speech, rendered as a stream is: equal, with bounded memory."""
+        flow = self.components.flow
+        state = self.prompts.flow_state(
+            voice, settings.context, settings.num_steps, settings.guidance_scale
+        )
+        pieces = [flow.step(part, state, seed=seed) for part in tokens.split(100, dim=1)]
+        return torch.cat([*pieces, flow.step(tokens[:, :0], state, seed=seed, flush=True)], dim=1)
+
+    def _render_settings(
         self,
-        tokens: list[int],
-        voice: Voice,
-        seed: int,
         context: ContextChoice,
         num_steps: int | None,
         guidance_scale: float | None,
-    ) -> Tensor:
-        """Waveform (S,) of speech tokens."""
-        components = self.components
-        flow, device = components.flow, components.device
-        settings = components.generation
-        settings = replace(
-            settings,
-            num_steps=settings.num_steps if num_steps is None else num_steps,
-            guidance_scale=settings.guidance_scale if guidance_scale is None else guidance_scale,
+        speed: float,
+    ) -> RenderSettings:
+        generation = self.components.generation
+        # Made anew, for its checks.
+        checked = replace(
+            generation,
+            num_steps=generation.num_steps if num_steps is None else num_steps,
+            guidance_scale=generation.guidance_scale if guidance_scale is None else guidance_scale,
         )
-        chosen = self._context(context)
-        options = {
-            "prompt_tokens": voice.prompt_tokens[None].to(device),
-            "prompt_mel": voice.prompt_mel[None].to(device),
-            "speaker_embedding": voice.speaker_embedding[None].to(device),
-            "prompt_seed": voice.seed,
-            "context": chosen,
-            "num_steps": settings.num_steps,
-            "guidance_scale": settings.guidance_scale,
-        }
-        tensor = torch.tensor([tokens], device=device)
-        if len(tokens) <= WHOLE_TOKENS or chosen.is_full:
-            mel = flow.generate(tensor, seed=seed, **options)
-        else:
-            mel = _render_in_chunks(flow, tensor, seed, options)
-        return components.vocoder(mel)[0].cpu()
+        return RenderSettings(
+            context=self._context(context),
+            num_steps=checked.num_steps,
+            guidance_scale=checked.guidance_scale,
+            speed=check_speed(speed),
+        )
 
     def _context(self, context: ContextChoice) -> Context:
         if isinstance(context, Context):
@@ -320,24 +516,6 @@ class Synthesizer:
         if context not in ("default", "full"):
             raise ValueError(f"context must be 'default', 'full' or a Context, got {context!r}")
         return FULL_CONTEXT if context == "full" else self.components.flow.config.default_context
-
-    def _trim(self, waveform: Tensor) -> Tensor:
-        """Cuts the silence off the ends of a segment, with a short fade against clicks."""
-        trimmed = trim_silence(waveform, self.sample_rate, pad_seconds=EDGE_SECONDS).clone()
-        size = min(int(0.005 * self.sample_rate), trimmed.shape[0] // 2)
-        ramp = torch.linspace(0, 1, size)
-        trimmed[:size] *= ramp
-        trimmed[trimmed.shape[0] - size :] *= ramp.flip(0)
-        return trimmed
-
-
-def _render_in_chunks(
-    flow: FlowDecoder, tokens: Tensor, seed: int, options: dict[str, object]
-) -> Tensor:
-    """Mel (1, T, M) of long speech, rendered as a stream is: equal, with bounded memory."""
-    state = flow.start(**options)  # type: ignore[arg-type]
-    pieces = [flow.step(part, state, seed=seed) for part in tokens.split(100, dim=1)]
-    return torch.cat([*pieces, flow.step(tokens[:, :0], state, seed=seed, flush=True)], dim=1)
 
 
 __all__ = ["Progress", "Synthesizer"]

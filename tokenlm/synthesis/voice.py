@@ -62,6 +62,14 @@ class Voice:
         digest.update(self.speaker_embedding.half().numpy().tobytes())
         return int.from_bytes(digest.digest()[:7], "big")
 
+    @property
+    def digest(self) -> str:
+        """Hash of all that the models see of the voice; its name is not among it."""
+        digest = hashlib.sha256(f"{self.tokenizer}\n{self.prompt_text}\n".encode())
+        for tensor in (self.prompt_tokens.to(torch.int64), self.prompt_mel, self.speaker_embedding):
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
     def save(self, path: str | Path) -> None:
         """Writes the voice to one safetensors file, whole or not at all."""
         tensors = {

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_SENTENCE_ENDS = (".", "?", "!", ";", ":")
-_PAUSES = {",": 0.15, ";": 0.25, ":": 0.25, ".": 0.35, "?": 0.4, "!": 0.4}
-_WORD_PAUSE = 0.1
-_PARAGRAPH_PAUSE = 0.6
-_CONJUNCTIONS = frozenset(
+SENTENCE_ENDS = (".", "?", "!", ";", ":")
+PAUSES = {",": 0.15, ";": 0.25, ":": 0.25, ".": 0.35, "?": 0.4, "!": 0.4}
+WORD_PAUSE = 0.1
+PARAGRAPH_PAUSE = 0.6
+CONJUNCTIONS = frozenset(
     "and but or nor so yet because although though while when where which who that if unless "
     "until before after since as than then".split()
 )
 # A cut nearer to an edge than this share of the sentence leaves a fragment: take the next best.
-_EDGE = 0.2
+EDGE_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def segment(
             pieces.extend(_fitting(sentence, max_length, measure))
         pieces = _join_short(pieces, max_length, min_length, measure)
         if pieces and segments:
-            segments[-1] = Segment(segments[-1].text, _PARAGRAPH_PAUSE)
-        segments.extend(Segment(piece, _PAUSES.get(piece[-1], _WORD_PAUSE)) for piece in pieces)
+            segments[-1] = Segment(segments[-1].text, PARAGRAPH_PAUSE)
+        segments.extend(Segment(piece, PAUSES.get(piece[-1], WORD_PAUSE)) for piece in pieces)
     if segments:
         segments[-1] = Segment(segments[-1].text, 0.0)
     return segments
@@ -74,7 +74,7 @@ def _sentences(words: list[str]) -> list[list[str]]:
     sentences: list[list[str]] = [[]]
     for word in words:
         sentences[-1].append(word)
-        if word.endswith(_SENTENCE_ENDS):
+        if word.endswith(SENTENCE_ENDS):
             sentences.append([])
     return [sentence for sentence in sentences if sentence]
 
@@ -108,11 +108,11 @@ def _best_cut(words: list[str]) -> int:
         position += len(words[index - 1]) + 1
         if words[index - 1].endswith(","):
             rank = 0
-        elif words[index] in _CONJUNCTIONS:
+        elif words[index] in CONJUNCTIONS:
             rank = 1
         else:
             rank = 2
-        if rank < 2 and min(position, total - position) < _EDGE * total:
+        if rank < 2 and min(position, total - position) < EDGE_SHARE * total:
             rank = 2
         best = min(best, (rank, abs(position - total / 2), index))
     return best[2]

@@ -16,7 +16,9 @@ from tokenlm.checkpoint.adapters.cosyvoice_lm import (
     lm_to_theirs,
 )
 from tokenlm.models.lm import SamplingConfig, SpeechLM
-from tokenlm.models.lm import generate as generate_module
+from tokenlm.models.lm import decoding as decoding_module
+from tokenlm.models.lm.cache import KeyValueCache
+from tokenlm.models.lm.decoding import Decoding, decode_step
 from tokenlm.models.lm.generate import SpeechRequest, generate_speech
 from tokenlm.models.lm.layout import (
     IGNORE,
@@ -29,6 +31,7 @@ from tokenlm.models.lm.layout import (
     one_shot,
 )
 from tokenlm.models.lm.model import LayoutBatch
+from tokenlm.models.lm.plan import Plan
 from training.losses.tokens import token_cross_entropy
 
 FILES = {2: "lm", 3: "cv3_lm"}
@@ -177,7 +180,7 @@ def decode(
 ) -> tuple[list[int], Tensor, Tensor]:
     """Most likely tokens, with the logits of every step and where they are forbidden."""
     seen: list[tuple[Tensor, Tensor]] = []
-    original = generate_module.sample
+    original = decoding_module.sample
 
     def spy(logits: Tensor, *args: Any, forbidden: Tensor, **options: Any) -> Tensor:
         seen.append((logits[0].clone(), forbidden[0].clone()))
@@ -186,7 +189,7 @@ def decode(
         return original(logits, *args, forbidden=forbidden, **options)
 
     eos = case.config.codebook_size
-    monkeypatch.setattr(generate_module, "sample", spy)
+    monkeypatch.setattr(decoding_module, "sample", spy)
     tokens = generate_speech(case.model, [request], SamplingConfig(temperature=0.0))[0]
     logits = torch.stack([pair[0] for pair in seen])
     return tokens, logits, torch.stack([pair[1] for pair in seen])
@@ -226,3 +229,43 @@ def test_golden_decoding_stops_by_itself(second: Case, monkeypatch: pytest.Monke
     golden.check(second.theirs(logits), "out.greedy_short.logits")
     last = logits[-1].masked_fill(forbidden[-1], -torch.inf).argmax()
     golden.check(second.order[last][None], "out.greedy_short.stop_id")
+
+
+def test_golden_text_that_comes_in_pieces(second: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    golden, config = second.golden, second.config
+    plan = Plan(
+        "interleaved",
+        block_text=config.block_text_tokens,
+        block_speech=config.block_speech_tokens,
+        prompt_text=golden["in.greedy.prompt_text"][0].tolist(),
+        prompt_tokens=golden["in.greedy.prompt_speech"][0].tolist(),
+    )
+    greedy = SamplingConfig(temperature=0.0)
+    decoding = Decoding(second.model, KeyValueCache(second.model), plan, sampling=greedy, seed=0)
+    steps = golden.sizes["bistream_steps"]
+    text = golden["in.greedy.text"][0].tolist()
+    # Specials are left out of the choice everywhere here.
+    monkeypatch.setattr(
+        Decoding, "forbidden", lambda _self: list(range(config.codebook_size, config.num_classes))
+    )
+    logits, is_forced = [], []
+    while len(decoding.tokens) < steps:
+        if text and not decoding.can_step:
+            plan.add_text([text.pop(0)])
+        elif not decoding.can_step:
+            plan.end_text()
+        else:
+            has_turned = plan.has_turned
+            decode_step(second.model, [decoding])
+            assert decoding.logits is not None
+            logits.append(decoding.logits.clone())
+            # The reference also asks for what is forced at the end of a block; ours does not.
+            ends_block = not has_turned and not plan.predicts
+            is_forced += [False, True] if ends_block else [False]
+    golden.check(torch.tensor(decoding.tokens), "out.bistream_greedy.tokens")
+    calls = golden["out.bistream_greedy.logits"]
+    expected = calls[~torch.tensor(is_forced[: calls.shape[0]])]
+    assert expected.shape[0] == len(logits)
+    atol = golden.facts["tensors"]["out.bistream_greedy.logits"]["atol"]
+    actual = second.theirs(torch.stack(logits))
+    torch.testing.assert_close(actual, expected, rtol=0, atol=atol)

@@ -51,8 +51,11 @@ class FlowConfig:
     """Mel frames that the estimator sees as one position."""
     mel_mean: float = -5.0
     mel_std: float = 2.5
-    chunk_tokens: int = 12
+    chunk_tokens: int = 25
     """Chunk of the default context."""
+    chunk_step_tokens: tuple[int, ...] = (6, 12)
+    """Sizes of its first chunks, by which it grows; those that are not smaller than the chunk are
+    left out."""
     left_tokens: int = 75
     """Tokens before the chunk that the default context sees."""
 
@@ -83,6 +86,9 @@ class FlowConfig:
         """The context, in tokens, that `generate` and streams use unless told otherwise."""
         return Context(
             chunk_frames=self.chunk_tokens,
+            chunk_step_frames=tuple(
+                size for size in self.chunk_step_tokens if size < self.chunk_tokens
+            ),
             left_frames=self.left_tokens,
             lookahead_frames=self.lookahead_tokens,
         )
@@ -288,15 +294,13 @@ class FlowDecoder(nn.Module):
             (B, T, M), T a multiple of the chunk unless flushed; possibly 0.
         """
         state.pending = torch.cat([state.pending, tokens], dim=1)
-        chunk = state.context.chunk_frames
-        assert chunk is not None
         waiting = self.config.lookahead_tokens
         available = state.fed_tokens + state.pending.shape[1]
         if flush:
             take = state.pending.shape[1]
         else:
-            whole_chunks = max(available - waiting, 0) // chunk
-            take = whole_chunks * chunk + waiting - state.fed_tokens if whole_chunks else 0
+            whole = state.context.whole_chunks(max(available - waiting, 0))
+            take = whole + waiting - state.fed_tokens if whole else 0
         if take <= 0 and not flush:
             return tokens.new_zeros(tokens.shape[0], 0, self.config.mel.num_mels).float()
         fed, state.pending = state.pending[:, :take], state.pending[:, take:]

@@ -1,0 +1,405 @@
+"""Many streams at once: all live sessions are decoded together on one thread.
+
+Shapes: S samples.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenlm.models.lm.cache import KeyValueCache
+from tokenlm.models.lm.decoding import decode_step
+from tokenlm.models.lm.sampling import SamplingConfig
+from tokenlm.synthesis import Synthesizer, Voice
+from tokenlm.synthesis.session import Session
+
+URGENT_SECONDS = 0.6
+"""A stream with less sound in hand than this is rendered at once; others wait for company."""
+
+_log = logging.getLogger(__name__)
+
+
+class EngineError(RuntimeError):
+    """The engine cannot take or finish a stream: it is full, or has been closed."""
+
+
+class _Live:
+    """What the worker knows of a stream. It holds no reference to the stream itself."""
+
+    def __init__(self, session: Session, limit_seconds: float, notify: Callable[[], None]) -> None:
+        self.session = session
+        self.limit_seconds = limit_seconds
+        self.notify = notify
+        """Tells the reader's event loop that there is something new."""
+        self.texts: deque[str | None] = deque()
+        """Pieces that have come in; None is the end of the text."""
+        self.chunks: deque[Tensor] = deque()
+        self.buffered_seconds = 0.0
+        self.made_seconds = 0.0
+        self.started_at: float | None = None
+        """When the first sound was ready."""
+        self.error: BaseException | None = None
+        self.is_finished = False
+        """Nothing more will come."""
+        self.is_cancelled = False
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the reader is too slow to be given more."""
+        return self.buffered_seconds >= self.limit_seconds
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether a player that was started with the first sound would soon run dry."""
+        if self.started_at is None:
+            return True
+        return self.made_seconds - (time.monotonic() - self.started_at) < URGENT_SECONDS
+
+
+class EngineStream(AsyncIterator[Tensor]):
+    """Chunks of a waveform, float32 (S,) on the CPU, of one request of a `StreamEngine`.
+
+    What has been made and not been taken is bounded; beyond it the request waits. A stream that is
+    closed, whose reader is cancelled, or that nobody has any more is freed before the next step.
+    """
+
+    def __init__(self, engine: StreamEngine, live: _Live, ready: asyncio.Event) -> None:
+        self.sample_rate = engine.sample_rate
+        self._engine, self._live, self._ready = engine, live, ready
+        self._feeder: asyncio.Task[None] | None = None
+        self._finalizer = weakref.finalize(self, engine._cancel, live)
+
+    @property
+    def speech_tokens(self) -> list[list[int]]:
+        """Speech tokens of each segment so far; with `pauses` enough for `Synthesizer.render`."""
+        return [list(tokens) for tokens in self._live.session.speech_tokens]
+
+    @property
+    def pauses(self) -> list[float]:
+        """Seconds of silence before each segment so far."""
+        return list(self._live.session.pauses)
+
+    @property
+    def num_text_tokens(self) -> int:
+        """Text tokens so far."""
+        return self._live.session.script.num_text_tokens
+
+    @property
+    def buffered_seconds(self) -> float:
+        """Sound that has been made and not been taken."""
+        return self._live.buffered_seconds
+
+    def __aiter__(self) -> EngineStream:
+        return self
+
+    async def __anext__(self) -> Tensor:
+        live = self._live
+        try:
+            while True:
+                self._ready.clear()
+                chunk = self._engine._take(live)
+                if chunk is not None:
+                    return chunk
+                if live.error is not None:
+                    raise live.error
+                if live.is_finished or live.is_cancelled:
+                    raise StopAsyncIteration
+                await self._ready.wait()
+        except BaseException:  # the end, an error, or a reader that is cancelled
+            self._stop()
+            raise
+
+    async def aclose(self) -> None:
+        """Ends the stream; returns when everything of it is freed. May be called again."""
+        self._stop()
+        while not self._live.is_finished:
+            self._ready.clear()
+            if not self._live.is_finished:
+                await self._ready.wait()
+
+    def _stop(self) -> None:
+        if self._feeder is not None:
+            self._feeder.cancel()
+        self._engine._cancel(self._live)
+
+
+class StreamEngine:
+    """Decodes all live streams together.
+
+    One worker thread owns all sessions. In each round it writes the next speech token of every
+    session that may go on, in one batch, and renders the chunks that are due. A session joins and
+    leaves between any two rounds; one whose reader is slow is left out until there is room again.
+    """
+
+    def __init__(self, synthesizer: Synthesizer, *, max_streams: int = 16) -> None:
+        """Starts the worker.
+
+        Args:
+            synthesizer: what speaks.
+            max_streams: most streams at once.
+        """
+        if max_streams < 1:
+            raise ValueError(f"max_streams must be at least 1, got {max_streams}")
+        self.synthesizer = synthesizer
+        self.max_streams = max_streams
+        self._cache = KeyValueCache(synthesizer.components.speech_lm)
+        self._live: list[_Live] = []
+        self._num_opening = 0
+        self._wake = threading.Condition()
+        self._is_closing = self._is_stopped = False
+        self._worker = threading.Thread(target=self._work, name="tokenlm-engine", daemon=True)
+        self._worker.start()
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the waveforms, in hertz."""
+        return self.synthesizer.sample_rate
+
+    @property
+    def num_live(self) -> int:
+        """Streams that are being spoken."""
+        return len(self._live)
+
+    async def open(
+        self,
+        text: str | AsyncIterable[str],
+        *,
+        voice: Voice | str | None = None,
+        seed: int = 0,
+        speed: float = 1.0,
+        max_buffer_seconds: float = 10.0,
+        sampling: SamplingConfig | None = None,
+    ) -> EngineStream:
+        """Begins to speak.
+
+        Args:
+            text: a text, or its pieces as they are written.
+            voice, seed, speed, sampling: as for `Synthesizer.stream`.
+            max_buffer_seconds: sound that is made ahead of the reader, at most; one chunk more.
+
+        Raises:
+            ValueError: nothing can be said, or an argument is out of range.
+            EngineError: there are `max_streams` already, or the engine is closing.
+        """
+        if max_buffer_seconds <= 0:
+            raise ValueError(f"max_buffer_seconds must be positive, got {max_buffer_seconds}")
+        with self._wake:
+            if self._is_closing:
+                raise EngineError("the engine is closing and takes no more streams.")
+            if self.num_live + self._num_opening >= self.max_streams:
+                raise EngineError(f"there are {self.max_streams} streams already.")
+            self._num_opening += 1
+        try:
+            session = await asyncio.to_thread(
+                self.synthesizer.open_session,
+                text if isinstance(text, str) else None,
+                voice=voice,
+                seed=seed,
+                speed=speed,
+                sampling=sampling,
+                cache=self._cache,
+            )
+            loop, ready = asyncio.get_running_loop(), asyncio.Event()
+            live = _Live(session, max_buffer_seconds, _notifier(loop, ready))
+            stream = EngineStream(self, live, ready)
+            with self._wake:
+                if self._is_stopped:
+                    raise EngineError("the engine has been closed.")
+                self._live.append(live)
+                self._wake.notify()
+        finally:
+            with self._wake:
+                self._num_opening -= 1
+        if not isinstance(text, str):
+            stream._feeder = loop.create_task(self._feed(live, text))
+        return stream
+
+    async def close(self, drain_seconds: float | None = None) -> None:
+        """Takes no more streams, lets the live ones end, then stops.
+
+        Args:
+            drain_seconds: how long they may take; None is as long as they need. What is left then
+                ends with an `EngineError`.
+        """
+        with self._wake:
+            self._is_closing = True
+        end = None if drain_seconds is None else time.monotonic() + drain_seconds
+        while (self._live or self._num_opening) and (end is None or time.monotonic() < end):
+            await asyncio.sleep(0.02)
+        with self._wake:
+            self._is_stopped = True
+            self._wake.notify()
+        await asyncio.to_thread(self._worker.join)
+
+    async def _feed(self, live: _Live, pieces: AsyncIterable[str]) -> None:
+        try:
+            async for piece in pieces:
+                self._add_text(live, piece)
+            self._add_text(live, None)
+        except Exception as error:  # whatever the source of the text raises is the reader's to see
+            with self._wake:
+                live.error = error
+                self._wake.notify()
+
+    def _add_text(self, live: _Live, piece: str | None) -> None:
+        with self._wake:
+            live.texts.append(piece)
+            self._wake.notify()
+
+    def _take(self, live: _Live) -> Tensor | None:
+        with self._wake:
+            if not live.chunks:
+                return None
+            chunk = live.chunks.popleft()
+            was_paused = live.is_paused
+            live.buffered_seconds -= chunk.shape[0] / self.sample_rate
+            if not live.chunks:
+                live.buffered_seconds = 0.0
+            if was_paused:
+                self._wake.notify()
+            return chunk
+
+    def _cancel(self, live: _Live) -> None:
+        with self._wake:
+            live.is_cancelled = True
+            self._wake.notify()
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                if self._is_stopped:
+                    break
+                live = list(self._live)
+            self._drop(live)
+            if not self._round([item for item in live if not item.is_finished]):
+                with self._wake:
+                    if not (self._is_stopped or self._has_news()):
+                        self._wake.wait()
+        for item in list(self._live):
+            item.error = item.error or EngineError("the engine was closed.")
+            self._finish(item)
+
+    def _has_news(self) -> bool:
+        """Whether something has come in that the last round has not seen."""
+        return any(
+            item.is_cancelled
+            or item.error is not None
+            or (not item.is_paused and self._may_move(item))
+            for item in self._live
+        )
+
+    def _may_move(self, item: _Live) -> bool:
+        session = item.session
+        return bool(item.texts) or session.is_done or session.can_render or session.can_step()
+
+    def _drop(self, live: Sequence[_Live]) -> None:
+        """Frees what has ended, failed or been given up."""
+        for item in live:
+            is_over = item.session.is_done and not item.texts
+            if item.is_cancelled or item.error is not None or is_over:
+                self._finish(item)
+
+    def _finish(self, item: _Live) -> None:
+        item.session.close()
+        with self._wake:
+            if item.is_cancelled:
+                item.chunks.clear()
+                item.buffered_seconds = 0.0
+            item.is_finished = True
+            if item in self._live:
+                self._live.remove(item)
+        item.notify()
+
+    def _round(self, live: Sequence[_Live]) -> bool:
+        """One token of every session that may go on, and the chunks that are due."""
+        moving = [item for item in live if not item.is_paused]
+        for item in moving:
+            self._guarded([item], self._read_text, item)
+        stepping = [item for item in moving if self._can_step(item)]
+        rendering = [item for item in moving if item.error is None and item.session.can_render]
+        if rendering and self._is_due(rendering, stepping):
+            self._guarded(rendering, self._render, rendering)
+            return True
+        if stepping:
+            self._guarded(stepping, self._step, stepping)
+        return bool(stepping)
+
+    def _can_step(self, item: _Live) -> bool:
+        if item.error is not None:
+            return False
+        found: list[bool] = []
+        self._guarded([item], lambda: found.append(item.session.can_step()))
+        return found == [True]
+
+    def _is_due(self, rendering: Sequence[_Live], stepping: Sequence[_Live]) -> bool:
+        """Whether to render now: somebody is in need, or nobody is left to wait for."""
+        waited_for = [item for item in stepping if item not in rendering]
+        return not waited_for or any(item.is_urgent for item in rendering)
+
+    def _read_text(self, item: _Live) -> None:
+        script = item.session.script
+        while item.texts:
+            with self._wake:
+                piece = item.texts.popleft()
+            if piece is None:
+                script.finish()
+            else:
+                script.feed(piece)
+
+    def _step(self, items: Sequence[_Live]) -> None:
+        decodings = [item.session.decoding for item in items]
+        decode_step(
+            self.synthesizer.components.speech_lm, [item for item in decodings if item is not None]
+        )
+        for item in items:
+            item.session.settle()
+
+    def _render(self, items: Sequence[_Live]) -> None:
+        for item in items:
+            self._deliver(item, item.session.render())
+
+    def _deliver(self, item: _Live, chunk: Tensor) -> None:
+        if chunk.shape[0] == 0:
+            return
+        seconds = chunk.shape[0] / self.sample_rate
+        with self._wake:
+            item.chunks.append(chunk)
+            item.buffered_seconds += seconds
+            item.made_seconds += seconds
+            if item.started_at is None:
+                item.started_at = time.monotonic()
+        item.notify()
+
+    def _guarded(self, items: Sequence[_Live], work: Callable[..., Any], *arguments: Any) -> None:
+        """Does work for some sessions; if it fails, it fails for them and for no others."""
+        try:
+            with torch.inference_mode(False):
+                work(*arguments)
+        except Exception as error:
+            if not isinstance(error, ValueError):
+                _log.exception("a stream failed")
+            for item in items:
+                item.error = error
+
+
+def _notifier(loop: asyncio.AbstractEventLoop, ready: asyncio.Event) -> Callable[[], None]:
+    def notify() -> None:
+        try:
+            loop.call_soon_threadsafe(ready.set)
+        except RuntimeError:  # the loop has been closed: nobody listens
+            pass
+
+    return notify
+
+
+__all__ = ["EngineError", "EngineStream", "StreamEngine"]

@@ -1,0 +1,100 @@
+"""Joining the segments of a text: quiet at their ends, and the pauses between them.
+
+Shapes: S samples.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+QUIET_DBFS = -55.0
+"""What is below is quiet. Speech is made at a level of -22 dBFS, so this need not adapt to it."""
+EDGE_SECONDS = 0.03
+"""Quiet that stays before the first sound of a segment."""
+MAX_LEAD_SECONDS = 0.5
+"""Most quiet that is cut off a segment's start."""
+FADE_SECONDS = 0.005
+"""Fade at both ends of a segment, against clicks."""
+WINDOW_SECONDS = 0.02
+
+
+class SegmentJoiner:
+    """Puts segments together, in pieces of any size: whole or streamed, they sound the same.
+
+    What is heard is never held back for it. Quiet at the start of a segment is left out as it
+    comes; quiet at the end has been heard by the time the end is known, so the pause that follows
+    is shorter by it.
+    """
+
+    def __init__(self, sample_rate: int) -> None:
+        self.sample_rate = sample_rate
+        self._window = round(WINDOW_SECONDS * sample_rate)
+        self._hop = self._window // 2
+        self._edge = round(EDGE_SECONDS * sample_rate)
+        self._fade = torch.linspace(0, 1, round(FADE_SECONDS * sample_rate))
+        self._threshold = 10.0 ** (QUIET_DBFS / 10.0)
+        self._quiet_tail = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._rest = torch.zeros(0)
+        """Samples that no window has decided about yet."""
+        self._num_rest = 0
+        """Number, in its segment, of the first of them."""
+        self._lead: Tensor | None = torch.zeros(0)
+        """Quiet before the first sound; None once that has been found."""
+        self._num_out = 0
+        self._loud_end = 0
+
+    def pause(self, seconds: float) -> Tensor:
+        """Silence (S,) before the next segment, shorter by the quiet that has just been heard."""
+        heard = max(self._quiet_tail - self._edge, 0)
+        return torch.zeros(max(int(seconds * self.sample_rate) - heard, 0))
+
+    def push(self, waveform: Tensor, *, final: bool = False) -> Tensor:
+        """What is to be heard (S',) of the next samples (S,); with `final` the segment ends."""
+        total = self._num_rest + self._rest.shape[0] + waveform.shape[0]
+        onset = self._scan(waveform)
+        out = waveform
+        if self._lead is not None:
+            lead = torch.cat([self._lead, waveform])
+            # Without a loud window so far, the first one may be the next that is not complete.
+            earliest = (self._num_rest if onset is None else onset) - self._edge
+            longest = int(MAX_LEAD_SECONDS * self.sample_rate)
+            if onset is None and earliest <= longest and not final:
+                self._lead = lead[max(lead.shape[0] - self._edge - self._window, 0) :]
+                return lead[:0]
+            cut = min(earliest, longest) - (total - lead.shape[0])
+            out, self._lead = lead[max(cut, 0) :], None
+        out = self._faded(out, final)
+        if final:
+            self._quiet_tail = total - self._loud_end if self._loud_end else 0
+            self._begin()
+        return out
+
+    def _scan(self, waveform: Tensor) -> int | None:
+        """Looks for loud windows; the number of the first sample of the first one of them."""
+        joined, onset = torch.cat([self._rest, waveform]), None
+        if joined.shape[0] >= self._window:
+            power = joined.unfold(0, self._window, self._hop).square().mean(dim=-1)
+            loud = torch.nonzero(power >= self._threshold)[:, 0]
+            if loud.shape[0]:
+                onset = self._num_rest + int(loud[0]) * self._hop
+                self._loud_end = self._num_rest + int(loud[-1]) * self._hop + self._window
+            done = power.shape[0] * self._hop
+            joined, self._num_rest = joined[done:], self._num_rest + done
+        self._rest = joined.clone()
+        return onset
+
+    def _faded(self, out: Tensor, final: bool) -> Tensor:
+        size = self._fade.shape[0]
+        count = min(size - self._num_out, out.shape[0])
+        out = out.clone()
+        if count > 0:
+            out[:count] *= self._fade[self._num_out : self._num_out + count]
+        self._num_out += out.shape[0]
+        if final:
+            count = min(size, out.shape[0])
+            out[out.shape[0] - count :] *= self._fade.flip(0)[size - count :]
+        return out

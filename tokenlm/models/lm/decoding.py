@@ -1,0 +1,218 @@
+"""Decoding of speech tokens step by step: many sequences together, each at its own place.
+
+Shapes: B sequences, P positions read at once, V speech classes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tokenlm.models.lm.cache import CacheRow, KeyValueCache, KeyValues, RowsView
+from tokenlm.models.lm.layout import eos_class
+from tokenlm.models.lm.model import SpeechLM
+from tokenlm.models.lm.plan import Plan
+from tokenlm.models.lm.sampling import SamplingConfig, sample
+from tokenlm.modules.noise import uniform_draws
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What the LM has read of a prompt, as the start of many sequences."""
+
+    plan: Plan
+    """Not to be changed: copy it."""
+    key_values: KeyValues
+
+
+class Decoding:
+    """One sequence that is being written; `decode_step` moves it on.
+
+    Args:
+        model: in evaluation mode.
+        cache: where its keys and values are kept.
+        plan: its text so far; more may be added to it at any time.
+        sampling: how tokens are chosen.
+        seed: with `segment` it fixes all draws.
+        segment: number of the text segment within its request.
+        forced: speech tokens to write in place of those that are drawn; the speech ends with them.
+        key_values: what has been read already (a `Prefix`), in place of the plan's start.
+        row: a row of the cache to take over.
+    """
+
+    def __init__(
+        self,
+        model: SpeechLM,
+        cache: KeyValueCache,
+        plan: Plan,
+        *,
+        sampling: SamplingConfig,
+        seed: int,
+        segment: int = 0,
+        forced: Sequence[int] | None = None,
+        key_values: KeyValues | None = None,
+        row: CacheRow | None = None,
+    ) -> None:
+        self.plan = plan
+        self.sampling = sampling
+        self.seed, self.segment = seed, segment
+        self.tokens: list[int] = []
+        """Speech tokens so far, without the prompt's and without eos."""
+        self.is_done = forced is not None and not forced
+        self.logits: Tensor | None = None
+        """(V,) of the last step."""
+        self.row = row if row is not None else cache.add()
+        self.row.start(key_values)
+        self.model = model
+        self._forced = forced
+
+    @property
+    def can_step(self) -> bool:
+        """Whether the next token can be written: neither done nor waiting for text."""
+        return not self.is_done and self.plan.predicts
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Fewest and most speech tokens, from the length of the text."""
+        return speech_bounds(self.model, self.plan.num_text)
+
+    def close(self) -> None:
+        """Frees the row of the cache."""
+        self.is_done = True
+        self.row.release()
+
+    def history(self) -> list[int]:
+        """The tokens that the repetition window sees, -1 where there is none."""
+        window = self.sampling.repetition_window
+        said = self.plan.prompt_tokens[-window:] if len(self.tokens) < window else []
+        recent = [*said, *self.tokens[-window:]][-window:] if window else []
+        return [-1] * (window - len(recent)) + recent
+
+    def forbidden(self) -> list[int]:
+        """Classes that must not be drawn now."""
+        config = self.model.config
+        eos = eos_class(config.codebook_size)
+        others = list(range(eos + 1, config.num_classes))
+        if not self.plan.has_turned:
+            return [eos, *others]
+        # Fill belongs to the interleaved layout; where any special class ends the speech, eos alone
+        # is kept from ending it too soon.
+        kept = [] if config.any_special_ends else others
+        return kept if len(self.tokens) >= self.bounds[0] else [eos, *kept]
+
+    def accept(self, token: int) -> None:
+        """Takes the token that was drawn."""
+        if self._forced is not None:
+            token = self._forced[len(self.tokens)]
+        elif token >= eos_class(self.model.config.codebook_size):
+            self.is_done = True
+            return
+        self.tokens.append(token)
+        self.plan.add_speech(token)
+        if self._forced is not None:
+            self.is_done = len(self.tokens) >= len(self._forced)
+        elif self.plan.has_turned:
+            self.is_done = len(self.tokens) >= self.bounds[1]
+
+
+def speech_bounds(model: SpeechLM, num_text: int) -> tuple[int, int]:
+    """Fewest and most speech tokens for a text of `num_text` tokens."""
+    fewest = int(num_text * model.config.min_speech_per_text)
+    # A floor for one-word texts, whose length varies most.
+    most = max(int(num_text * model.config.max_speech_per_text), 25)
+    return fewest, most
+
+
+@torch.inference_mode()
+def read_prefix(model: SpeechLM, plan: Plan) -> Prefix:
+    """Reads all that is known of a sequence whose text has not come yet."""
+    assert plan.needs_text
+    plan = plan.copy()
+    row = KeyValueCache(model).add()
+    kinds, ids = plan.take()
+    _read(model, [row], [kinds], [ids])
+    return Prefix(plan=plan, key_values=row.snapshot())
+
+
+@torch.inference_mode()
+def decode_step(model: SpeechLM, decodings: Sequence[Decoding]) -> None:
+    """Writes the next token of every sequence; all of them share one cache and can step.
+
+    Sequences that have read everything but their last token go through the model together; those
+    that have more to read (a start, a block of text) go each alone.
+    """
+    assert all(decoding.can_step for decoding in decodings)
+    short = [item for item in decodings if len(item.plan.pending) == 1]
+    if short:
+        short[0].row.cache.arrange([item.row for item in short])
+        positions = [item.plan.take() for item in short]
+        logits = _read(
+            model,
+            [item.row for item in short],
+            [kinds for kinds, _ in positions],
+            [ids for _, ids in positions],
+        )
+        for item, row in zip(short, logits, strict=True):
+            item.logits = row
+    for item in decodings:
+        if item not in short:
+            kinds, ids = item.plan.take()
+            item.logits = _read(model, [item.row], [kinds], [ids])[0]
+    _choose(decodings)
+
+
+_CACHE_ARGUMENT: dict[type, str] = {}
+
+
+def _cache_argument(backbone: torch.nn.Module) -> str:
+    """The library has given this argument a new name."""
+    kind = type(backbone)
+    if kind not in _CACHE_ARGUMENT:
+        names = inspect.signature(backbone.forward).parameters
+        _CACHE_ARGUMENT[kind] = "cache" if "cache" in names else "past_key_values"
+    return _CACHE_ARGUMENT[kind]
+
+
+def _read(
+    model: SpeechLM, rows: Sequence[CacheRow], kinds: list[list[int]], ids: list[list[int]]
+) -> Tensor:
+    """Reads P positions in each of neighbouring rows; logits (B, V) after the last."""
+    device = model.head.weight.device
+    view = RowsView(rows[0].cache, rows, len(ids[0]))
+    embeddings = model.embed(torch.tensor(kinds, device=device), torch.tensor(ids, device=device))
+    hidden = model.backbone(
+        inputs_embeds=embeddings,
+        attention_mask=view.mask,
+        position_ids=view.positions,
+        use_cache=True,
+        **{_cache_argument(model.backbone): view},
+    ).last_hidden_state
+    view.advance()
+    return model.head(hidden[:, -1])
+
+
+def _choose(decodings: Sequence[Decoding]) -> None:
+    """Draws a token for each, those of equal settings together."""
+    groups: dict[SamplingConfig, list[Decoding]] = {}
+    for item in decodings:
+        groups.setdefault(item.sampling, []).append(item)
+    for sampling, group in groups.items():
+        logits = torch.stack([item.logits for item in group if item.logits is not None])
+        forbidden = torch.zeros(logits.shape, dtype=torch.bool)
+        for row, item in zip(forbidden, group, strict=True):
+            row[item.forbidden()] = True
+        history = torch.tensor([item.history() for item in group], dtype=torch.long)
+        uniforms = [uniform_draws(item.seed, item.segment, len(item.tokens), 2) for item in group]
+        chosen = sample(
+            logits,
+            history.view(len(group), -1).to(logits.device),
+            torch.tensor(uniforms, device=logits.device),
+            sampling,
+            forbidden=forbidden.to(logits.device),
+        )
+        for item, token in zip(group, chosen.tolist(), strict=True):
+            item.accept(token)

@@ -1,0 +1,88 @@
+"""Speech tokens of one segment to sound, chunk by chunk.
+
+Shapes: S samples, N tokens, T mel frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tokenlm.audio.tempo import MelTempo
+from tokenlm.models.flow import FlowState
+from tokenlm.models.vocoder import VocoderState
+from tokenlm.modules.context import Context
+from tokenlm.synthesis.components import Components
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderSettings:
+    """How speech tokens become sound."""
+
+    context: Context
+    num_steps: int
+    guidance_scale: float
+    speed: float = 1.0
+
+
+class SegmentRenderer:
+    """The flow and vocoder states of one segment.
+
+    Tokens wait in it until they fill a chunk of the context and the look-ahead behind it; then the
+    chunk is rendered, once.
+    """
+
+    def __init__(self, components: Components, flow: FlowState, *, seed: int, speed: float) -> None:
+        """Takes a state of the flow after its prompt, which becomes its own."""
+        self.flow = flow
+        self.vocoder: VocoderState = components.vocoder.init_state(1)
+        self.seed = seed
+        self.has_sounded = False
+        """Whether anything of it has been rendered."""
+        self._components = components
+        self._tempo = MelTempo(speed)
+        self._waiting: list[int] = []
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the states."""
+        return self.flow.num_bytes + self.vocoder.num_bytes
+
+    def add(self, tokens: Sequence[int]) -> None:
+        """Takes the next tokens; nothing is rendered yet."""
+        self._waiting += tokens
+
+    @property
+    def ready_tokens(self) -> int:
+        """Of the waiting tokens, as many as the next chunk takes; 0 where they are too few."""
+        flow = self._components.flow
+        factor = flow.config.frames_per_token
+        end = self.flow.context.chunk_end(self.flow.next_frame // factor)
+        needed = end + flow.config.lookahead_tokens - self.flow.fed_tokens
+        return needed if 0 < needed <= len(self._waiting) else 0
+
+    def take(self) -> Tensor:
+        """The tokens (1, N) of the next chunk, or all that are left where they fill none."""
+        count = self.ready_tokens or len(self._waiting)
+        taken, self._waiting = self._waiting[:count], self._waiting[count:]
+        return torch.tensor([taken], dtype=torch.long, device=self._components.device)
+
+    @torch.inference_mode()
+    def render(self) -> Tensor:
+        """Sound (S,) of the next chunk; of all that is left, where that fills none."""
+        flush = self.ready_tokens == 0
+        mel = self._components.flow.step(self.take(), self.flow, seed=self.seed, flush=flush)
+        return self.sound(mel, flush=flush)
+
+    @torch.inference_mode()
+    def sound(self, mel: Tensor, *, flush: bool) -> Tensor:
+        """Sound (S,) of the next frames (1, T, M) of the mel."""
+        vocoder = self._components.vocoder
+        mel = self._tempo.push(mel, final=flush)
+        pieces = [vocoder(mel, self.vocoder)] if mel.shape[1] else []
+        if flush:
+            pieces.append(vocoder.flush(self.vocoder))
+        return torch.cat(pieces, dim=1)[0].cpu() if pieces else torch.zeros(0)

@@ -1,0 +1,108 @@
+"""The text of a request as it comes in: segments to be spoken, and their text tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tokenlm.models.lm.plan import LayoutName
+from tokenlm.text.incremental import PARAGRAPH, IncrementalNormalizer
+from tokenlm.text.normalize import normalize_paragraphs
+from tokenlm.text.segmenter import ClosedSegmenter, GrowingSegment, OpenSegmenter
+
+_PROBE = " a"
+"""A word that may follow: tokens that it changes are not settled."""
+
+
+@dataclass
+class ScriptSegment:
+    """A piece of text to be spoken in one go, as far as it is known."""
+
+    tokens: list[int] = field(default_factory=list)
+    """Text tokens so far."""
+    is_complete: bool = False
+    pause_seconds: float = 0.0
+    """Silence after it; not to be relied on before the next segment is there."""
+
+
+class Script:
+    """Turns text, whole or in pieces, into segments of text tokens.
+
+    For the one-shot layout a segment is there when it is complete, for the interleaved one as soon
+    as it begins. What comes out does not depend on how the text is cut.
+    """
+
+    def __init__(
+        self, encode: Callable[[str], list[int]], *, max_length: int, layout: LayoutName
+    ) -> None:
+        """Takes the text tokenizer's `encode`, and the most characters of a segment."""
+        self.layout: LayoutName = layout
+        self.segments: list[ScriptSegment] = []
+        self.is_finished = False
+        """Whether the text is complete."""
+        self._encode = encode
+        self._normalizer = IncrementalNormalizer()
+        kind = OpenSegmenter if layout == "interleaved" else ClosedSegmenter
+        self._segmenter: OpenSegmenter | ClosedSegmenter = kind(max_length=max_length)
+
+    @property
+    def num_text_tokens(self) -> int:
+        """Text tokens of all segments so far."""
+        return sum(len(part.tokens) for part in self.segments)
+
+    def read(self, text: str) -> None:
+        """Takes a whole text, in place of `feed` and `finish`.
+
+        Raises:
+            ValueError: it holds nothing that can be said.
+        """
+        for number, paragraph in enumerate(normalize_paragraphs(text)):
+            self._add(([PARAGRAPH] if number else []) + paragraph.split())
+        self.finish()
+
+    def feed(self, piece: str) -> None:
+        """Takes the next piece of the text."""
+        assert not self.is_finished
+        self._add(self._normalizer.feed(piece))
+
+    def finish(self) -> None:
+        """The text is complete.
+
+        Raises:
+            ValueError: it holds nothing that can be said.
+        """
+        if self.is_finished:
+            return
+        self.is_finished = True
+        self._add(self._normalizer.finish())
+        self._segmenter.finish()
+        self._tokenize()
+        if not self.segments:
+            raise ValueError("the text holds nothing that can be said.")
+
+    def _add(self, words: list[str]) -> None:
+        for word in words:
+            self._segmenter.add(word)
+        if words:
+            self._tokenize()
+
+    def _tokenize(self) -> None:
+        known = self._segmenter.segments
+        # The last segment of before may have grown or been given another pause.
+        for number in range(max(len(self.segments) - 1, 0), len(known)):
+            if number == len(self.segments):
+                self.segments.append(ScriptSegment())
+            self._update(self.segments[number], known[number])
+
+    def _update(self, segment: ScriptSegment, source: GrowingSegment) -> None:
+        segment.pause_seconds = source.pause_seconds
+        if segment.is_complete:
+            return
+        tokens = self._encode(source.text)
+        count = len(tokens)
+        if not source.is_complete:
+            longer = self._encode(source.text + _PROBE)
+            pairs = zip(tokens, longer, strict=False)
+            count = next((at for at, (a, b) in enumerate(pairs) if a != b), count)
+        segment.tokens += tokens[len(segment.tokens) : count]
+        segment.is_complete = source.is_complete

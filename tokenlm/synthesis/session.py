@@ -1,0 +1,213 @@
+"""One request that is being spoken: everything that belongs to it, and to nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tokenlm.audio.joining import SegmentJoiner
+from tokenlm.models.lm.cache import CacheRow, KeyValueCache
+from tokenlm.models.lm.decoding import Decoding
+from tokenlm.models.lm.sampling import SamplingConfig
+from tokenlm.modules.noise import mix
+from tokenlm.synthesis.components import Components
+from tokenlm.synthesis.prompt_cache import PromptCache
+from tokenlm.synthesis.rendering import RenderSettings, SegmentRenderer
+from tokenlm.synthesis.script import Script
+from tokenlm.synthesis.voice import Voice
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionSettings:
+    """What a request may choose."""
+
+    voice: Voice
+    seed: int
+    sampling: SamplingConfig
+    render: RenderSettings
+
+
+class Session:
+    """A request from its text to its sound.
+
+    It moves when it is told to: `decode_step` writes the next token of `decoding`, `settle` takes
+    notice of it, `render` gives the sound of the next chunk. The order in which sessions are moved
+    changes nothing of what they say.
+    """
+
+    def __init__(
+        self,
+        components: Components,
+        prompts: PromptCache,
+        script: Script,
+        settings: SessionSettings,
+        cache: KeyValueCache,
+        *,
+        forced_tokens: Sequence[Sequence[int]] | None = None,
+    ) -> None:
+        """Takes the models, and what is the request's own.
+
+        Args:
+            components: the models.
+            prompts: prompt states of voices.
+            script: the text, which may still be coming in.
+            settings: of the request.
+            cache: where keys and values of its LM are kept; may be shared with other sessions.
+            forced_tokens: speech tokens of each segment, to be said in place of those drawn.
+
+        Raises:
+            ValueError: a context without chunks, which cannot be streamed.
+        """
+        if settings.render.context.is_full:
+            raise ValueError("the full context cannot be streamed; use generate")
+        self.script, self.settings = script, settings
+        self.decoding: Decoding | None = None
+        self.speech_tokens: list[list[int]] = []
+        """Of each segment so far."""
+        self.pauses: list[float] = []
+        """Seconds of silence before each segment, at a speed of 1."""
+        self.is_closed = False
+        self._components, self._prompts, self._cache = components, prompts, cache
+        self._forced = forced_tokens
+        self._row: CacheRow | None = None
+        self._joiner = SegmentJoiner(components.manifest.sample_rate)
+        self._renderers: list[SegmentRenderer] = []
+        """Of the segment that is heard next, and of those after it that have been begun."""
+        self._num_heard = 0
+        """Segments that have been heard whole."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all has been said."""
+        begun = len(self.speech_tokens)
+        written = self.script.is_finished and begun == len(self.script.segments)
+        return self.is_closed or (written and self.decoding is None and not self._renderers)
+
+    def can_step(self) -> bool:
+        """Whether the LM can write a token; begins the next segment where that is due."""
+        if self.is_closed:
+            return False
+        if self.decoding is None and len(self.speech_tokens) < len(self.script.segments):
+            self._begin_segment()
+        if self.decoding is None:
+            return False
+        self._add_text(self.decoding)
+        return self.decoding.can_step
+
+    @property
+    def can_render(self) -> bool:
+        """Whether there is sound to be made."""
+        return bool(self._renderers) and (self.renderer.ready_tokens > 0 or self._is_written)
+
+    @property
+    def renderer(self) -> SegmentRenderer:
+        """Of the segment that is heard next."""
+        return self._renderers[0]
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the states of flow and vocoder; that of the LM grows with what is said."""
+        return sum(renderer.num_bytes for renderer in self._renderers)
+
+    @property
+    def num_cache_bytes(self) -> int:
+        """Memory of the keys and values of the LM."""
+        row = self._row
+        return 0 if row is None else row.cache.num_bytes // len(row.cache.rows)
+
+    def settle(self) -> None:
+        """Takes notice of the token that the LM has written."""
+        decoding = self.decoding
+        if decoding is None:
+            return
+        tokens = self.speech_tokens[-1]
+        new = decoding.tokens[len(tokens) :]
+        self._renderers[-1].add(new)
+        tokens += new
+        if decoding.is_done:
+            self.decoding = None
+            if self.script.is_finished and len(self.speech_tokens) == len(self.script.segments):
+                self._release()
+
+    def render(self) -> Tensor:
+        """What is to be heard (S,) of the next chunk; none, where it is quiet before a segment."""
+        is_last = self.renderer.ready_tokens == 0
+        if not self.speech_tokens[self._num_heard]:
+            self._next_renderer()
+            return torch.zeros(0)
+        return self.join(self.renderer.render(), is_last)
+
+    def join(self, waveform: Tensor, is_last: bool) -> Tensor:
+        """What is to be heard (S',) of the sound (S,) of a chunk, `is_last` that of its segment."""
+        pieces = []
+        if not self.renderer.has_sounded:
+            self.renderer.has_sounded = True
+            speed = self.settings.render.speed
+            pieces.append(self._joiner.pause(self.pauses[self._num_heard] / speed))
+        pieces.append(self._joiner.push(waveform, final=is_last))
+        if is_last:
+            self._next_renderer()
+        return torch.cat(pieces)
+
+    def close(self) -> None:
+        """Frees everything. May be called at any time, and again."""
+        self.is_closed = True
+        self.decoding = None
+        self._renderers = []
+        self._release()
+
+    @property
+    def _is_written(self) -> bool:
+        """Whether all tokens of the segment that is heard next are there."""
+        return len(self._renderers) > 1 or self.decoding is None
+
+    def _next_renderer(self) -> None:
+        self._renderers.pop(0)
+        self._num_heard += 1
+
+    def _release(self) -> None:
+        if self._row is not None:
+            self._row.release()
+            self._row = None
+
+    def _begin_segment(self) -> None:
+        number = len(self.speech_tokens)
+        settings, render = self.settings, self.settings.render
+        prefix = self._prompts.prefix(settings.voice, self.script.layout)
+        if self._row is None:
+            self._row = self._cache.add()
+        forced = None
+        if self._forced is not None:
+            forced = self._forced[number] if number < len(self._forced) else ()
+        self.decoding = Decoding(
+            self._components.speech_lm,
+            self._cache,
+            prefix.plan.copy(),
+            sampling=settings.sampling,
+            seed=settings.seed,
+            segment=number,
+            forced=forced,
+            key_values=prefix.key_values,
+            row=self._row,
+        )
+        flow = self._prompts.flow_state(
+            settings.voice, render.context, render.num_steps, render.guidance_scale
+        )
+        seed = mix(settings.seed, number)
+        self._renderers.append(
+            SegmentRenderer(self._components, flow, seed=seed, speed=render.speed)
+        )
+        self.speech_tokens.append([])
+        self.pauses.append(self.script.segments[number - 1].pause_seconds if number else 0.0)
+        if self.decoding.is_done:
+            self.settle()
+
+    def _add_text(self, decoding: Decoding) -> None:
+        segment, plan = self.script.segments[len(self.speech_tokens) - 1], decoding.plan
+        if plan.num_text < len(segment.tokens):
+            plan.add_text(segment.tokens[plan.num_text :])
+        if segment.is_complete:
+            plan.end_text()

@@ -1,0 +1,174 @@
+"""Segments of a text that is still being written.
+
+Both kinds take words of normalised text one by one (`PARAGRAPH` where a paragraph ends) and keep
+`segments`, of which the last may still grow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tokenlm.text.incremental import PARAGRAPH
+from tokenlm.text.segment import (
+    CONJUNCTIONS,
+    EDGE_SHARE,
+    PARAGRAPH_PAUSE,
+    PAUSES,
+    SENTENCE_ENDS,
+    WORD_PAUSE,
+    segment,
+)
+
+_COMMA_SHARE = 0.6
+_CONJUNCTION_SHARE = 0.8
+"""Of the longest segment: from this length on an overlong sentence is cut at a comma, or before a
+conjunction."""
+
+
+@dataclass
+class GrowingSegment:
+    """A piece of text to be spoken in one go, as far as it is known."""
+
+    words: list[str] = field(default_factory=list)
+    is_complete: bool = False
+    pause_seconds: float = 0.0
+    """Silence after it, known when the next one begins."""
+
+    @property
+    def text(self) -> str:
+        """The words as one text."""
+        return " ".join(self.words)
+
+
+class ClosedSegmenter:
+    """The segments that `segment` makes, each given when it is complete."""
+
+    def __init__(self, *, max_length: int, min_length: int = 20) -> None:
+        self.segments: list[GrowingSegment] = []
+        self._max_length, self._min_length = max_length, min_length
+        self._words: list[str] = []
+        """Of this paragraph, as far as they are in no segment yet."""
+        self._num_closed = 0
+        """Of these words, those of complete sentences."""
+        # A part of an overlong sentence is never so short that it is joined to the one before.
+        self._parts_are_long = EDGE_SHARE * max_length >= min_length
+
+    def add(self, word: str) -> None:
+        """Takes the next word."""
+        if word == PARAGRAPH:
+            self._emit(self._words, keep=0)
+            self._words, self._num_closed = [], 0
+            if self.segments:
+                self.segments[-1].pause_seconds = PARAGRAPH_PAUSE
+            return
+        self._words.append(word)
+        if word.endswith(SENTENCE_ENDS):
+            self._num_closed = len(self._words)
+            self._emit(self._words, keep=1)
+        elif self._num_closed and self._parts_are_long:
+            first, rest = self._words[: self._num_closed], self._words[self._num_closed :]
+            # As long as neither is short, the next sentence is not joined to the last one.
+            if min(len(" ".join(first)), len(" ".join(rest))) >= self._min_length:
+                self._emit(first, keep=0)
+                self._words, self._num_closed = rest, 0
+
+    def finish(self) -> None:
+        """The text is complete."""
+        self.add(PARAGRAPH)
+        if self.segments:
+            self.segments[-1].pause_seconds = 0.0
+
+    def _emit(self, words: list[str], keep: int) -> None:
+        """Makes segments of words; the last `keep` of them may still change and stay words."""
+        found = segment(" ".join(words), max_length=self._max_length, min_length=self._min_length)
+        for part in found[: len(found) - keep]:
+            own = part.text.split()
+            pause = PAUSES.get(part.text[-1], WORD_PAUSE)
+            self.segments.append(GrowingSegment(own, True, pause))
+        if keep and len(found) > keep:
+            self._words = found[-1].text.split()
+            self._num_closed = len(self._words)
+
+
+class OpenSegmenter:
+    """Segments that are given word by word, before it is known where they end.
+
+    Sentences end where `segment` ends them, short ones are joined to a neighbour. A sentence that
+    is too long cannot be cut in its middle, which is not known; it is cut at a comma or before a
+    conjunction once most of what is allowed is full, else between words.
+    """
+
+    def __init__(self, *, max_length: int, min_length: int = 20) -> None:
+        self.segments: list[GrowingSegment] = []
+        self._max_length, self._min_length = max_length, min_length
+        self._waiting: list[str] = []
+        """The next sentence, while it is not known whether it begins a segment."""
+
+    def add(self, word: str) -> None:
+        """Takes the next word."""
+        if word == PARAGRAPH:
+            self._end_paragraph()
+            return
+        current = self._current
+        ends = current is not None and current.words[-1].endswith(SENTENCE_ENDS)
+        if not ends or current is None:
+            self._append(word)
+            return
+        self._waiting.append(word)
+        length, more = len(current.text), len(" ".join(self._waiting))
+        fits = length + 1 + more <= self._max_length
+        if not fits or min(length, more) >= self._min_length:
+            self._start_anew()
+        elif length < self._min_length or word.endswith(SENTENCE_ENDS):
+            self._go_on()
+
+    def finish(self) -> None:
+        """The text is complete."""
+        self._end_paragraph()
+        if self.segments:
+            self.segments[-1].pause_seconds = 0.0
+
+    @property
+    def _current(self) -> GrowingSegment | None:
+        """The segment that still grows."""
+        if not self.segments or self.segments[-1].is_complete:
+            return None
+        return self.segments[-1]
+
+    def _go_on(self) -> None:
+        words, self._waiting = self._waiting, []
+        for word in words:
+            self._append(word)
+
+    def _start_anew(self) -> None:
+        self._close()
+        self._go_on()
+
+    def _end_paragraph(self) -> None:
+        if self._waiting:  # a short last sentence that fits
+            self._go_on()
+        if self._current is not None:
+            self._close()
+        if self.segments:
+            self.segments[-1].pause_seconds = PARAGRAPH_PAUSE
+
+    def _append(self, word: str) -> None:
+        current = self._current
+        if current is not None:
+            length = len(current.text)
+            is_late = length >= _CONJUNCTION_SHARE * self._max_length
+            if length + 1 + len(word) > self._max_length or (is_late and word in CONJUNCTIONS):
+                self._close()
+                current = None
+        if current is None:
+            current = GrowingSegment()
+            self.segments.append(current)
+        current.words.append(word)
+        if word.endswith(",") and len(current.text) >= _COMMA_SHARE * self._max_length:
+            self._close()
+
+    def _close(self) -> None:
+        current = self._current
+        assert current is not None
+        current.is_complete = True
+        current.pause_seconds = PAUSES.get(current.words[-1][-1], WORD_PAUSE)
