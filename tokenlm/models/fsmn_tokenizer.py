@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -134,7 +134,7 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor, table: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
         query, key, value = self.query(x), self.key(x), self.value(x)
         kept = value * mask[..., None]
-        remembered = (self.memory(kept.mT).mT + kept) * mask[..., None]
+        remembered = (self.memory(kept.transpose(1, 2)).transpose(1, 2) + kept) * mask[..., None]
         query, key, value = (
             part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in (query, key, value)
         )
@@ -232,9 +232,33 @@ class FSMNTokenizer(nn.Module):
         return self.tokens_of_mel(mel, frames)[0][0]
 
 
+class WindowSizes(Protocol):
+    """What `encode_recordings` asks of a config."""
+
+    @property
+    def samples_per_token(self) -> int:
+        """Samples of one token."""
+        ...
+
+    @property
+    def token_rate(self) -> int:
+        """Tokens per second."""
+        ...
+
+    @property
+    def window_seconds(self) -> float:
+        """Length of a window."""
+        ...
+
+    @property
+    def overlap_seconds(self) -> float:
+        """Overlap of neighbouring windows."""
+        ...
+
+
 def encode_recordings(
     encode: Callable[[Tensor], Tensor],
-    config: FSMNTokenizerConfig,
+    config: WindowSizes,
     waveform: Tensor,
     lengths: Tensor | None,
 ) -> tuple[Tensor, Tensor]:

@@ -461,7 +461,9 @@ class Synthesizer:
         components = self.components
         flow, device = components.flow, components.device
         tensor = torch.tensor([tokens], device=device)
-        if len(tokens) <= WHOLE_TOKENS or settings.context.is_full:
+        # Without a window, caches would take more memory than the whole does.
+        is_bounded = settings.context.left_frames is not None
+        if len(tokens) <= WHOLE_TOKENS or not is_bounded:
             mel = flow.generate(
                 tensor,
                 prompt_tokens=voice.prompt_tokens[None].to(device),

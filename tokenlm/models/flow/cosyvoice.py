@@ -239,13 +239,12 @@ class CosyVoiceFlow(nn.Module):
             (B, T, M) without frames of the prompt; possibly T = 0.
         """
         state.pending = torch.cat([state.pending, tokens], dim=1)
-        chunk = state.context.chunk_frames
-        assert chunk is not None
         if flush:
             take = state.pending.shape[1]
         else:
-            ahead = self.config.lookahead_tokens
-            ready = max(state.fed_tokens + state.pending.shape[1] - ahead, 0) // chunk * chunk
+            ahead, pinned = self.config.lookahead_tokens, state.context.pinned_frames
+            known = state.fed_tokens + state.pending.shape[1] - ahead
+            ready = pinned + state.context.whole_chunks(known - pinned) if known >= pinned else 0
             take = ready + ahead - state.fed_tokens if ready else 0
         nothing = state.prompt_mel.new_zeros(tokens.shape[0], 0, self.config.mel.num_mels)
         if take <= 0 and not flush:
@@ -257,6 +256,14 @@ class CosyVoiceFlow(nn.Module):
             return nothing
         mel = self._render(self.project(encoded), state, seed)
         return mel[:, max(state.prompt_mel.shape[1] - state.next_frame + mel.shape[1], 0) :]
+
+    def tokens_to_next_chunk(self, state: CosyVoiceFlowState) -> int:
+        """Tokens that are still needed before a step renders the next chunk."""
+        context = state.context
+        done = state.next_frame // self.config.frames_per_token - context.pinned_frames
+        end = context.pinned_frames + context.chunk_end(max(done, 0))
+        given = state.fed_tokens + state.pending.shape[1]
+        return end + self.config.lookahead_tokens - given
 
     def _render(self, encoded: Tensor, state: CosyVoiceFlowState, seed: int) -> Tensor:
         count = encoded.shape[1]

@@ -312,6 +312,12 @@ class FlowDecoder(nn.Module):
         state.next_frame += encoded.shape[1]
         return self.denormalize(self._render(encoded, torch.zeros_like(noise), noise, state))
 
+    def tokens_to_next_chunk(self, state: FlowState) -> int:
+        """Tokens that are still needed before a step renders the next chunk."""
+        end = state.context.chunk_end(state.next_frame // self.config.frames_per_token)
+        given = state.fed_tokens + state.pending.shape[1]
+        return end + self.config.lookahead_tokens - given
+
     def _render(self, encoded: Tensor, prompt: Tensor, noise: Tensor, state: FlowState) -> Tensor:
         condition = self._condition(encoded, prompt.to(encoded), state.speaker)
         context = state.context.scaled(self.config.frames_per_token)
