@@ -74,16 +74,22 @@ class Golden:
 
 
 @pytest.fixture(scope="session")
-def golden() -> Callable[[str], Golden]:
-    """Reads the reference numbers of a module; the test is skipped where there is no folder."""
+def golden_folder() -> Path:
+    """Where the reference numbers lie; the test is skipped where there is no such folder."""
     if not GOLDEN.is_dir():
         pytest.skip(f"there is no folder {GOLDEN}")
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def golden(golden_folder: Path) -> Callable[[str], Golden]:
+    """Reads the reference numbers of a module."""
     read: dict[str, Golden] = {}
 
     def load(name: str) -> Golden:
         if name not in read:
-            facts = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
-            read[name] = Golden(facts, load_file(GOLDEN / f"{name}.safetensors"))
+            facts = json.loads((golden_folder / f"{name}.json").read_text(encoding="utf-8"))
+            read[name] = Golden(facts, load_file(golden_folder / f"{name}.safetensors"))
         return read[name]
 
     return load

@@ -26,7 +26,7 @@ from tokenlm.checkpoint.adapters.cosyvoice_lm import lm_to_ours, lm_to_theirs
 from tokenlm.checkpoint.registry import KINDS
 from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig
 from tokenlm.models.fsmn_tokenizer import FSMNTokenizer, FSMNTokenizerConfig
-from tokenlm.models.lm import BackboneConfig, SpeechLM, SpeechLMConfig
+from tokenlm.models.lm import BackboneConfig, SamplingConfig, SpeechLM, SpeechLMConfig
 from tokenlm.models.vocoder import HiFT, HiFTConfig
 from tokenlm.synthesis import Synthesizer
 
@@ -246,13 +246,20 @@ def test_imported_bundle_speaks(
 def test_import_of_version_3(
     tmp_path: Path, graphs: dict[str, bytes], text_folder: Path, recording: Path
 ) -> None:
-    write_folder(tmp_path / "published", 3, graphs, text_folder)
-    import_cosyvoice(tmp_path / "published", tmp_path / "three", version=3, head_dims=SIZES)
+    folder = tmp_path / "published"
+    write_folder(folder, 3, graphs, text_folder)
+    weights = torch.load(folder / "llm.pt", weights_only=True)
+    weights["llm_decoder.weight"][3**DIGITS :] = 0.0  # specials are never the most likely
+    torch.save(weights, folder / "llm.pt")
+    import_cosyvoice(folder, tmp_path / "three", version=3, head_dims=SIZES)
     synthesizer = Synthesizer.from_pretrained(tmp_path / "three")
     assert synthesizer.components.generation.instruction == INSTRUCTION
+    assert synthesizer.components.text_tokenizer.encode("a<|endofprompt|>")[-1] == 270
     voice = synthesizer.prepare_voice(recording, "is it so?")
-    waveform = synthesizer.generate("is it so?", voice=voice, seed=1)
-    streamed = torch.cat(list(synthesizer.stream("is it so?", voice=voice, seed=1)))
+    options = {"voice": voice, "sampling": SamplingConfig(temperature=0.0)}
+    waveform = synthesizer.generate("so?", **options)  # type: ignore[arg-type]
+    streamed = torch.cat(list(synthesizer.stream("so?", **options)))  # type: ignore[arg-type]
+    assert waveform.shape[0] > synthesizer.sample_rate
     torch.testing.assert_close(streamed, waveform, rtol=0, atol=1e-4)
 
 
