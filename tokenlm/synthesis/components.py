@@ -61,6 +61,10 @@ class GenerationConfig:
 class Components:
     """What a bundle holds. The parts that read recordings are loaded when first used."""
 
+    speech_lm: SpeechLM
+    flow: FlowDecoder | CosyVoiceFlow
+    vocoder: Vocoder | HiFT
+
     def __init__(self, folder: Path, device: str | torch.device = "cpu") -> None:
         """Loads the parts that speak.
 

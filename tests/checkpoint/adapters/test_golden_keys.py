@@ -33,6 +33,12 @@ def built(module: Callable[[Any], nn.Module], config: Any) -> nn.Module:
         return module(config)
 
 
+@pytest.fixture(scope="module")
+def files(keys: Callable[[str], Any]) -> dict[int, list[tuple[Any, ...]]]:
+    """The files of each version; see `cases`."""
+    return {version: list(cases(version, keys)) for version in (2, 3)}
+
+
 def cases(version: Any, keys: Callable[[str], Any]) -> Iterator[tuple[Any, ...]]:
     """Of each file: name, kind, shapes, config, model, keys there and back."""
     shapes = keys(f"cv{version}_llm")
@@ -59,8 +65,8 @@ def cases(version: Any, keys: Callable[[str], Any]) -> Iterator[tuple[Any, ...]]
 
 
 @pytest.mark.parametrize("version", [2, 3])
-def test_golden_keys(version: int, keys: Callable[[str], Any]) -> None:
-    for name, _, shapes, _, model, to_ours, to_theirs in cases(version, keys):
+def test_golden_keys(version: int, files: dict[int, Any]) -> None:
+    for name, _, shapes, _, model, to_ours, to_theirs in files[version]:
         theirs = to_theirs(model.state_dict())
         assert {key: list(value.shape) for key, value in theirs.items()} == shapes, name
         state: dict[str, Tensor] = {
@@ -75,17 +81,17 @@ def test_golden_keys(version: int, keys: Callable[[str], Any]) -> None:
 
 
 @pytest.mark.parametrize("version", [2, 3])
-def test_golden_configs_are_those_of_the_shapes(version: int, keys: Callable[[str], Any]) -> None:
-    for name, kind, _, config, _, _, _ in cases(version, keys):
+def test_golden_configs_are_those_of_the_shapes(version: int, files: dict[int, Any]) -> None:
+    for name, kind, _, config, _, _, _ in files[version]:
         path = CONFIGS / f"cosyvoice{version}" / f"{kind}.yaml"
         assert load_config(KINDS[kind][0], path) == config, name
 
 
-def test_golden_sizes(keys: Callable[[str], Any]) -> None:
+def test_golden_sizes(keys: Callable[[str], Any], files: dict[int, Any]) -> None:
     """Parameters as they are published, in millions."""
     published = {(2, "llm"): 505.8, (2, "flow"): 112.55, (2, "hift"): 20.82, (3, "flow"): 332.3}
     for version in (2, 3):
-        for name, _, _, _, model, _, to_theirs in cases(version, keys):
+        for name, _, _, _, model, _, to_theirs in files[version]:
             if (version, name) in published:
                 # Published with gains and directions, and without the head that is not used.
                 theirs = to_theirs(model.state_dict())
