@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tokenlm.modules.attention import AttentionState, trim
+from tokenlm.modules.attention import AttentionState, extend, trim
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.transformer import TransformerState
 
@@ -92,9 +92,9 @@ class RelativeAttention(nn.Module):
 
     def init_state(self, batch_size: int) -> AttentionState:
         """An empty cache."""
-        weight = self.out.weight
-        empty = weight.new_zeros(batch_size, self.num_heads, 0, weight.shape[0] // self.num_heads)
-        positions = torch.zeros(0, dtype=torch.long, device=weight.device)
+        like = self.content_bias
+        empty = like.new_zeros(batch_size, self.num_heads, 0, like.shape[1])
+        positions = torch.zeros(0, dtype=torch.long, device=like.device)
         return AttentionState(keys=empty, values=empty, positions=positions)
 
     def forward(self, x: Tensor, plan: RelativePlan, state: AttentionState | None = None) -> Tensor:
@@ -102,9 +102,7 @@ class RelativeAttention(nn.Module):
         query = self._heads(self.query(x))
         key, value = self._heads(self.key(x)), self._heads(self.value(x))
         if state is not None:
-            key = torch.cat([state.keys, key], dim=2)
-            value = torch.cat([state.values, value], dim=2)
-            state.keys, state.values = key, value
+            key, value = extend(state, key, value)
         by_distance = self._heads(self.position(plan.table)[None])
         scores = (query + self.position_bias[:, None]) @ by_distance.transpose(2, 3)
         bias = self._by_key(scores, key.shape[2], plan.index) / math.sqrt(query.shape[-1])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tokenlm.modules.attention import AttentionState
+from tokenlm.modules.attention import AttentionState, extend
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.conv import CausalConv1d, ConvState
 from tokenlm.modules.rope import rotary_table
@@ -47,7 +47,7 @@ def rotate_first_head(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
 class _Attention(nn.Module):
     def __init__(self, dim: int, num_heads: int, head_dim: int) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads, self.head_dim = num_heads, head_dim
         inner = num_heads * head_dim
         self.query = nn.Linear(dim, inner)
         self.key = nn.Linear(dim, inner)
@@ -55,10 +55,9 @@ class _Attention(nn.Module):
         self.out = nn.Linear(inner, dim)
 
     def init_state(self, batch_size: int) -> AttentionState:
-        weight = self.out.weight
-        head_dim = weight.shape[1] // self.num_heads
-        empty = weight.new_zeros(batch_size, self.num_heads, 0, head_dim)
-        positions = torch.zeros(0, dtype=torch.long, device=weight.device)
+        like = self.out.bias
+        empty = like.new_zeros(batch_size, self.num_heads, 0, self.head_dim)
+        positions = torch.zeros(0, dtype=torch.long, device=like.device)
         return AttentionState(keys=empty, values=empty, positions=positions)
 
     def forward(
@@ -78,9 +77,7 @@ class _Attention(nn.Module):
             )
         )
         if state is not None:
-            key = torch.cat([state.keys, key], dim=2)
-            value = torch.cat([state.values, value], dim=2)
-            state.keys, state.values = key, value
+            key, value = extend(state, key, value)
         attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=visible)
         out = self.out(attended.transpose(1, 2).flatten(2))
         return out if valid is None else out * valid[..., None]
