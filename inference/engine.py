@@ -21,7 +21,7 @@ from tokenlm.models.lm.cache import KeyValueCache
 from tokenlm.models.lm.decoding import decode_step
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.synthesis import Synthesizer, Voice
-from tokenlm.synthesis.session import Session
+from tokenlm.synthesis.session import Session, render_sessions
 
 URGENT_SECONDS = 0.6
 """A stream with less sound in hand than this is rendered at once; others wait for company."""
@@ -179,6 +179,7 @@ class StreamEngine:
         speed: float = 1.0,
         max_buffer_seconds: float = 10.0,
         sampling: SamplingConfig | None = None,
+        forced_tokens: Sequence[Sequence[int]] | None = None,
     ) -> EngineStream:
         """Begins to speak.
 
@@ -186,6 +187,7 @@ class StreamEngine:
             text: a text, or its pieces as they are written.
             voice, seed, speed, sampling: as for `Synthesizer.stream`.
             max_buffer_seconds: sound that is made ahead of the reader, at most; one chunk more.
+            forced_tokens: speech tokens of each segment, to be said in place of those drawn.
 
         Raises:
             ValueError: nothing can be said, or an argument is out of range.
@@ -208,6 +210,7 @@ class StreamEngine:
                 speed=speed,
                 sampling=sampling,
                 cache=self._cache,
+                forced_tokens=forced_tokens,
             )
             loop, ready = asyncio.get_running_loop(), asyncio.Event()
             live = _Live(session, max_buffer_seconds, _notifier(loop, ready))
@@ -365,8 +368,10 @@ class StreamEngine:
             item.session.settle()
 
     def _render(self, items: Sequence[_Live]) -> None:
-        for item in items:
-            self._deliver(item, item.session.render())
+        components = self.synthesizer.components
+        chunks = render_sessions(components, [item.session for item in items])
+        for item, chunk in zip(items, chunks, strict=True):
+            self._deliver(item, chunk)
 
     def _deliver(self, item: _Live, chunk: Tensor) -> None:
         if chunk.shape[0] == 0:

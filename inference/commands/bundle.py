@@ -11,6 +11,7 @@ from inference.commands.progress import DelayedProgress
 
 if TYPE_CHECKING:
     from tokenlm.checkpoint import BundleManifest, Finding
+    from tokenlm.synthesis import Synthesizer
 
 
 def inspect(
@@ -71,6 +72,20 @@ def _describe(folder: Path, manifest: BundleManifest) -> list[str]:
     return lines
 
 
+def _describe_streaming(synthesizer: Synthesizer) -> list[str]:
+    """What a stream waits for, and in what chunks it comes."""
+    components = synthesizer.components
+    flow, vocoder = components.flow.config, components.vocoder.config
+    token_ms = 1000.0 / flow.token_rate
+    context = flow.default_context
+    sizes = [*context.chunk_step_frames, context.chunk_frames or 0]
+    return [
+        f"look-ahead   {synthesizer.lookahead_ms:.0f} ms: flow "
+        f"{flow.lookahead_tokens * token_ms:.0f} ms, vocoder {vocoder.lookahead_ms:.0f} ms",
+        f"chunks       {', '.join(f'{size * token_ms:.0f}' for size in sizes)} ms",
+    ]
+
+
 def _parameters(path: Path) -> tuple[int, str]:
     """Number of weights of a file and their types, without reading them."""
     from safetensors import SafetensorError, safe_open
@@ -104,7 +119,7 @@ def _check_parts(folder: Path) -> tuple[list[str], list[Finding]]:
         parts = components.token_recognizer, components.speaker_encoder
         assert all(parts)
         lines = [
-            f"look-ahead   {synthesizer.lookahead_ms:.0f} ms",
+            *_describe_streaming(synthesizer),
             f"tokenizer    {components.fingerprint}",
         ]
     except (ValueError, OSError) as error:

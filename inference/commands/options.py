@@ -35,6 +35,12 @@ GuidanceOption = Annotated[
     typer.Option("--guidance", min=0.0, help="Guidance of the decoder.  [default: the bundle's]"),
 ]
 TextArgument = Annotated[str | None, typer.Argument(help="Text to say.", show_default=False)]
+ArrivingTextArgument = Annotated[
+    str | None,
+    typer.Argument(
+        help="Text to say; - is standard input, spoken as it arrives.", show_default=False
+    ),
+]
 TextFileOption = Annotated[
     str | None, typer.Option("--text-file", help="File that holds the text; - is standard input.")
 ]
@@ -45,4 +51,30 @@ PromptAudioOption = Annotated[
 PromptTextOption = Annotated[
     str | None,
     typer.Option("--prompt-text", help="What that recording says; better speech if given."),
+]
+SpeedOption = Annotated[
+    float,
+    typer.Option("--speed", min=0.25, max=4.0, help="How fast to speak, at the same pitch."),
+]
+PlayOption = Annotated[bool, typer.Option("--play", help="Play the speech while it is being made.")]
+SayOutputOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="Sound file to write: wav, flac or ogg; - is standard output, as the speech is made."
+        "  [default: out.wav, unless it is played]",
+    ),
+]
+FormatOption = Annotated[
+    Literal["wav", "pcm"],
+    typer.Option("--format", help="Of standard output: wav, or bare 16-bit samples."),
+]
+LayoutOption = Annotated[
+    Literal["auto", "one_shot", "interleaved"],
+    typer.Option(
+        "--layout",
+        help="How text and speech follow each other in the model. Interleaved, the default of text"
+        " that is still arriving, speaks before the text is complete.",
+    ),
 ]

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from inference.commands.options import (
+    ArrivingTextArgument,
     BundleOption,
     ContextOption,
     DeviceOption,
+    FormatOption,
     GuidanceOption,
+    LayoutOption,
     OutputOption,
+    PlayOption,
     PromptAudioOption,
     PromptTextOption,
+    SayOutputOption,
     SeedOption,
+    SpeedOption,
     StepsOption,
     TextArgument,
     TextFileOption,
@@ -41,6 +49,7 @@ def clone(
     output: OutputOption = Path("out.wav"),
     text_file: TextFileOption = None,
     seed: SeedOption = 0,
+    speed: SpeedOption = 1.0,
     bundle: BundleOption = "mini-en",
     context: ContextOption = "default",
     steps: StepsOption = None,
@@ -60,6 +69,7 @@ def clone(
                 words,
                 voice=voice,
                 seed=seed,
+                speed=speed,
                 context=context,
                 num_steps=steps,
                 guidance_scale=guidance,
@@ -70,40 +80,66 @@ def clone(
 
 
 def say(
-    text: TextArgument = None,
+    text: ArrivingTextArgument = None,
     *,
     voice: Annotated[
         str | None,
         typer.Option("--voice", help="Voice of the bundle, or a voice file.  [default: the first]"),
     ] = None,
-    output: OutputOption = Path("out.wav"),
+    output: SayOutputOption = None,
+    play: PlayOption = False,
+    form: FormatOption = "wav",
     text_file: TextFileOption = None,
     seed: SeedOption = 0,
+    speed: SpeedOption = 1.0,
     bundle: BundleOption = "mini-en",
     context: ContextOption = "default",
+    layout: LayoutOption = "auto",
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Say a text in a voice of the bundle, or in one that `prepare-voice` made."""
-    words = _read_text(text, text_file)
+    """Say a text in a voice of the bundle, or in one that `prepare-voice` made.
+
+    The speech is played (--play), written to a file (-o out.wav) or to standard output (-o -), the
+    first and the last while it is being made. Text may be piped in: `… | tokenlm say - --play`.
+    """
+    from inference.sinks import check_player
+
+    arrives = text == "-" and text_file is None
+    words = "" if arrives else _read_text(text, text_file)
+    if output is None and not play:
+        output = Path("out.wav")
+    to_pipe = output is not None and str(output) == "-"
     with DelayedProgress("loading") as progress:
-        check_output(output)
+        if output is not None and not to_pipe:
+            check_output(output)
+        if play:
+            check_player()
         synthesizer = load_synthesizer(bundle, device)
         chosen = _choose_voice(synthesizer, voice, None, None)
+        options: dict[str, Any] = {
+            "voice": chosen,
+            "seed": seed,
+            "speed": speed,
+            "context": context,
+            "layout": layout,
+            "num_steps": steps,
+            "guidance_scale": guidance,
+        }
         progress.describe("speaking")
-        speech, seconds = timed(
-            lambda: synthesizer.generate(
-                words,
-                voice=chosen,
-                seed=seed,
-                context=context,
-                num_steps=steps,
-                guidance_scale=guidance,
-                on_progress=progress.update,
-            )
-        )
-    write_speech(output, speech, synthesizer, voice=chosen, seed=seed, seconds=seconds)
+        if context == "full":
+            words = "".join(arriving_text()) if arrives else words
+            speak = synthesizer.generate
+            chunks = iter([speak(words, on_progress=progress.update, **options)])
+        else:
+            chunks = synthesizer.stream(arriving_text() if arrives else words, **options)
+        start = time.perf_counter()
+        num_samples = _pour(chunks, synthesizer, chosen, seed, play, output, form)
+        seconds = time.perf_counter() - start
+    if output is not None:
+        told = "standard output" if to_pipe else output
+        _tell(told, num_samples / synthesizer.sample_rate, seconds, error_stream=to_pipe)
 
 
 def convert(
@@ -203,24 +239,74 @@ def write_speech(
         seed: of its draws.
         seconds: time that it took to make.
     """
-    from tokenlm import __version__
     from tokenlm.audio.io import save_audio
 
-    bundle = synthesizer.components.manifest.name
     rate = synthesizer.sample_rate
-    save_audio(
-        path,
-        speech,
-        rate,
-        comment=(
-            f"Synthesised speech, not a recording: tokenlm {__version__}, bundle {bundle}, "
-            f"voice {voice.name}, seed {seed}"
-        ),
+    save_audio(path, speech, rate, comment=_comment(synthesizer, voice, seed))
+    _tell(path, speech.shape[0] / rate, seconds)
+
+
+def arriving_text() -> Iterator[str]:
+    """Pieces of standard input, as they arrive.
+
+    Raises:
+        ValueError: they are not UTF-8.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    read = getattr(sys.stdin.buffer, "read1", sys.stdin.buffer.read)
+    try:
+        while data := read(4096):
+            yield decoder.decode(data)
+        yield decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise ValueError("standard input is not UTF-8 text.") from error
+
+
+def _pour(
+    chunks: Iterator[Tensor],
+    synthesizer: Synthesizer,
+    voice: Voice,
+    seed: int,
+    play: bool,
+    output: Path | None,
+    form: Literal["wav", "pcm"],
+) -> int:
+    """Gives chunks of speech to all that want them; the number of samples."""
+    from inference.sinks import FileSink, PipeSink, PlayerSink
+
+    rate, num_samples = synthesizer.sample_rate, 0
+    with ExitStack() as stack:
+        sinks = []
+        if play:
+            sinks.append(stack.enter_context(PlayerSink(rate)))
+        if output is not None and str(output) == "-":
+            sinks.append(stack.enter_context(PipeSink(sys.stdout.buffer, rate, form)))
+        elif output is not None:
+            comment = _comment(synthesizer, voice, seed)
+            sinks.append(stack.enter_context(FileSink(output, rate, comment)))
+        for chunk in chunks:
+            num_samples += chunk.shape[0]
+            for sink in sinks:
+                sink.write(chunk)
+    return num_samples
+
+
+def _comment(synthesizer: Synthesizer, voice: Voice, seed: int) -> str:
+    """What a file says about its origin."""
+    from tokenlm import __version__
+
+    bundle = synthesizer.components.manifest.name
+    return (
+        f"Synthesised speech, not a recording: tokenlm {__version__}, bundle {bundle}, "
+        f"voice {voice.name}, seed {seed}"
     )
-    length = speech.shape[0] / rate
+
+
+def _tell(target: object, length: float, seconds: float, *, error_stream: bool = False) -> None:
+    factor = seconds / length if length else 0.0
     typer.echo(
-        f"{path}: {length:.2f} s of speech in {seconds:.2f} s "
-        f"(real-time factor {seconds / length:.2f})"
+        f"{target}: {length:.2f} s of speech in {seconds:.2f} s (real-time factor {factor:.2f})",
+        err=error_stream,
     )
 
 

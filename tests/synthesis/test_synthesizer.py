@@ -14,7 +14,7 @@ from tokenlm.audio.io import load_audio
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.synthesis import Synthesizer, VoiceError
-from tokenlm.synthesis import synthesizer as module
+from tokenlm.synthesis import offline as module
 from tokenlm.synthesis.voice import Voice
 from tokenlm.text.normalize import normalize_paragraphs
 from tokenlm.text.segment import segment

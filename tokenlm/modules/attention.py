@@ -25,7 +25,7 @@ class AttentionState(State):
     values: Tensor
     """(B, H, K, E)"""
     positions: Tensor = shared_field()
-    """(K,) position of each cached frame."""
+    """(K,) position of each cached frame; (B, K) while ragged sequences run together."""
 
 
 class SelfAttention(nn.Module):

@@ -10,15 +10,15 @@ def rotary_table(positions: Tensor, dim: int, theta: float = 10_000.0) -> tuple[
     """Cosines and sines of the rotation angles.
 
     Args:
-        positions: (T,) integer positions.
+        positions: (T,) integer positions, or (B, T).
         dim: size of an attention head, even.
         theta: base of the geometric series of wavelengths.
 
     Returns:
-        Two tensors (T, dim / 2).
+        Two tensors (T, dim / 2), or (B, T, dim / 2).
     """
     exponents = torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim
-    angles = positions.to(torch.float32)[:, None] * theta**-exponents
+    angles = positions.to(torch.float32)[..., None] * theta**-exponents
     return angles.cos(), angles.sin()
 
 

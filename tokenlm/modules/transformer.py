@@ -11,6 +11,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tokenlm.modules.attention import AttentionState, SelfAttention, trim
 from tokenlm.modules.context import FULL_CONTEXT, Context
@@ -23,7 +24,8 @@ class TransformerState(State):
     """Caches of all layers and the position of the next frame."""
 
     layers: list[AttentionState]
-    next_position: int
+    next_position: int | Tensor
+    """(B,) where sequences that stand at different places run together, see `stack_ragged`."""
 
 
 class FeedForward(nn.Sequential):
@@ -67,7 +69,7 @@ class AttentionPlan:
     mask: Tensor | None
     """(B or 1, 1, T, K) or None."""
     positions: Tensor
-    """(K,) positions of the keys, cached ones first."""
+    """(K,) or (B, K) positions of the keys, cached ones first; -1 where there is none."""
 
 
 def plan_attention(
@@ -76,7 +78,7 @@ def plan_attention(
     context: Context,
     *,
     cached: Tensor | None = None,
-    next_position: int = 0,
+    next_position: int | Tensor = 0,
     mask: Tensor | None = None,
     pinned_frames: Tensor | None = None,
 ) -> AttentionPlan:
@@ -86,17 +88,22 @@ def plan_attention(
         x: (B, T, D), read for its shape and device only.
         head_dim: channels of one attention head.
         context: what a frame may see.
-        cached: (K',) positions that a cache holds.
-        next_position: position of the first frame of `x`.
+        cached: (K',) positions that a cache holds, or (B, K').
+        next_position: position of the first frame of `x`, or (B,) positions.
         mask: (B, T) True where `x` is valid (a padded batch).
         pinned_frames: (B,) prompt lengths, see `Context.visible`.
     """
-    queries = torch.arange(next_position, next_position + x.shape[1], device=x.device)
-    keys = queries if cached is None else torch.cat([cached, queries])
-    table = rotary_table(queries, head_dim)
+    queries = torch.arange(x.shape[1], device=x.device)
+    is_ragged = isinstance(next_position, Tensor)
+    queries = queries + (next_position[:, None] if is_ragged else next_position)
+    keys = queries if cached is None else torch.cat([cached, queries], dim=-1)
+    cos, sin = rotary_table(queries, head_dim)
+    table = (cos[:, None], sin[:, None]) if is_ragged else (cos, sin)
     combined: Tensor | None = None
     if not context.is_full:
         visible = context.visible(queries, keys, pinned_frames=pinned_frames)
+        if is_ragged:
+            visible = visible & (keys >= 0)[:, None]
         if not bool(visible.all()):
             combined = visible[None, None] if visible.ndim == 2 else visible[:, None]
     if mask is not None:
@@ -169,6 +176,62 @@ def advance(
     state: TransformerState, plan: AttentionPlan, context: Context, num_frames: int
 ) -> None:
     """Moves `state` past `num_frames` new frames and trims its caches."""
-    state.next_position += num_frames
+    state.next_position = state.next_position + num_frames
     for layer in state.layers:
-        trim(layer, plan.positions, context, state.next_position)
+        if isinstance(state.next_position, Tensor):
+            layer.positions = plan.positions  # each row is trimmed when they part
+        else:
+            trim(layer, plan.positions, context, state.next_position)
+
+
+def stack_ragged(states: Sequence[TransformerState]) -> TransformerState:
+    """Joins states along the batch that stand at different positions, for the next call only.
+
+    The caches are padded to one length; `unstack_ragged` parts them again.
+    """
+    places, rows = [], []
+    longest = max(state.layers[0].positions.shape[0] for state in states)
+    for state in states:
+        layer = state.layers[0]
+        missing = longest - layer.positions.shape[0]
+        padded = functional.pad(layer.positions, (missing, 0), value=-1)
+        places.append(padded.expand(layer.keys.shape[0], -1))
+        rows.append(layer.positions.new_full((layer.keys.shape[0],), int(state.next_position)))
+    positions = torch.cat(places)
+
+    def joined(parts: list[Tensor]) -> Tensor:
+        return torch.cat(
+            [functional.pad(part, (0, 0, longest - part.shape[2], 0)) for part in parts]
+        )
+
+    layers = [
+        AttentionState(
+            keys=joined([layer.keys for layer in column]),
+            values=joined([layer.values for layer in column]),
+            positions=positions,
+        )
+        for column in zip(*(state.layers for state in states), strict=True)
+    ]
+    return TransformerState(layers=layers, next_position=torch.cat(rows))
+
+
+def unstack_ragged(state: TransformerState, contexts: Sequence[Context]) -> list[TransformerState]:
+    """Parts what `stack_ragged` joined, and trims each by its own context."""
+    assert isinstance(state.next_position, Tensor)
+    count = state.next_position.shape[0] // len(contexts)
+    parts = []
+    for item, context in enumerate(contexts):
+        rows = slice(item * count, (item + 1) * count)
+        positions = state.layers[0].positions[item * count]
+        next_position = int(state.next_position[item * count])
+        keep = context.kept(positions, next_position) & (positions >= 0)
+        layers = [
+            AttentionState(
+                keys=layer.keys[rows][:, :, keep],
+                values=layer.values[rows][:, :, keep],
+                positions=positions[keep],
+            )
+            for layer in state.layers
+        ]
+        parts.append(TransformerState(layers=layers, next_position=next_position))
+    return parts

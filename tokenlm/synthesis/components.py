@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,8 @@ from tokenlm.models.speaker_encoder import SpeakerEncoder
 from tokenlm.models.speech_tokenizer import SpeechTokenizer
 from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.models.vocoder import HiFT, Vocoder
-from tokenlm.text.tokenizer import load_text_tokenizer
+from tokenlm.text.hf_tokenizer import HFTextTokenizer
+from tokenlm.text.tokenizer import TextTokenizer, load_text_tokenizer
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -83,6 +85,34 @@ class Components:
         self.vocoder = self._load("vocoder", Vocoder, HiFT)
         self.text_tokenizer = load_text_tokenizer(folder / "text_tokenizer")
         self._check()
+
+    @classmethod
+    def from_models(
+        cls,
+        models: Mapping[str, nn.Module],
+        text_tokenizer: TextTokenizer | HFTextTokenizer,
+        manifest: BundleManifest,
+        *,
+        folder: Path,
+        fingerprint: str = "",
+    ) -> Components:
+        """Components that lie in no folder, such as untrained models that are to be measured.
+
+        Args:
+            models: by name; at least speech_lm, flow and vocoder.
+            text_tokenizer: of the LM.
+            manifest: what the bundle would say of itself.
+            folder: where its voices are looked for.
+            fingerprint: of the speech tokenizer.
+        """
+        self = cls.__new__(cls)
+        self.folder, self.manifest, self.text_tokenizer = folder, manifest, text_tokenizer
+        self.generation = from_dict(GenerationConfig, manifest.generation, where=folder)
+        self.__dict__["fingerprint"] = fingerprint
+        for name, model in models.items():
+            self.__dict__[name] = model.eval().requires_grad_(False)
+        self.device = next(models["flow"].parameters()).device
+        return self
 
     @cached_property
     def speech_tokenizer(self) -> SpeechTokenizer | FSMNTokenizer | OnnxTokenizer:

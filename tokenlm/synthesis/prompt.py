@@ -126,3 +126,28 @@ def prepare_voice(
         speaker_embedding=embedding.cpu().clone(),
         tokenizer=components.fingerprint,
     )
+
+
+def check_voice(components: Components, voice: Voice) -> None:
+    """Checks that a voice can be used with a bundle.
+
+    Raises:
+        VoiceError: it was made with another speech tokenizer, or its sizes are not those of the
+            flow.
+    """
+    if voice.tokenizer != components.fingerprint:
+        raise VoiceError(
+            f"the voice {voice.name!r} was made with the speech tokenizer {voice.tokenizer}, "
+            f"but this bundle has {components.fingerprint}: prepare it again."
+        )
+    flow = components.flow.config
+    num_tokens = voice.prompt_tokens.shape[0]
+    fits = (
+        voice.prompt_mel.shape == (num_tokens * flow.frames_per_token, flow.mel.num_mels)
+        and voice.speaker_embedding.shape == (flow.speaker_dim,)
+        and (num_tokens == 0 or int(voice.prompt_tokens.max()) < flow.codebook_size)
+    )
+    if not fits:
+        raise VoiceError(
+            f"the voice {voice.name!r} does not fit the flow of this bundle: prepare it again."
+        )

@@ -5,7 +5,7 @@ Shapes: S samples, N tokens, T mel frames.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,19 +75,46 @@ class SegmentRenderer:
         taken, self._waiting = self._waiting[:count], self._waiting[count:]
         return torch.tensor([taken], dtype=torch.long, device=self._components.device)
 
-    @torch.inference_mode()
     def render(self) -> Tensor:
         """Sound (S,) of the next chunk; of all that is left, where that fills none."""
-        flush = self.ready_tokens == 0
-        mel = self._components.flow.step(self.take(), self.flow, seed=self.seed, flush=flush)
-        return self.sound(mel, flush=flush)
+        return render_together(self._components, [self])[0]
 
-    @torch.inference_mode()
-    def sound(self, mel: Tensor, *, flush: bool) -> Tensor:
-        """Sound (S,) of the next frames (1, T, M) of the mel."""
-        vocoder = self._components.vocoder
-        mel = self._tempo.push(mel, final=flush)
-        pieces = [vocoder(mel, self.vocoder)] if mel.shape[1] else []
-        if flush:
-            pieces.append(vocoder.flush(self.vocoder))
-        return torch.cat(pieces, dim=1)[0].cpu() if pieces else torch.zeros(0)
+    def retime(self, mel: Tensor, *, final: bool) -> Tensor:
+        """The next frames (1, T, M) of the mel at the speed of the speech (1, T', M)."""
+        return self._tempo.push(mel, final=final)
+
+
+@torch.inference_mode()
+def render_together(components: Components, renderers: Sequence[SegmentRenderer]) -> list[Tensor]:
+    """Sound (S,) of the next chunk of each renderer; those of one size are computed together."""
+    flush = [renderer.ready_tokens == 0 for renderer in renderers]
+    mels = components.flow.step_together(
+        [renderer.take() for renderer in renderers],
+        [renderer.flow for renderer in renderers],
+        seeds=[renderer.seed for renderer in renderers],
+        flush=flush,
+    )
+    timed = [
+        renderer.retime(mel, final=final)
+        for renderer, mel, final in zip(renderers, mels, flush, strict=True)
+    ]
+    groups: dict[tuple[int, Hashable, bool], list[int]] = {}
+    for index, renderer in enumerate(renderers):
+        geometry = components.vocoder.geometry(renderer.vocoder)
+        groups.setdefault((timed[index].shape[1], geometry, flush[index]), []).append(index)
+    sounds = [torch.zeros(0)] * len(renderers)
+    for (num_frames, _, final), group in groups.items():
+        states = [renderers[index].vocoder for index in group]
+        state = type(states[0]).stack(states) if len(group) > 1 else states[0]
+        pieces = []
+        if num_frames:
+            mel = torch.cat([timed[index] for index in group])
+            pieces.append(components.vocoder(mel, state))
+        if final:
+            pieces.append(components.vocoder.flush(state))
+        parts = state.unstack() if len(group) > 1 else [state]
+        for row, (index, part) in enumerate(zip(group, parts, strict=True)):
+            renderers[index].vocoder = part.clone() if len(group) > 1 else part
+            if pieces:
+                sounds[index] = torch.cat([piece[row] for piece in pieces]).cpu()
+    return sounds

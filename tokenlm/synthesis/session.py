@@ -15,7 +15,7 @@ from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.modules.noise import mix
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.prompt_cache import PromptCache
-from tokenlm.synthesis.rendering import RenderSettings, SegmentRenderer
+from tokenlm.synthesis.rendering import RenderSettings, SegmentRenderer, render_together
 from tokenlm.synthesis.script import Script
 from tokenlm.synthesis.voice import Voice
 
@@ -134,11 +134,7 @@ class Session:
 
     def render(self) -> Tensor:
         """What is to be heard (S,) of the next chunk; none, where it is quiet before a segment."""
-        is_last = self.renderer.ready_tokens == 0
-        if not self.speech_tokens[self._num_heard]:
-            self._next_renderer()
-            return torch.zeros(0)
-        return self.join(self.renderer.render(), is_last)
+        return render_sessions(self._components, [self])[0]
 
     def join(self, waveform: Tensor, is_last: bool) -> Tensor:
         """What is to be heard (S',) of the sound (S,) of a chunk, `is_last` that of its segment."""
@@ -149,8 +145,18 @@ class Session:
             pieces.append(self._joiner.pause(self.pauses[self._num_heard] / speed))
         pieces.append(self._joiner.push(waveform, final=is_last))
         if is_last:
-            self._next_renderer()
+            self.skip_segment()
         return torch.cat(pieces)
+
+    @property
+    def has_silent_segment(self) -> bool:
+        """Whether the segment that is heard next has ended without any token."""
+        return self._is_written and not self.speech_tokens[self._num_heard]
+
+    def skip_segment(self) -> None:
+        """Goes on to the segment behind the one that is heard next."""
+        self._renderers.pop(0)
+        self._num_heard += 1
 
     def close(self) -> None:
         """Frees everything. May be called at any time, and again."""
@@ -163,10 +169,6 @@ class Session:
     def _is_written(self) -> bool:
         """Whether all tokens of the segment that is heard next are there."""
         return len(self._renderers) > 1 or self.decoding is None
-
-    def _next_renderer(self) -> None:
-        self._renderers.pop(0)
-        self._num_heard += 1
 
     def _release(self) -> None:
         if self._row is not None:
@@ -211,3 +213,19 @@ class Session:
             plan.add_text(segment.tokens[plan.num_text :])
         if segment.is_complete:
             plan.end_text()
+
+
+def render_sessions(components: Components, sessions: Sequence[Session]) -> list[Tensor]:
+    """What is to be heard (S,) of the next chunk of each session, all rendered together."""
+    heard = [torch.zeros(0)] * len(sessions)
+    sounding = []
+    for index, session in enumerate(sessions):
+        if session.has_silent_segment:
+            session.skip_segment()
+        else:
+            sounding.append(index)
+    last = [sessions[index].renderer.ready_tokens == 0 for index in sounding]
+    sounds = render_together(components, [sessions[index].renderer for index in sounding])
+    for index, waveform, is_last in zip(sounding, sounds, last, strict=True):
+        heard[index] = sessions[index].join(waveform, is_last)
+    return heard

@@ -5,7 +5,7 @@ Shapes: S samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from types import TracebackType
 
 from torch import Tensor
@@ -99,7 +99,7 @@ def advance(session: Session) -> Tensor | None:
     return None
 
 
-def _chunks(session: Session, pieces: Iterator[str]) -> Iterator[Tensor]:
+def _chunks(session: Session, pieces: Iterator[str]) -> Generator[Tensor, None, None]:
     """The chunks; not a method, so that a stream that is dropped is freed at once."""
     while not session.is_done:
         if session.can_step() or session.can_render:

@@ -5,25 +5,23 @@ Shapes: S samples, N tokens, T mel frames.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
-from tokenlm.audio.joining import SegmentJoiner
-from tokenlm.audio.tempo import MelTempo, check_speed
+from tokenlm.audio.tempo import check_speed
 from tokenlm.checkpoint.resolve import resolve
 from tokenlm.models.lm.cache import KeyValueCache
-from tokenlm.models.lm.decoding import Decoding, decode_step
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.modules.context import FULL_CONTEXT, Context
-from tokenlm.modules.noise import mix
 from tokenlm.synthesis.async_stream import AsyncSynthesisStream
 from tokenlm.synthesis.components import Components
-from tokenlm.synthesis.prompt import clean_recording, prepare_voice, read_recording
+from tokenlm.synthesis.offline import Progress, join_segments, render_segment, write_segments
+from tokenlm.synthesis.prompt import check_voice, clean_recording, prepare_voice, read_recording
 from tokenlm.synthesis.prompt_cache import PromptCache
 from tokenlm.synthesis.rendering import RenderSettings
 from tokenlm.synthesis.script import Script
@@ -31,16 +29,21 @@ from tokenlm.synthesis.session import Session, SessionSettings
 from tokenlm.synthesis.stream import SynthesisStream
 from tokenlm.synthesis.voice import Voice, VoiceError
 
-Progress = Callable[[float], None]
-"""Called with the share that is done, from 0 to 1."""
-
 ContextChoice = Context | Literal["default", "full"]
 LayoutChoice = Literal["auto", "one_shot", "interleaved"]
 
-SEGMENTS_AT_ONCE = 8
-"""Text segments that the LM decodes in one batch."""
-WHOLE_TOKENS = 500
-"""Longer speech is rendered chunk by chunk, so that memory stays flat."""
+
+class StreamOptions(TypedDict, total=False):
+    """Options of `Synthesizer.stream`."""
+
+    voice: Voice | str | None
+    seed: int
+    speed: float
+    sampling: SamplingConfig | None
+    context: ContextChoice
+    num_steps: int | None
+    guidance_scale: float | None
+    layout: LayoutChoice
 
 
 class Synthesizer:
@@ -98,7 +101,7 @@ class Synthesizer:
             raise VoiceError(
                 f"there is no voice {str(name)!r}; voices here: {', '.join(self.voices)}"
             )
-        self._check_voice(voice)
+        check_voice(self.components, voice)
         return voice
 
     def prepare_voice(
@@ -164,9 +167,14 @@ class Synthesizer:
         settings = self._render_settings(context, num_steps, guidance_scale, speed)
         script = self._script(layout if layout != "auto" else "one_shot")
         script.read(text)
-        tokens = self._speak(script, chosen, seed, sampling, on_progress)
+        sampling = sampling or self.components.generation.sampling
+        tokens = write_segments(
+            self.components, self.prompts, script, chosen, seed, sampling, on_progress
+        )
         pauses = [0.0, *(part.pause_seconds for part in script.segments[:-1])]
-        return self._join(tokens, pauses, chosen, seed, settings, on_progress)
+        return join_segments(
+            self.components, self.prompts, tokens, pauses, chosen, seed, settings, on_progress
+        )
 
     def stream(
         self,
@@ -212,29 +220,17 @@ class Synthesizer:
     def astream(
         self,
         text: str | Iterable[str] | AsyncIterable[str],
-        *,
-        voice: Voice | str | None = None,
-        seed: int = 0,
-        speed: float = 1.0,
-        sampling: SamplingConfig | None = None,
-        context: ContextChoice = "default",
-        num_steps: int | None = None,
-        guidance_scale: float | None = None,
-        layout: LayoutChoice = "auto",
+        **options: Unpack[StreamOptions],
     ) -> AsyncSynthesisStream:
-        """The same as `stream` for `async for`; the pieces may come from an async iterator."""
+        """The same as `stream` for `async for`; the pieces may come from an async iterator, too.
+
+        Args:
+            text: a text, or the pieces of one.
+            options: as for `stream`.
+        """
+        whole = text if isinstance(text, str) else None
         pieces = () if isinstance(text, str) else text
-        session = self.open_session(
-            text if isinstance(text, str) else None,
-            voice=voice,
-            seed=seed,
-            speed=speed,
-            sampling=sampling,
-            context=context,
-            num_steps=num_steps,
-            guidance_scale=guidance_scale,
-            layout=layout,
-        )
+        session = self.open_session(whole, **options)
         return AsyncSynthesisStream(session, self.sample_rate, pieces)
 
     def open_session(
@@ -311,7 +307,9 @@ class Synthesizer:
             raise ValueError(f"there are {len(pauses)} pauses for {len(rows)} segments.")
         settings = self._render_settings(context, num_steps, guidance_scale, speed)
         silences = [*pauses, *[0.0] * missing]
-        return self._join(rows, silences, self._voice(voice), seed, settings, None)
+        return join_segments(
+            self.components, self.prompts, rows, silences, self._voice(voice), seed, settings
+        )
 
     def convert(
         self,
@@ -337,7 +335,7 @@ class Synthesizer:
         chosen = self._voice(voice)
         tokens = self.tokenize(source, sample_rate=sample_rate)
         settings = self._render_settings(context, num_steps, guidance_scale, 1.0)
-        return self._render(tokens, chosen, seed, settings)
+        return render_segment(self.components, self.prompts, tokens, chosen, seed, settings)
 
     def tokenize(self, source: str | Path | Tensor, *, sample_rate: int | None = None) -> list[int]:
         """Speech tokens of a recording, silence at its ends cut off."""
@@ -366,26 +364,8 @@ class Synthesizer:
             voice = self.voices[0]
         if not isinstance(voice, Voice):
             return self.voice(voice)
-        self._check_voice(voice)
+        check_voice(self.components, voice)
         return voice
-
-    def _check_voice(self, voice: Voice) -> None:
-        if voice.tokenizer != self.components.fingerprint:
-            raise VoiceError(
-                f"the voice {voice.name!r} was made with the speech tokenizer {voice.tokenizer}, "
-                f"but this bundle has {self.components.fingerprint}: prepare it again."
-            )
-        flow = self.components.flow.config
-        num_tokens = voice.prompt_tokens.shape[0]
-        fits = (
-            voice.prompt_mel.shape == (num_tokens * flow.frames_per_token, flow.mel.num_mels)
-            and voice.speaker_embedding.shape == (flow.speaker_dim,)
-            and (num_tokens == 0 or int(voice.prompt_tokens.max()) < flow.codebook_size)
-        )
-        if not fits:
-            raise VoiceError(
-                f"the voice {voice.name!r} does not fit the flow of this bundle: prepare it again."
-            )
 
     def _script(self, layout: str) -> Script:
         if layout not in ("one_shot", "interleaved"):
@@ -395,101 +375,6 @@ class Synthesizer:
             max_length=self.components.generation.max_segment_characters,
             layout=layout,
         )
-
-    def _speak(
-        self,
-        script: Script,
-        voice: Voice,
-        seed: int,
-        sampling: SamplingConfig | None,
-        on_progress: Progress | None,
-    ) -> list[list[int]]:
-        """Speech tokens of every segment, some segments at once."""
-        components = self.components
-        prefix = self.prompts.prefix(voice, script.layout)
-        spoken: list[list[int]] = []
-        for start in range(0, len(script.segments), SEGMENTS_AT_ONCE):
-            cache, batch = KeyValueCache(components.speech_lm), []
-            for part in script.segments[start : start + SEGMENTS_AT_ONCE]:
-                plan = prefix.plan.copy()
-                plan.add_text(part.tokens)
-                plan.end_text()
-                batch.append(
-                    Decoding(
-                        components.speech_lm,
-                        cache,
-                        plan,
-                        sampling=sampling or components.generation.sampling,
-                        seed=seed,
-                        segment=start + len(batch),
-                        key_values=prefix.key_values,
-                    )
-                )
-            while alive := [decoding for decoding in batch if decoding.can_step]:
-                decode_step(components.speech_lm, alive)
-            spoken += [decoding.tokens for decoding in batch]
-            if on_progress is not None:
-                on_progress(0.5 * len(spoken) / len(script.segments))
-        return spoken
-
-    def _join(
-        self,
-        tokens: Sequence[list[int]],
-        pauses: Sequence[float],
-        voice: Voice,
-        seed: int,
-        settings: RenderSettings,
-        on_progress: Progress | None,
-    ) -> Tensor:
-        """Waveform (S,) of the speech tokens of all segments, with the pauses before them."""
-        joiner = SegmentJoiner(self.sample_rate)
-        pieces = [torch.zeros(0)]
-        for number, (row, pause) in enumerate(zip(tokens, pauses, strict=True)):
-            if row:
-                pieces.append(joiner.pause(pause / settings.speed))
-                waveform = self._render(row, voice, mix(seed, number), settings)
-                pieces.append(joiner.push(waveform, final=True))
-            if on_progress is not None:
-                on_progress(0.5 + 0.5 * (number + 1) / len(tokens))
-        return torch.cat(pieces)
-
-    @torch.no_grad()
-    def _render(
-        self, tokens: list[int], voice: Voice, seed: int, settings: RenderSettings
-    ) -> Tensor:
-        """Waveform (S,) of the speech tokens of one segment."""
-        components = self.components
-        flow, device = components.flow, components.device
-        tensor = torch.tensor([tokens], device=device)
-        # Without a window, caches would take more memory than the whole does.
-        is_bounded = settings.context.left_frames is not None
-        if len(tokens) <= WHOLE_TOKENS or not is_bounded:
-            mel = flow.generate(
-                tensor,
-                prompt_tokens=voice.prompt_tokens[None].to(device),
-                prompt_mel=voice.prompt_mel[None].to(device),
-                speaker_embedding=voice.speaker_embedding[None].to(device),
-                seed=seed,
-                prompt_seed=voice.seed,
-                context=settings.context,
-                num_steps=settings.num_steps,
-                guidance_scale=settings.guidance_scale,
-            )
-        else:
-            mel = self._render_in_chunks(tensor, voice, seed, settings)
-        mel = MelTempo(settings.speed).push(mel, final=True)
-        return components.vocoder(mel)[0].cpu()
-
-    def _render_in_chunks(
-        self, tokens: Tensor, voice: Voice, seed: int, settings: RenderSettings
-    ) -> Tensor:
-        """Mel (1, T, M) of long speech, rendered as a stream is: equal, with bounded memory."""
-        flow = self.components.flow
-        state = self.prompts.flow_state(
-            voice, settings.context, settings.num_steps, settings.guidance_scale
-        )
-        pieces = [flow.step(part, state, seed=seed) for part in tokens.split(100, dim=1)]
-        return torch.cat([*pieces, flow.step(tokens[:, :0], state, seed=seed, flush=True)], dim=1)
 
     def _render_settings(
         self,

@@ -8,6 +8,7 @@ trained so. The methods are the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -256,6 +257,23 @@ class CosyVoiceFlow(nn.Module):
             return nothing
         mel = self._render(self.project(encoded), state, seed)
         return mel[:, max(state.prompt_mel.shape[1] - state.next_frame + mel.shape[1], 0) :]
+
+    def step_together(
+        self,
+        tokens: Sequence[Tensor],
+        states: Sequence[CosyVoiceFlowState],
+        *,
+        seeds: Sequence[int],
+        flush: Sequence[bool],
+    ) -> list[Tensor]:
+        """The same as `step` for several streams, one after the other: log-mel (1, T, M) of each.
+
+        Without a window their caches have all lengths, and there is little to be won in a batch.
+        """
+        return [
+            self.step(part, state, seed=seed, flush=ends)
+            for part, state, seed, ends in zip(tokens, states, seeds, flush, strict=True)
+        ]
 
     def tokens_to_next_chunk(self, state: CosyVoiceFlowState) -> int:
         """Tokens that are still needed before a step renders the next chunk."""

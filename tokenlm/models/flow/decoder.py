@@ -7,14 +7,14 @@ E speaker channels. Chunk-aware causal conditional flow matching, after CosyVoic
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tokenlm.audio.mel import MelConfig
-from tokenlm.models.flow.encoder import EncoderState, TokenEncoder
+from tokenlm.models.flow.config import FlowConfig
+from tokenlm.models.flow.encoder import TokenEncoder
 from tokenlm.models.flow.estimator import EstimatorState, VelocityEstimator
 from tokenlm.models.flow.matching import (
     Velocity,
@@ -23,94 +23,9 @@ from tokenlm.models.flow.matching import (
     solve,
     solve_euler,
 )
+from tokenlm.models.flow.state import FlowState, join_states, part_states
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.noise import frame_noise
-from tokenlm.modules.streaming import State
-
-
-@dataclass(frozen=True, kw_only=True)
-class FlowConfig:
-    """Sizes of a `FlowDecoder`."""
-
-    mel: MelConfig = field(default_factory=MelConfig)
-    codebook_size: int = 625
-    token_rate: int = 25
-    speaker_dim: int = 128
-    """Channels of the speaker embedding."""
-    speaker_condition_dim: int = 80
-    encoder_dim: int = 256
-    encoder_layers: int = 3
-    encoder_heads: int = 4
-    lookahead_tokens: int = 3
-    dim: int = 256
-    num_layers: int = 6
-    num_heads: int = 4
-    expansion: float = 3.0
-    dropout: float = 0.0
-    patch_frames: int = 2
-    """Mel frames that the estimator sees as one position."""
-    mel_mean: float = -5.0
-    mel_std: float = 2.5
-    chunk_tokens: int = 25
-    """Chunk of the default context."""
-    chunk_step_tokens: tuple[int, ...] = (6, 12)
-    """Sizes of its first chunks, by which it grows; those that are not smaller than the chunk are
-    left out."""
-    left_tokens: int = 75
-    """Tokens before the chunk that the default context sees."""
-
-    def __post_init__(self) -> None:
-        if self.mel.frame_rate % self.token_rate:
-            raise ValueError(
-                f"frame rate {self.mel.frame_rate} is not a multiple of token rate "
-                f"{self.token_rate}"
-            )
-        if self.frames_per_token % self.patch_frames:
-            raise ValueError(
-                f"patch_frames {self.patch_frames} must divide the {self.frames_per_token} "
-                "frames of a token"
-            )
-
-    @property
-    def frames_per_token(self) -> int:
-        """Mel frames of one token."""
-        return round(self.mel.frame_rate / self.token_rate)
-
-    @property
-    def condition_dim(self) -> int:
-        """Channels of the condition: encoded tokens, prompt mel, speaker."""
-        return 2 * self.mel.num_mels + self.speaker_condition_dim
-
-    @property
-    def default_context(self) -> Context:
-        """The context, in tokens, that `generate` and streams use unless told otherwise."""
-        return Context(
-            chunk_frames=self.chunk_tokens,
-            chunk_step_frames=tuple(
-                size for size in self.chunk_step_tokens if size < self.chunk_tokens
-            ),
-            left_frames=self.left_tokens,
-            lookahead_frames=self.lookahead_tokens,
-        )
-
-
-@dataclass
-class FlowState(State):
-    """What a stream remembers: caches of the encoder and of every solver step."""
-
-    encoder: EncoderState
-    steps: list[EstimatorState]
-    """With guidance two rows for each item, with and without condition."""
-    speaker: Tensor
-    """(B, speaker_condition_dim)"""
-    pending: Tensor
-    """(B, fewer than a chunk and its look-ahead) tokens that do not fill a chunk yet."""
-    fed_tokens: int
-    """Tokens given to the encoder after the prompt."""
-    next_frame: int
-    """Number of the next frame to render, counted from the end of the prompt."""
-    guidance_scale: float
-    context: Context
 
 
 class FlowDecoder(nn.Module):
@@ -293,18 +208,9 @@ class FlowDecoder(nn.Module):
         Returns:
             (B, T, M), T a multiple of the chunk unless flushed; possibly 0.
         """
-        state.pending = torch.cat([state.pending, tokens], dim=1)
-        waiting = self.config.lookahead_tokens
-        available = state.fed_tokens + state.pending.shape[1]
-        if flush:
-            take = state.pending.shape[1]
-        else:
-            whole = state.context.whole_chunks(max(available - waiting, 0))
-            take = whole + waiting - state.fed_tokens if whole else 0
-        if take <= 0 and not flush:
+        fed = self._take(tokens, state, flush)
+        if fed.shape[1] == 0 and not flush:
             return tokens.new_zeros(tokens.shape[0], 0, self.config.mel.num_mels).float()
-        fed, state.pending = state.pending[:, :take], state.pending[:, take:]
-        state.fed_tokens += take
         encoded = self.encoder(fed, state.context, state.encoder, flush=flush)
         if encoded.shape[1] == 0:
             return encoded.new_zeros(tokens.shape[0], 0, self.config.mel.num_mels)
@@ -318,10 +224,110 @@ class FlowDecoder(nn.Module):
         given = state.fed_tokens + state.pending.shape[1]
         return end + self.config.lookahead_tokens - given
 
-    def _render(self, encoded: Tensor, prompt: Tensor, noise: Tensor, state: FlowState) -> Tensor:
+    def _take(self, tokens: Tensor, state: FlowState, flush: bool) -> Tensor:
+        """The tokens (B, N) that the encoder is given now; the others wait."""
+        state.pending = torch.cat([state.pending, tokens], dim=1)
+        waiting = self.config.lookahead_tokens
+        available = state.fed_tokens + state.pending.shape[1]
+        if flush:
+            take = state.pending.shape[1]
+        else:
+            whole = state.context.whole_chunks(max(available - waiting, 0))
+            take = max(whole + waiting - state.fed_tokens, 0) if whole else 0
+        fed, state.pending = state.pending[:, :take], state.pending[:, take:]
+        state.fed_tokens += take
+        return fed
+
+    @torch.inference_mode()
+    def step_together(
+        self,
+        tokens: Sequence[Tensor],
+        states: Sequence[FlowState],
+        *,
+        seeds: Sequence[int],
+        flush: Sequence[bool],
+    ) -> list[Tensor]:
+        """The same as `step` for several streams of one item each, wherever they stand.
+
+        Streams whose next chunks have the same size are computed in one batch.
+
+        Args:
+            tokens: (1, N) of each stream, a chunk and no more unless flushed.
+            states: of the streams, with one item each, advanced in place.
+            seeds: of the noise of each.
+            flush: whether the speech of each ends.
+
+        Returns:
+            Log-mel (1, T, M) of each.
+        """
+        groups: dict[Hashable, list[int]] = {}
+        for index, state in enumerate(states):
+            size = state.pending.shape[1] + tokens[index].shape[1]
+            key = (size, state.encoder.lookahead.waiting.shape[1], len(state.steps)) + (
+                state.guidance_scale,
+                state.context.pinned(0),
+                flush[index],
+            )
+            groups.setdefault(key, []).append(index)
+        mels: list[Tensor] = [torch.empty(0)] * len(states)
+        for group in groups.values():
+            chosen = [states[index] for index in group]
+            seed_of = [seeds[index] for index in group]
+            given = [tokens[index] for index in group]
+            if len(group) == 1:
+                out = [self.step(given[0], chosen[0], seed=seed_of[0], flush=flush[group[0]])]
+            else:
+                out = self._step_group(given, chosen, seed_of, flush[group[0]])
+            for index, mel in zip(group, out, strict=True):
+                mels[index] = mel
+        return mels
+
+    def _step_group(
+        self, tokens: list[Tensor], states: list[FlowState], seeds: list[int], flush: bool
+    ) -> list[Tensor]:
+        """`step` of streams with equally many tokens."""
+        fed = [self._take(row, state, flush) for row, state in zip(tokens, states, strict=True)]
+        assert len({row.shape[1] for row in fed}) == 1
+        batch = torch.cat(fed)
+        if batch.shape[1] == 0 and not flush:
+            return list(batch.new_zeros(len(states), 0, self.config.mel.num_mels).float().split(1))
+        joined = join_states(states)
+        pinned = torch.tensor([state.context.pinned_frames for state in states])
+        pinned = pinned.to(batch.device)
+        encoded = self.encoder(
+            batch, joined.context, joined.encoder, pinned_tokens=pinned, flush=flush
+        )
+        if encoded.shape[1]:
+            noise = torch.cat(
+                [
+                    self._noise(seed, state.next_frame, encoded.shape[1], row)
+                    for seed, state, row in zip(seeds, states, fed, strict=True)
+                ]
+            )
+            mel = self._render(encoded, torch.zeros_like(noise), noise, joined, pinned)
+        else:
+            mel = encoded.new_zeros(len(states), 0, self.config.mel.num_mels)
+        factor = self.config.frames_per_token
+        part_states(joined, states, factor, self.config.patch_frames, encoded.shape[1])
+        return list(self.denormalize(mel).split(1))
+
+    def _render(
+        self,
+        encoded: Tensor,
+        prompt: Tensor,
+        noise: Tensor,
+        state: FlowState,
+        pinned_tokens: Tensor | None = None,
+    ) -> Tensor:
         condition = self._condition(encoded, prompt.to(encoded), state.speaker)
-        context = state.context.scaled(self.config.frames_per_token)
-        velocity = self._velocity(condition, context, state.guidance_scale, state.steps)
+        factor = self.config.frames_per_token
+        velocity = self._velocity(
+            condition,
+            state.context.scaled(factor),
+            state.guidance_scale,
+            state.steps,
+            None if pinned_tokens is None else pinned_tokens * factor,
+        )
         times = cosine_schedule(len(state.steps)).to(condition)
         return solve_euler(velocity, noise.to(condition), times)
 
@@ -331,17 +337,22 @@ class FlowDecoder(nn.Module):
         context: Context,
         guidance_scale: float,
         states: list[EstimatorState] | None,
+        pinned_frames: Tensor | None = None,
     ) -> Velocity:
+        pinned = pinned_frames
         if guidance_scale:
             # The rows of an item stand together, so that a state can be unstacked.
             condition = torch.stack([condition, torch.zeros_like(condition)], dim=1).flatten(0, 1)
+            pinned = None if pinned is None else pinned.repeat_interleave(2)
 
         def velocity(step: int, t: Tensor, x: Tensor) -> Tensor:
             state = states[step] if states is not None else None
             if not guidance_scale:
-                return self.estimator(x, t.expand(x.shape[0]), condition, context, state)
+                times = t.expand(x.shape[0])
+                return self.estimator(x, times, condition, context, state, pinned_frames=pinned)
             doubled = x.repeat_interleave(2, dim=0)
-            both = self.estimator(doubled, t.expand(doubled.shape[0]), condition, context, state)
+            times = t.expand(doubled.shape[0])
+            both = self.estimator(doubled, times, condition, context, state, pinned_frames=pinned)
             conditional, unconditional = both.unflatten(0, (-1, 2)).unbind(dim=1)
             return guided(conditional, unconditional, guidance_scale)
 

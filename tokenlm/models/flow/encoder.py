@@ -84,7 +84,7 @@ class TokenEncoder(nn.Module):
             context: in tokens.
             state: advanced in place; the last tokens wait in it for their future.
             mask: (B, N) True where valid, without a state.
-            pinned_tokens: (B,) prompt lengths of a training batch, without a state.
+            pinned_tokens: (B,) prompt lengths of the items, where they differ.
             flush: with a state, gives what waits as well (end of the prompt or of the speech).
         """
         x = self.embedding(tokens)

@@ -121,7 +121,7 @@ class VelocityEstimator(nn.Module):
             context: in mel frames, all sizes multiples of `patch_frames`.
             state: of this solver step, advanced in place.
             mask: (B, T) True where valid, without a state.
-            pinned_frames: (B,) prompt lengths of a training batch, without a state.
+            pinned_frames: (B,) prompt lengths of the items, where they differ.
         """
         batch, frames, _ = x_t.shape
         patch = self.patch_frames

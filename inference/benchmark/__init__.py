@@ -1,0 +1,1 @@
+"""How fast streaming is, measured: `python -m inference.benchmark`, or scripts/benchmark."""

@@ -1,0 +1,139 @@
+"""The report: a table, the figures as data, and plots."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from inference.benchmark.rows import Measurements, Row
+from inference.benchmark.timeline import Timeline
+from tokenlm import __version__
+from tokenlm.atomic import atomic_path, write_text
+
+
+def write_report(
+    folder: Path, title: str, measurements: Measurements, facts: dict[str, str]
+) -> Path:
+    """Writes `report.md`, `report.json` and the plots.
+
+    Args:
+        folder: made where there is none.
+        title: what was measured.
+        measurements: what was found.
+        facts: about the circumstances.
+
+    Returns:
+        The path of `report.md`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {**facts, **environment()}
+    data = {
+        "title": title,
+        "facts": facts,
+        "rows": [row_data(row) for row in measurements.rows],
+        "throughput": measurements.throughput,
+    }
+    write_text(folder / "report.json", json.dumps(data, indent=2, allow_nan=False) + "\n")
+    draw(folder / "report.png", measurements)
+    path = folder / "report.md"
+    write_text(path, markdown(title, measurements.rows, facts))
+    return path
+
+
+def environment() -> dict[str, str]:
+    """The machine and the versions."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return {
+        "tokenlm": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
+        f"{torch.get_num_threads()} threads",
+        "load average at the end": f"{load:.1f}",
+    }
+
+
+def row_data(row: Row) -> dict[str, Any]:
+    """A row as data."""
+    return {
+        "name": row.name,
+        "value": row.value,
+        "unit": row.unit,
+        "floor": row.floor,
+        "aim": row.aim,
+        "verdict": row.verdict,
+        "values": list(row.values),
+        "note": row.note,
+    }
+
+
+def markdown(title: str, rows: Sequence[Row], facts: dict[str, str]) -> str:
+    """The table to be read."""
+    lines = [f"# Streaming: {title}", ""]
+    lines += [f"- {name}: {value}" for name, value in facts.items()]
+    lines += ["", "| | value | floor | aim | met | how |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        sign = "≥" if row.higher_is_better else "≤"
+        bounds = ["" if bound is None else f"{sign} {bound:g}" for bound in (row.floor, row.aim)]
+        value = f"{row.value:.4g} {row.unit}".strip()
+        spread = ""
+        if len(row.values) > 1:
+            spread = (
+                f"; median of {len(row.values)}, {min(row.values):.4g} to {max(row.values):.4g}"
+            )
+        cells = [row.name, value, *bounds, row.verdict, row.note + spread]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", "![plots](report.png)", ""])
+
+
+def draw(path: Path, measurements: Measurements) -> None:
+    """Draws when audio comes, what it costs, what is kept, and throughput."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    FigureCanvasAgg(figure)
+    arrival, cost, memory, throughput = figure.subplots(2, 2).flat
+    _draw_arrival(arrival, measurements.first)
+    long = measurements.long
+    cost.plot(_ends(long), [event.cpu_seconds for event in long.events])
+    cost.set(xlabel="seconds of speech", ylabel="processor seconds", title="cost of a long session")
+    for label, values in (
+        ("flow and vocoder", [event.state_bytes for event in long.events]),
+        ("cache of the LM", [event.cache_bytes for event in long.events]),
+    ):
+        memory.plot(_ends(long), [value / 1e6 for value in values], label=label)
+    memory.set(xlabel="seconds of speech", ylabel="MB", title="what a session keeps")
+    memory.legend()
+    numbers = list(measurements.throughput)
+    throughput.bar([str(number) for number in numbers], list(measurements.throughput.values()))
+    throughput.set(
+        xlabel="sessions at once", ylabel="seconds of speech in a second", title="throughput"
+    )
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+
+
+def _ends(timeline: Timeline) -> list[float]:
+    ends, total = [], 0.0
+    for event in timeline.events:
+        total += event.seconds
+        ends.append(total)
+    return ends
+
+
+def _draw_arrival(axes: Any, timeline: Timeline) -> None:
+    """What has come, and what a player that never runs dry has played."""
+    ends, start = _ends(timeline), timeline.time_to_first_audio
+    walls = [event.wall_seconds for event in timeline.events]
+    axes.step(walls, ends, where="post", label="has come")
+    if ends:
+        axes.plot([start, start + ends[-1]], [0.0, ends[-1]], label="has been played")
+    axes.set(xlabel="seconds after the request", ylabel="seconds of speech", title="a sentence")
+    axes.legend()

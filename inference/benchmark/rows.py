@@ -1,0 +1,271 @@
+"""The rows of the report: each a median of several runs, what is compared in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from inference.benchmark.subject import SENTENCE, Subject
+from inference.benchmark.timeline import Timeline, watch
+from inference.engine import StreamEngine
+from tokenlm.synthesis.offline import join_segments, write_segments
+from tokenlm.synthesis.stream import SynthesisStream
+
+TOGETHER = (1, 2, 4)
+"""Numbers of sessions at once."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure."""
+
+    name: str
+    value: float
+    unit: str = ""
+    floor: float | None = None
+    aim: float | None = None
+    higher_is_better: bool = False
+    values: tuple[float, ...] = ()
+    """Of the single runs."""
+    note: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """Whether floor and aim are met."""
+        if self.floor is None or self.aim is None:
+            return ""
+        sign = -1.0 if self.higher_is_better else 1.0
+        if sign * self.value <= sign * self.aim:
+            return "aim"
+        return "floor" if sign * self.value <= sign * self.floor else "missed"
+
+
+@dataclass
+class Measurements:
+    """All rows, and what the plots are drawn from."""
+
+    rows: list[Row] = field(default_factory=list)
+    first: Timeline = field(default_factory=Timeline)
+    """A short session."""
+    long: Timeline = field(default_factory=Timeline)
+    """A long session."""
+    throughput: dict[int, float] = field(default_factory=dict)
+    """Seconds of speech in a second, by number of sessions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How much is measured."""
+
+    num_runs: int = 5
+    long_seconds: float = 60.0
+    """Of the long session; that of the real-time factor is half of it."""
+
+    def tokens(self, seconds: float, token_rate: int) -> int:
+        """Tokens of so much speech."""
+        return max(round(seconds * token_rate), 1)
+
+
+def measure(subject: Subject, plan: Plan, tell: Callable[[str], None]) -> Measurements:
+    """Measures everything that needs no judge.
+
+    Args:
+        subject: what is measured.
+        plan: how much.
+        tell: told what is being measured.
+    """
+    found = Measurements()
+    stream_once(subject, subject.forced(20))  # the prompt is read, the code is warm
+    tell("time to first audio")
+    found.first, row = _first_audio(subject, plan)
+    found.rows.append(row)
+    tell("real-time factor")
+    found.rows.append(_real_time_factor(subject, plan))
+    tell("a long session, streamed and whole")
+    found.long, rows = _long_session(subject, plan)
+    found.rows += rows
+    tell("sessions at once")
+    found.throughput, row = asyncio.run(_together(subject, plan))
+    found.rows.append(row)
+    return found
+
+
+def stream_once(subject: Subject, forced: Sequence[Sequence[int]] | None = None) -> Timeline:
+    """One stream from its opening to its end."""
+    synthesizer = subject.synthesizer
+
+    def open_stream() -> SynthesisStream:
+        session = synthesizer.open_session(SENTENCE, voice=subject.voice, forced_tokens=forced)
+        return SynthesisStream(session, synthesizer.sample_rate)
+
+    def sizes(stream: Any) -> tuple[int, int]:
+        return stream.num_state_bytes, stream.num_cache_bytes
+
+    return watch(open_stream, synthesizer.sample_rate, sizes)
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(statistics.median(values))
+
+
+def _first_audio(subject: Subject, plan: Plan) -> tuple[Timeline, Row]:
+    forced = None if subject.has_weights else subject.forced(75)
+    lines = [stream_once(subject, forced) for _ in range(plan.num_runs)]
+    values = [line.time_to_first_audio for line in lines]
+    row = Row(
+        "time to first audio",
+        1000 * _median(values),
+        "ms",
+        500.0,
+        150.0,
+        values=tuple(1000 * value for value in values),
+        note="80 ms of sound are there, and a player started then never runs dry",
+    )
+    return lines[-1], row
+
+
+def _real_time_factor(subject: Subject, plan: Plan) -> Row:
+    rate = subject.synthesizer.components.flow.config.token_rate
+    seconds = plan.long_seconds / 2
+    forced = subject.forced(plan.tokens(seconds, rate))
+    values = [stream_once(subject, forced).real_time_factor for _ in range(plan.num_runs)]
+    return Row(
+        "real-time factor",
+        _median(values),
+        "",
+        0.6,
+        0.25,
+        values=tuple(values),
+        note=f"one session of {seconds:g} s, in one segment, forced tokens",
+    )
+
+
+def _offline_cpu(subject: Subject, forced: Sequence[Sequence[int]]) -> float:
+    """Processor seconds of the same speech made whole, in the default context."""
+    synthesizer = subject.synthesizer
+    session = synthesizer.open_session(SENTENCE, voice=subject.voice)
+    start = time.process_time()
+    tokens = write_segments(
+        synthesizer.components,
+        synthesizer.prompts,
+        session.script,
+        subject.voice,
+        0,
+        session.settings.sampling,
+        forced_tokens=forced,
+    )
+    join_segments(
+        synthesizer.components,
+        synthesizer.prompts,
+        tokens,
+        [0.0] * len(tokens),
+        subject.voice,
+        0,
+        session.settings.render,
+    )
+    return time.process_time() - start
+
+
+def _long_session(subject: Subject, plan: Plan) -> tuple[Timeline, list[Row]]:
+    rate = subject.synthesizer.components.flow.config.token_rate
+    forced = subject.forced(plan.tokens(plan.long_seconds, rate))
+    window = plan.long_seconds / 6
+    lines, ratios = [], []
+    for _ in range(plan.num_runs):
+        line = stream_once(subject, forced)
+        ratios.append(line.cpu_seconds / max(_offline_cpu(subject, forced), 1e-9))
+        lines.append(line)
+    growth = [
+        line.cpu_between(line.seconds - window, line.seconds) / line.cpu_between(0.0, window)
+        for line in lines
+    ]
+    early, late = lines[-1].bytes_at(window), lines[-1].bytes_at(lines[-1].seconds - 2.0)
+    length = f"{plan.long_seconds:g} s"
+    rows = [
+        Row(
+            "streamed over whole",
+            _median(ratios),
+            "",
+            1.4,
+            1.1,
+            values=tuple(ratios),
+            note=f"processor seconds of a session of {length} over the same made whole in the "
+            "default context, forced tokens",
+        ),
+        Row(
+            "cost at the end over cost at the start",
+            _median(growth),
+            "",
+            1.15,
+            1.05,
+            values=tuple(growth),
+            note=f"processor seconds for a second of speech, last {window:g} s over first, "
+            f"in one segment of {length}",
+        ),
+        Row(
+            "state at the end over state at the start",
+            late[0] / max(early[0], 1),
+            "",
+            1.0,
+            1.0,
+            note=f"{late[0]:,} bytes at the end, {early[0]:,} after {window:g} s",
+        ),
+        Row(
+            "cache of the LM at the end",
+            late[1] / 1e6,
+            "MB",
+            note=f"{early[1] / 1e6:.2f} MB after {window:g} s; it ends with each segment",
+        ),
+    ]
+    return lines[-1], rows
+
+
+async def _together(subject: Subject, plan: Plan) -> tuple[dict[int, float], Row]:
+    rate = subject.synthesizer.components.flow.config.token_rate
+    seconds = plan.long_seconds / 4
+    forced = subject.forced(plan.tokens(seconds, rate))
+    engine = StreamEngine(subject.synthesizer, max_streams=max(TOGETHER))
+    speeds: dict[int, list[float]] = {number: [] for number in TOGETHER}
+    try:
+        for _ in range(plan.num_runs):
+            for number in TOGETHER:
+                start = time.perf_counter()
+                lengths = await asyncio.gather(
+                    *(_listen(engine, subject, forced, seed) for seed in range(number))
+                )
+                speeds[number].append(sum(lengths) / (time.perf_counter() - start))
+    finally:
+        await engine.close(0)
+    most = max(TOGETHER)
+    gains = [many / one for many, one in zip(speeds[most], speeds[1], strict=True)]
+    row = Row(
+        f"throughput of {most} sessions over one",
+        _median(gains),
+        "",
+        1.5,
+        2.5,
+        higher_is_better=True,
+        values=tuple(gains),
+        note=f"seconds of speech in a second, sessions of {seconds:g} s",
+    )
+    return {number: _median(values) for number, values in speeds.items()}, row
+
+
+async def _listen(
+    engine: StreamEngine, subject: Subject, forced: Sequence[Sequence[int]], seed: int
+) -> float:
+    stream = await engine.open(
+        SENTENCE,
+        voice=subject.voice,
+        seed=seed,
+        max_buffer_seconds=3600.0,
+        forced_tokens=forced,
+    )
+    num_samples = 0
+    async for chunk in stream:
+        num_samples += chunk.shape[0]
+    return num_samples / engine.sample_rate

@@ -1,0 +1,96 @@
+"""What is measured: a bundle, or a configuration with random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tokenlm.checkpoint.bundle import BundleManifest
+from tokenlm.checkpoint.resolve import resolve
+from tokenlm.models.flow import CosyVoiceFlowConfig, FlowConfig
+from tokenlm.synthesis import Synthesizer, Voice
+from tokenlm.synthesis.components import Components
+from tokenlm.synthesis.random_parts import random_models
+from tokenlm.text.tokenizer import load_text_tokenizer
+
+SENTENCE = "The weather was cold this morning, but the sun is out now, and we went for a long walk."
+PROMPT_TOKENS = 125
+"""Length of the prompt of a random voice: 5 s."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A synthesizer, a voice, and speech tokens to be said."""
+
+    name: str
+    synthesizer: Synthesizer
+    voice: Voice
+    tokens: Sequence[int]
+    """As many as the longest session takes."""
+    has_weights: bool
+    """Whether what it says is speech."""
+
+    def forced(self, num_tokens: int) -> list[list[int]]:
+        """The tokens of a session of one segment."""
+        return [list(self.tokens[:num_tokens])]
+
+
+def bundle_subject(name: str, num_tokens: int) -> Subject:
+    """A bundle in its first voice, with tokens that its LM writes.
+
+    Raises:
+        ValueError: there is no such bundle, or it has no voice.
+    """
+    synthesizer = Synthesizer.from_pretrained(name)
+    if not synthesizer.voices:
+        raise ValueError(f"the bundle {name} has no voice to be measured with.")
+    voice = synthesizer.voice(synthesizer.voices[0])
+    tokens: list[int] = []
+    seed = 0
+    while len(tokens) < num_tokens:
+        with synthesizer.stream(SENTENCE, voice=voice, seed=seed) as stream:
+            for _ in stream:
+                if sum(map(len, stream.speech_tokens)) >= num_tokens:
+                    break
+            written = [token for row in stream.speech_tokens for token in row]
+        tokens += written or [0]
+        seed += 1
+    return Subject(synthesizer.components.manifest.name, synthesizer, voice, tokens, True)
+
+
+def config_subject(folder: Path, num_tokens: int) -> Subject:
+    """The models of a folder of configs (`configs/model/full`) with random weights.
+
+    Raises:
+        ValueError: a config is missing or wrong.
+    """
+    models = random_models(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        flow = models["flow"].config
+        assert isinstance(flow, FlowConfig | CosyVoiceFlowConfig)
+        manifest = BundleManifest(
+            name=folder.name,
+            description="Random weights.",
+            language="en",
+            licence="Apache-2.0",
+            sample_rate=flow.mel.sample_rate,
+            components={name: name for name in models},
+            # Those of the reference, where it is one.
+            generation={"num_steps": 10} if isinstance(flow, CosyVoiceFlowConfig) else {},
+        )
+        voice = Voice(
+            name="random",
+            prompt_text="the weather was cold this morning.",
+            prompt_tokens=torch.randint(flow.codebook_size, (PROMPT_TOKENS,)),
+            prompt_mel=torch.randn(PROMPT_TOKENS * flow.frames_per_token, flow.mel.num_mels) - 5,
+            speaker_embedding=torch.randn(flow.speaker_dim),
+            tokenizer="",
+        )
+        tokens = torch.randint(flow.codebook_size, (num_tokens,)).tolist()
+    tokenizer = load_text_tokenizer(resolve("mini-en") / "text_tokenizer")
+    components = Components.from_models(models, tokenizer, manifest, folder=folder)
+    return Subject(folder.name, Synthesizer(components), voice, tokens, False)

@@ -1,0 +1,137 @@
+"""What happened while a stream was spoken, chunk by chunk.
+
+Shapes: S samples.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from tokenlm.audio.joining import QUIET_DBFS, WINDOW_SECONDS
+
+ENOUGH_SOUND_SECONDS = 0.08
+"""So much that is not silence makes a beginning that is heard."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One chunk."""
+
+    wall_seconds: float
+    """When it came, after the start."""
+    cpu_seconds: float
+    """Processor time of the process by then."""
+    seconds: float
+    """Its length."""
+    sound_seconds: float
+    """What of it is not silence."""
+    state_bytes: int = 0
+    cache_bytes: int = 0
+
+
+@dataclass
+class Timeline:
+    """The chunks of one stream."""
+
+    events: list[Event] = field(default_factory=list)
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Length of the speech."""
+        return sum(event.seconds for event in self.events)
+
+    @property
+    def real_time_factor(self) -> float:
+        """Time for a second of speech."""
+        return self.wall_seconds / max(self.seconds, 1e-9)
+
+    @property
+    def time_to_first_audio(self) -> float:
+        """When a player can be started that has something to be heard and never runs dry.
+
+        That is when the chunks so far hold 80 ms of sound, or later, where a chunk comes later
+        than all before it have been played.
+        """
+        sound = length = 0.0
+        start = None
+        for event in self.events:
+            sound += event.sound_seconds
+            if start is None and sound >= ENOUGH_SOUND_SECONDS:
+                start = event.wall_seconds
+            if start is not None and length:
+                start = max(start, event.wall_seconds - length)
+            length += event.seconds
+        return self.wall_seconds if start is None else start
+
+    def cpu_between(self, start: float, end: float) -> float:
+        """Processor seconds for a second of speech, of what lies between two moments of it."""
+        length = cost = before = previous = 0.0
+        for event in self.events:
+            middle = before + event.seconds / 2
+            if start <= middle < end:
+                length += event.seconds
+                cost += event.cpu_seconds - previous
+            before += event.seconds
+            previous = event.cpu_seconds
+        return cost / max(length, 1e-9)
+
+    def bytes_at(self, seconds: float) -> tuple[int, int]:
+        """State and cache of the LM when so much has been heard."""
+        length = 0.0
+        found = (0, 0)
+        for event in self.events:
+            length += event.seconds
+            if event.state_bytes:
+                found = (event.state_bytes, event.cache_bytes)
+            if length >= seconds:
+                break
+        return found
+
+
+def watch(
+    chunks: Callable[[], Iterable[Tensor]],
+    sample_rate: int,
+    sizes: Callable[[Iterable[Tensor]], tuple[int, int]] = lambda _: (0, 0),
+) -> Timeline:
+    """Takes a stream to its end as fast as it goes.
+
+    Args:
+        chunks: opens it.
+        sample_rate: in hertz.
+        sizes: bytes of state and of the LM's cache.
+    """
+    timeline = Timeline()
+    start, cpu_start = time.perf_counter(), time.process_time()
+    stream = chunks()
+    for chunk in stream:
+        now, cpu = time.perf_counter() - start, time.process_time() - cpu_start
+        state, cache = sizes(stream)
+        timeline.events.append(
+            Event(
+                wall_seconds=now,
+                cpu_seconds=cpu,
+                seconds=chunk.shape[0] / sample_rate,
+                sound_seconds=sound_seconds(chunk, sample_rate),
+                state_bytes=state,
+                cache_bytes=cache,
+            )
+        )
+    timeline.wall_seconds = time.perf_counter() - start
+    timeline.cpu_seconds = time.process_time() - cpu_start
+    return timeline
+
+
+def sound_seconds(waveform: Tensor, sample_rate: int) -> float:
+    """How much of a waveform (S,) is not silence, in windows of 20 ms."""
+    size = round(WINDOW_SECONDS * sample_rate)
+    if waveform.shape[0] < size:
+        return 0.0
+    power = waveform.unfold(0, size, size).square().mean(dim=-1)
+    return int(torch.count_nonzero(power >= 10.0 ** (QUIET_DBFS / 10.0))) * size / sample_rate
