@@ -33,5 +33,5 @@ def accelerate(
     ):
         reduce_weights(module, weights)
     if is_compiled:
-        flow.estimator.compile(dynamic=True, backend=backend)
+        components.flow.estimator.compile(dynamic=True, backend=backend)
     return components
