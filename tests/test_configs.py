@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,7 +55,10 @@ def check_model(path: Path) -> None:
     """`configs/model/<size>/<kind>.yaml` or `configs/model/<kind>.yaml` is a component's config."""
     kind = path.stem
     assert kind in KINDS, f"{path} is named after none of {', '.join(KINDS)}"
-    build(kind, load_config(KINDS[kind][0], path))
+    module = build(kind, load_config(KINDS[kind][0], path))
+    count = sum(weight.numel() for weight in module.parameters()) / 1e6
+    said = re.search(r"([\d.]+) M parameters", path.read_text(encoding="utf-8"))
+    assert said is None or float(said[1]) == round(count, 2), f"{path}: {count:.2f} M parameters"
 
 
 def check_corpus(path: Path) -> None:

@@ -146,7 +146,8 @@ def render_segment(
     """Waveform (S,) of the speech tokens of one segment."""
     device = components.device
     tensor = torch.tensor([tokens], device=device)
-    if len(tokens) <= WHOLE_TOKENS or settings.context.is_full:
+    # Without a window, caches would take more memory than the whole does.
+    if len(tokens) <= WHOLE_TOKENS or settings.context.left_frames is None:
         mel = components.flow.generate(
             tensor,
             prompt_tokens=voice.prompt_tokens[None].to(device),

@@ -15,7 +15,7 @@ from torch import Tensor
 from tokenlm.models.lm.cache import CacheRow, KeyValueCache, KeyValues, RowsView
 from tokenlm.models.lm.guards import MAX_TOKENS, GuardConfig, TokenMonitor
 from tokenlm.models.lm.guidance import guide
-from tokenlm.models.lm.layout import eos_class, fill_class
+from tokenlm.models.lm.layout import eos_class
 from tokenlm.models.lm.model import SpeechLM
 from tokenlm.models.lm.plan import Plan
 from tokenlm.models.lm.sampling import SamplingConfig, sample
@@ -132,16 +132,23 @@ class Decoding:
 
     def forbidden(self) -> list[int]:
         """Classes that must not be drawn now."""
-        size = self.model.config.codebook_size
-        ends = self.plan.has_turned and len(self.tokens) >= self.bounds[0]
-        classes = [fill_class(size)] if ends else [fill_class(size), eos_class(size)]
-        return classes if self._monitor is None else [*classes, *self._monitor.forbidden]
+        config = self.model.config
+        eos = eos_class(config.codebook_size)
+        watched = [] if self._monitor is None else [*self._monitor.forbidden]
+        others = list(range(eos + 1, config.num_classes))
+        if not self.plan.has_turned:
+            return [eos, *others, *watched]
+        # Fill belongs to the interleaved layout; where any special class ends the speech, eos alone
+        # is kept from ending it too soon.
+        kept = [] if config.any_special_ends else [*others]
+        kept += watched
+        return kept if len(self.tokens) >= self.bounds[0] else [eos, *kept]
 
     def accept(self, token: int) -> None:
         """Takes the token that was drawn."""
         if self._forced is not None:
             token = self._forced[len(self.tokens)]
-        elif token == eos_class(self.model.config.codebook_size):
+        elif token >= eos_class(self.model.config.codebook_size):
             self.end()
             return
         self.tokens.append(token)

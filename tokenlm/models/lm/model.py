@@ -103,6 +103,15 @@ class SpeechLMConfig:
     """Fewest speech tokens for each text token."""
     max_speech_per_text: float = 20.0
     """Most speech tokens for each text token."""
+    extra_classes: int = 0
+    """Classes after eos and fill that other systems reserve."""
+    any_special_ends: bool = False
+    """Whether every class that is no code ends one-shot speech, as it does in CosyVoice; otherwise
+    eos alone does, and the others are never drawn."""
+    specials_in_speech_table: bool = False
+    """Whether sos and the turn of speech are the first two extra rows of the speech table, and not
+    a table of their own."""
+    head_bias: bool = True
 
     def __post_init__(self) -> None:
         if self.block_text_tokens < 1 or self.block_speech_tokens < 1:
@@ -112,11 +121,16 @@ class SpeechLMConfig:
                 f"min_speech_per_text {self.min_speech_per_text} must be less than "
                 f"max_speech_per_text {self.max_speech_per_text}"
             )
+        if self.extra_classes < (2 if self.specials_in_speech_table else 0):
+            raise ValueError(
+                "extra_classes must not be negative, and at least 2 with specials_in_speech_table, "
+                f"got {self.extra_classes}"
+            )
 
     @property
     def num_classes(self) -> int:
-        """Codes, eos and fill."""
-        return self.codebook_size + NUM_SPECIAL_CLASSES
+        """Codes, eos, fill, and what else is reserved."""
+        return self.codebook_size + NUM_SPECIAL_CLASSES + self.extra_classes
 
 
 @dataclass
@@ -171,11 +185,12 @@ class SpeechLM(nn.Module):
             )
         self.backbone = cast("PreTrainedModel", backbone)
         dim = config.backbone.hidden_size
-        self.special_embedding = nn.Embedding(2, dim)
+        self.special_embedding = None if config.specials_in_speech_table else nn.Embedding(2, dim)
         self.speech_embedding = nn.Embedding(config.num_classes, dim)
-        self.head = nn.Linear(dim, config.num_classes)
+        self.head = nn.Linear(dim, config.num_classes, bias=config.head_bias)
         for table in (self.special_embedding, self.speech_embedding):
-            nn.init.normal_(table.weight, std=0.02)
+            if table is not None:
+                nn.init.normal_(table.weight, std=0.02)
 
     @classmethod
     def from_backbone(cls, name: str, config: SpeechLMConfig) -> SpeechLM:
@@ -196,7 +211,12 @@ class SpeechLM(nn.Module):
         """Embeddings (B, L, D) of positions given by kind and id, both (B, L)."""
         text = self.backbone.get_input_embeddings()(torch.where(kinds == TEXT, ids, 0))
         speech = self.speech_embedding(torch.where(kinds == SPEECH, ids, 0))
-        special = self.special_embedding(torch.where(kinds > SPEECH, ids, 0))
+        special_ids = torch.where(kinds > SPEECH, ids, 0)
+        if self.special_embedding is not None:
+            special = self.special_embedding(special_ids)
+        else:
+            first = self.config.codebook_size + NUM_SPECIAL_CLASSES
+            special = self.speech_embedding(special_ids + first)
         kind = kinds[..., None]
         return torch.where(kind == TEXT, text, torch.where(kind == SPEECH, speech, special))
 
