@@ -23,8 +23,7 @@ from tokenlm.models.speaker_encoder import SpeakerEncoder
 from tokenlm.models.speech_tokenizer import SpeechTokenizer
 from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.models.vocoder import HiFT, Vocoder
-from tokenlm.text.hf_tokenizer import HFTextTokenizer
-from tokenlm.text.tokenizer import TextTokenizer, load_text_tokenizer
+from tokenlm.text.tokenizer import AnyTextTokenizer, load_text_tokenizer
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -92,7 +91,7 @@ class Components:
     def from_models(
         cls,
         models: Mapping[str, nn.Module],
-        text_tokenizer: TextTokenizer | HFTextTokenizer,
+        text_tokenizer: AnyTextTokenizer,
         manifest: BundleManifest,
         *,
         folder: Path,
