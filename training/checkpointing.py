@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from tokenlm.atomic import sync_to_disk, write_text
 from tokenlm.checkpoint.component import load_state, read_state
-from tokenlm.config import ConfigError, save_config, to_dict
+from tokenlm.config import ConfigError, from_dict, save_config, to_dict
 
 _STEP = re.compile(r"step-(\d{6,})")
 _TEMPORARY = ".writing-"
@@ -65,7 +65,7 @@ def open_run(folder: Path, config: Any) -> Path | None:
     stored = folder / "config.yaml"
     # Without a checkpoint nothing was trained yet: a run that failed to start may be corrected.
     if stored.exists() and latest_checkpoint(folder) is not None:
-        changed = changed_keys(_read_yaml(stored), to_dict(config))
+        changed = changed_keys(_with_defaults(_read_yaml(stored), config), to_dict(config))
         if changed:
             raise ConfigError(
                 f"The run folder {folder} was started with another config. Different: "
@@ -83,6 +83,14 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+
+
+def _with_defaults(old: dict[str, Any], config: Any) -> dict[str, Any]:
+    """Add the defaults of keys that the config did not have when the run was started."""
+    try:
+        return to_dict(from_dict(type(config), old))
+    except ConfigError:  # keys that are no more: the comparison names them
+        return old
 
 
 def flatten(data: Any, prefix: str = "") -> dict[str, Any]:

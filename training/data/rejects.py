@@ -42,6 +42,7 @@ class Rejects:
     Attributes:
         found: All rejects so far.
         num_seen: Rows so far, good and bad.
+        num_bad: Bad rows so far; a bad shard counts as all that it should hold.
     """
 
     def __init__(self, path: Path | None, max_share: float) -> None:
@@ -57,23 +58,28 @@ class Rejects:
         if not 0 <= max_share <= 1:
             raise ValueError(f"the share of rejects must be between 0 and 1, not {max_share}")
         self.found: list[Reject] = []
-        self.num_seen = 0
+        self.num_seen = self.num_bad = 0
         self._path, self._max_share = path, max_share
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("", encoding="utf-8")
 
-    def accept(self) -> None:
-        """Count a good row."""
-        self.num_seen += 1
+    def accept(self, num_rows: int = 1) -> None:
+        """Count good rows."""
+        self.num_seen += num_rows
 
-    def reject(self, reject: Reject) -> None:
+    def reject(self, reject: Reject, num_rows: int = 1) -> None:
         """Set a row aside.
+
+        Args:
+            reject: The row, or a file of `num_rows` of them.
+            num_rows: Rows that are lost with it.
 
         Raises:
             TooManyRejects: If the share of bad rows is over the limit, after `EARLIEST_STOP` rows.
         """
-        self.num_seen += 1
+        self.num_seen += num_rows
+        self.num_bad += num_rows
         self.found.append(reject)
         if self._path is not None:
             with self._path.open("a", encoding="utf-8") as file:
@@ -87,17 +93,17 @@ class Rejects:
         Raises:
             TooManyRejects: If it is over; names the first few.
         """
-        if len(self.found) > self._max_share * self.num_seen:
+        if self.num_bad > self._max_share * self.num_seen:
             told = "\n".join(str(reject) for reject in self.found[:5])
             where = f"; all of them: {self._path}" if self._path is not None else ""
             raise TooManyRejects(
-                f"{len(self.found)} of {self.num_seen} rows cannot be used, more than the allowed "
+                f"{self.num_bad} of {self.num_seen} rows cannot be used, more than the allowed "
                 f"share of {self._max_share:g}{where}. The first ones:\n{told}"
             )
 
     def report(self, *, limit: int = 20) -> str:
         """Say how many rows are good and what is wrong with the first bad ones."""
-        lines = [f"{self.num_seen - len(self.found)} of {self.num_seen} rows are good."]
+        lines = [f"{self.num_seen - self.num_bad} of {self.num_seen} rows are good."]
         lines += [str(reject) for reject in self.found[:limit]]
         if len(self.found) > limit:
             lines.append(f"... and {len(self.found) - limit} more.")

@@ -10,7 +10,7 @@ Shapes: B batch, L positions, V speech classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,8 @@ class TokenPair:
     """One utterance in tokens."""
 
     text: tuple[int, ...]
-    speech: tuple[int, ...]
+    speech: Sequence[int]
+    """Tokens; those of shards are read when they are needed."""
     speaker: str
     words: str
     """What is said, normalised."""
@@ -96,11 +97,11 @@ class TokenPairs:
     ) -> None:
         """Tokenises the rows; `join` lets some samples start with further utterances."""
         self.config = config
-        self.pairs = []
+        self.pairs: list[TokenPair] = []
         for row in rows:
             words = normalize(row.text)
             text = tuple(tokenizer.encode(words))
-            self.pairs.append(TokenPair(text, tuple(row.speech_tokens or ()), row.speaker, words))
+            self.pairs.append(TokenPair(text, row.speech_tokens or (), row.speaker, words))
         self._of_speaker: dict[str, list[int]] = {}
         for index, pair in enumerate(self.pairs):
             self._of_speaker.setdefault(pair.speaker, []).append(index)
@@ -116,7 +117,7 @@ class TokenPairs:
 
     def __getitem__(self, index: int) -> Layout:
         pair = self.pairs[index]
-        return one_shot(pair.text, pair.speech, self.config.model.codebook_size)
+        return one_shot(pair.text, list(pair.speech), self.config.model.codebook_size)
 
     def draw(self, index: int, generator: torch.Generator) -> Layout:
         """A training sample that starts from utterance `index`."""
