@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from tokenlm.config import ConfigError
+from training.blocks import checkpoint_activations
 from training.checkpointing import (
     SavedState,
     latest_checkpoint,
@@ -42,7 +43,7 @@ from training.optim import (
 )
 from training.process import make_accelerator, stop_signals, write_environment
 from training.randomness import derive_seed
-from training.task import Phase, Prepared, StepInfo, Task
+from training.task import Phase, Prepared, StepInfo, Task, TrainingDataset
 from training.tracking import MetricsLog, MetricsWindow, check_trackers, start_trackers
 
 
@@ -111,6 +112,11 @@ class Trainer:
         for name, module in self.task.modules.items():
             if name not in self.trained:
                 module.requires_grad_(False)
+        for module in self.trained.values():
+            if self.config.activation_checkpointing:
+                checkpoint_activations(module)
+            if self.config.compile:
+                module.compile()
         if self.num_ranks > 1:
             for module in self.task.modules.values():
                 for tensor in module.state_dict().values():
@@ -152,7 +158,7 @@ class Trainer:
         batch = self.config.batch
         train = self.task.dataset("train")
         assert train is not None, f"the stage {self.config.stage} has no training data"
-        self.sampler = DurationSampler(train.durations, batch, self.config.seed)
+        self.sampler = DurationSampler(self._sizes(train), batch, self.config.seed)
         self.reader = StepReader(
             MicroBatchDataset(self.task, train, self.config.seed, augment=True),
             self.sampler,
@@ -163,6 +169,13 @@ class Trainer:
             num_workers=batch.num_workers,
         )
         self.valid = self.task.dataset("valid")
+
+    def _sizes(self, train: TrainingDataset) -> Sequence[float]:
+        if not self.config.batch.pack_seconds:
+            return train.durations
+        if not hasattr(train, "packed_durations"):
+            raise ConfigError(f"batch.pack_seconds: the stage {self.config.stage} does not pack")
+        return getattr(train, "packed_durations")  # noqa: B009
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -347,7 +360,8 @@ class Trainer:
 
     def _valid_batches(self) -> Iterator[Any]:
         assert self.valid is not None
-        sampler = DurationSampler(self.valid.durations, self.config.batch, self.config.seed)
+        padded = replace(self.config.batch, pack_seconds=0.0)
+        sampler = DurationSampler(self.valid.durations, padded, self.config.seed)
         plan = sampler.epoch(0, shuffle=False)
         limit = self.config.log.evaluate_batches
         if limit and limit < len(plan):

@@ -21,7 +21,7 @@ class MicroBatchDataset(Dataset):
 
     def __init__(self, task: Task, dataset: TrainingDataset, seed: int, *, augment: bool) -> None:
         """Bind the dataset of one split; `augment` prefers `draw` over indexing."""
-        self._collate = task.collate
+        self._collate, self._collate_packed = task.collate, task.collate_packed
         self._dataset = dataset
         self._seed = seed
         self._draw = getattr(dataset, "draw", None) if augment else None
@@ -35,6 +35,8 @@ class MicroBatchDataset(Dataset):
             else:
                 generator = make_generator("draw", self._seed, micro_batch.epoch, index)
                 items.append(self._draw(index, generator))
+        if micro_batch.row_sizes:
+            return self._collate_packed(items, micro_batch.row_sizes)
         return self._collate(items)
 
 

@@ -67,6 +67,8 @@ class SpeechLMStageConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.batch.pack_seconds and self.prior_steps:
+            raise ValueError("prior_steps is for padded batches: batch.pack_seconds must be 0")
         for name in ("interleaved_share", "text_dropout", "join_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
@@ -111,6 +113,8 @@ class TokenPairs:
             sum(len(self.pairs[i].text) + len(self.pairs[i].speech) for i in group) / 25
             for group in self.joined
         ]
+        # A layout has two special positions more.
+        self.packed_durations = [seconds + 2 / 25 for seconds in self.durations]
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -250,6 +254,10 @@ class SpeechLMTask(Task):
     def collate(self, items: list[Layout]) -> LayoutBatch:
         """See `Task`."""
         return LayoutBatch.from_layouts(items)
+
+    def collate_packed(self, items: list[Layout], row_sizes: Sequence[int]) -> LayoutBatch:
+        """See `Task`."""
+        return LayoutBatch.packed(items, row_sizes)
 
     def prepare(self, batch: LayoutBatch, step: StepInfo) -> Prepared:
         """See `Task`."""
