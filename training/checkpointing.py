@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,9 @@ def save_checkpoint(
     averages: Mapping[str, Tensor],
     saved: SavedState,
     keep_last: int,
+    *,
+    states: Mapping[str, Mapping[str, Tensor]] | None = None,
+    shards: Path | None = None,
 ) -> Path:
     """Write one checkpoint and remove the oldest ones.
 
@@ -147,22 +150,29 @@ def save_checkpoint(
         averages: Averaged weights, by "<module>.<parameter>"; may be empty.
         saved: The rest of the state.
         keep_last: Checkpoints to keep.
+        states: Whole weights of the modules, where they cannot give them themselves.
+        shards: Folder of what is saved in pieces; it is moved into the checkpoint as `zero`.
 
     Returns:
         The new folder.
     """
     final = folder / f"step-{step:06d}"
     if final.exists():  # a finished run that was started once more: nothing has changed since
+        if shards is not None:
+            shutil.rmtree(shards)
         return final
     temporary = folder / f"{_TEMPORARY}{final.name}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     for name, module in modules.items():
-        save_file(_on_disk(module.state_dict()), temporary / f"{name}.safetensors")
+        state = module.state_dict() if states is None else states[name]
+        save_file(_on_disk(state), temporary / f"{name}.safetensors")
     save_file(_on_disk(averages), temporary / "ema.safetensors")
     torch.save({"optimizers": saved.optimizers, "task": saved.task}, temporary / "optimizer.pt")
     (temporary / "state.json").write_text(json.dumps(saved.numbers, indent=1), encoding="utf-8")
-    for path in (*temporary.iterdir(), temporary):
+    if shards is not None:
+        shards.rename(temporary / "zero")
+    for path in (*temporary.rglob("*"), temporary):
         sync_to_disk(path)
     temporary.rename(final)
     sync_to_disk(folder)
@@ -177,9 +187,11 @@ def _on_disk(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_checkpoint(
-    checkpoint: Path, modules: Mapping[str, nn.Module]
+    checkpoint: Path,
+    modules: Mapping[str, nn.Module],
+    load: Callable[[nn.Module, dict[str, Tensor]], Any] = nn.Module.load_state_dict,
 ) -> tuple[SavedState, dict[str, Tensor]]:
-    """Load the weights of a checkpoint into `modules`.
+    """Load the weights of a checkpoint into `modules`, each by `load`.
 
     Returns:
         The rest of the state, and the averaged weights.
@@ -192,7 +204,7 @@ def load_checkpoint(
         if not path.exists():
             raise ValueError(f"The checkpoint {checkpoint} has no weights of {name!r}.")
         try:
-            module.load_state_dict(load_file(path))
+            load(module, load_file(path))
         except RuntimeError as error:
             raise ValueError(f"The weights {path} do not fit the model: {error}") from error
     pickled = torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from training.config import RunConfig
 from training.data.sampler import DurationSampler, MicroBatch, Position, StepPlan
 from training.randomness import make_generator
 from training.task import Task, TrainingDataset
@@ -92,6 +93,22 @@ class StepReader:
         own = self._own(plan)
         batches = [next(self._batches) for _ in own]
         return plan, list(zip(numbers, own, batches, strict=True))
+
+
+def valid_batches(
+    task: Task, valid: TrainingDataset, config: RunConfig, device: torch.device
+) -> Iterator[Any]:
+    """Yield the batches of an evaluation: padded, by length, without draws, always the same."""
+    padded = replace(config.batch, pack_seconds=0.0)
+    plan = DurationSampler(valid.durations, padded, config.seed).epoch(0, shuffle=False)
+    limit = config.log.evaluate_batches
+    if limit and limit < len(plan):
+        # Spread over all lengths, the same ones every time.
+        plan = [plan[i * len(plan) // limit] for i in range(limit)]
+    dataset = MicroBatchDataset(task, valid, config.seed, augment=False)
+    micro_batches = (MicroBatch(items=items, epoch=0) for items in plan)
+    for batch in read(dataset, micro_batches, config.batch.num_workers):
+        yield to_device(batch, device)
 
 
 def to_device(value: Any, device: torch.device) -> Any:
