@@ -45,7 +45,9 @@ class FullySharded:
         for module in self._stage.modules():
             if isinstance(module, FSDPModule):
                 # Losses are divided by the counts of all ranks: gradients are summed, not averaged.
+                # (Gloo has no scaled sum, hence the plain one.)
                 module.set_gradient_divide_factor(1.0)
+                module.set_force_sum_reduction_for_comms(True)
                 # A weight that one rank's batch does not touch is reduced all the same.
                 module.set_reduce_scatter_unused_params(True)
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
