@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from tokenlm.atomic import sync_to_disk, write_text
 from tokenlm.checkpoint.component import load_state, read_state
 from tokenlm.config import ConfigError, from_dict, save_config, to_dict
+from training.lora import with_additions
 
 _STEP = re.compile(r"step-(\d{6,})")
 _TEMPORARY = ".writing-"
@@ -37,6 +38,8 @@ _HARMLESS = (
     "log.",
     "optim.max_steps",
     "batch.num_workers",
+    # What makes a step is the product with the number of ranks; the loop tells when that changes.
+    "batch.accumulation",
 )
 _MISSING = "(not set)"
 
@@ -233,7 +236,8 @@ def load_initial(modules: Mapping[str, nn.Module], initial: Mapping[str, Path]) 
                 f"initial.{name}: there is no such module; valid: {', '.join(sorted(modules))}"
             )
         path = folder / "model.safetensors"
-        load_state(modules[name], read_state(path), where=path)
+        state = with_additions(modules[name], read_state(path))
+        load_state(modules[name], state, where=path)
 
 
 def truncate_metrics(path: Path, step: int) -> None:

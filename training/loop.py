@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -31,13 +31,13 @@ from training.checkpointing import (
     truncate_metrics,
 )
 from training.config import RunConfig, run_folder
-from training.data.reader import MicroBatchDataset, StepReader, to_device, valid_batches
+from training.data.reader import MicroBatchDataset, StepReader, sizes, to_device, valid_batches
 from training.data.sampler import DurationSampler, Position
 from training.optim import Ema, learning_rate
 from training.parallel.strategy import make_parallel, will_shard
 from training.process import make_accelerator, stop_signals, write_environment
 from training.randomness import derive_seed
-from training.task import Phase, Prepared, StepInfo, Task, TrainingDataset
+from training.task import Phase, Prepared, StepInfo, Task
 from training.tracking import MetricsLog, MetricsWindow, check_trackers, start_trackers
 
 
@@ -148,13 +148,17 @@ class Trainer:
         self.skipped = saved.numbers["skipped"]
         self.skipped_in_a_row = saved.numbers["skipped_in_a_row"]
         self.window = MetricsWindow(saved.numbers["window"])
+        own = self.num_ranks * self.config.batch.accumulation
+        if saved.numbers.get("micro_batches", own) != own:
+            was = saved.numbers["micro_batches"]
+            self.log.say(f"a step had {was} micro-batches before and has {own} from here on")
         self.log.say(f"resumed at step {self.step} from {checkpoint.name}")
 
     def _prepare_data(self) -> None:
         batch = self.config.batch
         train = self.task.dataset("train")
         assert train is not None, f"the stage {self.config.stage} has no training data"
-        self.sampler = DurationSampler(self._sizes(train), batch, self.config.seed)
+        self.sampler = DurationSampler(sizes(train, self.config), batch, self.config.seed)
         self.reader = StepReader(
             MicroBatchDataset(self.task, train, self.config.seed, augment=True),
             self.sampler,
@@ -165,13 +169,6 @@ class Trainer:
             num_workers=batch.num_workers,
         )
         self.valid = self.task.dataset("valid")
-
-    def _sizes(self, train: TrainingDataset) -> Sequence[float]:
-        if not self.config.batch.pack_seconds:
-            return train.durations
-        if not hasattr(train, "packed_durations"):
-            raise ConfigError(f"batch.pack_seconds: the stage {self.config.stage} does not pack")
-        return getattr(train, "packed_durations")  # noqa: B009
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -383,6 +380,7 @@ class Trainer:
             numbers = {
                 "step": self.step,
                 "position": asdict(self.position),
+                "micro_batches": self.num_ranks * self.config.batch.accumulation,
                 "skipped": self.skipped,
                 "skipped_in_a_row": self.skipped_in_a_row,
                 "window": self.window.numbers,

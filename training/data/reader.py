@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from tokenlm.config import ConfigError
 from training.config import RunConfig
 from training.data.sampler import DurationSampler, MicroBatch, Position, StepPlan
 from training.randomness import make_generator
@@ -93,6 +94,20 @@ class StepReader:
         own = self._own(plan)
         batches = [next(self._batches) for _ in own]
         return plan, list(zip(numbers, own, batches, strict=True))
+
+
+def sizes(train: TrainingDataset, config: RunConfig) -> Sequence[float]:
+    """Return the seconds of every item, by which batches are filled.
+
+    Raises:
+        ConfigError: If rows are to be packed and the stage has no such items.
+    """
+    if not config.batch.pack_seconds:
+        return train.durations
+    packed = getattr(train, "packed_durations", None)
+    if packed is None:
+        raise ConfigError(f"batch.pack_seconds: the stage {config.stage} does not pack")
+    return packed
 
 
 def valid_batches(

@@ -32,6 +32,7 @@ from tokenlm.text.tokenizer import TextTokenizer, load_text_tokenizer
 from training.config import RunConfig
 from training.data.manifest import Utterance
 from training.data.split import DataConfig, open_split, require_tokens
+from training.lora import LoraSettings, add_lora, merged_state
 from training.losses.tokens import token_cross_entropy
 from training.randomness import make_generator
 from training.task import Phase, Prepared, StepInfo, Task
@@ -48,6 +49,8 @@ class SpeechLMStageConfig(RunConfig):
     """Component folder; with it, evaluation reads generated speech back."""
     backbone: str | None = None
     """Hub id or folder of a pretrained backbone; None starts from `model.backbone` at random."""
+    lora: LoraSettings | None = None
+    """Train low-rank additions of the backbone in place of all its weights (extra `scale`)."""
     model: SpeechLMConfig = field(default_factory=SpeechLMConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """Sampling of the evaluation."""
@@ -245,6 +248,8 @@ class SpeechLMTask(Task):
         self._recognizer = None
         if config.token_recognizer is not None:
             self._recognizer = load_model(config.token_recognizer, TokenRecognizer)
+        if config.lora is not None:
+            add_lora(model.backbone, config.lora)
         self.modules = {"speech_lm": model}
 
     def dataset(self, split: str) -> TokenPairs | None:
@@ -325,7 +330,7 @@ class SpeechLMTask(Task):
             folder / "speech_lm",
             kind="speech_lm",
             config=model.config,
-            state_dict=model.state_dict(),
+            state_dict=merged_state(model),
             dtype=torch.float16,
             extra={"tokenizer": self._fingerprint},
         )
