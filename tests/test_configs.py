@@ -70,8 +70,21 @@ def check_evaluation(path: Path) -> None:
     load_config(EvaluationConfig, path)
 
 
+def check_accelerate(path: Path) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    found = load_config_from_file(str(path))
+    expected = {"single": "NO", "ddp": "MULTI_GPU", "fsdp2": "FSDP"}
+    assert str(found.distributed_type.value) == expected.get(path.stem, "DEEPSPEED")
+    if path.stem.startswith("zero"):
+        assert found.deepspeed_config["zero_stage"] == int(path.stem[-1])
+    if path.stem == "fsdp2":
+        assert found.fsdp_config["fsdp_version"] == 2
+
+
 CHECKS: dict[str, Callable[[Path], None]] = {
     "train": check_train,
+    "accelerate": check_accelerate,
     "model": check_model,
     "data": check_corpus,
     "bundle": check_bundle,
