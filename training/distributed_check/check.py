@@ -24,7 +24,6 @@ from training.distributed_check.toy import make_corpus, stage_config
 from training.stages import STAGES
 
 TOLERANCE = 1e-4
-LIMIT_SECONDS = 240
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "accelerate"
 STRATEGIES = ("ddp", "fsdp2", "zero1", "zero2", "zero3")
 # accelerate knows FSDP on accelerators only: on a CPU its state stays MULTI_CPU, and the sharding
@@ -58,9 +57,9 @@ class Launch:
 class Check:
     """Runs the rows and keeps their table."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, limit_seconds: float) -> None:
         """Make the corpus."""
-        self.folder = folder
+        self.folder, self.limit_seconds = folder, limit_seconds
         self.rows: list[tuple[str, bool, str, float]] = []
         make_corpus(folder / "corpus")
 
@@ -89,11 +88,11 @@ class Check:
                 env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CONFIGS.parents[1])},
                 capture_output=True,
                 text=True,
-                timeout=LIMIT_SECONDS,
+                timeout=self.limit_seconds,
                 cwd=self.folder,
             )
         except subprocess.TimeoutExpired as error:
-            raise CheckError(f"{name} hung for {LIMIT_SECONDS} s") from error
+            raise CheckError(f"{name} hung for {self.limit_seconds:g} s") from error
         output = done.stdout + done.stderr
         launch = Launch(run, done.returncode, output, time.monotonic() - began)
         if result.exists():
@@ -284,11 +283,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="check_distributed", description=__doc__)
     parser.add_argument("--only", default="", help="rows whose name holds this")
     parser.add_argument("--keep", type=Path, help="folder that keeps runs and corpus")
+    parser.add_argument("--limit", type=float, default=240.0, help="seconds of one launch")
     options = parser.parse_args(arguments)
     folder = options.keep or Path(tempfile.mkdtemp(prefix="check_distributed"))
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    check = Check(folder.resolve())
+    check = Check(folder.resolve(), options.limit)
     run_rows(check, options.only)
     failed = [row for row in check.rows if not row[1]]
     print(f"\n{len(check.rows) - len(failed)} of {len(check.rows)} rows passed, "
