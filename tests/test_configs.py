@@ -20,6 +20,7 @@ from training.bundle import BundleConfig
 from training.corpus.config import CorpusConfig
 from training.corpus.plan import read_sentences
 from training.evaluation.config import EvaluationConfig
+from training.refine.config import RefineConfig
 from training.run import load_task, read_stage
 from training.stages import STAGES
 
@@ -85,6 +86,7 @@ def check_accelerate(path: Path) -> None:
 CHECKS: dict[str, Callable[[Path], None]] = {
     "train": check_train,
     "accelerate": check_accelerate,
+    "refine": lambda path: load_config(RefineConfig, path),
     "model": check_model,
     "data": check_corpus,
     "bundle": check_bundle,
