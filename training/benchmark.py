@@ -31,7 +31,7 @@ LOADERS: dict[str, dict[str, float]] = {
     # A jitter of many octaves leaves nothing of the order by length.
     "plain": {"length_jitter": 1000.0},
     "bucketed": {"length_jitter": 0.15},
-    "packed": {"length_jitter": 0.15, "pack_seconds": 30.0},
+    "packed": {"length_jitter": 0.15, "pack_seconds": 40.0},
 }
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {"hidden_size": 128, "intermediate_size": 256, "num_layers": 2, "num_heads": 4,
