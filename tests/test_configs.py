@@ -22,6 +22,7 @@ from training.bundle import BundleConfig
 from training.corpus.config import CorpusConfig
 from training.corpus.plan import read_sentences
 from training.evaluation.config import EvaluationConfig
+from training.refine.config import RefineConfig
 from training.run import load_task, read_stage
 from training.stages import STAGES
 
@@ -79,8 +80,22 @@ def check_server(path: Path) -> None:
     load_config(ServeConfig, path)
 
 
+def check_accelerate(path: Path) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    found = load_config_from_file(str(path))
+    expected = {"single": "NO", "ddp": "MULTI_GPU", "fsdp2": "FSDP"}
+    assert str(found.distributed_type.value) == expected.get(path.stem, "DEEPSPEED")
+    if path.stem.startswith("zero"):
+        assert found.deepspeed_config["zero_stage"] == int(path.stem[-1])
+    if path.stem == "fsdp2":
+        assert found.fsdp_config["fsdp_version"] == 2
+
+
 CHECKS: dict[str, Callable[[Path], None]] = {
     "train": check_train,
+    "accelerate": check_accelerate,
+    "refine": lambda path: load_config(RefineConfig, path),
     "model": check_model,
     "data": check_corpus,
     "bundle": check_bundle,

@@ -138,6 +138,13 @@ class Task(ABC):
         Runs in the workers. A dict, list or tuple or dataclass of tensors is moved to the device.
         """
 
+    def collate_packed(self, items: list[Any], row_sizes: Sequence[int]) -> Any:
+        """Lay items behind one another into rows; `row_sizes` are the numbers of items of them.
+
+        Only of a task whose dataset has `packed_durations`, the seconds that items take in a row.
+        """
+        raise NotImplementedError(f"the stage {self.name} does not pack")
+
     @abstractmethod
     def prepare(self, batch: Any, step: StepInfo) -> Prepared:
         """Do all that needs no gradient, and all random draws.

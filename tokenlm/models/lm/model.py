@@ -145,6 +145,10 @@ class LayoutBatch:
     """(B, L), IGNORE where padded."""
     mask: Tensor
     """(B, L) True where valid."""
+    segments: Tensor | None = None
+    """(B, L) number of the layout within its row, -1 where padded; None where a row is a layout."""
+    positions: Tensor | None = None
+    """(B, L) place within the layout, where rows are packed."""
 
     @classmethod
     def from_layouts(cls, layouts: Sequence[Layout], *, left: bool = False) -> LayoutBatch:
@@ -162,6 +166,38 @@ class LayoutBatch:
             mask=torch.tensor([padded([1] * len(layout), 0) for layout in layouts]).bool(),
         )
 
+    @classmethod
+    def packed(cls, layouts: Sequence[Layout], row_sizes: Sequence[int]) -> LayoutBatch:
+        """Lay several layouts behind one another into each row.
+
+        Args:
+            layouts: all layouts, row by row.
+            row_sizes: number of layouts of every row.
+        """
+        assert sum(row_sizes) == len(layouts), f"{len(layouts)} layouts in rows of {row_sizes}"
+        rows, start = [], 0
+        for size in row_sizes:
+            rows.append(layouts[start : start + size])
+            start += size
+        joined = [
+            Layout(
+                kinds=[kind for layout in row for kind in layout.kinds],
+                ids=[index for layout in row for index in layout.ids],
+                targets=[target for layout in row for target in layout.targets],
+            )
+            for row in rows
+        ]
+        batch = cls.from_layouts(joined)
+        batch.segments = torch.full_like(batch.ids, -1)
+        batch.positions = torch.zeros_like(batch.ids)
+        for number, row in enumerate(rows):
+            sizes = torch.tensor([len(layout) for layout in row])
+            count = int(sizes.sum())
+            places = torch.cat([torch.arange(len(layout)) for layout in row])
+            batch.positions[number, :count] = places
+            batch.segments[number, :count] = torch.arange(len(row)).repeat_interleave(sizes)
+        return batch
+
     def to(self, device: torch.device | str) -> LayoutBatch:
         """The batch on another device."""
         return LayoutBatch(
@@ -169,6 +205,8 @@ class LayoutBatch:
             self.ids.to(device),
             self.targets.to(device),
             self.mask.to(device),
+            None if self.segments is None else self.segments.to(device),
+            None if self.positions is None else self.positions.to(device),
         )
 
 
@@ -224,7 +262,7 @@ class SpeechLM(nn.Module):
         """Logits (B, L, V) of whole sequences, for training.
 
         Args:
-            batch: sequences, padded behind.
+            batch: sequences, padded behind; packed ones see nothing of their neighbours.
             attention_bias: (B, L, L) added to the attention scores of all heads, for every query
                 and key.
         """
@@ -234,9 +272,15 @@ class SpeechLM(nn.Module):
             visible = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
             visible = visible & batch.mask[:, None]
             mask = attention_bias.masked_fill(~visible, torch.finfo(torch.float32).min)[:, None]
+        if batch.segments is not None:
+            assert attention_bias is None, "a bias is made for one layout a row"
+            # Padding, -1, sees itself: a query that sees nothing has no softmax.
+            same = batch.segments[:, :, None] == batch.segments[:, None]
+            mask = same.tril()[:, None]
         hidden = self.backbone(
             inputs_embeds=self.embed(batch.kinds, batch.ids),
             attention_mask=mask,
+            position_ids=batch.positions,
             use_cache=False,
         ).last_hidden_state
         return self.head(hidden)
