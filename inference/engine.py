@@ -156,6 +156,8 @@ class StreamEngine:
         self._live: list[_Live] = []
         self._num_opening = 0
         self._wake = threading.Condition()
+        self._has_news = False
+        """Whether something has come in that the round that runs may not have seen."""
         self._is_closing = self._is_stopped = False
         self._worker = threading.Thread(target=self._work, name="tokenlm-engine", daemon=True)
         self._worker.start()
@@ -219,7 +221,7 @@ class StreamEngine:
                 if self._is_stopped:
                     raise EngineError("the engine has been closed.")
                 self._live.append(live)
-                self._wake.notify()
+                self._tell_worker()
         finally:
             with self._wake:
                 self._num_opening -= 1
@@ -241,7 +243,7 @@ class StreamEngine:
             await asyncio.sleep(0.02)
         with self._wake:
             self._is_stopped = True
-            self._wake.notify()
+            self._tell_worker()
         await asyncio.to_thread(self._worker.join)
 
     async def _feed(self, live: _Live, pieces: AsyncIterable[str]) -> None:
@@ -252,12 +254,12 @@ class StreamEngine:
         except Exception as error:  # whatever the source of the text raises is the reader's to see
             with self._wake:
                 live.error = error
-                self._wake.notify()
+                self._tell_worker()
 
     def _add_text(self, live: _Live, piece: str | None) -> None:
         with self._wake:
             live.texts.append(piece)
-            self._wake.notify()
+            self._tell_worker()
 
     def _take(self, live: _Live) -> Tensor | None:
         with self._wake:
@@ -269,13 +271,18 @@ class StreamEngine:
             if not live.chunks:
                 live.buffered_seconds = 0.0
             if was_paused:
-                self._wake.notify()
+                self._tell_worker()
             return chunk
 
     def _cancel(self, live: _Live) -> None:
         with self._wake:
             live.is_cancelled = True
-            self._wake.notify()
+            self._tell_worker()
+
+    def _tell_worker(self) -> None:
+        """Something has come in; called with the lock held."""
+        self._has_news = True
+        self._wake.notify()
 
     def _work(self) -> None:
         while True:
@@ -283,27 +290,14 @@ class StreamEngine:
                 if self._is_stopped:
                     break
                 live = list(self._live)
+                self._has_news = False
             self._drop(live)
             if not self._round([item for item in live if not item.is_finished]):
                 with self._wake:
-                    if not (self._is_stopped or self._has_news()):
-                        self._wake.wait()
+                    self._wake.wait_for(lambda: self._has_news)
         for item in list(self._live):
             item.error = item.error or EngineError("the engine was closed.")
             self._finish(item)
-
-    def _has_news(self) -> bool:
-        """Whether something has come in that the last round has not seen."""
-        return any(
-            item.is_cancelled
-            or item.error is not None
-            or (not item.is_paused and self._may_move(item))
-            for item in self._live
-        )
-
-    def _may_move(self, item: _Live) -> bool:
-        session = item.session
-        return bool(item.texts) or session.is_done or session.can_render or session.can_step()
 
     def _drop(self, live: Sequence[_Live]) -> None:
         """Frees what has ended, failed or been given up."""

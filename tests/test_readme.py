@@ -116,7 +116,9 @@ def test_commands_exist(line: str) -> None:
             assert (ROOT / words[0]).is_file(), words[0]
             check_config(words)
         else:
-            assert program in ("pip", "git", "cd", "pytest", "ruff", "apt-get", "cat", "aplay"), line
+            assert program in ("pip", "git", "cd", "pytest", "ruff", "apt-get", "cat", "aplay"), (
+                line
+            )
 
 
 def check_verb(words: list[str]) -> None:
