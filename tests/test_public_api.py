@@ -74,6 +74,7 @@ SYNTHESIZER = {
 }
 VOICE = {
     "description": None,
+    "digest": None,
     "load": ["path"],
     "name": None,
     "prompt_mel": None,
@@ -106,7 +107,7 @@ def test_the_package_offers() -> None:
 
 
 def test_the_classes_offer() -> None:
-    assert members(Synthesizer, "components") == SYNTHESIZER
+    assert members(Synthesizer, "components", "prompts") == SYNTHESIZER
     assert members(Voice) == VOICE
 
 

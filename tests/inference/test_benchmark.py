@@ -94,7 +94,7 @@ def test_words_and_intervals() -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "QUICK", Plan(num_runs=1, long_seconds=2.0))
+    monkeypatch.setattr(command, "QUICK", Plan(num_runs=1, long_seconds=1.5))
 
 
 @pytest.mark.usefixtures("quick")
@@ -123,7 +123,10 @@ def test_random_weights_are_measured(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_bundle_is_judged(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_bundle_is_judged(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "SENTENCES", ("Is it so?", "It is."))
     out = tmp_path / "out"
     arguments = ["--bundle", str(tiny_bundle), "--quick", "--output", str(out)]
     assert command.main(arguments) == 0
