@@ -11,6 +11,8 @@ import openai
 import pytest
 from conftest import StartServer
 from live_server import LiveServer, eventually
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from inference.server.auth import Keys
 from inference.server.settings import Limits, ServeConfig
@@ -110,6 +112,17 @@ def test_other_pages_may_use_it_only_where_allowed(start: StartServer) -> None:
     assert said.headers["access-control-allow-origin"] == "https://friend.example"
     assert "X-Synthesised" in said.headers["access-control-expose-headers"]
     stranger = {"Origin": "https://stranger.example"}
+    for server in (closed, opened):
+        # What a browser sends without asking: forms, and WebSockets.
+        form = httpx.post(f"{server.url}/v1/audio/voices", data={"name": "me"}, headers=stranger)
+        assert form.status_code == 403 and "cors_origins" in form.text
+        with pytest.raises(InvalidStatus) as denied:
+            connect(server.socket_url, additional_headers=stranger)
+        assert denied.value.response.status_code == 403
+    with connect(closed.socket_url, additional_headers={"Origin": closed.url}):
+        pass  # its own page
+    with connect(opened.socket_url, additional_headers=origin):
+        pass
     refused = httpx.get(f"{opened.url}/health", headers=stranger)
     assert "access-control-allow-origin" not in refused.headers
 
