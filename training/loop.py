@@ -40,7 +40,7 @@ from training.optim import (
     optimizer_parameters,
     reduce_gradients,
 )
-from training.process import make_accelerator, stop_signals, write_environment
+from training.process import agree_on_stop, make_accelerator, stop_signals, write_environment
 from training.randomness import derive_seed
 from training.task import Phase, Prepared, StepInfo, Task
 from training.tracking import MetricsLog, MetricsWindow, check_trackers, start_trackers
@@ -164,13 +164,11 @@ class Trainer:
         )
         self.valid = self.task.dataset("valid")
 
-    # -- the loop ------------------------------------------------------------------------------
-
     def run(self) -> str:
         """Train until `max_steps`, `max_minutes` or a signal; then save, evaluate and export.
 
         Returns:
-            Why the run ended: "max_steps", "max_minutes", "signal" or "regression".
+            Why the run ended: "max_steps", "max_minutes", "signal", or "regression: ...".
 
         Raises:
             TrainingError: If too many steps in a row were not finite.
@@ -193,17 +191,16 @@ class Trainer:
                     self._save()
             # Not `self._stop` first: a signal after the last step may have reached this rank only.
             reason = "max_steps" if self.step >= config.optim.max_steps else self._stop
-            if self._stop != "regression":
+            if reason != "regression":
                 self._save()
             if reason not in ("signal", "regression"):
                 if log.evaluate_every:
                     self._evaluate()
                 if log.sample_every:
                     self._samples()
-                # All ranks have to know what the first one has measured.
-                if self._should_stop() and self._stop == "regression":
-                    reason = "regression"
-            if reason not in ("signal", "regression"):
+            if self._should_stop() and self._stop == "regression":
+                reason = f"regression: {self.task.stop_reason}"
+            elif reason != "signal":
                 self.export(self.folder / "export")
             self.log.say(f"ended at step {self.step} ({reason}); {self.folder}")
             if log.trackers:
@@ -222,8 +219,7 @@ class Trainer:
             self._seed(number)
             with torch.no_grad():
                 parts.append((number, self.task.prepare(to_device(batch, self.device), info)))
-        for _, prepared in parts:
-            self.window.add(prepared.metrics)
+            self.window.add(parts[-1][1].metrics)
         counts = self._global_counts(parts)
         finite = True
         for phase in self.phases:
@@ -314,8 +310,6 @@ class Trainer:
         # the same in a resumed run.
         torch.manual_seed(derive_seed("forward", self.config.seed, self.step, number))
 
-    # -- stopping ------------------------------------------------------------------------------
-
     def _request_stop(self) -> None:
         self._stop = "signal"
 
@@ -323,11 +317,9 @@ class Trainer:
         limit = self.config.max_minutes
         if not self._stop and limit is not None and time.monotonic() - self._started > limit * 60:
             self._stop = "max_minutes"
-        if self.num_ranks > 1:
-            reasons = ("", "max_minutes", "signal", "regression")
-            code = torch.tensor(reasons.index(self._stop), device=self.device)
-            torch.distributed.all_reduce(code, torch.distributed.ReduceOp.MAX)
-            self._stop = reasons[int(code)]
+        if self.task.stop_reason:
+            self._stop = "regression"
+        self._stop = agree_on_stop(self._stop, self.device, self.num_ranks)
         return bool(self._stop)
 
     # -- what happens now and then -------------------------------------------------------------
@@ -372,11 +364,6 @@ class Trainer:
             with self.averaged():
                 metrics = self.task.evaluate(self._valid_batches(), self.task.modules)
             self.log.write(self.step, metrics, kind="valid")
-            if self.task.stop_reason:
-                self._stop = "regression"
-                self.log.say(
-                    f"step {self.step}: what must not get worse has: {self.task.stop_reason}"
-                )
         self.accelerator.wait_for_everyone()
 
     def _samples(self) -> None:
