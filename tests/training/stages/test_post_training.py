@@ -160,7 +160,6 @@ def test_the_reward_rises(
 ) -> None:
     assert main(["--config", str(stage_config(stage, **LEARN)), "group=4"]) == 0
     found = [row["reward/token_asr"] for row in metrics(tmp_path / "run")]
-    print("LEARNED", stage, found)
     assert sum(found[-5:]) / 5 > sum(found[:3]) / 3 + 0.15, found
 
 
@@ -173,7 +172,6 @@ def test_what_the_recogniser_reads_becomes_more_likely(
     path = stage_config("token_reward", **LEARN, loss_weights={"token_reward/kl": 0.0})
     assert main(["--config", str(path)]) == 0
     found = [row["token_reward/ctc"] for row in metrics(tmp_path / "run")]
-    print("LEARNED", found)
     assert sum(found[-5:]) / 5 < sum(found[:3]) / 3 - 0.05, found
 
 
