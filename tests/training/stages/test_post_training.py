@@ -172,7 +172,8 @@ def test_what_the_recogniser_reads_becomes_more_likely(
     path = stage_config("token_reward", **LEARN, loss_weights={"token_reward/kl": 0.0})
     assert main(["--config", str(path)]) == 0
     found = [row["token_reward/ctc"] for row in metrics(tmp_path / "run")]
-    assert sum(found[-5:]) / 5 < sum(found[:3]) / 3 - 0.05, found
+    # Three steps go through all texts once.
+    assert sum(found[-3:]) / 3 < sum(found[:3]) / 3 - 0.15, found
 
 
 def test_a_run_that_makes_plain_speech_worse_stops_before_it_saves(
