@@ -35,7 +35,7 @@ from training.data.reader import MicroBatchDataset, StepReader, sizes, to_device
 from training.data.sampler import DurationSampler, Position
 from training.optim import Ema, learning_rate
 from training.parallel.strategy import make_parallel, will_shard
-from training.process import make_accelerator, stop_signals, write_environment
+from training.process import agree_on_stop, make_accelerator, stop_signals, write_environment
 from training.randomness import derive_seed
 from training.task import Phase, Prepared, StepInfo, Task
 from training.tracking import MetricsLog, MetricsWindow, check_trackers, start_trackers
@@ -170,8 +170,6 @@ class Trainer:
         )
         self.valid = self.task.dataset("valid")
 
-    # -- the loop ------------------------------------------------------------------------------
-
     def run(self) -> str:
         """Train until `max_steps`, `max_minutes` or a signal; then save, evaluate and export.
 
@@ -227,8 +225,7 @@ class Trainer:
             self._seed(number)
             with torch.no_grad():
                 parts.append((number, self.task.prepare(to_device(batch, self.device), info)))
-        for _, prepared in parts:
-            self.window.add(prepared.metrics)
+            self.window.add(parts[-1][1].metrics)
         counts = self._global_counts(parts)
         finite = True
         for phase in self.phases:
@@ -317,8 +314,6 @@ class Trainer:
         # the same in a resumed run.
         torch.manual_seed(derive_seed("forward", self.config.seed, self.step, number))
 
-    # -- stopping ------------------------------------------------------------------------------
-
     def _request_stop(self) -> None:
         self._stop = "signal"
 
@@ -326,11 +321,9 @@ class Trainer:
         limit = self.config.max_minutes
         if not self._stop and limit is not None and time.monotonic() - self._started > limit * 60:
             self._stop = "max_minutes"
-        if self.num_ranks > 1:
-            reasons = ("", "max_minutes", "signal", "regression")
-            code = torch.tensor(reasons.index(self._stop), device=self.device)
-            torch.distributed.all_reduce(code, torch.distributed.ReduceOp.MAX)
-            self._stop = reasons[int(code)]
+        if self.task.stop_reason:
+            self._stop = "regression"
+        self._stop = agree_on_stop(self._stop, self.device, self.num_ranks)
         return bool(self._stop)
 
     # -- what happens now and then -------------------------------------------------------------
@@ -361,12 +354,6 @@ class Trainer:
                     batches = valid_batches(self.task, self.valid, self.config, self.device)
                     metrics = self.task.evaluate(batches, self.task.modules)
                     self.log.write(self.step, metrics, kind="valid")
-                    if self.task.stop_reason:
-                        self._stop = "regression"
-                        self.log.say(
-                            f"step {self.step}: what must not get worse has: "
-                            f"{self.task.stop_reason}"
-                        )
         self.accelerator.wait_for_everyone()
 
     def _samples(self) -> None:

@@ -67,6 +67,16 @@ def stop_signals(request_stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def agree_on_stop(reason: str, device: torch.device, num_ranks: int) -> str:
+    """Make all ranks stop for the same reason, or none; "" is none, "regression" goes first."""
+    if num_ranks == 1:
+        return reason
+    reasons = ("", "max_minutes", "signal", "regression")
+    code = torch.tensor(reasons.index(reason), device=device)
+    torch.distributed.all_reduce(code, torch.distributed.ReduceOp.MAX)
+    return reasons[int(code)]
+
+
 def write_environment(folder: Path, **facts: Any) -> None:
     """Write environment.json: versions of what the numbers depend on, and `facts`."""
     packages = {}

@@ -148,7 +148,7 @@ def likes_threes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 LEARN = {
-    "optim": {"max_steps": 25, "warmup_steps": 1, "lr": 1e-2, "ema_decay": 0.0},
+    "optim": {"max_steps": 15, "warmup_steps": 1, "lr": 1e-2, "ema_decay": 0.0},
     "log": {"log_every": 1, "evaluate_every": 0, "save_every": 0},
     "rewards": {"token_asr": 1.0, "duration": 0.0},
 }
@@ -160,16 +160,20 @@ def test_the_reward_rises(
 ) -> None:
     assert main(["--config", str(stage_config(stage, **LEARN)), "group=4"]) == 0
     found = [row["reward/token_asr"] for row in metrics(tmp_path / "run")]
-    assert sum(found[-5:]) / 5 > sum(found[:3]) / 3 + 0.15
+    assert sum(found[-5:]) / 5 > sum(found[:3]) / 3 + 0.15, found
 
 
 def test_what_the_recogniser_reads_becomes_more_likely(
-    stage_config: Callable[..., Path], tmp_path: Path
+    stage_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Of a random recogniser, long speech is the least likely: its length is kept out of it.
+    for module in ("tokenlm.models.lm.generate", "training.rl.rollout"):
+        monkeypatch.setattr(f"{module}.length_bounds", lambda model, request: (24, 24))
     path = stage_config("token_reward", **LEARN, loss_weights={"token_reward/kl": 0.0})
     assert main(["--config", str(path)]) == 0
     found = [row["token_reward/ctc"] for row in metrics(tmp_path / "run")]
-    assert sum(found[-5:]) / 5 < sum(found[:3]) / 3 - 0.05
+    # Three steps go through all texts once.
+    assert sum(found[-3:]) / 3 < sum(found[:3]) / 3 - 0.15, found
 
 
 def test_a_run_that_makes_plain_speech_worse_stops_before_it_saves(
@@ -183,7 +187,7 @@ def test_a_run_that_makes_plain_speech_worse_stops_before_it_saves(
     path = stage_config("grpo", log=log, optim=fast, regression=limits)
     assert main(["--config", str(path)]) == 0
     folder = tmp_path / "run"
-    assert "stopped: the" in capsys.readouterr().out
+    assert "(regression: the " in capsys.readouterr().out
     assert not (folder / "export").exists()
     assert [row["step"] for row in metrics(folder)] == [1, 2]
     assert (folder / "step-000001").is_dir() and not (folder / "step-000002").exists()
