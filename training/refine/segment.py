@@ -56,7 +56,10 @@ def segments(waveform: Tensor, sample_rate: int, config: RefineConfig) -> list[t
     for start, stop in runs:
         clips += _cut(levels, start, stop + 1, longest)
     size, pad = round(_WINDOW_SECONDS * sample_rate), round(_PAD_SECONDS * sample_rate)
-    ends = [(start * size - pad, stop * size + pad) for start, stop in clips]
+    ends = [[start * size - pad, stop * size + pad] for start, stop in clips]
+    for before, after in zip(ends, ends[1:], strict=False):
+        if after[0] < before[1]:  # cut within speech: no sound belongs to two clips
+            before[1] = after[0] = (before[1] + after[0]) // 2
     return [(max(0, start), min(waveform.shape[0], stop)) for start, stop in ends]
 
 

@@ -12,6 +12,7 @@ A step appends a row when a recording or clip is done, and passes over what has 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -85,6 +86,10 @@ def find_recordings(source: Path) -> list[Recording]:
         )
     if not found:
         raise ValueError(f"there is no recording in {source}")
+    counted = Counter(recording.id for recording in found)
+    twice = next((name for name, number in counted.items() if number > 1), None)
+    if twice is not None:
+        raise ValueError(f"{source / twice} is there in two formats: which one is meant?")
     return found
 
 

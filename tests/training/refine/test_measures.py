@@ -6,23 +6,12 @@ import math
 
 import pytest
 import torch
+from toy_sounds import RATE, embed, quiet, tone
 
 from training.refine.config import RefineConfig
 from training.refine.measures import bandwidth_hz, clipped_share, measure_sound
 from training.refine.segment import normalise_level, segments
 from training.refine.speakers import cluster, consistency
-
-RATE = 16_000
-
-
-def tone(seconds: float, hertz: float = 440.0, level: float = 0.3) -> torch.Tensor:
-    time = torch.arange(int(seconds * RATE)) / RATE
-    return level * torch.sin(2 * math.pi * hertz * time)
-
-
-def quiet(seconds: float, level: float = 1e-4) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return level * torch.randn(int(seconds * RATE), generator=generator)
 
 
 def test_signal_to_noise_is_the_difference_of_the_levels() -> None:
@@ -40,7 +29,7 @@ def test_signal_to_noise_is_the_difference_of_the_levels() -> None:
 
 def test_clipping_is_flat_tops_only() -> None:
     wave = tone(1.0, 100.0, 1.0)
-    assert clipped_share(wave) < 0.02
+    assert clipped_share(wave) < 0.03, "a slow tone lingers at its peak more than any voice"
     assert clipped_share(wave.clamp(-0.5, 0.5)) > 0.3
     assert clipped_share(torch.zeros(100)) == 0.0
 
@@ -69,7 +58,7 @@ def test_speech_without_a_pause_is_cut_where_it_is_quietest() -> None:
     config = RefineConfig(max_seconds=3.0)
     wave = torch.cat([tone(2.0), tone(0.1, level=0.1), tone(2.0)])
     (_, first), (second, _) = segments(wave, RATE, config)
-    assert 1.9 < (first + second) / 2 / RATE < 2.2
+    assert first == second and 1.9 < first / RATE < 2.2
     assert all(stop - start <= 3.0 * RATE for start, stop in segments(wave, RATE, config))
 
 
@@ -80,15 +69,6 @@ def test_level() -> None:
     spike[0] = 0.1
     assert float(normalise_level(spike, -10.0).max()) == pytest.approx(0.99)
     assert not normalise_level(torch.zeros(10), -24.0).any()
-
-
-def embed(waveform: torch.Tensor) -> torch.Tensor:
-    """Stands for an encoder: low and high voices are two directions."""
-    power = torch.fft.rfft(waveform).abs()
-    split = int(len(power) * 1000 / (RATE / 2))
-    return torch.nn.functional.normalize(
-        torch.stack([power[:split].sum(), power[split:].sum()]), dim=0
-    )
 
 
 def test_speakers() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_measures import RATE, embed, quiet, tone
+from toy_sounds import RATE, embed, quiet, tone
 
 from tokenlm.audio.io import save_audio
 from training.data.manifest import Utterance, read_manifest

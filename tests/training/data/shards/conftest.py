@@ -7,15 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from toy_shards import NUM_ROWS, RATE
 
 from tokenlm.audio.io import save_audio
-from tokenlm.audio.mel import MelConfig
-from tokenlm.models.speaker_encoder import SpeakerEncoder, SpeakerEncoderConfig
-from tokenlm.models.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
-from training.data.shards.build import Precompute
-
-RATE = 16_000
-NUM_ROWS = 12
 
 
 @pytest.fixture(scope="session")
@@ -41,22 +35,3 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines.insert(1, "{not json")
     (folder / "rows.jsonl").write_text("\n".join(lines) + "\n")
     return folder
-
-
-def make_work(**changes: object) -> Precompute:
-    """Tokens, embeddings, mel and sound; four items a shard."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        tokenizer = SpeechTokenizer(
-            SpeechTokenizerConfig(dim=16, num_heads=2, num_layers=1, levels=(3, 3))
-        )
-        encoder = SpeakerEncoder(SpeakerEncoderConfig(dim=16, num_layers=1, embedding_dim=8))
-    settings: dict = {
-        "tokenizer": tokenizer.eval().requires_grad_(False),
-        "speaker_encoder": encoder.eval().requires_grad_(False),
-        "mel": MelConfig(),
-        "audio_rate": RATE,
-        "items_per_shard": 4,
-        "max_reject_share": 0.5,
-    }
-    return Precompute(**{**settings, **changes})

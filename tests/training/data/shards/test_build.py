@@ -11,14 +11,12 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from toy_shards import NUM_ROWS, make_work
 
 from training.data.manifest import read_manifest
 from training.data.rejects import TooManyRejects, read_rejects
 from training.data.shards.build import build_shards, ranks_of_launch
 from training.data.shards.layout import ShardError
-
-sys.path.insert(0, str(Path(__file__).parent))
-from conftest import NUM_ROWS, make_work
 
 GOOD = [f"i{n}" for n in range(NUM_ROWS) if n not in (3, 7)]
 
@@ -71,9 +69,9 @@ def test_killed_within_a_shard_and_restarted_on_other_processes(
 ) -> None:
     program = (
         "import os, signal, sys\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
         "from pathlib import Path\n"
-        "from conftest import make_work\n"
+        "from toy_shards import make_work\n"
         "from training.data.manifest import read_manifest\n"
         "from training.data.shards import build\n"
         "calls, compute = [], build._mel\n"

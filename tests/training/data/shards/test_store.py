@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from itertools import islice
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import fsspec
 import numpy as np
 import pytest
 import torch
+from toy_shards import RATE, make_work
 
 from tokenlm.audio.io import load_audio
 from tokenlm.audio.mel import MelConfig, MelSpectrogram
@@ -24,9 +24,6 @@ from training.data.shards.build import build_shards
 from training.data.shards.layout import ShardError
 from training.data.shards.store import ShardDataset, ShardStore, ShardTokens
 from training.data.split import DataConfig, open_split, require_tokens
-
-sys.path.insert(0, str(Path(__file__).parent))
-from conftest import RATE, make_work
 
 
 @pytest.fixture(scope="session")
