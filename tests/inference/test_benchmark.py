@@ -67,6 +67,8 @@ def test_first_audio_is_when_a_player_never_runs_dry() -> None:
 def test_cost_of_a_part() -> None:
     assert LINE.cpu_between(0.0, 0.6) == pytest.approx(0.3 / 0.6)
     assert LINE.cpu_between(1.6, 2.0) == pytest.approx(0.1 / 0.4)
+    # Half of the third chunk, which took 0.8 of the processor for 1.0 of speech.
+    assert LINE.cpu_between(0.6, 1.1) == pytest.approx(0.8)
     assert LINE.bytes_at(0.3) == (14, 7)
 
 
