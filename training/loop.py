@@ -310,8 +310,7 @@ class Trainer:
             )
 
     def _seed(self, number: int) -> None:
-        # Dropout and the like draw from the global generator: seeding it by place makes them
-        # the same in a resumed run.
+        # Dropout and the like draw from the global generator: so they are the same after a resume.
         torch.manual_seed(derive_seed("forward", self.config.seed, self.step, number))
 
     def _request_stop(self) -> None:
