@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.synthesis.async_stream import AsyncSynthesisStream
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.offline import Progress, join_segments, render_segment, write_segments
+from tokenlm.synthesis.options import ContextChoice, LayoutChoice, StreamOptions
 from tokenlm.synthesis.prompt import check_voice, clean_recording, prepare_voice, read_recording
 from tokenlm.synthesis.prompt_cache import PromptCache
 from tokenlm.synthesis.rendering import RenderSettings
@@ -28,22 +29,6 @@ from tokenlm.synthesis.script import Script
 from tokenlm.synthesis.session import Session, SessionSettings
 from tokenlm.synthesis.stream import SynthesisStream
 from tokenlm.synthesis.voice import Voice, VoiceError
-
-ContextChoice = Context | Literal["default", "full"]
-LayoutChoice = Literal["auto", "one_shot", "interleaved"]
-
-
-class StreamOptions(TypedDict, total=False):
-    """Options of `Synthesizer.stream`."""
-
-    voice: Voice | str | None
-    seed: int
-    speed: float
-    sampling: SamplingConfig | None
-    context: ContextChoice
-    num_steps: int | None
-    guidance_scale: float | None
-    layout: LayoutChoice
 
 
 class Synthesizer:
