@@ -54,6 +54,9 @@ class Zero:
         settings["train_micro_batch_size_per_gpu"] = 1  # its own counting, nothing depends on it
         settings["gradient_accumulation_steps"] = self._config.batch.accumulation
         settings["gradient_clipping"] = optim.grad_clip
+        if self.name == "zero3":
+            # Small weights, too, live in their pieces alone: the average is put into the pieces.
+            settings["zero_optimization"]["stage3_param_persistence_threshold"] = 0
         if resolve_precision(self._config.precision, self._accelerator.device) == "bf16":
             # Weights stay in 32 bits, as in every strategy. Without this the engine would turn
             # off the autocast of the loop.
