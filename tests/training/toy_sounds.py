@@ -21,7 +21,7 @@ def quiet(seconds: float, level: float = 1e-4) -> torch.Tensor:
 
 def embed(waveform: torch.Tensor) -> torch.Tensor:
     """Stands for an encoder: low and high voices are two directions."""
-    power = torch.fft.rfft(waveform).abs()
+    power = torch.fft.rfft(waveform).abs().square()
     split = int(len(power) * 1000 / (RATE / 2))
     return torch.nn.functional.normalize(
         torch.stack([power[:split].sum(), power[split:].sum()]), dim=0
