@@ -10,60 +10,20 @@ import logging
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from inference.live import EngineError, Live, notifier
 from tokenlm.models.lm.cache import KeyValueCache
 from tokenlm.models.lm.decoding import decode_step
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.synthesis import Synthesizer, Voice
-from tokenlm.synthesis.session import Session, render_sessions
-
-URGENT_SECONDS = 0.6
-"""A stream with less sound in hand than this is rendered at once; others wait for company."""
+from tokenlm.synthesis.session import render_sessions
 
 _log = logging.getLogger(__name__)
-
-
-class EngineError(RuntimeError):
-    """The engine cannot take or finish a stream: it is full, or has been closed."""
-
-
-class _Live:
-    """What the worker knows of a stream. It holds no reference to the stream itself."""
-
-    def __init__(self, session: Session, limit_seconds: float, notify: Callable[[], None]) -> None:
-        self.session = session
-        self.limit_seconds = limit_seconds
-        self.notify = notify
-        """Tells the reader's event loop that there is something new."""
-        self.texts: deque[str | None] = deque()
-        """Pieces that have come in; None is the end of the text."""
-        self.chunks: deque[Tensor] = deque()
-        self.buffered_seconds = 0.0
-        self.made_seconds = 0.0
-        self.started_at: float | None = None
-        """When the first sound was ready."""
-        self.error: BaseException | None = None
-        self.is_finished = False
-        """Nothing more will come."""
-        self.is_cancelled = False
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether the reader is too slow to be given more."""
-        return self.buffered_seconds >= self.limit_seconds
-
-    @property
-    def is_urgent(self) -> bool:
-        """Whether a player that was started with the first sound would soon run dry."""
-        if self.started_at is None:
-            return True
-        return self.made_seconds - (time.monotonic() - self.started_at) < URGENT_SECONDS
 
 
 class EngineStream(AsyncIterator[Tensor]):
@@ -73,7 +33,7 @@ class EngineStream(AsyncIterator[Tensor]):
     closed, whose reader is cancelled, or that nobody has any more is freed before the next step.
     """
 
-    def __init__(self, engine: StreamEngine, live: _Live, ready: asyncio.Event) -> None:
+    def __init__(self, engine: StreamEngine, live: Live, ready: asyncio.Event) -> None:
         self.sample_rate = engine.sample_rate
         self._engine, self._live, self._ready = engine, live, ready
         self._feeder: asyncio.Task[None] | None = None
@@ -153,9 +113,11 @@ class StreamEngine:
         self.synthesizer = synthesizer
         self.max_streams = max_streams
         self._cache = KeyValueCache(synthesizer.components.speech_lm)
-        self._live: list[_Live] = []
+        self._live: list[Live] = []
         self._num_opening = 0
         self._wake = threading.Condition()
+        self._has_news = False
+        """Whether something has come in that the round that runs may not have seen."""
         self._is_closing = self._is_stopped = False
         self._worker = threading.Thread(target=self._work, name="tokenlm-engine", daemon=True)
         self._worker.start()
@@ -213,13 +175,13 @@ class StreamEngine:
                 forced_tokens=forced_tokens,
             )
             loop, ready = asyncio.get_running_loop(), asyncio.Event()
-            live = _Live(session, max_buffer_seconds, _notifier(loop, ready))
+            live = Live(session, max_buffer_seconds, notifier(loop, ready))
             stream = EngineStream(self, live, ready)
             with self._wake:
                 if self._is_stopped:
                     raise EngineError("the engine has been closed.")
                 self._live.append(live)
-                self._wake.notify()
+                self._tell_worker()
         finally:
             with self._wake:
                 self._num_opening -= 1
@@ -241,10 +203,10 @@ class StreamEngine:
             await asyncio.sleep(0.02)
         with self._wake:
             self._is_stopped = True
-            self._wake.notify()
+            self._tell_worker()
         await asyncio.to_thread(self._worker.join)
 
-    async def _feed(self, live: _Live, pieces: AsyncIterable[str]) -> None:
+    async def _feed(self, live: Live, pieces: AsyncIterable[str]) -> None:
         try:
             async for piece in pieces:
                 self._add_text(live, piece)
@@ -252,14 +214,14 @@ class StreamEngine:
         except Exception as error:  # whatever the source of the text raises is the reader's to see
             with self._wake:
                 live.error = error
-                self._wake.notify()
+                self._tell_worker()
 
-    def _add_text(self, live: _Live, piece: str | None) -> None:
+    def _add_text(self, live: Live, piece: str | None) -> None:
         with self._wake:
             live.texts.append(piece)
-            self._wake.notify()
+            self._tell_worker()
 
-    def _take(self, live: _Live) -> Tensor | None:
+    def _take(self, live: Live) -> Tensor | None:
         with self._wake:
             if not live.chunks:
                 return None
@@ -269,13 +231,18 @@ class StreamEngine:
             if not live.chunks:
                 live.buffered_seconds = 0.0
             if was_paused:
-                self._wake.notify()
+                self._tell_worker()
             return chunk
 
-    def _cancel(self, live: _Live) -> None:
+    def _cancel(self, live: Live) -> None:
         with self._wake:
             live.is_cancelled = True
-            self._wake.notify()
+            self._tell_worker()
+
+    def _tell_worker(self) -> None:
+        """Something has come in; called with the lock held."""
+        self._has_news = True
+        self._wake.notify()
 
     def _work(self) -> None:
         while True:
@@ -283,36 +250,23 @@ class StreamEngine:
                 if self._is_stopped:
                     break
                 live = list(self._live)
+                self._has_news = False
             self._drop(live)
             if not self._round([item for item in live if not item.is_finished]):
                 with self._wake:
-                    if not (self._is_stopped or self._has_news()):
-                        self._wake.wait()
+                    self._wake.wait_for(lambda: self._has_news)
         for item in list(self._live):
             item.error = item.error or EngineError("the engine was closed.")
             self._finish(item)
 
-    def _has_news(self) -> bool:
-        """Whether something has come in that the last round has not seen."""
-        return any(
-            item.is_cancelled
-            or item.error is not None
-            or (not item.is_paused and self._may_move(item))
-            for item in self._live
-        )
-
-    def _may_move(self, item: _Live) -> bool:
-        session = item.session
-        return bool(item.texts) or session.is_done or session.can_render or session.can_step()
-
-    def _drop(self, live: Sequence[_Live]) -> None:
+    def _drop(self, live: Sequence[Live]) -> None:
         """Frees what has ended, failed or been given up."""
         for item in live:
             is_over = item.session.is_done and not item.texts
             if item.is_cancelled or item.error is not None or is_over:
                 self._finish(item)
 
-    def _finish(self, item: _Live) -> None:
+    def _finish(self, item: Live) -> None:
         item.session.close()
         with self._wake:
             if item.is_cancelled:
@@ -323,7 +277,7 @@ class StreamEngine:
                 self._live.remove(item)
         item.notify()
 
-    def _round(self, live: Sequence[_Live]) -> bool:
+    def _round(self, live: Sequence[Live]) -> bool:
         """One token of every session that may go on, and the chunks that are due."""
         moving = [item for item in live if not item.is_paused]
         for item in moving:
@@ -337,19 +291,19 @@ class StreamEngine:
             self._guarded(stepping, self._step, stepping)
         return bool(stepping)
 
-    def _can_step(self, item: _Live) -> bool:
+    def _can_step(self, item: Live) -> bool:
         if item.error is not None:
             return False
         found: list[bool] = []
         self._guarded([item], lambda: found.append(item.session.can_step()))
         return found == [True]
 
-    def _is_due(self, rendering: Sequence[_Live], stepping: Sequence[_Live]) -> bool:
+    def _is_due(self, rendering: Sequence[Live], stepping: Sequence[Live]) -> bool:
         """Whether to render now: somebody is in need, or nobody is left to wait for."""
         waited_for = [item for item in stepping if item not in rendering]
         return not waited_for or any(item.is_urgent for item in rendering)
 
-    def _read_text(self, item: _Live) -> None:
+    def _read_text(self, item: Live) -> None:
         script = item.session.script
         while item.texts:
             with self._wake:
@@ -359,7 +313,7 @@ class StreamEngine:
             else:
                 script.feed(piece)
 
-    def _step(self, items: Sequence[_Live]) -> None:
+    def _step(self, items: Sequence[Live]) -> None:
         decodings = [item.session.decoding for item in items]
         decode_step(
             self.synthesizer.components.speech_lm, [item for item in decodings if item is not None]
@@ -367,13 +321,13 @@ class StreamEngine:
         for item in items:
             item.session.settle()
 
-    def _render(self, items: Sequence[_Live]) -> None:
+    def _render(self, items: Sequence[Live]) -> None:
         components = self.synthesizer.components
         chunks = render_sessions(components, [item.session for item in items])
         for item, chunk in zip(items, chunks, strict=True):
             self._deliver(item, chunk)
 
-    def _deliver(self, item: _Live, chunk: Tensor) -> None:
+    def _deliver(self, item: Live, chunk: Tensor) -> None:
         if chunk.shape[0] == 0:
             return
         seconds = chunk.shape[0] / self.sample_rate
@@ -385,7 +339,7 @@ class StreamEngine:
                 item.started_at = time.monotonic()
         item.notify()
 
-    def _guarded(self, items: Sequence[_Live], work: Callable[..., Any], *arguments: Any) -> None:
+    def _guarded(self, items: Sequence[Live], work: Callable[..., Any], *arguments: Any) -> None:
         """Does work for some sessions; if it fails, it fails for them and for no others."""
         try:
             with torch.inference_mode(False):
@@ -395,16 +349,6 @@ class StreamEngine:
                 _log.exception("a stream failed")
             for item in items:
                 item.error = error
-
-
-def _notifier(loop: asyncio.AbstractEventLoop, ready: asyncio.Event) -> Callable[[], None]:
-    def notify() -> None:
-        try:
-            loop.call_soon_threadsafe(ready.set)
-        except RuntimeError:  # the loop has been closed: nobody listens
-            pass
-
-    return notify
 
 
 __all__ = ["EngineError", "EngineStream", "StreamEngine"]

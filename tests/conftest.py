@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tokenlm.audio.io import save_audio
@@ -29,6 +34,65 @@ torch.set_num_threads(1)
 LEVELS = (3, 3, 3)
 CODEBOOK_SIZE = 27
 TEXTS = ["the quick brown fox jumps over the lazy dog.", "is it so? yes, it is!", "well; one: two."]
+
+
+GOLDEN = Path(__file__).parents[1] / os.environ.get("TOKENLM_GOLDEN", "../shared/reference/golden")
+
+
+@dataclass
+class Golden:
+    """Reference numbers of one module: what it is given, its weights, and what comes out."""
+
+    facts: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        return self.facts["hyper_parameters"]
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Weights under the keys of the checkpoint."""
+        return {
+            name.removeprefix("weights."): tensor
+            for name, tensor in self.tensors.items()
+            if name.startswith("weights.")
+        }
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    def check(self, actual: Tensor, name: str, valid: Tensor | None = None) -> None:
+        """Compares with an output at its tolerance, where `valid` is True."""
+        expected, atol = self.tensors[name], self.facts["tensors"][name]["atol"]
+        assert actual.shape == expected.shape, f"{name}: {actual.shape}, not {expected.shape}"
+        if valid is not None:
+            actual, expected = actual[valid], expected[valid]
+        torch.testing.assert_close(
+            actual.detach(), expected, rtol=0, atol=atol, check_dtype=False, msg=lambda m: name + m
+        )
+
+
+@pytest.fixture(scope="session")
+def golden_folder() -> Path:
+    """Where the reference numbers lie; the test is skipped where there is no such folder."""
+    if not GOLDEN.is_dir():
+        pytest.skip(f"there is no folder {GOLDEN}")
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def golden(golden_folder: Path) -> Callable[[str], Golden]:
+    """Reads the reference numbers of a module."""
+    read: dict[str, Golden] = {}
+
+    def load(name: str) -> Golden:
+        if name not in read:
+            facts = json.loads((golden_folder / f"{name}.json").read_text(encoding="utf-8"))
+            read[name] = Golden(facts, load_file(golden_folder / f"{name}.safetensors"))
+        return read[name]
+
+    return load
 
 
 def hum(pitch: float, seconds: float, sample_rate: int = 24_000) -> Tensor:

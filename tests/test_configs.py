@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 import yaml
 from torch import nn
 
+from inference.server.settings import ServeConfig
 from tokenlm.audio.mel import MelSpectrogram
 from tokenlm.checkpoint.registry import KINDS
 from tokenlm.config import from_dict, load_config
@@ -20,6 +22,7 @@ from training.bundle import BundleConfig
 from training.corpus.config import CorpusConfig
 from training.corpus.plan import read_sentences
 from training.evaluation.config import EvaluationConfig
+from training.refine.config import RefineConfig
 from training.run import load_task, read_stage
 from training.stages import STAGES
 
@@ -53,7 +56,10 @@ def check_model(path: Path) -> None:
     """`configs/model/<size>/<kind>.yaml` or `configs/model/<kind>.yaml` is a component's config."""
     kind = path.stem
     assert kind in KINDS, f"{path} is named after none of {', '.join(KINDS)}"
-    build(kind, load_config(KINDS[kind][0], path))
+    module = build(kind, load_config(KINDS[kind][0], path))
+    count = sum(weight.numel() for weight in module.parameters()) / 1e6
+    said = re.search(r"([\d.]+) M parameters", path.read_text(encoding="utf-8"))
+    assert said is None or float(said[1]) == round(count, 2), f"{path}: {count:.2f} M parameters"
 
 
 def check_corpus(path: Path) -> None:
@@ -70,12 +76,31 @@ def check_evaluation(path: Path) -> None:
     load_config(EvaluationConfig, path)
 
 
+def check_server(path: Path) -> None:
+    load_config(ServeConfig, path)
+
+
+def check_accelerate(path: Path) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    found = load_config_from_file(str(path))
+    expected = {"single": "NO", "ddp": "MULTI_GPU", "fsdp2": "FSDP"}
+    assert str(found.distributed_type.value) == expected.get(path.stem, "DEEPSPEED")
+    if path.stem.startswith("zero"):
+        assert found.deepspeed_config["zero_stage"] == int(path.stem[-1])
+    if path.stem == "fsdp2":
+        assert found.fsdp_config["fsdp_version"] == 2
+
+
 CHECKS: dict[str, Callable[[Path], None]] = {
     "train": check_train,
+    "accelerate": check_accelerate,
+    "refine": lambda path: load_config(RefineConfig, path),
     "model": check_model,
     "data": check_corpus,
     "bundle": check_bundle,
     "eval": check_evaluation,
+    "serve": check_server,
 }
 
 

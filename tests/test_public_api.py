@@ -13,6 +13,7 @@ import tokenlm
 from tokenlm import Synthesizer, Voice
 
 SYNTHESIZER = {
+    "astream": ["text", "options"],
     "components": None,
     "convert": ["source", "voice", "seed", "sample_rate", "context", "num_steps", "guidance_scale"],
     "from_pretrained": ["name", "device"],
@@ -20,15 +21,52 @@ SYNTHESIZER = {
         "text",
         "voice",
         "seed",
+        "speed",
         "context",
         "sampling",
         "num_steps",
         "guidance_scale",
+        "layout",
         "on_progress",
     ],
     "lookahead_ms": None,
+    "open_session": [
+        "text",
+        "voice",
+        "seed",
+        "speed",
+        "sampling",
+        "context",
+        "num_steps",
+        "guidance_scale",
+        "layout",
+        "cache",
+        "forced_tokens",
+    ],
     "prepare_voice": ["source", "prompt_text", "sample_rate", "name"],
+    "prompts": None,
+    "render": [
+        "tokens",
+        "pauses",
+        "voice",
+        "seed",
+        "speed",
+        "context",
+        "num_steps",
+        "guidance_scale",
+    ],
     "sample_rate": None,
+    "stream": [
+        "text",
+        "voice",
+        "seed",
+        "speed",
+        "sampling",
+        "context",
+        "num_steps",
+        "guidance_scale",
+        "layout",
+    ],
     "tokenize": ["source", "sample_rate"],
     "transcribe": ["source", "sample_rate"],
     "voice": ["name"],
@@ -36,6 +74,7 @@ SYNTHESIZER = {
 }
 VOICE = {
     "description": None,
+    "digest": None,
     "load": ["path"],
     "name": None,
     "prompt_mel": None,
@@ -68,7 +107,7 @@ def test_the_package_offers() -> None:
 
 
 def test_the_classes_offer() -> None:
-    assert members(Synthesizer, "components") == SYNTHESIZER
+    assert members(Synthesizer, "components", "prompts") == SYNTHESIZER
     assert members(Voice) == VOICE
 
 

@@ -76,6 +76,21 @@ def test_the_five_line_program_runs(
     assert names["waveform"].ndim == 1 and names["waveform"].shape[0] > 0
 
 
+def test_the_streaming_program_runs(
+    tiny_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    program = next(
+        block for block in blocks(ROOT / "README.md", "python") if "synthesizer.stream" in block
+    )
+    shutil.copytree(tiny_bundle, tmp_path / "checkpoints" / "mini-en")
+    monkeypatch.setenv("TOKENLM_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    exec(compile(program, "README.md", "exec"), {})
+    assert capsys.readouterr().out.count("seconds") > 1
+
+
 def words_of(line: str) -> list[str]:
     words = shlex.split(line, comments=True)
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
@@ -101,7 +116,9 @@ def test_commands_exist(line: str) -> None:
             assert (ROOT / words[0]).is_file(), words[0]
             check_config(words)
         else:
-            assert program in ("pip", "git", "cd", "pytest", "ruff", "apt-get"), line
+            assert program in ("pip", "git", "cd", "pytest", "ruff", "apt-get", "cat", "aplay"), (
+                line
+            )
 
 
 def check_verb(words: list[str]) -> None:
@@ -126,4 +143,4 @@ def check_config(words: list[str]) -> None:
     """Files of the repository that a command names are there."""
     for word in words:
         if word.startswith("configs/"):
-            assert (ROOT / word).is_file(), word
+            assert (ROOT / word).exists(), word

@@ -77,6 +77,8 @@ def test_wheel_holds_packages_configs_and_bundle(wheel: Path) -> None:
         "training/run.py",
         "training/corpus/grammar.yaml",
         "inference/demo.py",
+        "inference/server/page/index.html",
+        "inference/server/page/page.js",
         "tokenlm/_data/configs/train/flow.yaml",
         "tokenlm/_data/checkpoints/mini-en/bundle.yaml",
         "tokenlm/_data/checkpoints/mini-en/vocoder/model.safetensors",

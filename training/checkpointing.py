@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from tokenlm.atomic import sync_to_disk, write_text
 from tokenlm.checkpoint.component import load_state, read_state
-from tokenlm.config import ConfigError, save_config, to_dict
+from tokenlm.config import ConfigError, from_dict, save_config, to_dict
+from training.lora import with_additions
 
 _STEP = re.compile(r"step-(\d{6,})")
 _TEMPORARY = ".writing-"
@@ -37,6 +38,8 @@ _HARMLESS = (
     "log.",
     "optim.max_steps",
     "batch.num_workers",
+    # What makes a step is the product with the number of ranks; the loop tells when that changes.
+    "batch.accumulation",
 )
 _MISSING = "(not set)"
 
@@ -65,7 +68,7 @@ def open_run(folder: Path, config: Any) -> Path | None:
     stored = folder / "config.yaml"
     # Without a checkpoint nothing was trained yet: a run that failed to start may be corrected.
     if stored.exists() and latest_checkpoint(folder) is not None:
-        changed = changed_keys(_read_yaml(stored), to_dict(config))
+        changed = changed_keys(_with_defaults(_read_yaml(stored), config), to_dict(config))
         if changed:
             raise ConfigError(
                 f"The run folder {folder} was started with another config. Different: "
@@ -83,6 +86,14 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+
+
+def _with_defaults(old: dict[str, Any], config: Any) -> dict[str, Any]:
+    """Add the defaults of keys that the config did not have when the run was started."""
+    try:
+        return to_dict(from_dict(type(config), old))
+    except ConfigError:  # keys that are no more: the comparison names them
+        return old
 
 
 def flatten(data: Any, prefix: str = "") -> dict[str, Any]:
@@ -129,6 +140,9 @@ def save_checkpoint(
     averages: Mapping[str, Tensor],
     saved: SavedState,
     keep_last: int,
+    *,
+    states: Mapping[str, Mapping[str, Tensor]] | None = None,
+    shards: Path | None = None,
 ) -> Path:
     """Write one checkpoint and remove the oldest ones.
 
@@ -139,22 +153,29 @@ def save_checkpoint(
         averages: Averaged weights, by "<module>.<parameter>"; may be empty.
         saved: The rest of the state.
         keep_last: Checkpoints to keep.
+        states: Whole weights of the modules, where they cannot give them themselves.
+        shards: Folder of what is saved in pieces; it is moved into the checkpoint as `zero`.
 
     Returns:
         The new folder.
     """
     final = folder / f"step-{step:06d}"
     if final.exists():  # a finished run that was started once more: nothing has changed since
+        if shards is not None:
+            shutil.rmtree(shards)
         return final
     temporary = folder / f"{_TEMPORARY}{final.name}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     for name, module in modules.items():
-        save_file(_on_disk(module.state_dict()), temporary / f"{name}.safetensors")
+        state = module.state_dict() if states is None else states[name]
+        save_file(_on_disk(state), temporary / f"{name}.safetensors")
     save_file(_on_disk(averages), temporary / "ema.safetensors")
     torch.save({"optimizers": saved.optimizers, "task": saved.task}, temporary / "optimizer.pt")
     (temporary / "state.json").write_text(json.dumps(saved.numbers, indent=1), encoding="utf-8")
-    for path in (*temporary.iterdir(), temporary):
+    if shards is not None:
+        shards.rename(temporary / "zero")
+    for path in (*temporary.rglob("*"), temporary):
         sync_to_disk(path)
     temporary.rename(final)
     sync_to_disk(folder)
@@ -169,9 +190,11 @@ def _on_disk(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_checkpoint(
-    checkpoint: Path, modules: Mapping[str, nn.Module]
+    checkpoint: Path,
+    modules: Mapping[str, nn.Module],
+    load: Callable[[nn.Module, dict[str, Tensor]], Any] = nn.Module.load_state_dict,
 ) -> tuple[SavedState, dict[str, Tensor]]:
-    """Load the weights of a checkpoint into `modules`.
+    """Load the weights of a checkpoint into `modules`, each by `load`.
 
     Returns:
         The rest of the state, and the averaged weights.
@@ -184,7 +207,7 @@ def load_checkpoint(
         if not path.exists():
             raise ValueError(f"The checkpoint {checkpoint} has no weights of {name!r}.")
         try:
-            module.load_state_dict(load_file(path))
+            load(module, load_file(path))
         except RuntimeError as error:
             raise ValueError(f"The weights {path} do not fit the model: {error}") from error
     pickled = torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True)
@@ -213,7 +236,8 @@ def load_initial(modules: Mapping[str, nn.Module], initial: Mapping[str, Path]) 
                 f"initial.{name}: there is no such module; valid: {', '.join(sorted(modules))}"
             )
         path = folder / "model.safetensors"
-        load_state(modules[name], read_state(path), where=path)
+        state = with_additions(modules[name], read_state(path))
+        load_state(modules[name], state, where=path)
 
 
 def truncate_metrics(path: Path, step: int) -> None:

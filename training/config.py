@@ -73,6 +73,9 @@ class BatchConfig:
     """Processes that decode and collate; 0 does it in the training process. Same results."""
     length_jitter: float = 0.15
     """Spread of the length by which items are grouped: 0 groups by exact length."""
+    pack_seconds: float = 0.0
+    """Length of a row that holds several items, in place of padding (stage speech_lm); 0 pads. A
+    micro-batch then has `max_seconds_per_batch / pack_seconds` rows, whatever `max_items` says."""
 
     def __post_init__(self) -> None:
         _require(self.max_seconds_per_batch > 0, "max_seconds_per_batch must be positive.")
@@ -80,6 +83,10 @@ class BatchConfig:
         _require(self.accumulation >= 1, "accumulation must be at least 1.")
         _require(self.num_workers >= 0, "num_workers must not be negative.")
         _require(self.length_jitter >= 0, "length_jitter must not be negative.")
+        _require(
+            0 <= self.pack_seconds <= self.max_seconds_per_batch,
+            "pack_seconds must be between 0 and max_seconds_per_batch.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +136,11 @@ class RunConfig:
     """Component folder that each named module starts from, to fine-tune it."""
     loss_weights: dict[str, float] = field(default_factory=dict)
     """Weight of each named loss; a loss that is not named has weight 1."""
+    compile: bool = False
+    """Compile the forward of the trained modules with `torch.compile`."""
+    activation_checkpointing: bool = False
+    """Keep no activations within the blocks of the trained modules, and compute them again in the
+    backward pass: less memory, about a third more work, the same numbers."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimizer of all phases that bring no own one."""
     batch: BatchConfig = field(default_factory=BatchConfig)

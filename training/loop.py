@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from tokenlm.config import ConfigError
+from training.averaged import Averaged
+from training.blocks import checkpoint_activations
 from training.checkpointing import (
     SavedState,
     latest_checkpoint,
@@ -30,17 +31,11 @@ from training.checkpointing import (
     truncate_metrics,
 )
 from training.config import RunConfig, run_folder
-from training.data.reader import MicroBatchDataset, StepReader, read, to_device
-from training.data.sampler import DurationSampler, MicroBatch, Position
-from training.optim import (
-    Ema,
-    clip_gradients,
-    learning_rate,
-    make_optimizer,
-    optimizer_parameters,
-    reduce_gradients,
-)
-from training.process import make_accelerator, stop_signals, write_environment
+from training.data.reader import MicroBatchDataset, StepReader, sizes, to_device, valid_batches
+from training.data.sampler import DurationSampler, Position
+from training.optim import Ema, learning_rate
+from training.parallel.strategy import make_parallel, will_shard
+from training.process import agree_on_stop, make_accelerator, stop_signals, write_environment
 from training.randomness import derive_seed
 from training.task import Phase, Prepared, StepInfo, Task
 from training.tracking import MetricsLog, MetricsWindow, check_trackers, start_trackers
@@ -111,48 +106,59 @@ class Trainer:
         for name, module in self.task.modules.items():
             if name not in self.trained:
                 module.requires_grad_(False)
+        self._averaged = Averaged(self.task, self.trained, self.config.seed)
+        if will_shard() and self.accelerator.is_main_process:
+            self._averaged.copy_whole()
+        for module in self.trained.values():
+            if self.config.activation_checkpointing:
+                checkpoint_activations(module)
+            if self.config.compile:
+                module.compile()
         if self.num_ranks > 1:
             for module in self.task.modules.values():
                 for tensor in module.state_dict().values():
                     torch.distributed.broadcast(tensor, 0)
-        self.optimizers = {
-            phase.name: make_optimizer(
-                [self.trained[name] for name in phase.modules], phase.optim or self.config.optim
-            )
-            for phase in self.phases
+        # Counted before the parameters are cut into pieces.
+        num_parameters = {
+            name: sum(p.numel() for p in module.parameters())
+            for name, module in self.task.modules.items()
         }
+        self.parallel = make_parallel(self.accelerator, self.config, self.phases, self.trained)
+        self.optimizers = {phase.name: self.parallel.optimizer(phase) for phase in self.phases}
         decay = self.config.optim.ema_decay
-        self.ema = Ema(self.trained if decay > 0 else {}, decay)
+        averaged = self.trained if decay > 0 else {}
+        self.ema = Ema(averaged, decay, self.parallel.local, self.parallel.piece)
         if self.accelerator.is_main_process:
             write_environment(
                 self.folder,
                 device=str(self.device),
                 num_ranks=self.num_ranks,
+                strategy=self.parallel.name,
                 precision=self.accelerator.mixed_precision,
-                num_parameters={
-                    name: sum(p.numel() for p in module.parameters())
-                    for name, module in self.task.modules.items()
-                },
+                num_parameters=num_parameters,
             )
 
     def _resume(self, checkpoint: Path) -> None:
-        saved, averages = load_checkpoint(checkpoint, self.trained)
+        saved, averages = load_checkpoint(checkpoint, self.trained, self.parallel.load_state)
         self.ema.load(averages)
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(saved.optimizers[name])
+        self.parallel.load_optimizers(saved.optimizers, checkpoint)
         self.task.load_state(saved.task)
         self.step = saved.numbers["step"]
         self.position = Position(**saved.numbers["position"])
         self.skipped = saved.numbers["skipped"]
         self.skipped_in_a_row = saved.numbers["skipped_in_a_row"]
         self.window = MetricsWindow(saved.numbers["window"])
+        own = self.num_ranks * self.config.batch.accumulation
+        if saved.numbers.get("micro_batches", own) != own:
+            was = saved.numbers["micro_batches"]
+            self.log.say(f"a step had {was} micro-batches before and has {own} from here on")
         self.log.say(f"resumed at step {self.step} from {checkpoint.name}")
 
     def _prepare_data(self) -> None:
         batch = self.config.batch
         train = self.task.dataset("train")
         assert train is not None, f"the stage {self.config.stage} has no training data"
-        self.sampler = DurationSampler(train.durations, batch, self.config.seed)
+        self.sampler = DurationSampler(sizes(train, self.config), batch, self.config.seed)
         self.reader = StepReader(
             MicroBatchDataset(self.task, train, self.config.seed, augment=True),
             self.sampler,
@@ -164,13 +170,11 @@ class Trainer:
         )
         self.valid = self.task.dataset("valid")
 
-    # -- the loop ------------------------------------------------------------------------------
-
     def run(self) -> str:
         """Train until `max_steps`, `max_minutes` or a signal; then save, evaluate and export.
 
         Returns:
-            Why the run ended: "max_steps", "max_minutes" or "signal".
+            Why the run ended: "max_steps", "max_minutes", "signal", or "regression: ...".
 
         Raises:
             TrainingError: If too many steps in a row were not finite.
@@ -185,18 +189,24 @@ class Trainer:
                     self._write_metrics()
                 if log.evaluate_every and done % log.evaluate_every == 0 and not last:
                     self._evaluate()
+                    if self._should_stop() and self._stop == "regression":
+                        break  # before it is saved
                 if log.sample_every and done % log.sample_every == 0 and not last:
                     self._samples()
                 if log.save_every and done % log.save_every == 0 and not last:
                     self._save()
             # Not `self._stop` first: a signal after the last step may have reached this rank only.
             reason = "max_steps" if self.step >= config.optim.max_steps else self._stop
-            self._save()
-            if reason != "signal":
+            if reason != "regression":
+                self._save()
+            if reason not in ("signal", "regression"):
                 if log.evaluate_every:
                     self._evaluate()
                 if log.sample_every:
                     self._samples()
+            if self._should_stop() and self._stop == "regression":
+                reason = f"regression: {self.task.stop_reason}"
+            elif reason != "signal":
                 self.export(self.folder / "export")
             self.log.say(f"ended at step {self.step} ({reason}); {self.folder}")
             if log.trackers:
@@ -215,6 +225,7 @@ class Trainer:
             self._seed(number)
             with torch.no_grad():
                 parts.append((number, self.task.prepare(to_device(batch, self.device), info)))
+            self.window.add(parts[-1][1].metrics)
         counts = self._global_counts(parts)
         finite = True
         for phase in self.phases:
@@ -231,14 +242,12 @@ class Trainer:
 
     def _run_phase(self, phase: Phase, parts: Parts, counts: dict[str, float]) -> bool:
         """Make one optimizer step of one phase; return False if it was skipped."""
-        optimizer = self.optimizers[phase.name]
-        parameters = optimizer_parameters(optimizer)
         optim = phase.optim or self.config.optim
         sums: dict[str, Tensor] = {}
         for number, prepared in parts:
             self._seed(number)
             with self.accelerator.autocast():
-                losses = phase.losses(prepared)
+                losses = self.parallel.losses(phase, prepared)
             missing = losses.keys() - counts.keys()
             assert not missing, f"prepare gives no count of {sorted(missing)}"
             terms = {
@@ -247,14 +256,10 @@ class Trainer:
             }
             weights = self.config.loss_weights
             total = torch.stack([terms[name] * weights.get(name, 1.0) for name in terms]).sum()
-            if total.requires_grad:
-                # Only the parameters of the phase get a gradient: what another phase owns
-                # (a discriminator) may be used freely, and no graph is freed that it needs.
-                total.backward(inputs=parameters)
+            self.parallel.backward(phase, total, is_last=number == parts[-1][0])
             for name, term in (*terms.items(), (f"total/{phase.name}", total)):
                 sums[name] = sums.get(name, 0.0) + term.detach()
-        reduce_gradients(parameters, self.num_ranks)
-        norm = clip_gradients(parameters, optim.grad_clip)
+        norm = self.parallel.reduce(phase, optim.grad_clip)
         values = torch.stack([*sums.values()])
         if self.num_ranks > 1:
             torch.distributed.all_reduce(values)
@@ -262,16 +267,20 @@ class Trainer:
         finite = all(math.isfinite(value) for value in (*losses_now, norm_now))
         if finite:
             rate = learning_rate(self.step, optim, phase.starts_at)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.step()
+            known_now = self.parallel.step(phase, rate)
+            norm_now = norm_now if known_now is None else known_now
             self.window.add(dict(zip(sums, losses_now, strict=True)))
             self.window.add({f"grad_norm/{phase.name}": norm_now})
         else:
             pairs = zip(sums, losses_now, strict=True)
             bad = [name for name, value in pairs if not math.isfinite(value)]
             self.log.say(f"step {self.step} skipped: not finite: {', '.join(bad) or 'gradient'}")
-        optimizer.zero_grad(set_to_none=True)
+        if self.parallel.name.startswith("zero") and not (finite and math.isfinite(norm_now)):
+            raise TrainingError(
+                f"step {self.step} had a loss or a gradient that is not finite, and under "
+                "DeepSpeed no step can be taken back. The checkpoints before are untouched."
+            )
+        self.optimizers[phase.name].zero_grad(set_to_none=True)
         return finite
 
     def _global_counts(self, parts: Parts) -> dict[str, float]:
@@ -301,11 +310,8 @@ class Trainer:
             )
 
     def _seed(self, number: int) -> None:
-        # Dropout and the like draw from the global generator: seeding it by place makes them
-        # the same in a resumed run.
+        # Dropout and the like draw from the global generator: so they are the same after a resume.
         torch.manual_seed(derive_seed("forward", self.config.seed, self.step, number))
-
-    # -- stopping ------------------------------------------------------------------------------
 
     def _request_stop(self) -> None:
         self._stop = "signal"
@@ -314,11 +320,9 @@ class Trainer:
         limit = self.config.max_minutes
         if not self._stop and limit is not None and time.monotonic() - self._started > limit * 60:
             self._stop = "max_minutes"
-        if self.num_ranks > 1:
-            reasons = ("", "max_minutes", "signal")
-            code = torch.tensor(reasons.index(self._stop), device=self.device)
-            torch.distributed.all_reduce(code, torch.distributed.ReduceOp.MAX)
-            self._stop = reasons[int(code)]
+        if self.task.stop_reason:
+            self._stop = "regression"
+        self._stop = agree_on_stop(self._stop, self.device, self.num_ranks)
         return bool(self._stop)
 
     # -- what happens now and then -------------------------------------------------------------
@@ -337,63 +341,60 @@ class Trainer:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Put the averaged weights into the modules, in evaluation mode, without gradient."""
-        for module in self.task.modules.values():
-            module.eval()
-        # A fixed seed: two evaluations of the same weights give the same numbers.
-        torch.manual_seed(derive_seed("evaluate", self.config.seed))
-        with self.ema.applied(), torch.no_grad():
+        """Put the averaged weights into the modules, in evaluation mode; see `Averaged`."""
+        is_main = self.accelerator.is_main_process
+        with self._averaged.applied(self.parallel, self.ema, is_main=is_main):
             yield
 
-    def _valid_batches(self) -> Iterator[Any]:
-        assert self.valid is not None
-        sampler = DurationSampler(self.valid.durations, self.config.batch, self.config.seed)
-        plan = sampler.epoch(0, shuffle=False)
-        limit = self.config.log.evaluate_batches
-        if limit and limit < len(plan):
-            # Spread over all lengths, the same ones every time.
-            plan = [plan[i * len(plan) // limit] for i in range(limit)]
-        dataset = MicroBatchDataset(self.task, self.valid, self.config.seed, augment=False)
-        micro_batches = (MicroBatch(items=items, epoch=0) for items in plan)
-        for batch in read(dataset, micro_batches, self.config.batch.num_workers):
-            yield to_device(batch, self.device)
-
     def _evaluate(self) -> None:
-        if self.valid is not None and self.accelerator.is_main_process:
+        if self.valid is not None:
             with self.averaged():
-                metrics = self.task.evaluate(self._valid_batches(), self.task.modules)
-            self.log.write(self.step, metrics, kind="valid")
+                if self.accelerator.is_main_process:
+                    batches = valid_batches(self.task, self.valid, self.config, self.device)
+                    metrics = self.task.evaluate(batches, self.task.modules)
+                    self.log.write(self.step, metrics, kind="valid")
         self.accelerator.wait_for_everyone()
 
     def _samples(self) -> None:
-        if self.accelerator.is_main_process:
-            folder = self.folder / "samples" / f"step-{self.step:06d}"
-            folder.mkdir(parents=True, exist_ok=True)
-            with self.averaged():
+        with self.averaged():
+            if self.accelerator.is_main_process:
+                folder = self.folder / "samples" / f"step-{self.step:06d}"
+                folder.mkdir(parents=True, exist_ok=True)
                 self.task.samples(folder)
         self.accelerator.wait_for_everyone()
 
     def export(self, folder: Path) -> None:
         """Write the inference components, made of the averaged weights, into `folder`."""
-        if self.accelerator.is_main_process:
-            folder.mkdir(parents=True, exist_ok=True)
-            with self.averaged():
+        with self.averaged():
+            if self.accelerator.is_main_process:
+                folder.mkdir(parents=True, exist_ok=True)
                 self.task.export(folder)
         self.accelerator.wait_for_everyone()
 
     def _save(self) -> None:
+        states = {name: self.parallel.full_state(m) for name, m in self.trained.items()}
+        averages = self._averaged.full_averages(self.parallel, self.ema)
+        optimizers = self.parallel.full_optimizers()
+        shards = self.parallel.save_shards(self.folder / ".writing-shards")
         if self.accelerator.is_main_process:
             numbers = {
                 "step": self.step,
                 "position": asdict(self.position),
+                "micro_batches": self.num_ranks * self.config.batch.accumulation,
                 "skipped": self.skipped,
                 "skipped_in_a_row": self.skipped_in_a_row,
                 "window": self.window.numbers,
             }
-            optimizers = {name: opt.state_dict() for name, opt in self.optimizers.items()}
             saved = SavedState(numbers, optimizers, self.task.state())
             keep = self.config.log.keep_last
             save_checkpoint(
-                self.folder, self.step, self.trained, self.ema.averages, saved, keep_last=keep
+                self.folder,
+                self.step,
+                self.trained,
+                averages,
+                saved,
+                keep,
+                states=states,
+                shards=shards,
             )
         self.accelerator.wait_for_everyone()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -140,9 +140,22 @@ class Ema:
     the random initial weights at once.
     """
 
-    def __init__(self, modules: Mapping[str, nn.Module], decay: float) -> None:
-        """Start the average at the present weights."""
-        self.decay = decay
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Module],
+        decay: float,
+        local: Callable[[nn.Parameter], Tensor] = lambda parameter: parameter,
+        piece: Callable[[nn.Parameter, Tensor], Tensor] = lambda parameter, full: full,
+    ) -> None:
+        """Start the average at the present weights.
+
+        Args:
+            modules: Whose weights are averaged.
+            decay: Decay of the average.
+            local: Part of a parameter that this rank keeps, sharing its memory.
+            piece: Cuts that part out of a whole tensor.
+        """
+        self.decay, self._local, self._piece = decay, local, piece
         self._parameters = {
             f"{key}.{name}": parameter
             for key, module in modules.items()
@@ -150,7 +163,7 @@ class Ema:
             if parameter.requires_grad
         }
         self.averages = {
-            name: parameter.detach().clone() for name, parameter in self._parameters.items()
+            name: local(parameter).detach().clone() for name, parameter in self._parameters.items()
         }
 
     @torch.no_grad()
@@ -162,7 +175,8 @@ class Ema:
         # One call for all parameters: a loop over them costs more than the sums, and torch has no
         # public name for it.
         lerp = getattr(torch, "_foreach_lerp_")  # noqa: B009
-        lerp(list(self.averages.values()), list(self._parameters.values()), 1.0 - decay)
+        weights = [self._local(parameter) for parameter in self._parameters.values()]
+        lerp(list(self.averages.values()), weights, 1.0 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -176,8 +190,9 @@ class Ema:
     @torch.no_grad()
     def _swap(self) -> None:
         for name, parameter in self._parameters.items():
-            kept = parameter.detach().clone()
-            parameter.copy_(self.averages[name])
+            weight = self._local(parameter)
+            kept = weight.detach().clone()
+            weight.copy_(self.averages[name])
             self.averages[name].copy_(kept)
 
     def load(self, averages: Mapping[str, Tensor]) -> None:
@@ -190,4 +205,4 @@ class Ema:
             different = sorted(set(averages) ^ set(self.averages))
             raise ValueError(f"The saved average has other parameters: {', '.join(different)}.")
         for name, average in averages.items():
-            self.averages[name].copy_(average)
+            self.averages[name].copy_(self._piece(self._parameters[name], average))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import signal
 import sys
@@ -24,13 +25,21 @@ from training.config import RunConfig, resolve_precision
 def make_accelerator(config: RunConfig, folder: Path) -> Accelerator:
     """Find the device and the other ranks, as `accelerate launch` set them up."""
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    zero = parse_flag_from_env("ACCELERATE_USE_DEEPSPEED")
+    options: dict[str, Any] = {}
+    if cpu and zero:
+        # Told to use the CPU, accelerate leaves DeepSpeed out; not told so and without a backend
+        # it makes every rank a world of its own.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        cpu, options = False, {"backend": "gloo"}
     # Evaluation and export run on the first rank alone, while the others wait.
-    device = PartialState(cpu=bool(cpu), timeout=timedelta(hours=6)).device
+    device = PartialState(cpu=bool(cpu), timeout=timedelta(hours=6), **options).device
     assert device is not None
     precision = resolve_precision(config.precision, device)
     return Accelerator(
         cpu=bool(cpu),
-        mixed_precision="bf16" if precision == "bf16" else "no",
+        # Under DeepSpeed this would be the precision of the weights, not of the arithmetic.
+        mixed_precision="bf16" if precision == "bf16" and not zero else "no",
         log_with=list(config.log.trackers) or None,
         project_dir=str(folder),
     )
@@ -56,6 +65,16 @@ def stop_signals(request_stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def agree_on_stop(reason: str, device: torch.device, num_ranks: int) -> str:
+    """Make all ranks stop for the same reason, or none; "" is none, "regression" goes first."""
+    if num_ranks == 1:
+        return reason
+    reasons = ("", "max_minutes", "signal", "regression")
+    code = torch.tensor(reasons.index(reason), device=device)
+    torch.distributed.all_reduce(code, torch.distributed.ReduceOp.MAX)
+    return reasons[int(code)]
 
 
 def write_environment(folder: Path, **facts: Any) -> None:

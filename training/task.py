@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -63,6 +63,8 @@ class Prepared:
     """Whatever the losses need; the loop does not look inside."""
     counts: dict[str, float]
     """Number of valid targets in this micro-batch for every loss of every phase, by loss name."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """What else is to be logged, such as rewards; averaged over the micro-batches of a rank."""
 
 
 @dataclass
@@ -113,6 +115,8 @@ class Task(ABC):
     """All modules by name; the loop moves them to the device in place."""
     device: torch.device = torch.device("cpu")
     """Where the modules are; set by the loop after `build`."""
+    stop_reason: str = ""
+    """Set by `evaluate` where the run must not go on: what has become worse, in a sentence."""
 
     def __init__(self, config: Any) -> None:
         """Keep the config of the stage; nothing is read or made before `build`."""
@@ -133,6 +137,13 @@ class Task(ABC):
 
         Runs in the workers. A dict, list or tuple or dataclass of tensors is moved to the device.
         """
+
+    def collate_packed(self, items: list[Any], row_sizes: Sequence[int]) -> Any:
+        """Lay items behind one another into rows; `row_sizes` are the numbers of items of them.
+
+        Only of a task whose dataset has `packed_durations`, the seconds that items take in a row.
+        """
+        raise NotImplementedError(f"the stage {self.name} does not pack")
 
     @abstractmethod
     def prepare(self, batch: Any, step: StepInfo) -> Prepared:

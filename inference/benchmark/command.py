@@ -13,7 +13,7 @@ from inference.benchmark.rows import Plan, measure
 from inference.benchmark.subject import SENTENCE, Subject, bundle_subject, config_subject
 
 QUICK = Plan(num_runs=1, long_seconds=6.0)
-SENTENCES = (
+SENTENCES: tuple[str, ...] = (
     SENTENCE,
     "Please leave your shoes by the front door.",
     "My sister bought a new car last week.",

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 from tokenlm.checkpoint.bundle import BundleManifest
-from tokenlm.checkpoint.registry import KINDS
 from tokenlm.checkpoint.resolve import resolve
-from tokenlm.config import load_config
+from tokenlm.models.flow import CosyVoiceFlowConfig, FlowConfig
 from tokenlm.synthesis import Synthesizer, Voice
 from tokenlm.synthesis.components import Components
+from tokenlm.synthesis.random_parts import random_models
 from tokenlm.text.tokenizer import load_text_tokenizer
 
 SENTENCE = "The weather was cold this morning, but the sun is out now, and we went for a long walk."
@@ -67,13 +67,11 @@ def config_subject(folder: Path, num_tokens: int) -> Subject:
     Raises:
         ValueError: a config is missing or wrong.
     """
-    models = {}
+    models = random_models(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        for name in ("speech_lm", "flow", "vocoder"):
-            config_class, build = KINDS[name]
-            models[name] = build(load_config(config_class, folder / f"{name}.yaml"))
         flow = models["flow"].config
+        assert isinstance(flow, FlowConfig | CosyVoiceFlowConfig)
         manifest = BundleManifest(
             name=folder.name,
             description="Random weights.",
@@ -81,7 +79,8 @@ def config_subject(folder: Path, num_tokens: int) -> Subject:
             licence="Apache-2.0",
             sample_rate=flow.mel.sample_rate,
             components={name: name for name in models},
-            generation={},
+            # Those of the reference, where it is one.
+            generation={"num_steps": 10} if isinstance(flow, CosyVoiceFlowConfig) else {},
         )
         voice = Voice(
             name="random",

@@ -74,10 +74,10 @@ class Timeline:
         """Processor seconds for a second of speech, of what lies between two moments of it."""
         length = cost = before = previous = 0.0
         for event in self.events:
-            middle = before + event.seconds / 2
-            if start <= middle < end:
-                length += event.seconds
-                cost += event.cpu_seconds - previous
+            # A chunk that lies only partly there counts for that part.
+            inside = max(min(end, before + event.seconds) - max(start, before), 0.0)
+            length += inside
+            cost += (event.cpu_seconds - previous) * inside / event.seconds
             before += event.seconds
             previous = event.cpu_seconds
         return cost / max(length, 1e-9)

@@ -1,1 +1,1 @@
-"""The server: HTTP as OpenAI speaks it, a WebSocket for text that is still being written, a page."""
+"""The server: HTTP as OpenAI has it, a WebSocket for text that is still being written, a page."""

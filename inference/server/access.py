@@ -1,22 +1,47 @@
-"""The dependency of every route that needs a key."""
+"""Who may use a route: the dependency of every one that needs a key."""
 
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.requests import HTTPConnection
 
+from inference.server.errors import ApiError
 from inference.server.service import service_of
 
-_bearer = HTTPBearer(
-    auto_error=False, description="A key of the server, where it has keys at all."
-)
+_bearer = HTTPBearer(auto_error=False, description="A key of the server, where it has keys at all.")
 
 
 async def needs_key(
     request: Request,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> None:
-    """Refuses a request without a key where keys are needed."""
+    """Refuses a request without a key where keys are needed, and one of a stranger's web page."""
+    check_origin(request)
     service_of(request).keys.check(request.headers.get("authorization"))
+
+
+def check_origin(connection: HTTPConnection) -> None:
+    """Refuses what a web page of another origin sends, unless the settings name that origin.
+
+    Browsers send forms and open WebSockets to anywhere, without asking first as they do for JSON: a
+    page that somebody visits could add voices to the server on their own machine.
+
+    Raises:
+        ApiError: 403.
+    """
+    origin = connection.headers.get("origin")
+    if origin is None:
+        return
+    allowed = service_of(connection).config.cors_origins
+    own = urlsplit(origin).netloc == connection.headers.get("host")
+    if not (own or origin in allowed or "*" in allowed):
+        raise ApiError(
+            403,
+            f"Web pages of {origin[:100]!r} may not use this server; its setting cors_origins "
+            "names those that may.",
+            code="origin",
+        )

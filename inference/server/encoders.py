@@ -9,7 +9,7 @@ import io
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import BinaryIO, Protocol, cast
 
 import numpy as np
 import soundfile
@@ -57,9 +57,7 @@ class _Codec:
 _CODECS = {
     # With a constant bit rate a reader knows the length from the size, without the table that
     # could only be written at the end. 0.6 is 64 kbit/s at 24 kHz.
-    "mp3": _Codec(
-        "MP3", "MPEG_LAYER_III", {"bitrate_mode": "CONSTANT", "compression_level": 0.6}
-    ),
+    "mp3": _Codec("MP3", "MPEG_LAYER_III", {"bitrate_mode": "CONSTANT", "compression_level": 0.6}),
     "opus": _Codec("OGG", "OPUS", {}),
     "flac": _Codec("FLAC", "PCM_16", {}),
 }
@@ -135,7 +133,7 @@ class FileEncoder:
     def __init__(self, codec: _Codec, sample_rate: int, comment: str) -> None:
         self._sink = _Sink()
         self._file = soundfile.SoundFile(
-            self._sink,
+            cast(BinaryIO, self._sink),
             "w",
             sample_rate,
             1,

@@ -59,9 +59,7 @@ class ApiError(Exception):
 
     def body(self) -> dict[str, Any]:
         """The body of the response."""
-        detail = ErrorDetail(
-            message=self.message, type=self.kind, param=self.param, code=self.code
-        )
+        detail = ErrorDetail(message=self.message, type=self.kind, param=self.param, code=self.code)
         return ErrorBody(error=detail).model_dump()
 
     def response(self) -> JSONResponse:

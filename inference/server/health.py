@@ -78,7 +78,7 @@ async def health(request: Request) -> JSONResponse:
     response_class=Response,
     responses={
         200: {"description": "Figures, as Prometheus reads them.", "content": {"text/plain": {}}},
-        **documented(401),
+        **documented(401, 403),
     },
     summary="Figures for Prometheus",
 )
@@ -87,7 +87,7 @@ async def metrics(request: Request) -> Response:
     return Response(service_of(request).metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
-@guarded_router.get("/v1/models", responses=documented(401), summary="List models")
+@guarded_router.get("/v1/models", responses=documented(401, 403), summary="List models")
 async def list_models(request: Request) -> ModelList:
     """Lists the bundle of this server."""
     service = service_of(request)

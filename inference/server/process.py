@@ -27,7 +27,12 @@ def serve_app(app: FastAPI, config: ServeConfig) -> None:
         ValueError: the address cannot be listened at.
     """
     server = build_server(app, config)
-    server.run(sockets=[listen(config)])
+    listener = listen(config)
+    host, port = listener.getsockname()[:2]
+    _log.info(
+        "serving at http://%s:%d until interrupted", f"[{host}]" if ":" in host else host, port
+    )
+    server.run(sockets=[listener])
 
 
 def build_server(app: FastAPI, config: ServeConfig) -> DrainingServer:

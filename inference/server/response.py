@@ -22,9 +22,9 @@ _log = logging.getLogger(__name__)
 
 
 class SpeechResponse(Response):
-    """Bytes of an utterance. Its status is sent with the first of them: until then, all that goes
-    wrong is a proper refusal.
+    """Bytes of an utterance.
 
+    The status is sent with the first of them: until then, all that goes wrong is a proper refusal.
     The next chunk is asked for when the client has taken the last: a slow client slows its own
     utterance, and no other.
     """

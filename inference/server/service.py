@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from starlette.requests import HTTPConnection
-from torch import Tensor
 
 from inference.server.auth import Keys
 from inference.server.errors import ApiError
@@ -114,9 +113,7 @@ class Service:
         try:
             return name, await asyncio.to_thread(self._load_voice, name)
         except VoiceError as error:
-            raise ApiError(
-                404, _sentence(error), param="voice", code="voice_not_found"
-            ) from error
+            raise ApiError(404, _sentence(error), param="voice", code="voice_not_found") from error
 
     def _load_voice(self, name: str) -> Voice:
         """Never passes a name on that the lists do not have: it would be taken for a path."""

@@ -87,7 +87,7 @@ _AUDIO: dict[str, Any] = {kind: {} for kind in MEDIA_TYPES.values()} | {"text/ev
     response_class=Response,
     responses={
         200: {"description": "The speech, sent while it is made.", "content": _AUDIO},
-        **documented(400, 401, 404, 413, 429, 500, 503),
+        **documented(400, 401, 403, 404, 413, 429, 500, 503),
     },
     summary="Speak a text",
 )

@@ -98,9 +98,7 @@ def _unpack(file: BinaryIO, limits: Limits) -> tuple[Tensor, int]:
         if not 1 <= channels <= MAX_CHANNELS:
             raise _unusable(f"it has {channels} channels; at most {MAX_CHANNELS} are taken")
         if not MIN_RATE <= rate <= MAX_RATE:
-            raise _unusable(
-                f"its sample rate is {rate} Hz; {MIN_RATE} to {MAX_RATE} Hz are taken"
-            )
+            raise _unusable(f"its sample rate is {rate} Hz; {MIN_RATE} to {MAX_RATE} Hz are taken")
         limit = int(limits.max_upload_seconds * rate)
         pieces: list[np.ndarray] = []
         count = 0

@@ -72,7 +72,7 @@ class VoiceDeleted(BaseModel):
     deleted: Literal[True] = True
 
 
-@router.get(PATH, responses=documented(400, 401), summary="List voices")
+@router.get(PATH, responses=documented(400, 401, 403), summary="List voices")
 async def list_voices(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,

@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
+from inference.server.access import check_origin
 from inference.server.encoders import PcmEncoder
 from inference.server.errors import ApiError
 from inference.server.limits import check_length
@@ -41,6 +42,7 @@ async def stream_speech(websocket: WebSocket) -> None:
     service = service_of(websocket)
     try:
         service.admission.check_open()
+        check_origin(websocket)
         if (given := websocket.headers.get("authorization")) is not None:
             service.keys.check(given)
         if service.num_sockets >= service.config.limits.max_sockets:

@@ -11,6 +11,7 @@ import soundfile
 import torch
 from typer.testing import CliRunner, Result
 
+from inference import sinks
 from tokenlm.cli import build_app
 from tokenlm.synthesis import Voice
 
@@ -95,6 +96,60 @@ def test_say_takes_a_voice_of_the_bundle_and_a_file(
         assert soundfile.info(str(path)).frames > 0
 
 
+def test_say_pipes_speech_as_it_is_made(tiny_bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    base = ("say", "yes it is", "--bundle", tiny_bundle, "-o")
+    succeeds(*base, path)
+    expected = soundfile.read(str(path), dtype="int16")[0]
+    piped = run(*base, "-")
+    assert piped.exit_code == 0 and "standard output" in piped.stderr
+    assert piped.stdout_bytes[:4] == b"RIFF" and piped.stdout_bytes[44:] == expected.tobytes()
+    assert run(*base, "-", "--format", "pcm").stdout_bytes == expected.tobytes()
+
+
+def test_say_reads_text_as_it_arrives(tiny_bundle: Path, tmp_path: Path) -> None:
+    base = ("say", "--bundle", tiny_bundle, "--layout", "one_shot", "-o")
+    succeeds(*base, tmp_path / "a.wav", "yes it is.")
+    succeeds(*base, tmp_path / "b.wav", "-", stdin="yes it is.\n")
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+    interleaved = ("say", "-", "--bundle", tiny_bundle, "-o", tmp_path / "c.wav")
+    succeeds(*interleaved, stdin="yes it is.")
+    assert soundfile.info(str(tmp_path / "c.wav")).frames > 0
+    succeeds(*interleaved, "--context", "full", stdin="yes it is.")
+    broken = CliRunner().invoke(
+        build_app(), [str(word) for word in interleaved], input=b"yes \xff it"
+    )
+    assert broken.exit_code == 2 and "is not UTF-8 text" in broken.stderr
+
+
+def test_say_plays(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    played: list[torch.Tensor] = []
+
+    class Loudspeaker(sinks.Sink):
+        def __init__(self, sample_rate: int) -> None:
+            assert sample_rate == 24_000
+
+        def write(self, chunk: torch.Tensor) -> None:
+            played.append(chunk)
+
+    monkeypatch.setattr(sinks, "PlayerSink", Loudspeaker)
+    monkeypatch.setattr(sinks, "check_player", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    succeeds("say", "yes it is", "--play", "--bundle", tiny_bundle)
+    assert len(played) > 1 and list(tmp_path.iterdir()) == []
+
+
+def test_speed_changes_the_length(tiny_bundle: Path, recording: Path, tmp_path: Path) -> None:
+    def frames(*words: object) -> int:
+        succeeds(*words, "-o", tmp_path / "a.wav", "--bundle", tiny_bundle)
+        return soundfile.info(str(tmp_path / "a.wav")).frames
+
+    for base in (("say", "yes it is"), ("clone", "yes it is", "--prompt-audio", recording)):
+        normal, fast = frames(*base), frames(*base, "--speed", 2)
+        assert fast == pytest.approx(normal / 2, abs=2000)
+        assert run(*base, "--speed", "5").exit_code == 2
+
+
 def test_convert_keeps_the_length(tiny_bundle: Path, recording: Path, tmp_path: Path) -> None:
     path = tmp_path / "out.wav"
     base = ("convert", recording, "-o", path, "--bundle", tiny_bundle)
@@ -139,7 +194,8 @@ def test_inspect_describes_a_good_bundle(tiny_bundle: Path) -> None:
     for part in ("speech_lm", "flow", "vocoder", "f16", "24000 Hz", "ann, bob", "look-ahead"):
         assert part in told
     # 3 tokens of 40 ms and 2 frames of 20 ms.
-    assert "160 ms" in told
+    assert "160 ms: flow 120 ms, vocoder 40 ms" in told
+    assert "chunks       240, 480, 1000 ms" in told
 
 
 def test_inspect_finds_altered_missing_and_strange_files(copy: Path) -> None:

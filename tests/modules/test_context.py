@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -146,5 +148,63 @@ def test_pinned() -> None:
     ],
 )
 def test_impossible_contexts(sizes: dict[str, int], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Context(**sizes)
+
+
+GROWING = Context(chunk_frames=3, chunk_step_frames=(1, 2), left_frames=1, pinned_frames=2)
+
+
+def test_chunks_that_grow() -> None:
+    """After a prompt of 2 the chunks are 1, 2, 3, 3, … frames long."""
+    assert visible(GROWING, 10) == [
+        "xx........",
+        "xx........",
+        "xxx.......",
+        "xxxxx.....",
+        "xxxxx.....",
+        "xx..xxxx..",
+        "xx..xxxx..",
+        "xx..xxxx..",
+        "xx.....xxx",
+        "xx.....xxx",
+    ]
+    bounds = [(0, 2), (2, 3), (3, 5), (5, 8), (8, 11), (11, 12)]
+    assert GROWING.chunk_bounds(12) == bounds
+    assert [GROWING.chunk_end(frame) for frame in range(8)] == [1, 3, 3, 6, 6, 6, 9, 9]
+    assert [GROWING.whole_chunks(count) for count in range(10)] == [0, 1, 1, 3, 3, 3, 6, 6, 6, 9]
+    assert FULL_CONTEXT.chunk_end(5) == FULL_CONTEXT.whole_chunks(5) == 0
+    assert Context(chunk_frames=4).whole_chunks(11) == 8
+
+
+def test_growing_chunks_scale_and_are_kept() -> None:
+    assert GROWING.scaled(2).chunk_step_frames == (2, 4) and GROWING.scaled(2).divided(2) == GROWING
+    with pytest.raises(ValueError, match="not multiples of 2"):
+        Context(chunk_frames=4, chunk_step_frames=(1,)).divided(2)
+    positions = torch.arange(20)
+    mask = GROWING.visible(positions, positions)
+    for _, end in GROWING.chunk_bounds(20)[:-1]:
+        needed = mask[end:, :end].any(dim=0)
+        assert torch.equal(needed, GROWING.kept(positions[:end], end))
+
+
+def test_items_at_different_positions() -> None:
+    """Queries and keys of a batch may stand apart, each with its own prompt."""
+    positions = torch.arange(10)
+    own = [GROWING.pinned(count).visible(positions, positions) for count in (2, 3)]
+    queries, keys = torch.tensor([[5, 6], [6, 7]]), torch.tensor([[0, 1, 4, 5, 6], [2, 3, 5, 6, 7]])
+    both = GROWING.visible(queries, keys, pinned_frames=torch.tensor([2, 3]))
+    for item in range(2):
+        assert torch.equal(both[item], own[item][queries[item]][:, keys[item]])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ({"chunk_frames": 2, "chunk_step_frames": (0,)}, "chunk_step_frames must be at least 1"),
+        ({"chunk_step_frames": (2,)}, "chunk_step_frames needs chunk_frames"),
+    ],
+)
+def test_impossible_steps(sizes: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Context(**sizes)

@@ -80,7 +80,9 @@ def test_missing_folder_and_damaged_weights(bundle: Path) -> None:
 def test_a_part_of_another_kind(bundle: Path) -> None:
     shutil.rmtree(bundle / "vocoder")
     shutil.copytree(bundle / "flow", bundle / "vocoder")
-    with pytest.raises(ComponentError, match="holds a FlowDecoder, but a Vocoder is needed"):
+    with pytest.raises(
+        ComponentError, match="holds a FlowDecoder, but a Vocoder or a HiFT is needed"
+    ):
         Components(bundle)
 
 

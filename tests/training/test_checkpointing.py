@@ -133,3 +133,17 @@ def test_truncate_metrics_drops_later_and_torn_lines(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps({"step": s}) + "\n" for s in (5, 10, 15)) + '{"step": 1')
     truncate_metrics(path, 10)
     assert path.read_text() == '{"step": 5}\n{"step": 10}\n'
+
+
+def test_a_key_that_was_added_since_is_no_change_while_it_has_its_default(tmp_path: Path) -> None:
+    config = toy_config(tmp_path)
+    open_run(tmp_path, config)
+    save(tmp_path, 1, nn.Linear(1, 1))
+    stored = tmp_path / "config.yaml"
+    lines = stored.read_text().splitlines(keepends=True)
+    stored.write_text("".join(line for line in lines if "length_jitter" not in line))
+    assert open_run(tmp_path, config) is not None
+    stored.write_text("".join(line for line in lines if "length_jitter" not in line))
+    other = toy_config(tmp_path, batch={"length_jitter": 0.5})
+    with pytest.raises(ConfigError, match=r"batch.length_jitter: 0.15 -> 0.5"):
+        open_run(tmp_path, other)

@@ -6,7 +6,8 @@ Nothing in the folder is code, and nothing is a pickle.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -182,7 +183,7 @@ def load_component(
         raise ComponentError(str(error)) from error
     # All weights are about to be overwritten: drawing them first would only take time, and move
     # the random state of the caller.
-    with torch.random.fork_rng(devices=[]), _WithoutInitialisation():
+    with without_initialisation():
         module = build(config)
     load_state(module, read_state(files.state_path), where=files.state_path)
     return module.to(device=device, dtype=dtype).eval()
@@ -212,6 +213,16 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], *, where: str | P
     if problems:
         raise ComponentError(f"{where} does not fit its config; {'; '.join(problems)}.")
     module.load_state_dict(dict(state))
+
+
+@contextmanager
+def without_initialisation() -> Iterator[None]:
+    """Inside, modules are built whose weights hold anything: they are about to be overwritten.
+
+    The random state of the caller stays as it is.
+    """
+    with torch.random.fork_rng(devices=[]), _WithoutInitialisation():
+        yield
 
 
 class _WithoutInitialisation(TorchFunctionMode):

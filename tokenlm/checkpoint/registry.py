@@ -10,12 +10,19 @@ import torch
 from torch import nn
 
 from tokenlm.checkpoint.component import ComponentError, load_component
-from tokenlm.models.flow import FlowConfig, FlowDecoder
+from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig, FlowConfig, FlowDecoder
+from tokenlm.models.fsmn_tokenizer import FSMNTokenizer, FSMNTokenizerConfig
 from tokenlm.models.lm import SpeechLM, SpeechLMConfig
+from tokenlm.models.onnx_models import (
+    OnnxSpeakerConfig,
+    OnnxSpeakerEncoder,
+    OnnxTokenizer,
+    OnnxTokenizerConfig,
+)
 from tokenlm.models.speaker_encoder import SpeakerEncoder, SpeakerEncoderConfig
 from tokenlm.models.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
 from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
-from tokenlm.models.vocoder import Vocoder, VocoderConfig
+from tokenlm.models.vocoder import HiFT, HiFTConfig, Vocoder, VocoderConfig
 
 KINDS: dict[str, tuple[type, Callable[[Any], nn.Module]]] = {
     "speech_tokenizer": (SpeechTokenizerConfig, SpeechTokenizer),
@@ -24,6 +31,11 @@ KINDS: dict[str, tuple[type, Callable[[Any], nn.Module]]] = {
     "speech_lm": (SpeechLMConfig, SpeechLM),
     "flow": (FlowConfig, FlowDecoder),
     "vocoder": (VocoderConfig, Vocoder),
+    "cosyvoice_flow": (CosyVoiceFlowConfig, CosyVoiceFlow),
+    "hift": (HiFTConfig, HiFT),
+    "fsmn_tokenizer": (FSMNTokenizerConfig, FSMNTokenizer),
+    "onnx_tokenizer": (OnnxTokenizerConfig, OnnxTokenizer),
+    "onnx_speaker_encoder": (OnnxSpeakerConfig, OnnxSpeakerEncoder),
 }
 """Config class and model of every kind."""
 
@@ -31,16 +43,15 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
 def load_model(
-    folder: str | Path, model_class: type[ModelT], *, device: str | torch.device = "cpu"
+    folder: str | Path, *model_classes: type[ModelT], device: str | torch.device = "cpu"
 ) -> ModelT:
-    """Loads the component in `folder`, which must be a `model_class`; frozen, for evaluation.
+    """Loads the component in `folder`, which must be of one of the classes; frozen, for evaluation.
 
     Raises:
         ComponentError: the folder holds another kind, or does not load.
     """
     model = load_component(folder, KINDS, device=device)
-    if not isinstance(model, model_class):
-        raise ComponentError(
-            f"{folder} holds a {type(model).__name__}, but a {model_class.__name__} is needed."
-        )
+    if not isinstance(model, model_classes):
+        names = " or a ".join(model_class.__name__ for model_class in model_classes)
+        raise ComponentError(f"{folder} holds a {type(model).__name__}, but a {names} is needed.")
     return model.requires_grad_(False)

@@ -7,8 +7,6 @@ semantic tokens, trained by recognising text through the quantizer.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 
 import torch
@@ -16,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tokenlm.audio.mel import MelConfig, MelSpectrogram
-from tokenlm.config import to_dict
+from tokenlm.models.fingerprint import fingerprint
 from tokenlm.modules.quantizer import FiniteScalarQuantizer
 from tokenlm.modules.transformer import Transformer
 
@@ -118,12 +116,7 @@ class SpeechTokenizer(nn.Module):
     @property
     def fingerprint(self) -> str:
         """Hash of the configuration and weights; whatever is made of tokens carries it."""
-        digest = hashlib.sha256(json.dumps(to_dict(self.config), sort_keys=True).encode())
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            # fp16 is the precision of a released bundle: saving it must not change the fingerprint.
-            digest.update(tensor.detach().cpu().to(torch.float16).contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return fingerprint(self.config, self.state_dict())
 
     def forward(
         self, waveform: Tensor, lengths: Tensor, blend: float = 1.0

@@ -70,13 +70,36 @@ class SelfAttention(nn.Module):
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         query, key = rotate(query, table), rotate(key, table)
         if state is not None:
-            key = torch.cat([state.keys, key], dim=2)
-            value = torch.cat([state.values, value], dim=2)
-            state.keys, state.values = key, value
+            key, value = extend(state, key, value)
         attended = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
         )
         return self.out(attended.transpose(1, 2).reshape(batch, frames, dim))
+
+
+def extend(state: AttentionState, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Puts new keys and values (B, H, T, E) behind those of `state`; gives all (B, H, K + T, E).
+
+    Room is made for half as much again, so that most chunks copy nothing but themselves.
+    """
+    held = state.keys.shape[2]
+    needed = held + keys.shape[2]
+    room: tuple[Tensor, Tensor] | None = getattr(state, "_room", None)
+    # A state that was copied, trimmed or put together has tensors of its own.
+    is_own = room is not None and room[0].data_ptr() == state.keys.data_ptr()
+    if room is None or not is_own or room[0].shape[2] < needed:
+        size = needed if held == 0 else needed + needed // 2
+        room = (
+            keys.new_empty(*keys.shape[:2], size, keys.shape[3]),
+            values.new_empty(*values.shape[:2], size, values.shape[3]),
+        )
+        room[0][:, :, :held] = state.keys
+        room[1][:, :, :held] = state.values
+        state._room = room  # type: ignore[attr-defined]
+    room[0][:, :, held:needed] = keys
+    room[1][:, :, held:needed] = values
+    state.keys, state.values = room[0][:, :, :needed], room[1][:, :, :needed]
+    return state.keys, state.values
 
 
 def trim(state: AttentionState, positions: Tensor, context: Context, next_position: int) -> None:

@@ -200,8 +200,12 @@ def stack_ragged(states: Sequence[TransformerState]) -> TransformerState:
     positions = torch.cat(places)
 
     def joined(parts: list[Tensor]) -> Tensor:
+        missing = [longest - part.shape[2] for part in parts]
         return torch.cat(
-            [functional.pad(part, (0, 0, longest - part.shape[2], 0)) for part in parts]
+            [
+                functional.pad(part, (0, 0, count, 0)) if count else part
+                for part, count in zip(parts, missing, strict=True)
+            ]
         )
 
     layers = [

@@ -13,19 +13,19 @@ from torch import nn
 
 from tokenlm.checkpoint.bundle import BundleError, BundleManifest, read_manifest
 from tokenlm.checkpoint.component import read_component
-from tokenlm.checkpoint.registry import load_model
+from tokenlm.checkpoint.registry import KINDS, load_model
 from tokenlm.config import from_dict
-from tokenlm.models.flow import FlowDecoder
-from tokenlm.models.lm import SamplingConfig, SpeechLM
-from tokenlm.models.speaker_encoder import SpeakerEncoder, SpeakerEncoderConfig
-from tokenlm.models.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
-from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
-from tokenlm.models.vocoder import Vocoder
-from tokenlm.text.hf_tokenizer import HFTextTokenizer
-from tokenlm.text.tokenizer import TextTokenizer, load_text_tokenizer
+from tokenlm.models.flow import CosyVoiceFlow, FlowDecoder
+from tokenlm.models.fsmn_tokenizer import FSMNTokenizer
+from tokenlm.models.lm import GuardConfig, SamplingConfig, SpeechLM
+from tokenlm.models.onnx_models import OnnxSpeakerEncoder, OnnxTokenizer
+from tokenlm.models.speaker_encoder import SpeakerEncoder
+from tokenlm.models.speech_tokenizer import SpeechTokenizer
+from tokenlm.models.token_recognizer import TokenRecognizer
+from tokenlm.models.vocoder import HiFT, Vocoder
+from tokenlm.text.tokenizer import AnyTextTokenizer, load_text_tokenizer
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
-ConfigT = TypeVar("ConfigT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,8 @@ class GenerationConfig:
     """Settings of generation that fit the weights of a bundle."""
 
     sampling: SamplingConfig = SamplingConfig()
+    guards: GuardConfig = GuardConfig()
+    """What watches over the LM."""
     prompt_in_lm: bool = True
     """Whether the LM goes on from the prompt's text and tokens (in-context cloning). Without it the
     voice comes from the flow alone, and a small LM has less to lose its place in."""
@@ -44,6 +46,8 @@ class GenerationConfig:
     """Longer sentences are cut at commas or between words."""
     max_prompt_seconds: float = 10.0
     """Longer prompts are cut."""
+    instruction: str = ""
+    """Text that the LM reads before all other, as it was trained to."""
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
@@ -60,6 +64,10 @@ class GenerationConfig:
 class Components:
     """What a bundle holds. The parts that read recordings are loaded when first used."""
 
+    speech_lm: SpeechLM
+    flow: FlowDecoder | CosyVoiceFlow
+    vocoder: Vocoder | HiFT
+
     def __init__(self, folder: Path, device: str | torch.device = "cpu") -> None:
         """Loads the parts that speak.
 
@@ -74,8 +82,8 @@ class Components:
             GenerationConfig, self.manifest.generation, where=folder / "bundle.yaml"
         )
         self.speech_lm = self._load("speech_lm", SpeechLM)
-        self.flow = self._load("flow", FlowDecoder)
-        self.vocoder = self._load("vocoder", Vocoder)
+        self.flow = self._load("flow", FlowDecoder, CosyVoiceFlow)
+        self.vocoder = self._load("vocoder", Vocoder, HiFT)
         self.text_tokenizer = load_text_tokenizer(folder / "text_tokenizer")
         self._check()
 
@@ -83,7 +91,7 @@ class Components:
     def from_models(
         cls,
         models: Mapping[str, nn.Module],
-        text_tokenizer: TextTokenizer | HFTextTokenizer,
+        text_tokenizer: AnyTextTokenizer,
         manifest: BundleManifest,
         *,
         folder: Path,
@@ -108,9 +116,9 @@ class Components:
         return self
 
     @cached_property
-    def speech_tokenizer(self) -> SpeechTokenizer:
+    def speech_tokenizer(self) -> SpeechTokenizer | FSMNTokenizer | OnnxTokenizer:
         """The speech tokenizer."""
-        return self._load("speech_tokenizer", SpeechTokenizer)
+        return self._load("speech_tokenizer", SpeechTokenizer, FSMNTokenizer, OnnxTokenizer)
 
     @cached_property
     def token_recognizer(self) -> TokenRecognizer:
@@ -118,19 +126,19 @@ class Components:
         return self._load("token_recognizer", TokenRecognizer)
 
     @cached_property
-    def speaker_encoder(self) -> SpeakerEncoder:
+    def speaker_encoder(self) -> SpeakerEncoder | OnnxSpeakerEncoder:
         """The speaker encoder."""
-        return self._load("speaker_encoder", SpeakerEncoder)
+        return self._load("speaker_encoder", SpeakerEncoder, OnnxSpeakerEncoder)
 
     @cached_property
     def fingerprint(self) -> str:
         """Fingerprint of the speech tokenizer that all parts were trained with."""
         return str(self._facts("flow").get("tokenizer", ""))
 
-    def _load(self, name: str, model_class: type[ModelT]) -> ModelT:
+    def _load(self, name: str, *model_classes: type[ModelT]) -> ModelT:
         if name not in self.manifest.components:
             raise BundleError(f"{self.folder} has no component {name!r}.")
-        return load_model(self._path(name), model_class, device=self.device)
+        return load_model(self._path(name), *model_classes, device=self.device)
 
     def _path(self, name: str) -> Path:
         """Folder of a part."""
@@ -139,12 +147,17 @@ class Components:
     def _facts(self, name: str) -> dict[str, Any]:
         return read_component(self._path(name)).extra
 
-    def _config(self, name: str, config_class: type[ConfigT]) -> ConfigT | None:
-        """The config of a part that is not loaded yet; None where the bundle does without it."""
+    def _config(self, name: str) -> Any:
+        """The config of a part that is not loaded yet; None where the bundle does without it.
+
+        Those of the kinds that a part may be of have the same facts.
+        """
         if name not in self.manifest.components:
             return None
         files = read_component(self._path(name))
-        return from_dict(config_class, files.config, where=files.config_path)
+        if files.kind not in KINDS:
+            raise BundleError(f"{self._path(name)} is of the unknown kind {files.kind!r}.")
+        return from_dict(KINDS[files.kind][0], files.config, where=files.config_path)
 
     def _agree(self, fact: str, first: tuple[str, object], second: tuple[str, object]) -> None:
         if first[1] != second[1]:
@@ -174,21 +187,21 @@ class Components:
                 f"{self.folder}: text_tokenizer has {self.text_tokenizer.vocab_size} pieces, but "
                 f"speech_lm knows {speech.backbone.vocab_size}."
             )
-        tokenizer = self._config("speech_tokenizer", SpeechTokenizerConfig)
+        tokenizer = self._config("speech_tokenizer")
         if tokenizer is not None:
             mine = "speech_tokenizer"
             self._agree(
                 "codebook size", (mine, tokenizer.codebook_size), ("flow", flow.codebook_size)
             )
             self._agree("token rate", (mine, tokenizer.token_rate), ("flow", flow.token_rate))
-        recognizer = self._config("token_recognizer", TokenRecognizerConfig)
+        recognizer = self._config("token_recognizer")
         if tokenizer is not None and recognizer is not None:
             self._agree(
                 "levels",
                 ("speech_tokenizer", tokenizer.levels),
                 ("token_recognizer", recognizer.levels),
             )
-        speaker = self._config("speaker_encoder", SpeakerEncoderConfig)
+        speaker = self._config("speaker_encoder")
         if speaker is not None:
             self._agree(
                 "size of a speaker embedding",

@@ -14,9 +14,12 @@ from tokenlm.audio.joining import SegmentJoiner
 from tokenlm.audio.tempo import MelTempo
 from tokenlm.models.lm.cache import KeyValueCache
 from tokenlm.models.lm.decoding import Decoding, decode_step
+from tokenlm.models.lm.generate import SpeechRequest
+from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.modules.noise import mix
 from tokenlm.synthesis.components import Components
+from tokenlm.synthesis.guards import read_tokens, speak_checked
 from tokenlm.synthesis.prompt_cache import PromptCache
 from tokenlm.synthesis.rendering import RenderSettings
 from tokenlm.synthesis.script import Script
@@ -40,37 +43,71 @@ def write_segments(
     sampling: SamplingConfig,
     on_progress: Progress | None = None,
     *,
+    guards: GuardConfig | None = None,
     forced_tokens: Sequence[Sequence[int]] | None = None,
 ) -> list[list[int]]:
     """Speech tokens of every segment of a finished script, some segments at once.
 
-    With `forced_tokens` of every segment the model works as always, and these are written.
+    Args:
+        components: the models.
+        prompts: prompt states of voices.
+        script: the text.
+        voice: whose prompt the LM goes on from.
+        seed: of all draws.
+        sampling: how tokens are drawn.
+        on_progress: called with the share that is done, up to one half.
+        guards: what watches over the LM; None has the guards of the bundle.
+        forced_tokens: of every segment; the model works as always, and these are written.
     """
+    guards = guards or components.generation.guards
     prefix = prompts.prefix(voice, script.layout)
-    spoken: list[list[int]] = []
-    for start in range(0, len(script.segments), SEGMENTS_AT_ONCE):
-        cache, batch = KeyValueCache(components.speech_lm), []
-        for part in script.segments[start : start + SEGMENTS_AT_ONCE]:
+
+    def speak(requests: Sequence[SpeechRequest]) -> list[list[int]]:
+        cache = KeyValueCache(components.speech_lm)
+        decodings = []
+        for request in requests:
             plan = prefix.plan.copy()
-            plan.add_text(part.tokens)
+            plan.add_text(request.text_tokens)
             plan.end_text()
-            batch.append(
+            decodings.append(
                 Decoding(
                     components.speech_lm,
                     cache,
                     plan,
                     sampling=sampling,
-                    seed=seed,
-                    segment=start + len(batch),
+                    seed=request.seed,
+                    segment=request.segment,
                     key_values=prefix.key_values,
-                    forced=None if forced_tokens is None else forced_tokens[start + len(batch)],
+                    forced=None if forced_tokens is None else forced_tokens[request.segment],
+                    guards=guards,
                 )
             )
-        while alive := [decoding for decoding in batch if decoding.can_step]:
+        while alive := [decoding for decoding in decodings if decoding.can_step]:
             decode_step(components.speech_lm, alive)
-        spoken += [decoding.tokens for decoding in batch]
+        return [decoding.tokens for decoding in decodings]
+
+    requests = [
+        SpeechRequest(text_tokens=part.tokens, seed=seed, segment=number)
+        for number, part in enumerate(script.segments)
+    ]
+    texts = [part.text for part in script.segments]
+    spoken: list[list[int]] = []
+    for start in range(0, len(requests), SEGMENTS_AT_ONCE):
+        batch = requests[start : start + SEGMENTS_AT_ONCE]
+        if guards.needs_recognizer and forced_tokens is None:
+            reader = components.token_recognizer
+            checked = speak_checked(
+                batch,
+                texts[start : start + SEGMENTS_AT_ONCE],
+                speak,
+                lambda rows, reader=reader: read_tokens(reader, rows),
+                guards,
+            )
+            spoken += [segment.tokens for segment in checked]
+        else:
+            spoken += speak(batch)
         if on_progress is not None:
-            on_progress(0.5 * len(spoken) / len(script.segments))
+            on_progress(0.5 * len(spoken) / len(requests))
     return spoken
 
 
@@ -109,7 +146,8 @@ def render_segment(
     """Waveform (S,) of the speech tokens of one segment."""
     device = components.device
     tensor = torch.tensor([tokens], device=device)
-    if len(tokens) <= WHOLE_TOKENS or settings.context.is_full:
+    # Without a window, caches would take more memory than the whole does.
+    if len(tokens) <= WHOLE_TOKENS or settings.context.left_frames is None:
         mel = components.flow.generate(
             tensor,
             prompt_tokens=voice.prompt_tokens[None].to(device),

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from tokenlm.models.flow import FlowState
+from tokenlm.models.flow import CosyVoiceFlowState, FlowState
 from tokenlm.models.lm.decoding import Prefix, read_prefix
 from tokenlm.models.lm.layout import fits_interleaved
 from tokenlm.models.lm.plan import LayoutName, Plan
@@ -46,7 +46,7 @@ class PromptCache:
 
     def flow_state(
         self, voice: Voice, context: Context, num_steps: int, guidance_scale: float
-    ) -> FlowState:
+    ) -> FlowState | CosyVoiceFlowState:
         """State of the flow after the prompt of a voice.
 
         Raises:
@@ -54,7 +54,7 @@ class PromptCache:
         """
         components = self._components
 
-        def start() -> tuple[FlowState, int]:
+        def start() -> tuple[FlowState | CosyVoiceFlowState, int]:
             device = components.device
             state = components.flow.start(
                 prompt_tokens=voice.prompt_tokens[None].to(device),
@@ -69,7 +69,7 @@ class PromptCache:
 
         key = ("flow", voice.digest, context, num_steps, guidance_scale)
         state = self._find(key, start)
-        assert isinstance(state, FlowState)
+        assert isinstance(state, FlowState | CosyVoiceFlowState)
         return state.clone()
 
     def prefix(self, voice: Voice, layout: LayoutName) -> Prefix:
@@ -114,7 +114,9 @@ class PromptCache:
 
 def prompt_of(components: Components, voice: Voice) -> tuple[list[int], list[int]]:
     """Text tokens and speech tokens of a prompt, as far as the LM goes on from them."""
+    encode, generation = components.text_tokenizer.encode, components.generation
+    first = encode(generation.instruction) if generation.instruction else []
     # A prompt whose text is not known tells the LM nothing that it could go on from.
-    if not (voice.prompt_text and components.generation.prompt_in_lm):
-        return [], []
-    return components.text_tokenizer.encode(voice.prompt_text), voice.prompt_tokens.tolist()
+    if not (voice.prompt_text and generation.prompt_in_lm):
+        return first, []
+    return [*first, *encode(voice.prompt_text)], voice.prompt_tokens.tolist()

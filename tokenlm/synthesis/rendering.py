@@ -5,15 +5,15 @@ Shapes: S samples, N tokens, T mel frames.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tokenlm.audio.tempo import MelTempo
-from tokenlm.models.flow import FlowState
-from tokenlm.models.vocoder import VocoderState
+from tokenlm.models.flow import CosyVoiceFlowState, FlowState
 from tokenlm.modules.context import Context
 from tokenlm.synthesis.components import Components
 
@@ -35,10 +35,18 @@ class SegmentRenderer:
     chunk is rendered, once.
     """
 
-    def __init__(self, components: Components, flow: FlowState, *, seed: int, speed: float) -> None:
+    def __init__(
+        self,
+        components: Components,
+        flow: FlowState | CosyVoiceFlowState,
+        *,
+        seed: int,
+        speed: float,
+    ) -> None:
         """Takes a state of the flow after its prompt, which becomes its own."""
-        self.flow = flow
-        self.vocoder: VocoderState = components.vocoder.init_state(1)
+        self.flow: Any = flow
+        # Any: each kind of flow and vocoder has a state of its own, which only it looks into.
+        self.vocoder: Any = components.vocoder.init_state(1)
         self.seed = seed
         self.has_sounded = False
         """Whether anything of it has been rendered."""
@@ -58,10 +66,7 @@ class SegmentRenderer:
     @property
     def ready_tokens(self) -> int:
         """Of the waiting tokens, as many as the next chunk takes; 0 where they are too few."""
-        flow = self._components.flow
-        factor = flow.config.frames_per_token
-        end = self.flow.context.chunk_end(self.flow.next_frame // factor)
-        needed = end + flow.config.lookahead_tokens - self.flow.fed_tokens
+        needed = self._components.flow.tokens_to_next_chunk(self.flow)
         return needed if 0 < needed <= len(self._waiting) else 0
 
     def take(self) -> Tensor:
@@ -93,13 +98,14 @@ def render_together(components: Components, renderers: Sequence[SegmentRenderer]
         renderer.retime(mel, final=final)
         for renderer, mel, final in zip(renderers, mels, flush, strict=True)
     ]
-    groups: dict[tuple[int, int, bool], list[int]] = {}
+    groups: dict[tuple[int, Hashable, bool], list[int]] = {}
     for index, renderer in enumerate(renderers):
-        waiting = renderer.vocoder.lookahead.waiting.shape[1]
-        groups.setdefault((timed[index].shape[1], waiting, flush[index]), []).append(index)
+        geometry = components.vocoder.geometry(renderer.vocoder)
+        groups.setdefault((timed[index].shape[1], geometry, flush[index]), []).append(index)
     sounds = [torch.zeros(0)] * len(renderers)
     for (num_frames, _, final), group in groups.items():
-        state = VocoderState.stack([renderers[index].vocoder for index in group])
+        states = [renderers[index].vocoder for index in group]
+        state = type(states[0]).stack(states) if len(group) > 1 else states[0]
         pieces = []
         if num_frames:
             mel = torch.cat([timed[index] for index in group])

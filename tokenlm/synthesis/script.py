@@ -20,6 +20,8 @@ class ScriptSegment:
 
     tokens: list[int] = field(default_factory=list)
     """Text tokens so far."""
+    text: str = ""
+    """The words of these, normalised."""
     is_complete: bool = False
     pause_seconds: float = 0.0
     """Silence after it; not to be relied on before the next segment is there."""
@@ -98,6 +100,7 @@ class Script:
         segment.pause_seconds = source.pause_seconds
         if segment.is_complete:
             return
+        segment.text = source.text
         tokens = self._encode(source.text)
         count = len(tokens)
         if not source.is_complete:

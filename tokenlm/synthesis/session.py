@@ -194,6 +194,7 @@ class Session:
             forced=forced,
             key_values=prefix.key_values,
             row=self._row,
+            guards=self._components.generation.guards,
         )
         flow = self._prompts.flow_state(
             settings.voice, render.context, render.num_steps, render.guidance_scale

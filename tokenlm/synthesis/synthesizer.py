@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -16,11 +16,13 @@ from torch import Tensor
 from tokenlm.audio.tempo import check_speed
 from tokenlm.checkpoint.resolve import resolve
 from tokenlm.models.lm.cache import KeyValueCache
+from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.synthesis.async_stream import AsyncSynthesisStream
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.offline import Progress, join_segments, render_segment, write_segments
+from tokenlm.synthesis.options import ContextChoice, LayoutChoice, StreamOptions
 from tokenlm.synthesis.prompt import check_voice, clean_recording, prepare_voice, read_recording
 from tokenlm.synthesis.prompt_cache import PromptCache
 from tokenlm.synthesis.rendering import RenderSettings
@@ -28,22 +30,6 @@ from tokenlm.synthesis.script import Script
 from tokenlm.synthesis.session import Session, SessionSettings
 from tokenlm.synthesis.stream import SynthesisStream
 from tokenlm.synthesis.voice import Voice, VoiceError
-
-ContextChoice = Context | Literal["default", "full"]
-LayoutChoice = Literal["auto", "one_shot", "interleaved"]
-
-
-class StreamOptions(TypedDict, total=False):
-    """Options of `Synthesizer.stream`."""
-
-    voice: Voice | str | None
-    seed: int
-    speed: float
-    sampling: SamplingConfig | None
-    context: ContextChoice
-    num_steps: int | None
-    guidance_scale: float | None
-    layout: LayoutChoice
 
 
 class Synthesizer:
@@ -141,6 +127,7 @@ class Synthesizer:
         num_steps: int | None = None,
         guidance_scale: float | None = None,
         layout: LayoutChoice = "auto",
+        guards: GuardConfig | None = None,
         on_progress: Progress | None = None,
     ) -> Tensor:
         """Speaks a text.
@@ -155,6 +142,8 @@ class Synthesizer:
             num_steps: solver steps of the flow, default the bundle's.
             guidance_scale: guidance of the flow, default the bundle's.
             layout: of text and speech in the LM; "auto" is "one_shot".
+            guards: what watches over the LM, default the bundle's. Those that read a segment back
+                and try again are for `generate` alone: a stream has been heard by then.
             on_progress: called with the share that is done.
 
         Returns:
@@ -169,7 +158,14 @@ class Synthesizer:
         script.read(text)
         sampling = sampling or self.components.generation.sampling
         tokens = write_segments(
-            self.components, self.prompts, script, chosen, seed, sampling, on_progress
+            self.components,
+            self.prompts,
+            script,
+            chosen,
+            seed,
+            sampling,
+            on_progress,
+            guards=guards,
         )
         pauses = [0.0, *(part.pause_seconds for part in script.segments[:-1])]
         return join_segments(
@@ -191,7 +187,8 @@ class Synthesizer:
     ) -> SynthesisStream:
         """Speaks a text and gives the waveform while it is being made.
 
-        What it gives is what `generate` gives, in chunks. Each is made when it is asked for.
+        What it gives is what `generate` gives, in chunks, as long as the guards of the bundle
+        accept the first attempt at a segment. Each chunk is made when it is asked for.
 
         Args:
             text: a text, or the pieces of one as they are written; how it is cut does not matter.

@@ -64,6 +64,11 @@ class HFTextTokenizer:
             )
         return tokenizer
 
+    def with_tokens(self, tokens: Sequence[str]) -> HFTextTokenizer:
+        """This tokenizer with special tokens behind its own; those that it has stay as they are."""
+        self._tokenizer.add_tokens(list(tokens), special_tokens=True)
+        return self
+
     def save(self, folder: str | Path) -> None:
         """Write the library's files and `config.yaml`."""
         self._tokenizer.save_pretrained(str(folder))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from tokenlm.config import ConfigError
+from training.config import RunConfig
 from training.data.sampler import DurationSampler, MicroBatch, Position, StepPlan
 from training.randomness import make_generator
 from training.task import Task, TrainingDataset
@@ -21,7 +23,7 @@ class MicroBatchDataset(Dataset):
 
     def __init__(self, task: Task, dataset: TrainingDataset, seed: int, *, augment: bool) -> None:
         """Bind the dataset of one split; `augment` prefers `draw` over indexing."""
-        self._collate = task.collate
+        self._collate, self._collate_packed = task.collate, task.collate_packed
         self._dataset = dataset
         self._seed = seed
         self._draw = getattr(dataset, "draw", None) if augment else None
@@ -35,6 +37,8 @@ class MicroBatchDataset(Dataset):
             else:
                 generator = make_generator("draw", self._seed, micro_batch.epoch, index)
                 items.append(self._draw(index, generator))
+        if micro_batch.row_sizes:
+            return self._collate_packed(items, micro_batch.row_sizes)
         return self._collate(items)
 
 
@@ -90,6 +94,36 @@ class StepReader:
         own = self._own(plan)
         batches = [next(self._batches) for _ in own]
         return plan, list(zip(numbers, own, batches, strict=True))
+
+
+def sizes(train: TrainingDataset, config: RunConfig) -> Sequence[float]:
+    """Return the seconds of every item, by which batches are filled.
+
+    Raises:
+        ConfigError: If rows are to be packed and the stage has no such items.
+    """
+    if not config.batch.pack_seconds:
+        return train.durations
+    packed = getattr(train, "packed_durations", None)
+    if packed is None:
+        raise ConfigError(f"batch.pack_seconds: the stage {config.stage} does not pack")
+    return packed
+
+
+def valid_batches(
+    task: Task, valid: TrainingDataset, config: RunConfig, device: torch.device
+) -> Iterator[Any]:
+    """Yield the batches of an evaluation: padded, by length, without draws, always the same."""
+    padded = replace(config.batch, pack_seconds=0.0)
+    plan = DurationSampler(valid.durations, padded, config.seed).epoch(0, shuffle=False)
+    limit = config.log.evaluate_batches
+    if limit and limit < len(plan):
+        # Spread over all lengths, the same ones every time.
+        plan = [plan[i * len(plan) // limit] for i in range(limit)]
+    dataset = MicroBatchDataset(task, valid, config.seed, augment=False)
+    micro_batches = (MicroBatch(items=items, epoch=0) for items in plan)
+    for batch in read(dataset, micro_batches, config.batch.num_workers):
+        yield to_device(batch, device)
 
 
 def to_device(value: Any, device: torch.device) -> Any:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tokenlm.config import ConfigError
 from training.data.augment import AugmentConfig
 from training.data.dataset import UtteranceDataset
+from training.data.shards.store import ShardDataset, ShardTokens
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Manifests of a stage and what is taken from them."""
 
-    train: Path
+    train: Path | None = None
     """Manifest (JSONL) to train on."""
+    shards: str = ""
+    """Folder or `fsspec` address of shards (`tokenlm precompute`), in place of `train`."""
+    max_reject_share: float = 0.05
+    """Share of bad rows of shards over which nothing is trained."""
     valid: Path | None = None
     """Manifest to evaluate on."""
     min_seconds: float = 0.5
@@ -29,6 +34,10 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.min_seconds < self.max_seconds:
             raise ConfigError("min_seconds must be less than max_seconds and not negative.")
+        if not 0 <= self.max_reject_share <= 1:
+            raise ConfigError("max_reject_share must be between 0 and 1.")
+        if (self.train is None) == (self.shards == ""):
+            raise ConfigError("give either train, a manifest, or shards, their folder or address.")
 
 
 def open_split(
@@ -38,7 +47,17 @@ def open_split(
     augmentation: AugmentConfig | None = None,
 ) -> UtteranceDataset | None:
     """Open the split "train" or "valid"; None where the config names no manifest for it."""
+    if split == "train" and config.shards:
+        return ShardDataset(
+            config.shards,
+            sample_rate,
+            min_seconds=config.min_seconds,
+            max_seconds=config.max_seconds,
+            max_reject_share=config.max_reject_share,
+            augmentation=augmentation,
+        )
     if split == "train":
+        assert config.train is not None
         return UtteranceDataset(
             config.train,
             sample_rate,
@@ -73,9 +92,14 @@ def require_tokens(datasets: Iterable[UtteranceDataset | None], codebook_size: i
             f"the manifests mix tokens of {len(fingerprints)} tokenizers: "
             + ", ".join(sorted(fingerprints))
         )
-    largest = max(max(row.speech_tokens or ()) for row in rows)
+    largest = max(_largest(row.speech_tokens or ()) for row in rows)
     if largest >= codebook_size:
         raise ConfigError(
             f"a manifest has the speech token {largest}, but the codebook has {codebook_size}"
         )
     return fingerprints.pop()
+
+
+def _largest(tokens: Sequence[int]) -> int:
+    # Tokens in shards are not read for this: their tokenizer says what they may be.
+    return tokens.codebook_size - 1 if isinstance(tokens, ShardTokens) else max(tokens)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from training.evaluation.config import EvaluationConfig
 
 DEFAULT_CONFIG = Path("eval") / "mini_en.yaml"
 LOG_WIDTH = 150
@@ -49,11 +52,44 @@ def evaluate(
         Path | None,
         typer.Option(help="File of earlier transcripts, so that nothing is heard twice."),
     ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Test set of texts instead of recordings: plain, hard, a .jsonl file, or the "
+            "meta.lst of seed-tts-eval. May be repeated.",
+        ),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Sampling seeds of a test set, e.g. 0,1,2.")] = "0",
+    judge: Annotated[
+        str,
+        typer.Option(
+            help="Judge of words of a test set: pocketsphinx, transformers:NAME or "
+            "paraformer:FOLDER."
+        ),
+    ] = "pocketsphinx",
+    naturalness: Annotated[
+        str | None, typer.Option(help="Judge of naturalness of a test set: speechmos.")
+    ] = None,
+    freeze: Annotated[
+        bool,
+        typer.Option(
+            "--freeze", help="Fix which lines of a test set count, before anything is judged."
+        ),
+    ] = False,
+    ablate: Annotated[
+        bool,
+        typer.Option("--ablate", help="Judge every guard of the LM, with and without."),
+    ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Output folder of an earlier evaluation to be compared with."),
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="E.g. num_voices=4")
     ] = None,
 ) -> None:
-    """Judge a bundle, or single components, on held-out recordings."""
+    """Judge a bundle, or single components, on held-out recordings or a test set of texts."""
     from training.evaluation.judges import require
 
     console = Console()
@@ -73,6 +109,36 @@ def evaluate(
         if limit is not None and limit < 1:
             raise ValueError(f"--limit must be at least 1, got {limit}.")
         require("jiwer")
+        if sets:
+            for name in sets:
+                arguments += ["--set", name]
+            arguments += ["--seeds", seeds] if seeds != "0" else []
+            arguments += ["--judge", judge] if judge != "pocketsphinx" else []
+            _evaluate_scripts(
+                console,
+                bundle,
+                component or [],
+                config,
+                heldout,
+                overrides or [],
+                freeze=freeze,
+                ablate=ablate,
+                names=sets,
+                seeds=_read_seeds(seeds),
+                judge=judge,
+                naturalness=naturalness,
+                limit=limit,
+                against=against,
+                memory=memory,
+                output=output,
+                keep_audio=keep_audio,
+                arguments=arguments,
+            )
+            return
+        if freeze or ablate or against is not None:
+            raise ValueError(
+                "--freeze, --ablate and --against need a test set: --set plain, or --set hard."
+            )
         _evaluate(
             console,
             bundle,
@@ -91,6 +157,62 @@ def evaluate(
     except ValueError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
+
+
+def _read_seeds(text: str) -> list[int]:
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--seeds are whole numbers with commas between, not {text!r}.") from None
+    if len(set(found)) < len(found):
+        raise ValueError(f"--seeds names a seed twice: {text}.")
+    return found
+
+
+def _evaluate_scripts(
+    console: Console,
+    bundle: str | None,
+    components: list[Path],
+    config_path: Path | None,
+    heldout: Path | None,
+    overrides: list[str],
+    *,
+    freeze: bool,
+    ablate: bool,
+    memory: Path | None,
+    **options: Any,
+) -> None:
+    # Imported here: the command line starts without torch.
+    import dataclasses
+    import os
+
+    from training.config import runs_folder
+    from training.evaluation.parts import find_parts
+    from training.evaluation.script_command import (
+        ScriptOptions,
+        ablate_scripts,
+        evaluate_scripts,
+        freeze_scripts,
+    )
+
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    settings = _load_settings(config_path, overrides)
+    if heldout is not None:
+        settings = dataclasses.replace(settings, heldout=heldout)
+    chosen = ScriptOptions(memory=memory or runs_folder() / "transcripts.jsonl", **options)
+    if freeze:
+        freeze_scripts(chosen, settings.num_processes, console)
+        return
+    judge = ablate_scripts if ablate else evaluate_scripts
+    judge(chosen, settings, find_parts(bundle, components), console)
+
+
+def _load_settings(path: Path | None, overrides: list[str]) -> EvaluationConfig:
+    from tokenlm.checkpoint.resolve import packaged_configs
+    from tokenlm.config import load_config
+    from training.evaluation.config import EvaluationConfig
+
+    return load_config(EvaluationConfig, path or packaged_configs() / DEFAULT_CONFIG, overrides)
 
 
 def _evaluate(
@@ -112,17 +234,14 @@ def _evaluate(
     import dataclasses
     import os
 
-    from tokenlm.checkpoint.resolve import packaged_configs
-    from tokenlm.config import load_config, to_dict
+    from tokenlm.config import to_dict
     from training.config import runs_folder
-    from training.evaluation.config import EvaluationConfig
     from training.evaluation.parts import find_parts
     from training.evaluation.report import print_table, write_report
     from training.evaluation.run import choose_sections, command_line
     from training.evaluation.run import evaluate as run_evaluation
 
-    path = config_path or packaged_configs() / DEFAULT_CONFIG
-    settings = load_config(EvaluationConfig, path, overrides)
+    settings = _load_settings(config_path, overrides)
     changes = {"heldout": heldout, "unheard": unheard}
     settings = dataclasses.replace(
         settings, **{name: value for name, value in changes.items() if value is not None}

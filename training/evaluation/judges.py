@@ -12,7 +12,7 @@ import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -28,6 +28,8 @@ INSTALL = {
     "pocketsphinx": "pip install 'tokenlm[eval]'",
     # Its declared dependencies do not build everywhere, and only its weights are used.
     "resemblyzer": "pip install --no-deps resemblyzer",
+    "sherpa_onnx": "pip install sherpa-onnx",
+    "speechmos": "pip install speechmos",
 }
 """The command that installs each judge."""
 
@@ -49,10 +51,10 @@ def require(package: str) -> None:
         raise JudgeError(f"Evaluation needs {package}, which is not installed: {INSTALL[package]}")
 
 
-def judge_versions() -> dict[str, str]:
+def judge_versions(packages: Iterable[str] = tuple(INSTALL)) -> dict[str, str]:
     """Versions of the judges that are installed."""
     found = {}
-    for package in INSTALL:
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -72,6 +74,7 @@ class WordJudge:
         num_processes: int = 2,
         memory: Path | None = None,
         hear: Callable[[bytes], str] | None = None,
+        name: str = "",
     ) -> None:
         """Start the processes.
 
@@ -80,6 +83,7 @@ class WordJudge:
             memory: file of earlier transcripts, made where there is none; None remembers nothing.
             hear: 16-bit samples to text; None takes pocketsphinx. Anything else is called in this
                 process.
+            name: what `hear` is, for the memory; without one nothing of it is remembered.
 
         Raises:
             JudgeError: pocketsphinx is not installed.
@@ -89,18 +93,23 @@ class WordJudge:
         self._hear = hear
         self._memory = memory
         self._known = _read_memory(memory)
-        self._judge = "pocketsphinx " + judge_versions().get("pocketsphinx", "")
+        own = "pocketsphinx " + judge_versions().get("pocketsphinx", "")
+        self.name = own if hear is None else name
         self._num_processes = num_processes
         self._pool: ProcessPoolExecutor | None = None
 
     def submit(self, samples: np.ndarray) -> Future[str]:
         """Judge a recording (S,) in -1 .. 1 at 16 kHz; the text comes when it is done."""
         pcm = (np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2").tobytes()
-        if self._hear is not None:
+        if self._hear is not None and not self.name:
             return _done(self._hear(pcm))
-        key = hashlib.sha256(self._judge.encode() + pcm).hexdigest()[:32]
+        key = hashlib.sha256(self.name.encode() + pcm).hexdigest()[:32]
         if key in self._known:
             return _done(self._known[key])
+        if self._hear is not None:
+            heard = _done(self._hear(pcm))
+            self._remember(key, heard)
+            return heard
         future = self._open_pool().submit(hear_words, pcm)
         future.add_done_callback(lambda done: self._remember(key, done))
         return future

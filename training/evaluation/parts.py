@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -94,6 +95,10 @@ class Parts(Components):
         """The text tokenizer."""
         return load_text_tokenizer(self._path(TEXT_TOKENIZER))
 
+    def facts(self, name: str) -> dict[str, Any]:
+        """What the file of a component says besides its config; empty where it is not here."""
+        return self._facts(name) if name in self.folders else {}
+
     def missing(self, section: Section) -> list[str]:
         """Kinds of components that a section needs and that are not here."""
         return [name for name in NEEDS[section] if name not in self.folders]
@@ -128,15 +133,19 @@ def find_parts(bundle: str | None, components: Sequence[Path] = ()) -> Parts:
     """
     folders: dict[str, Path] = {}
     generation = GenerationConfig()
+    home = None
     if bundle is not None:
-        folder = resolve(bundle)
+        folder = home = resolve(bundle)
         manifest = read_manifest(folder)
         where = folder / MANIFEST_FILE
         generation = from_dict(GenerationConfig, manifest.generation, where=where)
         folders |= _components_in(folder)
     for folder in components:
         folders |= _components_in(folder)
-    return Parts(folders, generation)
+    parts = Parts(folders, generation)
+    if home is not None:
+        parts.folder = home  # where the voices of the bundle lie
+    return parts
 
 
 def _components_in(folder: Path) -> dict[str, Path]:

@@ -133,7 +133,7 @@ def evaluate(
     if needs_judges or "tokenizer" in sections:
         require("jiwer")
     speaker = Speaker(parts, config.seed)
-    with _progress(console) as progress:
+    with make_progress(console) as progress:
         if needs_judges:
             judge = word_judge or WordJudge(config.num_processes, memory)
             if voice_judge is None:
@@ -154,7 +154,7 @@ def evaluate(
                     test_set,
                     config.num_tokenizer_items,
                     config.seed,
-                    _tracker(progress, f"tokenizer, {test_set.name}"),
+                    make_tracker(progress, f"tokenizer, {test_set.name}"),
                 )
                 results.figures += figures
                 results.rows += rows
@@ -164,7 +164,7 @@ def evaluate(
                 test_sets,
                 config.num_recordings_per_speaker,
                 config.seed,
-                _tracker(progress, "speaker encoder"),
+                make_tracker(progress, "speaker encoder"),
                 voice_judge,
             )
         if "real_time_factor" in sections:
@@ -173,7 +173,7 @@ def evaluate(
                     speaker,
                     test_sets[0],
                     config.num_timed_items,
-                    _tracker(progress, "real-time factor"),
+                    make_tracker(progress, "real-time factor"),
                 )
             )
     return results
@@ -224,7 +224,8 @@ def _judge_speech(
                 originals = judged
 
 
-def _progress(console: Console) -> Progress:
+def make_progress(console: Console) -> Progress:
+    """Bars with counts and times."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -243,18 +244,19 @@ class _Tracker:
         return iter(self.progress.track(list(things), description=self.title))
 
 
-def _tracker(progress: Progress, title: str) -> _Tracker:
+def make_tracker(progress: Progress, title: str) -> _Tracker:
+    """Goes through a list and shows how far it is, in a bar of its own."""
     return _Tracker(progress, title)
 
 
 def command_line(section: str, arguments: Sequence[str]) -> str:
-    """The command that measures one section again.
+    """The command that measures one section again; an empty name leaves the sections out.
 
     It is printed in model cards, so what lies in the folder of the runs is named by its variable,
     and what lies in the working folder without it.
     """
     shown = [_quoted(argument) for argument in arguments]
-    return " ".join(["tokenlm", "evaluate", *shown, "--sections", section])
+    return " ".join(["tokenlm", "evaluate", *shown, *(["--sections", section] if section else [])])
 
 
 def _quoted(argument: str) -> str:

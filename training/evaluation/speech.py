@@ -248,7 +248,7 @@ class Jury:
                 "speaker_similarity",
                 values("similarity"),
                 seed=seed,
-                note="cosine to the prompt by resemblyzer",
+                note="cosine to the prompt by resemblyzer, not comparable with published tables",
             ),
             mean_figure(
                 section,

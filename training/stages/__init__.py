@@ -13,6 +13,9 @@ STAGES: dict[str, tuple[str, str]] = {
     "speech_tokenizer": ("SpeechTokenizerStageConfig", "SpeechTokenizerTask"),
     "speaker_encoder": ("SpeakerEncoderStageConfig", "SpeakerEncoderTask"),
     "speech_lm": ("SpeechLMStageConfig", "SpeechLMTask"),
+    "dpo": ("DPOStageConfig", "DPOTask"),
+    "grpo": ("GRPOStageConfig", "GRPOTask"),
+    "token_reward": ("TokenRewardStageConfig", "TokenRewardTask"),
     "flow": ("FlowStageConfig", "FlowTask"),
     "vocoder": ("VocoderStageConfig", "VocoderTask"),
 }

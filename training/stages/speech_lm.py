@@ -10,7 +10,7 @@ Shapes: B batch, L positions, V speech classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from tokenlm.text.tokenizer import AnyTextTokenizer, load_text_tokenizer
 from training.config import RunConfig
 from training.data.manifest import Utterance
 from training.data.split import DataConfig, open_split, require_tokens
+from training.lora import LoraSettings, add_lora, merged_state
 from training.losses.tokens import token_cross_entropy
 from training.randomness import make_generator
 from training.task import Phase, Prepared, StepInfo, Task
@@ -47,6 +48,8 @@ class SpeechLMStageConfig(RunConfig):
     """Component folder; with it, evaluation reads generated speech back."""
     backbone: str | None = None
     """Hub id or folder of a pretrained backbone; None starts from `model.backbone` at random."""
+    lora: LoraSettings | None = None
+    """Train low-rank additions of the backbone in place of all its weights (extra `scale`)."""
     model: SpeechLMConfig = field(default_factory=SpeechLMConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """Sampling of the evaluation."""
@@ -66,6 +69,8 @@ class SpeechLMStageConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.batch.pack_seconds and self.prior_steps:
+            raise ValueError("prior_steps is for padded batches: batch.pack_seconds must be 0")
         for name in ("interleaved_share", "text_dropout", "join_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
@@ -76,7 +81,8 @@ class TokenPair:
     """One utterance in tokens."""
 
     text: tuple[int, ...]
-    speech: tuple[int, ...]
+    speech: Sequence[int]
+    """Tokens; those of shards are read when they are needed."""
     speaker: str
     words: str
     """What is said, normalised."""
@@ -95,11 +101,11 @@ class TokenPairs:
     ) -> None:
         """Tokenises the rows; `join` lets some samples start with further utterances."""
         self.config = config
-        self.pairs = []
+        self.pairs: list[TokenPair] = []
         for row in rows:
             words = normalize(row.text)
             text = tuple(tokenizer.encode(words))
-            self.pairs.append(TokenPair(text, tuple(row.speech_tokens or ()), row.speaker, words))
+            self.pairs.append(TokenPair(text, row.speech_tokens or (), row.speaker, words))
         self._of_speaker: dict[str, list[int]] = {}
         for index, pair in enumerate(self.pairs):
             self._of_speaker.setdefault(pair.speaker, []).append(index)
@@ -109,13 +115,15 @@ class TokenPairs:
             sum(len(self.pairs[i].text) + len(self.pairs[i].speech) for i in group) / 25
             for group in self.joined
         ]
+        # A layout has two special positions more.
+        self.packed_durations = [seconds + 2 / 25 for seconds in self.durations]
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Layout:
         pair = self.pairs[index]
-        return one_shot(pair.text, pair.speech, self.config.model.codebook_size)
+        return one_shot(pair.text, list(pair.speech), self.config.model.codebook_size)
 
     def draw(self, index: int, generator: torch.Generator) -> Layout:
         """A training sample that starts from utterance `index`."""
@@ -239,6 +247,8 @@ class SpeechLMTask(Task):
         self._recognizer = None
         if config.token_recognizer is not None:
             self._recognizer = load_model(config.token_recognizer, TokenRecognizer)
+        if config.lora is not None:
+            add_lora(model.backbone, config.lora)
         self.modules = {"speech_lm": model}
 
     def dataset(self, split: str) -> TokenPairs | None:
@@ -248,6 +258,10 @@ class SpeechLMTask(Task):
     def collate(self, items: list[Layout]) -> LayoutBatch:
         """See `Task`."""
         return LayoutBatch.from_layouts(items)
+
+    def collate_packed(self, items: list[Layout], row_sizes: Sequence[int]) -> LayoutBatch:
+        """See `Task`."""
+        return LayoutBatch.packed(items, row_sizes)
 
     def prepare(self, batch: LayoutBatch, step: StepInfo) -> Prepared:
         """See `Task`."""
@@ -315,7 +329,7 @@ class SpeechLMTask(Task):
             folder / "speech_lm",
             kind="speech_lm",
             config=model.config,
-            state_dict=model.state_dict(),
+            state_dict=merged_state(model),
             dtype=torch.float16,
             extra={"tokenizer": self._fingerprint},
         )

@@ -131,7 +131,9 @@ def _check_download(page: Page, folder: Path) -> None:
         time.sleep(0.1)
     with soundfile.SoundFile(str(path)) as file:
         shown = float(page.text("length").split()[0])
-        _expect(abs(file.frames / file.samplerate - shown) < 0.02, "the download has another length")
+        _expect(
+            abs(file.frames / file.samplerate - shown) < 0.02, "the download has another length"
+        )
         _expect("Synthesised" in file.comment, "the download does not say what it is")
         _say("download", f"{path.name}, {file.frames} samples, {file.comment!r}")
 

@@ -88,9 +88,7 @@ def compare(synthesizer: Synthesizer, outcome: Outcome, logged: dict[str, Any]) 
 
 
 def _loss(heard: np.ndarray, again: np.ndarray, expected: np.ndarray) -> tuple[int, float]:
-    """Samples compared, and how much further what was heard is from the replay than the replay
-    after the same encoder, in dB.
-    """
+    """Samples compared, and how far, in dB, beyond what the encoder does to the replay anyway."""
     delay = _delay(again, expected)
     size = min(heard.shape[0] - delay, again.shape[0] - delay, expected.shape[0])
     if size <= 0:

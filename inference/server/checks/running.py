@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-START_SECONDS = 180.0
+START_SECONDS = 600.0
 STOP_SECONDS = 90.0
 
 

@@ -43,7 +43,9 @@ def start(synthesizer: Synthesizer, tmp_path: Path) -> Iterator[StartServer]:
 
 
 @pytest.fixture(scope="session")
-def shared(synthesizer: Synthesizer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+def shared(
+    synthesizer: Synthesizer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LiveServer]:
     """A server with a fake engine and default settings, for tests that leave no trace."""
     config = ServeConfig(voices=tmp_path_factory.mktemp("serve") / "voices",
                          model_aliases=("tts-1",), voice_aliases={"alloy": "bob"})  # fmt: skip

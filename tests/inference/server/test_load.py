@@ -78,7 +78,9 @@ def test_nobody_waits_for_ever(start: StartServer) -> None:
     live = Asker(server, "one wait two")
     eventually(lambda: server.service.admission.num_live == 1, "one is live")
     with asking(server, "one") as response:
-        assert response.status_code == 429 and "no other utterance ended" in response.read().decode()
+        assert (
+            response.status_code == 429 and "no other utterance ended" in response.read().decode()
+        )
     engine_of(server).gate.set()
     live.join(10)
     assert live.status == 200
@@ -152,9 +154,7 @@ def test_a_slow_reader_slows_only_itself(start: StartServer) -> None:
 
 
 def test_a_reader_that_takes_nothing_is_let_go(start: StartServer) -> None:
-    server = start(
-        socket_send_bytes=16_384, max_text_characters=100_000, write_timeout_seconds=0.3
-    )
+    server = start(socket_send_bytes=16_384, max_text_characters=100_000, write_timeout_seconds=0.3)
     with slow_request(server, "word " * 2000):
         eventually(lambda: bool(engine_of(server).opened), "it is opened")
         eventually(lambda: server.service.engine.num_live == 0, "its session is freed")

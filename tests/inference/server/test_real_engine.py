@@ -46,9 +46,7 @@ def samples(data: bytes) -> np.ndarray:
 
 
 def test_speech_is_that_of_the_synthesizer(server: LiveServer, synthesizer: Synthesizer) -> None:
-    heard = samples(
-        speak(server, input=TEXT, voice="bob", seed=4, response_format="pcm").content
-    )
+    heard = samples(speak(server, input=TEXT, voice="bob", seed=4, response_format="pcm").content)
     alone = synthesizer.generate(TEXT, voice="bob", seed=4).clamp(-1, 1).numpy()
     assert heard.shape == alone.shape
     assert np.abs(heard - alone).max() <= TOLERANCE + HALF_STEP

@@ -11,6 +11,8 @@ import openai
 import pytest
 from conftest import StartServer
 from live_server import LiveServer, eventually
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from inference.server.auth import Keys
 from inference.server.settings import Limits, ServeConfig
@@ -24,8 +26,8 @@ GUARDED = (("GET", "/v1/models"), ("GET", "/v1/audio/voices"), ("GET", "/metrics
 def test_without_a_key_nothing_is_said(start: StartServer) -> None:
     server = start(keys=("sesame", "other"))
     with httpx.Client(base_url=server.url) as client:
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic sesame"},
-                        {"Authorization": "Bearer"}, {"Authorization": "Bearer é".encode()}):  # fmt: skip
+        for value in (None, "Bearer wrong", "Basic sesame", "Bearer", "Bearer é", "sesame"):
+            headers = {} if value is None else {"Authorization": value.encode()}
             for method, path in (*GUARDED, ("POST", "/v1/audio/speech")):
                 response = client.request(method, path, headers=headers)
                 assert response.status_code == 401, (method, path, headers)
@@ -101,7 +103,8 @@ def test_other_pages_may_use_it_only_where_allowed(start: StartServer) -> None:
     closed, opened = start(), start(cors_origins=("https://friend.example",))
     ask = {**origin, "Access-Control-Request-Method": "POST",
            "Access-Control-Request-Headers": "authorization,content-type"}  # fmt: skip
-    assert "access-control-allow-origin" not in httpx.get(f"{closed.url}/health", headers=origin).headers
+    refused = httpx.get(f"{closed.url}/health", headers=origin)
+    assert "access-control-allow-origin" not in refused.headers
     answer = httpx.options(f"{opened.url}/v1/audio/speech", headers=ask)
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == "https://friend.example"
@@ -109,6 +112,17 @@ def test_other_pages_may_use_it_only_where_allowed(start: StartServer) -> None:
     assert said.headers["access-control-allow-origin"] == "https://friend.example"
     assert "X-Synthesised" in said.headers["access-control-expose-headers"]
     stranger = {"Origin": "https://stranger.example"}
+    for server in (closed, opened):
+        # What a browser sends without asking: forms, and WebSockets.
+        form = httpx.post(f"{server.url}/v1/audio/voices", data={"name": "me"}, headers=stranger)
+        assert form.status_code == 403 and "cors_origins" in form.text
+        with pytest.raises(InvalidStatus) as denied:
+            connect(server.socket_url, additional_headers=stranger)
+        assert denied.value.response.status_code == 403
+    with connect(closed.socket_url, additional_headers={"Origin": closed.url}):
+        pass  # its own page
+    with connect(opened.socket_url, additional_headers=origin):
+        pass
     refused = httpx.get(f"{opened.url}/health", headers=stranger)
     assert "access-control-allow-origin" not in refused.headers
 

@@ -18,9 +18,9 @@ from conftest import CONSENT, StartServer
 from fake_engine import FakeEngine
 from live_server import LiveServer
 
+from inference.server.voice_store import VoiceRecord
 from tokenlm.config import load_config
 from tokenlm.synthesis import Synthesizer, Voice
-from inference.server.voice_store import VoiceRecord
 
 PATH = "/v1/audio/voices"
 
@@ -177,9 +177,7 @@ def test_recordings_that_are_none(client: httpx.Client, recording: Path) -> None
     assert "not finite" in add(client, floats.getvalue()).text
 
 
-def test_truncated_recordings_never_break_the_server(
-    client: httpx.Client, recording: Path
-) -> None:
+def test_truncated_recordings_never_break_the_server(client: httpx.Client, recording: Path) -> None:
     for container in ("WAV", "FLAC", "MP3", "OGG"):
         whole = sound(2.0, rate=24_000, level=0.1, container=container)
         for share in (0.1, 0.5, 0.9, 0.999):

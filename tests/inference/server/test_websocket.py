@@ -42,7 +42,11 @@ def test_speech_begins_before_the_text_is_complete(shared: LiveServer) -> None:
         say(socket, "input.text", text="one tw")
         start = hear(socket)
         assert isinstance(start, dict) and start["type"] == "audio.start"
-        assert (start["utterance"], start["format"], start["sample_rate"]) == (0, "pcm_s16le", 24000)
+        assert (start["utterance"], start["format"], start["sample_rate"]) == (
+            0,
+            "pcm_s16le",
+            24000,
+        )
         assert start["provenance"]["synthesised"] is True
         assert (start["provenance"]["voice"], start["provenance"]["seed"]) == ("bob", 3)
         first = hear(socket)

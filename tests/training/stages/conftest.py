@@ -14,6 +14,8 @@ import yaml
 
 from tokenlm.audio.io import save_audio
 from tokenlm.checkpoint import save_component
+from tokenlm.config import from_dict
+from tokenlm.models.lm import SpeechLM, SpeechLMConfig
 from tokenlm.models.speaker_encoder import SpeakerEncoder, SpeakerEncoderConfig
 from tokenlm.models.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
 from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
@@ -78,6 +80,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         built = {name: (model(config).eval(), config) for name, (model, config) in models.items()}
     for name, (model, config) in built.items():
         save_component(folder / name, kind=name, config=config, state_dict=model.state_dict())
+    lm_config = from_dict(SpeechLMConfig, _stage(folder, "speech_lm")["model"])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        state = SpeechLM(lm_config).state_dict()
+    save_component(folder / "speech_lm", kind="speech_lm", config=lm_config, state_dict=state)
     tokenizer = built["speech_tokenizer"][0]
     for split, count in (("train", 8), ("valid", 4)):
         path = _rows(folder, split, count)
@@ -151,6 +158,17 @@ def _stage(corpus: Path, stage: str) -> dict[str, Any]:
             "adversarial_start_step": 1,
             "resolutions": [[256, 64], [512, 128]],
         },
+    }
+    tuned = {
+        **stages["speech_lm"],
+        "initial": {"speech_lm": f"{corpus}/speech_lm"},
+        "batch": {"max_seconds_per_batch": 60.0, "max_items": 3},
+        "regression": {"num_texts": 2, "max_char_error_rise": 9.0, "max_rate_change": 9.0},
+    }
+    stages |= {
+        "dpo": {**tuned, "group": 3, "min_margin": 0.0},
+        "grpo": {**tuned, "group": 3, "sync_every": 2, "loss_weights": {"grpo/kl": 0.1}},
+        "token_reward": tuned,
     }
     return stages[stage]
 

@@ -25,6 +25,9 @@ EXPORTS = {
     "speech_tokenizer": ["speech_tokenizer", "token_recognizer"],
     "speaker_encoder": ["speaker_encoder"],
     "speech_lm": ["speech_lm"],
+    "dpo": ["speech_lm"],
+    "grpo": ["speech_lm"],
+    "token_reward": ["speech_lm"],
     "flow": ["flow"],
     "vocoder": ["vocoder"],
 }
@@ -37,6 +40,9 @@ LOSSES = {
     },
     "speaker_encoder": {"speaker/margin"},
     "speech_lm": {"lm/cross_entropy"},
+    "dpo": {"dpo/preference", "dpo/chosen_nll", "reward/all", "dpo/pairs"},
+    "grpo": {"grpo/policy", "grpo/kl", "reward/all", "reward/token_asr", "rollout/tokens"},
+    "token_reward": {"token_reward/ctc", "token_reward/kl", "reward/duration"},
     "flow": {"flow/velocity"},
     "vocoder": {
         "vocoder/mel",

@@ -218,6 +218,12 @@ class FlowDecoder(nn.Module):
         state.next_frame += encoded.shape[1]
         return self.denormalize(self._render(encoded, torch.zeros_like(noise), noise, state))
 
+    def tokens_to_next_chunk(self, state: FlowState) -> int:
+        """Tokens that are still needed before a step renders the next chunk."""
+        end = state.context.chunk_end(state.next_frame // self.config.frames_per_token)
+        given = state.fed_tokens + state.pending.shape[1]
+        return end + self.config.lookahead_tokens - given
+
     def _take(self, tokens: Tensor, state: FlowState, flush: bool) -> Tensor:
         """The tokens (B, N) that the encoder is given now; the others wait."""
         state.pending = torch.cat([state.pending, tokens], dim=1)

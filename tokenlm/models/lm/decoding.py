@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from tokenlm.models.lm.cache import CacheRow, KeyValueCache, KeyValues, RowsView
-from tokenlm.models.lm.layout import eos_class, fill_class
+from tokenlm.models.lm.guards import MAX_TOKENS, GuardConfig, TokenMonitor
+from tokenlm.models.lm.guidance import guide
+from tokenlm.models.lm.layout import eos_class
 from tokenlm.models.lm.model import SpeechLM
 from tokenlm.models.lm.plan import Plan
 from tokenlm.models.lm.sampling import SamplingConfig, sample
@@ -29,6 +31,20 @@ class Prefix:
     key_values: KeyValues
 
 
+class Unguided:
+    """The same speech as it would go on without text, for classifier-free guidance.
+
+    It is read in the one-shot layout, whatever that of the text is: text dropout trains that one.
+    """
+
+    def __init__(self, model: SpeechLM, cache: KeyValueCache, prompt_tokens: Sequence[int]) -> None:
+        self.plan = Plan("one_shot", block_text=1, block_speech=1, prompt_tokens=prompt_tokens)
+        self.plan.end_text()
+        self.row = cache.add()
+        self.row.start(None)
+        self.logits: Tensor | None = None
+
+
 class Decoding:
     """One sequence that is being written; `decode_step` moves it on.
 
@@ -42,6 +58,7 @@ class Decoding:
         forced: speech tokens to write in place of those that are drawn; the speech ends with them.
         key_values: what has been read already (a `Prefix`), in place of the plan's start.
         row: a row of the cache to take over.
+        guards: the causal ones watch over it; None has length bounds alone.
     """
 
     def __init__(
@@ -56,6 +73,7 @@ class Decoding:
         forced: Sequence[int] | None = None,
         key_values: KeyValues | None = None,
         row: CacheRow | None = None,
+        guards: GuardConfig | None = None,
     ) -> None:
         self.plan = plan
         self.sampling = sampling
@@ -68,7 +86,13 @@ class Decoding:
         self.row = row if row is not None else cache.add()
         self.row.start(key_values)
         self.model = model
+        self.guidance_scale = guards.guidance_scale if guards is not None else 0.0
+        self.unguided: Unguided | None = None
+        if self.guidance_scale and not self.is_done:
+            self.unguided = Unguided(model, cache, plan.prompt_tokens)
         self._forced = forced
+        self._is_bounded = guards is None or guards.length_bounds
+        self._monitor = TokenMonitor(guards) if guards is not None else None
 
     @property
     def can_step(self) -> bool:
@@ -78,12 +102,26 @@ class Decoding:
     @property
     def bounds(self) -> tuple[int, int]:
         """Fewest and most speech tokens, from the length of the text."""
+        if not self._is_bounded:
+            return 0, MAX_TOKENS
         return speech_bounds(self.model, self.plan.num_text)
 
+    @property
+    def tracks(self) -> list[Decoding | Unguided]:
+        """What the model has to read for the next token."""
+        return [self] if self.unguided is None else [self, self.unguided]
+
     def close(self) -> None:
-        """Frees the row of the cache."""
-        self.is_done = True
+        """Frees the rows of the cache."""
+        self.end()
         self.row.release()
+
+    def end(self) -> None:
+        """The speech ends here; the row that was given, or its own, stays."""
+        self.is_done = True
+        if self.unguided is not None:
+            self.unguided.row.release()
+            self.unguided = None
 
     def history(self) -> list[int]:
         """The tokens that the repetition window sees, -1 where there is none."""
@@ -94,23 +132,38 @@ class Decoding:
 
     def forbidden(self) -> list[int]:
         """Classes that must not be drawn now."""
-        size = self.model.config.codebook_size
-        ends = self.plan.has_turned and len(self.tokens) >= self.bounds[0]
-        return [fill_class(size)] if ends else [fill_class(size), eos_class(size)]
+        config = self.model.config
+        eos = eos_class(config.codebook_size)
+        watched = [] if self._monitor is None else [*self._monitor.forbidden]
+        others = list(range(eos + 1, config.num_classes))
+        if not self.plan.has_turned:
+            return [eos, *others, *watched]
+        # Fill belongs to the interleaved layout; where any special class ends the speech, eos alone
+        # is kept from ending it too soon.
+        kept = [] if config.any_special_ends else [*others]
+        kept += watched
+        return kept if len(self.tokens) >= self.bounds[0] else [eos, *kept]
 
     def accept(self, token: int) -> None:
         """Takes the token that was drawn."""
         if self._forced is not None:
             token = self._forced[len(self.tokens)]
-        elif token == eos_class(self.model.config.codebook_size):
-            self.is_done = True
+        elif token >= eos_class(self.model.config.codebook_size):
+            self.end()
             return
         self.tokens.append(token)
         self.plan.add_speech(token)
+        if self.unguided is not None:
+            self.unguided.plan.add_speech(token)
+        if self._monitor is not None:
+            self._monitor.push(token)
         if self._forced is not None:
-            self.is_done = len(self.tokens) >= len(self._forced)
-        elif self.plan.has_turned:
-            self.is_done = len(self.tokens) >= self.bounds[1]
+            has_ended = len(self.tokens) >= len(self._forced)
+        else:
+            is_long = self.plan.has_turned and len(self.tokens) >= self.bounds[1]
+            has_ended = is_long or (self._monitor is not None and self._monitor.is_lost)
+        if has_ended:
+            self.end()
 
 
 def speech_bounds(model: SpeechLM, num_text: int) -> tuple[int, int]:
@@ -140,7 +193,8 @@ def decode_step(model: SpeechLM, decodings: Sequence[Decoding]) -> None:
     that have more to read (a start, a block of text) go each alone.
     """
     assert all(decoding.can_step for decoding in decodings)
-    short = [item for item in decodings if len(item.plan.pending) == 1]
+    tracks = [track for decoding in decodings for track in decoding.tracks]
+    short = [item for item in tracks if len(item.plan.pending) == 1]
     if short:
         short[0].row.cache.arrange([item.row for item in short])
         positions = [item.plan.take() for item in short]
@@ -152,10 +206,14 @@ def decode_step(model: SpeechLM, decodings: Sequence[Decoding]) -> None:
         )
         for item, row in zip(short, logits, strict=True):
             item.logits = row
-    for item in decodings:
+    for item in tracks:
         if item not in short:
             kinds, ids = item.plan.take()
             item.logits = _read(model, [item.row], [kinds], [ids])[0]
+    for decoding in decodings:
+        other = decoding.unguided
+        if other is not None and decoding.logits is not None and other.logits is not None:
+            decoding.logits = guide(decoding.logits, other.logits, decoding.guidance_scale)
     _choose(decodings)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from tokenlm.models.lm.cache import KeyValueCache
 from tokenlm.models.lm.decoding import Decoding, decode_step, speech_bounds
+from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.lm.layout import Layout, one_shot_prefix
 from tokenlm.models.lm.model import SpeechLM
 from tokenlm.models.lm.plan import LayoutName, Plan
@@ -59,6 +60,7 @@ def generate_speech(
     requests: Sequence[SpeechRequest],
     sampling: SamplingConfig,
     *,
+    guards: GuardConfig | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
     """Speech tokens of every request, without the prompt's and without eos.
@@ -67,6 +69,7 @@ def generate_speech(
         model: in evaluation mode.
         requests: decoded together.
         sampling: how tokens are chosen.
+        guards: the causal ones watch over every sequence; None has length bounds alone.
         on_step: called with the number of tokens so far after each step, for a progress bar.
     """
     cache = KeyValueCache(model)
@@ -78,6 +81,7 @@ def generate_speech(
             sampling=sampling,
             seed=request.seed,
             segment=request.segment,
+            guards=guards,
         )
         for request in requests
     ]

@@ -53,10 +53,20 @@ class Layout:
         return sum(target != IGNORE for target in self.targets)
 
 
-def one_shot(text: Sequence[int], speech: Sequence[int], codebook_size: int) -> Layout:
-    """`<sos> text <tos> speech`, predicting speech and eos from `<tos>` on."""
+def one_shot(
+    text: Sequence[int],
+    speech: Sequence[int],
+    codebook_size: int,
+    *,
+    instruction: Sequence[int] = (),
+) -> Layout:
+    """`<sos> text <tos> speech`, predicting speech and eos from `<tos>` on.
+
+    An instruction is text that stands before the text, right after `<sos>`.
+    """
     layout = Layout()
     layout.add(SPECIAL, [SOS])
+    layout.add(TEXT, list(instruction))
     layout.add(TEXT, list(text))
     targets = [*speech, eos_class(codebook_size)]
     layout.add(SPECIAL, [TOS], targets[:1])
@@ -86,11 +96,12 @@ def interleaved(
     *,
     block_text: int,
     block_speech: int,
+    instruction: Sequence[int] = (),
 ) -> Layout:
     """`<sos>`, blocks of m text and n speech positions, then rest of text, `<tos>`, rest of speech.
 
     The last text position of a block predicts the block's first speech token, and its last speech
-    position predicts fill.
+    position predicts fill. An instruction stands right after `<sos>` and is in no block.
 
     Raises:
         ValueError: the speech is too short for its text (see `fits_interleaved`).
@@ -102,6 +113,7 @@ def interleaved(
         )
     layout = Layout()
     layout.add(SPECIAL, [SOS])
+    layout.add(TEXT, list(instruction))
     position = 0
     for start in range(0, len(text) - block_text + 1, block_text):
         block = list(speech[position : position + block_speech])

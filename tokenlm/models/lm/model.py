@@ -103,6 +103,15 @@ class SpeechLMConfig:
     """Fewest speech tokens for each text token."""
     max_speech_per_text: float = 20.0
     """Most speech tokens for each text token."""
+    extra_classes: int = 0
+    """Classes after eos and fill that other systems reserve."""
+    any_special_ends: bool = False
+    """Whether every class that is no code ends one-shot speech, as it does in CosyVoice; otherwise
+    eos alone does, and the others are never drawn."""
+    specials_in_speech_table: bool = False
+    """Whether sos and the turn of speech are the first two extra rows of the speech table, and not
+    a table of their own."""
+    head_bias: bool = True
 
     def __post_init__(self) -> None:
         if self.block_text_tokens < 1 or self.block_speech_tokens < 1:
@@ -112,11 +121,16 @@ class SpeechLMConfig:
                 f"min_speech_per_text {self.min_speech_per_text} must be less than "
                 f"max_speech_per_text {self.max_speech_per_text}"
             )
+        if self.extra_classes < (2 if self.specials_in_speech_table else 0):
+            raise ValueError(
+                "extra_classes must not be negative, and at least 2 with specials_in_speech_table, "
+                f"got {self.extra_classes}"
+            )
 
     @property
     def num_classes(self) -> int:
-        """Codes, eos and fill."""
-        return self.codebook_size + NUM_SPECIAL_CLASSES
+        """Codes, eos, fill, and what else is reserved."""
+        return self.codebook_size + NUM_SPECIAL_CLASSES + self.extra_classes
 
 
 @dataclass
@@ -131,6 +145,10 @@ class LayoutBatch:
     """(B, L), IGNORE where padded."""
     mask: Tensor
     """(B, L) True where valid."""
+    segments: Tensor | None = None
+    """(B, L) number of the layout within its row, -1 where padded; None where a row is a layout."""
+    positions: Tensor | None = None
+    """(B, L) place within the layout, where rows are packed."""
 
     @classmethod
     def from_layouts(cls, layouts: Sequence[Layout], *, left: bool = False) -> LayoutBatch:
@@ -148,6 +166,38 @@ class LayoutBatch:
             mask=torch.tensor([padded([1] * len(layout), 0) for layout in layouts]).bool(),
         )
 
+    @classmethod
+    def packed(cls, layouts: Sequence[Layout], row_sizes: Sequence[int]) -> LayoutBatch:
+        """Lay several layouts behind one another into each row.
+
+        Args:
+            layouts: all layouts, row by row.
+            row_sizes: number of layouts of every row.
+        """
+        assert sum(row_sizes) == len(layouts), f"{len(layouts)} layouts in rows of {row_sizes}"
+        rows, start = [], 0
+        for size in row_sizes:
+            rows.append(layouts[start : start + size])
+            start += size
+        joined = [
+            Layout(
+                kinds=[kind for layout in row for kind in layout.kinds],
+                ids=[index for layout in row for index in layout.ids],
+                targets=[target for layout in row for target in layout.targets],
+            )
+            for row in rows
+        ]
+        batch = cls.from_layouts(joined)
+        batch.segments = torch.full_like(batch.ids, -1)
+        batch.positions = torch.zeros_like(batch.ids)
+        for number, row in enumerate(rows):
+            sizes = torch.tensor([len(layout) for layout in row])
+            count = int(sizes.sum())
+            places = torch.cat([torch.arange(len(layout)) for layout in row])
+            batch.positions[number, :count] = places
+            batch.segments[number, :count] = torch.arange(len(row)).repeat_interleave(sizes)
+        return batch
+
     def to(self, device: torch.device | str) -> LayoutBatch:
         """The batch on another device."""
         return LayoutBatch(
@@ -155,6 +205,8 @@ class LayoutBatch:
             self.ids.to(device),
             self.targets.to(device),
             self.mask.to(device),
+            None if self.segments is None else self.segments.to(device),
+            None if self.positions is None else self.positions.to(device),
         )
 
 
@@ -171,11 +223,12 @@ class SpeechLM(nn.Module):
             )
         self.backbone = cast("PreTrainedModel", backbone)
         dim = config.backbone.hidden_size
-        self.special_embedding = nn.Embedding(2, dim)
+        self.special_embedding = None if config.specials_in_speech_table else nn.Embedding(2, dim)
         self.speech_embedding = nn.Embedding(config.num_classes, dim)
-        self.head = nn.Linear(dim, config.num_classes)
+        self.head = nn.Linear(dim, config.num_classes, bias=config.head_bias)
         for table in (self.special_embedding, self.speech_embedding):
-            nn.init.normal_(table.weight, std=0.02)
+            if table is not None:
+                nn.init.normal_(table.weight, std=0.02)
 
     @classmethod
     def from_backbone(cls, name: str, config: SpeechLMConfig) -> SpeechLM:
@@ -196,7 +249,12 @@ class SpeechLM(nn.Module):
         """Embeddings (B, L, D) of positions given by kind and id, both (B, L)."""
         text = self.backbone.get_input_embeddings()(torch.where(kinds == TEXT, ids, 0))
         speech = self.speech_embedding(torch.where(kinds == SPEECH, ids, 0))
-        special = self.special_embedding(torch.where(kinds > SPEECH, ids, 0))
+        special_ids = torch.where(kinds > SPEECH, ids, 0)
+        if self.special_embedding is not None:
+            special = self.special_embedding(special_ids)
+        else:
+            first = self.config.codebook_size + NUM_SPECIAL_CLASSES
+            special = self.speech_embedding(special_ids + first)
         kind = kinds[..., None]
         return torch.where(kind == TEXT, text, torch.where(kind == SPEECH, speech, special))
 
@@ -204,7 +262,7 @@ class SpeechLM(nn.Module):
         """Logits (B, L, V) of whole sequences, for training.
 
         Args:
-            batch: sequences, padded behind.
+            batch: sequences, padded behind; packed ones see nothing of their neighbours.
             attention_bias: (B, L, L) added to the attention scores of all heads, for every query
                 and key.
         """
@@ -214,9 +272,15 @@ class SpeechLM(nn.Module):
             visible = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
             visible = visible & batch.mask[:, None]
             mask = attention_bias.masked_fill(~visible, torch.finfo(torch.float32).min)[:, None]
+        if batch.segments is not None:
+            assert attention_bias is None, "a bias is made for one layout a row"
+            # Padding, -1, sees itself: a query that sees nothing has no softmax.
+            same = batch.segments[:, :, None] == batch.segments[:, None]
+            mask = same.tril()[:, None]
         hidden = self.backbone(
             inputs_embeds=self.embed(batch.kinds, batch.ids),
             attention_mask=mask,
+            position_ids=batch.positions,
             use_cache=False,
         ).last_hidden_state
         return self.head(hidden)

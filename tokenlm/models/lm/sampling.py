@@ -90,7 +90,9 @@ def sample(
     if config.temperature == 0:
         return logits.argmax(dim=-1)
     logits = logits / config.temperature
-    chosen = draw(truncate(logits, config), uniforms[:, 0])
+    # The most likely class comes first, as in the reference: a small number draws a likely class.
+    ordered, order = truncate(logits, config).sort(dim=-1, descending=True, stable=True)
+    chosen = order.gather(-1, draw(ordered, uniforms[:, 0])[:, None])[:, 0]
     window = config.repetition_window
     if window == 0 or history.shape[1] == 0:
         return chosen

@@ -5,7 +5,7 @@ Shapes: B batch, T mel frames, D channels, R spectral frames of one mel frame, F
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -109,6 +109,10 @@ class Vocoder(nn.Module):
         """
         mel = (mel - self.config.mel_mean) / self.config.mel_std
         return self._generate(self.lookahead(mel, state.lookahead if state else None), state)
+
+    def geometry(self, state: VocoderState) -> Hashable:
+        """What has to be equal for states to be stacked."""
+        return state.lookahead.waiting.shape[1]
 
     def flush(self, state: VocoderState) -> Tensor:
         """Waveform of the frames that wait at the end of a stream."""

@@ -1,0 +1,65 @@
+"""The verb import: the published weights of another system as a bundle."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from inference.commands.progress import DelayedProgress
+
+
+class System(StrEnum):
+    """Systems whose folders can be imported."""
+
+    cosyvoice2 = "cosyvoice2"
+    cosyvoice3 = "cosyvoice3"
+
+
+class Tokenizer(StrEnum):
+    """How the speech tokenizer is run."""
+
+    onnx = "onnx"
+    torch = "torch"
+
+
+class Precision(StrEnum):
+    """Types that weights are stored in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+def import_weights(
+    system: Annotated[System, typer.Argument(help="Where the weights come from.")],
+    folder: Annotated[Path, typer.Argument(help="Folder as it was published.")],
+    bundle: Annotated[Path, typer.Argument(help="Bundle to make; must not exist.")],
+    precision: Annotated[
+        Precision | None, typer.Option(help="Type to store weights in; default that of the files.")
+    ] = None,
+    tokenizer: Annotated[
+        Tokenizer,
+        typer.Option(help="Run the speech tokenizer's graph, or read its weights out of it."),
+    ] = Tokenizer.onnx,
+) -> None:
+    """Make a bundle of the published weights of another system."""
+    import torch
+
+    from tokenlm.checkpoint.adapters.cosyvoice2 import import_cosyvoice
+
+    with DelayedProgress("importing"):
+        report = import_cosyvoice(
+            folder,
+            bundle,
+            version=2 if system is System.cosyvoice2 else 3,
+            dtype=None if precision is None else getattr(torch, precision.value),
+            tokenizer=tokenizer.value,
+        )
+    for name, count in report.parameters.items():
+        typer.echo(f"{name:<12} {count / 1e6:8.2f} M parameters")
+    for remark in report.remarks:
+        typer.echo(f"note: {remark}")
+    typer.echo(f"made {report.bundle}")

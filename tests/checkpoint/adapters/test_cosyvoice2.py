@@ -1,0 +1,308 @@
+"""Import of published folders: keys, wrong folders, and a bundle that speaks."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tokenlm.audio.mel import WhisperMelConfig
+from tokenlm.checkpoint import validate_bundle
+from tokenlm.checkpoint.adapter import AdapterError
+from tokenlm.checkpoint.adapters.cosyvoice2 import (
+    INSTRUCTION,
+    SPEAKER_FILE,
+    TOKENIZER_FILES,
+    import_cosyvoice,
+)
+from tokenlm.checkpoint.adapters.cosyvoice_flow import flow_mel, flow_to_ours, flow_to_theirs
+from tokenlm.checkpoint.adapters.cosyvoice_hift import hift_to_ours, hift_to_theirs
+from tokenlm.checkpoint.adapters.cosyvoice_lm import lm_to_ours, lm_to_theirs
+from tokenlm.checkpoint.registry import KINDS
+from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig
+from tokenlm.models.fsmn_tokenizer import FSMNTokenizer, FSMNTokenizerConfig
+from tokenlm.models.lm import BackboneConfig, SamplingConfig, SpeechLM, SpeechLMConfig
+from tokenlm.models.vocoder import HiFT, HiFTConfig
+from tokenlm.synthesis import Synthesizer
+
+DIGITS, SPEAKER_DIM, HEAD_DIM = 3, 12, 8
+SIZES = {"lm_head_dim": HEAD_DIM, "flow_heads": 2, "tokenizer_head_dim": HEAD_DIM}
+
+
+def tiny(version: int) -> dict[str, nn.Module]:
+    """Models of the architecture, with random weights."""
+    size = 3**DIGITS
+    third = version == 3
+    torch.manual_seed(version)
+    lm = SpeechLMConfig(
+        backbone=BackboneConfig(
+            vocab_size=320,
+            hidden_size=16,
+            intermediate_size=32,
+            num_layers=2,
+            num_heads=2,
+            num_kv_heads=1,
+            rope_theta=1e6,
+            max_positions=32_768,
+        ),
+        codebook_size=size,
+        extra_classes=198 if third else 1,
+        any_special_ends=True,
+        specials_in_speech_table=third,
+        head_bias=not third,
+    )
+    flow = CosyVoiceFlowConfig(
+        mel=flow_mel(version),  # type: ignore[arg-type]
+        codebook_size=size,
+        speaker_dim=SPEAKER_DIM,
+        encoder="lookahead" if third else "conformer",
+        encoder_dim=16,
+        encoder_hidden_dim=24,
+        encoder_layers=1,
+        encoder_up_layers=2,
+        encoder_heads=2,
+        estimator="dit" if third else "unet",
+        dim=16,
+        num_heads=2,
+        head_dim=8,
+        blocks_per_level=1,
+        num_mid_levels=1,
+        num_layers=2,
+    )
+    vocoder = HiFTConfig(mel=flow_mel(version), is_causal=third, dim=16, pitch_dim=8)  # type: ignore[arg-type]
+    return {"llm": SpeechLM(lm), "flow": CosyVoiceFlow(flow), "hift": HiFT(vocoder)}
+
+
+def published(version: Any, models: dict[str, nn.Module]) -> dict[str, dict[str, Tensor]]:
+    """The weights under the published keys."""
+    lm, flow, hift = (models[name] for name in ("llm", "flow", "hift"))
+    return {
+        "llm": lm_to_theirs(version, lm.config, lm.state_dict()),  # type: ignore[arg-type]
+        "flow": flow_to_theirs(version, flow.state_dict(), 8),
+        "hift": hift_to_theirs(hift.config, hift.state_dict()),  # type: ignore[arg-type]
+    }
+
+
+def export(module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], axis: int) -> bytes:
+    data = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            inputs,
+            data,
+            input_names=names,
+            dynamic_axes={names[0]: {axis: "T"}},
+            dynamo=False,
+            opset_version=17,
+        )
+    return data.getvalue()
+
+
+class MelToTokens(nn.Module):
+    """What the published graph takes and gives."""
+
+    def __init__(self, tokenizer: FSMNTokenizer) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def forward(self, feats: Tensor, feats_length: Tensor) -> Tensor:
+        return self.tokenizer.tokens_of_mel(feats.transpose(1, 2), feats_length)[0]
+
+
+class BankToEmbedding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(80, SPEAKER_DIM)
+
+    def forward(self, feats: Tensor) -> Tensor:
+        return self.project(feats.abs().mean(dim=1))
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> FSMNTokenizer:
+    torch.manual_seed(0)
+    config = FSMNTokenizerConfig(
+        mel=WhisperMelConfig(), dim=16, num_heads=2, num_layers=2, expansion=2, num_digits=DIGITS
+    )
+    module = FSMNTokenizer(config)
+    for weight in module.parameters():  # equal ones would be stored once
+        nn.init.normal_(weight, std=0.3)
+    return module.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def graphs(tokenizer: FSMNTokenizer) -> dict[str, bytes]:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    lengths = torch.tensor([50], dtype=torch.int32)
+    inputs = (torch.randn(1, 128, 50), lengths)
+    model = onnx.load_model_from_string(
+        export(MelToTokens(tokenizer), inputs, ["feats", "feats_length"], 2)
+    )
+    names: dict[str, str] = {}
+    for item in model.graph.initializer:
+        names[item.name] = item.name = f"onnx::Anything_{len(names)}"
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = names.get(name, name)
+    torch.manual_seed(1)
+    speaker = export(BankToEmbedding(), (torch.randn(1, 50, 80),), ["feats"], 1)
+    return {"tokenizer": model.SerializeToString(), "speaker": speaker}
+
+
+@pytest.fixture(scope="module")
+def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=270, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    made.train_from_iterator(["is it so? the quick brown fox."], trainer)
+    folder = tmp_path_factory.mktemp("text") / "CosyVoice-BlankEN"
+    PreTrainedTokenizerFast(tokenizer_object=made).save_pretrained(str(folder))
+    return folder
+
+
+def write_folder(
+    folder: Path, version: Any, graphs: dict[str, bytes], text_folder: Path
+) -> dict[str, nn.Module]:
+    models = tiny(version)
+    folder.mkdir()
+    for name, state in published(version, models).items():
+        torch.save(state, folder / f"{name}.pt")
+    (folder / TOKENIZER_FILES[version]).write_bytes(graphs["tokenizer"])
+    (folder / SPEAKER_FILE).write_bytes(graphs["speaker"])
+    (folder / text_folder.name).symlink_to(text_folder)
+    return models
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_weights_go_there_and_back(version: Any) -> None:
+    models = tiny(version)
+    theirs = published(version, models)
+    lm, flow, hift = (models[name] for name in ("llm", "flow", "hift"))
+    ours = lm_to_ours(version, lm.config, theirs["llm"])  # type: ignore[arg-type]
+    assert ours.keys() == lm.state_dict().keys()
+    assert all(torch.equal(ours[key], value) for key, value in lm.state_dict().items())
+    ours = flow_to_ours(version, theirs["flow"])
+    assert ours.keys() == flow.state_dict().keys()
+    assert all(torch.equal(ours[key], value) for key, value in flow.state_dict().items())
+    for spelling in ("parametrized", "old"):
+        old = hift_to_theirs(hift.config, hift.state_dict(), spelling)  # type: ignore[arg-type]
+        assert any(key.endswith("weight_g") for key in old) == (spelling == "old")
+        prefixed = {"generator." + key: value for key, value in old.items()}
+        for state in (old, prefixed):
+            ours = hift_to_ours(hift.config, state)  # type: ignore[arg-type]
+            assert ours.keys() == hift.state_dict().keys()
+            for key, value in hift.state_dict().items():
+                torch.testing.assert_close(ours[key], value, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("tokenizer_kind", ["onnx", "torch"])
+def test_imported_bundle_speaks(
+    tmp_path: Path,
+    graphs: dict[str, bytes],
+    text_folder: Path,
+    recording: Path,
+    tokenizer: FSMNTokenizer,
+    tokenizer_kind: Any,
+) -> None:
+    models = write_folder(tmp_path / "published", 2, graphs, text_folder)
+    report = import_cosyvoice(
+        tmp_path / "published",
+        tmp_path / "bundle",
+        version=2,
+        tokenizer=tokenizer_kind,
+        head_dims=SIZES,
+    )
+    assert not validate_bundle(tmp_path / "bundle", KINDS)
+    for name, part in (("speech_lm", "llm"), ("flow", "flow"), ("vocoder", "hift")):
+        state = models[part].state_dict()
+        assert report.parameters[name] == sum(value.numel() for value in state.values())
+    synthesizer = Synthesizer.from_pretrained(tmp_path / "bundle")
+    components = synthesizer.components
+    assert components.text_tokenizer.encode("<|endofprompt|>[mn]") == [270, 286]
+    wave = torch.randn(1, 16_000) * 0.1
+    expected, _ = tokenizer.encode(wave)
+    assert torch.equal(components.speech_tokenizer.encode(wave)[0], expected)
+    voice = synthesizer.prepare_voice(recording, "is it so?")
+    assert voice.speaker_embedding.shape == (SPEAKER_DIM,)
+    waveform = synthesizer.generate("is it so?", voice=voice, seed=1)
+    assert waveform.shape[0] > 0 and waveform.isfinite().all()
+    streamed = torch.cat(list(synthesizer.stream("is it so?", voice=voice, seed=1)))
+    torch.testing.assert_close(streamed, waveform, rtol=0, atol=1e-4)
+
+
+def test_import_of_version_3(
+    tmp_path: Path, graphs: dict[str, bytes], text_folder: Path, recording: Path
+) -> None:
+    folder = tmp_path / "published"
+    write_folder(folder, 3, graphs, text_folder)
+    weights = torch.load(folder / "llm.pt", weights_only=True)
+    weights["llm_decoder.weight"][3**DIGITS :] = 0.0  # specials are never the most likely
+    torch.save(weights, folder / "llm.pt")
+    import_cosyvoice(folder, tmp_path / "three", version=3, head_dims=SIZES)
+    synthesizer = Synthesizer.from_pretrained(tmp_path / "three")
+    assert synthesizer.components.generation.instruction == INSTRUCTION
+    assert synthesizer.components.text_tokenizer.encode("a<|endofprompt|>")[-1] == 270
+    voice = synthesizer.prepare_voice(recording, "is it so?")
+    options = {"voice": voice, "sampling": SamplingConfig(temperature=0.0)}
+    waveform = synthesizer.generate("so?", **options)  # type: ignore[arg-type]
+    streamed = torch.cat(list(synthesizer.stream("so?", **options)))  # type: ignore[arg-type]
+    assert waveform.shape[0] > synthesizer.sample_rate
+    torch.testing.assert_close(streamed, waveform, rtol=0, atol=1e-4)
+
+
+def test_wrong_folders_say_what_is_wrong(
+    tmp_path: Path, graphs: dict[str, bytes], text_folder: Path
+) -> None:
+    with pytest.raises(AdapterError, match="there is no such folder"):
+        import_cosyvoice(tmp_path / "none", tmp_path / "out", version=2)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(AdapterError, match=r"missing: llm\.pt, flow\.pt, hift\.pt, speech_tok"):
+        import_cosyvoice(tmp_path / "empty", tmp_path / "out", version=2)
+    folder = tmp_path / "published"
+    write_folder(folder, 2, graphs, text_folder)
+    flow = torch.load(folder / "flow.pt", weights_only=True)
+    flow["surprise.weight"] = torch.zeros(1)
+    torch.save(flow, folder / "flow.pt")
+    hift = torch.load(folder / "hift.pt", weights_only=True)
+    del hift["conv_post.bias"]
+    hift["ups.0.bias"] = torch.zeros(5)
+    torch.save(hift, folder / "hift.pt")
+    with pytest.raises(AdapterError) as caught:
+        import_cosyvoice(folder, tmp_path / "out", version=2, head_dims=SIZES)
+    message = str(caught.value)
+    assert "flow.pt: unexpected: surprise.weight" in message
+    assert "missing (under our names): post.conv.bias" in message
+    assert "stages.0.upsample.conv.bias (5,) for (8,)" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pickle_that_is_no_weights_is_not_run(
+    tmp_path: Path, graphs: dict[str, bytes], text_folder: Path
+) -> None:
+    folder = tmp_path / "published"
+    write_folder(folder, 2, graphs, text_folder)
+    torch.save({"key": Path("x")}, folder / "llm.pt")
+    with pytest.raises(AdapterError, match=r"llm\.pt cannot be read as weights"):
+        import_cosyvoice(folder, tmp_path / "out", version=2)
+
+
+def test_a_bundle_is_not_overwritten(
+    tmp_path: Path, graphs: dict[str, bytes], text_folder: Path
+) -> None:
+    write_folder(tmp_path / "published", 2, graphs, text_folder)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(AdapterError, match="exists already"):
+        import_cosyvoice(tmp_path / "published", tmp_path / "out", version=2)

@@ -1,0 +1,146 @@
+"""The benchmark: its arithmetic by hand, and a quick run of all of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from inference.benchmark import command
+from inference.benchmark.judgement import interval, word_errors
+from inference.benchmark.rows import Plan, Row
+from inference.benchmark.timeline import Event, Timeline, sound_seconds
+
+TINY = {
+    "speech_lm": {
+        "backbone": {
+            "vocab_size": 4096,
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_layers": 1,
+            "num_heads": 2,
+            "num_kv_heads": 1,
+        },
+        "codebook_size": 27,
+    },
+    "flow": {
+        "codebook_size": 27,
+        "speaker_dim": 8,
+        "encoder_dim": 16,
+        "encoder_layers": 1,
+        "encoder_heads": 2,
+        "dim": 16,
+        "num_layers": 1,
+        "num_heads": 2,
+    },
+    "vocoder": {"dim": 16, "num_layers": 1},
+}
+
+
+def event(wall: float, cpu: float, seconds: float, sound: float) -> Event:
+    return Event(wall, cpu, seconds, sound, state_bytes=10 + int(seconds * 10), cache_bytes=7)
+
+
+LINE = Timeline(
+    events=[
+        event(0.2, 0.1, 0.2, 0.04),
+        event(0.3, 0.3, 0.4, 0.4),
+        event(1.5, 1.1, 1.0, 1.0),
+        event(1.6, 1.2, 0.4, 0.4),
+    ],
+    wall_seconds=1.8,
+    cpu_seconds=1.3,
+)
+
+
+def test_first_audio_is_when_a_player_never_runs_dry() -> None:
+    """80 ms of sound are there at 0.3 s, but 0.6 s of speech do not last until 1.5 s."""
+    assert LINE.time_to_first_audio == pytest.approx(0.9)
+    assert Timeline(events=LINE.events[:2]).time_to_first_audio == pytest.approx(0.3)
+    assert LINE.seconds == pytest.approx(2.0)
+    assert LINE.real_time_factor == pytest.approx(0.9)
+
+
+def test_cost_of_a_part() -> None:
+    assert LINE.cpu_between(0.0, 0.6) == pytest.approx(0.3 / 0.6)
+    assert LINE.cpu_between(1.6, 2.0) == pytest.approx(0.1 / 0.4)
+    # Half of the third chunk, which took 0.8 of the processor for 1.0 of speech.
+    assert LINE.cpu_between(0.6, 1.1) == pytest.approx(0.8)
+    assert LINE.bytes_at(0.3) == (14, 7)
+
+
+def test_sound_is_counted_in_windows() -> None:
+    waveform = torch.cat([torch.zeros(960), torch.full((1000,), 0.1)])
+    assert sound_seconds(waveform, 24_000) == pytest.approx(0.04)
+    assert sound_seconds(waveform[:100], 24_000) == 0.0
+
+
+def test_verdicts() -> None:
+    verdicts = [Row("", value, "", 2.0, 1.0).verdict for value in (1.0, 1.5, 2.1)]
+    assert verdicts == ["aim", "floor", "missed"]
+    assert Row("", 2.0, "", 1.5, 2.5, higher_is_better=True).verdict == "floor"
+    assert Row("", 2.0).verdict == ""
+
+
+def test_words_and_intervals() -> None:
+    assert word_errors("a b c d".split(), "a x c".split()) == 2
+    assert word_errors([], ["a"]) == 1 and word_errors(["a"], []) == 1
+    assert interval(lambda indices: float(len(indices)), 5) == (5.0, 5.0)
+    low, high = interval(lambda indices: sum(i < 50 for i in indices) / 100, 100)
+    # A share of 0.5 in 100: 1.96 deviations are 0.098.
+    assert 0.37 <= low <= 0.43 and 0.57 <= high <= 0.63
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "QUICK", Plan(num_runs=1, long_seconds=1.5))
+
+
+@pytest.mark.usefixtures("quick")
+def test_random_weights_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    for name, config in TINY.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
+    arguments = ["--config", str(folder), "--quick", "--output", str(tmp_path / "out")]
+    assert command.main(arguments) == 0
+    data = json.loads((tmp_path / "out" / "report.json").read_text())
+    names = {row["name"] for row in data["rows"]}
+    assert {
+        "time to first audio",
+        "real-time factor",
+        "streamed over whole",
+        "cost at the end over cost at the start",
+        "state at the end over state at the start",
+        "throughput of 4 sessions over one",
+    } <= names
+    assert all(row["value"] > 0 for row in data["rows"])
+    table = (tmp_path / "out" / "report.md").read_text()
+    assert "random weights" in table and "≤ 150" in table
+    assert (tmp_path / "out" / "report.png").stat().st_size > 1000
+    assert "report.md" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_bundle_is_judged(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "SENTENCES", ("Is it so?", "It is."))
+    out = tmp_path / "out"
+    arguments = ["--bundle", str(tiny_bundle), "--quick", "--output", str(out)]
+    assert command.main(arguments) == 0
+    rows = {row["name"]: row for row in json.loads((out / "report.json").read_text())["rows"]}
+    for mode in ("full context, one-shot", "default context, interleaved"):
+        assert f"word error rate, {mode}" in rows
+        note = rows[f"similarity, default context, one-shot minus {mode}"]["note"]
+        assert "95 % interval" in note and "paired" in note
+
+
+def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--bundle", str(tmp_path / "gone"), "--quick"]) == 2
+    assert command.main(["--config", str(tmp_path), "--quick"]) == 2
+    told = capsys.readouterr().err
+    assert told.count("error: ") == 2 and "Traceback" not in told

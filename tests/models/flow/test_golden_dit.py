@@ -1,0 +1,111 @@
+"""The estimator and the look-ahead layer of CosyVoice 3 against the reference numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tokenlm.checkpoint.adapter import KeyTable
+from tokenlm.checkpoint.adapters.cosyvoice_flow import ROTATION, dit_table, lookahead_rules
+from tokenlm.models.flow.dit import DiTEstimator
+from tokenlm.models.flow.lookahead import LookaheadLayer
+from tokenlm.modules.context import FULL_CONTEXT, Context
+from tokenlm.modules.rope import rotary_table
+
+
+@pytest.fixture(scope="module")
+def numbers(golden: Callable[[str], Any]) -> Any:
+    return golden("cv3_dit")
+
+
+@pytest.fixture(scope="module")
+def estimator(numbers: Any) -> DiTEstimator:
+    sizes = numbers.sizes
+    module = DiTEstimator(
+        num_mels=sizes["mel"],
+        condition_dim=3 * sizes["mel"],
+        dim=sizes["dim"],
+        num_layers=sizes["depth"],
+        num_heads=sizes["heads"],
+        head_dim=sizes["head_dim"],
+        expansion=sizes["ff_mult"],
+    )
+    weights = {key: value for key, value in numbers.weights.items() if key != ROTATION}
+    module.load_state_dict(dit_table().to_ours(weights))
+    return module.eval().requires_grad_(False)
+
+
+def condition(numbers: Any) -> Tensor:
+    x = numbers["in.mu"].mT
+    speaker = numbers["in.spks"][:, None].expand(-1, x.shape[1], -1)
+    return torch.cat([numbers["in.cond"].mT, x, speaker], dim=-1)
+
+
+@pytest.mark.parametrize("name", ["full", "chunk"])
+def test_golden_velocity(numbers: Any, estimator: DiTEstimator, name: str) -> None:
+    size = numbers.sizes["static_chunk_size"]
+    context = FULL_CONTEXT if name == "full" else Context(chunk_frames=size)
+    seen: dict[str, Tensor] = {}
+    parts = {f"block{i}": block for i, block in enumerate(estimator.blocks)}
+    hooks = [
+        part.register_forward_hook(lambda _m, _i, out, key=key: seen.__setitem__(key, out))
+        for key, part in {**parts, "attn0": estimator.blocks[0].attention}.items()
+    ]
+    mask = numbers["in.mask"][:, 0] > 0
+    out = estimator(numbers["in.x"].mT, numbers["in.t"], condition(numbers), context, mask=mask)
+    for hook in hooks:
+        hook.remove()
+    numbers.check(out.mT, f"out.{name}", mask[:, None].expand_as(out.mT))
+    names = [key for key in numbers.tensors if key.startswith(f"out.{name}_")]
+    for key in names:
+        part = key.removeprefix(f"out.{name}_")
+        if part != "input_embed":
+            numbers.check(seen[part], key, mask)
+    assert len(names) >= len(parts)
+
+
+def test_golden_input_and_time(numbers: Any, estimator: DiTEstimator) -> None:
+    embedded = estimator.embed_input(numbers["in.x"].mT, condition(numbers))
+    mask = numbers["in.mask"][:, 0] > 0
+    numbers.check(embedded, "out.full_input_embed", mask)
+    numbers.check(estimator.time(numbers["in.t"]), "out.time_embedding")
+
+
+def test_golden_rotation(numbers: Any) -> None:
+    angles = numbers["out.rotary_angles"]
+    cos, sin = rotary_table(torch.arange(angles.shape[0]), angles.shape[1])
+    torch.testing.assert_close(cos, angles[:, ::2].cos(), rtol=0, atol=1e-4)
+    torch.testing.assert_close(sin, angles[:, 1::2].sin(), rtol=0, atol=1e-4)
+    frequencies = numbers.weights[ROTATION]
+    torch.testing.assert_close(cos[1], frequencies.cos(), rtol=0, atol=1e-6)
+
+
+def test_golden_streamed_chunks(numbers: Any, estimator: DiTEstimator) -> None:
+    size = numbers.sizes["static_chunk_size"]
+    context = Context(chunk_frames=size)
+    x, given = numbers["in.x"][:1].mT, condition(numbers)[:1]
+    valid = int((numbers["in.mask"][0, 0] > 0).sum())
+    state = estimator.init_state(1)
+    bounds = [*range(0, valid, size), valid]
+    parts = [
+        estimator(x[:, a:b], numbers["in.t"][:1], given[:, a:b], context, state)
+        for a, b in zip(bounds, bounds[1:], strict=False)
+    ]
+    atol = numbers.facts["tensors"]["out.chunk"]["atol"]
+    expected = numbers["out.chunk"][:1, :, :valid]
+    torch.testing.assert_close(torch.cat(parts, dim=1).mT, expected, rtol=0, atol=atol)
+
+
+def test_golden_lookahead_layer(golden: Callable[[str], Any]) -> None:
+    numbers = golden("cv3_pre_lookahead")
+    sizes = numbers.sizes
+    layer = LookaheadLayer(sizes["in_channels"], sizes["channels"], sizes["pre_lookahead_len"])
+    prefix = numbers.facts["checkpoint_key_prefix"]
+    layer.load_state_dict(KeyTable(lookahead_rules(prefix, "")).to_ours(numbers.weights))
+    layer.requires_grad_(False)
+    numbers.check(layer(numbers["in.x"]), "out.y")
+    numbers.check(layer(numbers["in.x1"], future=numbers["in.context"]), "out.y1_context")

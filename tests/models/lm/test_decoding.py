@@ -1,0 +1,144 @@
+"""Rows of the cache and sequences that are decoded together."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tokenlm.models.lm import BackboneConfig, SamplingConfig, SpeechLM, SpeechLMConfig
+from tokenlm.models.lm.cache import BLOCK_POSITIONS, KeyValueCache
+from tokenlm.models.lm.decoding import Decoding, decode_step, read_prefix
+from tokenlm.models.lm.layout import interleaved
+from tokenlm.models.lm.model import LayoutBatch
+from tokenlm.models.lm.plan import Plan
+
+SAMPLING = SamplingConfig(top_k=0, top_p=1.0)
+CONFIG = SpeechLMConfig(
+    backbone=BackboneConfig(
+        vocab_size=32,
+        hidden_size=16,
+        intermediate_size=32,
+        num_layers=2,
+        num_heads=2,
+        num_kv_heads=1,
+    ),
+    codebook_size=20,
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> SpeechLM:
+    torch.manual_seed(0)
+    model = SpeechLM(CONFIG).eval().requires_grad_(False)
+    for embedding in (model.speech_embedding, model.special_embedding):
+        torch.nn.init.normal_(embedding.weight)
+    return model
+
+
+def plan(model: SpeechLM, layout: str = "one_shot", **prompt: list[int]) -> Plan:
+    return Plan(layout, block_text=2, block_speech=3, **prompt)  # type: ignore[arg-type]
+
+
+def started(model: SpeechLM, cache: KeyValueCache, text: list[int], **options: object) -> Decoding:
+    own = plan(model)
+    own.add_text(text)
+    own.end_text()
+    return Decoding(model, cache, own, sampling=SAMPLING, seed=1, **options)  # type: ignore[arg-type]
+
+
+def test_logits_of_growing_interleaved_text_are_those_of_training(model: SpeechLM) -> None:
+    text, speech = [1, 2, 3, 4, 5], list(range(9))
+    layout = interleaved(text, speech, 20, block_text=2, block_speech=3)
+    expected = model(LayoutBatch.from_layouts([layout]))[0]
+    places = [at for at, target in enumerate(layout.targets) if target in range(20)]
+    own = plan(model, "interleaved")
+    decoding = Decoding(model, KeyValueCache(model), own, sampling=SAMPLING, seed=1, forced=speech)
+    coming, found = list(text), []
+    while not decoding.is_done:
+        if decoding.can_step:
+            decode_step(model, [decoding])
+            found.append(decoding.logits)
+        elif coming:
+            own.add_text([coming.pop(0)])
+        else:
+            own.end_text()
+    assert decoding.tokens == speech
+    logits = torch.stack([row for row in found if row is not None])
+    torch.testing.assert_close(logits, expected[places], atol=1e-4, rtol=0)
+
+
+def test_sequences_join_and_leave(model: SpeechLM) -> None:
+    texts = [[1, 2, 3], [4] * 20, [7, 8], [9]]
+
+    def logits(rounds: list[list[int]], together: bool) -> dict[int, list[torch.Tensor]]:
+        cache = KeyValueCache(model)
+        live: dict[int, Decoding] = {}
+        found: dict[int, list[torch.Tensor]] = {}
+        for names in rounds:
+            for name in set(live) - set(names):
+                if all(name not in later for later in rounds[rounds.index(names) :]):
+                    live.pop(name).close()
+            for name in names:
+                if name not in live:
+                    own = cache if together else KeyValueCache(model)
+                    live[name] = started(model, own, texts[name], forced=[3] * 50)
+            groups = [names] if together else [[name] for name in names]
+            for group in groups:
+                decode_step(model, [live[name] for name in group])
+            for name in names:
+                row = live[name].logits
+                assert row is not None
+                found.setdefault(name, []).append(row)
+        return found
+
+    rounds = [[0], [0, 1], [1, 0, 2], [2], [2, 0], [0, 2, 3], [3, 0], [3, 1, 0]]
+    alone, joined = logits(rounds, False), logits(rounds, True)
+    for name, rows in alone.items():
+        torch.testing.assert_close(torch.stack(joined[name]), torch.stack(rows), atol=1e-4, rtol=0)
+
+
+def test_memory_is_that_of_the_rows(model: SpeechLM) -> None:
+    cache = KeyValueCache(model)
+    assert cache.num_bytes == 0
+    first, second = started(model, cache, [1, 2]), started(model, cache, [3])
+    decode_step(model, [first, second])
+    # 2 layers of keys and values, 1 head of 8 channels in 4 bytes.
+    row = 2 * 2 * BLOCK_POSITIONS * 8 * 4
+    assert cache.num_bytes == 2 * row
+    first.close()
+    assert cache.num_bytes == row and second.row.index == 0
+    decode_step(model, [second])
+    second.close()
+    second.close()
+    assert cache.num_bytes == 0 and cache.rows == []
+
+
+def test_long_sequences_outgrow_their_block(model: SpeechLM) -> None:
+    cache = KeyValueCache(model)
+    count = BLOCK_POSITIONS + 10
+    decoding = started(model, cache, [1], forced=[2] * count)
+    while decoding.can_step:
+        decode_step(model, [decoding])
+    assert decoding.is_done and len(decoding.tokens) == count
+    assert cache.keys[0].shape[2] == 2 * BLOCK_POSITIONS
+
+
+def test_a_prefix_starts_many_sequences(model: SpeechLM) -> None:
+    for layout in ("one_shot", "interleaved"):
+        own = plan(model, layout, prompt_text=[1, 2, 3, 4, 5], prompt_tokens=[6] * 13)
+        prefix = read_prefix(model, own)
+        found = []
+        for start, values in ((own.copy(), None), (prefix.plan.copy(), prefix.key_values)):
+            start.add_text([7, 8, 9])
+            start.end_text()
+            decoding = Decoding(
+                model, KeyValueCache(model), start, sampling=SAMPLING, seed=1, key_values=values
+            )
+            decode_step(model, [decoding])
+            assert decoding.logits is not None
+            found.append(decoding.logits)
+        torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=0)
+
+
+def test_nothing_is_forced_out_of_an_empty_list(model: SpeechLM) -> None:
+    assert started(model, KeyValueCache(model), [1], forced=[]).is_done

@@ -1,0 +1,70 @@
+"""Text as it comes in, to segments of text tokens."""
+
+from __future__ import annotations
+
+import pytest
+
+from tokenlm.synthesis.script import Script
+
+TEXT = "This is the first sentence. And here comes the second one!\n\nThen an end."
+
+
+def encode(text: str) -> list[int]:
+    """A word is its length; the last one before a mark that may still come is not settled."""
+    return [len(word) for word in text.split()]
+
+
+def facts(script: Script) -> list[tuple[list[int], bool, float]]:
+    return [(part.tokens, part.is_complete, part.pause_seconds) for part in script.segments]
+
+
+@pytest.mark.parametrize("layout", ["one_shot", "interleaved"])
+def test_whole_and_in_pieces(layout: str) -> None:
+    whole = Script(encode, max_length=100, layout=layout)  # type: ignore[arg-type]
+    whole.read(TEXT)
+    expected = [
+        ([4, 2, 3, 5, 9], True, 0.35),
+        ([3, 4, 5, 3, 6, 4], True, 0.6),
+        ([4, 2, 4], True, 0.0),
+    ]
+    assert facts(whole) == expected and whole.is_finished
+    assert whole.num_text_tokens == 14
+    for size in (1, 6, 33):
+        script = Script(encode, max_length=100, layout=layout)  # type: ignore[arg-type]
+        for start in range(0, len(TEXT), size):
+            script.feed(TEXT[start : start + size])
+        assert not script.is_finished
+        script.finish()
+        script.finish()
+        assert facts(script) == expected
+
+
+def test_interleaved_text_comes_word_by_word() -> None:
+    open_script = Script(encode, max_length=100, layout="interleaved")
+    closed = Script(encode, max_length=100, layout="one_shot")
+    for script in (open_script, closed):
+        script.feed("one two three four five six seven ")
+    assert facts(open_script) == [([3, 3, 5], False, 0.0)]
+    assert facts(closed) == []
+
+
+def test_tokens_that_a_next_word_would_change_are_held() -> None:
+    def pairs(text: str) -> list[int]:
+        letters = text.replace(" ", "_")
+        return [hash(letters[at : at + 2]) for at in range(0, len(letters), 2)]
+
+    script = Script(pairs, max_length=100, layout="interleaved")
+    script.feed("one two three four five ")
+    # "one" is two tokens, of which the second would become "e_".
+    assert script.segments[0].tokens == pairs("on")
+    script.finish()
+    assert script.segments[0].tokens == pairs("one two three four five")
+
+
+def test_nothing_to_say() -> None:
+    script = Script(encode, max_length=100, layout="interleaved")
+    script.feed(" … ")
+    with pytest.raises(ValueError, match="nothing that can be said"):
+        script.finish()
+    with pytest.raises(ValueError, match="nothing that can be said"):
+        Script(encode, max_length=100, layout="one_shot").read("")

@@ -1,0 +1,125 @@
+"""No item is lost or doubled, whatever is killed; every bad one is told with its line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from toy_shards import NUM_ROWS, make_work
+
+from training.data.manifest import read_manifest
+from training.data.rejects import TooManyRejects, read_rejects
+from training.data.shards.build import build_shards, ranks_of_launch
+from training.data.shards.layout import ShardError
+
+GOOD = [f"i{n}" for n in range(NUM_ROWS) if n not in (3, 7)]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "shards.json"}
+
+
+def ids(folder: Path) -> list[str]:
+    lines = [line for path in sorted(folder.glob("shard-?????.jsonl")) for line in path.open("r")]
+    return [json.loads(line)["id"] for line in lines]
+
+
+@pytest.fixture(scope="session")
+def whole(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    build_shards(read_manifest(recordings / "rows.jsonl"), folder, make_work())
+    return folder
+
+
+def test_every_good_item_once_and_every_bad_one_told(whole: Path, recordings: Path) -> None:
+    assert ids(whole) == GOOD
+    rejects = read_rejects(whole / "rejects.jsonl")
+    assert sorted(bad.line or 0 for bad in rejects) == [2, 5, 9]
+    assert {bad.file for bad in rejects} == {str(recordings / "rows.jsonl")}
+    reasons = " ".join(bad.reason for bad in rejects)
+    assert "not JSON" in reasons and "3.wav" in reasons and "'duration' is 2.00 s" in reasons
+    with tarfile.open(whole / "shard-00001.tar") as archive:
+        names = archive.getnames()
+    assert names[:4] == [
+        "000000.tokens.npy", "000000.embedding.npy", "000000.mel.npy", "000000.flac"
+    ]  # fmt: skip
+    assert len(names) == 3 * 4, "of items 4 to 7 the last is bad"
+    row = json.loads((whole / "shard-00000.jsonl").read_text().split("\n")[1])
+    assert (row["text"], row["page"], row["num_tokens"]) == ("text 1", 1, 10)
+
+
+@pytest.mark.parametrize("num_ranks", [2, 5])
+def test_any_number_of_processes_writes_the_same_bytes(
+    num_ranks: int, whole: Path, recordings: Path, tmp_path: Path
+) -> None:
+    manifest = read_manifest(recordings / "rows.jsonl")
+    for rank in range(num_ranks):
+        build_shards(manifest, tmp_path, make_work(), rank=rank, num_ranks=num_ranks)
+    assert contents(tmp_path) == contents(whole)
+
+
+def test_killed_within_a_shard_and_restarted_on_other_processes(
+    whole: Path, recordings: Path, tmp_path: Path
+) -> None:
+    program = (
+        "import os, signal, sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
+        "from pathlib import Path\n"
+        "from toy_shards import make_work\n"
+        "from training.data.manifest import read_manifest\n"
+        "from training.data.shards import build\n"
+        "calls, compute = [], build._mel\n"
+        "def dying(config, audio):\n"
+        "    calls.append(audio)\n"
+        "    if len(calls) == 6: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return compute(config, audio)\n"
+        "build._mel = dying\n"
+        f"rows = read_manifest({str(recordings / 'rows.jsonl')!r})\n"
+        f"build.build_shards(rows, Path({str(tmp_path)!r}), make_work())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[4])}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert ids(tmp_path) == ["i0", "i1", "i2"], "the first shard alone was complete"
+    assert list(tmp_path.glob(".shard-00001*")), "and the second one begun"
+    manifest = read_manifest(recordings / "rows.jsonl")
+    for rank in (1, 0):
+        build_shards(manifest, tmp_path, make_work(), rank=rank, num_ranks=2)
+    assert contents(tmp_path) == contents(whole)
+
+
+def test_a_finished_folder_is_left_alone(whole: Path, recordings: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.glob("shard-*")}
+    rejects = build_shards(read_manifest(recordings / "rows.jsonl"), whole, make_work())
+    assert {path: path.stat().st_mtime_ns for path in whole.glob("shard-*")} == before
+    assert (rejects.num_seen, rejects.num_bad) == (13, 3)
+
+
+def test_other_settings_are_an_error(whole: Path, recordings: Path) -> None:
+    manifest = read_manifest(recordings / "rows.jsonl")
+    with pytest.raises(ShardError, match="items_per_shard: 4 -> 5"):
+        build_shards(manifest, whole, make_work(items_per_shard=5))
+    with pytest.raises(ValueError, match="nothing to precompute: give"):
+        make_work(tokenizer=None, speaker_encoder=None, mel=None, audio_rate=0)
+
+
+def test_too_many_bad_items_stop_it(recordings: Path, tmp_path: Path) -> None:
+    with pytest.raises(TooManyRejects, match=r"3 of 13 rows"):
+        build_shards(
+            read_manifest(recordings / "rows.jsonl"), tmp_path, make_work(max_reject_share=0.2)
+        )
+
+
+def test_ranks_come_from_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert ranks_of_launch() == (0, 1)
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert ranks_of_launch() == (3, 8)

@@ -1,0 +1,311 @@
+"""Judging scripts: rows, figures, pages and comparisons, with a system and judges made up here."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import Future
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from rich.console import Console
+from typer.testing import CliRunner
+
+from training.evaluation import script_command
+from training.evaluation.cloning import CloningSystem, longest
+from training.evaluation.command import evaluate
+from training.evaluation.compare import compare, compare_folders
+from training.evaluation.frozen import Frozen, Reading, write_frozen
+from training.evaluation.parts import Parts, find_parts
+from training.evaluation.script import Line, Script, ScriptError
+from training.evaluation.script_command import check_judge_is_no_reward, find_scripts
+from training.evaluation.script_figures import by_item, compare_rows, script_figures
+from training.evaluation.script_run import (
+    Panel,
+    PromptFacts,
+    Spoken,
+    System,
+    chosen_lines,
+    judge_script,
+)
+
+RATE = 24_000
+
+
+def line(name: str, text: str, category: str = "c") -> Line:
+    return Line(id=name, text=text, spoken=text, category=category)
+
+
+SCRIPT = Script(
+    name="mine",
+    path=Path("mine.jsonl"),
+    lines=[line("a", "one two"), line("b", "three four five"), line("c", "six"), line("d", "ten")],
+    digest="0",
+)
+
+
+def reading(errors: int, words: int) -> Reading:
+    return Reading(voice="v", heard="", errors=errors, words=words, seconds=1.0)
+
+
+FROZEN = Frozen(
+    digest="0",
+    judge="pocketsphinx 5",
+    readings={"a": reading(0, 2), "b": reading(0, 3), "c": reading(1, 1), "d": reading(0, 1)},
+)
+
+
+class Tones(System):
+    """Says a line as a tone, as many tenths of a second as it has characters."""
+
+    sample_rate = RATE
+
+    def __init__(self) -> None:
+        self.seeds: list[int] = []
+
+    def speak(self, number: int, line: Line, seed: int) -> Spoken:
+        self.seeds.append(seed)
+        time = torch.arange(len(line.text) * RATE // 10) / RATE
+        waveform = 0.2 * torch.sin(2 * torch.pi * 200 * time)
+        return Spoken(waveform=waveform, work_seconds=0.5, first_audio_seconds=0.1 * number)
+
+    def prompt(self, number: int, line: Line) -> PromptFacts:
+        return PromptFacts(name="p", text="from the prompt", embedding=np.array([1.0, 0.0]))
+
+
+def panel(heard: dict[int, str]) -> Panel:
+    """Hears by the length of the speech, in tenths of a second."""
+
+    def submit(samples: np.ndarray) -> Future[str]:
+        future: Future[str] = Future()
+        future.set_result(heard[round(len(samples) / 1600)])
+        return future
+
+    return Panel(
+        submit=submit,
+        embed=lambda samples: np.array([0.6, 0.8]),
+        naturalness=lambda samples: 3.5,
+    )
+
+
+HEARD = {7: "one two", 15: "from the prompt", 3: ""}
+
+
+def rows_of(heard: dict[int, str], **options: Any) -> list[dict[str, Any]]:
+    return judge_script(Tones(), SCRIPT, panel(heard), **options)
+
+
+def test_rows_by_hand(tmp_path: Path) -> None:
+    rows = rows_of(HEARD, frozen=FROZEN, audio_folder=tmp_path)
+    assert [row["item"] for row in rows] == ["a", "b", "d"]  # c is left out
+    first, second, third = rows
+    assert (first["errors"], first["words"], first["char_errors"]) == (0, 2, 0)
+    assert first["catastrophic"] is False and first["faults"] == []
+    assert first["speaking_rate"] == pytest.approx(10.0)  # 7 characters in 0.7 s
+    assert first["similarity"] == 0.6 and first["naturalness"] == 3.5
+    assert (second["errors"], second["word_error_rate"], second["catastrophic"]) == (3, 1.0, True)
+    assert second["faults"] == ["prompt_leak"]
+    assert third["faults"] == ["early_stop"] and third["catastrophic"] is True
+    assert Path(second["audio"]) == tmp_path / "b-0.wav" and (tmp_path / "b-0.wav").is_file()
+
+
+def test_every_line_is_spoken_once_with_each_seed() -> None:
+    system = Tones()
+    rows = judge_script(system, SCRIPT, panel(HEARD), frozen=FROZEN, seeds=[0, 7])
+    assert [(row["item"], row["seed"]) for row in rows] == [
+        ("a", 0), ("b", 0), ("d", 0), ("a", 7), ("b", 7), ("d", 7),
+    ]  # fmt: skip
+    assert len(set(system.seeds)) == 6
+
+
+def test_a_limit_spreads_over_the_lines_that_remain() -> None:
+    assert [n for n, _ in chosen_lines(SCRIPT, None)] == [0, 1, 2, 3]
+    assert [n for n, _ in chosen_lines(SCRIPT, FROZEN)] == [0, 1, 3]
+    assert [n for n, _ in chosen_lines(SCRIPT, None, 2)] == [0, 2]
+    assert [n for n, _ in chosen_lines(SCRIPT, FROZEN, 9)] == [0, 1, 3]
+
+
+def test_figures_by_hand() -> None:
+    rows = rows_of(HEARD, frozen=FROZEN, seeds=[0, 1])
+    found = {figure.name: figure for figure in script_figures(rows)}
+    assert found["word_error_rate"].value == pytest.approx(4 / 6)  # 0 of 2, 3 of 3, 1 of 1
+    assert found["mean_word_error_rate"].value == pytest.approx(2 / 3)
+    assert found["catastrophic_failure_rate"].value == pytest.approx(2 / 3)
+    assert found["prompt_leak_rate"].value == pytest.approx(1 / 3)
+    assert found["early_stop_rate"].value == pytest.approx(1 / 3)
+    assert found["repeat_rate"].value == 0.0
+    assert found["time_to_first_audio"].value == pytest.approx(0.1)
+    assert found["real_time_factor"].value == pytest.approx(1.5 / 2.5)
+    # Two seeds are not twice as many items.
+    assert {figure.num_items for figure in found.values()} == {3}
+    assert "not comparable" in found["speaker_similarity"].note
+    assert "2 seeds each" in found["word_error_rate"].note
+
+
+def test_seeds_of_an_item_are_averaged() -> None:
+    rows = [{"item": "a", "x": 1.0}, {"item": "b", "x": 5.0}, {"item": "a", "x": True}]
+    rows += [{"item": "a", "x": 4.0}, {"item": "c", "x": None}]
+    assert by_item(rows, "x") == {"a": 2.0, "b": 5.0}
+
+
+def test_two_systems_are_compared_on_the_items_of_both() -> None:
+    first = rows_of(HEARD, frozen=FROZEN)
+    second = rows_of({**HEARD, 15: "three four six"}, frozen=FROZEN)[:2]
+    found = {one.name: one for one in compare_rows(first, second)}
+    assert (found["word_error_rate"].first, found["word_error_rate"].second) == (0.6, 0.2)
+    assert found["catastrophic_failure_rate"].difference == -0.5
+    assert found["prompt_leak_rate"].num_items == 2
+    with pytest.raises(ValueError, match="no item in common"):
+        compare_rows(first[:1], second[1:])
+
+
+@pytest.fixture
+def set_file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.jsonl"
+    rows = [{"id": "a", "text": "Is it so?"}, {"id": "b", "text": "Yes, <b>it</b> is!"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
+    def embed(samples: np.ndarray) -> np.ndarray:
+        return np.array([1.0, float(np.abs(samples).mean())])
+
+    monkeypatch.setattr(script_command, "_load_embed", lambda: embed)
+    monkeypatch.setattr(script_command, "load_recognizer", lambda name: lambda pcm: "is it so")
+    app = typer.Typer()
+    app.command()(evaluate)
+    return CliRunner().invoke(app, [*arguments, "--memory", str(tmp_path / "memory.jsonl")])
+
+
+def test_a_bundle_is_judged_on_a_set_and_can_be_heard(
+    tmp_path: Path, tiny_bundle: Path, set_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(name: str, *more: str) -> Any:
+        options = ["--bundle", str(tiny_bundle), "--set", str(set_file), "--judge", "mine"]
+        return command(tmp_path, monkeypatch, *options, "--output", str(tmp_path / name), *more)
+
+    result = run("one")
+    assert result.exit_code == 0, result.output
+    assert "is not frozen" in result.output and "mean_word_error_rate" in result.output
+    rows = [json.loads(text) for text in (tmp_path / "one/utterances.jsonl").open()]
+    assert [(row["item"], row["errors"], row["prompt"]) for row in rows] == [
+        ("a", 0, "ann"),
+        ("b", 2, "bob"),
+    ]
+    report = json.loads((tmp_path / "one/metrics.json").read_text())
+    assert report["figures"][0]["command"].endswith("--judge mine")
+    page = (tmp_path / "one/report.html").read_text()
+    assert page.count("data:audio/flac;base64,") == 1  # the only line that went wrong
+    assert page.count("data:image/png;base64,") == 2
+    assert "Yes, &lt;b&gt;it&lt;/b&gt; is!" in page and "<b>it</b>" not in page
+    assert "http" not in page
+
+    result = run("two", "--seeds", "0,1", "--against", str(tmp_path / "one"), "--keep-audio")
+    assert result.exit_code == 0, result.output
+    assert "paired by item" in result.output
+    assert len(list((tmp_path / "two/audio/mine").iterdir())) == 4
+    assert "Beside another system" in (tmp_path / "two/report.html").read_text()
+    found = compare_folders(tmp_path / "one", tmp_path / "two")
+    assert found["mine"][0].difference == 0.0
+
+    app = typer.Typer()
+    app.command()(compare)
+    arguments = [str(tmp_path / name) for name in ("one", "two")]
+    shown = CliRunner().invoke(app, [*arguments, "--output", str(tmp_path / "both")])
+    assert shown.exit_code == 0 and "word_error_rate" in shown.output
+    written = json.loads((tmp_path / "both/compare.json").read_text())
+    assert written["mine"][0]["num_items"] == 2
+    assert CliRunner().invoke(app, [str(tmp_path), str(tmp_path)]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "easy"], "there is no test set 'easy': give plain, hard, or a file"),
+        (["--set", "hard"], "a test set needs speech_lm"),
+        (["--set", "hard", "--seeds", "x"], "--seeds are whole numbers"),
+        (["--set", "hard", "--seeds", "1,1"], "names a seed twice"),
+        (["--freeze"], "--freeze and --against need a test set"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    result = command(tmp_path, monkeypatch, *arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split()) and "Traceback" not in result.output
+
+
+def test_a_frozen_set_is_not_frozen_again(
+    tmp_path: Path, set_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = find_scripts([str(set_file)])[0]
+    readings = {line.id: reading(0, 3) for line in script.lines}
+    write_frozen(script, Frozen(digest=script.digest, judge="pocketsphinx 5", readings=readings))
+    result = command(tmp_path, monkeypatch, "--set", str(set_file), "--freeze")
+    assert result.exit_code == 2 and "is frozen already" in " ".join(result.output.split())
+
+
+def test_sets_of_one_name_are_told_apart(set_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ScriptError, match="two test sets are called 'mine'"):
+        find_scripts([str(set_file), str(set_file)])
+
+
+def test_what_rewarded_a_model_does_not_judge_it(tiny_bundle: Path) -> None:
+    class Rewarded(Parts):
+        def facts(self, name: str) -> dict[str, Any]:
+            return {"rewards": ["token_asr", "transformers:x"]}
+
+    parts = find_parts(str(tiny_bundle))
+    check_judge_is_no_reward(parts, "transformers:x")
+    rewarded = Rewarded(parts.folders, parts.generation)
+    check_judge_is_no_reward(rewarded, "pocketsphinx")
+    with pytest.raises(ValueError, match="trained with transformers:x as a reward"):
+        check_judge_is_no_reward(rewarded, "transformers:x")
+
+
+def test_prompts_are_dealt_and_joined_for_long_ones(heldout: Path, tiny_bundle: Path) -> None:
+    parts = find_parts(str(tiny_bundle))
+    system = CloningSystem(
+        parts, lambda samples: samples[:2], heldout=heldout, num_voices=2, prompt_seconds=0.4
+    )
+    short = system.prompt(0, line("a", "go"))
+    assert short.name == "ann" and short.text == "Say ann."
+    assert system.prompt(1, line("b", "go")).name == "bob"
+    long = system.prompt(2, line("c", "go", "long_prompt"))
+    # 0.56 + 0.48 + 0.4 s, the longest first.
+    assert long.text == "Say ann and ann and ann. Say ann and ann. Say ann."
+    spoken = system.speak(0, line("a", "is it so?"), 3)
+    again = system.speak(0, line("a", "is it so?"), 3)
+    assert torch.equal(spoken.waveform, again.waveform) and spoken.work_seconds > 0
+
+
+def test_joined_recordings_keep_below_the_limit(heldout: Path) -> None:
+    from training.data.manifest import read_manifest
+
+    rows = [row for row in read_manifest(heldout).utterances if row.speaker == "ann"]
+    assert [row.id for row in longest(rows, 1.4)] == ["ann-2", "ann-1"]
+    assert [row.id for row in longest(rows, 0.1)] == ["ann-0"]
+
+
+def test_without_voices_nothing_is_spoken(tiny_bundle: Path) -> None:
+    folders = find_parts(str(tiny_bundle)).folders
+    parts = find_parts(None, list(folders.values()))
+    system = CloningSystem(parts, lambda samples: samples[:2])
+    with pytest.raises(ScriptError, match="the line 'a' needs a voice"):
+        system.prompt(0, line("a", "go"))
+
+
+def test_the_table_marks_what_is_significant() -> None:
+    from training.evaluation.compare import print_comparison
+
+    console = Console(file=StringIO(), width=160)
+    rows = rows_of(HEARD)
+    better = [{**row, "errors": 0, "word_error_rate": 0.0} for row in rows]
+    print_comparison("mine", compare_rows(rows, better), console)
+    assert "mean_word_error_rate" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -1,0 +1,136 @@
+"""From a folder to a manifest; resumed, reported, and proved on known damage."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from toy_sounds import RATE, embed, quiet, tone
+
+from tokenlm.audio.io import save_audio
+from training.data.manifest import Utterance, read_manifest
+from training.refine import steps
+from training.refine.config import RefineConfig
+from training.refine.damage import KINDS, damage_kinds, precision_and_recall
+from training.refine.proof import damage_corpus, prove
+from training.refine.report import write_report
+
+CONFIG = RefineConfig(min_bandwidth_hz=100.0)
+WORDS = "alpha bravo delta echo foxtrot golf hotel india kilo lima mike november oscar papa".split()
+
+
+def speech(index: int) -> torch.Tensor:
+    pitch = 300.0 if index % 2 else 2500.0
+    return torch.cat([quiet(0.3), tone(2.0 + 0.06 * (index % 11), pitch), quiet(0.3)])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    source = tmp_path / "raw"
+    save_audio(source / "ann" / "short.wav", speech(1), RATE)
+    (source / "ann" / "short.txt").write_text("Yes, of course.")
+    save_audio(source / "long.wav", torch.cat([speech(0), quiet(1.0), speech(2)]), RATE)
+    (source / "broken.wav").write_bytes(b"RIFF")
+    return source
+
+
+def test_a_folder_becomes_a_manifest_and_goes_on_where_it_was(folder: Path) -> None:
+    work, output = folder.parent / "out.work", folder.parent / "out.jsonl"
+    calls: list[int] = []
+
+    def recognise(waveform: torch.Tensor) -> str:
+        calls.append(waveform.shape[0])
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return "yes of course"
+
+    recordings = steps.find_recordings(folder)
+    assert [(r.id, r.speaker, r.text) for r in recordings] == [
+        ("ann/short", "ann", "Yes, of course."),
+        ("broken", "unknown", ""),
+        ("long", "unknown", ""),
+    ]
+    clips, unreadable = steps.segment_step(recordings, work, CONFIG)
+    assert [clip.id for clip in clips] == ["ann/short", "long-0000", "long-0001"]
+    assert list(unreadable) == ["broken"] and "broken.wav" in unreadable["broken"]
+    with pytest.raises(KeyboardInterrupt):
+        steps.transcribe_step(clips, work, {"it": recognise})
+    with (work / "transcribe.it.jsonl").open("a") as file:
+        file.write('{"id": "long-00')  # torn by a kill
+    heard = steps.transcribe_step(clips, work, {"it": recognise})
+    assert len(calls) == 4, "what was heard before is not heard again"
+    measures = steps.measure_step(clips, work, heard)
+    assert measures["ann/short"].disagreement == 0.0
+    assert measures["long-0000"].disagreement is None, "one opinion is none"
+    decisions = steps.decide(clips, measures, CONFIG)
+    assert steps.write_outcome(decisions, work, output) == 3
+    rows = read_manifest(output, strict=True).utterances
+    assert [(row.id, row.text) for row in rows][:2] == [
+        ("ann/short", "Yes, of course."),
+        ("long-0000", "yes of course"),
+    ]
+    assert all(row.audio.is_file() for row in rows)
+    with pytest.raises(ValueError, match="other settings of pause_seconds"):
+        steps.segment_step(recordings, work, RefineConfig(pause_seconds=0.2))
+    with pytest.raises(ValueError, match="no recording"):
+        steps.find_recordings(work / "clips" / "ann" / "nothing")
+
+
+def test_the_report_names_filters_and_plays_examples(folder: Path) -> None:
+    work = folder.parent / "out.work"
+    clips, unreadable = steps.segment_step(steps.find_recordings(folder), work, CONFIG)
+    heard = {clip.id: {"it": "something else <b>"} for clip in clips}
+    measures = steps.measure_step(clips, work, heard)
+    decisions = steps.decide(clips, measures, CONFIG)
+    assert [made.dropped_by for made in decisions][0] == "agreement"
+    write_report(folder.parent / "out.html", decisions, unreadable)
+    text = (folder.parent / "out.html").read_text()
+    assert "<h3>agreement</h3>" in text and "out.work/clips/ann/short.flac" in text
+    assert "data:image/png;base64," in text and "broken.wav" in text
+    steps.write_outcome(decisions, work, folder.parent / "out.jsonl")
+    dropped = [json.loads(line) for line in (work / "dropped.jsonl").read_text().splitlines()]
+    assert dropped[0]["filter"] == "agreement" and "of the words" in dropped[0]["reason"]
+
+
+def test_damage_is_of_every_kind_and_kept_apart() -> None:
+    kinds = damage_kinds(120, 0.2, 3)
+    assert sum(bool(kind) for kind in kinds) == 24
+    assert {kind: kinds.count(kind) for kind in KINDS} == dict.fromkeys(KINDS, 4)
+    assert kinds == damage_kinds(120, 0.2, 3) != damage_kinds(120, 0.2, 4)
+
+
+def test_precision_and_recall_by_hand() -> None:
+    kinds = ["noise", "noise", "wrong_text", "wrong_text", "", "", "", ""]
+    dropped = [True, False, True, True, True, True, False, False]
+    table = precision_and_recall(kinds, dropped)
+    # Two clips were dropped wrongly; each kind has half of the damage and answers for one.
+    assert table == {"noise": (1 / 2, 1 / 2), "wrong_text": (2 / 3, 1.0)}
+
+
+def test_all_damage_is_found_with_a_recogniser_that_hears(tmp_path: Path) -> None:
+    rows, truth = [], {}
+    for index in range(60):
+        path = tmp_path / "clean" / f"{index}.wav"
+        save_audio(path, speech(index), RATE)
+        words = [WORDS[(index * 5 + k * (1 + index % 3)) % len(WORDS)] for k in range(6)]
+        truth[f"c{index}"] = " ".join(words)
+        rows.append(
+            Utterance(
+                id=f"c{index}", audio=path, text=truth[f"c{index}"],
+                speaker=f"s{index % 2}", duration=2.0,
+            )
+        )  # fmt: skip
+    heard = iter(list(truth.values()))
+    table = prove(
+        rows, tmp_path / "proof", RefineConfig(min_bandwidth_hz=100.0, longest_share=0.0),
+        {"oracle": lambda waveform: next(heard)}, embed,
+    )  # fmt: skip
+    assert set(table) == set(KINDS)
+    for kind, (precision, recall) in table.items():
+        assert recall == 1.0 and precision >= 0.9, (kind, precision, recall)
+    labels = (tmp_path / "proof" / "labels.jsonl").read_text().splitlines()
+    assert sum(json.loads(line)["damage"] != "" for line in labels) == 12
+    with pytest.raises(ValueError, match="one speaker"):
+        damage_corpus(rows[::2], tmp_path / "x", 0.2, 0)

@@ -1,0 +1,209 @@
+"""What the stages of post-training share: requests, scores, regressions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tokenlm.models.lm.layout import IGNORE
+from training.rl.regression import RegressionConfig, find_regression
+from training.rl.rewards import Answer, TokenAsrReward
+from training.rl.rollout import evaluating
+from training.run import load_task, main
+from training.stages.dpo import choose_pair
+from training.stages.grpo import GRPOTask
+from training.stages.token_reward import pad_speech
+from training.task import StepInfo
+
+
+def metrics(folder: Path, kind: str = "train") -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["kind"] == kind]
+
+
+def test_pairs_by_hand() -> None:
+    assert choose_pair([0.2, 0.9, 0.5], 0.1) == (1, 0, True)
+    assert choose_pair([0.5, None, 0.2], 0.1) == (0, 2, True)
+    assert choose_pair([0.5, 0.45], 0.1) == (0, 1, False)  # too much alike
+    assert choose_pair([0.5, 0.5], 0.0)[2] is False
+    assert choose_pair([None, 0.5], 0.1)[2] is False
+    assert choose_pair([None, None], 0.1)[2] is False
+
+
+def test_regressions_by_hand() -> None:
+    config = RegressionConfig(
+        max_char_error_rise=0.03, max_rate_change=0.2, max_similarity_drop=0.02
+    )
+    before = {"char_error": 0.2, "speaking_rate": 5.0, "similarity": 0.8}
+    assert find_regression(before, {**before}, config) == ""
+    better = {"char_error": 0.1, "speaking_rate": 5.9, "similarity": 0.9}
+    assert find_regression(before, better, config) == ""
+    assert "error rose by 0.040 to 0.240" in find_regression(
+        before, {**before, "char_error": 0.24}, config
+    )
+    assert "changed by +22 %" in find_regression(before, {**before, "speaking_rate": 6.1}, config)
+    assert "changed by -40 %" in find_regression(before, {**before, "speaking_rate": 3.0}, config)
+    assert "fell by 0.030" in find_regression(before, {**before, "similarity": 0.77}, config)
+    both = find_regression(before, {**before, "char_error": 0.3, "speaking_rate": 9.0}, config)
+    assert " and " in both
+
+
+@pytest.fixture
+def task(stage_config: Callable[..., Path]) -> GRPOTask:
+    _, found = load_task(stage_config("grpo"), [])
+    assert isinstance(found, GRPOTask)
+    torch.manual_seed(0)
+    found.build()
+    return found
+
+
+def test_answers_depend_on_step_and_item_alone(task: GRPOTask) -> None:
+    items = [task.texts[0], task.texts[1]]
+    both = task.answers(task.policy, items, StepInfo(0, 3, 0), 2)
+    assert [rollout.request.segment for rollout in both] == [0, 1, 0, 1]
+    assert both[0].tokens != both[1].tokens
+    # The second item of the batch is the same as the first of a micro-batch that starts there.
+    alone = task.answers(task.policy, items[1:], StepInfo(0, 3, 1), 2)
+    assert [rollout.tokens for rollout in alone] == [rollout.tokens for rollout in both[2:]]
+    other = task.answers(task.policy, items, StepInfo(0, 4, 0), 2)
+    assert [rollout.tokens for rollout in other] != [rollout.tokens for rollout in both]
+
+
+def test_prompts_are_other_utterances_of_the_speaker(task: GRPOTask) -> None:
+    texts = task.texts
+    drawn = [texts.draw(1, torch.Generator().manual_seed(seed)) for seed in range(40)]
+    assert all(item.text == texts.pairs[1].text for item in drawn)
+    prompts = {item.prompt for item in drawn}
+    speaker = texts.pairs[1].speaker
+    allowed = {pair.speech for pair in texts.pairs if pair.speaker == speaker}
+    assert () in prompts and len(prompts) > 1
+    assert prompts - {()} <= allowed - {texts.pairs[1].speech}
+
+
+def test_a_skipped_reward_takes_its_answer_out(task: GRPOTask) -> None:
+    items = [task.texts[0], task.texts[1]]
+    score = task.score
+
+    def skipping(items: Sequence[Any], rollouts: Sequence[Any]) -> Any:
+        values, found = score(items, rollouts)
+        return [None, *values[1:]], found
+
+    task.score = skipping  # type: ignore[method-assign]
+    prepared = task.prepare(items, StepInfo(0, 0, 0))
+    targets = prepared.tensors["layouts"].targets
+    assert bool((targets[0] == IGNORE).all()) and bool((targets[1] != IGNORE).any())
+    assert float(prepared.tensors["advantages"][0]) == 0.0
+    assert prepared.counts["grpo/policy"] == float((targets != IGNORE).sum())
+
+
+def test_the_policy_that_answers_lags_behind(task: GRPOTask) -> None:
+    items = [task.texts[0]]
+    task.prepare(items, StepInfo(0, 0, 0))
+    with torch.no_grad():
+        task.policy.head.bias += 1.0
+    lagging = task._speaker(1)
+    assert not torch.equal(lagging.head.bias, task.policy.head.bias)
+    saved = task.state()
+    assert torch.equal(task._speaker(2).head.bias, task.policy.head.bias)
+    task.load_state(saved)
+    assert torch.equal(task._speaker(1).head.bias, lagging.head.bias)
+
+
+def test_padded_speech_by_hand(task: GRPOTask) -> None:
+    rollouts = task.answers(task.policy, [task.texts[0]], StepInfo(0, 0, 0), 1)
+    found = pad_speech(rollouts, [[1, 1, 2]])
+    length, prefix = len(rollouts[0].tokens), len(rollouts[0].request.prefix)
+    assert found["positions"][0, :2].tolist() == [prefix - 1, prefix]
+    assert found["tokens"][0, :length].tolist() == list(rollouts[0].tokens)
+    assert found["weight"].tolist() == [1.0]
+    # A double letter needs a blank between: four places for three characters.
+    short = [type(rollouts[0])(request=rollouts[0].request, tokens=(1, 2, 3), has_ended=True)]
+    assert pad_speech(short, [[1, 1, 2]])["weight"].tolist() == [0.0]
+    assert pad_speech(short, [[1, 2, 3]])["weight"].tolist() == [1.0]
+
+
+def test_modes_are_given_back() -> None:
+    model = torch.nn.Dropout()
+    with evaluating(model):
+        assert not model.training
+    assert model.training
+    with evaluating(model.eval()):
+        pass
+    assert not model.training
+
+
+@pytest.fixture
+def likes_threes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reward that can be learned in moments: the share of one code."""
+
+    def score(self: TokenAsrReward, answers: Sequence[Answer]) -> list[float | None]:
+        return [answer.tokens.count(3) / max(len(answer.tokens), 1) for answer in answers]
+
+    monkeypatch.setattr(TokenAsrReward, "__call__", score)
+
+
+LEARN = {
+    "optim": {"max_steps": 15, "warmup_steps": 1, "lr": 1e-2, "ema_decay": 0.0},
+    "log": {"log_every": 1, "evaluate_every": 0, "save_every": 0},
+    "rewards": {"token_asr": 1.0, "duration": 0.0},
+}
+
+
+@pytest.mark.parametrize("stage", ["grpo", "dpo"])
+def test_the_reward_rises(
+    stage: str, stage_config: Callable[..., Path], tmp_path: Path, likes_threes: None
+) -> None:
+    assert main(["--config", str(stage_config(stage, **LEARN)), "group=4"]) == 0
+    found = [row["reward/token_asr"] for row in metrics(tmp_path / "run")]
+    assert sum(found[-5:]) / 5 > sum(found[:3]) / 3 + 0.15, found
+
+
+def test_what_the_recogniser_reads_becomes_more_likely(
+    stage_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of a random recogniser, long speech is the least likely: its length is kept out of it.
+    for module in ("tokenlm.models.lm.generate", "training.rl.rollout"):
+        monkeypatch.setattr(f"{module}.length_bounds", lambda model, request: (24, 24))
+    path = stage_config("token_reward", **LEARN, loss_weights={"token_reward/kl": 0.0})
+    assert main(["--config", str(path)]) == 0
+    found = [row["token_reward/ctc"] for row in metrics(tmp_path / "run")]
+    # Three steps go through all texts once.
+    assert sum(found[-3:]) / 3 < sum(found[:3]) / 3 - 0.15, found
+
+
+def test_a_run_that_makes_plain_speech_worse_stops_before_it_saves(
+    stage_config: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = {"log_every": 1, "evaluate_every": 2, "save_every": 1}
+    optim = {"max_steps": 4, "warmup_steps": 1, "lr": 1e-3, "ema_decay": 0.5}
+    # No change of the pace at all is allowed, and the pace of a random model changes.
+    limits = {"num_texts": 2, "max_char_error_rise": 0.0, "max_rate_change": 0.0}
+    fast = {**optim, "lr": 0.3}
+    path = stage_config("grpo", log=log, optim=fast, regression=limits)
+    assert main(["--config", str(path)]) == 0
+    folder = tmp_path / "run"
+    assert "(regression: the " in capsys.readouterr().out
+    assert not (folder / "export").exists()
+    assert [row["step"] for row in metrics(folder)] == [1, 2]
+    assert (folder / "step-000001").is_dir() and not (folder / "step-000002").exists()
+    measured = metrics(folder, "valid")[0]
+    assert measured["plain/speaking_rate"] != measured["plain/reference_speaking_rate"]
+
+
+def test_mistakes_are_sentences(
+    stage_config: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(run: str, stage: str, status: int, *more: str, **changes: Any) -> str:
+        path = stage_config(stage, run, **changes)
+        assert main(["--config", str(path), *more]) == status
+        return capsys.readouterr().err
+
+    assert "starts from a trained speech LM" in told("1", "grpo", 1, initial={})
+    assert "the reward token_asr reads tokens" in told("2", "dpo", 1, token_recognizer=None)
+    assert "needs token_recognizer" in told("3", "token_reward", 1, token_recognizer=None)
+    assert "group must be at least 2" in told("4", "grpo", 2, group=1)

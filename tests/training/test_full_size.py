@@ -1,0 +1,96 @@
+"""Sizes of the full recipes, built on the meta device, and what they cost on paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tokenlm.checkpoint.registry import KINDS
+from training.budget import (
+    LM_WEIGHTS,
+    PEAK_FLOPS,
+    STAGES,
+    StageBudget,
+    gpu_hours,
+    position_flops,
+    state_gigabytes,
+    tables,
+)
+from training.run import load_task
+
+ROOT = Path(__file__).resolve().parents[2]
+FULL = ROOT / "configs" / "train" / "full"
+MILLIONS = {
+    "speech_tokenizer": (38.7, 44.7),
+    "speaker_encoder": (9.0, None),
+    "vocoder": (20.3, None),
+    "flow": (111.9, None),
+    "speech_lm": (505.8, None),
+    "speech_lm.libritts": (505.8, None),
+}
+
+
+def count(config: object) -> int:
+    kind = next(kind for kind, (cls, _) in KINDS.items() if isinstance(config, cls))
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in KINDS[kind][1](config).parameters())
+
+
+@pytest.mark.parametrize("name", sorted(MILLIONS))
+def test_parameters(name: str) -> None:
+    config, _ = load_task(FULL / f"{name}.yaml")
+    model, recognizer = MILLIONS[name]
+    assert count(config.model) / 1e6 == pytest.approx(model, abs=0.06)  # type: ignore[attr-defined]
+    total = model
+    if recognizer is not None:
+        assert count(config.recognizer) / 1e6 == pytest.approx(recognizer, abs=0.06)  # type: ignore[attr-defined]
+        total += recognizer
+    budget = next(stage for stage in STAGES if stage.name == name)
+    assert budget.parameters / 1e6 == pytest.approx(total, abs=0.11)
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_the_hours_are_those_of_the_configs(stage: StageBudget) -> None:
+    config, _ = load_task(FULL / f"{stage.name}.yaml")
+    assert config.batch.accumulation == 1
+    seconds = config.optim.max_steps * config.batch.max_seconds_per_batch * 8
+    if config.batch.pack_seconds:  # of 25 positions, text among them
+        seconds *= 25 / stage.positions_per_second
+    assert stage.hours * stage.epochs == pytest.approx(seconds / 3600, rel=0.02)
+
+
+def test_every_full_config_is_asserted_and_of_the_full_codebook() -> None:
+    assert {path.stem for path in FULL.glob("*.yaml")} == set(MILLIONS)
+    configs = {name: load_task(FULL / f"{name}.yaml")[0].model for name in MILLIONS}  # type: ignore[attr-defined]
+    for name in ("speech_tokenizer", "flow", "speech_lm"):
+        assert configs[name].codebook_size == 6561
+    assert configs["flow"].speaker_dim == configs["speaker_encoder"].embedding_dim
+    assert configs["flow"].mel == configs["vocoder"].mel
+
+
+def test_weights_of_the_lm_that_multiply() -> None:
+    config, _ = load_task(FULL / "speech_lm.yaml")
+    model = config.model  # type: ignore[attr-defined]
+    tables_of_embeddings = (model.backbone.vocab_size + model.num_classes + 2) * 896
+    assert pytest.approx(count(model) - tables_of_embeddings, rel=1e-3) == LM_WEIGHTS
+
+
+def test_work_and_memory_by_hand() -> None:
+    assert position_flops(10.0) == 60.0
+    assert position_flops(10.0, layers=2, dim=4, length=8.0) == 60.0 + 6 * 64
+    # One position a second for an hour: 3,600 positions of 6 N operations.
+    stage = StageBudget(
+        name="x", weights=PEAK_FLOPS / 6, parameters=1, positions_per_second=1, hours=1, epochs=1,
+        utilisation=0.5,
+    )  # fmt: skip
+    assert gpu_hours(stage) == pytest.approx(2.0)
+    assert state_gigabytes(1e9, "ddp", 8) == 20.0
+    assert state_gigabytes(1e9, "fsdp2", 8) == 2.5
+    assert state_gigabytes(1e9, "zero3", 8) == 3.0
+    assert state_gigabytes(1e9, "zero1", 4) == 15.0 and state_gigabytes(1e9, "zero2", 4) == 12.0
+
+
+def test_the_readme_has_these_tables() -> None:
+    assert tables() in (ROOT / "training" / "README.md").read_text(encoding="utf-8")

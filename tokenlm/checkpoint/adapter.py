@@ -1,0 +1,121 @@
+"""Key tables: how the weights of another system are called here, and the way back.
+
+Every key of a file has to be matched by one rule. What no rule knows is an error that names it, so
+that nothing is dropped in silence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_NUM_LISTED = 12
+
+
+class AdapterError(ValueError):
+    """Weights that are not those of the system they are said to be of; the message names them."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One kind of key. `{name}` stands for any part between dots, the same on both sides.
+
+    A part that is written `*{name}` may hold dots.
+    """
+
+    theirs: str
+    ours: str
+    order: tuple[int, ...] | None = None
+    """Row of theirs that each row of ours is; None leaves rows as they are."""
+    pointwise: bool = False
+    """Whether theirs is a convolution of one frame (out, in, 1) and ours a linear layer (out, in);
+    other shapes, such as biases, stay as they are."""
+
+    def ours_of(self, tensor: Tensor) -> Tensor:
+        """Their tensor as we have it."""
+        if self.pointwise and tensor.ndim == 3 and tensor.shape[2] == 1:
+            tensor = tensor[:, :, 0]
+        return tensor if self.order is None else tensor[torch.tensor(self.order)]
+
+    def theirs_of(self, tensor: Tensor) -> Tensor:
+        """Our tensor as they have it."""
+        if self.order is not None:
+            restored = torch.empty_like(tensor)
+            restored[torch.tensor(self.order)] = tensor
+            tensor = restored
+        return tensor[:, :, None] if self.pointwise and tensor.ndim == 2 else tensor
+
+
+class KeyTable:
+    """Renames the weights of a state dict, both ways."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._rules = list(rules)
+        self._to_ours = [(_pattern(rule.theirs), _template(rule.ours)) for rule in rules]
+        self._to_theirs = [(_pattern(rule.ours), _template(rule.theirs)) for rule in rules]
+
+    def to_ours(self, state: Mapping[str, Tensor], where: str = "the weights") -> dict[str, Tensor]:
+        """Their state dict under our names.
+
+        Raises:
+            AdapterError: keys that no rule knows, all of them named.
+        """
+        return self._renamed(state, self._to_ours, Rule.ours_of, where)
+
+    def to_theirs(
+        self, state: Mapping[str, Tensor], where: str = "the weights"
+    ) -> dict[str, Tensor]:
+        """Our state dict under their names.
+
+        Raises:
+            AdapterError: keys that no rule knows, all of them named.
+        """
+        return self._renamed(state, self._to_theirs, Rule.theirs_of, where)
+
+    def _renamed(
+        self,
+        state: Mapping[str, Tensor],
+        patterns: list[tuple[re.Pattern[str], str]],
+        convert: Callable[[Rule, Tensor], Tensor],
+        where: str,
+    ) -> dict[str, Tensor]:
+        renamed, unknown = {}, []
+        for key, tensor in state.items():
+            for rule, (pattern, template) in zip(self._rules, patterns, strict=True):
+                match = pattern.fullmatch(key)
+                if match:
+                    renamed[template.format(**match.groupdict())] = convert(rule, tensor)
+                    break
+            else:
+                unknown.append(key)
+        if unknown:
+            raise AdapterError(f"{where}: unexpected: {listed(unknown)}.")
+        assert len(renamed) == len(state), "two keys became one"
+        return renamed
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of many names, and how many there are."""
+    more = f" and {len(names) - _NUM_LISTED} more" if len(names) > _NUM_LISTED else ""
+    return ", ".join(names[:_NUM_LISTED]) + more
+
+
+def _template(text: str) -> str:
+    return text.replace("*{", "{")
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    parts, position, seen = [], 0, set()
+    for match in re.finditer(r"(\*?)\{(\w+)\}", text):
+        parts.append(re.escape(text[position : match.start()]))
+        name = match[2]
+        body = ".+" if match[1] else "[^.]+"
+        parts.append(f"(?P={name})" if name in seen else f"(?P<{name}>{body})")
+        seen.add(name)
+        position = match.end()
+    parts.append(re.escape(text[position:]))
+    return re.compile("".join(parts))

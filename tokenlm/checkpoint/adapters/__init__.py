@@ -1,0 +1,1 @@
+"""Key tables of other systems whose weights can be imported."""

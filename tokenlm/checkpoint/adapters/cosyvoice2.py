@@ -1,0 +1,308 @@
+"""Import of the published folders of CosyVoice 2 and 3, as an ordinary bundle.
+
+Nothing in such a folder is run: of the weights only tensors are read, and the YAML file that builds
+its classes is not looked at. Sizes are told by the shapes of the weights.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tokenlm.atomic import atomic_folder
+from tokenlm.checkpoint.adapter import AdapterError, listed
+from tokenlm.checkpoint.adapters.cosyvoice_flow import flow_config, flow_to_ours
+from tokenlm.checkpoint.adapters.cosyvoice_hift import hift_config, hift_to_ours
+from tokenlm.checkpoint.adapters.cosyvoice_lm import TIED_HEAD, lm_config, lm_to_ours
+from tokenlm.checkpoint.adapters.s3_graph import graph_to_ours
+from tokenlm.checkpoint.bundle import BundleManifest, finalize_bundle
+from tokenlm.checkpoint.component import save_component
+from tokenlm.models.fingerprint import fingerprint
+from tokenlm.models.flow import CosyVoiceFlow
+from tokenlm.models.lm import SpeechLM
+from tokenlm.models.onnx_models import OnnxSpeakerConfig, OnnxTokenizerConfig, read_graph
+from tokenlm.models.vocoder import HiFT
+from tokenlm.text.hf_tokenizer import HFTextTokenizer
+
+Version = Literal[2, 3]
+
+TOKENIZER_FILES: dict[Version, str] = {
+    2: "speech_tokenizer_v2.onnx",
+    3: "speech_tokenizer_v3.onnx",
+}
+SPEAKER_FILE = "campplus.onnx"
+TEXT_FOLDERS = ("CosyVoice-BlankEN",)
+
+ADDED_TEXT_TOKENS = (
+    "<|endofprompt|>",
+    "[breath]",
+    "<strong>",
+    "</strong>",
+    "[noise]",
+    "[laughter]",
+    "[cough]",
+    "[clucking]",
+    "[accent]",
+    "[quick_breath]",
+    "<laughter>",
+    "</laughter>",
+    "[hissing]",
+    "[sigh]",
+    "[vocalized-noise]",
+    "[lipsmack]",
+    "[mn]",
+)
+"""Text tokens behind those of Qwen2, in the order of their ids."""
+
+INSTRUCTION = "You are a helpful assistant.<|endofprompt|>"
+"""What version 3 reads before everything."""
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What was made of a folder."""
+
+    bundle: Path
+    parameters: dict[str, int]
+    """Parameters of each component."""
+    remarks: list[str]
+    """What is to be known about it."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A component that comes from a file of weights."""
+
+    name: str
+    kind: str
+    file: str
+    config: Callable[[Version, Mapping[str, tuple[int, ...]]], Any]
+    convert: Callable[[Version, Any, Mapping[str, Tensor], str], dict[str, Tensor]]
+    build: Callable[[Any], nn.Module]
+
+
+PARTS = (
+    _Part("speech_lm", "speech_lm", "llm.pt", lm_config, lm_to_ours, SpeechLM),
+    _Part(
+        "flow",
+        "cosyvoice_flow",
+        "flow.pt",
+        flow_config,
+        lambda version, _, state, where: flow_to_ours(version, state, where),
+        CosyVoiceFlow,
+    ),
+    _Part(
+        "vocoder",
+        "hift",
+        "hift.pt",
+        hift_config,
+        lambda _, config, state, where: hift_to_ours(config, state, where),
+        HiFT,
+    ),
+)
+
+
+def import_cosyvoice(
+    folder: str | Path,
+    bundle: str | Path,
+    *,
+    version: Version,
+    dtype: torch.dtype | None = None,
+    tokenizer: Literal["onnx", "torch"] = "onnx",
+    head_dims: Mapping[str, int] | None = None,
+) -> ImportReport:
+    """Makes a bundle of a published folder.
+
+    Args:
+        folder: holds `llm.pt`, `flow.pt`, `hift.pt`, the two ONNX graphs and the text tokenizer.
+        bundle: is made, whole or not at all; must not exist.
+        version: of CosyVoice.
+        dtype: the type that weights are stored in; None keeps theirs.
+        tokenizer: whether the speech tokenizer stays an ONNX graph, or its weights are read out
+            of the graph (of version 2; needs the package onnx).
+        head_dims: channels or number of attention heads where they are not those of full size:
+            `lm_head_dim`, `flow_heads` and `tokenizer_head_dim`.
+
+    Raises:
+        AdapterError: files are missing, or weights are missing, unexpected or of another shape;
+            all of them are named.
+    """
+    folder, bundle = Path(folder), Path(bundle)
+    _check_folder(folder, version)
+    if bundle.exists():
+        raise AdapterError(f"{bundle} exists already and is not replaced.")
+    sizes = dict(head_dims or {})
+    states = {part.name: read_weights(folder / part.file) for part in PARTS}
+    converted, problems = {}, []
+    for part in PARTS:
+        try:
+            converted[part.name] = _convert(part, version, states[part.name], folder, sizes)
+        except AdapterError as error:
+            problems.append(str(error))
+    if problems:
+        raise AdapterError(" ".join(problems))
+    remarks = _remarks(states["speech_lm"], version)
+    text = _text_tokenizer(folder)
+    graph = (folder / TOKENIZER_FILES[version]).read_bytes()
+    flow = converted["flow"][0]
+    kinds = {part.name: part.kind for part in PARTS}
+    if tokenizer == "torch":
+        if version != 2:
+            raise AdapterError("the weights of the tokenizer are read out of version 2 alone.")
+        listener = graph_to_ours(graph, head_dim=sizes.get("tokenizer_head_dim", 64))
+        kinds["speech_tokenizer"] = "fsmn_tokenizer"
+    else:
+        digits = _num_digits(flow.codebook_size)
+        config = OnnxTokenizerConfig(num_digits=digits, num_bytes=len(graph))
+        listener = config, read_graph(graph)
+        kinds["speech_tokenizer"] = "onnx_tokenizer"
+    if listener[0].codebook_size != flow.codebook_size:
+        raise AdapterError(
+            f"{TOKENIZER_FILES[version]} has {listener[0].codebook_size} codes, flow.pt "
+            f"{flow.codebook_size}."
+        )
+    converted["speech_tokenizer"] = listener
+    mark = fingerprint(*listener)
+    speaker = read_graph((folder / SPEAKER_FILE).read_bytes())
+    speaker_config = OnnxSpeakerConfig(
+        embedding_dim=flow.speaker_dim, num_bytes=speaker["graph.graph"].numel()
+    )
+    converted["speaker_encoder"] = (speaker_config, speaker)
+    kinds["speaker_encoder"] = "onnx_speaker_encoder"
+    with atomic_folder(bundle) as temporary:
+        for name, (config, state) in converted.items():
+            marked = name in ("speech_lm", "flow")
+            save_component(
+                temporary / name,
+                kind=kinds[name],
+                config=config,
+                state_dict=state,
+                dtype=dtype,
+                extra={"tokenizer": mark} if marked else {},
+            )
+        text.save(temporary / "text_tokenizer")
+        (temporary / "voices").mkdir()
+        finalize_bundle(temporary, _manifest(bundle.name, version, kinds))
+    counts = {
+        name: sum(tensor.numel() for tensor in state.values())
+        for name, (_, state) in converted.items()
+        if name in states
+    }
+    return ImportReport(bundle=bundle, parameters=counts, remarks=remarks)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict of a file; nothing in it is run.
+
+    Raises:
+        AdapterError: it cannot be read, or holds other things than tensors.
+    """
+    try:
+        state = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        raise AdapterError(f"{path} cannot be read as weights: {error}") from error
+    if not isinstance(state, dict) or not state:
+        raise AdapterError(f"{path} holds no weights.")
+    # Checkpoints of training keep the number of their epoch and step beside the weights.
+    state = {key: value for key, value in state.items() if key not in ("epoch", "step")}
+    odd = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
+    if odd:
+        raise AdapterError(f"{path} holds things that are no weights: {listed(odd)}.")
+    return state
+
+
+def _check_folder(folder: Path, version: Version) -> None:
+    if not folder.is_dir():
+        raise AdapterError(f"{folder}: there is no such folder.")
+    wanted = [part.file for part in PARTS] + [TOKENIZER_FILES[version], SPEAKER_FILE]
+    missing = [name for name in wanted if not (folder / name).is_file()]
+    if not any((folder / name).is_dir() for name in TEXT_FOLDERS):
+        missing.append(f"{TEXT_FOLDERS[0]}/")
+    if missing:
+        raise AdapterError(
+            f"{folder} is not a folder of CosyVoice {version}; missing: {', '.join(missing)}."
+        )
+
+
+def _convert(
+    part: _Part, version: Version, state: Mapping[str, Tensor], folder: Path, sizes: dict[str, int]
+) -> tuple[Any, dict[str, Tensor]]:
+    """Config and weights of a part, checked against the model that they are for."""
+    where = str(folder / part.file)
+    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    options = {}
+    if part.name == "speech_lm" and "lm_head_dim" in sizes:
+        options["head_dim"] = sizes["lm_head_dim"]
+    if part.name == "flow" and "flow_heads" in sizes:
+        options["num_heads"] = sizes["flow_heads"]
+    config = part.config(version, shapes, **options)
+    ours = part.convert(version, config, state, where)
+    with torch.device("meta"):
+        wanted = part.build(config).state_dict()
+    problems = []
+    missing = [name for name in wanted if name not in ours]
+    unexpected = [name for name in ours if name not in wanted]
+    other = [
+        f"{name} {tuple(ours[name].shape)} for {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in ours and ours[name].shape != tensor.shape
+    ]
+    for title, names in (
+        ("missing", missing),
+        ("unexpected", unexpected),
+        ("of another shape", other),
+    ):
+        if names:
+            problems.append(f"{title} (under our names): {listed(names)}")
+    if problems:
+        raise AdapterError(f"{where}: {'; '.join(problems)}.")
+    return config, ours
+
+
+def _remarks(state: Mapping[str, Tensor], version: Version) -> list[str]:
+    remarks = ["the speaker encoder runs as it was published; nothing to compare it with is known"]
+    table = state["llm.model.model.embed_tokens.weight"]
+    head = state.get(TIED_HEAD)
+    if head is not None and not torch.equal(head, table):
+        remarks.append(f"{TIED_HEAD} differs from the text table; it is not used, and left out")
+    if version == 3:
+        remarks.append("the tokenizer of version 3 is run as it was published, unverified")
+    return remarks
+
+
+def _num_digits(codebook_size: int) -> int:
+    digits = 0
+    while 3**digits < codebook_size:
+        digits += 1
+    if 3**digits != codebook_size:
+        raise AdapterError(f"a codebook of {codebook_size} is no power of three.")
+    return digits
+
+
+def _text_tokenizer(folder: Path) -> HFTextTokenizer:
+    """The text tokenizer with the tokens that were added behind it."""
+    path = next(folder / name for name in TEXT_FOLDERS if (folder / name).is_dir())
+    return HFTextTokenizer.from_folder(path).with_tokens(ADDED_TEXT_TOKENS)
+
+
+def _manifest(name: str, version: Version, kinds: dict[str, str]) -> BundleManifest:
+    generation = {"num_steps": 10, "guidance_scale": 0.7, "max_prompt_seconds": 30.0}
+    return BundleManifest(
+        name=name,
+        description=f"CosyVoice {version}, imported.",
+        language="mul",
+        licence="Apache-2.0",
+        sample_rate=24_000,
+        components=kinds,
+        generation=generation | ({"instruction": INSTRUCTION} if version == 3 else {}),
+        provenance={"imported_from": f"CosyVoice {version}"},
+    )

@@ -1,0 +1,368 @@
+"""Flow decoders of CosyVoice 2 and 3 (Du et al., 2024 and 2025): tokens and a prompt to mel.
+
+Shapes: B batch, N tokens, P prompt tokens, T mel frames (N * frames_per_token), M mel bins,
+E speaker channels. Unlike in `FlowDecoder`, the chunk grid is counted from the first token of the
+prompt, whose frames see no more than their own chunk and what lies before; these weights were
+trained so. The methods are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tokenlm.models.flow.conformer import ConformerState
+from tokenlm.models.flow.cosyvoice_config import (
+    NOISE_FRAMES,
+    CosyVoiceFlowConfig,
+    build_encoder,
+    build_estimator,
+    fixed_noise,
+)
+from tokenlm.models.flow.dit import DiTState
+from tokenlm.models.flow.lookahead import LookaheadLayerState
+from tokenlm.models.flow.matching import Velocity, cosine_schedule, guided, solve, solve_euler
+from tokenlm.models.flow.unet import UNetState
+from tokenlm.modules.context import FULL_CONTEXT, Context
+from tokenlm.modules.noise import frame_noise
+from tokenlm.modules.streaming import State
+
+
+@dataclass
+class CosyVoiceFlowState(State):
+    """What a stream remembers: caches of the encoder and of every solver step."""
+
+    encoder: ConformerState | LookaheadLayerState
+    steps: list[UNetState | DiTState]
+    """With guidance two rows for each item, with and without condition."""
+    speaker: Tensor
+    """(B, M)"""
+    pending: Tensor
+    """(B, fewer than a chunk and its look-ahead) tokens that do not fill a chunk yet."""
+    prompt_mel: Tensor
+    """(B, P * frames_per_token, M)"""
+    fed_tokens: int
+    """Tokens given to the encoder, those of the prompt among them."""
+    next_frame: int
+    """Number of the next frame to render, counted from the start of the prompt."""
+    prompt_seed: int
+    guidance_scale: float
+    context: Context
+
+
+class CosyVoiceFlow(nn.Module):
+    """Tokens to mel."""
+
+    def __init__(self, config: CosyVoiceFlowConfig) -> None:
+        super().__init__()
+        self.config = config
+        num_mels, has_projection = config.mel.num_mels, config.encoder == "conformer"
+        self.embedding = nn.Embedding(config.codebook_size, config.token_dim)
+        self.encoder = build_encoder(config)
+        self.project = nn.Linear(config.token_dim, num_mels) if has_projection else nn.Identity()
+        self.speaker = nn.Linear(config.speaker_dim, num_mels)
+        self.estimator = build_estimator(config)
+
+    def normalize(self, mel: Tensor) -> Tensor:
+        """Log-mel to the scale of the flow, which is the same."""
+        return mel
+
+    def denormalize(self, x: Tensor) -> Tensor:
+        """The scale of the flow to log-mel, which is the same."""
+        return x
+
+    def encode(
+        self,
+        tokens: Tensor,
+        context: Context = FULL_CONTEXT,
+        *,
+        mask: Tensor | None = None,
+        future: Tensor | None = None,
+    ) -> Tensor:
+        """What the estimator is told of tokens, (B, T, M).
+
+        Args:
+            tokens: (B, N) whole sequences.
+            context: in tokens.
+            mask: (B, N) True where valid.
+            future: (B, lookahead_tokens) tokens behind them that only the look-ahead sees.
+        """
+        x = self.embedding(tokens)
+        if mask is not None:
+            x = x * mask[..., None]
+        ahead = None if future is None else self.embedding(future)
+        return self.project(self.encoder(x, context, mask=mask, future=ahead))
+
+    def forward(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        tokens: Tensor,
+        prompt_mel: Tensor,
+        speaker_embedding: Tensor,
+        context: Context = FULL_CONTEXT,
+        mask: Tensor | None = None,
+        pinned_tokens: Tensor | None = None,
+        dropped: Tensor | None = None,
+    ) -> Tensor:
+        """Velocity of whole sequences, for training; arguments as for `FlowDecoder`.
+
+        The chunk grid starts at the first token whatever `pinned_tokens` says.
+        """
+        encoded = self.encode(tokens, context, mask=mask)
+        condition = self.condition(encoded, prompt_mel, self.project_speaker(speaker_embedding))
+        if dropped is not None:
+            condition = condition * ~dropped[:, None, None]
+        factor = self.config.frames_per_token
+        return self.estimator(
+            x_t,
+            t,
+            condition,
+            context.scaled(factor),
+            mask=None if mask is None else mask.repeat_interleave(factor, dim=1),
+        )
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        tokens: Tensor,
+        *,
+        prompt_tokens: Tensor,
+        prompt_mel: Tensor,
+        speaker_embedding: Tensor,
+        seed: int,
+        prompt_seed: int = 0,
+        context: Context | None = None,
+        num_steps: int = 10,
+        guidance_scale: float = 0.7,
+        method: str = "euler",
+        has_ended: bool = True,
+    ) -> Tensor:
+        """Log-mel (B, T, M) of tokens (B, N) in the voice of the prompt.
+
+        Args:
+            tokens: (B, N) to be rendered.
+            prompt_tokens: (B, P), P may be 0.
+            prompt_mel: (B, P * frames_per_token, M) log-mel of the prompt.
+            speaker_embedding: (B, E).
+            seed: of the noise of the rendered frames, where the config says that it is seeded.
+            prompt_seed: of the noise of the prompt's frames, likewise.
+            context: in tokens, default the model's.
+            num_steps: solver steps.
+            guidance_scale: strength of classifier-free guidance; 0 turns it off.
+            method: solver; other than "euler" needs torchdiffeq.
+            has_ended: whether the speech ends with these tokens. Otherwise the last
+                `lookahead_tokens` of them are not rendered, only looked at.
+        """
+        self._check_prompt(prompt_tokens, prompt_mel)
+        context = self._context(context, prompt_tokens.shape[1])
+        joined, future = torch.cat([prompt_tokens, tokens], dim=1), None
+        if not has_ended:
+            size = joined.shape[1] - self.config.lookahead_tokens
+            if size <= prompt_tokens.shape[1]:
+                raise ValueError(
+                    f"{tokens.shape[1]} tokens are no more than the look-ahead of "
+                    f"{self.config.lookahead_tokens}"
+                )
+            joined, future = joined[:, :size], joined[:, size:]
+        encoded = self.encode(joined, context, future=future)
+        start, total = prompt_mel.shape[1], encoded.shape[1]
+        prompt = functional.pad(prompt_mel, (0, 0, 0, total - start)).to(encoded)
+        condition = self.condition(encoded, prompt, self.project_speaker(speaker_embedding))
+        noise = self.initial_noise(seed, prompt_seed, start, 0, total)
+        x0 = noise.to(encoded).expand(encoded.shape[0], -1, -1)
+        factor = self.config.frames_per_token
+        velocity = self._velocity(condition, context.scaled(factor), guidance_scale, None)
+        times = cosine_schedule(num_steps).to(encoded)
+        if method == "euler":
+            return solve_euler(velocity, x0, times)[:, start:]
+        return solve(velocity, x0, times, method)[:, start:]
+
+    @torch.inference_mode()
+    def start(
+        self,
+        *,
+        prompt_tokens: Tensor,
+        prompt_mel: Tensor,
+        speaker_embedding: Tensor,
+        prompt_seed: int = 0,
+        context: Context | None = None,
+        num_steps: int = 10,
+        guidance_scale: float = 0.7,
+    ) -> CosyVoiceFlowState:
+        """State of a stream whose prompt is rendered as far as its chunks are complete.
+
+        Arguments as for `generate`.
+
+        Raises:
+            ValueError: the full context, which has no chunks.
+        """
+        context = self._context(context, prompt_tokens.shape[1])
+        if context.is_full:
+            raise ValueError("the full context cannot be streamed; use generate")
+        self._check_prompt(prompt_tokens, prompt_mel)
+        batch = prompt_tokens.shape[0]
+        rows = batch if guidance_scale == 0 else 2 * batch
+        speaker = self.project_speaker(speaker_embedding)
+        state = CosyVoiceFlowState(
+            encoder=self.encoder.init_state(batch),
+            steps=[self.estimator.init_state(rows) for _ in range(num_steps)],
+            speaker=speaker,
+            pending=prompt_tokens[:, :0],
+            prompt_mel=prompt_mel.to(speaker),
+            fed_tokens=0,
+            next_frame=0,
+            prompt_seed=prompt_seed,
+            guidance_scale=guidance_scale,
+            context=context,
+        )
+        self.step(prompt_tokens, state, seed=0)
+        return state
+
+    @torch.inference_mode()
+    def step(
+        self, tokens: Tensor, state: CosyVoiceFlowState, *, seed: int, flush: bool = False
+    ) -> Tensor:
+        """Log-mel of the chunks that the next tokens complete.
+
+        Args:
+            tokens: (B, N) the next tokens of the stream, any number of them.
+            state: of `start`, advanced in place.
+            seed: of the noise, the same for the whole stream.
+            flush: the speech ends with these tokens; what waits is rendered too.
+
+        Returns:
+            (B, T, M) without frames of the prompt; possibly T = 0.
+        """
+        state.pending = torch.cat([state.pending, tokens], dim=1)
+        if flush:
+            take = state.pending.shape[1]
+        else:
+            ahead, pinned = self.config.lookahead_tokens, state.context.pinned_frames
+            known = state.fed_tokens + state.pending.shape[1] - ahead
+            ready = pinned + state.context.whole_chunks(known - pinned) if known >= pinned else 0
+            take = ready + ahead - state.fed_tokens if ready else 0
+        nothing = state.prompt_mel.new_zeros(tokens.shape[0], 0, self.config.mel.num_mels)
+        if take <= 0 and not flush:
+            return nothing
+        fed, state.pending = state.pending[:, :take], state.pending[:, take:]
+        state.fed_tokens += take
+        encoded = self.encoder(self.embedding(fed), state.context, state.encoder, flush=flush)
+        if encoded.shape[1] == 0:
+            return nothing
+        mel = self._render(self.project(encoded), state, seed)
+        return mel[:, max(state.prompt_mel.shape[1] - state.next_frame + mel.shape[1], 0) :]
+
+    def step_together(
+        self,
+        tokens: Sequence[Tensor],
+        states: Sequence[CosyVoiceFlowState],
+        *,
+        seeds: Sequence[int],
+        flush: Sequence[bool],
+    ) -> list[Tensor]:
+        """The same as `step` for several streams, one after the other: log-mel (1, T, M) of each.
+
+        Without a window their caches have all lengths, and there is little to be won in a batch.
+        """
+        return [
+            self.step(part, state, seed=seed, flush=ends)
+            for part, state, seed, ends in zip(tokens, states, seeds, flush, strict=True)
+        ]
+
+    def tokens_to_next_chunk(self, state: CosyVoiceFlowState) -> int:
+        """Tokens that are still needed before a step renders the next chunk."""
+        context = state.context
+        done = state.next_frame // self.config.frames_per_token - context.pinned_frames
+        end = context.pinned_frames + context.chunk_end(max(done, 0))
+        given = state.fed_tokens + state.pending.shape[1]
+        return end + self.config.lookahead_tokens - given
+
+    def _render(self, encoded: Tensor, state: CosyVoiceFlowState, seed: int) -> Tensor:
+        count = encoded.shape[1]
+        start = state.prompt_mel.shape[1]
+        prompt = state.prompt_mel[:, state.next_frame : state.next_frame + count]
+        prompt = functional.pad(prompt, (0, 0, 0, count - prompt.shape[1]))
+        condition = self.condition(encoded, prompt, state.speaker)
+        noise = self.initial_noise(seed, state.prompt_seed, start, state.next_frame, count)
+        state.next_frame += count
+        context = state.context.scaled(self.config.frames_per_token)
+        velocity = self._velocity(condition, context, state.guidance_scale, state.steps)
+        times = cosine_schedule(len(state.steps)).to(encoded)
+        return solve_euler(velocity, noise.to(encoded).expand(encoded.shape[0], -1, -1), times)
+
+    def _velocity(
+        self,
+        condition: Tensor,
+        context: Context,
+        guidance_scale: float,
+        states: list[UNetState | DiTState] | None,
+    ) -> Velocity:
+        if guidance_scale:
+            # The rows of an item stand together, so that a state can be unstacked.
+            condition = torch.stack([condition, torch.zeros_like(condition)], dim=1).flatten(0, 1)
+
+        def velocity(step: int, t: Tensor, x: Tensor) -> Tensor:
+            state = None if states is None else states[step]
+            if not guidance_scale:
+                return self.estimator(x, t.expand(x.shape[0]), condition, context, state)
+            doubled = x.repeat_interleave(2, dim=0)
+            both = self.estimator(doubled, t.expand(doubled.shape[0]), condition, context, state)
+            conditional, unconditional = both.unflatten(0, (-1, 2)).unbind(dim=1)
+            return guided(conditional, unconditional, guidance_scale)
+
+        return velocity
+
+    def condition(self, encoded: Tensor, prompt_mel: Tensor, speaker: Tensor) -> Tensor:
+        """What the estimator sees besides x_t, (B, T, 3 M), in the order of its weights."""
+        spread = speaker[:, None].expand(-1, encoded.shape[1], -1)
+        if self.config.estimator == "unet":
+            return torch.cat([encoded, spread, prompt_mel], dim=-1)
+        return torch.cat([prompt_mel, encoded, spread], dim=-1)
+
+    def project_speaker(self, embedding: Tensor) -> Tensor:
+        """Embeddings (B, E) of any length to (B, M)."""
+        return self.speaker(functional.normalize(embedding, dim=-1))
+
+    def initial_noise(
+        self, seed: int, prompt_seed: int, prompt_frames: int, start: int, num_frames: int
+    ) -> Tensor:
+        """Noise (num_frames, M) of the frames from `start` on, counted from that of the prompt.
+
+        Raises:
+            ValueError: the fixed noise ends before.
+        """
+        num_mels, end = self.config.mel.num_mels, start + num_frames
+        if self.config.noise == "fixed":
+            if end > NOISE_FRAMES:
+                raise ValueError(
+                    f"the fixed noise is {NOISE_FRAMES} frames long, prompt and speech have "
+                    f"{end}: choose noise 'seeded' in the config of the flow"
+                )
+            return fixed_noise(num_mels)[start:end]
+        border = min(max(prompt_frames, start), end)
+        before = frame_noise(prompt_seed, start, border - start, num_mels)
+        behind = frame_noise(seed, border - prompt_frames, end - border, num_mels)
+        return torch.cat([before, behind])
+
+    def _context(self, context: Context | None, num_prompt_tokens: int) -> Context:
+        """The context, its prompt kept where the window is bounded."""
+        context = context or self.config.default_context
+        if context.chunk_frames is None or context.left_frames is None:
+            return context.pinned(0)
+        # The whole chunks of the prompt, so that the grid stays where it is.
+        whole = max(num_prompt_tokens - self.config.lookahead_tokens, 0) // context.chunk_frames
+        return context.pinned(whole * context.chunk_frames)
+
+    def _check_prompt(self, prompt_tokens: Tensor, prompt_mel: Tensor) -> None:
+        expected = prompt_tokens.shape[1] * self.config.frames_per_token
+        if prompt_mel.shape[1] != expected:
+            raise ValueError(
+                f"the prompt has {prompt_tokens.shape[1]} tokens, which is {expected} mel frames, "
+                f"but its mel has {prompt_mel.shape[1]}"
+            )

@@ -1,0 +1,193 @@
+"""Transformer blocks with relative positions, after Transformer-XL (Dai et al., 2019).
+
+Shapes: B batch, T query frames, K key frames, D channels, H heads, E channels of a head, R relative
+distances. The form is that of conformer encoders: sinusoids of the distance go through a linear
+layer, and each head has two biases, one beside its queries for content and one for position.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tokenlm.modules.attention import AttentionState, extend, trim
+from tokenlm.modules.context import FULL_CONTEXT, Context
+from tokenlm.modules.transformer import TransformerState
+
+
+def distance_table(distances: Tensor, dim: int) -> Tensor:
+    """Sinusoids (R, D) of distances (R,) from key to query: sines in even channels, cosines in odd.
+
+    A distance is positive where the key lies before the query.
+    """
+    exponents = torch.arange(0, dim, 2, device=distances.device, dtype=torch.float32) / dim
+    angles = distances.to(torch.float32)[:, None] * torch.exp(-math.log(10_000.0) * exponents)
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+
+
+@dataclass
+class RelativePlan:
+    """What all layers of a stack share for one call."""
+
+    table: Tensor
+    """(R, D) sinusoids, from the largest distance to the smallest."""
+    index: Tensor | None
+    """(T, K) row of the table for each query and key; None where keys have no gap."""
+    mask: Tensor | None
+    """(B or 1, 1, T, K) True where visible; None: everything is."""
+    positions: Tensor
+    """(K,) positions of the keys."""
+
+
+def plan_relative(
+    x: Tensor,
+    context: Context,
+    *,
+    cached: Tensor | None = None,
+    next_position: int = 0,
+    mask: Tensor | None = None,
+) -> RelativePlan:
+    """Distances and mask for frames `x` (B, T, D) that stand at `next_position`."""
+    frames = x.shape[1]
+    queries = torch.arange(next_position, next_position + frames, device=x.device)
+    keys = queries if cached is None else torch.cat([cached, queries])
+    first = int(keys[0])
+    largest = next_position + frames - 1 - first
+    distances = torch.arange(largest, -frames, -1, device=x.device)
+    has_gap = keys.shape[0] != next_position + frames - first
+    index = largest - (queries[:, None] - keys[None]) if has_gap else None
+    combined: Tensor | None = None
+    if not context.is_full:
+        visible = context.visible(queries, keys)
+        if not bool(visible.all()):
+            combined = visible[None, None]
+    if mask is not None:
+        valid = mask[:, None, None, :]
+        combined = valid if combined is None else combined & valid
+    table = distance_table(distances, x.shape[2]).to(x.dtype)
+    return RelativePlan(table=table, index=index, mask=combined, positions=keys)
+
+
+class RelativeAttention(nn.Module):
+    """Self-attention over (B, T, D) with relative positions."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"dim {dim} does not split into {num_heads} heads")
+        self.num_heads = num_heads
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim)
+        self.position = nn.Linear(dim, dim, bias=False)
+        self.out = nn.Linear(dim, dim)
+        self.content_bias = nn.Parameter(torch.zeros(num_heads, dim // num_heads))
+        self.position_bias = nn.Parameter(torch.zeros(num_heads, dim // num_heads))
+
+    def init_state(self, batch_size: int) -> AttentionState:
+        """An empty cache."""
+        like = self.content_bias
+        empty = like.new_zeros(batch_size, self.num_heads, 0, like.shape[1])
+        positions = torch.zeros(0, dtype=torch.long, device=like.device)
+        return AttentionState(keys=empty, values=empty, positions=positions)
+
+    def forward(self, x: Tensor, plan: RelativePlan, state: AttentionState | None = None) -> Tensor:
+        """(B, T, D) to (B, T, D); `state` grows by the frames of `x`."""
+        query = self._heads(self.query(x))
+        key, value = self._heads(self.key(x)), self._heads(self.value(x))
+        if state is not None:
+            key, value = extend(state, key, value)
+        by_distance = self._heads(self.position(plan.table)[None])
+        scores = (query + self.position_bias[:, None]) @ by_distance.transpose(2, 3)
+        bias = self._by_key(scores, key.shape[2], plan.index) / math.sqrt(query.shape[-1])
+        if plan.mask is not None:
+            bias = bias.masked_fill(~plan.mask, -torch.inf)
+        attended = functional.scaled_dot_product_attention(
+            query + self.content_bias[:, None], key, value, attn_mask=bias
+        )
+        return self.out(attended.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+
+    def _by_key(self, scores: Tensor, num_keys: int, index: Tensor | None) -> Tensor:
+        """Scores (B, H, T, R) by distance to scores (B, H, T, K) by key."""
+        batch, heads, frames, distances = scores.shape
+        if index is not None:
+            return scores.gather(3, index.expand(batch, heads, -1, -1))
+        # Row t of the result starts T - 1 - t columns in: a view of stride one less.
+        return scores.contiguous().as_strided(
+            (batch, heads, frames, num_keys),
+            (heads * frames * distances, frames * distances, distances - 1, 1),
+            frames - 1,
+        )
+
+
+class RelativeBlock(nn.Module):
+    """x + attention(norm x), then x + feed_forward(norm x), a swish inside the latter."""
+
+    def __init__(self, dim: int, num_heads: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(dim, eps=1e-12)
+        self.attention = RelativeAttention(dim, num_heads)
+        self.feed_forward_norm = nn.LayerNorm(dim, eps=1e-12)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(dim, hidden_dim), nn.SiLU(), nn.Linear(hidden_dim, dim)
+        )
+
+    def forward(self, x: Tensor, plan: RelativePlan, state: AttentionState | None = None) -> Tensor:
+        """(B, T, D) to (B, T, D)."""
+        x = x + self.attention(self.attention_norm(x), plan, state)
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+class RelativeTransformer(nn.Module):
+    """A stack of blocks without a final norm, causal by chunks as its context says."""
+
+    def __init__(self, dim: int, num_layers: int, num_heads: int, hidden_dim: int) -> None:
+        super().__init__()
+        layers = [RelativeBlock(dim, num_heads, hidden_dim) for _ in range(num_layers)]
+        self.layers = cast("Sequence[RelativeBlock]", nn.ModuleList(layers))
+
+    def init_state(self, batch_size: int) -> TransformerState:
+        """State before the first frame."""
+        layers = [layer.attention.init_state(batch_size) for layer in self.layers]
+        return TransformerState(layers=layers, next_position=0)
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Context = FULL_CONTEXT,
+        state: TransformerState | None = None,
+        *,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """(B, T, D) to (B, T, D).
+
+        Args:
+            x: the whole sequence, or with `state` the next piece, which ends at a chunk boundary
+                of `context` unless it is the last.
+            context: what a frame may see.
+            state: advanced in place.
+            mask: (B, T) True where valid, for padded batches without a state.
+        """
+        plan = plan_relative(
+            x,
+            context,
+            cached=None if state is None else state.layers[0].positions,
+            next_position=0 if state is None else state.next_position,
+            mask=mask,
+        )
+        for index, layer in enumerate(self.layers):
+            x = layer(x, plan, None if state is None else state.layers[index])
+        if state is not None:
+            state.next_position += x.shape[1]
+            for cache in state.layers:
+                trim(cache, plan.positions, context, state.next_position)
+        return x

@@ -1,0 +1,1 @@
+"""From the layouts in which corpora are published to a manifest."""

@@ -1,0 +1,122 @@
+"""What is set aside: rows and files that cannot be used, with where they stand and why.
+
+The rejects file has one JSON object per line, `{"file": ..., "line": ..., "reason": ...}`; `line`
+is null where a whole file is meant. It is written as it goes, so that a run that is stopped has
+told all it knew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+EARLIEST_STOP = 200
+"""Rows that must have been seen before a run is stopped; at its end the share is final."""
+
+
+class TooManyRejects(ValueError):
+    """More than the allowed share of the data cannot be used."""
+
+
+@dataclass(frozen=True)
+class Reject:
+    """One row or file that was set aside."""
+
+    file: str
+    """Where it stands."""
+    line: int | None
+    """Line number from 1, None for a whole file."""
+    reason: str
+    """What is wrong, as a sentence."""
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{place}: {self.reason}"
+
+
+class Rejects:
+    """Collects rejects, and stops a run whose data are bad.
+
+    Attributes:
+        found: All rejects so far.
+        num_seen: Rows so far, good and bad.
+        num_bad: Bad rows so far; a bad shard counts as all that it should hold.
+    """
+
+    def __init__(self, path: Path | None, max_share: float) -> None:
+        """Begin with nothing.
+
+        Args:
+            path: The rejects file, emptied here; None keeps the rejects in memory only.
+            max_share: Share of all rows that may be bad, 0 to 1.
+
+        Raises:
+            ValueError: If the share is not between 0 and 1.
+        """
+        if not 0 <= max_share <= 1:
+            raise ValueError(f"the share of rejects must be between 0 and 1, not {max_share}")
+        self.found: list[Reject] = []
+        self.num_seen = self.num_bad = 0
+        self._path, self._max_share = path, max_share
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("", encoding="utf-8")
+
+    def accept(self, num_rows: int = 1) -> None:
+        """Count good rows."""
+        self.num_seen += num_rows
+
+    def reject(self, reject: Reject, num_rows: int = 1) -> None:
+        """Set a row aside.
+
+        Args:
+            reject: The row, or a file of `num_rows` of them.
+            num_rows: Rows that are lost with it.
+
+        Raises:
+            TooManyRejects: If the share of bad rows is over the limit, after `EARLIEST_STOP` rows.
+        """
+        self.num_seen += num_rows
+        self.num_bad += num_rows
+        self.found.append(reject)
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(reject), ensure_ascii=False) + "\n")
+        if self.num_seen >= EARLIEST_STOP:
+            self.check()
+
+    def check(self) -> None:
+        """Compare the share of bad rows with the limit.
+
+        Raises:
+            TooManyRejects: If it is over; names the first few.
+        """
+        if self.num_bad > self._max_share * self.num_seen:
+            told = "\n".join(str(reject) for reject in self.found[:5])
+            where = f"; all of them: {self._path}" if self._path is not None else ""
+            raise TooManyRejects(
+                f"{self.num_bad} of {self.num_seen} rows cannot be used, more than the allowed "
+                f"share of {self._max_share:g}{where}. The first ones:\n{told}"
+            )
+
+    def report(self, *, limit: int = 20) -> str:
+        """Say how many rows are good and what is wrong with the first bad ones."""
+        lines = [f"{self.num_seen - self.num_bad} of {self.num_seen} rows are good."]
+        lines += [str(reject) for reject in self.found[:limit]]
+        if len(self.found) > limit:
+            lines.append(f"... and {len(self.found) - limit} more.")
+        return "\n".join(lines)
+
+
+def write_rejects(path: Path, rejects: Sequence[Reject]) -> None:
+    """Write a rejects file in one piece, for a part of the work that is done as a whole."""
+    lines = [json.dumps(asdict(reject), ensure_ascii=False) + "\n" for reject in rejects]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def read_rejects(path: Path) -> list[Reject]:
+    """Read a rejects file."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [Reject(**json.loads(line)) for line in lines if line.strip()]

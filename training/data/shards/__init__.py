@@ -1,0 +1,1 @@
+"""Tar shards: precomputed tokens, embeddings, mels and sound, with their metadata beside them."""

@@ -1,0 +1,137 @@
+"""Our own system on a script: a bundle, or components, in voices that are dealt to the lines.
+
+Shapes: S samples, E embedding channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from tokenlm.audio.io import load_audio
+from tokenlm.audio.resample import resample
+from tokenlm.synthesis.synthesizer import Synthesizer
+from tokenlm.synthesis.voice import Voice
+from training.data.manifest import Utterance, by_speaker, read_manifest
+from training.evaluation.judges import SAMPLE_RATE, VoiceJudge
+from training.evaluation.parts import Parts
+from training.evaluation.script import LONG_PROMPT, Line, ScriptError
+from training.evaluation.script_run import PromptFacts, Spoken, Stopwatch, System
+
+LONG_SECONDS = 9.0
+"""Recordings of a speaker are joined to about this length for lines of the long-prompt kind."""
+JOIN_SECONDS = 0.25
+"""Pause between them."""
+
+
+class CloningSystem(System):
+    """Speaks each line in the voice that it names, that of its prompt, or the next one in turn."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        embed: VoiceJudge,
+        *,
+        heldout: Path | None = None,
+        num_voices: int = 6,
+        prompt_seconds: float = 4.0,
+    ) -> None:
+        """Choose the voices.
+
+        Args:
+            parts: the components.
+            embed: the judge of speakers.
+            heldout: manifest whose speakers give the prompts; None takes the bundle's voices.
+            num_voices: speakers of the manifest, the first by name.
+            prompt_seconds: length that prompts come close to.
+
+        Raises:
+            ManifestError: the manifest cannot be read.
+        """
+        self.synthesizer = Synthesizer(parts)
+        self.sample_rate = parts.vocoder.config.mel.sample_rate
+        self._embed = embed
+        self._made: dict[str, tuple[Voice, PromptFacts]] = {}
+        self._speakers: list[tuple[str, list[Utterance], list[Utterance]]] = []
+        if heldout is not None:
+            rows = read_manifest(heldout, strict=True).utterances
+            for name, indices in list(by_speaker(rows).items())[:num_voices]:
+                own = sorted((rows[index] for index in indices), key=lambda row: row.id)
+                short = min(own, key=lambda row: abs(row.duration - prompt_seconds))
+                self._speakers.append((name, [short], longest(own, LONG_SECONDS)))
+
+    def speak(self, number: int, line: Line, seed: int) -> Spoken:
+        """See `System`."""
+        voice, _ = self._find(number, line)
+        watch = Stopwatch()
+        waveform = self.synthesizer.generate(line.text, voice=voice, seed=seed)
+        return Spoken(waveform=waveform, work_seconds=watch())
+
+    def prompt(self, number: int, line: Line) -> PromptFacts:
+        """See `System`."""
+        return self._find(number, line)[1]
+
+    def _find(self, number: int, line: Line) -> tuple[Voice, PromptFacts]:
+        """The voice of a line, made once."""
+        if line.prompt_audio is not None:
+            key = str(line.prompt_audio)
+            if key not in self._made:
+                voice = self.synthesizer.prepare_voice(line.prompt_audio, line.prompt_text)
+                heard = load_audio(line.prompt_audio, SAMPLE_RATE)
+                self._made[key] = self._facts(voice, heard, line.prompt_text)
+            return self._made[key]
+        if line.voice is not None or not self._speakers:
+            names = self.synthesizer.voices
+            if line.voice is None and not names:
+                raise ScriptError(
+                    f"the line {line.id!r} needs a voice: give a bundle that has some, or a "
+                    "manifest of recordings with --heldout."
+                )
+            return self._bundled(line.voice or names[number % len(names)])
+        name, short, long = self._speakers[number % len(self._speakers)]
+        chosen = long if line.category == LONG_PROMPT else short
+        key = f"{name} {'+'.join(row.id for row in chosen)}"
+        if key not in self._made:
+            self._made[key] = self._joined(name, chosen)
+        return self._made[key]
+
+    def _bundled(self, name: str) -> tuple[Voice, PromptFacts]:
+        if name not in self._made:
+            voice = self.synthesizer.voice(name)
+            # A voice keeps no recording: what can be heard of it is its mel.
+            vocoder = self.synthesizer.components.vocoder
+            with torch.inference_mode():
+                heard = vocoder(voice.prompt_mel[None].to(self.synthesizer.components.device))[0]
+            heard = resample(heard.cpu(), self.sample_rate, SAMPLE_RATE)
+            self._made[name] = self._facts(voice, heard, voice.prompt_text)
+        return self._made[name]
+
+    def _joined(self, name: str, rows: Sequence[Utterance]) -> tuple[Voice, PromptFacts]:
+        gap = torch.zeros(int(JOIN_SECONDS * self.sample_rate))
+        pieces = []
+        for row in rows:
+            pieces += [load_audio(row.audio, self.sample_rate), gap]
+        waveform = torch.cat(pieces[:-1])
+        text = " ".join(row.text for row in rows)
+        voice = self.synthesizer.prepare_voice(
+            waveform, text, sample_rate=self.sample_rate, name=name
+        )
+        return self._facts(voice, resample(waveform, self.sample_rate, SAMPLE_RATE), text)
+
+    def _facts(self, voice: Voice, heard: torch.Tensor, text: str) -> tuple[Voice, PromptFacts]:
+        facts = PromptFacts(name=voice.name, text=text, embedding=self._embed(heard.numpy()))
+        return replace(voice), facts
+
+
+def longest(rows: Sequence[Utterance], seconds: float) -> list[Utterance]:
+    """Recordings, the longest first, that together come close to `seconds` and not above."""
+    chosen: list[Utterance] = []
+    total = -JOIN_SECONDS
+    for row in sorted(rows, key=lambda row: (-row.duration, row.id)):
+        if total + JOIN_SECONDS + row.duration <= seconds:
+            chosen.append(row)
+            total += JOIN_SECONDS + row.duration
+    return chosen or [min(rows, key=lambda row: row.duration)]

@@ -1,0 +1,118 @@
+"""The verb `tokenlm compare` (entry-point group `tokenlm.commands`)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="Output folder of an evaluation: the baseline.")],
+    second: Annotated[Path, typer.Argument(help="Output folder of another system's evaluation.")],
+    output: Annotated[Path | None, typer.Option(help="Folder of compare.json and a page.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the intervals.")] = 0,
+) -> None:
+    """Compare two systems on the test sets that both were judged on, item by item."""
+    try:
+        found = compare_folders(first, second, seed=seed)
+    except ValueError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    console = Console()
+    for name, comparisons in found.items():
+        print_comparison(name, comparisons, console)
+    if output is not None:
+        _write(output, first, second, found)
+        console.print(f"Written to {output}.")
+
+
+def compare_folders(first: Path, second: Path, *, seed: int = 0) -> dict[str, list[Any]]:
+    """Comparisons by test set.
+
+    Args:
+        first: output folder of `tokenlm evaluate --set …`.
+        second: another one.
+        seed: of the intervals.
+
+    Raises:
+        ValueError: a folder holds no judged script, or they have none in common.
+    """
+    from training.evaluation.script_figures import compare_rows
+
+    one, two = read_script_rows(first), read_script_rows(second)
+    names = [name for name in one if name in two]
+    if not names:
+        raise ValueError(
+            f"{first} and {second} have no test set in common: {', '.join(one)} and "
+            f"{', '.join(two)}."
+        )
+    return {name: compare_rows(one[name], two[name], seed=seed) for name in names}
+
+
+def read_script_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Rows of judged scripts in an output folder, by test set.
+
+    Raises:
+        ValueError: there are none.
+    """
+    from training.evaluation.report import ROWS_FILE
+    from training.evaluation.script_figures import SECTION
+
+    path = folder / ROWS_FILE
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file; `tokenlm evaluate --output` writes it.")
+    found: dict[str, list[dict[str, Any]]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if row["section"] == SECTION:
+            found.setdefault(row["group"], []).append(row)
+    if not found:
+        raise ValueError(f"{path} holds no rows of a test set (`tokenlm evaluate --set`).")
+    return found
+
+
+def print_comparison(name: str, comparisons: list[Any], console: Console) -> None:
+    """Show the comparisons of one test set; those whose interval excludes 0 are marked."""
+    from rich.table import Table
+
+    table = Table(title=f"{name}: second less first, paired by item", title_justify="left")
+    table.add_column("metric", no_wrap=True)
+    for column in ("first", "second", "difference", "95 % interval", "ratio", "p", "n"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for found in comparisons:
+        table.add_row(
+            f"{found.name}{' *' if found.is_significant else ''}",
+            f"{found.first:.4f}",
+            f"{found.second:.4f}",
+            f"{found.difference:+.4f}",
+            f"{found.low:+.4f} – {found.high:+.4f}",
+            f"{found.ratio:.2f}" if found.first else "-",
+            f"{found.p_value:.4f}",
+            str(found.num_items),
+        )
+    console.print(table)
+
+
+def _write(output: Path, first: Path, second: Path, found: dict[str, list[Any]]) -> None:
+    from dataclasses import asdict
+
+    from tokenlm.atomic import write_text
+    from training.evaluation.page import write_page
+
+    output.mkdir(parents=True, exist_ok=True)
+    rows = {
+        name: [
+            {**asdict(one), "difference": one.difference, "significant": one.is_significant}
+            for one in comparisons
+        ]
+        for name, comparisons in found.items()
+    }
+    write_text(output / "compare.json", json.dumps(rows, indent=1) + "\n")
+    for name, comparisons in found.items():
+        folder = output if len(found) == 1 else output / name
+        title = f"{second.name} beside {first.name}: {name}"
+        write_page(folder, title, [], [], comparisons=comparisons)

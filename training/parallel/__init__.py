@@ -1,0 +1,1 @@
+"""How a run is spread over processes: replicated, fully sharded (FSDP2), or DeepSpeed's ZeRO."""

@@ -1,0 +1,1 @@
+"""`tokenlm refine`: from raw recordings to a training manifest."""

@@ -1,0 +1,77 @@
+"""One HTML file about a refinement: plots, and what each filter dropped, to be heard."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tokenlm.atomic import write_text
+from training.refine.measures import Measures
+from training.refine.steps import Decision
+
+_EXAMPLES = 5
+_PLOTS: Mapping[str, Callable[[Measures], float | None]] = {
+    "duration (s)": lambda found: found.seconds,
+    "signal to noise (dB)": lambda found: found.snr_db,
+    "bandwidth (Hz)": lambda found: found.bandwidth_hz,
+    "speech rate (letters/s)": lambda found: found.text_length / found.seconds,
+    "disagreement (share of words)": lambda found: found.disagreement,
+}
+
+
+def write_report(path: Path, decisions: list[Decision], unreadable: Mapping[str, str]) -> None:
+    """Write the report; sounds are linked, not copied."""
+    kept = [made for made in decisions if not made.dropped_by]
+    counts = Counter(made.dropped_by for made in decisions if made.dropped_by)
+    hours = sum(made.measures.seconds for made in kept) / 3600
+    parts = [
+        "<!doctype html><meta charset='utf-8'><title>Refinement</title>",
+        "<style>body{font-family:sans-serif;max-width:60em;margin:auto}</style>",
+        f"<h1>Refinement</h1><p>{len(kept)} of {len(decisions)} clips are kept, {hours:.2f} hours; "
+        f"{len(unreadable)} recordings could not be read.</p>",
+        f"<img alt='distributions' src='data:image/png;base64,{_plots(decisions)}'>",
+        "<h2>What was dropped</h2><table>",
+        *(f"<tr><td>{name}</td><td>{number}</td></tr>" for name, number in counts.most_common()),
+        "</table>",
+    ]
+    for name in counts:
+        parts.append(f"<h3>{html.escape(name)}</h3>")
+        examples = [made for made in decisions if made.dropped_by == name][:_EXAMPLES]
+        for made in examples:
+            sound = Path(os.path.relpath(made.clip.audio.absolute(), path.parent.absolute()))
+            parts.append(
+                f"<p><b>{html.escape(made.clip.id)}</b>: {html.escape(made.reason)}<br>"
+                f"<i>{html.escape(made.clip.text)}</i><br>"
+                f"<audio controls preload='none' src='{html.escape(sound.as_posix())}'></audio></p>"
+            )
+    if unreadable:
+        parts.append("<h2>Recordings that could not be read</h2>")
+        parts += [f"<p>{html.escape(reason)}</p>" for reason in unreadable.values()]
+    write_text(path, "\n".join(parts) + "\n")
+
+
+def _plots(decisions: list[Decision]) -> str:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(_PLOTS), figsize=(4 * len(_PLOTS), 3))
+    for axis, (title, value) in zip(axes, _PLOTS.items(), strict=True):
+        for label, is_kept in (("kept", True), ("dropped", False)):
+            chosen = [made.measures for made in decisions if is_kept == (not made.dropped_by)]
+            values = [found for m in chosen if (found := value(m)) is not None]
+            if values:
+                axis.hist(values, bins=30, alpha=0.6, label=label)
+        axis.set_title(title)
+    axes[0].legend()
+    figure.tight_layout()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=60)
+    pyplot.close(figure)
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,47 @@
+"""Who speaks: the same voice within a clip, and groups of clips of one voice.
+
+Shapes: E embedding channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Embed = Callable[[Tensor], Tensor]
+"""Waveform (S,) at 16 kHz to a unit vector (E,)."""
+
+
+def consistency(waveform: Tensor, embed: Embed) -> float:
+    """Cosine of the embeddings of both halves of a clip."""
+    middle = waveform.shape[0] // 2
+    return float(embed(waveform[:middle]) @ embed(waveform[middle:]))
+
+
+def cluster(embeddings: Sequence[Tensor], threshold: float = 0.6) -> list[int]:
+    """Group clips by voice: each joins the group whose mean is the most alike, or begins one.
+
+    Args:
+        embeddings: Unit vectors (E,).
+        threshold: Least cosine with the mean of a group.
+
+    Returns:
+        Number of the group of each clip, from 0 in the order of their first clips.
+    """
+    sums: list[Tensor] = []
+    groups = []
+    for vector in embeddings:
+        found = -1
+        if sums:
+            means = torch.nn.functional.normalize(torch.stack(sums), dim=1)
+            alike = means @ vector
+            best = int(alike.argmax())
+            found = best if float(alike[best]) >= threshold else -1
+        if found < 0:
+            found = len(sums)
+            sums.append(torch.zeros_like(vector))
+        sums[found] = sums[found] + vector
+        groups.append(found)
+    return groups

@@ -1,0 +1,1 @@
+"""Post-training of the speech LM: rewards, rollouts, and what its stages share."""

@@ -1,0 +1,252 @@
+"""What the stages of post-training share: their config, requests, rewards, and when to stop.
+
+Each stage is a `Task` of the one loop: `prepare` lets the policy answer, without gradient, and
+scores what it said; the losses then run over the answers.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tokenlm.checkpoint.component import load_state, read_state, save_component
+from tokenlm.models.lm import SamplingConfig, SpeechLM
+from tokenlm.models.lm.generate import SpeechRequest
+from tokenlm.models.lm.layout import Layout
+from tokenlm.models.lm.model import LayoutBatch
+from training.randomness import derive_seed
+from training.rl.regression import Regression, RegressionConfig
+from training.rl.reward_set import RewardConfig, RewardSet
+from training.rl.rewards import Answer, FailureCount, combine
+from training.rl.rollout import Rollout, roll_out, rollout_layout
+from training.stages.speech_lm import SpeechLMStageConfig, SpeechLMTask, TokenPairs
+from training.task import StepInfo
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyStageConfig(SpeechLMStageConfig):
+    """What the configs of the stages of post-training share.
+
+    `initial.speech_lm` names the component that the policy starts from, which is the reference
+    policy as well. Joins, layouts and text dropout of `speech_lm` have no effect here.
+    """
+
+    rewards: RewardConfig = field(default_factory=RewardConfig)
+    regression: RegressionConfig = field(default_factory=RegressionConfig)
+    group: int = 4
+    """Answers to each text."""
+    rollout_sampling: SamplingConfig = field(
+        default_factory=lambda: SamplingConfig(top_k=0, top_p=1.0, repetition_window=0)
+    )
+    """How answers are drawn; plain sampling is what the losses take for granted."""
+    prompt_share: float = 0.5
+    """Share of the texts that are spoken after another utterance of their speaker."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.prompt_share <= 1:
+            raise ValueError(f"prompt_share must be in [0, 1], got {self.prompt_share}")
+        if self.group < 1:
+            raise ValueError(f"group must be at least 1, got {self.group}")
+
+
+@dataclass(frozen=True)
+class PolicyItem:
+    """A text to be spoken."""
+
+    text: tuple[int, ...]
+    words: str
+    prompt_text: tuple[int, ...] = ()
+    prompt: tuple[int, ...] = ()
+    """Speech tokens of the prompt."""
+
+
+class PolicyTexts:
+    """Map-style dataset of texts, drawn with prompts of their speakers."""
+
+    def __init__(self, pairs: TokenPairs, config: PolicyStageConfig) -> None:
+        self.pairs = pairs.pairs
+        self.config = config
+        self._of_speaker: dict[str, list[int]] = {}
+        for index, pair in enumerate(self.pairs):
+            self._of_speaker.setdefault(pair.speaker, []).append(index)
+        # All answers of a text, and about as much again for the prompt of some.
+        factor = config.group * (1.0 + config.prompt_share)
+        self.durations = [factor * (len(p.text) + len(p.speech)) / 25 for p in self.pairs]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> PolicyItem:
+        pair = self.pairs[index]
+        return PolicyItem(pair.text, pair.words)
+
+    def draw(self, index: int, generator: torch.Generator) -> PolicyItem:
+        """Text `index`, for some after another utterance of its speaker."""
+        item = self[index]
+        others = self._of_speaker[self.pairs[index].speaker]
+        draws = torch.rand(2, generator=generator).tolist()
+        other = self.pairs[others[int(draws[1] * len(others))]]
+        if draws[0] >= self.config.prompt_share or other is self.pairs[index]:
+            return item
+        return PolicyItem(item.text, item.words, other.text, other.speech)
+
+
+class PolicyTask(SpeechLMTask):
+    """The part of a task of post-training that does not depend on its loss."""
+
+    config: PolicyStageConfig
+
+    def build(self) -> None:
+        """See `Task`: the policy, and the reference policy that it starts from."""
+        config = self.config
+        initial = config.initial.get("speech_lm")
+        if initial is None:
+            raise ValueError(
+                f"the stage {config.stage} starts from a trained speech LM: give its component as "
+                "initial.speech_lm=FOLDER."
+            )
+        super().build()
+        reference = copy.deepcopy(self.modules["speech_lm"])
+        path = initial / "model.safetensors"
+        load_state(reference, read_state(path), where=path)
+        self.modules["reference_policy"] = reference
+        if self._recognizer is not None:
+            self._recognizer.requires_grad_(False).eval()
+        train = self._datasets["train"]
+        assert train is not None
+        lengths = [(len(pair.text), len(pair.speech)) for pair in train.pairs]
+        self.rewards = RewardSet(config.rewards, self._recognizer, lengths)
+        self.texts = PolicyTexts(train, config)
+        self.failures = FailureCount(config.rewards.max_failed_share)
+        self.regression = Regression(config.regression, self.tokenizer, self._recognizer)
+
+    def dataset(self, split: str) -> Any:
+        """See `Task`: texts to train on, speech to measure the cross-entropy on."""
+        return self.texts if split == "train" else super().dataset(split)
+
+    def collate(self, items: list[Any]) -> Any:
+        """See `Task`."""
+        return super().collate(items) if isinstance(items[0], Layout) else tuple(items)
+
+    @property
+    def policy(self) -> SpeechLM:
+        """The model that learns."""
+        model = self.modules["speech_lm"]
+        assert isinstance(model, SpeechLM)
+        return model
+
+    @property
+    def reference(self) -> SpeechLM:
+        """The model that it started from."""
+        model = self.modules["reference_policy"]
+        assert isinstance(model, SpeechLM)
+        return model
+
+    def answers(
+        self, model: SpeechLM, items: Sequence[PolicyItem], step: StepInfo, group: int
+    ) -> list[Rollout]:
+        """`group` rollouts of every text, those of one text beside one another."""
+        requests = [
+            SpeechRequest(
+                text_tokens=item.text,
+                prompt_text_tokens=item.prompt_text,
+                prompt_tokens=item.prompt,
+                seed=derive_seed("rollout", step.seed, step.step, step.first_item + number),
+                segment=draw,
+            )
+            for number, item in enumerate(items)
+            for draw in range(group)
+        ]
+        return roll_out(model, requests, self.config.rollout_sampling)
+
+    def score(
+        self, items: Sequence[PolicyItem], rollouts: Sequence[Rollout]
+    ) -> tuple[list[float | None], dict[str, float]]:
+        """Combined reward of every rollout, and what is to be logged of them.
+
+        Raises:
+            RewardError: too many rewards have failed.
+        """
+        group = len(rollouts) // len(items)
+        answers = [
+            Answer(
+                text=items[number // group].words,
+                num_text_tokens=len(items[number // group].text),
+                tokens=rollout.tokens,
+                has_ended=rollout.has_ended,
+            )
+            for number, rollout in enumerate(rollouts)
+        ]
+        named = self.rewards(answers)
+        combined = [
+            combine({name: values[n] for name, values in named.items()}, self.rewards.weights)
+            for n in range(len(answers))
+        ]
+        self.failures.add(combined)
+        metrics = {f"reward/{name}": mean(values) for name, values in named.items()}
+        metrics["reward/all"] = mean(combined)
+        metrics["rollout/tokens"] = mean([float(len(rollout.tokens)) for rollout in rollouts])
+        metrics["rollout/ended"] = mean([float(rollout.has_ended) for rollout in rollouts])
+        failed = sum(value is None for value in combined) / max(len(combined), 1)
+        metrics["reward/failed_share"] = failed
+        return combined, {name: value for name, value in metrics.items() if value is not None}
+
+    def evaluate(
+        self, batches: Iterable[Any], modules: Mapping[str, nn.Module]
+    ) -> dict[str, float]:
+        """As for `speech_lm`, and whether anything has become worse than it was."""
+        metrics = super().evaluate(batches, modules)
+        valid = self._datasets["valid"]
+        assert valid is not None
+        prompts = [(pair.text, pair.speech) for pair in valid.pairs]
+        texts = [(pair.text, pair.words) for pair in valid.pairs]
+        model = modules["speech_lm"]
+        assert isinstance(model, SpeechLM)
+        measured, reason = self.regression.check(
+            self.reference, model, texts, prompts, self.rewards.render_similarity
+        )
+        self.stop_reason = reason
+        return {**metrics, **measured}
+
+    def export(self, folder: Path) -> None:
+        """Writes the component `speech_lm`, which says what it was rewarded by, and its text."""
+        save_component(
+            folder / "speech_lm",
+            kind="speech_lm",
+            config=self.policy.config,
+            state_dict=self.policy.state_dict(),
+            dtype=torch.float16,
+            extra={"tokenizer": self._fingerprint, "rewards": self.rewards.judges},
+        )
+        self.tokenizer.save(folder / "text_tokenizer")
+
+    def state(self) -> dict[str, Any]:
+        """See `Task`."""
+        return {"answers": self.failures.num_answers, "failed": self.failures.num_failed}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """See `Task`."""
+        self.failures.num_answers = state["answers"]
+        self.failures.num_failed = state["failed"]
+
+    def layouts(self, rollouts: Sequence[Rollout]) -> LayoutBatch:
+        """The layouts of rollouts, padded, on the device."""
+        size = self.config.model.codebook_size
+        found = [rollout_layout(rollout, size) for rollout in rollouts]
+        return LayoutBatch.from_layouts(found).to(self.policy.head.weight.device)
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Mean of the values that are there; None of none."""
+    kept = [value for value in values if value is not None]
+    return sum(kept) / len(kept) if kept else None
+
+
+__all__ = ["PolicyItem", "PolicyStageConfig", "PolicyTask", "PolicyTexts"]

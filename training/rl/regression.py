@@ -1,0 +1,160 @@
+"""Stop on regression: what a reward does not see must not get worse.
+
+At every evaluation the policy speaks plain texts. Their words, their pace and, where a bundle makes
+a sound, their voice are measured beside those of the reference policy, which never changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenlm.models.lm import SamplingConfig, SpeechLM
+from tokenlm.models.lm.generate import SpeechRequest
+from tokenlm.models.token_recognizer import TokenRecognizer
+from tokenlm.synthesis.guards import char_error, read_tokens
+from tokenlm.text.hf_tokenizer import HFTextTokenizer
+from tokenlm.text.normalize import normalize
+from tokenlm.text.tokenizer import TextTokenizer
+from training.rl.rollout import roll_out
+
+Text = tuple[Sequence[int], str]
+"""Text tokens, and the words."""
+Prompt = tuple[Sequence[int], Sequence[int]]
+"""Text and speech tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegressionConfig:
+    """What may become worse, and by how much."""
+
+    plain_texts: Path | None = None
+    """Test set of plain texts (`configs/eval/plain.jsonl`); None takes those of `data.valid`."""
+    num_texts: int = 40
+    """Texts that are spoken; 0 never stops a run."""
+    max_char_error_rise: float = 0.03
+    """Rise of the character error of the tokens, read back."""
+    max_rate_change: float = 0.15
+    """Change of the speech tokens per text token, as a share, either way."""
+    max_similarity_drop: float = 0.02
+    """Drop of the likeness to the voice."""
+
+    def __post_init__(self) -> None:
+        numbers = (self.max_char_error_rise, self.max_rate_change, self.max_similarity_drop)
+        if min(numbers) < 0 or self.num_texts < 0:
+            raise ValueError("the limits of a regression must not be negative")
+
+
+def find_regression(
+    before: dict[str, float], now: dict[str, float], config: RegressionConfig
+) -> str:
+    """What has become worse, in a sentence; empty where nothing has.
+
+    Args:
+        before: `char_error`, `speaking_rate` and perhaps `similarity` of the reference policy.
+        now: of the policy.
+        config: what is allowed.
+    """
+    found = []
+    rise = now["char_error"] - before["char_error"]
+    if rise > config.max_char_error_rise:
+        found.append(f"the character error rose by {rise:.3f} to {now['char_error']:.3f}")
+    change = now["speaking_rate"] / max(before["speaking_rate"], 1e-9) - 1.0
+    if abs(change) > config.max_rate_change:
+        found.append(f"the length of the speech changed by {100 * change:+.0f} %")
+    if "similarity" in before and "similarity" in now:
+        drop = before["similarity"] - now["similarity"]
+        if drop > config.max_similarity_drop:
+            found.append(f"the likeness to the voice fell by {drop:.3f}")
+    return " and ".join(found)
+
+
+class Regression:
+    """Measures a policy beside its reference on plain texts."""
+
+    def __init__(
+        self,
+        config: RegressionConfig,
+        tokenizer: TextTokenizer | HFTextTokenizer,
+        recognizer: TokenRecognizer | None,
+    ) -> None:
+        """Read the plain texts.
+
+        Raises:
+            ValueError: the test set cannot be read.
+        """
+        self.config, self.recognizer = config, recognizer
+        self._texts: list[Text] | None = None
+        self._before: dict[str, float] = {}
+        if config.plain_texts is not None:
+            from training.evaluation.script import read_script
+
+            words = [normalize(line.text) for line in read_script(config.plain_texts).lines]
+            self._texts = [(tokenizer.encode(text), text) for text in words]
+
+    def check(
+        self,
+        reference: SpeechLM,
+        policy: SpeechLM,
+        texts: Sequence[Text],
+        prompts: Sequence[Prompt],
+        similarity: Callable[[Sequence[int]], float | None] | None = None,
+    ) -> tuple[dict[str, float], str]:
+        """Measure the policy.
+
+        Args:
+            reference: measured at the first call only.
+            policy: what is trained.
+            texts: to be spoken where the config names no test set.
+            prompts: dealt to the texts in turn.
+            similarity: likeness of speech tokens to the voice.
+
+        Returns:
+            The metrics, and why the run should stop; empty where it should not.
+        """
+        if not self.config.num_texts or self.recognizer is None:
+            return {}, ""
+        chosen = (self._texts or texts)[: self.config.num_texts]
+        if not self._before:
+            self._before = self._measure(reference, chosen, prompts, similarity)
+        now = self._measure(policy, chosen, prompts, similarity)
+        metrics = {f"plain/{name}": value for name, value in now.items()}
+        metrics |= {f"plain/reference_{name}": value for name, value in self._before.items()}
+        return metrics, find_regression(self._before, now, self.config)
+
+    def _measure(
+        self,
+        model: SpeechLM,
+        texts: Sequence[Text],
+        prompts: Sequence[Prompt],
+        similarity: Callable[[Sequence[int]], float | None] | None,
+    ) -> dict[str, float]:
+        assert self.recognizer is not None
+        recognizer = self.recognizer.to(model.head.weight.device)
+        requests = []
+        for number, (text, _) in enumerate(texts):
+            # Never the utterance itself, where the texts are those of the prompts.
+            prompt_text, prompt = prompts[(number + 1) % len(prompts)]
+            requests.append(
+                SpeechRequest(
+                    text_tokens=text,
+                    prompt_text_tokens=prompt_text,
+                    prompt_tokens=prompt,
+                    segment=number,
+                )
+            )
+        rollouts = roll_out(model, requests, SamplingConfig())
+        heard = read_tokens(recognizer, [rollout.tokens for rollout in rollouts])
+        errors = [char_error(text, words) for (_, text), words in zip(texts, heard, strict=True)]
+        lengths = sum(len(rollout.tokens) for rollout in rollouts)
+        found = {
+            "char_error": sum(errors) / len(errors),
+            "speaking_rate": lengths / max(sum(len(text) for text, _ in texts), 1),
+        }
+        if similarity is not None:
+            likeness = [similarity(rollout.tokens) for rollout in rollouts]
+            kept = [value for value in likeness if value is not None]
+            if kept:
+                found["similarity"] = sum(kept) / len(kept)
+        return found

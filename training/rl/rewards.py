@@ -1,0 +1,218 @@
+"""Rewards: how good an answer of the speech LM is, from 0 to 1, or None where that is not known.
+
+None is "skip": a reward that failed says nothing about the answer, and is never taken for a zero.
+Failures are counted, and too many of them stop the run. No reward is a judge of `tokenlm evaluate`:
+words are read by the tokenizer's own ASR half or by another recogniser, speakers by the bundle's
+own encoder.
+
+Shapes: S samples, E embedding channels.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tokenlm.models.token_recognizer import TokenRecognizer
+from tokenlm.synthesis.guards import char_error, read_tokens
+
+_log = logging.getLogger(__name__)
+
+FLOOR = 0.01
+"""Least value that a combination sees: a reward of 0 alone makes it small, not blind."""
+
+
+class RewardError(ValueError):
+    """Too many rewards failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a policy made of a request."""
+
+    text: str
+    """What it was to say, normalised."""
+    num_text_tokens: int
+    tokens: tuple[int, ...]
+    """Speech tokens, without the prompt's."""
+    has_ended: bool = True
+
+
+class Reward(Protocol):
+    """Scores answers, each by itself."""
+
+    def __call__(self, answers: Sequence[Answer]) -> list[float | None]:
+        """One value from 0 to 1 for each answer, or None."""
+        ...
+
+
+class TokenAsrReward:
+    """What the ASR half of the tokenizer reads in the tokens, against the text."""
+
+    def __init__(self, recognizer: TokenRecognizer) -> None:
+        self.recognizer = recognizer
+
+    def __call__(self, answers: Sequence[Answer]) -> list[float | None]:
+        """1 less the character error; insertions (repeats, leaks) count as much as deletions."""
+        heard = read_tokens(self.recognizer, [answer.tokens for answer in answers])
+        return [
+            max(1.0 - char_error(answer.text, words), 0.0)
+            for answer, words in zip(answers, heard, strict=True)
+        ]
+
+
+class DurationReward:
+    """Whether the speech is about as long as speech of such a text is."""
+
+    def __init__(self, mean: float, deviation: float) -> None:
+        """Take the prior.
+
+        Args:
+            mean: of the logarithm of speech tokens per text token.
+            deviation: of the same.
+        """
+        assert deviation > 0
+        self.mean, self.deviation = mean, deviation
+
+    @classmethod
+    def fit(cls, lengths: Sequence[tuple[int, int]]) -> DurationReward:
+        """The prior of a corpus, from pairs of text tokens and speech tokens."""
+        ratios = np.log([speech / text for text, speech in lengths if text and speech])
+        return cls(float(ratios.mean()), max(float(ratios.std()), 0.05))
+
+    def __call__(self, answers: Sequence[Answer]) -> list[float | None]:
+        """1 within two deviations, falling off outside; 0 where the speech did not end."""
+        return [self._value(answer) for answer in answers]
+
+    def _value(self, answer: Answer) -> float | None:
+        if not answer.num_text_tokens:
+            return None
+        if not answer.tokens or not answer.has_ended:
+            return 0.0
+        ratio = math.log(len(answer.tokens) / answer.num_text_tokens)
+        outside = max(abs(ratio - self.mean) / self.deviation - 2.0, 0.0)
+        return math.exp(-0.5 * outside**2)
+
+
+Render = Callable[[Sequence[int]], Tensor]
+"""Speech tokens to a waveform (S,) at 16 kHz, in the voice that similarity is measured to."""
+
+
+class WaveformAsrReward:
+    """What a recogniser hears in the sound of the tokens, against the text."""
+
+    def __init__(self, render: Render, hear: Callable[[bytes], str]) -> None:
+        """Take the chain behind the LM, and a recogniser: 16-bit samples at 16 kHz to text."""
+        self.render, self.hear = render, hear
+
+    def __call__(self, answers: Sequence[Answer]) -> list[float | None]:
+        """1 less the word error, None where rendering or hearing fails."""
+        return [_guarded(self._value, answer) for answer in answers]
+
+    def _value(self, answer: Answer) -> float | None:
+        from training.evaluation.error_rate import word_errors
+
+        if not answer.tokens:
+            return 0.0
+        samples = self.render(answer.tokens).clamp(-1.0, 1.0).numpy()
+        heard = self.hear((samples * 32767.0).astype("<i2").tobytes())
+        return max(1.0 - word_errors(answer.text, heard).rate, 0.0)
+
+
+class SimilarityReward:
+    """How like the voice of the prompt the speech sounds."""
+
+    def __init__(
+        self, render: Render, embed: Callable[[Tensor], Tensor], target: Tensor, floor: float = 0.0
+    ) -> None:
+        """Take the voice.
+
+        Args:
+            render: the chain behind the LM.
+            embed: samples (S,) at 16 kHz to an embedding (E,) of length 1.
+            target: (E,) of the prompt.
+            floor: cosine that is worth nothing, such as that of another voice.
+        """
+        self.render, self.embed = render, embed
+        self.target, self.floor = target, floor
+
+    def __call__(self, answers: Sequence[Answer]) -> list[float | None]:
+        """The cosine, from the floor (0) to 1; None where rendering fails."""
+        return [_guarded(self._value, answer) for answer in answers]
+
+    def _value(self, answer: Answer) -> float | None:
+        if not answer.tokens:
+            return 0.0
+        cosine = torch.cosine_similarity(
+            self.embed(self.render(answer.tokens)).float(), self.target.float(), dim=0
+        )
+        return min(max((float(cosine) - self.floor) / (1.0 - self.floor), 0.0), 1.0)
+
+
+def _guarded(value: Callable[[Answer], float | None], answer: Answer) -> float | None:
+    try:
+        return value(answer)
+    except (ValueError, RuntimeError, OSError) as error:
+        _log.warning("a reward failed for %r: %s", answer.text[:40], error)
+        return None
+
+
+def combine(values: Mapping[str, float | None], weights: Mapping[str, float]) -> float | None:
+    """The weighted geometric mean of rewards: none can be traded away for another.
+
+    A sum would pay for clear speech in the wrong voice; here what is near 0 pulls all down.
+
+    Args:
+        values: by name; None where one failed.
+        weights: by name; those of 0 do not count.
+
+    Returns:
+        From `FLOOR` to 1; None where any that counts is None or not a number.
+    """
+    total = logarithm = 0.0
+    for name, weight in weights.items():
+        if weight <= 0:
+            continue
+        value = values[name]
+        if value is None or not math.isfinite(value):
+            return None
+        logarithm += weight * math.log(max(value, FLOOR))
+        total += weight
+    assert total > 0, "no reward has a weight"
+    return math.exp(logarithm / total)
+
+
+class FailureCount:
+    """Counts failed rewards, and stops the run when they are too many."""
+
+    def __init__(self, max_share: float, min_answers: int = 50) -> None:
+        """Start at nothing.
+
+        Args:
+            max_share: of all answers, above which the run stops.
+            min_answers: before so many nothing is said about their share.
+        """
+        self.max_share, self.min_answers = max_share, min_answers
+        self.num_answers = self.num_failed = 0
+
+    def add(self, values: Sequence[float | None]) -> None:
+        """Take in the rewards of a batch.
+
+        Raises:
+            RewardError: too many have failed.
+        """
+        self.num_answers += len(values)
+        self.num_failed += sum(value is None for value in values)
+        share = self.num_failed / max(self.num_answers, 1)
+        if self.num_answers >= self.min_answers and share > self.max_share:
+            raise RewardError(
+                f"{self.num_failed} of {self.num_answers} rewards failed, more than the share of "
+                f"{self.max_share:g} that is allowed (rewards.max_failed_share). The log says why."
+            )

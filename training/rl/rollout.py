@@ -1,0 +1,71 @@
+"""Rollouts: what a policy says when it is asked, and the layout that its log-probabilities need.
+
+Shapes: B batch, L positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import nn
+
+from tokenlm.models.lm.generate import SpeechRequest, generate_speech, length_bounds
+from tokenlm.models.lm.layout import IGNORE, Layout, one_shot
+from tokenlm.models.lm.model import SpeechLM
+from tokenlm.models.lm.sampling import SamplingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """One answer to a request."""
+
+    request: SpeechRequest
+    tokens: tuple[int, ...]
+    """Speech tokens, without the prompt's and without eos."""
+    has_ended: bool
+    """Whether the policy ended it; else it ran into the bound of its length."""
+
+
+def roll_out(
+    model: SpeechLM, requests: Sequence[SpeechRequest], sampling: SamplingConfig
+) -> list[Rollout]:
+    """Let a policy answer requests, all of them in one batch with a cache."""
+    with evaluating(model):
+        spoken = generate_speech(model, requests, sampling)
+    return [
+        Rollout(
+            request=request,
+            tokens=tuple(tokens),
+            has_ended=len(tokens) < length_bounds(model, request)[1],
+        )
+        for request, tokens in zip(requests, spoken, strict=True)
+    ]
+
+
+def rollout_layout(rollout: Rollout, codebook_size: int) -> Layout:
+    """The layout of a rollout: its own speech, and eos where it ended, are predicted.
+
+    Text and the prompt's speech are given, not said: they have no targets. It is that of training,
+    the same for policy and reference policy.
+    """
+    request = rollout.request
+    text = [*request.prompt_text_tokens, *request.text_tokens]
+    layout = one_shot(text, [*request.prompt_tokens, *rollout.tokens], codebook_size)
+    first = len(layout) - len(rollout.tokens) - 1
+    layout.targets[:first] = [IGNORE] * first
+    if not rollout.has_ended:
+        layout.targets[-1] = IGNORE
+    return layout
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode for a while."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

@@ -1,0 +1,113 @@
+"""Stage dpo: direct preference optimisation on the policy's own answers.
+
+    accelerate launch -m training.run --config configs/train/dpo.yaml
+
+Every text is answered several times; the best and the worst answer, by the rewards, are a pair.
+
+Shapes: B texts, P pairs, L positions, V speech classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from training.losses.preference import dpo_loss, target_log_probs
+from training.rl.policy import PolicyStageConfig, PolicyTask
+from training.rl.rollout import evaluating
+from training.task import Phase, Prepared, StepInfo
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPOStageConfig(PolicyStageConfig):
+    """Configuration of the stage."""
+
+    beta: float = 0.1
+    """How firmly the reference policy holds the policy."""
+    label_smoothing: float = 0.0
+    """Share of the preferences that are taken to be the wrong way round."""
+    min_margin: float = 0.05
+    """A pair whose rewards differ by less says nothing."""
+    answers_from: Literal["policy", "reference_policy"] = "policy"
+    """Who answers."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.beta <= 0 or not 0 <= self.label_smoothing < 0.5:
+            raise ValueError("beta must be positive, and label_smoothing in [0, 0.5)")
+        if self.group < 2:
+            raise ValueError("a pair needs a group of at least 2")
+
+
+def choose_pair(rewards: Sequence[float | None], min_margin: float) -> tuple[int, int, bool]:
+    """The best and the worst answer of a text, and whether they are a pair worth learning from."""
+    known = [(value, index) for index, value in enumerate(rewards) if value is not None]
+    if len(known) < 2:
+        return 0, 0, False
+    best = max(known, key=lambda pair: (pair[0], -pair[1]))
+    worst = min(known)
+    return best[1], worst[1], best[0] - worst[0] >= max(min_margin, 1e-9)
+
+
+class DPOTask(PolicyTask):
+    """Trains a `SpeechLM` on preferences."""
+
+    name = "dpo"
+    config: DPOStageConfig
+
+    def prepare(self, batch: Any, step: StepInfo) -> Prepared:
+        """See `Task`: answers, rewards, pairs, and what the reference policy thinks of them."""
+        items, config = list(batch), self.config
+        speaker = self.policy if config.answers_from == "policy" else self.reference
+        rollouts = self.answers(speaker, items, step, config.group)
+        rewards, metrics = self.score(items, rollouts)
+        chosen, rejected, weights = [], [], []
+        for number in range(len(items)):
+            start = number * config.group
+            best, worst, counts = choose_pair(
+                rewards[start : start + config.group], config.min_margin
+            )
+            chosen.append(rollouts[start + best])
+            rejected.append(rollouts[start + worst])
+            weights.append(float(counts))
+        layouts = self.layouts([*chosen, *rejected])
+        with evaluating(self.reference):
+            reference = target_log_probs(self.reference(layouts), layouts.targets).sum(dim=1)
+        weight = torch.tensor(weights, device=reference.device)
+        num_chosen = (target_counts(layouts.targets)[: len(items)] * weight).sum()
+        tensors = {"layouts": layouts, "reference": reference, "weight": weight}
+        counts = {"dpo/preference": sum(weights), "dpo/chosen_nll": float(num_chosen)}
+        metrics["dpo/pairs"] = sum(weights) / len(items)
+        return Prepared(tensors=tensors, counts=counts, metrics=metrics)
+
+    def phases(self) -> list[Phase]:
+        """See `Task`."""
+        return [Phase("prefer", ("speech_lm",), self._preference_losses)]
+
+    def _preference_losses(self, prepared: Prepared) -> dict[str, Tensor]:
+        layouts, weight = prepared.tensors["layouts"], prepared.tensors["weight"]
+        log_probs = target_log_probs(self.policy(layouts), layouts.targets).sum(dim=1)
+        chosen, rejected = log_probs.chunk(2)
+        reference_chosen, reference_rejected = prepared.tensors["reference"].chunk(2)
+        losses = dpo_loss(
+            chosen,
+            rejected,
+            reference_chosen,
+            reference_rejected,
+            self.config.beta,
+            self.config.label_smoothing,
+        )
+        # Preferences alone may make both answers unlikely, the worse one more so.
+        return {
+            "dpo/preference": (losses * weight).sum(),
+            "dpo/chosen_nll": -(chosen * weight).sum(),
+        }
+
+
+def target_counts(targets: Tensor) -> Tensor:
+    """Targets of each sequence, (B, L) to (B,)."""
+    return (targets >= 0).sum(dim=1)

@@ -1,0 +1,141 @@
+"""Stage grpo: policy gradients relative to the other answers to the same text.
+
+    accelerate launch -m training.run --config configs/train/grpo.yaml
+
+Answers are drawn in one batch with a cache, from the policy as it was up to `sync_every` steps ago.
+
+Shapes: B texts, G answers of each, L positions, V speech classes.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenlm.models.lm import SpeechLM
+from tokenlm.models.lm.layout import IGNORE
+from training.losses.preference import (
+    clipped_policy_loss,
+    group_advantages,
+    kl_estimate,
+    target_log_probs,
+)
+from training.rl.policy import PolicyStageConfig, PolicyTask
+from training.rl.rollout import evaluating
+from training.task import Phase, Prepared, StepInfo
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRPOStageConfig(PolicyStageConfig):
+    """Configuration of the stage. `loss_weights: {grpo/kl: …}` weighs the divergence."""
+
+    clip_low: float = 0.2
+    """How far below 1 the ratio to the policy that answered still counts."""
+    clip_high: float = 0.28
+    """How far above; more than below, so that rare tokens may become likely."""
+    standardize: bool = True
+    """Whether advantages are divided by the deviation of their group."""
+    sync_every: int = 1
+    """Steps after which the policy that answers is the current one again."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.clip_low < 1 or self.clip_high <= 0:
+            raise ValueError("clip_low must be in (0, 1), and clip_high positive")
+        if self.sync_every < 1:
+            raise ValueError(f"sync_every must be at least 1, got {self.sync_every}")
+        if self.group < 2:
+            raise ValueError("answers are compared with one another: group must be at least 2")
+
+
+class GRPOTask(PolicyTask):
+    """Trains a `SpeechLM` on the rewards of its own answers."""
+
+    name = "grpo"
+    config: GRPOStageConfig
+
+    def build(self) -> None:
+        """See `Task`."""
+        super().build()
+        self._lagging: SpeechLM | None = None
+        self._synced_at = -1
+
+    def prepare(self, batch: Any, step: StepInfo) -> Prepared:
+        """See `Task`: answers, rewards, advantages, and log-probabilities of who answered."""
+        items, config = list(batch), self.config
+        speaker = self._speaker(step.step)
+        rollouts = self.answers(speaker, items, step, config.group)
+        rewards, metrics = self.score(items, rollouts)
+        layouts = self.layouts(rollouts)
+        device = layouts.targets.device
+        shape = (len(items), config.group)
+        values = torch.tensor([value or 0.0 for value in rewards], device=device).view(shape)
+        known = torch.tensor([value is not None for value in rewards], device=device).view(shape)
+        advantages = group_advantages(values, known, standardize=config.standardize).flatten()
+        # What no reward is known of has no targets: it is neither pushed nor held.
+        layouts.targets = layouts.targets.masked_fill(~known.flatten()[:, None], IGNORE)
+        with evaluating(speaker):
+            old = target_log_probs(speaker(layouts), layouts.targets)
+        with evaluating(self.reference):
+            reference = target_log_probs(self.reference(layouts), layouts.targets)
+        count = float((layouts.targets != IGNORE).sum())
+        tensors = {
+            "layouts": layouts,
+            "advantages": advantages,
+            "old": old,
+            "reference": reference,
+        }
+        return Prepared(
+            tensors=tensors, counts={"grpo/policy": count, "grpo/kl": count}, metrics=metrics
+        )
+
+    def phases(self) -> list[Phase]:
+        """See `Task`."""
+        return [Phase("reinforce", ("speech_lm",), self._policy_losses)]
+
+    def _policy_losses(self, prepared: Prepared) -> dict[str, Tensor]:
+        layouts, config = prepared.tensors["layouts"], self.config
+        is_target = layouts.targets != IGNORE
+        log_probs = target_log_probs(self.policy(layouts), layouts.targets)
+        policy = clipped_policy_loss(
+            log_probs,
+            prepared.tensors["old"],
+            prepared.tensors["advantages"],
+            config.clip_low,
+            config.clip_high,
+        )
+        divergence = kl_estimate(log_probs, prepared.tensors["reference"])
+        return {
+            "grpo/policy": (policy * is_target).sum(),
+            "grpo/kl": (divergence * is_target).sum(),
+        }
+
+    def _speaker(self, step: int) -> SpeechLM:
+        """The policy as it answers now."""
+        if self.config.sync_every == 1:
+            return self.policy
+        if self._lagging is None or (
+            step % self.config.sync_every == 0 and step != self._synced_at
+        ):
+            self._lagging = copy.deepcopy(self.policy).requires_grad_(False)
+            self._synced_at = step
+        return self._lagging
+
+    def state(self) -> dict[str, Any]:
+        """See `Task`: a resumed run goes on with the policy that answered before."""
+        lagging = {}
+        if self._lagging is not None:
+            lagging = {name: value.cpu() for name, value in self._lagging.state_dict().items()}
+        return {**super().state(), "lagging": lagging, "synced_at": self._synced_at}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """See `Task`."""
+        super().load_state(state)
+        self._synced_at = state["synced_at"]
+        if state["lagging"]:
+            self._lagging = copy.deepcopy(self.policy).requires_grad_(False)
+            self._lagging.load_state_dict(state["lagging"])

@@ -1,0 +1,140 @@
+"""Stage token_reward: the gradient of what the frozen ASR half reads in the policy's own tokens.
+
+    accelerate launch -m training.run --config configs/train/token_reward.yaml
+
+Neither flow nor vocoder is in the loop. Nothing but the tokens gets a gradient: how long the speech
+is, and that it ends, the divergence from the reference policy holds in place.
+
+Shapes: B sequences, L positions, N speech tokens, K codes, V speech classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenlm.models.lm.layout import IGNORE
+from tokenlm.models.token_recognizer import TokenRecognizer, encode_characters
+from training.losses.preference import token_kl
+from training.losses.token_reward import ctc_loss, straight_through
+from training.rl.policy import PolicyStageConfig, PolicyTask
+from training.rl.rollout import Rollout, evaluating
+from training.task import Phase, Prepared, StepInfo
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenRewardStageConfig(PolicyStageConfig):
+    """Configuration of the stage. `loss_weights: {token_reward/kl: …}` weighs the divergence."""
+
+    group: int = 1
+    gumbel_temperature: float = 1.0
+    """Of the softmax that gives the gradient."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gumbel_temperature <= 0:
+            raise ValueError(f"gumbel_temperature must be positive, got {self.gumbel_temperature}")
+
+
+class TokenRewardTask(PolicyTask):
+    """Trains a `SpeechLM` through the ASR half of its tokenizer."""
+
+    name = "token_reward"
+    config: TokenRewardStageConfig
+
+    def build(self) -> None:
+        """See `Task`."""
+        if self.config.token_recognizer is None:
+            raise ValueError("the stage token_reward needs token_recognizer=FOLDER.")
+        super().build()
+        recognizer = self._recognizer
+        assert isinstance(recognizer, TokenRecognizer)
+        # The loop moves it to the device with the others, and trains it not.
+        self.modules["token_recognizer"] = recognizer
+
+    def prepare(self, batch: Any, step: StepInfo) -> Prepared:
+        """See `Task`: answers, their places in the sequences, and the noise that drew them."""
+        items, config = list(batch), self.config
+        rollouts = self.answers(self.policy, items, step, config.group)
+        _, metrics = self.score(items, rollouts)
+        layouts = self.layouts(rollouts)
+        device = layouts.targets.device
+        with evaluating(self.reference):
+            reference = self.reference(layouts)
+        texts = [items[number // config.group].words for number in range(len(rollouts))]
+        speech = pad_speech(rollouts, [encode_characters(text) for text in texts])
+        noise = torch.zeros(*speech["tokens"].shape, config.model.codebook_size)
+        for number, rollout in enumerate(rollouts):
+            size = (len(rollout.tokens), noise.shape[-1])
+            noise[number, : size[0]] = torch.rand(size, generator=step.generator(number))
+        tensors = {name: tensor.to(device) for name, tensor in speech.items()}
+        tensors |= {"layouts": layouts, "reference": reference, "noise": noise.to(device)}
+        counts = {
+            "token_reward/ctc": float((speech["num_characters"] * speech["weight"]).sum()),
+            "token_reward/kl": float((layouts.targets != IGNORE).sum()),
+        }
+        return Prepared(tensors=tensors, counts=counts, metrics=metrics)
+
+    def phases(self) -> list[Phase]:
+        """See `Task`."""
+        return [Phase("read", ("speech_lm",), self._reading_losses)]
+
+    def _reading_losses(self, prepared: Prepared) -> dict[str, Tensor]:
+        tensors, recognizer = prepared.tensors, self.modules["token_recognizer"]
+        assert isinstance(recognizer, TokenRecognizer)
+        layouts, tokens = tensors["layouts"], tensors["tokens"]
+        logits = self.policy(layouts)
+        size = self.config.model.codebook_size
+        rows = torch.arange(tokens.shape[0], device=tokens.device)[:, None]
+        # Where a code was drawn, the end was not: codes are compared with one another.
+        of_codes = logits[rows, tensors["positions"]][..., :size]
+        drawn = straight_through(of_codes, tokens, tensors["noise"], self.config.gumbel_temperature)
+        table = recognizer.code_vectors(torch.arange(size, device=tokens.device)[None])[0]
+        mask = torch.arange(tokens.shape[1], device=tokens.device) < tensors["num_tokens"][:, None]
+        _, log_probs = recognizer(drawn @ table, mask)
+        read = ctc_loss(
+            log_probs, tensors["characters"], tensors["num_tokens"], tensors["num_characters"]
+        )
+        divergence = token_kl(logits, tensors["reference"]) * (layouts.targets != IGNORE)
+        return {
+            "token_reward/ctc": (read * tensors["weight"]).sum(),
+            "token_reward/kl": divergence.sum(),
+        }
+
+
+def pad_speech(
+    rollouts: Sequence[Rollout], characters: Sequence[Sequence[int]]
+) -> dict[str, Tensor]:
+    """Tokens of rollouts and where they were predicted, and the characters of their texts, padded.
+
+    `weight` is 0 where the speech is too short for its text: no path of CTC goes through it.
+    """
+    longest = max(max(len(rollout.tokens) for rollout in rollouts), 1)
+    widest = max(max(len(row) for row in characters), 1)
+    count = len(rollouts)
+    tokens = torch.zeros(count, longest, dtype=torch.long)
+    positions = torch.zeros(count, longest, dtype=torch.long)
+    text = torch.zeros(count, widest, dtype=torch.long)
+    weight = torch.zeros(count)
+    for number, (rollout, row) in enumerate(zip(rollouts, characters, strict=True)):
+        length = len(rollout.tokens)
+        tokens[number, :length] = torch.tensor(rollout.tokens, dtype=torch.long)
+        # The last position of the prefix predicts the first token.
+        first = len(rollout.request.prefix) - 1
+        positions[number, :length] = torch.arange(first, first + length)
+        text[number, : len(row)] = torch.tensor(list(row), dtype=torch.long)
+        twice = sum(a == b for a, b in zip(row, row[1:], strict=False))
+        weight[number] = float(bool(row) and length >= len(row) + twice)
+    return {
+        "tokens": tokens,
+        "positions": positions,
+        # CTC takes no empty sequence; what has no weight is not looked at.
+        "num_tokens": torch.tensor([max(len(rollout.tokens), 1) for rollout in rollouts]),
+        "characters": text,
+        "num_characters": torch.tensor([len(row) for row in characters]),
+        "weight": weight,
+    }
