@@ -45,8 +45,8 @@ def cases(version: Any, keys: Callable[[str], Any]) -> Iterator[tuple[Any, ...]]
     config = lm_config(version, shapes)
     yield (
         "llm", "speech_lm", shapes, config, built(SpeechLM, config),
-        lambda state: lm_to_ours(version, lm_config(version, shapes), state),
-        lambda state: lm_to_theirs(version, lm_config(version, shapes), state),
+        lambda state, lm=config: lm_to_ours(version, lm, state),
+        lambda state, lm=config: lm_to_theirs(version, lm, state),
     )  # fmt: skip
     shapes = keys(f"cv{version}_flow")
     config = flow_config(version, shapes)
