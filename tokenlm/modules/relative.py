@@ -181,13 +181,13 @@ class RelativeTransformer(nn.Module):
             x,
             context,
             cached=None if state is None else state.layers[0].positions,
-            next_position=0 if state is None else state.next_position,
+            next_position=0 if state is None else int(state.next_position),
             mask=mask,
         )
         for index, layer in enumerate(self.layers):
             x = layer(x, plan, None if state is None else state.layers[index])
         if state is not None:
-            state.next_position += x.shape[1]
+            state.next_position = int(state.next_position) + x.shape[1]
             for cache in state.layers:
                 trim(cache, plan.positions, context, state.next_position)
         return x

@@ -42,16 +42,16 @@ def files(keys: Callable[[str], Any]) -> dict[int, list[tuple[Any, ...]]]:
 def cases(version: Any, keys: Callable[[str], Any]) -> Iterator[tuple[Any, ...]]:
     """Of each file: name, kind, shapes, config, model, keys there and back."""
     shapes = keys(f"cv{version}_llm")
-    llm = lm_config(version, shapes)
+    config = lm_config(version, shapes)
     yield (
-        "llm", "speech_lm", shapes, llm, built(SpeechLM, llm),
-        lambda state: lm_to_ours(version, llm, state),
-        lambda state: lm_to_theirs(version, llm, state),
+        "llm", "speech_lm", shapes, config, built(SpeechLM, config),
+        lambda state, lm=config: lm_to_ours(version, lm, state),
+        lambda state, lm=config: lm_to_theirs(version, lm, state),
     )  # fmt: skip
     shapes = keys(f"cv{version}_flow")
-    flow = flow_config(version, shapes)
+    config = flow_config(version, shapes)
     yield (
-        "flow", "cosyvoice_flow", shapes, flow, built(CosyVoiceFlow, flow),
+        "flow", "cosyvoice_flow", shapes, config, built(CosyVoiceFlow, config),
         lambda state: flow_to_ours(version, state),
         lambda state: flow_to_theirs(version, state),
     )  # fmt: skip

@@ -182,7 +182,7 @@ class DiTEstimator(nn.Module):
         time = functional.silu(self.time(t))
         x = self.embed_input(x_t, condition, state)
         transformer = state.transformer if state else None
-        start = transformer.next_position if transformer else 0
+        start = int(transformer.next_position) if transformer else 0
         plan = plan_attention(
             x,
             2,
