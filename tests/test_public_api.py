@@ -27,6 +27,7 @@ SYNTHESIZER = {
         "num_steps",
         "guidance_scale",
         "layout",
+        "guards",
         "on_progress",
     ],
     "lookahead_ms": None,

@@ -156,21 +156,13 @@ class Synthesizer:
         settings = self._render_settings(context, num_steps, guidance_scale, speed)
         script = self._script(layout if layout != "auto" else "one_shot")
         script.read(text)
-        sampling = sampling or self.components.generation.sampling
+        models, prompts = self.components, self.prompts
+        sampling = sampling or models.generation.sampling
         tokens = write_segments(
-            self.components,
-            self.prompts,
-            script,
-            chosen,
-            seed,
-            sampling,
-            on_progress,
-            guards=guards,
+            models, prompts, script, chosen, seed, sampling, on_progress, guards=guards
         )
         pauses = [0.0, *(part.pause_seconds for part in script.segments[:-1])]
-        return join_segments(
-            self.components, self.prompts, tokens, pauses, chosen, seed, settings, on_progress
-        )
+        return join_segments(models, prompts, tokens, pauses, chosen, seed, settings, on_progress)
 
     def stream(
         self,

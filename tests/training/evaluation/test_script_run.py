@@ -230,7 +230,7 @@ def test_a_bundle_is_judged_on_a_set_and_can_be_heard(
         (["--set", "hard"], "a test set needs speech_lm"),
         (["--set", "hard", "--seeds", "x"], "--seeds are whole numbers"),
         (["--set", "hard", "--seeds", "1,1"], "names a seed twice"),
-        (["--freeze"], "--freeze and --against need a test set"),
+        (["--freeze"], "--freeze, --ablate and --against need a test set"),
     ],
 )
 def test_mistakes_are_one_sentence(

@@ -167,8 +167,11 @@ def test_what_the_recogniser_reads_becomes_more_likely(
     stage_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Of a random recogniser, long speech is the least likely: its length is kept out of it.
-    for module in ("tokenlm.models.lm.generate", "training.rl.rollout"):
-        monkeypatch.setattr(f"{module}.length_bounds", lambda model, request: (24, 24))
+    for function in (
+        "tokenlm.models.lm.decoding.speech_bounds",
+        "training.rl.rollout.length_bounds",
+    ):
+        monkeypatch.setattr(function, lambda model, request: (24, 24))
     path = stage_config("token_reward", **LEARN, loss_weights={"token_reward/kl": 0.0})
     assert main(["--config", str(path)]) == 0
     found = [row["token_reward/ctc"] for row in metrics(tmp_path / "run")]
