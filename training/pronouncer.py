@@ -69,7 +69,7 @@ def train_phoneme_tokenizer(
 
 def _fit(
     pronouncer: Pronouncer,
-    words: Sequence[str],
+    words: list[str],
     targets: Sequence[Sequence[int]],
     usable: Sequence[int],
     num_epochs: int,

@@ -6,6 +6,7 @@ Shapes: S samples, N tokens, T mel frames.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -174,7 +175,8 @@ def _render_in_chunks(
     settings: RenderSettings,
 ) -> Tensor:
     """Mel (1, T, M) of long speech, rendered as a stream is: equal, with bounded memory."""
-    flow = components.flow
+    # Any: each kind of flow has a state of its own.
+    flow: Any = components.flow
     state = prompts.flow_state(voice, settings.context, settings.num_steps, settings.guidance_scale)
     pieces = [flow.step(part, state, seed=seed) for part in tokens.split(100, dim=1)]
     return torch.cat([*pieces, flow.step(tokens[:, :0], state, seed=seed, flush=True)], dim=1)

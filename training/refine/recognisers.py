@@ -8,6 +8,7 @@ transformers:MODEL       an ASR model by hub id or folder
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -50,7 +51,7 @@ def make_recogniser(name: str) -> Recogniser:
         model = pipeline("automatic-speech-recognition", model=rest)
 
         def read(waveform: Tensor) -> str:
-            found = model({"raw": waveform.numpy(), "sampling_rate": RATE})
+            found: Any = model({"raw": waveform.numpy(), "sampling_rate": RATE})
             assert isinstance(found, dict)
             return str(found["text"])
 

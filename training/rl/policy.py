@@ -95,7 +95,7 @@ class PolicyTexts:
         other = self.pairs[others[int(draws[1] * len(others))]]
         if draws[0] >= self.config.prompt_share or other is self.pairs[index]:
             return item
-        return PolicyItem(item.text, item.words, other.text, other.speech)
+        return PolicyItem(item.text, item.words, tuple(other.text), tuple(other.speech))
 
 
 class PolicyTask(SpeechLMTask):

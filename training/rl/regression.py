@@ -14,9 +14,8 @@ from tokenlm.models.lm import SamplingConfig, SpeechLM
 from tokenlm.models.lm.generate import SpeechRequest
 from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.synthesis.guards import char_error, read_tokens
-from tokenlm.text.hf_tokenizer import HFTextTokenizer
 from tokenlm.text.normalize import normalize
-from tokenlm.text.tokenizer import TextTokenizer
+from tokenlm.text.tokenizer import AnyTextTokenizer
 from training.rl.rollout import roll_out
 
 Text = tuple[Sequence[int], str]
@@ -76,7 +75,7 @@ class Regression:
     def __init__(
         self,
         config: RegressionConfig,
-        tokenizer: TextTokenizer | HFTextTokenizer,
+        tokenizer: AnyTextTokenizer,
         recognizer: TokenRecognizer | None,
     ) -> None:
         """Read the plain texts.
