@@ -179,7 +179,9 @@ def test_errors_of_the_models(shared: LiveServer, client: httpx.Client) -> None:
     lines = speak_events(client, "one break")
     assert lines[-1]["type"] == "error" and lines[-1]["error"]["type"] == "server_error"
     eventually(lambda: shared.service.engine.num_live == 0, "sessions are freed")
-    assert speak(client).status_code == 200
+    # The server has cut connections; one that this client keeps may be among them.
+    with httpx.Client(base_url=shared.url) as another:
+        assert speak(another).status_code == 200
 
 
 def speak_events(client: httpx.Client, text: str) -> list[dict]:
