@@ -219,12 +219,16 @@ def load_checkpoint(
     return saved, load_file(checkpoint / "ema.safetensors")
 
 
-def load_initial(modules: Mapping[str, nn.Module], initial: Mapping[str, Path]) -> None:
+def load_initial(
+    modules: Mapping[str, nn.Module], initial: Mapping[str, Path], *, partial: bool = False
+) -> None:
     """Load the weights that a new run starts from.
 
     Args:
         modules: Modules of the task by name.
         initial: Component folder of some of them.
+        partial: Whether weights that are missing or of another shape keep their random start;
+            which ones is printed.
 
     Raises:
         ConfigError: If there is no module of a name.
@@ -237,6 +241,14 @@ def load_initial(modules: Mapping[str, nn.Module], initial: Mapping[str, Path]) 
             )
         path = folder / "model.safetensors"
         state = with_additions(modules[name], read_state(path))
+        if partial:
+            own = modules[name].state_dict()
+            fresh = [k for k, v in own.items() if k not in state or state[k].shape != v.shape]
+            if len(fresh) == len(own):
+                raise ConfigError(f"initial.{name}: no weight of {path} fits")
+            if fresh:
+                print(f"{name}: start at random: {', '.join(fresh)}", flush=True)
+            state = {**state, **{key: own[key] for key in fresh}}
         load_state(modules[name], state, where=path)
 
 

@@ -134,6 +134,9 @@ class RunConfig:
     """The run stops after this many steps in a row whose loss or gradient was not finite."""
     initial: dict[str, Path] = field(default_factory=dict)
     """Component folder that each named module starts from, to fine-tune it."""
+    initial_partial: bool = False
+    """Whether weights that `initial` lacks or has in another shape (another codebook, say) keep
+    their random start; otherwise they end the run."""
     loss_weights: dict[str, float] = field(default_factory=dict)
     """Weight of each named loss; a loss that is not named has weight 1."""
     compile: bool = False

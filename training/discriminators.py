@@ -6,7 +6,6 @@ They train a vocoder and are not part of any bundle.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
@@ -91,17 +90,3 @@ class WaveformDiscriminator(nn.Module):
         """(B, S) to the scores and the features of all discriminators."""
         outputs = [discriminator(waveform) for discriminator in self.discriminators]
         return [score for score, _ in outputs], [features for _, features in outputs]
-
-
-def pair(
-    discriminator: nn.Module, real: Tensor, generated: Tensor
-) -> tuple[list[Tensor], list[list[Tensor]], list[Tensor], list[list[Tensor]]]:
-    """Scores and features of real and generated waveforms (B, S) in one pass."""
-    scores, features = discriminator(torch.cat([real, generated]))
-    half = real.shape[0]
-    return (
-        [score[:half] for score in scores],
-        [[layer[:half] for layer in layers] for layers in features],
-        [score[half:] for score in scores],
-        [[layer[half:] for layer in layers] for layers in features],
-    )

@@ -95,7 +95,7 @@ class Trainer:
     def _build(self) -> None:
         torch.manual_seed(derive_seed("build", self.config.seed))
         self.task.build()
-        load_initial(self.task.modules, self.config.initial)
+        load_initial(self.task.modules, self.config.initial, partial=self.config.initial_partial)
         self.phases = self.task.phases()
         for module in self.task.modules.values():
             module.to(self.device)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from toy_stage import toy_config
 
+from tokenlm.checkpoint import ComponentError
 from tokenlm.config import ConfigError
 from training import checkpointing
 from training.checkpointing import (
@@ -18,6 +20,7 @@ from training.checkpointing import (
     checkpoints,
     latest_checkpoint,
     load_checkpoint,
+    load_initial,
     open_run,
     save_checkpoint,
     truncate_metrics,
@@ -147,3 +150,23 @@ def test_a_key_that_was_added_since_is_no_change_while_it_has_its_default(tmp_pa
     other = toy_config(tmp_path, batch={"length_jitter": 0.5})
     with pytest.raises(ConfigError, match=r"batch.length_jitter: 0.15 -> 0.5"):
         open_run(tmp_path, other)
+
+
+def test_a_run_goes_on_from_what_fits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Another codebook has other tables; everything else is worth keeping."""
+
+    def model(codes: int) -> nn.ModuleDict:
+        return nn.ModuleDict({"table": nn.Embedding(codes, 2), "layer": nn.Linear(2, 2)})
+
+    old, new = model(5), model(3)
+    save_file(old.state_dict(), tmp_path / "model.safetensors")
+    with pytest.raises(ComponentError, match="of another shape"):
+        load_initial({"lm": new}, {"lm": tmp_path})
+    fresh = new["table"].weight.clone()
+    load_initial({"lm": new}, {"lm": tmp_path}, partial=True)
+    assert torch.equal(new["layer"].weight, old["layer"].weight)
+    assert torch.equal(new["table"].weight, fresh)
+    assert "lm: start at random: table.weight" in capsys.readouterr().out
+    other = nn.ModuleDict({"table": nn.Embedding(4, 2), "layer": nn.Linear(3, 3)})
+    with pytest.raises(ConfigError, match="no weight of"):
+        load_initial({"lm": other}, {"lm": tmp_path}, partial=True)

@@ -9,7 +9,6 @@ from training.discriminators import (
     PeriodDiscriminator,
     SpectrumDiscriminator,
     WaveformDiscriminator,
-    pair,
 )
 
 
@@ -55,19 +54,6 @@ def test_spectrum_does_not_hear_the_sign() -> None:
     model = SpectrumDiscriminator(64, 16, 2)
     waveform = torch.randn(1, 500)
     torch.testing.assert_close(model(waveform)[0], model(-waveform)[0])
-
-
-def test_pair_is_both_in_one_pass() -> None:
-    model = build()
-    real, generated = torch.randn(2, 2, 400).unbind()
-    scores, features, fake_scores, fake_features = pair(model, real, generated)
-    for waveform, own, inner in ((real, scores, features), (generated, fake_scores, fake_features)):
-        expected, expected_inner = model(waveform)
-        for found, one in zip(own, expected, strict=True):
-            torch.testing.assert_close(found, one)
-        for layers, ones in zip(inner, expected_inner, strict=True):
-            for found, one in zip(layers, ones, strict=True):
-                torch.testing.assert_close(found, one)
 
 
 def test_gradients_reach_everything() -> None:

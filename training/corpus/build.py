@@ -147,7 +147,7 @@ def speak_shard(shard: Shard, config: CorpusConfig, folder: Path) -> list[Row]:
             try:
                 if isinstance(speech, EngineError):
                     raise speech
-                waveform, phones = finish(speech, speaker.formant, config)
+                waveform, phones = finish(speech, speaker.formant, config, speaker.timbre)
             except EngineError as error:
                 failures.append(f"{line.id} ({speaker.name}, {line.text!r}): {error}")
                 continue

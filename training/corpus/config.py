@@ -30,6 +30,12 @@ class PersonConfig:
     pitches: tuple[float, ...] = ()
     """Pitch targets in Hz of the training speakers; empty for a voice whose pitch the engine
     does not let us set: it then moves with the formants."""
+    drawn: int = 0
+    """Further training speakers of each voice, whose formant factor and pitch are drawn between
+    the extremes of `formants` and `pitches`, away from the held-out factors."""
+    timbres: int = 0
+    """Smooth filters through which each training speaker is heard, too: further speakers, who
+    differ by the long-term spectrum alone."""
     heldout_formants: tuple[float, ...] = ()
     """Formant factors of the speakers that only read held-out sentences."""
     heldout_pitches: tuple[float, ...] = ()
@@ -42,6 +48,8 @@ class PersonConfig:
             raise ValueError(f"person {self.name}: voices is empty")
         if self.share < 0:
             raise ValueError(f"person {self.name}: share must be 0 or more, got {self.share}")
+        if self.drawn < 0 or self.timbres < 0:
+            raise ValueError(f"person {self.name}: drawn and timbres must be 0 or more")
         for factor in (*self.formants, *self.heldout_formants):
             if not 0.7 <= factor <= 1.4:
                 raise ValueError(

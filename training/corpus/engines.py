@@ -153,25 +153,34 @@ def speak_espeak(request: Request) -> Speech:
 
 
 def speak_festival(requests: Sequence[Request]) -> list[Speech | EngineError]:
-    """Speak with festival, phones included; one process speaks all, as its start is slow."""
-    if not requests:
-        return []
-    with tempfile.TemporaryDirectory(prefix="corpus-") as name:
-        folder = Path(name)
-        script = folder / "speak.scm"
-        script.write_text(_festival_script(requests, folder), encoding="utf-8")
-        _run([require("festival"), "-b", str(script)], timeout=TIMEOUT_SECONDS * len(requests))
-        spoken: list[Speech | EngineError] = []
-        for index, request in enumerate(requests):
-            path = folder / f"{index}.wav"
-            if not path.exists():
-                error = f"festival {request.voice} gave no audio for {request.text!r}"
-                spoken.append(EngineError(error))
-                continue
-            waveform, sample_rate = _read(path)
-            lines = (folder / f"{index}.phones").read_text(encoding="utf-8").splitlines()
-            phones = [(phone, float(end)) for phone, end in (line.split() for line in lines)]
-            spoken.append(Speech(waveform=waveform, sample_rate=sample_rate, phones=phones))
+    """Speak with festival, phones included; one process speaks many, as its start is slow.
+
+    Festival dies of some texts (a corrupted heap); what it was to say then fails alone, and a
+    new process goes on behind it.
+    """
+    spoken: list[Speech | EngineError] = []
+    while len(spoken) < len(requests):
+        rest = requests[len(spoken) :]
+        with tempfile.TemporaryDirectory(prefix="corpus-") as name:
+            folder = Path(name)
+            script = folder / "speak.scm"
+            script.write_text(_festival_script(rest, folder), encoding="utf-8")
+            death = None
+            try:
+                _run([require("festival"), "-b", str(script)], timeout=TIMEOUT_SECONDS * len(rest))
+            except EngineError as error:
+                death = error
+            for index, request in enumerate(rest):
+                if not (folder / f"{index}.done").exists():
+                    error = f"festival {request.voice} gave no audio for {request.text!r}"
+                    spoken.append(death or EngineError(error))
+                    if death:
+                        break
+                    continue
+                waveform, sample_rate = _read(folder / f"{index}.wav")
+                lines = (folder / f"{index}.phones").read_text(encoding="utf-8").splitlines()
+                phones = [(phone, float(end)) for phone, end in (line.split() for line in lines)]
+                spoken.append(Speech(waveform=waveform, sample_rate=sample_rate, phones=phones))
     return spoken
 
 
@@ -203,6 +212,7 @@ def _festival_script(requests: Sequence[Request], folder: Path) -> str:
         lines.append(f'(set! spoken (utt.synth (Utterance Text "{text}")))')
         lines.append(f'(utt.save.wave spoken "{folder / f"{index}.wav"}" \'riff)')
         lines.append(f'(write_phones spoken "{folder / f"{index}.phones"}")')
+        lines.append(f'(fclose (fopen "{folder / f"{index}.done"}" "w"))')
     return "\n".join(lines) + "\n"
 
 

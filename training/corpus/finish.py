@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import soxr
+import torch
 
 from training.corpus.config import CorpusConfig
 from training.corpus.engines import EngineError, Phones, Speech
+from training.data.augment import equalize
 
 FRAME_SECONDS = 0.01
 SILENCE_DB = -42.0
@@ -14,13 +18,16 @@ SILENCE_DB = -42.0
 MAX_PEAK = 0.95
 
 
-def finish(speech: Speech, formant: float, config: CorpusConfig) -> tuple[np.ndarray, Phones]:
+def finish(
+    speech: Speech, formant: float, config: CorpusConfig, timbre: Sequence[float] = ()
+) -> tuple[np.ndarray, Phones]:
     """Make an engine's speech what the corpus stores.
 
     Args:
         speech: the engine's waveform at any rate, with its aligned phones.
         formant: factor by which to move formants and pitch up (and shorten the speech).
         config: rates and levels.
+        timbre: gains in dB of the bands of a filter, lowest first; empty for none.
 
     Returns:
         Waveform (S,) float32 at `config.sample_rate`, S a multiple of `config.block_samples`,
@@ -33,6 +40,8 @@ def finish(speech: Speech, formant: float, config: CorpusConfig) -> tuple[np.nda
     # Saying that the samples came faster than they did is what moves the formants.
     waveform = soxr.resample(speech.waveform, speech.sample_rate * formant, rate, quality="HQ")
     waveform = highpass(waveform, rate, config.highpass_hz)
+    if timbre:
+        waveform = equalize(torch.from_numpy(waveform), rate, torch.tensor(timbre)).numpy()
     first, last = speech_bounds(waveform, rate)
     if last <= first:
         raise EngineError("the engine gave silence")

@@ -7,17 +7,26 @@ resampling the formants are moved, the pitch is the target and the pace is uncha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import random
+from dataclasses import dataclass, replace
 
 from training.corpus.config import EngineName, PersonConfig
+
+HELDOUT_DISTANCE = 0.02
+"""A drawn formant factor is at least this far from every held-out one, as a ratio."""
+NUM_TIMBRE_BANDS = 6
+TIMBRE_DB = 6.0
+"""Largest boost or cut of a band of a timbre."""
+DULLNESS_DB = 24.0
+"""Largest further cut of the highest band: voices differ most in how dull they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VirtualSpeaker:
-    """A voice with its formant factor and pitch."""
+    """A voice with its formant factor, pitch and timbre."""
 
     name: str
-    """Unique name, `<voice>-f<formant>-p<pitch>`."""
+    """Unique name, `<voice>-f<formant>-p<pitch>-t<timbre>`; what is not set is left out."""
     person: str
     """Recorded person behind the voice."""
     engine: EngineName
@@ -32,6 +41,8 @@ class VirtualSpeaker:
     """Pitch target in Hz for the engine, None to leave the voice's own."""
     engine_stretch: float
     """Duration stretch for the engine that gives an ordinary pace."""
+    timbre: tuple[float, ...] = ()
+    """Gains in dB of the bands of its filter (`training.data.augment.equalize`), or none."""
 
 
 def make_speaker(
@@ -62,15 +73,45 @@ def make_speaker(
 
 
 def training_speakers(person: PersonConfig) -> list[VirtualSpeaker]:
-    """Every training speaker of a person: voices x formant factors x pitches."""
+    """Every training speaker of a person: a function of the person's configuration alone.
+
+    Voices x formant factors x pitches, then the drawn ones, then all of these through each timbre.
+    """
     if person.share == 0:
         return []
-    return [
-        make_speaker(person, voice, formant, pitch)
-        for voice in person.voices
-        for formant in person.formants
-        for pitch in (person.pitches or (None,))
+    speakers = []
+    for voice in person.voices:
+        pairs = [(f, p) for f in person.formants for p in (person.pitches or (None,))]
+        speakers += [make_speaker(person, voice, *pair) for pair in pairs + _draw(person, voice)]
+    return speakers + [
+        _with_timbre(speaker, number)
+        for number in range(1, person.timbres + 1)
+        for speaker in speakers
     ]
+
+
+def _draw(person: PersonConfig, voice: str) -> list[tuple[float, float | None]]:
+    """Formant factors and pitches of the drawn speakers of a voice."""
+    rng = random.Random(f"{person.engine}:{voice}")
+    taken = {round(factor, 3) for factor in person.formants}
+    pairs: list[tuple[float, float | None]] = []
+    while len(pairs) < person.drawn:
+        factor = round(rng.uniform(min(person.formants), max(person.formants)), 3)
+        pitch = None
+        if person.pitches:
+            pitch = float(round(rng.uniform(min(person.pitches), max(person.pitches))))
+        near = any(abs(factor / other - 1) < HELDOUT_DISTANCE for other in person.heldout_formants)
+        if not near and factor not in taken:
+            taken.add(factor)
+            pairs.append((factor, pitch))
+    return pairs
+
+
+def _with_timbre(speaker: VirtualSpeaker, number: int) -> VirtualSpeaker:
+    rng = random.Random(f"{speaker.name}:{number}")
+    gains = [round(rng.uniform(-TIMBRE_DB, TIMBRE_DB), 1) for _ in range(NUM_TIMBRE_BANDS)]
+    gains[-1] = round(gains[-1] - rng.uniform(0.0, DULLNESS_DB), 1)
+    return replace(speaker, name=f"{speaker.name}-t{number}", timbre=tuple(gains))
 
 
 def heldout_speakers(person: PersonConfig) -> list[VirtualSpeaker]:

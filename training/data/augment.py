@@ -27,6 +27,8 @@ _SILENCE_POWER = 1e-10
 class AugmentConfig:
     """How often each effect is applied, and how strongly. Ranges are (lowest, highest)."""
 
+    clean: float = 0.0
+    """Probability that an utterance is left as it is."""
     reverb: float = 0.3
     """Probability of reverberation."""
     noise: float = 0.5
@@ -67,7 +69,7 @@ class AugmentConfig:
     """Change of level."""
 
     def __post_init__(self) -> None:
-        for name in _EFFECTS:
+        for name in ("clean", *_EFFECTS):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a probability, not {getattr(self, name)}.")
         for name, valid in (("noises", _NOISES), ("codecs", ("mu_law", "quantize", "mp3", "opus"))):
@@ -87,6 +89,8 @@ def augment(
 ) -> Tensor:
     """Apply each effect with its probability, in the order in which a recording meets them.
 
+    With the probability `config.clean`, none.
+
     Args:
         waveform: (S,) clean speech.
         sample_rate: In Hz.
@@ -99,6 +103,8 @@ def augment(
     """
     # Every effect has draws of its own: another probability of one leaves the others as they are.
     seeds = torch.randint(2**62, (len(_EFFECTS),), generator=generator).tolist()
+    if uniform(0.0, 1.0, generator) < config.clean:
+        return waveform
     effects = {
         name: torch.Generator().manual_seed(seed)
         for name, seed in zip(_EFFECTS, seeds, strict=True)

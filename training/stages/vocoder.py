@@ -7,7 +7,8 @@ Shapes: B batch, S samples, T mel frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from tokenlm.models.vocoder import Vocoder, VocoderConfig
 from training.config import OptimConfig, RunConfig
 from training.data.dataset import UtteranceDataset
 from training.data.split import DataConfig, open_split
-from training.discriminators import WaveformDiscriminator, pair
+from training.discriminators import WaveformDiscriminator
 from training.losses.adversarial import (
     discriminator_loss,
     feature_matching_loss,
@@ -134,7 +135,8 @@ class VocoderTask(Task):
         waveform = prepared.tensors["waveform"]
         with torch.no_grad():
             generated = self.modules["vocoder"](prepared.tensors["mel"])
-        real, _, fake, _ = pair(self.modules["discriminator"], waveform, generated)
+        real, _ = self.modules["discriminator"](waveform)
+        fake, _ = self.modules["discriminator"](generated)
         return {"vocoder/discriminator": discriminator_loss(real, fake)}
 
     def _generate(self, prepared: Prepared) -> dict[str, Tensor]:
@@ -147,7 +149,11 @@ class VocoderTask(Task):
             "vocoder/log_magnitude": log_magnitude,
         }
         if prepared.tensors["adversarial"]:
-            _, real, scores, features = pair(self.modules["discriminator"], waveform, generated)
+            # Apart from the generated: no gradient runs through what the real one looks like.
+            with torch.no_grad():
+                _, real = self.modules["discriminator"](waveform)
+            with _frozen(self.modules["discriminator"]):
+                scores, features = self.modules["discriminator"](generated)
             losses["vocoder/adversarial"] = generator_loss(scores)
             losses["vocoder/feature_matching"] = feature_matching_loss(real, features)
         return losses
@@ -190,6 +196,19 @@ class VocoderTask(Task):
             state_dict=vocoder.state_dict(),
             dtype=torch.float16,
         )
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """Inside, gradients run through a module, but not to its parameters: half of the work."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 class _Crops:

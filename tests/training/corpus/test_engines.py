@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from training.corpus.engines import EngineError, Request, check_voice, speak
 
@@ -50,3 +53,32 @@ def test_missing_festival_voice_names_its_package(
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with pytest.raises(EngineError, match="apt-get install festvox-kdlpc16k"):
         check_voice("festival", "ked_diphone")
+
+
+def test_festival_goes_on_behind_a_text_that_it_dies_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write(tmp_path / "speech.wav", np.full(160, 0.1), 16000)
+    program = tmp_path / "festival"
+    # Does what the script asks for, line by line, and dies of the word "poison".
+    program.write_text(
+        f"""#!{sys.executable}
+import os, re, shutil, sys
+for line in open(sys.argv[2]):
+    if "poison" in line:
+        os.abort()
+    for path in re.findall(r'"(/[^"]*)"', line):
+        if path.endswith(".wav"):
+            shutil.copy({str(tmp_path / "speech.wav")!r}, path)
+        else:
+            open(path, "w").write("pau 0.01\\n")
+""",
+        encoding="utf-8",
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    texts = ["one", "poison", "two", "three", "poison"]
+    requests = [Request(text=text, voice="ked_diphone", pitch=None, stretch=1.0) for text in texts]
+    spoken = speak("festival", requests)
+    assert [isinstance(one, EngineError) for one in spoken] == [False, True, False, False, True]
+    assert "status -6" in str(spoken[1])

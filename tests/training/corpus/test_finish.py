@@ -36,6 +36,25 @@ def test_trimmed_levelled_and_in_whole_blocks() -> None:
     assert phones[-1][1] == pytest.approx(len(waveform) / 16000, abs=1e-4)
 
 
+def test_timbre_changes_the_long_term_spectrum_and_nothing_else() -> None:
+    time = np.arange(32000) / 16000
+    wave = 0.1 * (np.sin(2 * np.pi * 200 * time) + np.sin(2 * np.pi * 6000 * time))
+    wave *= (time >= 0.5) & (time < 1.5)
+    sound = Speech(waveform=wave.astype(np.float32), sample_rate=16000, phones=PHONES)
+    plain, phones = finish(sound, 1.0, CONFIG)
+    dull, dull_phones = finish(sound, 1.0, CONFIG, (0.0, 0.0, 0.0, 0.0, 0.0, -20.0))
+    assert len(dull) == len(plain) and dull_phones == phones
+
+    def ratio_db(waveform: np.ndarray) -> float:
+        spectrum = np.abs(np.fft.rfft(waveform * np.hanning(len(waveform))))
+        bins = len(waveform) / 16000
+        high, low = (spectrum[round(f * bins) - 9 : round(f * bins) + 9].max() for f in (6e3, 200))
+        return 20 * np.log10(high / low)
+
+    assert ratio_db(plain) == pytest.approx(0, abs=0.3)
+    assert -20 < ratio_db(dull) < -12
+
+
 @pytest.mark.parametrize("factor", [0.88, 1.12])
 def test_factor_moves_frequencies_up_and_ends_together(factor: float) -> None:
     waveform, phones = finish(speech(), factor, CONFIG)

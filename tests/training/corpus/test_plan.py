@@ -17,7 +17,7 @@ from training.corpus.plan import (
     read_sentences,
     text_key,
 )
-from training.corpus.speakers import make_speaker
+from training.corpus.speakers import make_speaker, training_speakers
 from training.corpus.text import load_grammar
 
 SENTENCES = Path("configs/eval/heldout_sentences.txt")
@@ -90,10 +90,13 @@ def test_shares_are_kept_and_the_first_shards_are_a_mix() -> None:
     assert {u.speaker.engine for u in shards[0].utterances} == {"flite", "festival", "espeak-ng"}
 
 
-def test_corpus_has_some_two_hundred_spaced_speakers() -> None:
+def test_corpus_has_many_speakers_none_of_them_near_a_held_out_one() -> None:
     config = load_config(CorpusConfig, packaged_configs() / "data/corpus.yaml")
-    assert 150 <= len(all_speakers(config)) <= 300
+    assert 600 <= len(all_speakers(config)) <= 1000
     for person in config.people:
+        for speaker in training_speakers(person):
+            for factor in person.heldout_formants:
+                assert abs(speaker.formant / factor - 1) > 0.018, speaker
         factors = sorted({*person.formants, *person.heldout_formants})
         assert all(b / a > 1.018 for a, b in itertools.pairwise(factors)), person.name
 
@@ -108,9 +111,34 @@ def test_speaker_asks_the_engine_for_what_resampling_undoes() -> None:
     assert (tied.name, tied.pitch, tied.engine_pitch) == ("slt-f0800", 136.0, None)
 
 
+def test_drawn_speakers_and_timbres_are_more_speakers_of_the_same_voices() -> None:
+    person = PersonConfig(
+        name="slt",
+        engine="flite",
+        voices=("slt",),
+        share=1.0,
+        formants=(0.9, 1.1),
+        pitches=(120.0, 200.0),
+        drawn=40,
+        heldout_formants=(1.0,),
+    )
+    speakers = training_speakers(person)
+    assert len(speakers) == 2 * 2 + 40 and speakers == training_speakers(person)
+    for speaker in speakers[4:]:
+        assert speaker.pitch is not None
+        assert 0.9 <= speaker.formant <= 1.1 and 120 <= speaker.pitch <= 200
+        assert abs(speaker.formant - 1) >= 0.02
+    both = training_speakers(dataclasses.replace(person, timbres=2))
+    assert both[:44] == speakers and len({speaker.name for speaker in both}) == 3 * 44
+    one, two = both[44], both[88]
+    assert one.name == f"{speakers[0].name}-t1" and one.timbre != two.timbre
+    assert dataclasses.replace(one, name=speakers[0].name, timbre=()) == speakers[0]
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
+        ({"drawn": -1}, "0 or more"),
         ({"voices": ()}, "voices is empty"),
         ({"formants": (2.0,)}, "0.7..1.4"),
         ({"pitches": (20.0,)}, "50..500"),

@@ -194,7 +194,21 @@ def test_effects_draw_independently() -> None:
     assert torch.equal(augment(waveform, RATE, seeded(2), off), waveform)
 
 
+def test_a_share_is_left_clean() -> None:
+    waveform = tones(300.0)
+    some = AugmentConfig(clean=0.7, gain=1.0, gain_db=(-20.0, -10.0))
+    kept = [torch.equal(augment(waveform, RATE, seeded(n), some), waveform) for n in range(100)]
+    assert 55 < sum(kept) < 85
+    always = AugmentConfig(gain=1.0, gain_db=(-20.0, -10.0))
+    for seed, clean in enumerate(kept):
+        if not clean:
+            one = augment(waveform, RATE, seeded(seed), some)
+            assert torch.equal(one, augment(waveform, RATE, seeded(seed), always))
+
+
 def test_bad_config() -> None:
+    with pytest.raises(ValueError, match="clean is a probability"):
+        AugmentConfig(clean=-0.1)
     with pytest.raises(ValueError, match="reverb is a probability"):
         AugmentConfig(reverb=1.5)
     with pytest.raises(ValueError, match=r"noises has \['brown'\]"):

@@ -19,7 +19,7 @@ from transformers import (
     Wav2Vec2Processor,
 )
 
-from training.evaluation import judges
+from training.evaluation import judges, recognizers
 from training.evaluation.judges import JudgeError, WordJudge
 from training.evaluation.recognizers import (
     load_naturalness,
@@ -142,4 +142,9 @@ def test_a_named_plug_in_is_remembered_apart_from_others(tmp_path: Path) -> None
     assert len(calls) == 2
     assert WordJudge(1, memory, hear).submit(samples_of(PCM)).result() == "yes"
     assert len(calls) == 3
-    assert recognizer_version("pocketsphinx").startswith("pocketsphinx ")
+
+
+def test_the_name_of_a_recogniser_tells_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recognizers, "judge_versions", lambda names: dict.fromkeys(names, "5.1"))
+    assert recognizer_version("paraformer:FOLDER") == "paraformer:FOLDER 5.1"
+    assert recognizer_version("pocketsphinx") == "pocketsphinx 5.1"

@@ -67,3 +67,23 @@ def test_discriminator_gives_the_vocoder_no_gradient(task: Task) -> None:
     loss.backward()
     assert all(weight.grad is None for weight in task.modules["vocoder"].parameters())
     assert all(weight.grad is not None for weight in task.modules["discriminator"].parameters())
+
+
+def test_generator_hears_the_discriminator_without_training_it(task: Task) -> None:
+    data: Any = task.dataset("train")
+    _, generate = task.phases()
+    prepared = task.prepare(task.collate([data[0], data[1]]), StepInfo(0, 1, 0))
+    sum(generate.losses(prepared).values(), torch.zeros(())).backward()
+    discriminator = task.modules["discriminator"]
+    assert all(parameter.grad is None for parameter in discriminator.parameters())
+    assert all(parameter.requires_grad for parameter in discriminator.parameters())
+    prepared = task.prepare(task.collate([data[0], data[1]]), StepInfo(0, 1, 0))
+    weights = list(task.modules["vocoder"].parameters())
+    gradients = []
+    for names in ({"vocoder/adversarial"}, {"vocoder/feature_matching"}):
+        task.modules["vocoder"].zero_grad()
+        losses = generate.losses(prepared)
+        sum((losses[name] for name in names), torch.zeros(())).backward()
+        gradients.append(max(float(p.grad.abs().max()) for p in weights if p.grad is not None))
+
+    assert min(gradients) > 0
