@@ -9,13 +9,9 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
-from tokenlm.audio.joining import QUIET_DBFS, WINDOW_SECONDS
-
-ENOUGH_SOUND_SECONDS = 0.08
-"""So much that is not silence makes a beginning that is heard."""
+from tokenlm.audio.joining import ENOUGH_SOUND_SECONDS, sound_seconds
 
 
 @dataclass(frozen=True)
@@ -126,12 +122,3 @@ def watch(
     timeline.wall_seconds = time.perf_counter() - start
     timeline.cpu_seconds = time.process_time() - cpu_start
     return timeline
-
-
-def sound_seconds(waveform: Tensor, sample_rate: int) -> float:
-    """How much of a waveform (S,) is not silence, in windows of 20 ms."""
-    size = round(WINDOW_SECONDS * sample_rate)
-    if waveform.shape[0] < size:
-        return 0.0
-    power = waveform.unfold(0, size, size).square().mean(dim=-1)
-    return int(torch.count_nonzero(power >= 10.0 ** (QUIET_DBFS / 10.0))) * size / sample_rate

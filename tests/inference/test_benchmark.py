@@ -12,7 +12,8 @@ import yaml
 from inference.benchmark import command
 from inference.benchmark.judgement import interval, word_errors
 from inference.benchmark.rows import Plan, Row
-from inference.benchmark.timeline import Event, Timeline, sound_seconds
+from inference.benchmark.timeline import Event, Timeline
+from tokenlm.audio.joining import sound_seconds
 
 TINY = {
     "speech_lm": {

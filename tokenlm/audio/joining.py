@@ -17,6 +17,8 @@ MAX_LEAD_SECONDS = 0.5
 FADE_SECONDS = 0.005
 """Fade at both ends of a segment, against clicks."""
 WINDOW_SECONDS = 0.02
+ENOUGH_SOUND_SECONDS = 0.08
+"""So much that is not quiet makes a beginning that is heard."""
 
 
 class SegmentJoiner:
@@ -98,3 +100,12 @@ class SegmentJoiner:
             count = min(size, out.shape[0])
             out[out.shape[0] - count :] *= self._fade.flip(0)[size - count :]
         return out
+
+
+def sound_seconds(waveform: Tensor, sample_rate: int) -> float:
+    """How much of a waveform (S,) is not silence, in windows of 20 ms."""
+    size = round(WINDOW_SECONDS * sample_rate)
+    if waveform.shape[0] < size:
+        return 0.0
+    power = waveform.unfold(0, size, size).square().mean(dim=-1)
+    return int(torch.count_nonzero(power >= 10.0 ** (QUIET_DBFS / 10.0))) * size / sample_rate

@@ -5,6 +5,7 @@ Shapes: S samples, E embedding channels.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import torch
 
 from tokenlm.audio.io import load_audio
+from tokenlm.audio.joining import ENOUGH_SOUND_SECONDS, sound_seconds
 from tokenlm.audio.resample import resample
 from tokenlm.synthesis.synthesizer import Synthesizer
 from tokenlm.synthesis.voice import Voice
@@ -38,6 +40,7 @@ class CloningSystem(System):
         heldout: Path | None = None,
         num_voices: int = 6,
         prompt_seconds: float = 4.0,
+        stream: bool = False,
     ) -> None:
         """Choose the voices.
 
@@ -47,6 +50,8 @@ class CloningSystem(System):
             heldout: manifest whose speakers give the prompts; None takes the bundle's voices.
             num_voices: speakers of the manifest, the first by name.
             prompt_seconds: length that prompts come close to.
+            stream: whether the lines are spoken as streams, so that the time to first audio is
+                known. Guards that need a whole segment take no part in a stream.
 
         Raises:
             ManifestError: the manifest cannot be read.
@@ -54,6 +59,7 @@ class CloningSystem(System):
         self.synthesizer = Synthesizer(parts)
         self.sample_rate = parts.vocoder.config.mel.sample_rate
         self._embed = embed
+        self._stream = stream
         self._made: dict[str, tuple[Voice, PromptFacts]] = {}
         self._speakers: list[tuple[str, list[Utterance], list[Utterance]]] = []
         if heldout is not None:
@@ -66,9 +72,23 @@ class CloningSystem(System):
     def speak(self, number: int, line: Line, seed: int) -> Spoken:
         """See `System`."""
         voice, _ = self._find(number, line)
+        if self._stream:
+            return self._speak_stream(line, voice, seed)
         watch = Stopwatch()
         waveform = self.synthesizer.generate(line.text, voice=voice, seed=seed)
         return Spoken(waveform=waveform, work_seconds=watch())
+
+    def _speak_stream(self, line: Line, voice: Voice, seed: int) -> Spoken:
+        first, sound = None, 0.0
+        chunks = [torch.zeros(0)]
+        watch = Stopwatch()
+        start = time.perf_counter()
+        for chunk in self.synthesizer.stream(line.text, voice=voice, seed=seed):
+            chunks.append(chunk)
+            sound += sound_seconds(chunk, self.sample_rate)
+            if first is None and sound >= ENOUGH_SOUND_SECONDS:
+                first = time.perf_counter() - start
+        return Spoken(waveform=torch.cat(chunks), work_seconds=watch(), first_audio_seconds=first)
 
     def prompt(self, number: int, line: Line) -> PromptFacts:
         """See `System`."""

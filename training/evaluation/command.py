@@ -81,6 +81,12 @@ def evaluate(
         bool,
         typer.Option("--ablate", help="Judge every guard of the LM, with and without."),
     ] = False,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream", help="Speak a test set as streams, to measure the time to first audio."
+        ),
+    ] = False,
     against: Annotated[
         Path | None,
         typer.Option(help="Output folder of an earlier evaluation to be compared with."),
@@ -113,6 +119,7 @@ def evaluate(
             for name in sets:
                 arguments += ["--set", name]
             arguments += ["--seeds", seeds] if seeds != "0" else []
+            arguments += ["--stream"] if stream else []
             arguments += ["--judge", judge] if judge != "pocketsphinx" else []
             _evaluate_scripts(
                 console,
@@ -132,12 +139,14 @@ def evaluate(
                 memory=memory,
                 output=output,
                 keep_audio=keep_audio,
+                stream=stream,
                 arguments=arguments,
             )
             return
-        if freeze or ablate or against is not None:
+        if freeze or ablate or stream or against is not None:
             raise ValueError(
-                "--freeze, --ablate and --against need a test set: --set plain, or --set hard."
+                "--freeze, --ablate, --stream and --against need a test set: --set plain, or "
+                "--set hard."
             )
         _evaluate(
             console,

@@ -56,6 +56,7 @@ class ScriptOptions:
     memory: Path | None = None
     output: Path | None = None
     keep_audio: bool = False
+    stream: bool = False
     arguments: Sequence[str] = ()
     """Of the command, to be repeated in the report."""
 
@@ -125,6 +126,7 @@ def evaluate_scripts(
         heldout=config.heldout,
         num_voices=config.num_voices,
         prompt_seconds=config.prompt_seconds,
+        stream=options.stream,
     )
     natural = None if options.naturalness is None else load_naturalness(options.naturalness)
     rows: list[dict[str, Any]] = []

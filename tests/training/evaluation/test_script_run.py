@@ -230,7 +230,7 @@ def test_a_bundle_is_judged_on_a_set_and_can_be_heard(
         (["--set", "hard"], "a test set needs speech_lm"),
         (["--set", "hard", "--seeds", "x"], "--seeds are whole numbers"),
         (["--set", "hard", "--seeds", "1,1"], "names a seed twice"),
-        (["--freeze"], "--freeze, --ablate and --against need a test set"),
+        (["--freeze"], "--freeze, --ablate, --stream and --against need a test set"),
     ],
 )
 def test_mistakes_are_one_sentence(
@@ -283,6 +283,17 @@ def test_prompts_are_dealt_and_joined_for_long_ones(heldout: Path, tiny_bundle: 
     spoken = system.speak(0, line("a", "is it so?"), 3)
     again = system.speak(0, line("a", "is it so?"), 3)
     assert torch.equal(spoken.waveform, again.waveform) and spoken.work_seconds > 0
+
+
+def test_streams_tell_when_they_are_heard_first(tiny_bundle: Path) -> None:
+    parts = find_parts(str(tiny_bundle))
+    whole = CloningSystem(parts, lambda samples: samples[:2])
+    streamed = CloningSystem(parts, lambda samples: samples[:2], stream=True)
+    one, other = (system.speak(0, line("a", "is it so?"), 3) for system in (whole, streamed))
+    assert one.first_audio_seconds is None
+    torch.testing.assert_close(other.waveform, one.waveform, atol=1e-4, rtol=0)
+    assert other.first_audio_seconds is not None
+    assert 0 < other.first_audio_seconds <= other.work_seconds + 1.0
 
 
 def test_joined_recordings_keep_below_the_limit(heldout: Path) -> None:
