@@ -26,6 +26,7 @@ slow: $(VENV)/.developer
 lint: $(VENV)/.developer
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	@! grep -rnE '^(<<<<<<<|>>>>>>>) ' --exclude-dir='.*' . || { echo "a merge was left unfinished"; exit 1; }
 
 types: $(VENV)/.developer
 	$(BIN)/pyright
