@@ -46,6 +46,10 @@ class FiniteScalarQuantizer(nn.Module):
             return rounded
         return torch.lerp(self._bound(digits), rounded, blend)
 
+    def continuous(self, x: Tensor) -> Tensor:
+        """The digits (…, C) of `x` (…, D) before rounding, in about [-1, 1]."""
+        return self._bound(self.project_in(x))
+
     def _bound(self, digits: Tensor) -> Tensor:
         """The digits before rounding: the bound of the paper (appendix A.1), in code units."""
         levels = torch.tensor(self.levels, device=digits.device, dtype=digits.dtype)

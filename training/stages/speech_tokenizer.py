@@ -37,6 +37,7 @@ from training.data.augment import AugmentConfig
 from training.data.collate import pad_tokens, pad_waveforms
 from training.data.dataset import AudioItem, UtteranceDataset
 from training.data.split import DataConfig, open_split
+from training.losses.code_usage import code_usage_loss
 from training.task import Phase, Prepared, StepInfo, Task
 
 LABELS_PER_TOKEN = 2
@@ -186,6 +187,7 @@ class SpeechTokenizerTask(Task):
             "tokenizer/attention": float((batch["num_characters"] + 1).sum()),
             "tokenizer/phone": float((batch["phones"] >= 0).sum()),
             "tokenizer/encoder_phone": float((batch["phones"] >= 0).sum()),
+            "tokenizer/code_usage": 1.0,
         }
         return Prepared(tensors={**batch, "blend": blend}, counts=counts)
 
@@ -200,7 +202,9 @@ class SpeechTokenizerTask(Task):
             tensors["waveform"], tensors["lengths"], tensors["blend"]
         )
         mask = torch.arange(codes.shape[1], device=codes.device)[None] < num_tokens[:, None]
+        tokenizer = self.modules["speech_tokenizer"]
         recognizer = self.modules["token_recognizer"]
+        assert isinstance(tokenizer, SpeechTokenizer)
         hidden, log_probs = recognizer(codes, mask)
         ctc = functional.ctc_loss(
             log_probs.transpose(0, 1).float(),
@@ -225,6 +229,9 @@ class SpeechTokenizerTask(Task):
             "tokenizer/phone": phone_loss(self.modules["phone_head"](codes), labels),
             "tokenizer/encoder_phone": phone_loss(
                 self.modules["encoder_phone_head"](before), labels
+            ),
+            "tokenizer/code_usage": code_usage_loss(
+                tokenizer.quantizer.continuous(before[mask]), tokenizer.config.levels
             ),
         }
 
