@@ -165,9 +165,22 @@ def test_the_tokens_of_every_utterance_are_logged(start: StartServer, tmp_path: 
     facts = read_token_log(log)[name]
     assert (facts["end"], facts["seed"], facts["voice"]) == ("done", 5, "ann")
     assert facts["speech_tokens"] == [list(range(6))] and facts["num_samples"] == 4800
+    # A line of the log is a line whatever its text holds.
+    httpx.post(f"{server.url}/v1/audio/speech", json={"input": "one\u2028two\x85three\nfour"})
+    eventually(lambda: log.read_text(encoding="utf-8").count("\n") == 2, "it is written, too")
+    assert len(read_token_log(log)) == 2
     log.write_text("{broken\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"tokens.jsonl:1 is no line"):
         read_token_log(log)
+
+
+def test_a_log_that_cannot_be_written_stops_nobody(start: StartServer, tmp_path: Path) -> None:
+    log = tmp_path / "tokens.jsonl"
+    log.mkdir()
+    server = start(token_log=log)
+    for _ in range(2):
+        said = httpx.post(f"{server.url}/v1/audio/speech", json={"input": "one"})
+        assert said.status_code == 200 and said.content
 
 
 def test_the_document_of_the_api(shared: LiveServer) -> None:
