@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,15 @@ def test_a_cloned_voice_speaks(
     voice = synthesizer.prepare_voice(recording, "is it so?")
     alone = synthesizer.generate("Yes.", voice=voice).clamp(-1, 1).numpy()
     assert np.abs(heard - alone).max() <= TOLERANCE + HALF_STEP
+
+
+def test_a_voice_of_another_bundle_is_refused(server: LiveServer, synthesizer: Synthesizer) -> None:
+    voice = replace(synthesizer.voice("ann"), tokenizer="another", name="old")
+    server.service.store.add(voice, who="Ann", statement="yes", audio_sha256="0" * 64, seconds=2.0)
+    body = {"input": TEXT, "voice": "old"}
+    response = httpx.post(f"{server.url}/v1/audio/speech", json=body, timeout=60.0)
+    assert response.status_code == 400 and "prepare it again" in response.text
+    assert response.json()["error"]["param"] == "voice"
 
 
 def test_a_client_that_leaves_frees_the_engine(server: LiveServer) -> None:
