@@ -18,8 +18,11 @@ from tokenlm.cli import build_app
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted(
     path
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("*/README.md")]
-    if path.parent.name not in ("dist", "build", "demo") and not path.parent.name.startswith(".")
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("*/*/README.md")]
+    if not any(
+        part in ("dist", "build", "demo") or part.startswith(".")
+        for part in path.relative_to(ROOT).parts
+    )
 )
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -51,6 +54,11 @@ def test_there_is_something_to_check() -> None:
 def test_python_blocks_compile(path: Path) -> None:
     for block in blocks(path, "python"):
         compile(block, str(path), "exec")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_merge_is_left_half_done(path: Path) -> None:
+    assert not re.search(r"^(<{7}|={7}|>{7})( |$)", path.read_text("utf-8"), re.MULTILINE)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -20,8 +20,17 @@ async def needs_key(
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> None:
     """Refuses a request without a key where keys are needed, and one of a stranger's web page."""
-    check_origin(request)
-    service_of(request).keys.check(request.headers.get("authorization"))
+    check_access(request)
+
+
+def check_access(connection: HTTPConnection) -> None:
+    """Refuses what has no key where keys are needed, and what a stranger's web page sends.
+
+    Raises:
+        ApiError: 401 or 403.
+    """
+    check_origin(connection)
+    service_of(connection).keys.check(connection.headers.get("authorization"))
 
 
 def check_origin(connection: HTTPConnection) -> None:

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inference.server import errors, health, speech, voices, websocket
 from inference.server.auth import Keys
-from inference.server.limits import BodyLimit
+from inference.server.bodies import BodyGate
 from inference.server.service import Service, SpeechEngine
 from inference.server.settings import ServeConfig
 from tokenlm import __version__
@@ -88,7 +88,7 @@ def build_app(
         app.include_router(router)
     if config.page:
         app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
-    app.add_middleware(BodyLimit, limits=config.limits, upload_path=voices.PATH)
+    app.add_middleware(BodyGate, limits=config.limits, upload_path=voices.PATH)
     if config.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -129,12 +129,15 @@ class Counted:
             raise
         finally:
             # A path of the client's own choice would make a figure of its own, without end.
-            route = getattr(scope.get("route"), "path", None) or "other"
+            path = scope["path"] if scope["path"] in _SENT_TO else "other"
+            route = getattr(scope.get("route"), "path", None) or path
             metrics = scope["app"].state.service.metrics
             method = scope["method"] if scope["method"] in _METHODS else "other"
             metrics.requests.labels(route=route, method=method, status=str(status)).inc()
 
 
+_SENT_TO = frozenset({speech.PATH, voices.PATH})
+"""Where bodies are refused before a route is found."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT", "PATCH"})
 
 

@@ -74,6 +74,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
         401: "The key is missing or wrong.",
         403: "This is not allowed.",
         404: "There is no such thing.",
+        408: "The body of the request took too long to come.",
         409: "The name is taken.",
         413: "The request is larger than the server takes.",
         429: "The server has too much to do; the header Retry-After says when to come back.",

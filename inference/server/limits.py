@@ -1,4 +1,4 @@
-"""Who may speak now, who waits, who is sent away; and how long a body may be."""
+"""Who may speak now, who waits, who is sent away; and how long a text may be."""
 
 from __future__ import annotations
 
@@ -6,19 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
 from inference.server.errors import ApiError
 from inference.server.settings import Limits
 
 RETRY_SECONDS = 2
 """What a client that is sent away is told to wait."""
-BODY_SLACK = 65_536
-"""Bytes of a body besides the text or recording in it: names, other fields, boundaries."""
-DISCARD_BYTES = 64_000_000
-"""Of a body that is too long, most that is read and thrown away before the answer is sent."""
-DISCARD_SECONDS = 10.0
-"""Longest time of doing so."""
 
 
 class Admission:
@@ -113,78 +105,6 @@ def _busy(reason: str) -> ApiError:
     )
 
 
-class BodyLimit:
-    """Middleware that ends a request whose body is too long, before it is kept anywhere."""
-
-    def __init__(self, app: ASGIApp, limits: Limits, upload_path: str) -> None:
-        self._app = app
-        self._upload_path = upload_path
-        self._max_upload = limits.max_upload_bytes + BODY_SLACK
-        # A character is at most 4 bytes of UTF-8, or 12 of JSON escapes.
-        self._max_body = 12 * limits.max_text_characters + BODY_SLACK
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        limit = self._max_upload if scope["path"] == self._upload_path else self._max_body
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > limit:
-            await _discard(receive)
-            await _too_long(limit).response()(scope, receive, send)
-            return
-        num_bytes, started = 0, False
-
-        async def counted() -> Message:
-            nonlocal num_bytes
-            message = await receive()
-            num_bytes += len(message.get("body", b""))
-            if num_bytes > limit:
-                raise _BodyTooLong
-            return message
-
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            await self._app(scope, counted, watched)
-        except _BodyTooLong:
-            if started:
-                raise
-            await _discard(receive)
-            await _too_long(limit).response()(scope, receive, send)
-
-
-class _BodyTooLong(BaseException):
-    """Not an Exception: no handler between here and the reader of the body may answer it."""
-
-
-async def _discard(receive: Receive) -> None:
-    """Reads on for a while: a client that is still sending when it is answered hears nothing."""
-    num_bytes, more = 0, True
-    try:
-        async with asyncio.timeout(DISCARD_SECONDS):
-            while more and num_bytes < DISCARD_BYTES:
-                message = await receive()
-                num_bytes += len(message.get("body", b""))
-                more = message.get("more_body", False)
-    except TimeoutError:
-        pass
-
-
-def _too_long(limit: int) -> ApiError:
-    # Closing tells the client that the rest of its body will not be read.
-    return ApiError(
-        413,
-        f"The body of the request is longer than the {limit} bytes that are taken here.",
-        code="too_large",
-        headers={"Connection": "close"},
-    )
-
-
 def check_length(num_characters: int, limits: Limits, param: str) -> None:
     """Checks the length of a text.
 
@@ -201,4 +121,4 @@ def check_length(num_characters: int, limits: Limits, param: str) -> None:
         )
 
 
-__all__ = ["Admission", "BodyLimit", "check_length"]
+__all__ = ["Admission", "check_length"]

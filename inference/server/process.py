@@ -47,6 +47,9 @@ def build_server(app: FastAPI, config: ServeConfig) -> DrainingServer:
             loop="asyncio",
             ws_max_size=12 * limits.max_text_characters + 65_536,
             ws_per_message_deflate=False,  # 16-bit samples hardly shrink
+            # Pings keep what lies between from giving a silent connection up. That they are
+            # answered is not asked for: they wait behind the sound that a slow client has not read.
+            ws_ping_timeout=None,
             timeout_keep_alive=max(1, round(limits.idle_timeout_seconds / 12)),
             timeout_graceful_shutdown=LAST_SECONDS,
             server_header=False,
@@ -119,6 +122,11 @@ def listen(config: ServeConfig) -> socket.socket:
                 # Connections inherit it. Left to itself the system takes megabytes off the hands
                 # of a slow client, minutes of speech that may never be heard.
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                # A connection that is closed still waits for its client to take what was sent; to
+                # one that never does, the system would keep it open for ever.
+                milliseconds = round(2000 * config.limits.write_timeout_seconds)
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
             listener.bind(address)
             listener.listen(256)
         except BaseException:

@@ -59,6 +59,9 @@ class SpeechResponse(Response):
             except ClientGoneError:
                 # The body is left unfinished, and whoever runs this closes the connection.
                 _log.info("a client takes nothing any more")
+            except _ToldError as error:
+                # The body has ended as it should: the connection serves the next request.
+                _log.error("an utterance failed after it had begun", exc_info=error.__cause__)
 
     async def _respond(self, send: Send) -> None:
         async with self._speak() as utterance:
@@ -73,10 +76,9 @@ class SpeechResponse(Response):
                         await self._send(send, _body(data, more=True))
             except (ApiError, ClientGoneError):
                 raise
-            except _ToldError as error:
+            except _ToldError:
                 await self._send(send, _body(b"", more=False))
-                assert error.__cause__ is not None
-                raise error.__cause__ from None
+                raise
             except Exception as error:
                 if started:
                     raise  # the body ends too early, by which the client knows

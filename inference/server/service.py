@@ -171,6 +171,8 @@ class Service:
                     speed=speed,
                     max_buffer_seconds=limits.max_buffer_seconds,
                 )
+            except VoiceError as error:  # made with other models, as when the bundle was changed
+                raise ApiError(400, _sentence(error), param="voice") from error
             except ValueError as error:
                 raise ApiError(400, _sentence(error), param="input") from error
             provenance = Provenance(

@@ -37,6 +37,8 @@ class Limits:
     idle_timeout_seconds: float = 60.0
     """A WebSocket that neither says nor hears anything for so long is closed, and so is a
     connection that is kept open without a request for a twelfth of it."""
+    body_timeout_seconds: float = 120.0
+    """A request whose body takes longer to come is refused."""
     stream_timeout_seconds: float = 1800.0
     """No utterance goes on for longer."""
     drain_seconds: float = 60.0
@@ -65,6 +67,7 @@ class Limits:
             "stall_timeout_seconds",
             "write_timeout_seconds",
             "idle_timeout_seconds",
+            "body_timeout_seconds",
             "stream_timeout_seconds",
         ):
             if not getattr(self, name) > 0:

@@ -18,6 +18,7 @@ from inference.server.limits import check_length
 from inference.server.response import SpeechResponse
 from inference.server.service import service_of
 
+PATH = "/v1/audio/speech"
 MAX_SEED = 2**53 - 1
 """The largest whole number that JSON carries everywhere."""
 
@@ -83,11 +84,11 @@ _AUDIO: dict[str, Any] = {kind: {} for kind in MEDIA_TYPES.values()} | {"text/ev
 
 
 @router.post(
-    "/v1/audio/speech",
+    PATH,
     response_class=Response,
     responses={
         200: {"description": "The speech, sent while it is made.", "content": _AUDIO},
-        **documented(400, 401, 403, 404, 413, 429, 500, 503),
+        **documented(400, 401, 403, 404, 408, 413, 429, 500, 503),
     },
     summary="Speak a text",
 )

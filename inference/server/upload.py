@@ -16,12 +16,11 @@ from torch import Tensor
 
 from inference.server.errors import ApiError
 from inference.server.settings import Limits
+from tokenlm.audio.io import SequentialSound
 
 MAX_CHANNELS = 8
 MIN_RATE, MAX_RATE = 4_000, 384_000
 """Sample rates of recordings, in hertz."""
-_BLOCK = 65_536
-"""Samples of all channels that are unpacked at once."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +37,6 @@ class Recording:
     def seconds(self) -> float:
         """Its length."""
         return self.waveform.shape[0] / self.sample_rate
-
-
-class SequentialSound(soundfile.SoundFile):
-    """A sound file that is read from its start to its end.
-
-    soundfile seeks after every block, which fails at the end of a flac file that was written
-    without its length, as it is when it is sent while it is made.
-    """
-
-    def seekable(self) -> bool:
-        """See `soundfile.SoundFile`."""
-        return False
 
 
 def read_upload(file: BinaryIO, limits: Limits) -> Recording:
@@ -102,11 +89,10 @@ def _unpack(file: BinaryIO, limits: Limits) -> tuple[Tensor, int]:
         limit = int(limits.max_upload_seconds * rate)
         pieces: list[np.ndarray] = []
         count = 0
-        buffer = np.empty((_BLOCK // channels, channels), dtype=np.float32)
         # The number of frames in the header is not believed.
-        while (read := sound.buffer_read_into(buffer, dtype="float32")) > 0:
-            pieces.append(buffer[:read].mean(axis=1))
-            count += read
+        for block in sound.read_blocks():
+            pieces.append(block.mean(axis=1))
+            count += block.shape[0]
             if count > limit:
                 raise ApiError(
                     413,

@@ -124,7 +124,7 @@ def _describe(record: VoiceRecord) -> VoiceBody:
 @router.post(
     PATH,
     status_code=201,
-    responses=documented(400, 401, 403, 409, 413, 429, 503),
+    responses=documented(400, 401, 403, 408, 409, 413, 429, 503),
     summary="Add a voice",
 )
 async def add_voice(

@@ -48,6 +48,21 @@ def test_formats(tmp_path: Path, suffix: str, subtype: str, tolerance: float | N
         np.testing.assert_allclose(waveform.numpy(), tone(), rtol=0, atol=tolerance)
 
 
+def test_a_flac_that_does_not_say_how_long_it_is(tmp_path: Path) -> None:
+    """As it is where a file is sent while it is made."""
+    path = tmp_path / "streamed.flac"
+    samples = np.stack([tone(seconds=5.0), np.zeros(80_000, np.float32)], axis=1)
+    soundfile.write(path, samples, RATE)
+    data = bytearray(path.read_bytes())
+    # The last 36 of the first 144 bits of STREAMINFO, which comes after 8 bytes.
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    path.write_bytes(bytes(data))
+    waveform = load_audio(path, RATE)
+    assert waveform.shape == (80_000,)
+    np.testing.assert_allclose(waveform.numpy(), samples.mean(axis=1), atol=1e-4)
+
+
 def test_channels_are_averaged(tmp_path: Path) -> None:
     path = tmp_path / "stereo.wav"
     soundfile.write(path, np.stack([tone(), np.zeros(4000)], axis=1), RATE, subtype="FLOAT")

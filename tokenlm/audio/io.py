@@ -6,6 +6,7 @@ Shapes: S samples.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,18 +25,47 @@ WRITABLE_SUFFIXES = tuple(_WRITERS)
 _PCM16_SCALE = 32768
 # Samples given to the encoder at once: some versions of the Vorbis writer put them on the stack.
 _WRITE_BLOCK = 65536
+_READ_BLOCK = 65536
+"""Samples of all channels that are unpacked at once by default."""
 
 
 class AudioError(ValueError):
     """An audio file or waveform that cannot be used; the message names the file."""
 
 
+class SequentialSound(soundfile.SoundFile):
+    """A sound file that is read from its start to its end, whatever its header says of its length.
+
+    A file that was sent while it was made does not say how long it is. soundfile believes a flac of
+    this kind to hold 2^63 samples, and seeks after every read, which fails at the end.
+    """
+
+    def seekable(self) -> bool:
+        """See `soundfile.SoundFile`."""
+        return False
+
+    def read_blocks(self, num_samples: int = _READ_BLOCK) -> Iterator[np.ndarray]:
+        """All samples, float32 (S, channels), some at a time.
+
+        Args:
+            num_samples: of all channels, in one block.
+
+        Raises:
+            soundfile.LibsndfileError: the file is damaged.
+        """
+        size = max(num_samples // self.channels, 1)
+        buffer = np.empty((size, self.channels), dtype=np.float32)
+        while (count := self.buffer_read_into(buffer, dtype="float32")) > 0:
+            yield buffer[:count].copy()
+
+
 def load_audio(path: str | Path, sample_rate: int) -> Tensor:
     """Read an audio file as one channel at the wanted rate.
 
     Args:
-        path: a file in any format that libsndfile reads (wav, flac, ogg, mp3, ...). Several
-            channels are averaged.
+        path: a file in any format that libsndfile reads (wav, flac, ogg, mp3, ...), also one that
+            was sent while it was made and does not say how long it is. Several channels are
+            averaged.
         sample_rate: the wanted rate, in hertz.
 
     Returns:
@@ -53,16 +83,19 @@ def load_audio(path: str | Path, sample_rate: int) -> Tensor:
     try:
         if path.stat().st_size == 0:
             raise AudioError(f"{path} is an empty file.")
-        samples, file_rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+        with SequentialSound(str(path)) as file:
+            file_rate = file.samplerate
+            blocks = [block.mean(axis=1) for block in file.read_blocks()]
     except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError) as error:
         # soundfile takes a .raw file to be headerless and asks for its rate with a TypeError.
         reason = getattr(error, "error_string", None) or str(error)
         raise AudioError(f"{path} cannot be read as audio: {reason.strip()}") from error
+    samples = np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
     if samples.shape[0] == 0:
         raise AudioError(f"{path} holds no samples.")
     if not np.isfinite(samples).all():
         raise AudioError(f"{path} holds samples that are not finite numbers (NaN or infinite).")
-    waveform = resample(torch.from_numpy(samples.mean(axis=1)), file_rate, sample_rate)
+    waveform = resample(torch.from_numpy(samples), file_rate, sample_rate)
     if waveform.shape[0] == 0:
         raise AudioError(f"{path} is too short to be resampled to {sample_rate} Hz.")
     return waveform

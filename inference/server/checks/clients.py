@@ -140,7 +140,8 @@ async def _http_pieces(wish: Wish, url: str, outcome: Outcome) -> AsyncIterator[
 async def _socket_pieces(wish: Wish, url: str, outcome: Outcome) -> AsyncIterator[bytes]:
     address = url.replace("http", "ws", 1) + "/v1/audio/speech/stream"
     settings = {"voice": wish.voice, "seed": wish.seed, "speed": wish.speed}
-    async with connect(address, max_queue=2, open_timeout=120) as connection:
+    # Answers to pings wait behind the sound that a slow client has not read: none are asked for.
+    async with connect(address, max_queue=2, open_timeout=120, ping_interval=None) as connection:
         await connection.send(json.dumps({"type": "session.config", **settings}))
         # As a language model writes: some letters at a time.
         for start in range(0, len(wish.text), 7):

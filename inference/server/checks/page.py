@@ -145,6 +145,7 @@ def _check_cancelling(page: Page) -> None:
     page.wait("document.getElementById('status').textContent === 'Speaking…'")
     page.press("Escape")
     page.wait("document.getElementById('status').textContent === 'Cancelled.'")
+    _expect(page.evaluate("document.activeElement.id") == "speak", "the keys have lost their place")
     live = "fetch('health').then((r) => r.json()).then((h) => h.live_streams === 0)"
     page.wait(live, 20)
     _say("cancelled", "the server has no live stream any more")
@@ -194,6 +195,7 @@ def _check_voice(page: Page, prompt: Path, *, record: bool) -> None:
     page.focus("delete-voice")
     page.press("Enter")
     page.wait(f"document.getElementById('status').textContent.includes('{name} is deleted')")
+    _expect(page.evaluate("document.activeElement.id") == "voice", "the keys have lost their place")
 
 
 def _check_phone(page: Page, output: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from inference.server.checks.clients import Outcome
 from inference.server.encoders import build_encoder
-from inference.server.upload import SequentialSound
+from tokenlm.audio.io import SequentialSound
 from tokenlm.synthesis import Synthesizer
 
 TOLERANCE = 1e-4
@@ -119,11 +119,11 @@ def _decode(data: bytes, audio_format: str) -> np.ndarray:
         whole = data[: len(data) // 2 * 2]
         return np.frombuffer(whole, dtype="<i2").astype(np.float32) / 32768
     pieces = []
-    buffer = np.empty(16_384, dtype=np.float32)
     try:
         with SequentialSound(io.BytesIO(data)) as file:
-            while count := file.buffer_read_into(buffer, dtype="float32"):
-                pieces.append(buffer[:count].copy())
+            # Small blocks: the one in which a file breaks off is lost.
+            for block in file.read_blocks(4096):
+                pieces.append(block[:, 0])
     except soundfile.LibsndfileError:
         pass  # it was cut off, in its header or after
     return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.float32)

@@ -10,6 +10,16 @@ function headers(more = {}) {
   return key ? { ...more, Authorization: `Bearer ${key}` } : more;
 }
 
+// An answer of the server, whatever its status.
+async function ask(path, options = {}) {
+  try {
+    return await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The server cannot be reached. Is it running?");
+  }
+}
+
 async function checked(response) {
   if (response.ok) return response;
   let sentence = `The server answered with status ${response.status}.`;
@@ -22,11 +32,11 @@ async function checked(response) {
 }
 
 export async function health() {
-  return (await fetch("health")).json();
+  return (await ask("health")).json();
 }
 
 export async function model() {
-  const response = await checked(await fetch("v1/models", { headers: headers() }));
+  const response = await checked(await ask("v1/models", { headers: headers() }));
   return (await response.json()).data[0];
 }
 
@@ -37,7 +47,7 @@ export async function voices(most) {
   while (more && found.length < most) {
     const query = new URLSearchParams({ limit: "500" });
     if (found.length) query.set("after", found[found.length - 1].id);
-    const response = await fetch(`v1/audio/voices?${query}`, { headers: headers() });
+    const response = await ask(`v1/audio/voices?${query}`, { headers: headers() });
     const page = await (await checked(response)).json();
     found.push(...page.data);
     more = page.has_more;
@@ -49,7 +59,17 @@ export async function voices(most) {
 export async function speak(request, signal) {
   const body = JSON.stringify({ ...request, response_format: "pcm" });
   const kind = headers({ "Content-Type": "application/json" });
-  return checked(await fetch("v1/audio/speech", { method: "POST", headers: kind, body, signal }));
+  return checked(await ask("v1/audio/speech", { method: "POST", headers: kind, body, signal }));
+}
+
+// The next piece of a body; `done` after the last.
+export async function readPiece(reader) {
+  try {
+    return await reader.read();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The speech broke off: the server has ended the connection.");
+  }
 }
 
 export async function addVoice({ recording, fileName, name, refText, who, statement }) {
@@ -59,10 +79,10 @@ export async function addVoice({ recording, fileName, name, refText, who, statem
   form.append("ref_text", refText);
   form.append("consent", JSON.stringify({ who, statement }));
   const options = { method: "POST", headers: headers(), body: form };
-  return (await checked(await fetch("v1/audio/voices", options))).json();
+  return (await checked(await ask("v1/audio/voices", options))).json();
 }
 
 export async function deleteVoice(id) {
   const options = { method: "DELETE", headers: headers() };
-  await checked(await fetch(`v1/audio/voices/${encodeURIComponent(id)}`, options));
+  await checked(await ask(`v1/audio/voices/${encodeURIComponent(id)}`, options));
 }

@@ -11,11 +11,17 @@ const MOST_VOICES = 2000;
 const part = (id) => document.getElementById(id);
 
 let current = null;
+let sampleRate = 24000;
 let voiceTypes = new Map();
 
 function tell(id, sentence, isBad = false) {
   part(id).textContent = sentence;
   part(id).classList.toggle("bad", isBad);
+}
+
+// A button that is really disabled would lose the focus, and who uses the keys their place.
+function allow(id, isAllowed) {
+  part(id).setAttribute("aria-disabled", String(!isAllowed));
 }
 
 async function refresh(chosen = part("voice").value) {
@@ -42,6 +48,8 @@ async function connect() {
     }
     const model = await api.model();
     part("about").textContent = `${model.id}: ${model.description}`;
+    sampleRate = model.sample_rate;
+    if (health.needs_key) tell("status", "Ready.");
     await refresh();
   } catch (error) {
     tell("status", error.message, true);
@@ -53,8 +61,8 @@ async function speak() {
   if (current) return;
   const controller = new AbortController();
   current = { controller, player: null };
-  part("speak").disabled = true;
-  part("cancel").disabled = false;
+  allow("speak", false);
+  allow("cancel", true);
   part("download").hidden = true;
   part("again").hidden = true;
   for (const id of ["first", "length", "total", "factor", "dry"]) part(id).textContent = "–";
@@ -67,8 +75,8 @@ async function speak() {
   } finally {
     await current.player?.stop();
     current = null;
-    part("speak").disabled = false;
-    part("cancel").disabled = true;
+    allow("speak", true);
+    allow("cancel", false);
   }
 }
 
@@ -80,10 +88,17 @@ async function hear(signal) {
     speed: Number(part("speed").value),
     seed: Number(part("seed").value),
   };
+  // Within the key or click that asks for speech: later, a browser may keep the page silent.
+  let player = (current.player = new Player(sampleRate));
+  player.wake();
   const response = await api.speak(request, signal);
   const rate = Number(response.headers.get("X-Sample-Rate"));
-  const player = (current.player = new Player(rate));
-  await player.wake();
+  if (rate !== sampleRate) {
+    // Another server, behind the same address, has another bundle.
+    await player.stop();
+    player = current.player = new Player(rate);
+    player.wake();
+  }
   const wave = new WavePicture(part("wave"), rate);
   const spectrogram = new MelSpectrogram(rate);
   const mel = new MelPicture(part("mel"), 80);
@@ -91,7 +106,8 @@ async function hear(signal) {
   const pieces = [];
   const reader = response.body.getReader();
   let count = 0;
-  for (let { done, value } = await reader.read(); !done; { done, value } = await reader.read()) {
+  const next = () => api.readPiece(reader);
+  for (let { done, value } = await next(); !done; { done, value } = await next()) {
     const piece = samples.read(value);
     if (!pieces.length) {
       part("first").textContent = `${Math.round(performance.now() - begun)} ms`;
@@ -151,6 +167,8 @@ part("delete-voice").addEventListener("click", async () => {
   try {
     await api.deleteVoice(id);
     await refresh("");
+    // The button goes with the voice; the focus would go with it.
+    part("voice").focus();
     tell("status", `The voice ${id} is deleted.`);
   } catch (error) {
     tell("status", error.message, true);

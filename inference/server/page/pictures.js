@@ -1,6 +1,10 @@
 // Waveform and mel spectrogram, drawn while the sound comes.
 
 const PEAKS_PER_SECOND = 100;
+// Of long speech, neighbours are put together: a picture has only so many points, and a browser
+// draws on no canvas that is too wide.
+const MOST_PEAKS = 4800;
+const MOST_COLUMNS = 9600;
 const STOPS = [[13, 8, 52], [84, 16, 109], [163, 43, 97], [227, 89, 51], [249, 164, 63], [252, 253, 191]];
 const LOWEST = -6;
 const HIGHEST = 4;
@@ -31,7 +35,19 @@ export class WavePicture {
       this.#peaks.push([Math.min(...piece), Math.max(...piece)]);
     }
     this.#rest = known.slice(start);
+    if (this.#peaks.length > MOST_PEAKS) this.#halve();
     this.draw();
+  }
+
+  #halve() {
+    const pairs = [];
+    for (let i = 0; i < this.#peaks.length; i += 2) {
+      const [low, high] = this.#peaks[i];
+      const [nextLow, nextHigh] = this.#peaks[i + 1] ?? [low, high];
+      pairs.push([Math.min(low, nextLow), Math.max(high, nextHigh)]);
+    }
+    this.#peaks = pairs;
+    this.#size *= 2;
   }
 
   draw() {
@@ -53,6 +69,8 @@ export class MelPicture {
   #canvas;
   #store = document.createElement("canvas");
   #num = 0;
+  #every = 1;
+  #seen = 0;
 
   constructor(canvas, numMels) {
     this.#canvas = canvas;
@@ -61,7 +79,9 @@ export class MelPicture {
     canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
   }
 
-  push(columns) {
+  push(all) {
+    const columns = all.filter((_, i) => (this.#seen + i) % this.#every === 0);
+    this.#seen += all.length;
     if (!columns.length) return;
     this.#makeRoom(this.#num + columns.length);
     const context = this.#store.getContext("2d");
@@ -75,11 +95,24 @@ export class MelPicture {
     });
     context.putImageData(image, this.#num, 0);
     this.#num += columns.length;
+    if (this.#num > MOST_COLUMNS) this.#halve();
     const { width: wide, height: high } = this.#canvas;
     const target = this.#canvas.getContext("2d");
     const shown = Math.min(wide, 4 * this.#num);
     target.clearRect(0, 0, wide, high);
     target.drawImage(this.#store, 0, 0, this.#num, height, 0, 0, shown, high);
+  }
+
+  #halve() {
+    const half = Math.floor(this.#num / 2);
+    const smaller = document.createElement("canvas");
+    smaller.width = MOST_COLUMNS;
+    smaller.height = this.#store.height;
+    const context = smaller.getContext("2d");
+    context.drawImage(this.#store, 0, 0, 2 * half, smaller.height, 0, 0, half, smaller.height);
+    this.#store = smaller;
+    this.#num = half;
+    this.#every *= 2;
   }
 
   #makeRoom(needed) {

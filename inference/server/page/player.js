@@ -1,6 +1,8 @@
 // Plays pieces of sound one after the other, as they come.
 
 const LEAD_SECONDS = 0.06;
+// For a browser to open its way to the loudspeaker.
+const START_MS = 2000;
 
 export class Player {
   #context;
@@ -15,9 +17,10 @@ export class Player {
     this.#context = new AudioContext({ sampleRate });
   }
 
-  // To be called from a key or a click: browsers let no page speak by itself.
-  async wake() {
-    await this.#context.resume();
+  // To be called from a key or a click: browsers let no page speak by itself. Where one says no,
+  // the sound is not heard, and all else goes on.
+  wake() {
+    this.#context.resume().catch(() => {});
   }
 
   push(samples) {
@@ -38,9 +41,11 @@ export class Player {
     source.onended = () => this.#sources.delete(source);
   }
 
-  // Resolves when all has been heard.
+  // Resolves when all has been heard, or when nothing can be heard.
   async finished() {
+    const end = performance.now() + START_MS;
     while (this.#context.state !== "closed" && this.#next > this.#context.currentTime) {
+      if (this.#context.state !== "running" && performance.now() > end) return;
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
   }

@@ -20,6 +20,16 @@ export class Recorder {
     this.#stream = await navigator.mediaDevices.getUserMedia({
       audio: { channelCount: 1, echoCancellation: false, autoGainControl: false, noiseSuppression: false },
     });
+    try {
+      await this.#listen();
+    } catch (error) {
+      // A microphone that is not used is let go.
+      for (const track of this.#stream.getTracks()) track.stop();
+      throw error;
+    }
+  }
+
+  async #listen() {
     this.#context = new AudioContext();
     await this.#context.audioWorklet.addModule("recorder_worklet.js");
     const node = new AudioWorkletNode(this.#context, "collector", { numberOfOutputs: 0 });

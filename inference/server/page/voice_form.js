@@ -8,6 +8,8 @@ const MOST_SECONDS = 15;
 export function setUpVoiceForm(part, tell, refresh) {
   let recorder = null;
   let recording = null;
+  let isStarting = false;
+  let isAdding = false;
 
   function keep(blob, fileName) {
     recording = { blob, fileName };
@@ -17,18 +19,22 @@ export function setUpVoiceForm(part, tell, refresh) {
   }
 
   async function begin() {
-    recorder = new Recorder((level, seconds) => {
+    const begun = new Recorder((level, seconds) => {
       part("level").value = level;
       part("recorded").textContent = `${seconds.toFixed(1)} s`;
       if (seconds >= MOST_SECONDS) end();
     });
+    isStarting = true;
     try {
-      await recorder.start();
+      await begun.start();
+      recorder = begun;
       part("record").textContent = "Stop";
       tell("voice-status", "Recording…");
     } catch (error) {
-      recorder = null;
-      tell("voice-status", `The microphone cannot be used: ${error.message}`, true);
+      const reason = error.message.replace(/\.$/, "");
+      tell("voice-status", `The microphone cannot be used: ${reason}.`, true);
+    } finally {
+      isStarting = false;
     }
   }
 
@@ -44,12 +50,14 @@ export function setUpVoiceForm(part, tell, refresh) {
   }
 
   async function add() {
+    if (isAdding) return;
     if (!recording) {
       tell("voice-status", "Record something or choose a file first.", true);
       part("record").focus();
       return;
     }
-    part("add").disabled = true;
+    isAdding = true;
+    part("add").setAttribute("aria-disabled", "true");
     tell("voice-status", "Making the voice…");
     try {
       const voice = await api.addVoice({
@@ -65,11 +73,17 @@ export function setUpVoiceForm(part, tell, refresh) {
     } catch (error) {
       tell("voice-status", error.message, true);
     } finally {
-      part("add").disabled = false;
+      isAdding = false;
+      part("add").setAttribute("aria-disabled", "false");
     }
   }
 
-  part("record").addEventListener("click", () => (recorder ? end() : begin()));
+  part("record").addEventListener("click", () => {
+    // The browser may still be asking whether the page may hear.
+    if (isStarting) return;
+    if (recorder) end();
+    else begin();
+  });
   part("file").addEventListener("change", () => {
     const [file] = part("file").files;
     if (file) {

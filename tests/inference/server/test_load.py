@@ -159,6 +159,9 @@ def test_a_reader_that_takes_nothing_is_let_go(start: StartServer) -> None:
         eventually(lambda: bool(engine_of(server).opened), "it is opened")
         eventually(lambda: server.service.engine.num_live == 0, "its session is freed")
         assert engine_of(server).opened[0].num_made < 200
+        # What was sent and not taken does not keep the connection.
+        connections = server.server.server_state.connections
+        eventually(lambda: not connections, "its connection is closed", 30.0)
 
 
 def test_models_that_stall_are_not_waited_for(start: StartServer) -> None:

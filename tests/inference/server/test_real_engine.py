@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -96,9 +98,7 @@ def test_many_at_once_are_replayed_alone(server: LiveServer, synthesizer: Synthe
     for thread in threads:
         thread.join()
     assert len(outcomes) == len(threads)
-    eventually(lambda: server.service.admission.num_live == 0, "all have ended")
-    assert server.config.token_log is not None
-    logged = read_token_log(server.config.token_log)
+    logged = logged_of(server)
     for outcome in outcomes:
         found = compare(synthesizer, outcome, logged[outcome.request_id])
         assert not found.problem and found.num_samples > 0, found
@@ -107,6 +107,70 @@ def test_many_at_once_are_replayed_alone(server: LiveServer, synthesizer: Synthe
         others = [other for other in outcomes if other.wish.seed != outcome.wish.seed]
         logs = logged[others[0].request_id]
         assert compare(synthesizer, outcome, logs).problem, outcome.wish
+
+
+@pytest.mark.parametrize("speed", [0.25, 0.8, 1.0, 1.25, 4.0])
+@pytest.mark.parametrize("size", [0, 3, 40])
+def test_every_way_of_speaking_is_replayed(
+    server: LiveServer, synthesizer: Synthesizer, speed: float, size: int
+) -> None:
+    """Texts at once and in pieces of `size`, with pauses and paragraphs, at every speed."""
+    text = f"{TEXT}\n\nAnother paragraph; and so on. No."
+    wish = Wish("pcm", "plain", text, "bob", 7, speed)
+    outcome = Outcome(wish, status=200, is_whole=True)
+    if size == 0:
+        response = speak(
+            server, input=text, voice="bob", seed=7, speed=speed, response_format="pcm"
+        )
+        outcome.request_id = response.headers["x-request-id"]
+        outcome.data += response.content
+    else:
+        with connect(server.socket_url) as socket:
+            settings = {"voice": "bob", "seed": 7, "speed": speed}
+            socket.send(json.dumps({"type": "session.config", **settings}))
+            for start in range(0, len(text), size):
+                socket.send(json.dumps({"type": "input.text", "text": text[start : start + size]}))
+            socket.send(json.dumps({"type": "session.close"}))
+            for message in socket:
+                if isinstance(message, bytes):
+                    outcome.data += message
+                elif (told := json.loads(message))["type"] == "audio.start":
+                    outcome.request_id = told["provenance"]["request_id"]
+    logged = logged_of(server)[outcome.request_id]
+    assert len(logged["pauses"]) == len(logged["speech_tokens"]) > 1 and any(logged["pauses"])
+    found = compare(synthesizer, outcome, logged)
+    assert not found.problem and found.num_samples > 0, found
+    # What is logged is needed: pauses, speed and seed.
+    for key, value in (("pauses", [0.0]), ("speed", 1.1 * min(speed, 3.0)), ("seed", 8)):
+        assert compare(synthesizer, outcome, {**logged, key: value}).problem, key
+
+
+def test_what_a_client_heard_before_it_left_is_replayed(
+    server: LiveServer, synthesizer: Synthesizer
+) -> None:
+    text = " ".join([TEXT] * 20)
+    outcome = Outcome(Wish("pcm", "leaves", text, "ann", 3, 1.25))
+    body = {"input": text, "voice": "ann", "seed": 3, "speed": 1.25, "response_format": "pcm"}
+    with (
+        httpx.Client(timeout=60.0) as client,
+        client.stream("POST", f"{server.url}/v1/audio/speech", json=body) as response,
+    ):
+        outcome.request_id = response.headers["x-request-id"]
+        for piece in response.iter_raw(4096):
+            outcome.data += piece
+            if len(outcome.data) > 150_000:
+                break
+    logged = logged_of(server)[outcome.request_id]
+    assert logged["end"] == "left"
+    found = compare(synthesizer, outcome, logged)
+    assert not found.problem and found.num_samples >= 75_000, found
+
+
+def logged_of(server: LiveServer) -> dict[str, dict[str, Any]]:
+    """The log, once nothing is live any more."""
+    eventually(lambda: server.service.admission.num_live == 0, "all have ended")
+    assert server.config.token_log is not None
+    return read_token_log(server.config.token_log)
 
 
 def test_a_cloned_voice_speaks(
@@ -123,6 +187,15 @@ def test_a_cloned_voice_speaks(
     voice = synthesizer.prepare_voice(recording, "is it so?")
     alone = synthesizer.generate("Yes.", voice=voice).clamp(-1, 1).numpy()
     assert np.abs(heard - alone).max() <= TOLERANCE + HALF_STEP
+
+
+def test_a_voice_of_another_bundle_is_refused(server: LiveServer, synthesizer: Synthesizer) -> None:
+    voice = replace(synthesizer.voice("ann"), tokenizer="another", name="old")
+    server.service.store.add(voice, who="Ann", statement="yes", audio_sha256="0" * 64, seconds=2.0)
+    body = {"input": TEXT, "voice": "old"}
+    response = httpx.post(f"{server.url}/v1/audio/speech", json=body, timeout=60.0)
+    assert response.status_code == 400 and "prepare it again" in response.text
+    assert response.json()["error"]["param"] == "voice"
 
 
 def test_a_client_that_leaves_frees_the_engine(server: LiveServer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import openai
@@ -14,6 +15,7 @@ from live_server import LiveServer, eventually
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from inference.server.app import PAGE
 from inference.server.auth import Keys
 from inference.server.settings import Limits, ServeConfig
 from inference.server.token_log import read_token_log
@@ -128,8 +130,7 @@ def test_other_pages_may_use_it_only_where_allowed(start: StartServer) -> None:
 
 
 def test_the_page_asks_nobody_else(shared: LiveServer) -> None:
-    folder = Path(__file__).resolve().parents[3] / "inference" / "server" / "page"
-    for path in folder.iterdir():
+    for path in PAGE.iterdir():
         text = path.read_text(encoding="utf-8")
         addresses = set(re.findall(r"https?://[^\s\"'`)]+", text))
         assert addresses <= {"http://www.w3.org/2000/svg"}, path
@@ -141,6 +142,55 @@ def test_the_page_asks_nobody_else(shared: LiveServer) -> None:
     # Every control has a label.
     for control in re.findall(r"<(?:input|textarea|select|meter)[^>]* id=\"([\w-]+)\"", index):
         assert f'for="{control}"' in index, control
+
+
+def test_the_page_runs_nothing_but_its_own_scripts(shared: LiveServer) -> None:
+    """Names of voices, sentences of errors and texts are never read as HTML."""
+    response = httpx.get(f"{shared.url}/")
+    policy = dict(
+        part.strip().split(" ", 1)
+        for part in response.headers["content-security-policy"].split(";")
+    )
+    assert policy["default-src"] == "'self'" and policy["frame-ancestors"] == "'none'"
+    assert "script-src" not in policy and "unsafe" not in str(policy)
+    assert response.headers["x-content-type-options"] == "nosniff"
+    # What the policy forbids would not work: nothing stands in the page itself.
+    assert not re.findall(r"<script(?![^>]* src=)|<style|\s(?:style|on[a-z]+)=", response.text)
+    html = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|srcdoc")
+    for path in PAGE.glob("*.js"):
+        assert not html.search(path.read_text(encoding="utf-8")), path
+    name = "<img src=x onerror=alert(1)>"
+    for answer in (
+        httpx.post(f"{shared.url}/v1/audio/speech", json={"input": "one", "voice": name}),
+        httpx.delete(f"{shared.url}/v1/audio/voices/{quote(name)}"),
+        httpx.get(f"{shared.url}/{quote(name)}"),
+    ):
+        assert answer.status_code == 404 and name in answer.json()["error"]["message"]
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_page_can_be_used_by_keys_and_ears(shared: LiveServer) -> None:
+    index = httpx.get(f"{shared.url}/").text
+    assert '<html lang="en">' in index and '<a class="skip" href="#text">' in index
+    names = set(re.findall(r' id="([\w-]+)"', index))
+    for attribute in ("for", "aria-labelledby", "aria-describedby"):
+        for value in re.findall(rf' {attribute}="([^"]+)"', index):
+            assert set(value.split()) <= names, (attribute, value)
+    for element in ("canvas", "section"):
+        tags = re.findall(rf"<{element}[^>]*>", index)
+        assert tags and all("aria-labelledby=" in tag for tag in tags), element
+    assert all("aria-label=" in tag for tag in re.findall(r"<audio[^>]*>", index))
+    for name in ("status", "voice-status"):
+        assert f'id="{name}" role="status"' in index
+    # What a script looks for is there; and a button that is disabled would lose the focus.
+    for path in PAGE.glob("*.js"):
+        text = path.read_text(encoding="utf-8")
+        assert set(re.findall(r'part\("([\w-]+)"\)', text)) <= names, path
+        assert ".disabled" not in text, path
+        # Every request goes through one function, which turns failures into sentences.
+        assert len(re.findall(r"\bfetch\(", text)) == (path.name == "api.js"), path
+    assert not re.findall(r"<button[^>]* disabled", index)
 
 
 def test_a_server_without_the_page(start: StartServer) -> None:
@@ -165,9 +215,22 @@ def test_the_tokens_of_every_utterance_are_logged(start: StartServer, tmp_path: 
     facts = read_token_log(log)[name]
     assert (facts["end"], facts["seed"], facts["voice"]) == ("done", 5, "ann")
     assert facts["speech_tokens"] == [list(range(6))] and facts["num_samples"] == 4800
+    # A line of the log is a line whatever its text holds.
+    httpx.post(f"{server.url}/v1/audio/speech", json={"input": "one\u2028two\x85three\nfour"})
+    eventually(lambda: log.read_text(encoding="utf-8").count("\n") == 2, "it is written, too")
+    assert len(read_token_log(log)) == 2
     log.write_text("{broken\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"tokens.jsonl:1 is no line"):
         read_token_log(log)
+
+
+def test_a_log_that_cannot_be_written_stops_nobody(start: StartServer, tmp_path: Path) -> None:
+    log = tmp_path / "tokens.jsonl"
+    log.mkdir()
+    server = start(token_log=log)
+    for _ in range(2):
+        said = httpx.post(f"{server.url}/v1/audio/speech", json={"input": "one"})
+        assert said.status_code == 200 and said.content
 
 
 def test_the_document_of_the_api(shared: LiveServer) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
+from socket import SO_RCVBUF, SOL_SOCKET
+from socket import socket as Socket
 from typing import Any
 
 import pytest
@@ -145,13 +148,17 @@ def test_too_much_text_ends_the_session(start: StartServer) -> None:
             hear_until(socket, "session.done")
     eventually(lambda: server.service.engine.num_live == 0, "the utterance is freed")
     with connect(server.socket_url) as socket:
-        # The server may have closed it before all of them are sent.
+        # The server closes it before all of them are sent: with its sentence and its code, not by
+        # cutting the line.
         with contextlib.suppress(ConnectionClosed):
-            for _ in range(30):
+            for _ in range(5000):
                 say(socket, "input.text", text="wait")
                 say(socket, "input.done")
         told, _ = hear_until(socket, "error")
         assert "may wait" in told[-1]["error"]["message"] and told[-1]["fatal"]
+        with pytest.raises(ConnectionClosed) as end:
+            hear(socket)
+        assert end.value.rcvd is not None and end.value.rcvd.code == 1008
         engine = server.service.engine
         assert isinstance(engine, FakeEngine)
         engine.gate.set()
@@ -178,6 +185,50 @@ def test_a_client_that_leaves_frees_the_session(shared: LiveServer) -> None:
     socket.socket.close()
     eventually(lambda: shared.service.engine.num_live == 0, "the session is freed")
     eventually(lambda: shared.service.num_sockets == 0, "the socket is forgotten")
+
+
+def test_a_slow_reader_slows_only_itself(start: StartServer) -> None:
+    """Its utterance stands still, and goes on when it reads: nothing is lost."""
+    server = start(socket_send_bytes=16_384, max_text_characters=100_000)
+    engine = server.service.engine
+    assert isinstance(engine, FakeEngine)
+    num_chunks = 500  # 50 s of speech, 2.4 MB
+    with connect(
+        server.socket_url, max_queue=2, ping_interval=None, sock=slow_connection(server.port)
+    ) as socket:
+        say(socket, "input.text", text="word " * num_chunks)
+        say(socket, "input.done")
+        eventually(lambda: bool(engine.opened), "it is opened")
+        slow = engine.opened[0]
+
+        def stands_still() -> bool:
+            made = slow.num_made
+            time.sleep(0.2)
+            return made == slow.num_made > 0
+
+        eventually(stands_still, "the utterance stands still")
+        made = slow.num_made
+        assert made < 300
+        with connect(server.socket_url) as other:
+            say(other, "input.text", text="one two three")
+            say(other, "session.close")
+            assert hear_until(other, "session.done")[1] == to_pcm16(tone(0, 3)).tobytes()
+        assert slow.num_made == made
+        socket.socket.setsockopt(SOL_SOCKET, SO_RCVBUF, 1 << 20)
+        assert hear_until(socket, "audio.done")[1] == to_pcm16(tone(0, num_chunks)).tobytes()
+
+
+def slow_connection(port: int) -> Socket:
+    """A connection with little room for what is not read."""
+    found = Socket()
+    found.setsockopt(SOL_SOCKET, SO_RCVBUF, 65_536)
+    found.connect(("127.0.0.1", port))
+    return found
+
+
+def test_who_does_not_read_is_not_expected_to_answer(start: StartServer) -> None:
+    """Pings wait behind the sound that a slow client has not read yet."""
+    assert start().server.config.ws_ping_timeout is None
 
 
 def test_silence_ends_a_session(start: StartServer) -> None:
