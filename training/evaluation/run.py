@@ -176,10 +176,11 @@ def evaluate(
                 )
                 if speaks_items:
                     _judge_speech(results, jury, speaker, test_sets, progress)
-                for name in (name for name in JUDGED if name in sections):
-                    assert inputs is not None
-                    bars = _make_bars(progress, f"{name}, {test_sets[0].name}")
-                    results.add(measure_judged(name, config, inputs, jury, speaker, bars))
+                for section in JUDGED:
+                    if section in sections:
+                        assert inputs is not None
+                        bars = _make_bars(progress, f"{section}, {test_sets[0].name}")
+                        results.add(measure_judged(section, config, inputs, jury, speaker, bars))
         if "formants" in sections:
             assert inputs is not None
             track = make_tracker(progress, f"formants, {test_sets[0].name}")

@@ -109,7 +109,8 @@ def vowels(pitch: float, warp: float = 1.0, seconds: float = 1.2) -> torch.Tenso
         for formant in formants:
             radius = np.exp(-np.pi * (60 + 0.04 * formant) * warp / rate)
             angle = 2 * np.pi * formant * warp / rate
-            sound = lfilter([1 - radius], [1, -2 * radius * np.cos(angle), radius**2], sound)
+            poles = [1, -2 * radius * np.cos(angle), radius**2]
+            sound = np.asarray(lfilter([1 - radius], poles, sound))
         parts.append(0.3 * sound / np.abs(sound).max())
     return torch.from_numpy(np.concatenate(parts)).float()
 
