@@ -50,8 +50,8 @@ def test_what_drifts_is_told_from_what_holds(test_set: TestSet, parrot) -> None:
     assert [row["similarity_change"] for row in rows] == pytest.approx([0, 0.95, 0], abs=0.06)
     assert found["similarity_change"].value == pytest.approx(0.95 / 3, abs=0.02)
     assert "2 of 3 voices within 0.05" in found["similarity_change"].note
-    assert found["similarity_start"].value > 0.95
-    assert found["similarity_end"].value == pytest.approx(2 / 3, abs=0.03)
+    assert found["similarity_start"].value > 0.9
+    assert found["similarity_end"].value == pytest.approx(0.92 * 2 / 3, abs=0.03)
     # Two pieces of each, whose texts are put together before the errors are counted.
     assert len(pieces) == 6 and max(pieces) <= 20 * 16_000
     assert sum(pieces) == 3 * 23 * 16_000
