@@ -20,13 +20,12 @@ from tokenlm.synthesis.voice import Voice
 from training.data.manifest import Utterance, by_speaker, read_manifest
 from training.evaluation.judges import SAMPLE_RATE, VoiceJudge
 from training.evaluation.parts import Parts
+from training.evaluation.prompts import JOIN_SECONDS, join
 from training.evaluation.script import LONG_PROMPT, Line, ScriptError
 from training.evaluation.script_run import PromptFacts, Spoken, Stopwatch, System
 
 LONG_SECONDS = 9.0
 """Recordings of a speaker are joined to about this length for lines of the long-prompt kind."""
-JOIN_SECONDS = 0.25
-"""Pause between them."""
 
 
 class CloningSystem(System):
@@ -130,11 +129,8 @@ class CloningSystem(System):
         return self._made[name]
 
     def _joined(self, name: str, rows: Sequence[Utterance]) -> tuple[Voice, PromptFacts]:
-        gap = torch.zeros(int(JOIN_SECONDS * self.sample_rate))
-        pieces = []
-        for row in rows:
-            pieces += [load_audio(row.audio, self.sample_rate), gap]
-        waveform = torch.cat(pieces[:-1])
+        pieces = [load_audio(row.audio, self.sample_rate) for row in rows]
+        waveform = join(pieces, self.sample_rate)
         text = " ".join(row.text for row in rows)
         voice = self.synthesizer.prepare_voice(
             waveform, text, sample_rate=self.sample_rate, name=name

@@ -36,8 +36,19 @@ def evaluate(
     unheard: Annotated[
         Path | None, typer.Option(help="Manifest of a person that training has not heard.")
     ] = None,
+    recordings: Annotated[
+        Path | None,
+        typer.Option(
+            help="Manifest of real recordings that serve as prompts, or its folder: 1 to 10 s "
+            "each, with their words."
+        ),
+    ] = None,
     sections: Annotated[
-        str, typer.Option(help="Comma-separated; default all that the components allow.")
+        str,
+        typer.Option(
+            help="Comma-separated; default all that the components allow, and recordings where "
+            "they are given. long_text, prompt_lengths and damaged_prompts take minutes."
+        ),
     ] = "",
     limit: Annotated[
         int | None, typer.Option(help="Only the first sentences of each manifest.")
@@ -106,7 +117,12 @@ def evaluate(
         arguments += [f"--{name}", str(value)] if value is not None else []
     for folder in component or ():
         arguments += ["--component", str(folder)]
-    for name, value in (("heldout", heldout), ("unheard", unheard), ("limit", limit)):
+    for name, value in (
+        ("heldout", heldout),
+        ("unheard", unheard),
+        ("recordings", recordings),
+        ("limit", limit),
+    ):
         arguments += [f"--{name}", str(value)] if value is not None else []
     arguments += overrides or ()
     try:
@@ -155,6 +171,7 @@ def evaluate(
             config,
             heldout,
             unheard,
+            recordings,
             [name.strip() for name in sections.split(",") if name.strip()],
             limit,
             output,
@@ -231,6 +248,7 @@ def _evaluate(
     config_path: Path | None,
     heldout: Path | None,
     unheard: Path | None,
+    recordings: Path | None,
     asked: list[str],
     limit: int | None,
     output: Path | None,
@@ -246,19 +264,24 @@ def _evaluate(
     from tokenlm.config import to_dict
     from training.config import runs_folder
     from training.evaluation.parts import find_parts
+    from training.evaluation.prompt_lengths import write_prompt_lengths
     from training.evaluation.report import print_table, write_report
     from training.evaluation.run import choose_sections, command_line
     from training.evaluation.run import evaluate as run_evaluation
 
     settings = _load_settings(config_path, overrides)
-    changes = {"heldout": heldout, "unheard": unheard}
+    changes = {"heldout": heldout, "unheard": unheard, "recordings": recordings}
     settings = dataclasses.replace(
         settings, **{name: value for name, value in changes.items() if value is not None}
     )
     if limit is not None:
-        settings = dataclasses.replace(settings, num_items=min(limit, settings.num_items))
+        settings = dataclasses.replace(
+            settings,
+            num_items=min(limit, settings.num_items),
+            num_recordings=min(limit, settings.num_recordings),
+        )
     parts = find_parts(bundle, components)
-    chosen = choose_sections(asked, parts)
+    chosen = choose_sections(asked, parts, settings.recordings)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     results = run_evaluation(
         settings,
@@ -276,6 +299,7 @@ def _evaluate(
             results.figures,
             results.rows,
             commands={name: command_line(name, arguments) for name in names},
-            facts={"config": to_dict(dataclasses.replace(settings, heldout=None, unheard=None))},
+            facts={"config": to_dict(dataclasses.replace(settings, **dict.fromkeys(changes)))},
         )
+        write_prompt_lengths(output, results.figures)
         console.print(f"Written to {written}.")

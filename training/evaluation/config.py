@@ -14,10 +14,22 @@ Section = Literal[
     "tokenizer",
     "speaker_encoder",
     "real_time_factor",
+    "formants",
+    "long_text",
+    "prompt_lengths",
+    "damaged_prompts",
+    "recordings",
 ]
 """What can be measured, each with the components it needs."""
 
 SECTIONS: tuple[Section, ...] = get_args(Section)
+
+MAX_FACTOR = 1.2
+"""Largest of the `formant_factors`, and the inverse of the smallest."""
+EDGE_SECONDS = 10.0
+"""Of the start and of the end of a long text that are compared."""
+MIN_PROMPT_SECONDS = 0.5
+"""A shorter prompt may hold too little sound to be taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +40,9 @@ class EvaluationConfig:
     """Manifest of held-out sentences in held-out voices of people that training has heard."""
     unheard: Path | None = None
     """Manifest of a person that no training stage has heard; judged apart."""
+    recordings: Path | None = None
+    """Manifest of real recordings that serve as prompts, or the folder of its `manifest.jsonl`;
+    None leaves the section `recordings` out."""
     num_items: int = 100
     """Sentences of each manifest, dealt to its voices in turn."""
     num_voices: int = 6
@@ -40,6 +55,24 @@ class EvaluationConfig:
     """Recordings of each speaker for the equal error rate."""
     num_timed_items: int = 12
     """Sentences for the real-time factor."""
+    num_formant_items: int = 24
+    """Sentences that are said once with the prompt at each of the `formant_factors`."""
+    formant_factors: tuple[float, ...] = (0.9, 0.95, 1.0, 1.05, 1.1)
+    """What the frequencies of a prompt are multiplied by; 1 is among them."""
+    num_long_texts: int = 3
+    """Voices that say a long text."""
+    long_text_seconds: float = 120.0
+    """About how long it takes to say."""
+    num_prompt_length_items: int = 18
+    """Sentences that are said once with a prompt of each of the `prompt_length_seconds`."""
+    prompt_length_seconds: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
+    """Lengths of prompts, rising; the last is what the others are compared with."""
+    num_damaged_prompt_items: int = 18
+    """Sentences that are said once with the clean prompt and once with it damaged in each way."""
+    num_recordings: int = 8
+    """Real recordings that serve as prompts, evenly over their manifest."""
+    num_items_per_recording: int = 4
+    """Sentences that are said with each of them."""
     num_processes: int = 2
     """Recordings that the judge of words hears at the same time."""
     seed: int = 0
@@ -51,6 +84,12 @@ class EvaluationConfig:
             "num_voices",
             "num_tokenizer_items",
             "num_timed_items",
+            "num_formant_items",
+            "num_long_texts",
+            "num_prompt_length_items",
+            "num_damaged_prompt_items",
+            "num_recordings",
+            "num_items_per_recording",
             "num_processes",
         ):
             if getattr(self, name) < 1:
@@ -62,3 +101,26 @@ class EvaluationConfig:
             )
         if self.prompt_seconds <= 0:
             raise ValueError(f"prompt_seconds must be positive, got {self.prompt_seconds}")
+        factors = self.formant_factors
+        if 1.0 not in factors or len(set(factors)) < 2 or len(set(factors)) < len(factors):
+            raise ValueError(
+                "formant_factors must hold 1 and at least one other factor, none of them twice, "
+                f"got {list(factors)}"
+            )
+        if not all(1 / MAX_FACTOR <= factor <= MAX_FACTOR for factor in factors):
+            raise ValueError(
+                f"formant_factors must be from {1 / MAX_FACTOR:.3g} to {MAX_FACTOR:g}, beyond "
+                f"which no warp is looked for, got {list(factors)}"
+            )
+        if self.long_text_seconds < 2 * EDGE_SECONDS:
+            raise ValueError(
+                f"long_text_seconds must be at least {2 * EDGE_SECONDS:g}, so that its first and "
+                f"last {EDGE_SECONDS:g} s are apart, got {self.long_text_seconds}"
+            )
+        lengths = list(self.prompt_length_seconds)
+        if len(lengths) < 2 or lengths != sorted(set(lengths)):
+            raise ValueError(f"prompt_length_seconds must be two or more that rise, got {lengths}")
+        if lengths[0] < MIN_PROMPT_SECONDS:
+            raise ValueError(
+                f"prompt_length_seconds must be at least {MIN_PROMPT_SECONDS:g}, got {lengths}"
+            )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import jiwer
@@ -47,6 +47,33 @@ def word_errors(reference: str, heard: str) -> ErrorCount:
     words, heard = _spoken_reference(reference), spoken_words(heard)
     found = jiwer.process_words(words, heard)
     return ErrorCount(found.substitutions + found.deletions + found.insertions, len(words.split()))
+
+
+def errors_by_part(references: Sequence[str], heard: str) -> list[ErrorCount]:
+    """Count wrong words of a long reading, and to which part of the text each belongs.
+
+    The whole is aligned at once, so that it does not matter where the judge was cut off. A word
+    that was put in between two parts counts for the second.
+
+    Args:
+        references: the parts in their order, as written.
+        heard: what the judge wrote of all of them.
+
+    Raises:
+        ValueError: a part has no words.
+    """
+    lengths = [len(_spoken_reference(part).split()) for part in references]
+    owners = [part for part, length in enumerate(lengths) for _ in range(length)]
+    words = " ".join(spoken_words(part) for part in references)
+    errors = [0] * len(lengths)
+    for chunk in jiwer.process_words(words, spoken_words(heard)).alignments[0]:
+        if chunk.type == "insert":
+            place = min(chunk.ref_start_idx, len(owners) - 1)
+            errors[owners[place]] += chunk.hyp_end_idx - chunk.hyp_start_idx
+        elif chunk.type != "equal":
+            for place in range(chunk.ref_start_idx, chunk.ref_end_idx):
+                errors[owners[place]] += 1
+    return [ErrorCount(wrong, length) for wrong, length in zip(errors, lengths, strict=True)]
 
 
 def char_errors(reference: str, heard: str) -> ErrorCount:

@@ -41,7 +41,15 @@ NEEDS: dict[Section, tuple[str, ...]] = {
     "tokenizer": ("speech_tokenizer", "token_recognizer"),
     "speaker_encoder": ("speaker_encoder",),
 }
-NEEDS["real_time_factor"] = NEEDS["cloned"]
+_CLONING: tuple[Section, ...] = (
+    "real_time_factor",
+    "formants",
+    "long_text",
+    "prompt_lengths",
+    "damaged_prompts",
+    "recordings",
+)
+NEEDS |= dict.fromkeys(_CLONING, NEEDS["cloned"])
 
 
 class Parts(Components):

@@ -19,10 +19,17 @@ from rich.progress import (
 )
 
 from training.config import runs_folder
+from training.evaluation.conditions import Bars
 from training.evaluation.config import SECTIONS, EvaluationConfig, Section
 from training.evaluation.figure import Figure
 from training.evaluation.judges import SAMPLE_RATE, VoiceJudge, WordJudge, require
 from training.evaluation.parts import Parts
+from training.evaluation.robustness import (
+    JUDGED,
+    measure_formant_follow,
+    measure_judged,
+    read_inputs,
+)
 from training.evaluation.sections import (
     Speaker,
     measure_speaker_encoder,
@@ -30,7 +37,7 @@ from training.evaluation.sections import (
     measure_tokenizer,
     speak_original,
 )
-from training.evaluation.speech import Judged, Jury
+from training.evaluation.speech import Advance, Judged, Jury
 from training.evaluation.testset import TestSet, read_test_set
 
 SPOKEN: tuple[Section, ...] = ("cloned", "resynthesis", "copy_synthesis")
@@ -46,12 +53,24 @@ class Results:
     sections: list[Section] = field(default_factory=list)
     """Sections that were measured."""
 
+    def add(self, found: tuple[list[Figure], list[dict[str, Any]]]) -> None:
+        """Take the figures and rows of one section."""
+        self.figures += found[0]
+        self.rows += found[1]
 
-def choose_sections(asked: Sequence[str], parts: Parts) -> list[Section]:
-    """Sections to measure: those asked for, or all that the components allow.
+
+def choose_sections(
+    asked: Sequence[str], parts: Parts, recordings: Path | None = None
+) -> list[Section]:
+    """Sections to measure: those asked for, or all that the components and inputs allow.
+
+    Args:
+        asked: names; none of them is all.
+        parts: the components that are judged.
+        recordings: the real recordings of the section `recordings`.
 
     Raises:
-        ValueError: there is no such section, or a component that it needs is missing.
+        ValueError: there is no such section, or a component or input that it needs is missing.
     """
     unknown = [name for name in asked if name not in SECTIONS]
     if unknown:
@@ -60,7 +79,7 @@ def choose_sections(asked: Sequence[str], parts: Parts) -> list[Section]:
         )
     if not asked:
         every: list[Section] = [name for name in SECTIONS if not parts.missing(name)]
-        return every
+        return [name for name in every if name != "recordings" or recordings is not None]
     chosen: list[Section] = [name for name in SECTIONS if name in asked]
     for name in chosen:
         missing = parts.missing(name)
@@ -69,6 +88,11 @@ def choose_sections(asked: Sequence[str], parts: Parts) -> list[Section]:
                 f"the section {name} needs {', '.join(missing)}: give a bundle that has it, or "
                 "its folder with --component."
             )
+    if "recordings" in chosen and recordings is None:
+        raise ValueError(
+            "the section recordings needs real recordings with their words: name the folder of "
+            "their manifest.jsonl with --recordings (scripts/alsa_recordings makes one)."
+        )
     return chosen
 
 
@@ -129,10 +153,14 @@ def evaluate(
     parts.check()
     test_sets = read_test_sets(config)
     results = Results(sections=list(sections))
-    needs_judges = any(name in sections for name in ("originals", *SPOKEN))
+    speaks_items = any(name in sections for name in ("originals", *SPOKEN))
+    needs_judges = speaks_items or any(name in sections for name in JUDGED)
     if needs_judges or "tokenizer" in sections:
         require("jiwer")
     speaker = Speaker(parts, config.seed)
+    inputs = None
+    if any(name in sections for name in ("formants", *JUDGED)):
+        inputs = read_inputs(config, sections, test_sets[0], speaker.sample_rate)
     with make_progress(console) as progress:
         if needs_judges:
             judge = word_judge or WordJudge(config.num_processes, memory)
@@ -146,18 +174,27 @@ def evaluate(
                     audio_folder=audio_folder,
                     seed=config.seed,
                 )
-                _judge_speech(results, jury, speaker, test_sets, progress)
+                if speaks_items:
+                    _judge_speech(results, jury, speaker, test_sets, progress)
+                for section in JUDGED:
+                    if section in sections:
+                        assert inputs is not None
+                        bars = _make_bars(progress, f"{section}, {test_sets[0].name}")
+                        results.add(measure_judged(section, config, inputs, jury, speaker, bars))
+        if "formants" in sections:
+            assert inputs is not None
+            track = make_tracker(progress, f"formants, {test_sets[0].name}")
+            results.add(measure_formant_follow(config, inputs, speaker, track, audio_folder))
         if "tokenizer" in sections:
             for test_set in test_sets:
-                figures, rows = measure_tokenizer(
+                found = measure_tokenizer(
                     parts,
                     test_set,
                     config.num_tokenizer_items,
                     config.seed,
                     make_tracker(progress, f"tokenizer, {test_set.name}"),
                 )
-                results.figures += figures
-                results.rows += rows
+                results.add(found)
         if "speaker_encoder" in sections:
             results.figures += measure_speaker_encoder(
                 parts,
@@ -205,21 +242,10 @@ def _judge_speech(
         for name in ("originals", *(name for name in SPOKEN if name in results.sections)):
             rate = SAMPLE_RATE if name == "originals" else speaker.sample_rate
             speak = speak_original if name == "originals" else voices[name]
-            total = len(test_set.items)
-            speaking = progress.add_task(f"{name}, {test_set.name}: speaking", total=total)
-            judging = progress.add_task(f"{name}, {test_set.name}: judging", total=total)
-            judged = jury.judge(
-                name,
-                test_set,
-                speak,
-                rate,
-                lambda task=speaking: progress.advance(task),
-                lambda task=judging: progress.advance(task),
-            )
+            bars = _make_bars(progress, f"{name}, {test_set.name}")(len(test_set.items))
+            judged = jury.judge(name, test_set, speak, rate, *bars)
             beside = None if name == "originals" else originals
-            figures, rows = jury.score(name, test_set, judged, beside, others)
-            results.figures += figures
-            results.rows += rows
+            results.add(jury.score(name, test_set, judged, beside, others))
             if name == "originals":
                 originals = judged
 
@@ -234,6 +260,15 @@ def make_progress(console: Console) -> Progress:
         TimeRemainingColumn(),
         console=console,
     )
+
+
+def _make_bars(progress: Progress, title: str) -> Bars:
+    def bars(total: int) -> tuple[Advance, Advance]:
+        speaking = progress.add_task(f"{title}: speaking", total=total)
+        judging = progress.add_task(f"{title}: judging", total=total)
+        return lambda: progress.advance(speaking), lambda: progress.advance(judging)
+
+    return bars
 
 
 class _Tracker:

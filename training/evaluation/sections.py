@@ -25,6 +25,7 @@ from training.evaluation.error_rate import char_errors
 from training.evaluation.figure import Figure, ratio_figure
 from training.evaluation.judges import SAMPLE_RATE, VoiceJudge
 from training.evaluation.parts import Parts
+from training.evaluation.prompts import Prompt
 from training.evaluation.speaker_score import equal_error_interval, equal_error_rate, pair_scores
 from training.evaluation.testset import Item, TestSet
 
@@ -56,6 +57,21 @@ class Speaker:
         if prompt.id not in self._voices:
             self._voices[prompt.id] = self._synthesizer.prepare_voice(prompt.audio, prompt.text)
         return self._voices[prompt.id]
+
+    def say(self, text: str, prompt: Prompt, index: int) -> Tensor:
+        """A text in the voice of a prompt that is given as samples.
+
+        Args:
+            text: what is said.
+            prompt: of the voice, made once for each name.
+            index: place of the text in the test set, which its seed follows from.
+        """
+        if prompt.name not in self._voices:
+            self._voices[prompt.name] = self._synthesizer.prepare_voice(
+                prompt.waveform, prompt.text, sample_rate=prompt.sample_rate, name=prompt.name
+            )
+        seed = mix(self.seed, index)
+        return self._synthesizer.generate(text, voice=self._voices[prompt.name], seed=seed)
 
     def clone(self, item: Item) -> Tensor:
         """The sentence of an item in the voice of its prompt."""

@@ -42,6 +42,19 @@ class Judged:
     seconds: float
 
 
+def keep_audio(
+    folder: Path | None, group: str, section: str, name: str, waveform: Tensor, sample_rate: int
+) -> None:
+    """Write speech (S,) that was judged to a wav file of its test set and section.
+
+    A folder of None keeps nothing.
+    """
+    if folder is not None:
+        path = folder / group / section / f"{name}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_audio(path, waveform, sample_rate)
+
+
 class Jury:
     """The judges, and what they have said of prompts and originals."""
 
@@ -100,10 +113,14 @@ class Jury:
         for item in test_set.items:
             waveform = speak(item)
             seconds = waveform.shape[0] / sample_rate
-            if self.audio_folder is not None:
-                folder = self.audio_folder / test_set.name / section
-                folder.mkdir(parents=True, exist_ok=True)
-                save_audio(folder / f"{item.index:03d}.wav", waveform, sample_rate)
+            keep_audio(
+                self.audio_folder,
+                test_set.name,
+                section,
+                f"{item.index:03d}",
+                waveform,
+                sample_rate,
+            )
             if waveform.shape[0] < sample_rate // 10:
                 missing = sample_rate // 10 - waveform.shape[0]
                 waveform = torch.nn.functional.pad(waveform, (0, missing))

@@ -34,10 +34,42 @@ def test_the_config_of_the_embedded_voice_loads() -> None:
     assert (config.num_items, config.num_voices) == (100, 6)
 
 
-@pytest.mark.parametrize("key", ["num_items", "num_voices", "num_recordings_per_speaker"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "num_items",
+        "num_voices",
+        "num_recordings_per_speaker",
+        "num_formant_items",
+        "num_long_texts",
+        "num_prompt_length_items",
+        "num_damaged_prompt_items",
+        "num_recordings",
+        "num_items_per_recording",
+    ],
+)
 def test_counts_must_be_positive(key: str) -> None:
     with pytest.raises(ValueError, match=key):
         dataclasses.replace(EvaluationConfig(), **{key: 0})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("formant_factors", (0.9, 1.1), "must hold 1 and at least one other"),
+        ("formant_factors", (1.0,), "must hold 1 and at least one other"),
+        ("formant_factors", (0.9, 1.0, 1.0), "none of them twice"),
+        ("formant_factors", (1.0, 1.5), "must be from 0.833 to 1.2"),
+        ("formant_factors", (-1.0, 1.0), "must be from 0.833 to 1.2"),
+        ("long_text_seconds", 19.0, "at least 20"),
+        ("prompt_length_seconds", (1.0,), "two or more that rise"),
+        ("prompt_length_seconds", (2.0, 1.0), "two or more that rise"),
+        ("prompt_length_seconds", (0.1, 1.0), "at least 0.5"),
+    ],
+)
+def test_prompts_that_make_no_sense_are_refused(key: str, value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=f"{key} must .*{message}|{key} .*{message}"):
+        dataclasses.replace(EvaluationConfig(), **{key: value})  # type: ignore[arg-type]
 
 
 def test_a_report_is_written_with_commands_that_repeat_it(
@@ -71,6 +103,7 @@ def test_a_report_is_written_with_commands_that_repeat_it(
     [
         (["--heldout", "nothing.jsonl"], "nothing.jsonl: the manifest cannot be read"),
         ([], "name the manifest of held-out recordings"),
+        (["--sections", "formants"], "the section formants needs speech_lm"),
         (["--limit", "0"], "--limit must be at least 1"),
         (["--keep-audio"], "--keep-audio needs the folder"),
         (["--sections", "singing"], "there is no section 'singing'"),

@@ -16,6 +16,7 @@ from training.evaluation.config import EvaluationConfig
 from training.evaluation.judges import WordJudge
 from training.evaluation.parts import find_parts
 from training.evaluation.run import Results, choose_sections, evaluate
+from training.evaluation.sections import Speaker
 
 CONSOLE = Console(file=StringIO())
 
@@ -37,7 +38,11 @@ def settings(heldout: Path | None, unheard: Path | None = None, **more: int) -> 
 
 def run(config: EvaluationConfig, heard: str = "say ann", **more: object) -> Results:
     parts = find_parts(more.pop("bundle", None), more.pop("components", []))  # type: ignore[arg-type]
-    sections = choose_sections(more.pop("sections", ["originals"]), parts)  # type: ignore[arg-type]
+    sections = choose_sections(
+        more.pop("sections", ["originals"]),  # type: ignore[arg-type]
+        parts,
+        more.pop("recordings", None),  # type: ignore[arg-type]
+    )
     return evaluate(
         config,
         parts,
@@ -110,6 +115,69 @@ def test_the_whole_chain_is_judged_beside_its_steps(heldout: Path, tiny_bundle: 
     spoken = [row for row in results.rows if row["section"] == "resynthesis"]
     # Its tokens are those of the original, so it is as long, to a token.
     assert [row["seconds"] for row in spoken] == pytest.approx([0.48, 0.48], abs=0.081)
+
+
+def test_every_way_to_stand_a_prompt_is_measured_with_a_whole_bundle(
+    voices: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    config = EvaluationConfig(
+        heldout=voices,
+        recordings=voices,
+        num_items=2,
+        num_voices=2,
+        prompt_seconds=1.0,
+        num_recordings=2,
+        num_items_per_recording=1,
+        formant_factors=(0.95, 1.0),
+        num_long_texts=1,
+        long_text_seconds=20.0,
+        prompt_length_seconds=(0.5, 1.5),
+    )
+    results = run(
+        config,
+        bundle=str(tiny_bundle),
+        sections=["formants", "long_text", "prompt_lengths", "damaged_prompts", "recordings"],
+        recordings=voices,
+        audio_folder=tmp_path / "audio",
+    )
+    found = figures(results)
+    # What is heard is always the same, so the prompt makes no difference to it.
+    assert found["heldout/prompt_lengths/0.5s_word_errors_over_1.5s"] == 1.0
+    assert found["heldout/damaged_prompts/noise_word_errors_over_clean"] == 1.0
+    assert found["heldout/formants/slope_of_prompts"] == pytest.approx(1.0, abs=0.1)
+    assert 0 <= found["heldout/long_text/similarity_change"] <= 2
+    assert found["heldout/recordings/word_error_rate"] > 0
+    counts = {name: 0 for name in results.sections}
+    for row in results.rows:
+        counts[row["section"]] += 1
+    assert counts == {
+        "formants": 4, "long_text": 1, "prompt_lengths": 4, "damaged_prompts": 10, "recordings": 2,
+    }  # fmt: skip
+    kept = {path.parent.relative_to(tmp_path / "audio/heldout").as_posix()
+            for path in (tmp_path / "audio").rglob("*.wav")}  # fmt: skip
+    assert {"formants/x0.95", "long_text", "prompt_lengths/0.5s", "recordings"} < kept
+    assert "damaged_prompts/noise" in kept
+
+
+def test_recordings_are_left_out_unless_given_and_an_error_when_asked_for(
+    tiny_bundle: Path, voices: Path
+) -> None:
+    parts = find_parts(str(tiny_bundle))
+    found = choose_sections([], parts)
+    assert "recordings" not in found and {"formants", "damaged_prompts"} < set(found)
+    assert "recordings" in choose_sections([], parts, voices)
+    with pytest.raises(ValueError, match="needs real recordings .* --recordings"):
+        choose_sections(["recordings"], parts)
+    with pytest.raises(ValueError, match="recordings needs speech_lm"):
+        choose_sections(["recordings"], find_parts(None), voices)
+
+
+def test_too_short_voices_are_told_before_anything_is_spoken(
+    heldout: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Speaker, "clone", lambda *_: pytest.fail("spoken"))
+    with pytest.raises(ManifestError, match="a prompt of 1 s .* of 'ann'"):
+        run(settings(heldout), bundle=str(tiny_bundle), sections=["cloned", "prompt_lengths"])
 
 
 def test_flow_and_tokenizer_must_belong_together(
