@@ -316,7 +316,8 @@ class CosyVoiceFlow(nn.Module):
             # The rows of an item stand together, so that a state can be unstacked.
             condition = torch.stack([condition, torch.zeros_like(condition)], dim=1).flatten(0, 1)
         # The states of all steps stand at the same frame.
-        plan = self.estimator.plan(condition, context, None if states is None else states[0])
+        past = None if states is None else states[0].transformer
+        plan = self.estimator.plan(condition, context, past)
         rows = condition.shape[0]
 
         def velocity(step: int, t: Tensor, x: Tensor) -> Tensor:

@@ -167,13 +167,12 @@ class DiTEstimator(nn.Module):
         self,
         x: Tensor,
         context: Context,
-        state: DiTState | None = None,
+        past: TransformerState | None = None,
         *,
         mask: Tensor | None = None,
         pinned_frames: Tensor | None = None,
     ) -> AttentionPlan:
         """Rotation and mask of frames (B, T, any), the same for all solver steps of a chunk."""
-        past = state.transformer if state else None
         return plan_attention(
             x,
             self.head_dim,
@@ -212,7 +211,7 @@ class DiTEstimator(nn.Module):
         x = self.embed_input(x_t, condition, state)
         transformer = state.transformer if state else None
         if plan is None:
-            plan = self.plan(x, context, state, mask=mask, pinned_frames=pinned_frames)
+            plan = self.plan(x, context, transformer, mask=mask, pinned_frames=pinned_frames)
         for index, block in enumerate(self.blocks):
             cache = transformer.layers[index] if transformer else None
             x = block(x, time, plan.table, plan.mask, mask, cache)

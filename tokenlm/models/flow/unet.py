@@ -188,13 +188,12 @@ class UNetEstimator(nn.Module):
         self,
         x: Tensor,
         context: Context,
-        state: UNetState | None = None,
+        past: TransformerState | None = None,
         *,
         mask: Tensor | None = None,
         pinned_frames: Tensor | None = None,
     ) -> AttentionPlan:
         """Positions and mask of frames (B, T, any), the same for all solver steps of a chunk."""
-        past = state.transformer if state else None
         return plan_attention(
             x,
             2,
@@ -233,7 +232,7 @@ class UNetEstimator(nn.Module):
         time = functional.mish(self.time(t))
         transformer = state.transformer if state else None
         if plan is None:
-            plan = self.plan(x_t, context, state, mask=mask, pinned_frames=pinned_frames)
+            plan = self.plan(x_t, context, transformer, mask=mask, pinned_frames=pinned_frames)
         visible = plan.mask
         conv_states = iter(state.convs) if state else None
         caches = iter(transformer.layers) if transformer else None
