@@ -33,7 +33,7 @@ from training.config import RunConfig
 from training.data.augment import AugmentConfig
 from training.data.collate import pad_mels, pad_tokens, pad_waveforms
 from training.data.dataset import AudioItem, UtteranceDataset
-from training.data.split import DataConfig, open_split, require_tokens
+from training.data.split import DataConfig, check_initial_tokens, open_split, require_tokens
 from training.losses.flow import velocity_loss
 from training.task import Phase, Prepared, StepInfo, Task
 from training.tracking import write_audio_sample, write_mel_picture
@@ -106,6 +106,7 @@ class FlowTask(Task):
                 config.data, split, config.model.mel.sample_rate, config.augment
             )
         self._fingerprint = require_tokens(self._datasets.values(), config.model.codebook_size)
+        check_initial_tokens(config, "flow", self._fingerprint)
         self._speaker_encoder = load_model(
             config.speaker_encoder, SpeakerEncoder, OnnxSpeakerEncoder
         )

@@ -30,7 +30,7 @@ from tokenlm.text.normalize import normalize
 from tokenlm.text.tokenizer import AnyTextTokenizer, load_text_tokenizer
 from training.config import RunConfig
 from training.data.manifest import Utterance
-from training.data.split import DataConfig, open_split, require_tokens
+from training.data.split import DataConfig, check_initial_tokens, open_split, require_tokens
 from training.lora import LoraSettings, add_lora, merged_state
 from training.losses.tokens import token_cross_entropy
 from training.randomness import make_generator
@@ -245,6 +245,7 @@ class SpeechLMTask(Task):
             )
         splits = {split: open_split(config.data, split, 16_000) for split in ("train", "valid")}
         self._fingerprint = require_tokens(splits.values(), config.model.codebook_size)
+        check_initial_tokens(config, "speech_lm", self._fingerprint)
         for split, rows in splits.items():
             self._datasets[split] = None
             if rows is not None:

@@ -199,6 +199,22 @@ def test_an_instruction_is_read_before_every_text(stage_config: Callable[..., Pa
         assert tuple(rollout.request.prompt_text_tokens[: len(first)]) == first
 
 
+@pytest.mark.parametrize(
+    ("stage", "module"), [("cosyvoice_flow", "flow"), ("speech_lm", "speech_lm")]
+)
+def test_tokens_of_another_tokenizer_are_refused(
+    stage: str, module: str, corpus: Path, stage_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    start = import_part(tmp_path, 2, module, "another")
+    changes = {"model": f"{start}/config.yaml", "initial": {module: str(start)}}
+    _, task = load_task(stage_config(stage, **changes), LIMITS + BLOCKS if "lm" in stage else [])
+    with pytest.raises(ValueError, match=rf"the tokenizer another, .* {fingerprint_of(corpus)}"):
+        task.build()
+    path = stage_config(stage, **changes, initial_partial=True)
+    _, task = load_task(path, LIMITS + BLOCKS if "lm" in stage else [])
+    task.build()
+
+
 def test_a_component_of_another_kind_is_refused(
     stage_config: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
