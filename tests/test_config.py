@@ -210,6 +210,18 @@ def test_string_where_a_dataclass_stands_is_a_file_beside_the_config(tmp_path: P
         load_config(Run, path)
 
 
+def test_the_config_of_a_component_may_be_named(tmp_path: Path) -> None:
+    """Of the file of a component what stands under `config` is taken."""
+    component = "format_version: 1\nkind: model\nconfig: {name: trained, layer: {dim: 9}}\n"
+    write(tmp_path / "flow" / "config.yaml", component + "extra: {tokenizer: abc}")
+    path = write(tmp_path / "run.yaml", "model: flow/config.yaml")
+    assert load_config(Run, path).model == Model(name="trained", layer=Layer(dim=9))
+    assert load_config(Run, path, ["model.layer.dim=3"]).model.layer == Layer(dim=3)
+    write(tmp_path / "flow" / "config.yaml", "format_version: 1\nkind: model\nconfig: 3")
+    with pytest.raises(ConfigError, match="expected a mapping of keys, got 3"):
+        load_config(Run, path)
+
+
 def test_base_is_merged_below(tmp_path: Path) -> None:
     write(
         tmp_path / "base.yaml",

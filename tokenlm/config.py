@@ -37,7 +37,7 @@ def from_dict(cls: type[T], data: Mapping[str, Any], *, where: str | Path = "con
     Args:
         cls: a dataclass.
         data: its fields by name, nested as the dataclass is. A string where a dataclass is
-            expected is the path of a YAML file of it, relative to the folder of `where`.
+            expected is the path of a YAML file of it (or of a component), relative to `where`.
         where: the file (or any name) that error messages give for the data.
 
     Raises:
@@ -352,6 +352,8 @@ def _read_mapping(path: Path, named_by: str | None = None) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"{place}: is not valid YAML: {error}") from error
     data = {} if data is None else data
+    if named_by and isinstance(data, dict) and {"format_version", "config"} <= data.keys():
+        data = data["config"]  # of a component, beside its kind and other facts
     if not isinstance(data, dict):
         raise ConfigError(f"{place}: expected a mapping of keys, got {_shown(data)}")
     return data

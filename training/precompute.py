@@ -19,15 +19,14 @@ from rich.progress import track
 from torch import Tensor
 
 from tokenlm.audio.io import AudioError
-from tokenlm.checkpoint.registry import load_model
-from tokenlm.models.speech_tokenizer import SpeechTokenizer
+from tokenlm.checkpoint.registry import SPEECH_TOKENIZERS, AnySpeechTokenizer, load_model
 from training.data.collate import pad_waveforms
 from training.data.dataset import UtteranceDataset
 from training.data.manifest import Utterance, write_manifest
 
 
 def add_speech_tokens(
-    dataset: UtteranceDataset, tokenizer: SpeechTokenizer, *, max_seconds_per_batch: float = 60.0
+    dataset: UtteranceDataset, tokenizer: AnySpeechTokenizer, *, max_seconds_per_batch: float = 60.0
 ) -> list[Utterance]:
     """The rows of `dataset` with speech tokens, in order.
 
@@ -41,7 +40,7 @@ def add_speech_tokens(
         batches[-1].append(index)
     fingerprint, shortest = tokenizer.fingerprint, tokenizer.config.samples_per_token
     rows: dict[int, Utterance] = {}
-    device = next(tokenizer.parameters()).device
+    device = next(iter(tokenizer.state_dict().values())).device
     for batch in track([batch for batch in batches if batch], "speech tokens"):
         waveforms = {index: _waveform(dataset, index, shortest) for index in batch}
         found = {index: waveform for index, waveform in waveforms.items() if waveform is not None}
@@ -79,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("output", type=Path)
     options = parser.parse_args(arguments)
     try:
-        tokenizer = load_model(options.tokenizer, SpeechTokenizer)
+        tokenizer = load_model(options.tokenizer, *SPEECH_TOKENIZERS)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dataset = UtteranceDataset(
             options.manifest, tokenizer.config.mel.sample_rate, min_seconds=0.04

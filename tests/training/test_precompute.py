@@ -10,6 +10,7 @@ import torch
 
 from tokenlm.audio.io import load_audio, save_audio
 from tokenlm.checkpoint import save_component
+from tokenlm.models.onnx_models import OnnxGraph, OnnxTokenizerConfig
 from tokenlm.models.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
 from training import precompute
 from training.data.manifest import read_manifest
@@ -64,6 +65,24 @@ def test_rows_carry_tokens_and_fingerprint(folder: Path) -> None:
         expected = tokenizer.encode(load_audio(row.audio, RATE)[None])[0][0].tolist()
         assert list(row.speech_tokens or ()) == expected and len(expected) == count
         assert row.extra == {"page": 7}
+
+
+def test_a_tokenizer_that_is_a_graph(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an imported bundle has; the graph is played by a function here."""
+    monkeypatch.setattr(
+        OnnxGraph, "run", lambda self, frames, count: torch.arange(-(-count // 4)) % 9
+    )
+    save_component(
+        folder / "tokenizer",
+        kind="onnx_tokenizer",
+        config=OnnxTokenizerConfig(num_digits=2, num_bytes=4),
+        state_dict={"graph.graph": torch.zeros(4, dtype=torch.uint8)},
+    )
+    assert run(folder, str(folder / "rows.tokens.jsonl")) == 0
+    found = read_manifest(folder / "rows.tokens.jsonl").utterances
+    assert [row.id for row in found] == ["long", "short"]
+    assert all(tuple(row.speech_tokens or ())[:4] == (0, 1, 2, 3) for row in found)
+    assert len({row.tokenizer for row in found}) == 1
 
 
 def test_bad_recordings_are_reported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

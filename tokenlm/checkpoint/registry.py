@@ -39,6 +39,10 @@ KINDS: dict[str, tuple[type, Callable[[Any], nn.Module]]] = {
 }
 """Config class and model of every kind."""
 
+AnySpeechTokenizer = SpeechTokenizer | FSMNTokenizer | OnnxTokenizer
+SPEECH_TOKENIZERS = (SpeechTokenizer, FSMNTokenizer, OnnxTokenizer)
+"""The classes of what turns recordings into speech tokens."""
+
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 

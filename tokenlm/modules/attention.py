@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tokenlm.modules.context import Context
 from tokenlm.modules.rope import rotate
 from tokenlm.modules.streaming import State, shared_field
 
@@ -102,10 +101,15 @@ def extend(state: AttentionState, keys: Tensor, values: Tensor) -> tuple[Tensor,
     return state.keys, state.values
 
 
-def trim(state: AttentionState, positions: Tensor, context: Context, next_position: int) -> None:
-    """Drops from `state` what no later chunk can see; `positions` (K,) are all that it holds."""
-    keep = context.kept(positions, next_position)
-    if bool(keep.all()):
+def trim(state: AttentionState, positions: Tensor, keep: Tensor | None) -> None:
+    """Drops from `state` what no later chunk can see.
+
+    Args:
+        state: changed in place.
+        positions: (K,) of all frames that it holds.
+        keep: (K,) True where a frame stays; None keeps all.
+    """
+    if keep is None:
         state.positions = positions
         return
     state.keys = state.keys[:, :, keep]

@@ -10,15 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tokenlm.modules.attention import AttentionState, extend, trim
+from tokenlm.modules.attention import AttentionState, extend
 from tokenlm.modules.context import FULL_CONTEXT, Context
-from tokenlm.modules.transformer import TransformerState
+from tokenlm.modules.transformer import TransformerState, advance
+
+_SMALLEST_REACH = 1024
 
 
 def distance_table(distances: Tensor, dim: int) -> Tensor:
@@ -29,6 +32,22 @@ def distance_table(distances: Tensor, dim: int) -> Tensor:
     exponents = torch.arange(0, dim, 2, device=distances.device, dtype=torch.float32) / dim
     angles = distances.to(torch.float32)[:, None] * torch.exp(-math.log(10_000.0) * exponents)
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+
+
+def distance_span(largest: int, count: int, dim: int, device: torch.device) -> Tensor:
+    """`distance_table` of `count` distances from `largest` down, a view of a table made once."""
+    if torch.compiler.is_compiling():  # a cache has no place in a graph
+        return distance_table(torch.arange(largest, largest - count, -1, device=device), dim)
+    reach = max(largest, count - 1 - largest, 1)
+    size = max(1 << reach.bit_length(), _SMALLEST_REACH)
+    return _whole_table(size, dim, device)[size - largest :][:count]
+
+
+@lru_cache(maxsize=8)
+def _whole_table(reach: int, dim: int, device: torch.device) -> Tensor:
+    # Tensors that were made in inference mode could not be trained with later.
+    with torch.inference_mode(False):
+        return distance_table(torch.arange(reach, -reach - 1, -1, device=device), dim)
 
 
 @dataclass
@@ -52,6 +71,7 @@ def plan_relative(
     cached: Tensor | None = None,
     next_position: int = 0,
     mask: Tensor | None = None,
+    pinned_frames: Tensor | None = None,
 ) -> RelativePlan:
     """Distances and mask for frames `x` (B, T, D) that stand at `next_position`."""
     frames = x.shape[1]
@@ -59,18 +79,17 @@ def plan_relative(
     keys = queries if cached is None else torch.cat([cached, queries])
     first = int(keys[0])
     largest = next_position + frames - 1 - first
-    distances = torch.arange(largest, -frames, -1, device=x.device)
     has_gap = keys.shape[0] != next_position + frames - first
     index = largest - (queries[:, None] - keys[None]) if has_gap else None
     combined: Tensor | None = None
     if not context.is_full:
-        visible = context.visible(queries, keys)
+        visible = context.visible(queries, keys, pinned_frames=pinned_frames)
         if not bool(visible.all()):
-            combined = visible[None, None]
+            combined = visible[None, None] if visible.ndim == 2 else visible[:, None]
     if mask is not None:
         valid = mask[:, None, None, :]
         combined = valid if combined is None else combined & valid
-    table = distance_table(distances, x.shape[2]).to(x.dtype)
+    table = distance_span(largest, largest + frames, x.shape[2], x.device).to(x.dtype)
     return RelativePlan(table=table, index=index, mask=combined, positions=keys)
 
 
@@ -167,6 +186,7 @@ class RelativeTransformer(nn.Module):
         state: TransformerState | None = None,
         *,
         mask: Tensor | None = None,
+        pinned_frames: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) to (B, T, D).
 
@@ -176,6 +196,7 @@ class RelativeTransformer(nn.Module):
             context: what a frame may see.
             state: advanced in place.
             mask: (B, T) True where valid, for padded batches without a state.
+            pinned_frames: (B,) prompt lengths of a training batch, see `Context.visible`.
         """
         plan = plan_relative(
             x,
@@ -183,11 +204,10 @@ class RelativeTransformer(nn.Module):
             cached=None if state is None else state.layers[0].positions,
             next_position=0 if state is None else int(state.next_position),
             mask=mask,
+            pinned_frames=pinned_frames,
         )
         for index, layer in enumerate(self.layers):
             x = layer(x, plan, None if state is None else state.layers[index])
         if state is not None:
-            state.next_position = int(state.next_position) + x.shape[1]
-            for cache in state.layers:
-                trim(cache, plan.positions, context, state.next_position)
+            advance(state, plan.positions, context, x.shape[1])
         return x

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
+
+_SMALLEST_TABLE = 1024
 
 
 def rotary_table(positions: Tensor, dim: int, theta: float = 10_000.0) -> tuple[Tensor, Tensor]:
@@ -20,6 +24,32 @@ def rotary_table(positions: Tensor, dim: int, theta: float = 10_000.0) -> tuple[
     exponents = torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim
     angles = positions.to(torch.float32)[..., None] * theta**-exponents
     return angles.cos(), angles.sin()
+
+
+def rotary_span(start: int, count: int, dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """`rotary_table` of the positions from `start` on, as views of a table that is made once.
+
+    Args:
+        start: first position.
+        count: number of positions, T.
+        dim: size of an attention head, even.
+        device: where the table is.
+
+    Returns:
+        Two tensors (T, dim / 2).
+    """
+    if torch.compiler.is_compiling():  # a cache has no place in a graph
+        return rotary_table(torch.arange(start, start + count, device=device), dim)
+    size = max(1 << (start + count).bit_length(), _SMALLEST_TABLE)
+    cos, sin = _whole_table(size, dim, device)
+    return cos[start : start + count], sin[start : start + count]
+
+
+@lru_cache(maxsize=16)
+def _whole_table(size: int, dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    # Tensors that were made in inference mode could not be trained with later.
+    with torch.inference_mode(False):
+        return rotary_table(torch.arange(size, device=device), dim)
 
 
 def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:

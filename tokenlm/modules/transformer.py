@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from tokenlm.modules.attention import AttentionState, SelfAttention, trim
 from tokenlm.modules.context import FULL_CONTEXT, Context
-from tokenlm.modules.rope import rotary_table
+from tokenlm.modules.rope import rotary_span, rotary_table
 from tokenlm.modules.streaming import State
 
 
@@ -97,8 +97,11 @@ def plan_attention(
     is_ragged = isinstance(next_position, Tensor)
     queries = queries + (next_position[:, None] if is_ragged else next_position)
     keys = queries if cached is None else torch.cat([cached, queries], dim=-1)
-    cos, sin = rotary_table(queries, head_dim)
-    table = (cos[:, None], sin[:, None]) if is_ragged else (cos, sin)
+    if isinstance(next_position, Tensor):
+        cos, sin = rotary_table(queries, head_dim)
+        table = (cos[:, None], sin[:, None])
+    else:
+        table = rotary_span(next_position, x.shape[1], head_dim, x.device)
     combined: Tensor | None = None
     if not context.is_full:
         visible = context.visible(queries, keys, pinned_frames=pinned_frames)
@@ -168,20 +171,31 @@ class Transformer(nn.Module):
         for index, layer in enumerate(self.layers):
             x = layer(x, plan.table, plan.mask, None if state is None else state.layers[index])
         if state is not None:
-            advance(state, plan, context, x.shape[1])
+            advance(state, plan.positions, context, x.shape[1])
         return self.norm(x)
 
 
-def advance(
-    state: TransformerState, plan: AttentionPlan, context: Context, num_frames: int
-) -> None:
-    """Moves `state` past `num_frames` new frames and trims its caches."""
+def advance(state: TransformerState, positions: Tensor, context: Context, num_frames: int) -> None:
+    """Moves `state` past `num_frames` new frames and trims its caches.
+
+    Args:
+        state: changed in place.
+        positions: (K,) or (B, K) of all frames that its caches hold now.
+        context: what later frames may see.
+        num_frames: frames that were added.
+    """
     state.next_position = state.next_position + num_frames
+    if isinstance(state.next_position, Tensor):
+        for layer in state.layers:
+            layer.positions = positions  # each row is trimmed when they part
+        return
+    # The same for all layers. Without a window there is nothing to compare, nor to wait for.
+    keep = None
+    if context.left_frames is not None:
+        keep = context.kept(positions, state.next_position)
+        keep = None if bool(keep.all()) else keep
     for layer in state.layers:
-        if isinstance(state.next_position, Tensor):
-            layer.positions = plan.positions  # each row is trimmed when they part
-        else:
-            trim(layer, plan.positions, context, state.next_position)
+        trim(layer, positions, keep)
 
 
 def stack_ragged(states: Sequence[TransformerState]) -> TransformerState:

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tokenlm.checkpoint.component import CONFIG_FILE, read_component
 from tokenlm.config import ConfigError
+from training.config import RunConfig
 from training.data.augment import AugmentConfig
 from training.data.dataset import UtteranceDataset
 from training.data.shards.store import ShardDataset, ShardTokens
@@ -98,6 +100,25 @@ def require_tokens(datasets: Iterable[UtteranceDataset | None], codebook_size: i
             f"a manifest has the speech token {largest}, but the codebook has {codebook_size}"
         )
     return fingerprints.pop()
+
+
+def check_initial_tokens(config: RunConfig, module: str, fingerprint: str) -> None:
+    """Checks that the component that a module starts from knows the tokens of the data.
+
+    Raises:
+        ConfigError: it was trained with those of another tokenizer, and `initial_partial` does not
+            say that this is meant.
+    """
+    folder = config.initial.get(module)
+    if folder is None or config.initial_partial or not (folder / CONFIG_FILE).is_file():
+        return
+    known = read_component(folder).extra.get("tokenizer")
+    if known and fingerprint and known != fingerprint:
+        raise ConfigError(
+            f"initial.{module}: {folder} was trained with tokens of the tokenizer {known}, but the "
+            f"data have those of {fingerprint}; write them with the tokenizer of the same bundle "
+            "(python -m training.precompute), or start from what fits with initial_partial=true"
+        )
 
 
 def _largest(tokens: Sequence[int]) -> int:

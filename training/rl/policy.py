@@ -72,6 +72,7 @@ class PolicyTexts:
 
     def __init__(self, pairs: TokenPairs, config: PolicyStageConfig) -> None:
         self.pairs = pairs.pairs
+        self.instruction = pairs.instruction
         self.config = config
         self._of_speaker: dict[str, list[int]] = {}
         for index, pair in enumerate(self.pairs):
@@ -85,7 +86,7 @@ class PolicyTexts:
 
     def __getitem__(self, index: int) -> PolicyItem:
         pair = self.pairs[index]
-        return PolicyItem(pair.text, pair.words)
+        return PolicyItem(pair.text, pair.words, self.instruction)
 
     def draw(self, index: int, generator: torch.Generator) -> PolicyItem:
         """Text `index`, for some after another utterance of its speaker."""
@@ -95,7 +96,8 @@ class PolicyTexts:
         other = self.pairs[others[int(draws[1] * len(others))]]
         if draws[0] >= self.config.prompt_share or other is self.pairs[index]:
             return item
-        return PolicyItem(item.text, item.words, tuple(other.text), tuple(other.speech))
+        before = (*self.instruction, *other.text)
+        return PolicyItem(item.text, item.words, before, tuple(other.speech))
 
 
 class PolicyTask(SpeechLMTask):
@@ -205,7 +207,8 @@ class PolicyTask(SpeechLMTask):
         metrics = super().evaluate(batches, modules)
         valid = self._datasets["valid"]
         assert valid is not None
-        prompts = [(pair.text, pair.speech) for pair in valid.pairs]
+        first = valid.instruction
+        prompts = [((*first, *pair.text), pair.speech) for pair in valid.pairs]
         texts = [(pair.text, pair.words) for pair in valid.pairs]
         model = modules["speech_lm"]
         assert isinstance(model, SpeechLM)

@@ -22,32 +22,33 @@ from torch import Tensor, nn
 from tokenlm.audio.mel import MelSpectrogram
 from tokenlm.audio.resample import resample
 from tokenlm.checkpoint.component import save_component
-from tokenlm.checkpoint.registry import load_model
-from tokenlm.models.flow import FlowConfig, FlowDecoder
+from tokenlm.checkpoint.registry import KINDS, load_model
+from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig, FlowConfig, FlowDecoder
 from tokenlm.models.flow.matching import path
+from tokenlm.models.onnx_models import OnnxSpeakerEncoder
 from tokenlm.models.speaker_encoder import SpeakerEncoder
-from tokenlm.models.vocoder import Vocoder
+from tokenlm.models.vocoder import HiFT, Vocoder
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from training.config import RunConfig
 from training.data.augment import AugmentConfig
 from training.data.collate import pad_mels, pad_tokens, pad_waveforms
 from training.data.dataset import AudioItem, UtteranceDataset
-from training.data.split import DataConfig, open_split, require_tokens
+from training.data.split import DataConfig, check_initial_tokens, open_split, require_tokens
 from training.losses.flow import velocity_loss
 from training.task import Phase, Prepared, StepInfo, Task
 from training.tracking import write_audio_sample, write_mel_picture
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowStageConfig(RunConfig):
-    """Configuration of the stage."""
+class FlowMatchingConfig(RunConfig):
+    """What the stages of all kinds of flow decoders are told."""
 
     data: DataConfig
     speaker_encoder: Path
     """Component folder of the trained speaker encoder."""
     vocoder: Path | None = None
     """Component folder of a vocoder, to make the samples audible."""
-    model: FlowConfig = field(default_factory=FlowConfig)
+    model: FlowConfig | CosyVoiceFlowConfig
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     full_context_share: float = 0.4
     """Share of the steps trained with full context."""
@@ -77,12 +78,21 @@ class FlowStageConfig(RunConfig):
             raise ValueError("chunk_tokens must name at least one chunk size")
 
 
+@dataclass(frozen=True, kw_only=True)
+class FlowStageConfig(FlowMatchingConfig):
+    """Configuration of the stage."""
+
+    model: FlowConfig = field(default_factory=FlowConfig)
+
+
 class FlowTask(Task):
-    """Trains a `FlowDecoder`."""
+    """Trains the flow decoder of a kind."""
 
     name = "flow"
+    kind = "flow"
+    """Of the component that is trained."""
 
-    def __init__(self, config: FlowStageConfig) -> None:
+    def __init__(self, config: FlowMatchingConfig) -> None:
         self.config = config
         self.mel = MelSpectrogram(config.model.mel)
         self._datasets: dict[str, UtteranceDataset | None] = {}
@@ -96,13 +106,16 @@ class FlowTask(Task):
                 config.data, split, config.model.mel.sample_rate, config.augment
             )
         self._fingerprint = require_tokens(self._datasets.values(), config.model.codebook_size)
-        self._speaker_encoder = load_model(config.speaker_encoder, SpeakerEncoder)
+        check_initial_tokens(config, "flow", self._fingerprint)
+        self._speaker_encoder = load_model(
+            config.speaker_encoder, SpeakerEncoder, OnnxSpeakerEncoder
+        )
         if self._speaker_encoder.config.embedding_dim != config.model.speaker_dim:
             raise ValueError(
                 f"model.speaker_dim is {config.model.speaker_dim}, but {config.speaker_encoder} "
                 f"gives {self._speaker_encoder.config.embedding_dim} channels"
             )
-        self.modules = {"flow": FlowDecoder(config.model)}
+        self.modules = {"flow": KINDS[self.kind][1](config.model)}
 
     def dataset(self, split: str) -> UtteranceDataset | None:
         """See `Task`."""
@@ -173,9 +186,7 @@ class FlowTask(Task):
         model = self.config.model
         device = batch["clean"].device
         self.mel.to(device)
-        self._speaker_encoder.to(device)
-        flow = self.modules["flow"]
-        assert isinstance(flow, FlowDecoder)
+        flow = self._flow(self.modules)
         x1 = flow.normalize(self.mel(batch["clean"]))
         frames = torch.arange(x1.shape[1], device=device)
         is_prompt = frames[None] < (pinned * model.frames_per_token)[:, None]
@@ -188,9 +199,22 @@ class FlowTask(Task):
             span = max(int(length * (0.4 + 0.6 * size)), min(length, 8000))
             start = int((length - span) * place)
             pieces.append(row[start : start + span])
+        return {"x1": x1, "prompt_mel": prompt_mel, "speaker_embedding": self._embed(pieces)}
+
+    def _embed(self, pieces: list[Tensor]) -> Tensor:
+        """Speaker embeddings (B, E) of recordings (S,)."""
+        device = pieces[0].device
+        encoder = self._speaker_encoder.to(device)
+        if isinstance(encoder, OnnxSpeakerEncoder):  # whose graph takes one at a time
+            return torch.stack([encoder.embed_recording(piece) for piece in pieces])
         heard, lengths = pad_waveforms(pieces)
-        embedding = self._speaker_encoder(heard, lengths.to(device))
-        return {"x1": x1, "prompt_mel": prompt_mel, "speaker_embedding": embedding}
+        return encoder(heard, lengths.to(device))
+
+    @staticmethod
+    def _flow(modules: Mapping[str, nn.Module]) -> FlowDecoder | CosyVoiceFlow:
+        flow = modules["flow"]
+        assert isinstance(flow, (FlowDecoder, CosyVoiceFlow))
+        return flow
 
     def _context(self, step: StepInfo) -> Context:
         # All items of a global batch share one context, so it depends on the step alone.
@@ -228,8 +252,7 @@ class FlowTask(Task):
         self, batches: Iterable[dict[str, Tensor]], modules: Mapping[str, nn.Module]
     ) -> dict[str, float]:
         """Velocity loss with fixed draws, and the mel distance of rendered speech."""
-        flow = modules["flow"]
-        assert isinstance(flow, FlowDecoder)
+        flow = self._flow(modules)
         totals: dict[str, float] = {"velocity": 0.0, "values": 0.0, "distance": 0.0, "frames": 0.0}
         for number, batch in enumerate(batches):
             prepared = self.prepare(batch, StepInfo(seed=0, step=number, first_item=0))
@@ -245,7 +268,7 @@ class FlowTask(Task):
         }
 
     def _rendered_distance(
-        self, flow: FlowDecoder, batch: dict[str, Tensor]
+        self, flow: FlowDecoder | CosyVoiceFlow, batch: dict[str, Tensor]
     ) -> tuple[float, float]:
         """Absolute log-mel difference, with the first third of each utterance as its prompt."""
         distance = frames = 0.0
@@ -256,7 +279,7 @@ class FlowTask(Task):
         return distance, frames
 
     def _render(
-        self, flow: FlowDecoder, batch: dict[str, Tensor], index: int
+        self, flow: FlowDecoder | CosyVoiceFlow, batch: dict[str, Tensor], index: int
     ) -> tuple[Tensor, Tensor]:
         """Rendered and original mel (T, M) of one item, without its prompt."""
         count = int(batch["num_tokens"][index])
@@ -264,14 +287,13 @@ class FlowTask(Task):
         factor = flow.config.frames_per_token
         tokens = batch["tokens"][index : index + 1, :count]
         self.mel.to(tokens.device)
-        self._speaker_encoder.to(tokens.device)
         mel = self.mel(batch["clean"][index : index + 1])[:, : count * factor]
-        length = batch["heard_lengths"][index : index + 1]
+        length = int(batch["heard_lengths"][index])
         rendered = flow.generate(
             tokens[:, cut:],
             prompt_tokens=tokens[:, :cut],
             prompt_mel=mel[:, : cut * factor],
-            speaker_embedding=self._speaker_encoder(batch["heard"][index : index + 1], length),
+            speaker_embedding=self._embed([batch["heard"][index, :length]]),
             seed=0,
         )
         return rendered[0], mel[0, cut * factor :]
@@ -281,9 +303,8 @@ class FlowTask(Task):
         valid = self._datasets["valid"]
         if valid is None:
             return
-        flow = self.modules["flow"]
-        assert isinstance(flow, FlowDecoder)
-        vocoder = load_model(self.config.vocoder, Vocoder) if self.config.vocoder else None
+        flow, folder_of_vocoder = self._flow(self.modules), self.config.vocoder
+        vocoder = load_model(folder_of_vocoder, Vocoder, HiFT) if folder_of_vocoder else None
         for index in range(min(3, len(valid))):
             batch = self.collate([valid[index]])
             batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
@@ -297,7 +318,7 @@ class FlowTask(Task):
         """Writes the component `flow`."""
         save_component(
             folder / "flow",
-            kind="flow",
+            kind=self.kind,
             config=self.config.model,
             state_dict=self.modules["flow"].state_dict(),
             dtype=torch.float16,

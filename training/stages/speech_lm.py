@@ -30,7 +30,7 @@ from tokenlm.text.normalize import normalize
 from tokenlm.text.tokenizer import AnyTextTokenizer, load_text_tokenizer
 from training.config import RunConfig
 from training.data.manifest import Utterance
-from training.data.split import DataConfig, open_split, require_tokens
+from training.data.split import DataConfig, check_initial_tokens, open_split, require_tokens
 from training.lora import LoraSettings, add_lora, merged_state
 from training.losses.tokens import token_cross_entropy
 from training.randomness import make_generator
@@ -46,6 +46,8 @@ class SpeechLMStageConfig(RunConfig):
     """Folder of the text tokenizer."""
     token_recognizer: Path | None = None
     """Component folder; with it, evaluation reads generated speech back."""
+    instruction: str = ""
+    """Text that the LM reads before every other, as `generation.instruction` of a bundle."""
     backbone: str | None = None
     """Hub id or folder of a pretrained backbone; None starts from `model.backbone` at random."""
     lora: LoraSettings | None = None
@@ -101,6 +103,7 @@ class TokenPairs:
     ) -> None:
         """Tokenises the rows; `join` lets some samples start with further utterances."""
         self.config = config
+        self.instruction = tuple(tokenizer.encode(config.instruction) if config.instruction else ())
         self.pairs: list[TokenPair] = []
         for row in rows:
             words = normalize(row.text)
@@ -111,10 +114,9 @@ class TokenPairs:
             self._of_speaker.setdefault(pair.speaker, []).append(index)
         # Joins are fixed for the run, so that the sampler knows how long every sample is.
         self.joined = [self._join(index) if join else (index,) for index in range(len(self.pairs))]
-        self.durations = [
-            sum(len(self.pairs[i].text) + len(self.pairs[i].speech) for i in group) / 25
-            for group in self.joined
-        ]
+        sizes = [len(pair.text) + len(pair.speech) for pair in self.pairs]
+        first = len(self.instruction)
+        self.durations = [(first + sum(sizes[i] for i in group)) / 25 for group in self.joined]
         # A layout has two special positions more.
         self.packed_durations = [seconds + 2 / 25 for seconds in self.durations]
 
@@ -123,7 +125,8 @@ class TokenPairs:
 
     def __getitem__(self, index: int) -> Layout:
         pair = self.pairs[index]
-        return one_shot(pair.text, list(pair.speech), self.config.model.codebook_size)
+        size, first = self.config.model.codebook_size, self.instruction
+        return one_shot(pair.text, list(pair.speech), size, instruction=first)
 
     def draw(self, index: int, generator: torch.Generator) -> Layout:
         """A training sample that starts from utterance `index`."""
@@ -139,8 +142,15 @@ class TokenPairs:
         if draws[1] < config.interleaved_share and fits_interleaved(
             len(text), len(speech), *blocks
         ):
-            return interleaved(text, speech, size, block_text=blocks[0], block_speech=blocks[1])
-        return one_shot(text, speech, size)
+            return interleaved(
+                text,
+                speech,
+                size,
+                block_text=blocks[0],
+                block_speech=blocks[1],
+                instruction=self.instruction,
+            )
+        return one_shot(text, speech, size, instruction=self.instruction)
 
     def _join(self, index: int) -> tuple[int, ...]:
         """Utterances of one sample: up to three others of the speaker, then `index`."""
@@ -235,6 +245,7 @@ class SpeechLMTask(Task):
             )
         splits = {split: open_split(config.data, split, 16_000) for split in ("train", "valid")}
         self._fingerprint = require_tokens(splits.values(), config.model.codebook_size)
+        check_initial_tokens(config, "speech_lm", self._fingerprint)
         for split, rows in splits.items():
             self._datasets[split] = None
             if rows is not None:
@@ -306,7 +317,7 @@ class SpeechLMTask(Task):
         requests = [
             SpeechRequest(
                 text_tokens=pair.text,
-                prompt_text_tokens=prompt.text,
+                prompt_text_tokens=(*valid.instruction, *prompt.text),
                 prompt_tokens=prompt.speech,
                 segment=number,
             )

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from tokenlm.audio.mel import MelConfig, MelSpectrogram
 from tokenlm.checkpoint.component import save_component
-from tokenlm.models.vocoder import Vocoder, VocoderConfig
+from tokenlm.checkpoint.registry import KINDS
+from tokenlm.models.vocoder import HiFTConfig, VocoderConfig
 from training.config import OptimConfig, RunConfig
 from training.data.dataset import UtteranceDataset
 from training.data.split import DataConfig, open_split
@@ -27,6 +28,7 @@ from training.losses.adversarial import (
     discriminator_loss,
     feature_matching_loss,
     generator_loss,
+    relative_loss,
 )
 from training.losses.spectral import mel_loss, stft_loss
 from training.task import Phase, Prepared, StepInfo, Task
@@ -43,28 +45,51 @@ class DiscriminatorConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VocoderStageConfig(RunConfig):
-    """Configuration of the stage."""
+class WaveformConfig(RunConfig):
+    """What the stages of all kinds of vocoders are told."""
 
     data: DataConfig
-    model: VocoderConfig = field(default_factory=VocoderConfig)
+    model: VocoderConfig | HiFTConfig
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     discriminator_optim: OptimConfig | None = None
     """Optimizer of the discriminators; None takes `optim`."""
     crop_frames: int = 48
     """Mel frames of a training crop."""
     adversarial_start_step: int = 10_000
-    """Discriminators train, and are listened to, from this step on."""
+    """Discriminators are listened to from this step on."""
+    discriminator_start_step: int | None = None
+    """Discriminators train from this step on; None is `adversarial_start_step`."""
+    relative_limit: float = 0.0
+    """Limit of the relative adversarial losses; 0 leaves them out."""
     resolutions: tuple[tuple[int, int], ...] = ((256, 64), (512, 128), (1024, 256), (2048, 512))
-    """(n_fft, hop_length) of the spectral losses."""
+    """(n_fft, hop_length) of the STFT losses; without any there are none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.relative_limit < 0:
+            raise ValueError(f"relative_limit must not be negative, got {self.relative_limit}")
+        if (self.discriminator_start_step or 0) > self.adversarial_start_step:
+            raise ValueError(
+                "discriminator_start_step must not come after adversarial_start_step: untrained "
+                "discriminators have nothing to say"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocoderStageConfig(WaveformConfig):
+    """Configuration of the stage."""
+
+    model: VocoderConfig = field(default_factory=VocoderConfig)
 
 
 class VocoderTask(Task):
-    """Trains a `Vocoder`."""
+    """Trains the vocoder of a kind."""
 
     name = "vocoder"
+    kind = "vocoder"
+    """Of the component that is trained."""
 
-    def __init__(self, config: VocoderStageConfig) -> None:
+    def __init__(self, config: WaveformConfig) -> None:
         self.config = config
         self.mel = MelSpectrogram(config.model.mel)
         full_band = MelConfig(
@@ -82,7 +107,7 @@ class VocoderTask(Task):
         """See `Task`."""
         sizes = self.config.discriminator
         self.modules = {
-            "vocoder": Vocoder(self.config.model),
+            "vocoder": KINDS[self.kind][1](self.config.model),
             "discriminator": WaveformDiscriminator(
                 periods=sizes.periods,
                 period_channels=sizes.period_channels,
@@ -108,6 +133,7 @@ class VocoderTask(Task):
         """See `Task`."""
         names = ["vocoder/mel", "vocoder/convergence", "vocoder/log_magnitude"]
         names += ["vocoder/adversarial", "vocoder/feature_matching", "vocoder/discriminator"]
+        names += ["vocoder/relative", "vocoder/discriminator_relative"]
         self._to(batch.device)
         tensors: dict[str, Any] = {"waveform": batch, "mel": self.mel(batch)}
         tensors["adversarial"] = step.step >= self.config.adversarial_start_step
@@ -120,41 +146,54 @@ class VocoderTask(Task):
     def phases(self) -> list[Phase]:
         """See `Task`."""
         config = self.config
+        starts_at = config.discriminator_start_step
+        if starts_at is None:
+            starts_at = config.adversarial_start_step
         return [
             Phase(
                 "discriminate",
                 ("discriminator",),
                 self._discriminate,
-                starts_at=config.adversarial_start_step,
+                starts_at=starts_at,
                 optim=config.discriminator_optim,
             ),
             Phase("generate", ("vocoder",), self._generate),
         ]
 
+    def render(self, prepared: Prepared) -> tuple[Tensor, dict[str, Tensor]]:
+        """Generated waveforms (B, S), and losses of what the vocoder makes on the way to them."""
+        return self.modules["vocoder"](prepared.tensors["mel"]), {}
+
     def _discriminate(self, prepared: Prepared) -> dict[str, Tensor]:
         waveform = prepared.tensors["waveform"]
         with torch.no_grad():
-            generated = self.modules["vocoder"](prepared.tensors["mel"])
+            generated, _ = self.render(prepared)
         real, _ = self.modules["discriminator"](waveform)
         fake, _ = self.modules["discriminator"](generated)
-        return {"vocoder/discriminator": discriminator_loss(real, fake)}
+        losses = {"vocoder/discriminator": discriminator_loss(real, fake)}
+        limit = self.config.relative_limit
+        if limit:
+            losses["vocoder/discriminator_relative"] = relative_loss(real, fake, limit)
+        return losses
 
     def _generate(self, prepared: Prepared) -> dict[str, Tensor]:
         waveform = prepared.tensors["waveform"]
-        generated = self.modules["vocoder"](prepared.tensors["mel"])
-        convergence, log_magnitude = stft_loss(generated, waveform, self.config.resolutions)
-        losses = {
-            "vocoder/mel": mel_loss(self.loss_mel(generated), self.loss_mel(waveform)),
-            "vocoder/convergence": convergence,
-            "vocoder/log_magnitude": log_magnitude,
-        }
+        generated, losses = self.render(prepared)
+        losses["vocoder/mel"] = mel_loss(self.loss_mel(generated), self.loss_mel(waveform))
+        if self.config.resolutions:
+            convergence, log_magnitude = stft_loss(generated, waveform, self.config.resolutions)
+            losses["vocoder/convergence"] = convergence
+            losses["vocoder/log_magnitude"] = log_magnitude
         if prepared.tensors["adversarial"]:
             # Apart from the generated: no gradient runs through what the real one looks like.
             with torch.no_grad():
-                _, real = self.modules["discriminator"](waveform)
+                real_scores, real = self.modules["discriminator"](waveform)
             with _frozen(self.modules["discriminator"]):
                 scores, features = self.modules["discriminator"](generated)
             losses["vocoder/adversarial"] = generator_loss(scores)
+            limit = self.config.relative_limit
+            if limit:
+                losses["vocoder/relative"] = relative_loss(scores, real_scores, limit)
             losses["vocoder/feature_matching"] = feature_matching_loss(real, features)
         return losses
 
@@ -191,7 +230,7 @@ class VocoderTask(Task):
         vocoder = self.modules["vocoder"]
         save_component(
             folder / "vocoder",
-            kind="vocoder",
+            kind=self.kind,
             config=self.config.model,
             state_dict=vocoder.state_dict(),
             dtype=torch.float16,
@@ -214,7 +253,7 @@ def _frozen(module: nn.Module) -> Iterator[None]:
 class _Crops:
     """Random crops of utterances (S,), shorter ones padded with zeros; the middle in validation."""
 
-    def __init__(self, utterances: UtteranceDataset, config: VocoderStageConfig) -> None:
+    def __init__(self, utterances: UtteranceDataset, config: WaveformConfig) -> None:
         self.utterances = utterances
         self.num_samples = config.crop_frames * config.model.mel.hop_length
         seconds = self.num_samples / config.model.mel.sample_rate

@@ -18,17 +18,21 @@ from tokenlm.checkpoint.adapters.cosyvoice2 import (
     INSTRUCTION,
     SPEAKER_FILE,
     TOKENIZER_FILES,
+    generation_settings,
     import_cosyvoice,
 )
 from tokenlm.checkpoint.adapters.cosyvoice_flow import flow_mel, flow_to_ours, flow_to_theirs
 from tokenlm.checkpoint.adapters.cosyvoice_hift import hift_to_ours, hift_to_theirs
 from tokenlm.checkpoint.adapters.cosyvoice_lm import lm_to_ours, lm_to_theirs
 from tokenlm.checkpoint.registry import KINDS
+from tokenlm.config import from_dict
 from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig
 from tokenlm.models.fsmn_tokenizer import FSMNTokenizer, FSMNTokenizerConfig
 from tokenlm.models.lm import BackboneConfig, SamplingConfig, SpeechLM, SpeechLMConfig
+from tokenlm.models.lm.guards import TokenMonitor
 from tokenlm.models.vocoder import HiFT, HiFTConfig
 from tokenlm.synthesis import Synthesizer
+from tokenlm.synthesis.components import GenerationConfig
 
 DIGITS, SPEAKER_DIM, HEAD_DIM = 3, 12, 8
 SIZES = {"lm_head_dim": HEAD_DIM, "flow_heads": 2, "tokenizer_head_dim": HEAD_DIM}
@@ -261,6 +265,21 @@ def test_import_of_version_3(
     streamed = torch.cat(list(synthesizer.stream("so?", **options)))  # type: ignore[arg-type]
     assert waveform.shape[0] > synthesizer.sample_rate
     torch.testing.assert_close(streamed, waveform, rtol=0, atol=1e-4)
+
+
+def test_silence_of_version_3_is_capped() -> None:
+    settings = from_dict(GenerationConfig, generation_settings(3, 6561))
+    monitor = TokenMonitor(settings.guards)
+    for token in (1, 2323, 28, 28):
+        monitor.push(token)
+    assert not monitor.forbidden
+    monitor.push(494)
+    assert monitor.forbidden == [1, 2, 28, 29, 55, 248, 494, 2241, 2242, 2322, 2323]
+    monitor.push(100)
+    assert not monitor.forbidden
+    # Neither version 2, whose tokenizer has other codes, nor a codebook without these codes.
+    for other in (generation_settings(2, 6561), generation_settings(3, 27)):
+        assert from_dict(GenerationConfig, other).guards.silent_tokens == ()
 
 
 def test_wrong_folders_say_what_is_wrong(

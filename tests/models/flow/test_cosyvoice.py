@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig
+from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig, dit, unet
+from tokenlm.modules import relative, rope
 from tokenlm.modules.context import FULL_CONTEXT, Context
 
 UNET = {
@@ -120,6 +121,51 @@ def test_a_copied_state_goes_its_own_way(flow: CosyVoiceFlow) -> None:
     first = flow.step(tokens, start.clone(), seed=0, flush=True)
     flow.step(tokens.flip(1), start.clone(), seed=0, flush=True)
     assert torch.equal(flow.step(tokens, start, seed=0, flush=True), first)
+
+
+def test_solver_steps_share_positions_and_mask(
+    flow: CosyVoiceFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One plan for all steps of a chunk, and no new tables for chunks of a length seen before."""
+    plans: list[int] = []
+    original = unet.plan_attention
+
+    def counted(x: Tensor, *args: Any, **options: Any) -> Any:
+        plans.append(x.shape[1])
+        return original(x, *args, **options)
+
+    monkeypatch.setattr(unet, "plan_attention", counted)
+    monkeypatch.setattr(dit, "plan_attention", counted)
+    options = given(6) | {"num_steps": 5}
+    state = flow.start(**options)  # the prompt fills no chunk with its look-ahead
+    tokens = torch.arange(16)[None]
+    plans.clear()
+    flow.step(tokens[:, :1], state, seed=0)
+    assert plans == [8]
+    tables = (rope._whole_table, relative._whole_table)
+    made = [table.cache_info().misses for table in tables]
+    for start in (1, 5, 9):
+        flow.step(tokens[:, start : start + 4], state, seed=0)
+    assert plans == [8, 8, 8, 8]
+    assert [table.cache_info().misses for table in tables] == made
+    flow.generate(tokens, seed=0, **options)
+    assert len(plans) == 5
+
+
+def test_tables_are_views_of_what_would_be_computed() -> None:
+    device = torch.device("cpu")
+    for start, count in ((0, 1), (7, 50), (1000, 60), (3000, 5)):
+        expected = rope.rotary_table(torch.arange(start, start + count), 8)
+        for actual, wanted in zip(rope.rotary_span(start, count, 8, device), expected, strict=True):
+            torch.testing.assert_close(actual, wanted, rtol=0, atol=1e-6)
+    for largest, count in ((0, 1), (49, 99), (1500, 1550), (4, 2000)):
+        distances = torch.arange(largest, largest - count, -1)
+        torch.testing.assert_close(
+            relative.distance_span(largest, count, 6, device),
+            relative.distance_table(distances, 6),
+            rtol=0,
+            atol=1e-6,
+        )
 
 
 def test_noise_of_seeds() -> None:

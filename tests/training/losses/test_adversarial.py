@@ -9,6 +9,7 @@ from training.losses.adversarial import (
     discriminator_loss,
     feature_matching_loss,
     generator_loss,
+    relative_loss,
 )
 
 REAL = [torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([[[0.5]], [[2.0]]])]
@@ -34,6 +35,18 @@ def test_feature_matching_loss() -> None:
     # First discriminator: layers 1.5 and 3; second: 5.
     assert feature_matching_loss(real, fake).item() == pytest.approx((2.25 + 5.0) / 2)
     assert feature_matching_loss(real, real).item() == 0
+
+
+def test_relative_loss() -> None:
+    higher = [torch.tensor([[5.0, 3.0, 3.5], [1.0, 2.0, 3.0]])]
+    lower = [torch.tensor([[1.0, 2.0, 3.0], [0.0, 1.0, 2.0]])]
+    # Differences 4, 1 and 0.5 with the median 1: 0.5 lies 0.5 below. The others are all alike.
+    assert relative_loss(higher, lower, 9.0).item() == pytest.approx(0.25)
+    assert relative_loss(higher, lower, 0.04).item() == pytest.approx(0.04)
+    # Of lower and higher exchanged the one of -4 lies 3 below.
+    assert relative_loss(lower, higher, 99.0).item() == pytest.approx(9.0)
+    twice = [[score[0], score[0]] for score in (higher, lower)]
+    assert relative_loss(*twice, 9.0).item() == pytest.approx(0.25)
 
 
 def test_features_of_real_speech_get_no_gradient() -> None:

@@ -30,7 +30,11 @@ EXPORTS = {
     "token_reward": ["speech_lm"],
     "flow": ["flow"],
     "vocoder": ["vocoder"],
+    "cosyvoice_flow": ["flow"],
+    "hift": ["vocoder"],
 }
+KINDS_OF = {"cosyvoice_flow": "cosyvoice_flow", "hift": "hift"}
+"""Kind of the component that is exported, where it is not its name."""
 LOSSES = {
     "speech_tokenizer": {
         "tokenizer/ctc",
@@ -48,6 +52,14 @@ LOSSES = {
         "vocoder/mel",
         "vocoder/convergence",
         "vocoder/log_magnitude",
+        "vocoder/adversarial",
+        "vocoder/feature_matching",
+        "vocoder/discriminator",
+    },
+    "cosyvoice_flow": {"flow/velocity"},
+    "hift": {
+        "vocoder/mel",
+        "vocoder/pitch",
         "vocoder/adversarial",
         "vocoder/feature_matching",
         "vocoder/discriminator",
@@ -92,7 +104,8 @@ def test_trains_evaluates_and_exports(
         values = [value for value in row.values() if isinstance(value, (int, float))]
         assert all(math.isfinite(value) for value in values), row
     for name in EXPORTS[stage]:
-        load_model(tmp_path / "run" / "export" / name, KINDS[name][1])  # type: ignore[arg-type]
+        model_class = KINDS[KINDS_OF.get(stage, name)][1]
+        load_model(tmp_path / "run" / "export" / name, model_class)  # type: ignore[arg-type]
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -134,7 +147,7 @@ def test_killed_and_resumed_equals_uninterrupted(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["flow", "vocoder"])
+@pytest.mark.parametrize("stage", ["flow", "vocoder", "cosyvoice_flow", "hift"])
 def test_samples_can_be_heard_and_seen(
     stage: str, stage_config: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -142,5 +155,5 @@ def test_samples_can_be_heard_and_seen(
     assert main(["--config", str(config)]) == 0
     found = {path.name for path in (tmp_path / "run" / "samples" / "step-000002").iterdir()}
     assert {"0.png", "1.png", "2.png"} <= found
-    if stage == "vocoder":
+    if stage in ("vocoder", "hift"):
         assert {"0.wav", "1.wav", "2.wav"} <= found

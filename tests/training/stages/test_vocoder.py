@@ -56,7 +56,8 @@ def test_adversaries_come_later(task: Task) -> None:
     adversarial = {"vocoder/adversarial", "vocoder/feature_matching"}
     assert generate.losses(later).keys() == spectral | adversarial
     assert discriminate.losses(later).keys() == {"vocoder/discriminator"}
-    assert set(later.counts) == spectral | adversarial | {"vocoder/discriminator"}
+    relative = {"vocoder/relative", "vocoder/discriminator_relative"}
+    assert set(later.counts) == spectral | adversarial | {"vocoder/discriminator"} | relative
     assert set(later.counts.values()) == {2.0}
 
 

@@ -64,6 +64,13 @@ ADDED_TEXT_TOKENS = (
 INSTRUCTION = "You are a helpful assistant.<|endofprompt|>"
 """What version 3 reads before everything."""
 
+SILENT_TOKENS = (1, 2, 28, 29, 55, 248, 494, 2241, 2242, 2322, 2323)
+"""Codes of silence of the tokenizer of version 3."""
+
+MAX_SILENT_TOKENS = 5
+"""In a row, of version 3. The published system drops the others after they were drawn; here they
+are not drawn, so that the LM reads what is heard."""
+
 
 @dataclass(frozen=True)
 class ImportReport:
@@ -189,7 +196,7 @@ def import_cosyvoice(
             )
         text.save(temporary / "text_tokenizer")
         (temporary / "voices").mkdir()
-        finalize_bundle(temporary, _manifest(bundle.name, version, kinds))
+        finalize_bundle(temporary, _manifest(bundle.name, version, kinds, flow.codebook_size))
     counts = {
         name: sum(tensor.numel() for tensor in state.values())
         for name, (_, state) in converted.items()
@@ -294,8 +301,26 @@ def _text_tokenizer(folder: Path) -> HFTextTokenizer:
     return HFTextTokenizer.from_folder(path).with_tokens(ADDED_TEXT_TOKENS)
 
 
-def _manifest(name: str, version: Version, kinds: dict[str, str]) -> BundleManifest:
-    generation = {"num_steps": 10, "guidance_scale": 0.7, "max_prompt_seconds": 30.0}
+def generation_settings(version: Version, codebook_size: int) -> dict[str, Any]:
+    """Settings of generation that fit the weights, as `bundle.yaml` has them."""
+    settings: dict[str, Any] = {
+        "num_steps": 10,
+        "guidance_scale": 0.7,
+        "max_prompt_seconds": 30.0,
+    }
+    if version == 3:
+        settings["instruction"] = INSTRUCTION
+        if codebook_size > max(SILENT_TOKENS):  # another tokenizer has other codes
+            settings["guards"] = {
+                "silent_tokens": list(SILENT_TOKENS),
+                "max_silent_tokens": MAX_SILENT_TOKENS,
+            }
+    return settings
+
+
+def _manifest(
+    name: str, version: Version, kinds: dict[str, str], codebook_size: int
+) -> BundleManifest:
     return BundleManifest(
         name=name,
         description=f"CosyVoice {version}, imported.",
@@ -303,6 +328,6 @@ def _manifest(name: str, version: Version, kinds: dict[str, str]) -> BundleManif
         licence="Apache-2.0",
         sample_rate=24_000,
         components=kinds,
-        generation=generation | ({"instruction": INSTRUCTION} if version == 3 else {}),
+        generation=generation_settings(version, codebook_size),
         provenance={"imported_from": f"CosyVoice {version}"},
     )

@@ -79,6 +79,7 @@ class ConformerEncoder(nn.Module):
         state: ConformerState | None = None,
         *,
         mask: Tensor | None = None,
+        pinned_tokens: Tensor | None = None,
         future: Tensor | None = None,
         flush: bool = False,
     ) -> Tensor:
@@ -90,6 +91,7 @@ class ConformerEncoder(nn.Module):
             state: advanced in place; the last tokens wait in it for their future.
             mask: (B, N) True where valid, without a state. Behind a shorter item the look-ahead
                 layer sees the embedding of zero, not zeros, as in the reference.
+            pinned_tokens: (B,) tokens that a bounded window keeps, where items have their own.
             future: (B, L, D) embedded tokens that only the look-ahead layer sees, without a state.
             flush: with a state, gives what waits as well.
 
@@ -103,10 +105,14 @@ class ConformerEncoder(nn.Module):
         factor = self.frames_per_token
         if x.shape[1] == 0:
             return x
-        x = self.blocks(x, context, state.blocks if state else None, mask=mask)
+        pinned = pinned_tokens
+        past = state.blocks if state else None
+        x = self.blocks(x, context, past, mask=mask, pinned_frames=pinned)
         x = x.repeat_interleave(factor, dim=1)
         x = self.up_embed(self.upsample(x, state.upsample if state else None))
         if mask is not None:
             mask = mask.repeat_interleave(factor, dim=1)
-        x = self.up_blocks(x, context.scaled(factor), state.up_blocks if state else None, mask=mask)
+        pinned = None if pinned is None else pinned * factor
+        past, context = state.up_blocks if state else None, context.scaled(factor)
+        x = self.up_blocks(x, context, past, mask=mask, pinned_frames=pinned)
         return self.norm(x)

@@ -81,6 +81,7 @@ class CosyVoiceFlow(nn.Module):
         context: Context = FULL_CONTEXT,
         *,
         mask: Tensor | None = None,
+        pinned_tokens: Tensor | None = None,
         future: Tensor | None = None,
     ) -> Tensor:
         """What the estimator is told of tokens, (B, T, M).
@@ -89,13 +90,16 @@ class CosyVoiceFlow(nn.Module):
             tokens: (B, N) whole sequences.
             context: in tokens.
             mask: (B, N) True where valid.
+            pinned_tokens: (B,) tokens that a bounded window keeps, where items have their own.
             future: (B, lookahead_tokens) tokens behind them that only the look-ahead sees.
         """
         x = self.embedding(tokens)
         if mask is not None:
             x = x * mask[..., None]
         ahead = None if future is None else self.embedding(future)
-        return self.project(self.encoder(x, context, mask=mask, future=ahead))
+        return self.project(
+            self.encoder(x, context, mask=mask, pinned_tokens=pinned_tokens, future=ahead)
+        )
 
     def forward(
         self,
@@ -112,9 +116,13 @@ class CosyVoiceFlow(nn.Module):
     ) -> Tensor:
         """Velocity of whole sequences, for training; arguments as for `FlowDecoder`.
 
-        The chunk grid starts at the first token whatever `pinned_tokens` says.
+        The chunk grid starts at the first token whatever `pinned_tokens` says: where the window is
+        bounded, what is kept are the whole chunks of each prompt, as in a stream.
         """
-        encoded = self.encode(tokens, context, mask=mask)
+        pinned = None
+        if pinned_tokens is not None and context.left_frames is not None:
+            pinned = self._whole_chunks(pinned_tokens, context)
+        encoded = self.encode(tokens, context, mask=mask, pinned_tokens=pinned)
         condition = self.condition(encoded, prompt_mel, self.project_speaker(speaker_embedding))
         if dropped is not None:
             condition = condition * ~dropped[:, None, None]
@@ -125,6 +133,7 @@ class CosyVoiceFlow(nn.Module):
             condition,
             context.scaled(factor),
             mask=None if mask is None else mask.repeat_interleave(factor, dim=1),
+            pinned_frames=None if pinned is None else pinned * factor,
         )
 
     @torch.inference_mode()
@@ -306,13 +315,17 @@ class CosyVoiceFlow(nn.Module):
         if guidance_scale:
             # The rows of an item stand together, so that a state can be unstacked.
             condition = torch.stack([condition, torch.zeros_like(condition)], dim=1).flatten(0, 1)
+        # The states of all steps stand at the same frame.
+        past = None if states is None else states[0].transformer
+        plan = self.estimator.plan(condition, context, past)
+        rows = condition.shape[0]
 
         def velocity(step: int, t: Tensor, x: Tensor) -> Tensor:
             state = None if states is None else states[step]
+            points = x.repeat_interleave(2, dim=0) if guidance_scale else x
+            both = self.estimator(points, t.expand(rows), condition, context, state, plan=plan)
             if not guidance_scale:
-                return self.estimator(x, t.expand(x.shape[0]), condition, context, state)
-            doubled = x.repeat_interleave(2, dim=0)
-            both = self.estimator(doubled, t.expand(doubled.shape[0]), condition, context, state)
+                return both
             conditional, unconditional = both.unflatten(0, (-1, 2)).unbind(dim=1)
             return guided(conditional, unconditional, guidance_scale)
 
@@ -355,9 +368,14 @@ class CosyVoiceFlow(nn.Module):
         context = context or self.config.default_context
         if context.chunk_frames is None or context.left_frames is None:
             return context.pinned(0)
-        # The whole chunks of the prompt, so that the grid stays where it is.
-        whole = max(num_prompt_tokens - self.config.lookahead_tokens, 0) // context.chunk_frames
-        return context.pinned(whole * context.chunk_frames)
+        kept = self._whole_chunks(torch.tensor(num_prompt_tokens), context)
+        return context.pinned(int(kept))
+
+    def _whole_chunks(self, num_prompt_tokens: Tensor, context: Context) -> Tensor:
+        """Tokens in whole chunks of prompts, so that the grid stays where it is."""
+        assert context.chunk_frames is not None
+        known = (num_prompt_tokens - self.config.lookahead_tokens).clamp(min=0)
+        return known // context.chunk_frames * context.chunk_frames
 
     def _check_prompt(self, prompt_tokens: Tensor, prompt_mel: Tensor) -> None:
         expected = prompt_tokens.shape[1] * self.config.frames_per_token

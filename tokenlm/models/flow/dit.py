@@ -18,10 +18,14 @@ from torch.nn import functional
 from tokenlm.modules.attention import AttentionState, extend
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.conv import CausalConv1d, ConvState
-from tokenlm.modules.rope import rotary_table
 from tokenlm.modules.streaming import State
 from tokenlm.modules.timestep import TimestepEmbedding
-from tokenlm.modules.transformer import TransformerState, advance, plan_attention
+from tokenlm.modules.transformer import (
+    AttentionPlan,
+    TransformerState,
+    advance,
+    plan_attention,
+)
 
 _KERNEL_SIZE = 31
 _GROUPS = 16
@@ -159,6 +163,26 @@ class DiTEstimator(nn.Module):
             hidden = functional.mish(conv(hidden, state.positions[index] if state else None))
         return x + hidden
 
+    def plan(
+        self,
+        x: Tensor,
+        context: Context,
+        past: TransformerState | None = None,
+        *,
+        mask: Tensor | None = None,
+        pinned_frames: Tensor | None = None,
+    ) -> AttentionPlan:
+        """Rotation and mask of frames (B, T, any), the same for all solver steps of a chunk."""
+        return plan_attention(
+            x,
+            self.head_dim,
+            context,
+            cached=past.layers[0].positions if past else None,
+            next_position=past.next_position if past else 0,
+            mask=mask,
+            pinned_frames=pinned_frames,
+        )
+
     def forward(
         self,
         x_t: Tensor,
@@ -168,6 +192,8 @@ class DiTEstimator(nn.Module):
         state: DiTState | None = None,
         *,
         mask: Tensor | None = None,
+        pinned_frames: Tensor | None = None,
+        plan: AttentionPlan | None = None,
     ) -> Tensor:
         """Velocity (B, T, M); padded frames hold something.
 
@@ -178,25 +204,18 @@ class DiTEstimator(nn.Module):
             context: in mel frames.
             state: of this solver step, advanced in place.
             mask: (B, T) True where valid, without a state.
+            pinned_frames: (B,) frames that a bounded window keeps, where items have their own.
+            plan: of `plan`, where it is known already, in place of mask and pinned_frames.
         """
         time = functional.silu(self.time(t))
         x = self.embed_input(x_t, condition, state)
         transformer = state.transformer if state else None
-        start = int(transformer.next_position) if transformer else 0
-        plan = plan_attention(
-            x,
-            2,
-            context,
-            cached=transformer.layers[0].positions if transformer else None,
-            next_position=start,
-            mask=mask,
-        )
-        positions = torch.arange(start, start + x.shape[1], device=x.device)
-        table = rotary_table(positions, self.head_dim)
+        if plan is None:
+            plan = self.plan(x, context, transformer, mask=mask, pinned_frames=pinned_frames)
         for index, block in enumerate(self.blocks):
             cache = transformer.layers[index] if transformer else None
-            x = block(x, time, table, plan.mask, mask, cache)
+            x = block(x, time, plan.table, plan.mask, mask, cache)
         if transformer is not None:
-            advance(transformer, plan, context, x.shape[1])
+            advance(transformer, plan.positions, context, x.shape[1])
         scale, shift = self.final_modulation(time)[:, None].chunk(2, dim=-1)
         return self.project(self.final_norm(x) * (1 + scale) + shift)

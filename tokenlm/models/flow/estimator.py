@@ -151,7 +151,7 @@ class VelocityEstimator(nn.Module):
         for index, block in enumerate(self.blocks):
             x = block(x, modulation, plan, transformer.layers[index] if transformer else None)
         if transformer is not None:
-            advance(transformer, plan, context, x.shape[1])
+            advance(transformer, plan.positions, context, x.shape[1])
         shift, scale = self.final_modulation(time).unsqueeze(1).chunk(2, dim=-1)
         x = self.project(self.final_norm(x) * (1 + scale) + shift)
         return x.view(batch, frames, self.num_mels)

@@ -91,12 +91,14 @@ class LookaheadEncoder(nn.Module):
         state: LookaheadLayerState | None = None,
         *,
         mask: Tensor | None = None,
+        pinned_tokens: Tensor | None = None,
         future: Tensor | None = None,
         flush: bool = False,
     ) -> Tensor:
         """Frames of embedded tokens; arguments as for `ConformerEncoder`.
 
-        Neither the context nor the mask changes anything: a token sees its look-ahead alone.
+        Neither the context nor what is masked or pinned changes anything: a token sees its
+        look-ahead alone.
         """
         x = self.lookahead(x, state, future=future, flush=flush)
         return x.repeat_interleave(self.frames_per_token, dim=1)

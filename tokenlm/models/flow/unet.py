@@ -20,7 +20,12 @@ from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.conv import CausalConv1d, ConvState
 from tokenlm.modules.streaming import State
 from tokenlm.modules.timestep import TimestepEmbedding
-from tokenlm.modules.transformer import TransformerState, advance, plan_attention
+from tokenlm.modules.transformer import (
+    AttentionPlan,
+    TransformerState,
+    advance,
+    plan_attention,
+)
 
 
 @dataclass
@@ -179,6 +184,26 @@ class UNetEstimator(nn.Module):
             transformer=TransformerState(layers=layers, next_position=0),
         )
 
+    def plan(
+        self,
+        x: Tensor,
+        context: Context,
+        past: TransformerState | None = None,
+        *,
+        mask: Tensor | None = None,
+        pinned_frames: Tensor | None = None,
+    ) -> AttentionPlan:
+        """Positions and mask of frames (B, T, any), the same for all solver steps of a chunk."""
+        return plan_attention(
+            x,
+            2,
+            context,
+            cached=past.layers[0].positions if past else None,
+            next_position=past.next_position if past else 0,
+            mask=mask,
+            pinned_frames=pinned_frames,
+        )
+
     def forward(
         self,
         x_t: Tensor,
@@ -188,6 +213,8 @@ class UNetEstimator(nn.Module):
         state: UNetState | None = None,
         *,
         mask: Tensor | None = None,
+        pinned_frames: Tensor | None = None,
+        plan: AttentionPlan | None = None,
     ) -> Tensor:
         """Velocity (B, T, M), zero where padded.
 
@@ -199,17 +226,14 @@ class UNetEstimator(nn.Module):
             state: of this solver step, advanced in place.
             mask: (B, T) True where valid, without a state. Padding stands behind the valid frames,
                 where no convolution of a valid frame looks.
+            pinned_frames: (B,) frames that a bounded window keeps, where items have their own.
+            plan: of `plan`, where it is known already, in place of mask and pinned_frames.
         """
         time = functional.mish(self.time(t))
         transformer = state.transformer if state else None
-        plan = plan_attention(
-            x_t,
-            2,
-            context,
-            cached=transformer.layers[0].positions if transformer else None,
-            next_position=transformer.next_position if transformer else 0,
-            mask=mask,
-        )
+        if plan is None:
+            plan = self.plan(x_t, context, transformer, mask=mask, pinned_frames=pinned_frames)
+        visible = plan.mask
         conv_states = iter(state.convs) if state else None
         caches = iter(transformer.layers) if transformer else None
 
@@ -219,7 +243,7 @@ class UNetEstimator(nn.Module):
         def run(level: _Level, x: Tensor) -> tuple[Tensor, Tensor]:
             x = level.resnet(x, time, convs(2))
             for block in level.blocks:
-                x = block(x, plan.mask, None if caches is None else next(caches))
+                x = block(x, visible, None if caches is None else next(caches))
             if level.conv is None:
                 return x, x
             states = convs(1)
@@ -232,5 +256,5 @@ class UNetEstimator(nn.Module):
         states = convs(1)
         x = self.project(self.final(x, states[0] if states else None))
         if transformer is not None:
-            advance(transformer, plan, context, x.shape[1])
+            advance(transformer, plan.positions, context, x.shape[1])
         return x if mask is None else x * mask[..., None]

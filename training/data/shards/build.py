@@ -26,9 +26,9 @@ from torch import Tensor
 
 from tokenlm.audio.io import AudioError, load_audio
 from tokenlm.audio.mel import MelConfig, MelSpectrogram
+from tokenlm.checkpoint.registry import AnySpeechTokenizer
 from tokenlm.config import to_dict
 from tokenlm.models.speaker_encoder import SpeakerEncoder
-from tokenlm.models.speech_tokenizer import SpeechTokenizer
 from training.data.collate import pad_waveforms
 from training.data.manifest import Manifest, Utterance, row_of
 from training.data.rejects import Reject, Rejects, TooManyRejects, read_rejects
@@ -50,7 +50,7 @@ DURATION_TOLERANCE = 0.1
 class Precompute:
     """What goes into the shards, and by which models."""
 
-    tokenizer: SpeechTokenizer | None = None
+    tokenizer: AnySpeechTokenizer | None = None
     speaker_encoder: SpeakerEncoder | None = None
     mel: MelConfig | None = None
     audio_rate: int = 0
@@ -284,8 +284,8 @@ def _compute(
     return members
 
 
-def _tokens(tokenizer: SpeechTokenizer, waveforms: list[Tensor]) -> list[bytes]:
-    device = next(tokenizer.parameters()).device
+def _tokens(tokenizer: AnySpeechTokenizer, waveforms: list[Tensor]) -> list[bytes]:
+    device = next(iter(tokenizer.state_dict().values())).device
     waveform, lengths = pad_waveforms(waveforms)
     tokens, counts = tokenizer.encode(waveform.to(device), lengths.to(device))
     dtype = np.uint16 if tokenizer.config.codebook_size <= 2**16 else np.uint32

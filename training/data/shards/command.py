@@ -37,10 +37,9 @@ def precompute(
     import torch
 
     from tokenlm.audio.mel import MelConfig
-    from tokenlm.checkpoint.registry import load_model
+    from tokenlm.checkpoint.registry import SPEECH_TOKENIZERS, load_model
     from tokenlm.config import load_config
     from tokenlm.models.speaker_encoder import SpeakerEncoder
-    from tokenlm.models.speech_tokenizer import SpeechTokenizer
     from training.data.manifest import read_manifest
     from training.data.shards.build import Precompute, build_shards, ranks_of_launch
     from training.data.shards.layout import is_complete
@@ -51,7 +50,7 @@ def precompute(
         device = f"cuda:{rank % torch.cuda.device_count()}"
     config = load_config(MelConfig, mel_config) if mel_config is not None else MelConfig()
     work = Precompute(
-        tokenizer=load_model(tokenizer, SpeechTokenizer, device=device) if tokenizer else None,
+        tokenizer=load_model(tokenizer, *SPEECH_TOKENIZERS, device=device) if tokenizer else None,
         speaker_encoder=(
             load_model(speaker_encoder, SpeakerEncoder, device=device) if speaker_encoder else None
         ),
