@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,8 @@ class RefineConfig:
     """Share of clips with the least speech for their text that is dropped."""
     longest_share: float = 0.05
     """Share of clips with the most speech for their text that is dropped."""
+    detector: Literal["silero", "level"] = "silero"
+    """What finds speech in long recordings: Silero's detector, or the level alone."""
     pause_seconds: float = 0.4
     """Silence that separates clips of a long recording."""
     level_dbfs: float = -24.0

@@ -139,6 +139,7 @@ def segment_step(
     """
     (work / "clips").mkdir(parents=True, exist_ok=True)
     settings = {
+        "detector": config.detector,
         "pause_seconds": config.pause_seconds,
         "max_seconds": config.max_seconds,
         "level_dbfs": config.level_dbfs,

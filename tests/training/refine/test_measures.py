@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from toy_sounds import RATE, embed, quiet, tone
 
+from tokenlm.audio.io import load_audio
+from tokenlm.audio.resample import resample
+from training.refine import segment
 from training.refine.config import RefineConfig
 from training.refine.measures import bandwidth_hz, clipped_share, measure_sound
 from training.refine.segment import normalise_level, segments
 from training.refine.speakers import cluster, consistency
+
+BUNDLE = Path(__file__).resolve().parents[3] / "checkpoints" / "mini-en"
 
 
 def test_signal_to_noise_is_the_difference_of_the_levels() -> None:
@@ -47,7 +54,10 @@ def test_recordings_are_cut_at_pauses() -> None:
     wave = torch.cat(
         [quiet(0.6), tone(1.5), quiet(1.0), tone(2.0), quiet(0.2), tone(0.5), quiet(1)]
     )
-    places = [(start / RATE, stop / RATE) for start, stop in segments(wave, RATE, RefineConfig())]
+    places = [
+        (start / RATE, stop / RATE)
+        for start, stop in segments(wave, RATE, RefineConfig(detector="level"))
+    ]
     assert len(places) == 2, "a pause of 0.2 s parts nothing"
     for found, expected in zip(places, [(0.6, 2.1), (3.1, 5.8)], strict=True):
         assert found[0] == pytest.approx(expected[0] - 0.1, abs=0.05)
@@ -55,11 +65,33 @@ def test_recordings_are_cut_at_pauses() -> None:
 
 
 def test_speech_without_a_pause_is_cut_where_it_is_quietest() -> None:
-    config = RefineConfig(max_seconds=3.0)
+    config = RefineConfig(max_seconds=3.0, detector="level")
     wave = torch.cat([tone(2.0), tone(0.1, level=0.1), tone(2.0)])
     (_, first), (second, _) = segments(wave, RATE, config)
     assert first == second and 1.9 < first / RATE < 2.2
     assert all(stop - start <= 3.0 * RATE for start, stop in segments(wave, RATE, config))
+
+
+def test_a_detector_of_speech_lets_other_sounds_be() -> None:
+    speech = load_audio(BUNDLE / "demo_prompt.wav", RATE)
+    wave = torch.cat([quiet(1.0), tone(2.0), quiet(1.0), speech, quiet(1.0)])
+    by_level = segments(wave, RATE, RefineConfig(detector="level"))
+    assert by_level[0][0] < 1.0 * RATE, "a tone is as loud as speech"
+    threads = torch.get_num_threads()
+    found = segments(wave, RATE, RefineConfig())
+    assert torch.get_num_threads() == threads
+    assert found[0][0] / RATE == pytest.approx(4.0, abs=0.4)
+    assert found[-1][1] == pytest.approx(wave.shape[0] - RATE, abs=0.4 * RATE)
+    # At another rate the same places.
+    again = segments(resample(wave, RATE, 24_000), 24_000, RefineConfig())
+    assert [round(stop / 24_000, 1) for _, stop in again] == [round(s / RATE, 1) for _, s in found]
+
+
+def test_a_missing_detector_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "silero_vad", None)
+    segment._load_silero.cache_clear()
+    with pytest.raises(ValueError, match="pip install silero-vad"):
+        segments(tone(2.0), RATE, RefineConfig())
 
 
 def test_level() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from training.refine.damage import KINDS, damage_kinds, precision_and_recall
 from training.refine.proof import damage_corpus, prove
 from training.refine.report import write_report
 
-CONFIG = RefineConfig(min_bandwidth_hz=100.0)
+CONFIG = RefineConfig(min_bandwidth_hz=100.0, detector="level")
 WORDS = "alpha bravo delta echo foxtrot golf hotel india kilo lima mike november oscar papa".split()
 
 
@@ -72,8 +73,8 @@ def test_a_folder_becomes_a_manifest_and_goes_on_where_it_was(folder: Path) -> N
         ("long-0000", "yes of course"),
     ]
     assert all(row.audio.is_file() for row in rows)
-    with pytest.raises(ValueError, match="other settings of pause_seconds"):
-        steps.segment_step(recordings, work, RefineConfig(pause_seconds=0.2))
+    with pytest.raises(ValueError, match="other settings of detector, pause_seconds"):
+        steps.segment_step(recordings, work, RefineConfig(pause_seconds=0.2, detector="level"))
     with pytest.raises(ValueError, match="no recording"):
         steps.find_recordings(work / "clips" / "ann" / "nothing")
 
@@ -124,7 +125,7 @@ def test_all_damage_is_found_with_a_recogniser_that_hears(tmp_path: Path) -> Non
         )  # fmt: skip
     heard = iter(list(truth.values()))
     table = prove(
-        rows, tmp_path / "proof", RefineConfig(min_bandwidth_hz=100.0, longest_share=0.0),
+        rows, tmp_path / "proof", replace(CONFIG, longest_share=0.0),
         {"oracle": lambda waveform: next(heard)}, embed,
     )  # fmt: skip
     assert set(table) == set(KINDS)
