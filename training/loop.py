@@ -31,7 +31,7 @@ from training.checkpointing import (
     truncate_metrics,
 )
 from training.config import RunConfig, run_folder
-from training.data.reader import MicroBatchDataset, StepReader, sizes, to_device, valid_batches
+from training.data.reader import StepReader, sizes, to_device, training_items, valid_batches
 from training.data.sampler import DurationSampler, Position
 from training.optim import Ema, learning_rate
 from training.parallel.strategy import make_parallel, will_shard
@@ -160,7 +160,7 @@ class Trainer:
         assert train is not None, f"the stage {self.config.stage} has no training data"
         self.sampler = DurationSampler(sizes(train, self.config), batch, self.config.seed)
         self.reader = StepReader(
-            MicroBatchDataset(self.task, train, self.config.seed, augment=True),
+            training_items(self.task, train, self.config, self.folder),
             self.sampler,
             self.position,
             rank=self.accelerator.process_index,

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tokenlm.audio.io import load_audio
+from tokenlm.audio.io import AudioError, load_audio
 from training.data.augment import AugmentConfig, augment
 from training.data.manifest import Manifest, ManifestError, Utterance, read_manifest
 
@@ -109,4 +109,7 @@ class UtteranceDataset:
 
     def _other(self, generator: torch.Generator) -> Tensor:
         index = int(torch.randint(len(self), (), generator=generator))
-        return self.waveform(index)
+        try:
+            return self.waveform(index)
+        except AudioError:  # a voice less in the babble
+            return torch.zeros(0)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import asdict, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from tokenlm.audio.io import AudioError
 from tokenlm.config import ConfigError
 from training.config import RunConfig
+from training.data.rejects import EARLIEST_STOP, Reject, TooManyRejects
 from training.data.sampler import DurationSampler, MicroBatch, Position, StepPlan
+from training.data.split import DataConfig
 from training.randomness import make_generator
 from training.task import Task, TrainingDataset
 
@@ -21,8 +26,26 @@ from training.task import Task, TrainingDataset
 class MicroBatchDataset(Dataset):
     """Maps a `MicroBatch` to its collated batch."""
 
-    def __init__(self, task: Task, dataset: TrainingDataset, seed: int, *, augment: bool) -> None:
-        """Bind the dataset of one split; `augment` prefers `draw` over indexing."""
+    def __init__(
+        self,
+        task: Task,
+        dataset: TrainingDataset,
+        seed: int,
+        *,
+        augment: bool,
+        aside: Aside | None = None,
+    ) -> None:
+        """Bind the dataset of one split.
+
+        Args:
+            task: Collates.
+            dataset: The items.
+            seed: Of the draws.
+            augment: Whether `draw` is preferred over indexing.
+            aside: Takes items whose audio cannot be read, another item of the micro-batch then
+                stands in for each; with None they are an error.
+        """
+        self._aside = aside
         self._collate, self._collate_packed = task.collate, task.collate_packed
         self._dataset = dataset
         self._seed = seed
@@ -30,16 +53,98 @@ class MicroBatchDataset(Dataset):
 
     def __getitem__(self, micro_batch: MicroBatch) -> Any:
         """Read and collate the items."""
-        items = []
+        items, problem = [], None
         for index in micro_batch.items:
-            if self._draw is None:
-                items.append(self._dataset[index])
+            try:
+                items.append(self._read(index, micro_batch.epoch))
+            except AudioError as error:
+                if self._aside is None:
+                    raise
+                self._aside.put(self._dataset, index, error)
+                items.append(None)
+                problem = error
             else:
-                generator = make_generator("draw", self._seed, micro_batch.epoch, index)
-                items.append(self._draw(index, generator))
+                if self._aside is not None:
+                    self._aside.pass_by(index)
+        if problem is not None:
+            # Not left out: plans count on as many items as they have.
+            good = [item for item in items if item is not None]
+            if not good:
+                raise problem
+            items = [good[n % len(good)] if item is None else item for n, item in enumerate(items)]
         if micro_batch.row_sizes:
             return self._collate_packed(items, micro_batch.row_sizes)
         return self._collate(items)
+
+    def _read(self, index: int, epoch: int) -> Any:
+        if self._draw is None:
+            return self._dataset[index]
+        return self._draw(index, make_generator("draw", self._seed, epoch, index))
+
+
+class Aside:
+    """Items that could not be read: told once, and written to the rejects file of the run.
+
+    Every reading process counts for itself.
+    """
+
+    def __init__(self, path: Path, max_share: float) -> None:
+        """Begin with nothing.
+
+        Args:
+            path: The rejects file, which is added to.
+            max_share: Share of the items that may be unreadable.
+        """
+        self._path, self._max_share = path, max_share
+        self._bad: set[int] = set()
+        self._good: set[int] = set()
+
+    def pass_by(self, index: int) -> None:
+        """Count an item that was read."""
+        self._good.add(index)
+
+    def put(self, dataset: TrainingDataset, index: int, error: AudioError) -> None:
+        """Set an item aside.
+
+        Raises:
+            TooManyRejects: If more than the allowed share of the items could not be read, once
+                `EARLIEST_STOP` of them have been asked for.
+        """
+        if index in self._bad:
+            return
+        self._bad.add(index)
+        rows: Any = dataset
+        while hasattr(rows, "utterances"):  # of crops, those of what they are cut from
+            rows = rows.utterances
+        rows = None if rows is dataset else rows
+        name = f"item {index}" if rows is None else f"{rows[index].id}, {rows[index].audio}"
+        reject = Reject(file=name, line=None, reason=str(error))
+        print(f"set aside: {reject}", flush=True)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(reject), ensure_ascii=False) + "\n")
+        seen = len(self._bad) + len(self._good)
+        if seen >= EARLIEST_STOP and len(self._bad) > self._max_share * seen:
+            raise TooManyRejects(
+                f"{len(self._bad)} of {seen} recordings cannot be read, more than the allowed "
+                f"share of {self._max_share:g} (data.max_reject_share); all of them: {self._path}"
+            )
+
+
+def training_items(
+    task: Task, dataset: TrainingDataset, config: RunConfig, folder: Path
+) -> MicroBatchDataset:
+    """Return the training split as it is read in a run: drawn, what is broken set aside.
+
+    Args:
+        task: Collates.
+        dataset: The items.
+        config: Of the run.
+        folder: Of the run; gets `rejects.jsonl`.
+    """
+    data = getattr(config, "data", None)
+    share = data.max_reject_share if isinstance(data, DataConfig) else 0.0
+    aside = Aside(folder / "rejects.jsonl", share)
+    return MicroBatchDataset(task, dataset, config.seed, augment=True, aside=aside)
 
 
 def read(

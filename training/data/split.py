@@ -23,7 +23,7 @@ class DataConfig:
     shards: str = ""
     """Folder or `fsspec` address of shards (`tokenlm precompute`), in place of `train`."""
     max_reject_share: float = 0.05
-    """Share of bad rows of shards over which nothing is trained."""
+    """Share of rows of shards, or of recordings, that may be unusable; beyond it a run stops."""
     valid: Path | None = None
     """Manifest to evaluate on."""
     min_seconds: float = 0.5

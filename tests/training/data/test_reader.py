@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import pytest
 import torch
 from toy_stage import ToyData, ToyTask, toy_config
 
+from tokenlm.audio.io import AudioError
 from training.config import BatchConfig
-from training.data.reader import MicroBatchDataset, StepReader, read, to_device
+from training.data.reader import Aside, MicroBatchDataset, StepReader, read, to_device
+from training.data.rejects import TooManyRejects, read_rejects
 from training.data.sampler import DurationSampler, MicroBatch, Position
 
 
@@ -78,3 +81,51 @@ def test_finite_plan_ends(tmp_path: Path) -> None:
     batches = list(read(dataset, iter([MicroBatch((0,), 0), MicroBatch((1, 2), 0)]), 0))
     assert [len(batch["x"]) for batch in batches] == [1, 2]
     assert len(list(islice(read(dataset, iter([]), 0), 1))) == 0
+
+
+class BrokenData(ToyData):
+    """Some items cannot be read."""
+
+    def __init__(self, num_items: int, broken: set[int]) -> None:
+        super().__init__(num_items)
+        self.broken = broken
+
+    def draw(self, index: int, generator: torch.Generator) -> dict:
+        if index in self.broken:
+            raise AudioError(f"{index}.wav is no sound")
+        return super().draw(index, generator)
+
+
+def test_another_item_stands_in_for_one_that_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task, path = ToyTask(toy_config("unused")), tmp_path / "rejects.jsonl"
+    whole = MicroBatchDataset(task, ToyData(20), 0, augment=True)
+    data = MicroBatchDataset(task, BrokenData(20, {1}), 0, augment=True, aside=Aside(path, 0.5))
+    expected = whole[MicroBatch((3, 1, 2), 0)]["x"]
+    for _ in range(2):
+        found = data[MicroBatch((3, 1, 2), 0)]["x"]
+        assert torch.equal(found, expected[[0, 2, 2]])
+    # Told once.
+    (reject,) = read_rejects(path)
+    assert reject.file == "item 1" and "1.wav is no sound" in reject.reason
+    assert capsys.readouterr().out.count("set aside") == 1
+    with pytest.raises(AudioError, match=r"1\.wav"):
+        data[MicroBatch((1,), 0)]
+    strict = MicroBatchDataset(task, BrokenData(20, {1}), 0, augment=True)
+    with pytest.raises(AudioError, match=r"1\.wav"):
+        strict[MicroBatch((3, 1), 0)]
+
+
+def test_too_many_broken_items_end_the_run(tmp_path: Path) -> None:
+    task, broken = ToyTask(toy_config("unused")), set(range(0, 400, 10))
+    few = Aside(tmp_path / "few.jsonl", 0.2)
+    data = MicroBatchDataset(task, BrokenData(400, broken), 0, augment=True, aside=few)
+    for start in range(0, 400, 4):
+        data[MicroBatch(tuple(range(start, start + 4)), 0)]
+    assert len(read_rejects(tmp_path / "few.jsonl")) == 40
+    many = Aside(tmp_path / "many.jsonl", 0.05)
+    data = MicroBatchDataset(task, BrokenData(400, broken), 0, augment=True, aside=many)
+    with pytest.raises(TooManyRejects, match="more than the allowed share of 0.05"):
+        for start in range(0, 400, 4):
+            data[MicroBatch(tuple(range(start, start + 4)), 0)]

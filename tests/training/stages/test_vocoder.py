@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from training.data.reader import Aside, MicroBatchDataset
+from training.data.rejects import read_rejects
+from training.data.sampler import MicroBatch
 from training.run import load_task
 from training.task import StepInfo, Task
 
@@ -88,3 +92,16 @@ def test_generator_hears_the_discriminator_without_training_it(task: Task) -> No
         gradients.append(max(float(p.grad.abs().max()) for p in weights if p.grad is not None))
 
     assert min(gradients) > 0
+
+
+def test_a_broken_recording_is_set_aside_by_its_name(task: Task, tmp_path: Path) -> None:
+    data: Any = task.dataset("train")
+    row = data.utterances.utterances[3]
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"no sound")
+    data.utterances.utterances[3] = replace(row, audio=broken)
+    aside = Aside(tmp_path / "rejects.jsonl", 0.5)
+    items = MicroBatchDataset(task, data, 0, augment=True, aside=aside)
+    assert items[MicroBatch((2, 3), 0)].shape[0] == 2
+    (reject,) = read_rejects(tmp_path / "rejects.jsonl")
+    assert reject.file == f"{row.id}, {broken}"
