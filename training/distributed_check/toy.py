@@ -12,8 +12,11 @@ import yaml
 
 from tokenlm.audio.io import save_audio
 from tokenlm.checkpoint import save_component
+from tokenlm.config import from_dict
+from tokenlm.models.lm import SpeechLM, SpeechLMConfig
 from tokenlm.models.speaker_encoder import SpeakerEncoder, SpeakerEncoderConfig
 from tokenlm.models.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
+from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
 from tokenlm.text.tokenizer import TextTokenizer
 from training.data.dataset import UtteranceDataset
 from training.data.manifest import write_manifest
@@ -22,11 +25,26 @@ from training.precompute import add_speech_tokens
 RATE = 24_000
 LEVELS = (3, 3)
 NUM_ITEMS = 22
+SPEECH_LM: dict[str, Any] = {
+    "backbone": {
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_layers": 2,
+        "num_heads": 2,
+        "num_kv_heads": 1,
+    },
+    "codebook_size": 9,
+    "min_speech_per_text": 0.2,
+    "max_speech_per_text": 12.0,
+    "block_text_tokens": 2,
+    "block_speech_tokens": 2,
+}
 TEXTS = ["one two three.", "is it so?", "well, yes!", "the quick brown fox."]
 
 
 def make_corpus(folder: Path) -> None:
-    """Write manifests with and without speech tokens, a speaker encoder and a text tokenizer."""
+    """Write manifests with and without speech tokens, and the components that stages start from."""
     torch.manual_seed(0)
     rows = []
     for index in range(NUM_ITEMS):
@@ -57,6 +75,20 @@ def make_corpus(folder: Path) -> None:
     data = UtteranceDataset(folder / "plain.jsonl", 16_000)
     write_manifest(folder / "tokens.jsonl", add_speech_tokens(data, tokenizer))
     TextTokenizer.train(TEXTS, 64, model_type="char").save(folder / "text_tokenizer")
+    recognizer_config = TokenRecognizerConfig(dim=16, num_heads=2, num_layers=1, levels=LEVELS)
+    save_component(
+        folder / "token_recognizer",
+        kind="token_recognizer",
+        config=recognizer_config,
+        state_dict=TokenRecognizer(recognizer_config).state_dict(),
+    )
+    lm_config = from_dict(SpeechLMConfig, SPEECH_LM)
+    save_component(
+        folder / "speech_lm",
+        kind="speech_lm",
+        config=lm_config,
+        state_dict=SpeechLM(lm_config).state_dict(),
+    )
 
 
 def stage_config(corpus: Path, stage: str, run: Path, **changes: Any) -> Path:
@@ -95,21 +127,7 @@ def stage_config(corpus: Path, stage: str, run: Path, **changes: Any) -> Path:
         "speech_lm": {
             "data": {"train": str(corpus / "tokens.jsonl")},
             "text_tokenizer": str(corpus / "text_tokenizer"),
-            "model": {
-                "backbone": {
-                    "vocab_size": 64,
-                    "hidden_size": 32,
-                    "intermediate_size": 48,
-                    "num_layers": 2,
-                    "num_heads": 2,
-                    "num_kv_heads": 1,
-                },
-                "codebook_size": 9,
-                "min_speech_per_text": 0.2,
-                "max_speech_per_text": 12.0,
-                "block_text_tokens": 2,
-                "block_speech_tokens": 2,
-            },
+            "model": SPEECH_LM,
             "max_joined_seconds": 2.0,
         },
         "flow": {
@@ -134,9 +152,46 @@ def stage_config(corpus: Path, stage: str, run: Path, **changes: Any) -> Path:
             "resolutions": [[256, 64], [512, 128]],
         },
     }
-    for key, value in {**stages[stage], **changes}.items():
-        old = config.get(key)
-        config[key] = {**old, **value} if isinstance(old, dict) else value
+    tuned = {
+        **stages["speech_lm"],
+        "token_recognizer": str(corpus / "token_recognizer"),
+        "initial": {"speech_lm": str(corpus / "speech_lm")},
+        "batch": {"max_seconds_per_batch": 60.0, "max_items": 3},
+    }
+    stages |= {
+        "dpo": {**tuned, "group": 3, "min_margin": 0.0},
+        "grpo": {**tuned, "group": 3, "sync_every": 2, "loss_weights": {"grpo/kl": 0.1}},
+        "token_reward": tuned,
+        "cosyvoice_flow": {
+            "data": {"train": str(corpus / "tokens.jsonl")},
+            "speaker_encoder": str(corpus / "speaker_encoder"),
+            "model": {
+                "codebook_size": 9,
+                "speaker_dim": 8,
+                "encoder_dim": 16,
+                "encoder_hidden_dim": 24,
+                "encoder_layers": 1,
+                "encoder_up_layers": 1,
+                "encoder_heads": 2,
+                "dim": 16,
+                "num_heads": 2,
+                "head_dim": 8,
+                "blocks_per_level": 1,
+                "num_mid_levels": 1,
+            },
+            "chunk_tokens": [4],
+        },
+        "hift": {
+            "model": {"dim": 16, "pitch_dim": 8},
+            "discriminator": {"periods": [2], "period_channels": [2, 2], "spectrum_channels": 2},
+            "crop_frames": 16,
+            "adversarial_start_step": 1,
+        },
+    }
+    for part in (stages[stage], changes):
+        for key, value in part.items():
+            old = config.get(key)
+            config[key] = {**old, **value} if isinstance(old, dict) else value
     path = run.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     return path
