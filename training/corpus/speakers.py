@@ -14,6 +14,8 @@ from training.corpus.config import EngineName, PersonConfig
 
 HELDOUT_DISTANCE = 0.02
 """A drawn formant factor is at least this far from every held-out one, as a ratio."""
+MAX_TRIES = 200
+"""Draws for each speaker wanted before the room is taken to be full."""
 NUM_TIMBRE_BANDS = 6
 TIMBRE_DB = 6.0
 """Largest boost or cut of a band of a timbre."""
@@ -91,18 +93,29 @@ def training_speakers(person: PersonConfig) -> list[VirtualSpeaker]:
 
 
 def _draw(person: PersonConfig, voice: str) -> list[tuple[float, float | None]]:
-    """Formant factors and pitches of the drawn speakers of a voice."""
+    """Formant factors and pitches of the drawn speakers of a voice.
+
+    Raises:
+        ValueError: There is no room for that many.
+    """
     rng = random.Random(f"{person.engine}:{voice}")
-    taken = {round(factor, 3) for factor in person.formants}
+    taken = {(f, p) for f in person.formants for p in (person.pitches or (None,))}
     pairs: list[tuple[float, float | None]] = []
+    tries = 0
     while len(pairs) < person.drawn:
+        tries += 1
+        if tries > MAX_TRIES * person.drawn:
+            raise ValueError(
+                f"person {person.name}: there is no room for {person.drawn} drawn speakers beside "
+                f"the grid and the held-out ones; lower `drawn`"
+            )
         factor = round(rng.uniform(min(person.formants), max(person.formants)), 3)
         pitch = None
         if person.pitches:
             pitch = float(round(rng.uniform(min(person.pitches), max(person.pitches))))
         near = any(abs(factor / other - 1) < HELDOUT_DISTANCE for other in person.heldout_formants)
-        if not near and factor not in taken:
-            taken.add(factor)
+        if not near and (factor, pitch) not in taken:
+            taken.add((factor, pitch))
             pairs.append((factor, pitch))
     return pairs
 

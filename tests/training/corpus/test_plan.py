@@ -92,7 +92,7 @@ def test_shares_are_kept_and_the_first_shards_are_a_mix() -> None:
 
 def test_corpus_has_many_speakers_none_of_them_near_a_held_out_one() -> None:
     config = load_config(CorpusConfig, packaged_configs() / "data/corpus.yaml")
-    assert 600 <= len(all_speakers(config)) <= 1000
+    assert 1200 <= len(all_speakers(config)) <= 1700
     for person in config.people:
         for speaker in training_speakers(person):
             for factor in person.heldout_formants:
@@ -133,6 +133,16 @@ def test_drawn_speakers_and_timbres_are_more_speakers_of_the_same_voices() -> No
     one, two = both[44], both[88]
     assert one.name == f"{speakers[0].name}-t1" and one.timbre != two.timbre
     assert dataclasses.replace(one, name=speakers[0].name, timbre=()) == speakers[0]
+
+
+def test_more_drawn_speakers_than_there_is_room_for_are_a_mistake() -> None:
+    person = PersonConfig(
+        name="rms", engine="flite", voices=("rms",), share=1.0, formants=(0.99, 1.0), drawn=40
+    )
+    # Nine factors of three digits lie between these two where no pitch can be asked for.
+    with pytest.raises(ValueError, match="no room for 40 drawn"):
+        training_speakers(person)
+    assert len(training_speakers(dataclasses.replace(person, drawn=9))) == 11
 
 
 @pytest.mark.parametrize(
