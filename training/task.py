@@ -12,7 +12,8 @@ are divided by the global counts, weighted, and their gradients applied.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -179,4 +180,17 @@ class Task(ABC):
         return None
 
 
-__all__ = ["Phase", "Prepared", "StepInfo", "Task", "TrainingDataset"]
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Inside, gradients run through a module, but not to its parameters: half of the work."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+__all__ = ["Phase", "Prepared", "StepInfo", "Task", "TrainingDataset", "frozen"]

@@ -7,6 +7,9 @@ one drawn for each step. The prompt is the start of the utterance; its mel and t
 embedding come from an augmented copy, because a real prompt is recorded anywhere, while what is to
 be rendered is always clean.
 
+Where `reading` is set, the mel that the flow predicts is also asked to be read like its tokens;
+see `training.token_reader`. That has an optimizer of its own, so it runs under one process or DDP.
+
 Shapes: B batch, S samples, N tokens, T mel frames, M mel bins.
 """
 
@@ -35,7 +38,8 @@ from training.data.collate import pad_mels, pad_tokens, pad_waveforms
 from training.data.dataset import AudioItem, UtteranceDataset
 from training.data.split import DataConfig, check_initial_tokens, open_split, require_tokens
 from training.losses.flow import velocity_loss
-from training.task import Phase, Prepared, StepInfo, Task
+from training.task import Phase, Prepared, StepInfo, Task, frozen
+from training.token_reader import ReadingConfig, TokenReader, reading_loss
 from training.tracking import write_audio_sample, write_mel_picture
 
 
@@ -62,6 +66,8 @@ class FlowMatchingConfig(RunConfig):
     """Longest prompt, as a share of the utterance."""
     condition_dropout: float = 0.2
     """Share of the items whose whole condition is dropped, for classifier-free guidance."""
+    reading: ReadingConfig | None = None
+    """The loss `flow/reading`; None leaves it out."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -116,6 +122,13 @@ class FlowTask(Task):
                 f"gives {self._speaker_encoder.config.embedding_dim} channels"
             )
         self.modules = {"flow": KINDS[self.kind][1](config.model)}
+        if config.reading is not None:
+            self.modules["reader"] = TokenReader(
+                config.reading,
+                num_mels=config.model.mel.num_mels,
+                frames_per_token=config.model.frames_per_token,
+                codebook_size=config.model.codebook_size,
+            )
 
     def dataset(self, split: str) -> UtteranceDataset | None:
         """See `Task`."""
@@ -177,7 +190,14 @@ class FlowTask(Task):
             "context": self._context(step),
         }
         values = float(num_tokens.sum()) * config.model.frames_per_token * config.model.mel.num_mels
-        return Prepared(tensors=tensors, counts={"flow/velocity": values})
+        counts = {"flow/velocity": values}
+        if config.reading is not None:
+            heard = (tensors["t"] >= config.reading.min_time) & ~tensors["dropped"]
+            heard &= step.step >= config.reading.start_step
+            tensors["heard"] = heard[:, None] & mask
+            counts["flow/reader"] = float(num_tokens.sum())
+            counts["flow/reading"] = float(tensors["heard"].sum())
+        return Prepared(tensors=tensors, counts=counts)
 
     def _features(
         self, batch: dict[str, Tensor], pinned: Tensor, crop: Tensor
@@ -230,7 +250,15 @@ class FlowTask(Task):
 
     def phases(self) -> list[Phase]:
         """See `Task`."""
-        return [Phase("match", ("flow",), self._losses)]
+        phases = [Phase("match", ("flow",), self._losses)]
+        if self.config.reading is not None:
+            phases.insert(0, Phase("read", ("reader",), self._read))
+        return phases
+
+    def _read(self, prepared: Prepared) -> dict[str, Tensor]:
+        tensors = prepared.tensors
+        logits = self.modules["reader"](tensors["x1"], tensors["mask"])
+        return {"flow/reader": reading_loss(logits, tensors["tokens"], tensors["mask"])}
 
     def _losses(self, prepared: Prepared) -> dict[str, Tensor]:
         tensors = prepared.tensors
@@ -246,37 +274,57 @@ class FlowTask(Task):
             dropped=tensors["dropped"],
         )
         frame_mask = tensors["mask"].repeat_interleave(self.config.model.frames_per_token, dim=1)
-        return {"flow/velocity": velocity_loss(predicted, tensors["velocity"], frame_mask)}
+        losses = {"flow/velocity": velocity_loss(predicted, tensors["velocity"], frame_mask)}
+        if self.config.reading is not None:
+            losses["flow/reading"] = predicted.new_zeros(())
+            if bool(tensors["heard"].any()):
+                # Where the path ends if it goes on straight from here.
+                x1 = tensors["x_t"] + (1 - tensors["t"])[:, None, None] * predicted.float()
+                with frozen(self.modules["reader"]):
+                    logits = self.modules["reader"](x1, tensors["mask"])
+                losses["flow/reading"] = reading_loss(logits, tensors["tokens"], tensors["heard"])
+        return losses
 
     def evaluate(
         self, batches: Iterable[dict[str, Tensor]], modules: Mapping[str, nn.Module]
     ) -> dict[str, float]:
-        """Velocity loss with fixed draws, and the mel distance of rendered speech."""
-        flow = self._flow(modules)
-        totals: dict[str, float] = {"velocity": 0.0, "values": 0.0, "distance": 0.0, "frames": 0.0}
+        """Velocity loss with fixed draws, mel distance and readable tokens of rendered speech."""
+        totals = dict.fromkeys(
+            ("velocity", "values", "distance", "frames", "read", "recorded"), 0.0
+        )
         for number, batch in enumerate(batches):
             prepared = self.prepare(batch, StepInfo(seed=0, step=number, first_item=0))
             totals["velocity"] += float(self._losses(prepared)["flow/velocity"])
             totals["values"] += prepared.counts["flow/velocity"]
             if number < 4:
-                distance, frames = self._rendered_distance(flow, batch)
-                totals["distance"] += distance
-                totals["frames"] += frames
-        return {
+                self._compare(modules, batch, totals)
+        frames = max(totals["frames"], 1)
+        measured = {
             "velocity": totals["velocity"] / max(totals["values"], 1),
-            "mel_distance": totals["distance"] / max(totals["frames"], 1),
+            "mel_distance": totals["distance"] / frames,
         }
+        if self.config.reading is not None:
+            measured["tokens_read"] = totals["read"] / frames
+            measured["tokens_read_recorded"] = totals["recorded"] / frames
+        return measured
 
-    def _rendered_distance(
-        self, flow: FlowDecoder | CosyVoiceFlow, batch: dict[str, Tensor]
-    ) -> tuple[float, float]:
-        """Absolute log-mel difference, with the first third of each utterance as its prompt."""
-        distance = frames = 0.0
+    def _compare(
+        self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], totals: dict[str, float]
+    ) -> None:
+        """Adds up over frames, with the first third of each utterance as its prompt."""
+        flow = self._flow(modules)
         for index in range(min(4, batch["tokens"].shape[0])):
             rendered, target = self._render(flow, batch, index)
-            distance += float((rendered - target).abs().mean(dim=-1).sum())
-            frames += target.shape[0]
-        return distance, frames
+            totals["distance"] += float((rendered - target).abs().mean(dim=-1).sum())
+            totals["frames"] += target.shape[0]
+            if self.config.reading is None:
+                continue
+            factor = flow.config.frames_per_token
+            tokens = batch["tokens"][index, : int(batch["num_tokens"][index])]
+            tokens = tokens[len(tokens) // 3 :][None]
+            for name, mel in (("read", rendered), ("recorded", target)):
+                read = modules["reader"](flow.normalize(mel[None]), torch.ones_like(tokens) > 0)
+                totals[name] += float((read.argmax(dim=-1) == tokens).sum()) * factor
 
     def _render(
         self, flow: FlowDecoder | CosyVoiceFlow, batch: dict[str, Tensor], index: int

@@ -7,8 +7,7 @@ Shapes: B batch, S samples, T mel frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from training.losses.adversarial import (
     relative_loss,
 )
 from training.losses.spectral import mel_loss, stft_loss
-from training.task import Phase, Prepared, StepInfo, Task
+from training.task import Phase, Prepared, StepInfo, Task, frozen
 from training.tracking import write_audio_sample, write_mel_picture
 
 
@@ -188,7 +187,7 @@ class VocoderTask(Task):
             # Apart from the generated: no gradient runs through what the real one looks like.
             with torch.no_grad():
                 real_scores, real = self.modules["discriminator"](waveform)
-            with _frozen(self.modules["discriminator"]):
+            with frozen(self.modules["discriminator"]):
                 scores, features = self.modules["discriminator"](generated)
             losses["vocoder/adversarial"] = generator_loss(scores)
             limit = self.config.relative_limit
@@ -235,19 +234,6 @@ class VocoderTask(Task):
             state_dict=vocoder.state_dict(),
             dtype=torch.float16,
         )
-
-
-@contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    """Inside, gradients run through a module, but not to its parameters: half of the work."""
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
 
 
 class _Crops:

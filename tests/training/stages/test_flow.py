@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from tokenlm.models.flow import FlowDecoder
 from tokenlm.models.flow.matching import SIGMA_MIN
@@ -17,6 +19,7 @@ from tokenlm.modules.context import FULL_CONTEXT, Context
 from training.run import load_task, main
 from training.stages.flow import FlowTask
 from training.task import StepInfo
+from training.token_reader import ReadingConfig, TokenReader, reading_loss
 
 
 @pytest.fixture
@@ -109,6 +112,75 @@ def test_loss_of_the_right_velocity_is_nothing(
     assert task._losses(prepared)["flow/velocity"].item() == 0
 
 
+@pytest.fixture
+def reading_task(stage_config: Callable[..., Path]) -> FlowTask:
+    _, task = load_task(stage_config("flow", reading={"start_step": 3, "dim": 16}))
+    assert isinstance(task, FlowTask)
+    task.build()
+    return task
+
+
+def test_prediction_is_read_where_it_can_be(reading_task: FlowTask) -> None:
+    batch = batch_of(reading_task, 0, 1, 2, 3)
+    for step in range(20):
+        prepared = reading_task.prepare(batch, StepInfo(0, step, 0))
+        tensors = prepared.tensors
+        for item, count in enumerate(batch["num_tokens"].tolist()):
+            read = step >= 3 and tensors["t"][item] >= 0.25 and not tensors["dropped"][item]
+            assert int(tensors["heard"][item].sum()) == (count if read else 0)
+        assert prepared.counts["flow/reading"] == float(tensors["heard"].sum())
+        assert prepared.counts["flow/reader"] == float(batch["num_tokens"].sum())
+
+
+def test_reading_the_right_velocity_is_reading_the_recording(
+    reading_task: FlowTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = reading_task.prepare(batch_of(reading_task, 0, 1, 2, 3), StepInfo(0, 5, 0))
+    velocity = prepared.tensors["velocity"].clone().requires_grad_(True)
+    monkeypatch.setattr(FlowDecoder, "forward", lambda self, *a, **k: velocity)
+    losses = reading_task._losses(prepared)
+    prepared.tensors["mask"], whole = prepared.tensors["heard"], prepared.tensors["mask"]
+    expected = reading_task._read(prepared)["flow/reader"]
+    # The path ends at the recording plus a millionth of the noise.
+    torch.testing.assert_close(losses["flow/reading"], expected, rtol=1e-3, atol=1e-3)
+    assert whole.sum() > prepared.tensors["heard"].sum() > 0
+    losses["flow/reading"].backward()
+    assert velocity.grad is not None and float(velocity.grad.abs().sum()) > 0
+    assert all(p.grad is None for p in reading_task.modules["reader"].parameters())
+
+
+def test_stage_reports_what_can_be_read(stage_config: Callable[..., Path], tmp_path: Path) -> None:
+    changes = {"reading": {"start_step": 1, "dim": 16}, "loss_weights": {"flow/reading": 0.1}}
+    assert main(["--config", str(stage_config("flow", **changes))]) == 0
+    rows = [json.loads(row) for row in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    trained = [row for row in rows if "flow/reading" in row]
+    assert [row["flow/reading"] > 0 for row in trained] == [False, True]
+    assert all(row["flow/reader"] > 1 for row in trained)
+    measured = [row for row in rows if "tokens_read" in row]
+    assert measured and all(0 <= row["tokens_read_recorded"] <= 1 for row in measured)
+    assert (tmp_path / "run/export/flow").is_dir() and not (tmp_path / "run/export/reader").exists()
+
+
+def test_reader_learns_to_read() -> None:
+    torch.manual_seed(0)
+    config = ReadingConfig(dim=16, num_layers=1)
+    reader = TokenReader(config, num_mels=4, frames_per_token=2, codebook_size=5)
+    tokens, mask = torch.randint(5, (6, 9)), torch.ones(6, 9, dtype=torch.bool)
+    mask[:, 7:] = False
+    mel = functional.one_hot(tokens, 5).float().repeat_interleave(2, dim=1)[..., :4]
+    optimizer = torch.optim.Adam(reader.parameters(), lr=1e-2)
+    for _ in range(60):
+        loss = reading_loss(reader(mel, mask), tokens, mask) / mask.sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.1
+    # What lies behind the end of an item changes nothing.
+    other = mel.clone()
+    other[:, 14:] = 9.0
+    torch.testing.assert_close(reader(other, mask)[:, :7], reader(mel, mask)[:, :7])
+
+
 def test_mistakes_are_sentences(
     stage_config: Callable[..., Path], corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,6 +197,9 @@ def test_mistakes_are_sentences(
     [
         ({"bounded_share": 1.5}, "bounded_share must be in"),
         ({"chunk_tokens": []}, "chunk_tokens must name at least one"),
+        ({"reading": {"start_step": -1}}, "start_step must not be negative"),
+        ({"reading": {"min_time": 1.0}}, "min_time must be in"),
+        ({"reading": {"kernel_size": 4}}, "must be odd"),
     ],
 )
 def test_impossible_configs(
