@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from inference.benchmark.stages import peak_memory_bytes, stage_clock
 from inference.benchmark.subject import SENTENCE, Subject
 from inference.benchmark.timeline import Timeline, watch
 from inference.engine import StreamEngine
@@ -88,9 +89,14 @@ def measure(subject: Subject, plan: Plan, tell: Callable[[str], None]) -> Measur
     tell("a long session, streamed and whole")
     found.long, rows = _long_session(subject, plan)
     found.rows += rows
+    tell("shares of the stages")
+    found.rows += _stage_shares(subject, plan)
     tell("sessions at once")
     found.throughput, row = asyncio.run(_together(subject, plan))
     found.rows.append(row)
+    found.rows.append(
+        Row("peak memory", peak_memory_bytes() / 1e6, "MB", note="resident, of the whole benchmark")
+    )
     return found
 
 
@@ -142,6 +148,25 @@ def _real_time_factor(subject: Subject, plan: Plan) -> Row:
         values=tuple(values),
         note=f"one session of {seconds:g} s, in one segment, forced tokens",
     )
+
+
+def _stage_shares(subject: Subject, plan: Plan) -> list[Row]:
+    components = subject.synthesizer.components
+    seconds = plan.long_seconds / 2
+    forced = subject.forced(plan.tokens(seconds, components.flow.config.token_rate))
+    stages = {
+        "backbone of the LM": components.speech_lm.backbone,
+        "encoder of the flow": components.flow.encoder,
+        "estimator of the flow": components.flow.estimator,
+        "vocoder": components.vocoder,
+    }
+    with stage_clock(stages) as spent:
+        wall = stream_once(subject, forced).wall_seconds
+    spent = spent | {"all else": wall - sum(spent.values())}
+    note = f"of the wall time of a session of {seconds:g} s, one run; flushes are in all else"
+    return [
+        Row(f"share of {name}", 100 * value / wall, "%", note=note) for name, value in spent.items()
+    ]
 
 
 def _offline_cpu(subject: Subject, forced: Sequence[Sequence[int]]) -> float:
