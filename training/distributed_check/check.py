@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -30,6 +31,9 @@ STRATEGIES = ("ddp", "fsdp2", "zero1", "zero2", "zero3")
 # is that of the loop, which the shares prove.
 CPU_TYPES = {"ddp": "MULTI_CPU", "fsdp2": "MULTI_CPU"}
 GPU_TYPES = {"ddp": "MULTI_GPU", "fsdp2": "FSDP"}
+
+FAILED_RANK = re.compile(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)")
+LAUNCHER = re.compile(r"torch/distributed/elastic/|failed \(exitcode: |Sending process \d+ closing")
 
 
 class CheckError(AssertionError):
@@ -121,11 +125,33 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def failure_text(status: int, output: str) -> str:
+    """Which rank of a launch failed first, and the last lines before its launcher spoke.
+
+    Args:
+        status: Exit status of the launcher.
+        output: Text of the ranks, and of the launcher after it.
+
+    Returns:
+        One line with the cause, then up to 12 indented lines.
+    """
+    lines = [line.rstrip() for line in output.splitlines() if line.strip()]
+    dead = FAILED_RANK.search(output)
+    told = f"ended with {status}"
+    if dead is not None:
+        told += f", rank {dead[2]} with {dead[1]}"
+        # The launcher's own report and traceback hide what the rank said.
+        spoke = [n for n, line in enumerate(lines) if LAUNCHER.search(line)]
+        lines = lines[: spoke[0]] if spoke else lines
+        own = [line for line in lines if line.startswith(f"[rank{dead[2]}]")]
+        lines = own or lines
+    return "\n        ".join([told, *lines[-12:]])
+
+
 def require_success(launch: Launch) -> None:
     """Raise if a launch failed."""
     if launch.status or not launch.found:
-        tail = " | ".join(launch.output.strip().splitlines()[-6:])
-        raise CheckError(f"ended with {launch.status}: {tail[-600:]}")
+        raise CheckError(f"{launch.run.name} {failure_text(launch.status, launch.output)}")
 
 
 def require_spread(launch: Launch, strategy: str, num_ranks: int) -> None:
