@@ -24,7 +24,12 @@ from tokenlm.text.normalize import normalize
 from training.data.manifest import Utterance, read_manifest, write_manifest
 from training.refine.config import RefineConfig
 from training.refine.filters import first_reason, near_duplicates, ratio_tails
-from training.refine.measures import Measures, measure_sound, word_disagreement
+from training.refine.measures import (
+    Measures,
+    letter_disagreement,
+    measure_sound,
+    word_disagreement,
+)
 from training.refine.recognisers import RATE, Recogniser
 from training.refine.segment import normalise_level, segments
 from training.refine.speakers import Embed, consistency
@@ -212,7 +217,7 @@ def measure_step(
             found = measure_sound(waveform, RATE, "")
         except ValueError:
             return {"measures": None}
-        if embed is not None and waveform.shape[0] >= RATE:
+        if embed is not None and waveform.shape[0] >= 2 * RATE:  # half a word is no voice
             found = replace(found, speaker_consistency=consistency(waveform, embed))
         return {"measures": asdict(found)}
 
@@ -229,6 +234,7 @@ def measure_step(
             Measures(**rows[clip.id]["measures"]),
             text_length=sum(c.isalnum() for c in clip.text or next(iter(texts.values()), "")),
             disagreement=word_disagreement([*compared, *texts.values()]),
+            letter_disagreement=letter_disagreement([*compared, *texts.values()]),
             transcripts=dict(heard.get(clip.id, {})),
         )
     return result

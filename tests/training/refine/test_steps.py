@@ -15,7 +15,7 @@ from training.data.manifest import Utterance, read_manifest
 from training.refine import steps
 from training.refine.config import RefineConfig
 from training.refine.damage import KINDS, damage_kinds, precision_and_recall
-from training.refine.proof import damage_corpus, prove
+from training.refine.proof import damage_corpus, draw_rows, prove
 from training.refine.report import write_report
 
 CONFIG = RefineConfig(min_bandwidth_hz=100.0, detector="level")
@@ -102,6 +102,19 @@ def test_damage_is_of_every_kind_and_kept_apart() -> None:
     assert kinds == damage_kinds(120, 0.2, 3) != damage_kinds(120, 0.2, 4)
 
 
+def test_draws_share_no_clip() -> None:
+    rows = [
+        Utterance(id=str(i), audio=Path("a.wav"), text="a", speaker="s", duration=1.0)
+        for i in range(20)
+    ]
+    first, second = draw_rows(rows, 0, 8), draw_rows(rows, 8, 0)
+    assert len(first) == 8 and len(second) == 12
+    assert {row.id for row in first + second} == {row.id for row in rows}
+    assert [row.id for row in first] != [row.id for row in rows[:8]], "from all over the corpus"
+    with pytest.raises(ValueError, match="none is left"):
+        draw_rows(rows, 20, 5)
+
+
 def test_precision_and_recall_by_hand() -> None:
     kinds = ["noise", "noise", "wrong_text", "wrong_text", "", "", "", ""]
     dropped = [True, False, True, True, True, True, False, False]
@@ -124,11 +137,14 @@ def test_all_damage_is_found_with_a_recogniser_that_hears(tmp_path: Path) -> Non
             )
         )  # fmt: skip
     heard = iter(list(truth.values()))
-    table = prove(
+    table, without_tails = prove(
         rows, tmp_path / "proof", replace(CONFIG, longest_share=0.0),
         {"oracle": lambda waveform: next(heard)}, embed,
     )  # fmt: skip
     assert set(table) == set(KINDS)
+    assert table == without_tails, "the config turns the tails off: there is nothing to leave out"
+    clean = read_manifest(tmp_path / "proof" / "clean.jsonl", strict=True).utterances
+    assert [(row.id, row.text) for row in clean] == list(truth.items())
     for kind, (precision, recall) in table.items():
         assert recall == 1.0 and precision >= 0.9, (kind, precision, recall)
     labels = (tmp_path / "proof" / "labels.jsonl").read_text().splitlines()
