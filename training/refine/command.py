@@ -39,9 +39,11 @@ def refine(
     if cluster_speakers and embed is None:
         raise ValueError("--cluster-speakers needs --speaker-encoder")
     work = output.with_name(f"{output.stem}.work")
-    clips, unreadable = steps.segment_step(steps.find_recordings(source), work, settings)
+    recordings = steps.find_recordings(source)
+    clips, unreadable = steps.segment_step(recordings, work, settings)
     typer.echo(f"{len(clips)} clips; {len(unreadable)} recordings cannot be read")
     heard = steps.transcribe_step(clips, work, recognisers)
+    clips = steps.align_step(recordings, clips, heard)
     measures = steps.measure_step(clips, work, heard, embed)
     if cluster_speakers:
         assert embed is not None

@@ -22,6 +22,7 @@ from tokenlm.atomic import write_text
 from tokenlm.audio.io import AudioError, load_audio, save_audio
 from tokenlm.text.normalize import normalize
 from training.data.manifest import Utterance, read_manifest, write_manifest
+from training.refine.align import part_transcript
 from training.refine.config import RefineConfig
 from training.refine.filters import first_reason, near_duplicates, ratio_tails
 from training.refine.measures import (
@@ -46,6 +47,8 @@ class Recording:
     audio: Path
     text: str = ""
     speaker: str = "unknown"
+    source: str = ""
+    """Of a clip: the recording that it was cut from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +136,8 @@ def segment_step(
 ) -> tuple[list[Recording], dict[str, str]]:
     """Cut recordings into clips.
 
-    A recording that has a text and is no longer than a clip may be stays whole. Of a longer one
-    the text cannot be told apart between its clips: they go on without.
+    A recording that has a text and is no longer than a clip may be stays whole. The clips of a
+    longer one go on without, until `align_step` parts it.
 
     Returns:
         The clips, and the recordings that could not be read, with the reason.
@@ -179,7 +182,11 @@ def segment_step(
     speakers = {recording.id: recording.speaker for recording in recordings}
     clips = [
         Recording(
-            id=name, audio=work / "clips" / f"{name}.flac", text=text, speaker=speakers[source]
+            id=name,
+            audio=work / "clips" / f"{name}.flac",
+            text=text,
+            speaker=speakers[source],
+            source=source,
         )
         for source, row in rows.items()
         for name, text in row["clips"]
@@ -201,6 +208,33 @@ def transcribe_step(
         for clip, row in _resume(work / f"transcribe.{safe}.jsonl", clips, hear).items():
             heard[clip][name] = row["text"]
     return heard
+
+
+def align_step(
+    recordings: list[Recording], clips: list[Recording], heard: Mapping[str, Mapping[str, str]]
+) -> list[Recording]:
+    """Give the clips of a long recording their parts of its text.
+
+    The first recogniser says where; how well a part agrees with what was heard is measured like
+    that of any text. Without a recogniser the clips stay without text.
+    """
+    parts: dict[str, str] = {}
+    cut: dict[str, list[Recording]] = {}
+    for clip in clips:
+        cut.setdefault(clip.source, []).append(clip)
+    for recording in recordings:
+        own = cut.get(recording.id, [])
+        if not recording.text or any(clip.text for clip in own):
+            continue
+        own = [clip for clip in own if heard.get(clip.id)]
+        if not own:
+            continue
+        words = recording.text.split()
+        letters = [spoken_words(word).replace(" ", "") for word in words]
+        said = [spoken_words(next(iter(heard[clip.id].values()))) for clip in own]
+        for clip, (start, stop) in zip(own, part_transcript(letters, said), strict=True):
+            parts[clip.id] = " ".join(words[start:stop])
+    return [replace(clip, text=parts.get(clip.id, clip.text)) for clip in clips]
 
 
 def measure_step(

@@ -79,6 +79,25 @@ def test_a_folder_becomes_a_manifest_and_goes_on_where_it_was(folder: Path) -> N
         steps.find_recordings(work / "clips" / "ann" / "nothing")
 
 
+def test_the_text_of_a_long_recording_is_parted_among_its_clips(tmp_path: Path) -> None:
+    said = ["We came at 5.", "Nobody was there, not even the dog.", "So we left again."]
+    pieces = [part for index in range(3) for part in (speech(index), quiet(1.0))]
+    save_audio(tmp_path / "raw" / "long.wav", torch.cat(pieces), RATE)
+    (tmp_path / "raw" / "long.txt").write_text(" ".join(said))
+    config = replace(CONFIG, max_seconds=4.0)
+    recordings = steps.find_recordings(tmp_path / "raw")
+    clips, _ = steps.segment_step(recordings, tmp_path / "work", config)
+    assert [(clip.text, clip.source) for clip in clips] == [("", "long")] * 3
+    spelled = ["we cam at fife", "nobody wasthere not efen the dog", "so we leftagen"]
+    heard = {clip.id: {"it": text} for clip, text in zip(clips, spelled, strict=True)}
+    assert steps.align_step(recordings, clips, {}) == clips, "nobody heard where the parts are"
+    parted = steps.align_step(recordings, clips, heard)
+    assert [clip.text for clip in parted] == said
+    measures = steps.measure_step(parted, tmp_path / "work", heard)
+    agreed = [measures[clip.id].letter_disagreement for clip in parted]
+    assert all(found is not None and 0 < found < 0.3 for found in agreed)
+
+
 def test_the_report_names_filters_and_plays_examples(folder: Path) -> None:
     work = folder.parent / "out.work"
     clips, unreadable = steps.segment_step(steps.find_recordings(folder), work, CONFIG)
