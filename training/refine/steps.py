@@ -3,6 +3,7 @@
     work/clips/NAME.flac        cut and levelled clips
     work/segment.jsonl          one row per recording: its clips, or why there are none
     work/measure.jsonl          one row per clip: its measures
+    work/embedding.jsonl        one row per clip: who speaks, as an embedding
     work/transcribe.NAME.jsonl  one row per clip: what a recogniser heard
     work/dropped.jsonl          which filter dropped what, and why
 
@@ -17,6 +18,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from tokenlm.atomic import write_text
 from tokenlm.audio.io import AudioError, load_audio, save_audio
@@ -272,6 +276,16 @@ def measure_step(
             transcripts=dict(heard.get(clip.id, {})),
         )
     return result
+
+
+def embed_step(clips: list[Recording], work: Path, embed: Embed) -> list[Tensor]:
+    """The speaker embedding (E,) of every clip."""
+
+    def embedded(clip: Recording) -> dict[str, Any]:
+        return {"embedding": embed(load_audio(clip.audio, RATE)).tolist()}
+
+    rows = _resume(work / "embedding.jsonl", clips, embedded)
+    return [torch.tensor(rows[clip.id]["embedding"]) for clip in clips]
 
 
 def decide(

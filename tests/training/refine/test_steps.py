@@ -10,7 +10,7 @@ import pytest
 import torch
 from toy_sounds import RATE, embed, quiet, tone
 
-from tokenlm.audio.io import save_audio
+from tokenlm.audio.io import load_audio, save_audio
 from training.data.manifest import Utterance, read_manifest
 from training.refine import steps
 from training.refine.config import RefineConfig
@@ -112,6 +112,20 @@ def test_the_report_names_filters_and_plays_examples(folder: Path) -> None:
     steps.write_outcome(decisions, work, folder.parent / "out.jsonl")
     dropped = [json.loads(line) for line in (work / "dropped.jsonl").read_text().splitlines()]
     assert dropped[0]["filter"] == "agreement" and "of the words" in dropped[0]["reason"]
+
+
+def test_embeddings_are_kept(folder: Path) -> None:
+    work = folder.parent / "out.work"
+    clips, _ = steps.segment_step(steps.find_recordings(folder), work, CONFIG)
+    first = steps.embed_step(clips, work, embed)
+
+    def never(waveform: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("it has been embedded before")
+
+    again = steps.embed_step(clips, work, never)
+    for clip, one, two in zip(clips, first, again, strict=True):
+        torch.testing.assert_close(one, embed(load_audio(clip.audio, steps.RATE)))
+        assert torch.equal(one, two)
 
 
 def test_damage_is_of_every_kind_and_kept_apart() -> None:
