@@ -24,12 +24,11 @@ def refine(
     ] = False,
 ) -> None:
     """Make a training manifest of raw recordings: cut, level, transcribe, filter, report."""
-    from tokenlm.audio.io import load_audio
     from tokenlm.config import load_config
     from training.refine import steps
     from training.refine.config import RefineConfig
     from training.refine.proof import encoder_embedding
-    from training.refine.recognisers import RATE, make_recogniser
+    from training.refine.recognisers import make_recogniser
     from training.refine.report import write_report
     from training.refine.speakers import cluster
 
@@ -39,13 +38,15 @@ def refine(
     if cluster_speakers and embed is None:
         raise ValueError("--cluster-speakers needs --speaker-encoder")
     work = output.with_name(f"{output.stem}.work")
-    clips, unreadable = steps.segment_step(steps.find_recordings(source), work, settings)
+    recordings = steps.find_recordings(source)
+    clips, unreadable = steps.segment_step(recordings, work, settings)
     typer.echo(f"{len(clips)} clips; {len(unreadable)} recordings cannot be read")
     heard = steps.transcribe_step(clips, work, recognisers)
+    clips = steps.align_step(recordings, clips, heard)
     measures = steps.measure_step(clips, work, heard, embed)
     if cluster_speakers:
         assert embed is not None
-        groups = cluster([embed(load_audio(clip.audio, RATE)) for clip in clips])
+        groups = cluster(steps.embed_step(clips, work, embed))
         clips = [
             steps.replace(clip, speaker=f"voice{group:04d}")
             for clip, group in zip(clips, groups, strict=True)

@@ -20,9 +20,12 @@ class RefineConfig:
     max_edge_db: float = -18.0
     """Level of the first and last 30 ms against the loudest part: louder is a word that was cut."""
     min_speaker_consistency: float = 0.5
-    """Cosine of the embeddings of the two halves of a clip; needs a speaker encoder."""
+    """Cosine of the embeddings of the two halves of a clip, each of a second at least; needs a
+    speaker encoder."""
     max_disagreement: float = 0.15
-    """Mean pairwise word error rate of text and recognisers."""
+    """Mean pairwise word error rate of text and recognisers; 1 turns it off."""
+    max_letter_disagreement: float = 1.0
+    """The same of letters without spaces, for a recogniser that spells what it hears; 1 is off."""
     shortest_share: float = 0.01
     """Share of clips with the least speech for their text that is dropped."""
     longest_share: float = 0.05
@@ -40,5 +43,6 @@ class RefineConfig:
         for name in ("shortest_share", "longest_share"):
             if not 0 <= getattr(self, name) < 0.5:
                 raise ValueError(f"{name} must be in [0, 0.5), not {getattr(self, name)}")
-        if not 0 <= self.max_disagreement <= 1:
-            raise ValueError("max_disagreement must be in [0, 1]")
+        for name in ("max_disagreement", "max_letter_disagreement"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], not {getattr(self, name)}")

@@ -61,6 +61,9 @@ def agreement(measures: Measures, config: RefineConfig) -> str | None:
     found = measures.disagreement
     if found is not None and found > config.max_disagreement:
         return f"text and recognisers differ by {found:.0%} of the words"
+    found = measures.letter_disagreement
+    if found is not None and found > config.max_letter_disagreement:
+        return f"text and recognisers differ by {found:.0%} of the letters"
     return None
 
 

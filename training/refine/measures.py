@@ -6,6 +6,7 @@ Shapes: S samples, W windows, F frequencies.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -31,6 +32,8 @@ class Measures:
     speaker_consistency: float | None = None
     disagreement: float | None = None
     """Mean pairwise word error rate of text and transcripts."""
+    letter_disagreement: float | None = None
+    """The same of their letters, without spaces."""
     transcripts: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -107,14 +110,26 @@ def word_disagreement(texts: list[str]) -> float | None:
         texts: The text and the transcripts, as words in lower case with single spaces. One that
             has no words disagrees wholly with one that has some.
     """
+    return _mean_pair_error([text.split() for text in texts])
+
+
+def letter_disagreement(texts: list[str]) -> float | None:
+    """The same of letters, spaces left out.
+
+    A recogniser without a lexicon spells most words nearly right and few wholly; by letters it
+    still tells another text from its own spelling.
+    """
+    return _mean_pair_error([text.replace(" ", "") for text in texts])
+
+
+def _mean_pair_error(texts: Sequence[Sequence[str]]) -> float | None:
     pairs = [(one, two) for i, one in enumerate(texts) for two in texts[i + 1 :]]
     if not pairs:
         return None
     return sum(_pair_error(one, two) for one, two in pairs) / len(pairs)
 
 
-def _pair_error(one: str, two: str) -> float:
-    first, second = one.split(), two.split()
+def _pair_error(first: Sequence[str], second: Sequence[str]) -> float:
     longest = max(len(first), len(second))
     if not longest:
         return 0.0

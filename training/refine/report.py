@@ -21,6 +21,7 @@ _PLOTS: Mapping[str, Callable[[Measures], float | None]] = {
     "bandwidth (Hz)": lambda found: found.bandwidth_hz,
     "speech rate (letters/s)": lambda found: found.text_length / found.seconds,
     "disagreement (share of words)": lambda found: found.disagreement,
+    "disagreement (share of letters)": lambda found: found.letter_disagreement,
 }
 
 

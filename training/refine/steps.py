@@ -3,6 +3,7 @@
     work/clips/NAME.flac        cut and levelled clips
     work/segment.jsonl          one row per recording: its clips, or why there are none
     work/measure.jsonl          one row per clip: its measures
+    work/embedding.jsonl        one row per clip: who speaks, as an embedding
     work/transcribe.NAME.jsonl  one row per clip: what a recogniser heard
     work/dropped.jsonl          which filter dropped what, and why
 
@@ -18,13 +19,22 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from tokenlm.atomic import write_text
 from tokenlm.audio.io import AudioError, load_audio, save_audio
 from tokenlm.text.normalize import normalize
 from training.data.manifest import Utterance, read_manifest, write_manifest
+from training.refine.align import part_transcript
 from training.refine.config import RefineConfig
 from training.refine.filters import first_reason, near_duplicates, ratio_tails
-from training.refine.measures import Measures, measure_sound, word_disagreement
+from training.refine.measures import (
+    Measures,
+    letter_disagreement,
+    measure_sound,
+    word_disagreement,
+)
 from training.refine.recognisers import RATE, Recogniser
 from training.refine.segment import normalise_level, segments
 from training.refine.speakers import Embed, consistency
@@ -41,6 +51,8 @@ class Recording:
     audio: Path
     text: str = ""
     speaker: str = "unknown"
+    source: str = ""
+    """Of a clip: the recording that it was cut from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +140,8 @@ def segment_step(
 ) -> tuple[list[Recording], dict[str, str]]:
     """Cut recordings into clips.
 
-    A recording that has a text and is no longer than a clip may be stays whole. Of a longer one
-    the text cannot be told apart between its clips: they go on without.
+    A recording that has a text and is no longer than a clip may be stays whole. The clips of a
+    longer one go on without, until `align_step` parts it.
 
     Returns:
         The clips, and the recordings that could not be read, with the reason.
@@ -174,7 +186,11 @@ def segment_step(
     speakers = {recording.id: recording.speaker for recording in recordings}
     clips = [
         Recording(
-            id=name, audio=work / "clips" / f"{name}.flac", text=text, speaker=speakers[source]
+            id=name,
+            audio=work / "clips" / f"{name}.flac",
+            text=text,
+            speaker=speakers[source],
+            source=source,
         )
         for source, row in rows.items()
         for name, text in row["clips"]
@@ -198,6 +214,33 @@ def transcribe_step(
     return heard
 
 
+def align_step(
+    recordings: list[Recording], clips: list[Recording], heard: Mapping[str, Mapping[str, str]]
+) -> list[Recording]:
+    """Give the clips of a long recording their parts of its text.
+
+    The first recogniser says where; how well a part agrees with what was heard is measured like
+    that of any text. Without a recogniser the clips stay without text.
+    """
+    parts: dict[str, str] = {}
+    cut: dict[str, list[Recording]] = {}
+    for clip in clips:
+        cut.setdefault(clip.source, []).append(clip)
+    for recording in recordings:
+        own = cut.get(recording.id, [])
+        if not recording.text or any(clip.text for clip in own):
+            continue
+        own = [clip for clip in own if heard.get(clip.id)]
+        if not own:
+            continue
+        words = recording.text.split()
+        letters = [spoken_words(word).replace(" ", "") for word in words]
+        said = [spoken_words(next(iter(heard[clip.id].values()))) for clip in own]
+        for clip, (start, stop) in zip(own, part_transcript(letters, said), strict=True):
+            parts[clip.id] = " ".join(words[start:stop])
+    return [replace(clip, text=parts.get(clip.id, clip.text)) for clip in clips]
+
+
 def measure_step(
     clips: list[Recording],
     work: Path,
@@ -212,7 +255,7 @@ def measure_step(
             found = measure_sound(waveform, RATE, "")
         except ValueError:
             return {"measures": None}
-        if embed is not None and waveform.shape[0] >= RATE:
+        if embed is not None and waveform.shape[0] >= 2 * RATE:  # half a word is no voice
             found = replace(found, speaker_consistency=consistency(waveform, embed))
         return {"measures": asdict(found)}
 
@@ -229,9 +272,20 @@ def measure_step(
             Measures(**rows[clip.id]["measures"]),
             text_length=sum(c.isalnum() for c in clip.text or next(iter(texts.values()), "")),
             disagreement=word_disagreement([*compared, *texts.values()]),
+            letter_disagreement=letter_disagreement([*compared, *texts.values()]),
             transcripts=dict(heard.get(clip.id, {})),
         )
     return result
+
+
+def embed_step(clips: list[Recording], work: Path, embed: Embed) -> list[Tensor]:
+    """The speaker embedding (E,) of every clip."""
+
+    def embedded(clip: Recording) -> dict[str, Any]:
+        return {"embedding": embed(load_audio(clip.audio, RATE)).tolist()}
+
+    rows = _resume(work / "embedding.jsonl", clips, embedded)
+    return [torch.tensor(rows[clip.id]["embedding"]) for clip in clips]
 
 
 def decide(

@@ -8,7 +8,7 @@ import pytest
 
 from training.refine.config import RefineConfig
 from training.refine.filters import FILTERS, first_reason, near_duplicates, ratio_tails
-from training.refine.measures import Measures, word_disagreement
+from training.refine.measures import Measures, letter_disagreement, word_disagreement
 
 GOOD = Measures(
     seconds=4.0,
@@ -49,6 +49,19 @@ def test_each_filter_drops_its_own(name: str, change: dict[str, float], reason: 
     assert found is not None and found[0] == name and reason in found[1]
     others = [other for other, function in FILTERS.items() if function(bad, CONFIG)]
     assert others == [name]
+
+
+def test_letters_are_compared_where_the_config_says_so() -> None:
+    # "nite" for "night": 2 edits (g, h out; e in is a third) of the 9 letters of "goodnight".
+    assert letter_disagreement(["good night", "goodnite"]) == pytest.approx(3 / 9)
+    assert letter_disagreement(["a"]) is None
+    bad = replace(GOOD, disagreement=0.9, letter_disagreement=0.4)
+    config = RefineConfig(max_disagreement=1.0, max_letter_disagreement=0.32)
+    found = first_reason(bad, config)
+    assert found == ("agreement", "text and recognisers differ by 40% of the letters")
+    assert first_reason(replace(bad, letter_disagreement=0.3), config) is None
+    with pytest.raises(ValueError, match="max_letter_disagreement must be in"):
+        RefineConfig(max_letter_disagreement=1.5)
 
 
 def test_disagreement_is_the_mean_over_pairs() -> None:

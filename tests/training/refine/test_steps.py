@@ -10,12 +10,12 @@ import pytest
 import torch
 from toy_sounds import RATE, embed, quiet, tone
 
-from tokenlm.audio.io import save_audio
+from tokenlm.audio.io import load_audio, save_audio
 from training.data.manifest import Utterance, read_manifest
 from training.refine import steps
 from training.refine.config import RefineConfig
 from training.refine.damage import KINDS, damage_kinds, precision_and_recall
-from training.refine.proof import damage_corpus, prove
+from training.refine.proof import damage_corpus, draw_rows, prove
 from training.refine.report import write_report
 
 CONFIG = RefineConfig(min_bandwidth_hz=100.0, detector="level")
@@ -79,6 +79,25 @@ def test_a_folder_becomes_a_manifest_and_goes_on_where_it_was(folder: Path) -> N
         steps.find_recordings(work / "clips" / "ann" / "nothing")
 
 
+def test_the_text_of_a_long_recording_is_parted_among_its_clips(tmp_path: Path) -> None:
+    said = ["We came at 5.", "Nobody was there, not even the dog.", "So we left again."]
+    pieces = [part for index in range(3) for part in (speech(index), quiet(1.0))]
+    save_audio(tmp_path / "raw" / "long.wav", torch.cat(pieces), RATE)
+    (tmp_path / "raw" / "long.txt").write_text(" ".join(said))
+    config = replace(CONFIG, max_seconds=4.0)
+    recordings = steps.find_recordings(tmp_path / "raw")
+    clips, _ = steps.segment_step(recordings, tmp_path / "work", config)
+    assert [(clip.text, clip.source) for clip in clips] == [("", "long")] * 3
+    spelled = ["we cam at fife", "nobody wasthere not efen the dog", "so we leftagen"]
+    heard = {clip.id: {"it": text} for clip, text in zip(clips, spelled, strict=True)}
+    assert steps.align_step(recordings, clips, {}) == clips, "nobody heard where the parts are"
+    parted = steps.align_step(recordings, clips, heard)
+    assert [clip.text for clip in parted] == said
+    measures = steps.measure_step(parted, tmp_path / "work", heard)
+    agreed = [measures[clip.id].letter_disagreement for clip in parted]
+    assert all(found is not None and 0 < found < 0.3 for found in agreed)
+
+
 def test_the_report_names_filters_and_plays_examples(folder: Path) -> None:
     work = folder.parent / "out.work"
     clips, unreadable = steps.segment_step(steps.find_recordings(folder), work, CONFIG)
@@ -95,11 +114,38 @@ def test_the_report_names_filters_and_plays_examples(folder: Path) -> None:
     assert dropped[0]["filter"] == "agreement" and "of the words" in dropped[0]["reason"]
 
 
+def test_embeddings_are_kept(folder: Path) -> None:
+    work = folder.parent / "out.work"
+    clips, _ = steps.segment_step(steps.find_recordings(folder), work, CONFIG)
+    first = steps.embed_step(clips, work, embed)
+
+    def never(waveform: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("it has been embedded before")
+
+    again = steps.embed_step(clips, work, never)
+    for clip, one, two in zip(clips, first, again, strict=True):
+        torch.testing.assert_close(one, embed(load_audio(clip.audio, steps.RATE)))
+        assert torch.equal(one, two)
+
+
 def test_damage_is_of_every_kind_and_kept_apart() -> None:
     kinds = damage_kinds(120, 0.2, 3)
     assert sum(bool(kind) for kind in kinds) == 24
     assert {kind: kinds.count(kind) for kind in KINDS} == dict.fromkeys(KINDS, 4)
     assert kinds == damage_kinds(120, 0.2, 3) != damage_kinds(120, 0.2, 4)
+
+
+def test_draws_share_no_clip() -> None:
+    rows = [
+        Utterance(id=str(i), audio=Path("a.wav"), text="a", speaker="s", duration=1.0)
+        for i in range(20)
+    ]
+    first, second = draw_rows(rows, 0, 8), draw_rows(rows, 8, 0)
+    assert len(first) == 8 and len(second) == 12
+    assert {row.id for row in first + second} == {row.id for row in rows}
+    assert [row.id for row in first] != [row.id for row in rows[:8]], "from all over the corpus"
+    with pytest.raises(ValueError, match="none is left"):
+        draw_rows(rows, 20, 5)
 
 
 def test_precision_and_recall_by_hand() -> None:
@@ -124,11 +170,14 @@ def test_all_damage_is_found_with_a_recogniser_that_hears(tmp_path: Path) -> Non
             )
         )  # fmt: skip
     heard = iter(list(truth.values()))
-    table = prove(
+    table, without_tails = prove(
         rows, tmp_path / "proof", replace(CONFIG, longest_share=0.0),
         {"oracle": lambda waveform: next(heard)}, embed,
     )  # fmt: skip
     assert set(table) == set(KINDS)
+    assert table == without_tails, "the config turns the tails off: there is nothing to leave out"
+    clean = read_manifest(tmp_path / "proof" / "clean.jsonl", strict=True).utterances
+    assert [(row.id, row.text) for row in clean] == list(truth.items())
     for kind, (precision, recall) in table.items():
         assert recall == 1.0 and precision >= 0.9, (kind, precision, recall)
     labels = (tmp_path / "proof" / "labels.jsonl").read_text().splitlines()
