@@ -15,6 +15,7 @@ Shapes: B batch, S samples, N tokens, T mel frames, M mel bins.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -289,9 +290,7 @@ class FlowTask(Task):
         self, batches: Iterable[dict[str, Tensor]], modules: Mapping[str, nn.Module]
     ) -> dict[str, float]:
         """Velocity loss with fixed draws, mel distance and readable tokens of rendered speech."""
-        totals = dict.fromkeys(
-            ("velocity", "values", "distance", "frames", "read", "recorded"), 0.0
-        )
+        totals: dict[str, float] = defaultdict(float)
         for number, batch in enumerate(batches):
             prepared = self.prepare(batch, StepInfo(seed=0, step=number, first_item=0))
             totals["velocity"] += float(self._losses(prepared)["flow/velocity"])
