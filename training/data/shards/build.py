@@ -119,7 +119,7 @@ def manifest_fingerprint(manifest: Manifest) -> str:
 def encoder_digest(encoder: AnySpeakerEncoder) -> str:
     """Hash of the weights at the precision of a released bundle; of a graph, that of its file."""
     if isinstance(encoder, OnnxSpeakerEncoder):
-        return hashlib.sha256(encoder.graph.graph.cpu().numpy()).hexdigest()[:16]
+        return hashlib.sha256(encoder.graph.graph.cpu().numpy().tobytes()).hexdigest()[:16]
     digest = hashlib.sha256()
     for name, tensor in sorted(encoder.state_dict().items()):
         digest.update(name.encode())

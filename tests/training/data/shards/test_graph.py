@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import warnings
 from pathlib import Path
@@ -11,17 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy_shards import RATE, make_work
 from torch import Tensor, nn
+from toy_shards import RATE, make_work
 from typer.testing import CliRunner
 
 from tokenlm import cli
 from tokenlm.audio.fbank import FbankConfig, KaldiFbank
 from tokenlm.audio.io import load_audio, save_audio
 from tokenlm.checkpoint import save_component
+from tokenlm.checkpoint.registry import SPEAKER_ENCODERS, load_model
 from tokenlm.models.onnx_models import OnnxSpeakerConfig, read_graph
 from training.data.manifest import read_manifest
 from training.data.rejects import read_rejects
+from training.data.shards.build import build_shards
 from training.data.shards.store import ShardDataset
 
 EMBEDDING_DIM = 6
@@ -40,19 +41,19 @@ class BankToEmbedding(nn.Module):
 
 def save_encoder(folder: Path, model: nn.Module) -> bytes:
     """Writes the component; gives the bytes of its graph."""
-    data = io.BytesIO()
+    file = folder.with_suffix(".onnx")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             model,
             (torch.randn(1, 50, 80),),
-            data,
+            str(file),
             input_names=["feats"],
             dynamic_axes={"feats": {1: "T"}},
             dynamo=False,
             opset_version=17,
         )
-    graph = data.getvalue()
+    graph = file.read_bytes()
     save_component(
         folder,
         kind="onnx_speaker_encoder",
@@ -122,9 +123,6 @@ def test_too_short_for_a_frame_is_set_aside(model: nn.Module, tmp_path: Path) ->
 
 
 def test_tokens_and_embeddings_together(model: nn.Module, recordings: Path, tmp_path: Path) -> None:
-    from tokenlm.checkpoint.registry import SPEAKER_ENCODERS, load_model
-    from training.data.shards.build import build_shards
-
     save_encoder(tmp_path / "speaker", model)
     work = make_work(speaker_encoder=load_model(tmp_path / "speaker", *SPEAKER_ENCODERS))
     build_shards(read_manifest(recordings / "rows.jsonl"), tmp_path / "shards", work)
