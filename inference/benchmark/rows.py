@@ -169,11 +169,21 @@ def _stage_shares(subject: Subject, plan: Plan) -> list[Row]:
     ]
 
 
-def _offline_cpu(subject: Subject, forced: Sequence[Sequence[int]]) -> float:
-    """Processor seconds of the same speech made whole, in the default context."""
+@dataclass(frozen=True)
+class _Whole:
+    """What speech that is made whole costs."""
+
+    wall_seconds: float
+    cpu_seconds: float
+    seconds: float
+    """Of speech."""
+
+
+def _make_whole(subject: Subject, forced: Sequence[Sequence[int]]) -> _Whole:
+    """The same speech as a stream, made whole, in the default context."""
     synthesizer = subject.synthesizer
     session = synthesizer.open_session(SENTENCE, voice=subject.voice)
-    start = time.process_time()
+    start, wall = time.process_time(), time.perf_counter()
     tokens = write_segments(
         synthesizer.components,
         synthesizer.prompts,
@@ -183,7 +193,7 @@ def _offline_cpu(subject: Subject, forced: Sequence[Sequence[int]]) -> float:
         session.settings.sampling,
         forced_tokens=forced,
     )
-    join_segments(
+    waveform = join_segments(
         synthesizer.components,
         synthesizer.prompts,
         tokens,
@@ -192,17 +202,23 @@ def _offline_cpu(subject: Subject, forced: Sequence[Sequence[int]]) -> float:
         0,
         session.settings.render,
     )
-    return time.process_time() - start
+    return _Whole(
+        wall_seconds=time.perf_counter() - wall,
+        cpu_seconds=time.process_time() - start,
+        seconds=waveform.shape[-1] / synthesizer.sample_rate,
+    )
 
 
 def _long_session(subject: Subject, plan: Plan) -> tuple[Timeline, list[Row]]:
     rate = subject.synthesizer.components.flow.config.token_rate
     forced = subject.forced(plan.tokens(plan.long_seconds, rate))
     window = plan.long_seconds / 6
-    lines, ratios = [], []
+    lines, ratios, factors = [], [], []
     for _ in range(plan.num_runs):
         line = stream_once(subject, forced)
-        ratios.append(line.cpu_seconds / max(_offline_cpu(subject, forced), 1e-9))
+        whole = _make_whole(subject, forced)
+        ratios.append(line.cpu_seconds / max(whole.cpu_seconds, 1e-9))
+        factors.append(whole.wall_seconds / max(whole.seconds, 1e-9))
         lines.append(line)
     growth = [
         line.cpu_between(line.seconds - window, line.seconds) / line.cpu_between(0.0, window)
@@ -211,6 +227,13 @@ def _long_session(subject: Subject, plan: Plan) -> tuple[Timeline, list[Row]]:
     early, late = lines[-1].bytes_at(window), lines[-1].bytes_at(lines[-1].seconds - 2.0)
     length = f"{plan.long_seconds:g} s"
     rows = [
+        Row(
+            "real-time factor of a whole rendering",
+            _median(factors),
+            values=tuple(factors),
+            note=f"wall seconds for a second of speech, {length} made whole in the default "
+            "context, forced tokens",
+        ),
         Row(
             "streamed over whole",
             _median(ratios),

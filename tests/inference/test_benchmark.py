@@ -113,6 +113,7 @@ def test_random_weights_are_measured(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert {
         "time to first audio",
         "real-time factor",
+        "real-time factor of a whole rendering",
         "streamed over whole",
         "cost at the end over cost at the start",
         "state at the end over state at the start",

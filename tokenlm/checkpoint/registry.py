@@ -43,6 +43,10 @@ AnySpeechTokenizer = SpeechTokenizer | FSMNTokenizer | OnnxTokenizer
 SPEECH_TOKENIZERS = (SpeechTokenizer, FSMNTokenizer, OnnxTokenizer)
 """The classes of what turns recordings into speech tokens."""
 
+AnySpeakerEncoder = SpeakerEncoder | OnnxSpeakerEncoder
+SPEAKER_ENCODERS = (SpeakerEncoder, OnnxSpeakerEncoder)
+"""The classes of what tells who speaks."""
+
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 

@@ -6,6 +6,7 @@ Shapes: B batch, T frames, D channels, H heads, K cached frames, E channels of a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +75,44 @@ class SelfAttention(nn.Module):
             query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
         )
         return self.out(attended.transpose(1, 2).reshape(batch, frames, dim))
+
+
+Cache: TypeAlias = AttentionState | list[AttentionState] | None
+"""Of a batch, or of each of the streams that run side by side in it."""
+Mask: TypeAlias = Tensor | list[Tensor | None] | None
+"""The same; None where everything is visible."""
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Mask,
+    cache: Cache,
+) -> Tensor:
+    """Attends from new frames to those of a cache and to themselves.
+
+    Args:
+        query: (B, H, T, E) of the new frames.
+        key: the same.
+        value: the same.
+        mask: broadcastable to (B, H, T, K + T), True where visible; None: everything is.
+        cache: grows by the new frames. Where streams run together there is one for each, and a mask
+            for each: their rows stand one stream after the other, and their caches, which may have
+            any lengths, are neither padded nor copied.
+
+    Returns:
+        (B, H, T, E)
+    """
+    if isinstance(cache, list):
+        assert isinstance(mask, list)
+        rows = query.shape[0] // len(cache)
+        parts = zip(query.split(rows), key.split(rows), value.split(rows), mask, cache, strict=True)
+        return torch.cat([attend(*part) for part in parts])
+    assert not isinstance(mask, list)
+    if cache is not None:
+        key, value = extend(cache, key, value)
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
 def extend(state: AttentionState, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,15 +11,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import cast
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tokenlm.modules.attention import AttentionState, extend
+from tokenlm.modules.attention import AttentionState, Cache, extend
 from tokenlm.modules.context import FULL_CONTEXT, Context
-from tokenlm.modules.transformer import TransformerState, advance
+from tokenlm.modules.transformer import SideBySide, TransformerState, advance
 
 _SMALLEST_REACH = 1024
 
@@ -62,6 +62,10 @@ class RelativePlan:
     """(B or 1, 1, T, K) True where visible; None: everything is."""
     positions: Tensor
     """(K,) positions of the keys."""
+
+
+Plan: TypeAlias = RelativePlan | list[RelativePlan]
+"""Of a batch, or of each of the streams that run side by side in it."""
 
 
 def plan_relative(
@@ -116,10 +120,29 @@ class RelativeAttention(nn.Module):
         positions = torch.zeros(0, dtype=torch.long, device=like.device)
         return AttentionState(keys=empty, values=empty, positions=positions)
 
-    def forward(self, x: Tensor, plan: RelativePlan, state: AttentionState | None = None) -> Tensor:
+    def forward(self, x: Tensor, plan: Plan, state: Cache = None) -> Tensor:
         """(B, T, D) to (B, T, D); `state` grows by the frames of `x`."""
         query = self._heads(self.query(x))
         key, value = self._heads(self.key(x)), self._heads(self.value(x))
+        if isinstance(plan, list):
+            assert isinstance(state, list)
+            rows = x.shape[0] // len(plan)
+            parts = zip(query.split(rows), key.split(rows), value.split(rows), plan, state,
+                        strict=True)  # fmt: skip
+            attended = torch.cat([self._attend(*part) for part in parts])
+        else:
+            assert not isinstance(state, list)
+            attended = self._attend(query, key, value, plan, state)
+        return self.out(attended.transpose(1, 2).flatten(2))
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        plan: RelativePlan,
+        state: AttentionState | None,
+    ) -> Tensor:
         if state is not None:
             key, value = extend(state, key, value)
         by_distance = self._heads(self.position(plan.table)[None])
@@ -127,10 +150,9 @@ class RelativeAttention(nn.Module):
         bias = self._by_key(scores, key.shape[2], plan.index) / math.sqrt(query.shape[-1])
         if plan.mask is not None:
             bias = bias.masked_fill(~plan.mask, -torch.inf)
-        attended = functional.scaled_dot_product_attention(
+        return functional.scaled_dot_product_attention(
             query + self.content_bias[:, None], key, value, attn_mask=bias
         )
-        return self.out(attended.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
@@ -160,7 +182,7 @@ class RelativeBlock(nn.Module):
             nn.Linear(dim, hidden_dim), nn.SiLU(), nn.Linear(hidden_dim, dim)
         )
 
-    def forward(self, x: Tensor, plan: RelativePlan, state: AttentionState | None = None) -> Tensor:
+    def forward(self, x: Tensor, plan: Plan, state: Cache = None) -> Tensor:
         """(B, T, D) to (B, T, D)."""
         x = x + self.attention(self.attention_norm(x), plan, state)
         return x + self.feed_forward(self.feed_forward_norm(x))
@@ -183,7 +205,7 @@ class RelativeTransformer(nn.Module):
         self,
         x: Tensor,
         context: Context = FULL_CONTEXT,
-        state: TransformerState | None = None,
+        state: TransformerState | SideBySide | None = None,
         *,
         mask: Tensor | None = None,
         pinned_frames: Tensor | None = None,
@@ -198,16 +220,38 @@ class RelativeTransformer(nn.Module):
             mask: (B, T) True where valid, for padded batches without a state.
             pinned_frames: (B,) prompt lengths of a training batch, see `Context.visible`.
         """
-        plan = plan_relative(
-            x,
-            context,
-            cached=None if state is None else state.layers[0].positions,
-            next_position=0 if state is None else int(state.next_position),
-            mask=mask,
-            pinned_frames=pinned_frames,
-        )
+        plan = _plan(x, context, state, mask, pinned_frames)
         for index, layer in enumerate(self.layers):
             x = layer(x, plan, None if state is None else state.layers[index])
         if state is not None:
-            advance(state, plan.positions, context, x.shape[1])
+            many = isinstance(plan, list)
+            positions = [part.positions for part in plan] if many else plan.positions
+            advance(state, positions, context, x.shape[1])
         return x
+
+
+def _plan(
+    x: Tensor,
+    context: Context,
+    state: TransformerState | SideBySide | None,
+    mask: Tensor | None,
+    pinned_frames: Tensor | None,
+) -> Plan:
+    if isinstance(state, SideBySide):
+        return [
+            plan_relative(
+                x,
+                context,
+                cached=stream.layers[0].positions,
+                next_position=int(stream.next_position),
+            )
+            for stream in state.streams
+        ]
+    return plan_relative(
+        x,
+        context,
+        cached=None if state is None else state.layers[0].positions,
+        next_position=0 if state is None else int(state.next_position),
+        mask=mask,
+        pinned_frames=pinned_frames,
+    )

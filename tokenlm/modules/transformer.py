@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tokenlm.modules.attention import AttentionState, SelfAttention, trim
+from tokenlm.modules.attention import AttentionState, Mask, SelfAttention, trim
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.rope import rotary_span, rotary_table
 from tokenlm.modules.streaming import State
@@ -26,6 +26,15 @@ class TransformerState(State):
     layers: list[AttentionState]
     next_position: int | Tensor
     """(B,) where sequences that stand at different places run together, see `stack_ragged`."""
+
+
+@dataclass
+class SideBySide:
+    """Streams of one context in one batch, each with caches of its own; see `modules.together`."""
+
+    streams: list[TransformerState]
+    layers: list[list[AttentionState]]
+    """By layer, then by stream."""
 
 
 class FeedForward(nn.Sequential):
@@ -66,9 +75,9 @@ class AttentionPlan:
     """What all layers of a stack share for one call: rotary table and mask."""
 
     table: tuple[Tensor, Tensor]
-    mask: Tensor | None
-    """(B or 1, 1, T, K) or None."""
-    positions: Tensor
+    mask: Mask
+    """(B or 1, 1, T, K) or None; a list has one for each of the streams of a `SideBySide`."""
+    positions: Tensor | list[Tensor]
     """(K,) or (B, K) positions of the keys, cached ones first; -1 where there is none."""
 
 
@@ -115,6 +124,21 @@ def plan_attention(
         # A padded query with nothing to see would give NaN; let it see itself.
         combined = combined | torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
     return AttentionPlan(table=table, mask=combined, positions=keys)
+
+
+def plan_side_by_side(rows: Sequence[Tensor], plans: Sequence[AttentionPlan]) -> AttentionPlan:
+    """One plan of the plans of streams, each of which has its rows (B, T, D) of the batch."""
+    tables = [
+        [part.expand(row.shape[0], -1, -1) for part in plan.table]
+        for row, plan in zip(rows, plans, strict=True)
+    ]
+    cos, sin = (torch.cat(column) for column in zip(*tables, strict=True))
+    masks, positions = [plan.mask for plan in plans], [plan.positions for plan in plans]
+    return AttentionPlan(
+        table=(cos, sin),
+        mask=cast("list[Tensor | None]", masks),
+        positions=cast("list[Tensor]", positions),
+    )
 
 
 class Transformer(nn.Module):
@@ -175,15 +199,26 @@ class Transformer(nn.Module):
         return self.norm(x)
 
 
-def advance(state: TransformerState, positions: Tensor, context: Context, num_frames: int) -> None:
+def advance(
+    state: TransformerState | SideBySide,
+    positions: Tensor | list[Tensor],
+    context: Context,
+    num_frames: int,
+) -> None:
     """Moves `state` past `num_frames` new frames and trims its caches.
 
     Args:
         state: changed in place.
-        positions: (K,) or (B, K) of all frames that its caches hold now.
+        positions: (K,) or (B, K) of all frames that its caches hold now; of streams side by side a
+            list.
         context: what later frames may see.
         num_frames: frames that were added.
     """
+    if isinstance(state, SideBySide):
+        for stream, places in zip(state.streams, positions, strict=True):
+            advance(stream, places, context, num_frames)
+        return
+    assert isinstance(positions, Tensor)
     state.next_position = state.next_position + num_frames
     if isinstance(state.next_position, Tensor):
         for layer in state.layers:

@@ -103,18 +103,6 @@ def test_a_window_changes_the_end_and_keeps_the_prompt(flow: CosyVoiceFlow) -> N
     assert (heard - bounded)[:, -4:].abs().max() > 1e-6
 
 
-def test_streams_together_equal_each_alone(flow: CosyVoiceFlow) -> None:
-    tokens = [torch.arange(size)[None] % 27 for size in (9, 12)]
-    alone = [
-        flow.step(row, flow.start(**given(5)), seed=seed, flush=True)
-        for seed, row in enumerate(tokens)
-    ]
-    states = [flow.start(**given(5)) for _ in tokens]
-    together = flow.step_together(tokens, states, seeds=[0, 1], flush=[True, True])
-    for one, other in zip(alone, together, strict=True):
-        assert torch.equal(one, other)
-
-
 def test_a_copied_state_goes_its_own_way(flow: CosyVoiceFlow) -> None:
     start = flow.start(**given(13))
     tokens = torch.arange(12)[None] % 27

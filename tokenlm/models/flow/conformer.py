@@ -15,7 +15,7 @@ from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.conv import CausalConv1d, ConvState
 from tokenlm.modules.relative import RelativeTransformer
 from tokenlm.modules.streaming import State
-from tokenlm.modules.transformer import TransformerState
+from tokenlm.modules.transformer import SideBySide, TransformerState
 
 
 class _Embed(nn.Sequential):
@@ -34,9 +34,9 @@ class ConformerState(State):
     """What a stream remembers between pieces of tokens."""
 
     lookahead: LookaheadLayerState
-    blocks: TransformerState
+    blocks: TransformerState | SideBySide
     upsample: ConvState
-    up_blocks: TransformerState
+    up_blocks: TransformerState | SideBySide
 
 
 class ConformerEncoder(nn.Module):

@@ -8,14 +8,12 @@ trained so. The methods are the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tokenlm.models.flow.conformer import ConformerState
 from tokenlm.models.flow.cosyvoice_config import (
     NOISE_FRAMES,
     CosyVoiceFlowConfig,
@@ -23,35 +21,13 @@ from tokenlm.models.flow.cosyvoice_config import (
     build_estimator,
     fixed_noise,
 )
+from tokenlm.models.flow.cosyvoice_state import CosyVoiceFlowState
 from tokenlm.models.flow.dit import DiTState
-from tokenlm.models.flow.lookahead import LookaheadLayerState
 from tokenlm.models.flow.matching import Velocity, cosine_schedule, guided, solve, solve_euler
 from tokenlm.models.flow.unet import UNetState
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.noise import frame_noise
-from tokenlm.modules.streaming import State
-
-
-@dataclass
-class CosyVoiceFlowState(State):
-    """What a stream remembers: caches of the encoder and of every solver step."""
-
-    encoder: ConformerState | LookaheadLayerState
-    steps: list[UNetState | DiTState]
-    """With guidance two rows for each item, with and without condition."""
-    speaker: Tensor
-    """(B, M)"""
-    pending: Tensor
-    """(B, fewer than a chunk and its look-ahead) tokens that do not fill a chunk yet."""
-    prompt_mel: Tensor
-    """(B, P * frames_per_token, M)"""
-    fed_tokens: int
-    """Tokens given to the encoder, those of the prompt among them."""
-    next_frame: int
-    """Number of the next frame to render, counted from the start of the prompt."""
-    prompt_seed: int
-    guidance_scale: float
-    context: Context
+from tokenlm.modules.together import side_by_side
 
 
 class CosyVoiceFlow(nn.Module):
@@ -248,25 +224,11 @@ class CosyVoiceFlow(nn.Module):
         Returns:
             (B, T, M) without frames of the prompt; possibly T = 0.
         """
-        state.pending = torch.cat([state.pending, tokens], dim=1)
-        if flush:
-            take = state.pending.shape[1]
-        else:
-            ahead, pinned = self.config.lookahead_tokens, state.context.pinned_frames
-            known = state.fed_tokens + state.pending.shape[1] - ahead
-            ready = pinned + state.context.whole_chunks(known - pinned) if known >= pinned else 0
-            take = ready + ahead - state.fed_tokens if ready else 0
-        nothing = state.prompt_mel.new_zeros(tokens.shape[0], 0, self.config.mel.num_mels)
-        if take <= 0 and not flush:
-            return nothing
-        fed, state.pending = state.pending[:, :take], state.pending[:, take:]
-        state.fed_tokens += take
-        encoded = self.encoder(self.embedding(fed), state.context, state.encoder, flush=flush)
-        if encoded.shape[1] == 0:
-            return nothing
-        mel = self._render(self.project(encoded), state, seed)
-        return mel[:, max(state.prompt_mel.shape[1] - state.next_frame + mel.shape[1], 0) :]
+        return self._advance(
+            [state.take(tokens, self.config.lookahead_tokens, flush)], [state], [seed], flush
+        )[0]
 
+    @torch.inference_mode()
     def step_together(
         self,
         tokens: Sequence[Tensor],
@@ -275,13 +237,57 @@ class CosyVoiceFlow(nn.Module):
         seeds: Sequence[int],
         flush: Sequence[bool],
     ) -> list[Tensor]:
-        """The same as `step` for several streams, one after the other: log-mel (1, T, M) of each.
+        """The same as `step` for several streams of one item each, wherever they stand.
 
-        Without a window their caches have all lengths, and there is little to be won in a batch.
+        Streams whose next pieces have the same size are computed in one batch, in which each
+        attends to its own past. Arguments as for `FlowDecoder.step_together`.
+
+        Returns:
+            Log-mel (1, T, M) of each.
         """
+        groups: dict[Hashable, list[int]] = {}
+        fed = []
+        for index, state in enumerate(states):
+            # Of the tokens that were fed, some wait for their future.
+            waiting = state.fed_tokens - state.next_frame // self.config.frames_per_token
+            part = state.take(tokens[index], self.config.lookahead_tokens, flush[index])
+            fed.append(part)
+            size = (part.shape[1], waiting, len(state.steps))
+            key = (*size, state.guidance_scale, state.context, flush[index])
+            groups.setdefault(key, []).append(index)
+        mels: list[Tensor] = [torch.empty(0)] * len(states)
+        for group in groups.values():
+            out = self._advance(
+                [fed[index] for index in group],
+                [states[index] for index in group],
+                [seeds[index] for index in group],
+                flush[group[0]],
+            )
+            for index, mel in zip(group, out, strict=True):
+                mels[index] = mel
+        return mels
+
+    def _advance(
+        self,
+        fed: Sequence[Tensor],
+        states: Sequence[CosyVoiceFlowState],
+        seeds: Sequence[int],
+        flush: bool,
+    ) -> list[Tensor]:
+        """Log-mel of streams whose pieces have one size, without frames of their prompts."""
+        embedded = self.embedding(torch.cat([*fed]))
+        encoded = embedded[:, :0]
+        if embedded.shape[1] or flush:
+            with side_by_side([state.encoder for state in states]) as encoder:
+                encoded = self.encoder(embedded, states[0].context, encoder, flush=flush)
+        if encoded.shape[1] == 0:
+            num_mels = self.config.mel.num_mels
+            return [state.prompt_mel.new_zeros(len(state.speaker), 0, num_mels) for state in states]
+        mel = self._render(self.project(encoded), states, seeds)
+        parts = zip(states, mel.chunk(len(states)), strict=True)
         return [
-            self.step(part, state, seed=seed, flush=ends)
-            for part, state, seed, ends in zip(tokens, states, seeds, flush, strict=True)
+            part[:, max(state.prompt_mel.shape[1] - state.next_frame + part.shape[1], 0) :]
+            for state, part in parts
         ]
 
     def tokens_to_next_chunk(self, state: CosyVoiceFlowState) -> int:
@@ -292,18 +298,25 @@ class CosyVoiceFlow(nn.Module):
         given = state.fed_tokens + state.pending.shape[1]
         return end + self.config.lookahead_tokens - given
 
-    def _render(self, encoded: Tensor, state: CosyVoiceFlowState, seed: int) -> Tensor:
-        count = encoded.shape[1]
-        start = state.prompt_mel.shape[1]
-        prompt = state.prompt_mel[:, state.next_frame : state.next_frame + count]
-        prompt = functional.pad(prompt, (0, 0, 0, count - prompt.shape[1]))
-        condition = self.condition(encoded, prompt, state.speaker)
-        noise = self.initial_noise(seed, state.prompt_seed, start, state.next_frame, count)
-        state.next_frame += count
-        context = state.context.scaled(self.config.frames_per_token)
-        velocity = self._velocity(condition, context, state.guidance_scale, state.steps)
-        times = cosine_schedule(len(state.steps)).to(encoded)
-        return solve_euler(velocity, noise.to(encoded).expand(encoded.shape[0], -1, -1), times)
+    def _render(
+        self, encoded: Tensor, states: Sequence[CosyVoiceFlowState], seeds: Sequence[int]
+    ) -> Tensor:
+        """Frames (B, T, M) of the rows of all streams, those of prompts among them."""
+        count, first = encoded.shape[1], states[0]
+        prompts, noises = [], []
+        for state, seed in zip(states, seeds, strict=True):
+            start, frame = state.prompt_mel.shape[1], state.next_frame
+            prompts.append(state.prompt_frames(count))
+            noise = self.initial_noise(seed, state.prompt_seed, start, frame, count)
+            noises.append(noise.to(encoded).expand(len(prompts[-1]), -1, -1))
+            state.next_frame += count
+        speaker = torch.cat([state.speaker for state in states])
+        condition = self.condition(encoded, torch.cat(prompts), speaker)
+        context = first.context.scaled(self.config.frames_per_token)
+        with side_by_side([state.steps for state in states]) as steps:
+            velocity = self._velocity(condition, context, first.guidance_scale, steps)
+            times = cosine_schedule(len(steps)).to(encoded)
+            return solve_euler(velocity, torch.cat(noises), times)
 
     def _velocity(
         self,

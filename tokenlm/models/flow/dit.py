@@ -15,16 +15,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tokenlm.modules.attention import AttentionState, extend
+from tokenlm.modules.attention import AttentionState, Cache, Mask, attend
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.conv import CausalConv1d, ConvState
 from tokenlm.modules.streaming import State
 from tokenlm.modules.timestep import TimestepEmbedding
 from tokenlm.modules.transformer import (
     AttentionPlan,
+    SideBySide,
     TransformerState,
     advance,
     plan_attention,
+    plan_side_by_side,
 )
 
 _KERNEL_SIZE = 31
@@ -36,7 +38,7 @@ class DiTState(State):
     """What one solver step of a stream remembers between chunks."""
 
     positions: list[ConvState]
-    transformer: TransformerState
+    transformer: TransformerState | SideBySide
 
 
 def rotate_first_head(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
@@ -68,9 +70,9 @@ class _Attention(nn.Module):
         self,
         x: Tensor,
         table: tuple[Tensor, Tensor],
-        visible: Tensor | None,
+        visible: Mask,
         valid: Tensor | None,
-        state: AttentionState | None,
+        state: Cache,
     ) -> Tensor:
         query, key, value = (
             part.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
@@ -80,9 +82,7 @@ class _Attention(nn.Module):
                 self.value(x),
             )
         )
-        if state is not None:
-            key, value = extend(state, key, value)
-        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=visible)
+        attended = attend(query, key, value, visible, state)
         out = self.out(attended.transpose(1, 2).flatten(2))
         return out if valid is None else out * valid[..., None]
 
@@ -106,9 +106,9 @@ class _Block(nn.Module):
         x: Tensor,
         time: Tensor,
         table: tuple[Tensor, Tensor],
-        visible: Tensor | None,
+        visible: Mask,
         valid: Tensor | None,
-        state: AttentionState | None,
+        state: Cache,
     ) -> Tensor:
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = (
             self.modulation(time)[:, None].chunk(6, dim=-1)
@@ -167,12 +167,16 @@ class DiTEstimator(nn.Module):
         self,
         x: Tensor,
         context: Context,
-        past: TransformerState | None = None,
+        past: TransformerState | SideBySide | None = None,
         *,
         mask: Tensor | None = None,
         pinned_frames: Tensor | None = None,
     ) -> AttentionPlan:
         """Rotation and mask of frames (B, T, any), the same for all solver steps of a chunk."""
+        if isinstance(past, SideBySide):
+            rows = x.split(x.shape[0] // len(past.streams))
+            pairs = zip(rows, past.streams, strict=True)
+            return plan_side_by_side(rows, [self.plan(row, context, one) for row, one in pairs])
         return plan_attention(
             x,
             self.head_dim,

@@ -15,16 +15,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tokenlm.modules.attention import AttentionState, extend
+from tokenlm.modules.attention import AttentionState, Cache, Mask, attend
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.conv import CausalConv1d, ConvState
 from tokenlm.modules.streaming import State
 from tokenlm.modules.timestep import TimestepEmbedding
 from tokenlm.modules.transformer import (
     AttentionPlan,
+    SideBySide,
     TransformerState,
     advance,
     plan_attention,
+    plan_side_by_side,
 )
 
 
@@ -34,7 +36,7 @@ class UNetState(State):
 
     convs: list[ConvState]
     """In the order in which the convolutions run."""
-    transformer: TransformerState
+    transformer: TransformerState | SideBySide
 
 
 class _Attention(nn.Module):
@@ -55,14 +57,12 @@ class _Attention(nn.Module):
         positions = torch.zeros(0, dtype=torch.long, device=like.device)
         return AttentionState(keys=empty, values=empty, positions=positions)
 
-    def forward(self, x: Tensor, mask: Tensor | None, state: AttentionState | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Mask, state: Cache) -> Tensor:
         query, key, value = (
             layer(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
             for layer in (self.query, self.key, self.value)
         )
-        if state is not None:
-            key, value = extend(state, key, value)
-        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        attended = attend(query, key, value, mask, state)
         return self.out(attended.transpose(1, 2).flatten(2))
 
 
@@ -78,7 +78,7 @@ class _TransformerBlock(nn.Module):
             nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim)
         )
 
-    def forward(self, x: Tensor, mask: Tensor | None, state: AttentionState | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Mask, state: Cache) -> Tensor:
         x = x + self.attention(self.attention_norm(x), mask, state)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
@@ -188,12 +188,16 @@ class UNetEstimator(nn.Module):
         self,
         x: Tensor,
         context: Context,
-        past: TransformerState | None = None,
+        past: TransformerState | SideBySide | None = None,
         *,
         mask: Tensor | None = None,
         pinned_frames: Tensor | None = None,
     ) -> AttentionPlan:
         """Positions and mask of frames (B, T, any), the same for all solver steps of a chunk."""
+        if isinstance(past, SideBySide):
+            rows = x.split(x.shape[0] // len(past.streams))
+            pairs = zip(rows, past.streams, strict=True)
+            return plan_side_by_side(rows, [self.plan(row, context, one) for row, one in pairs])
         return plan_attention(
             x,
             2,

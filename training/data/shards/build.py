@@ -26,9 +26,9 @@ from torch import Tensor
 
 from tokenlm.audio.io import AudioError, load_audio
 from tokenlm.audio.mel import MelConfig, MelSpectrogram
-from tokenlm.checkpoint.registry import AnySpeechTokenizer
+from tokenlm.checkpoint.registry import AnySpeakerEncoder, AnySpeechTokenizer
 from tokenlm.config import to_dict
-from tokenlm.models.speaker_encoder import SpeakerEncoder
+from tokenlm.models.onnx_models import OnnxSpeakerEncoder
 from training.data.collate import pad_waveforms
 from training.data.manifest import Manifest, Utterance, row_of
 from training.data.rejects import Reject, Rejects, TooManyRejects, read_rejects
@@ -51,7 +51,7 @@ class Precompute:
     """What goes into the shards, and by which models."""
 
     tokenizer: AnySpeechTokenizer | None = None
-    speaker_encoder: SpeakerEncoder | None = None
+    speaker_encoder: AnySpeakerEncoder | None = None
     mel: MelConfig | None = None
     audio_rate: int = 0
     """Sample rate of the sound that is stored; 0 stores none."""
@@ -79,6 +79,17 @@ class Precompute:
         }
         return tuple(kind for kind, is_wanted in wanted.items() if is_wanted)
 
+    @property
+    def shortest(self) -> tuple[int, str]:
+        """Samples that a recording must have, and what they make up."""
+        bounds = [(1, "a sample")]
+        if self.tokenizer is not None:
+            bounds.append((self.tokenizer.config.samples_per_token, "a speech token"))
+        if isinstance(self.speaker_encoder, OnnxSpeakerEncoder):
+            bank = self.speaker_encoder.config.mel
+            bounds.append((bank.win_length, "a frame of the speaker encoder"))
+        return max(bounds)
+
     def info(self, manifest: Manifest) -> ShardInfo:
         """The description of the shards of a manifest."""
         tokenizer, encoder = self.tokenizer, self.speaker_encoder
@@ -90,7 +101,7 @@ class Precompute:
             tokenizer=tokenizer.fingerprint if tokenizer else "",
             codebook_size=tokenizer.config.codebook_size if tokenizer else 0,
             token_rate=tokenizer.config.token_rate if tokenizer else 0.0,
-            speaker_encoder=weights_digest(encoder) if encoder else "",
+            speaker_encoder=encoder_digest(encoder) if encoder else "",
             mel=to_dict(self.mel) if self.mel else {},
             audio_rate=self.audio_rate,
         )
@@ -105,10 +116,12 @@ def manifest_fingerprint(manifest: Manifest) -> str:
     return digest.hexdigest()[:16]
 
 
-def weights_digest(module: torch.nn.Module) -> str:
-    """Hash of the weights of a module at the precision of a released bundle."""
+def encoder_digest(encoder: AnySpeakerEncoder) -> str:
+    """Hash of the weights at the precision of a released bundle; of a graph, that of its file."""
+    if isinstance(encoder, OnnxSpeakerEncoder):
+        return hashlib.sha256(encoder.graph.graph.cpu().numpy().tobytes()).hexdigest()[:16]
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(encoder.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().half().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
@@ -249,13 +262,13 @@ def _compute(
 
     speech: dict[int, Tensor] = {}
     rate = work.tokenizer.config.mel.sample_rate if work.tokenizer else 16_000
-    shortest = work.tokenizer.config.samples_per_token if work.tokenizer else 1
+    shortest, unit = work.shortest
     for index in batch:
         utterance = manifest.utterances[index]
         try:
             waveform = load_audio(utterance.audio, rate)
             if waveform.shape[0] < shortest:
-                raise AudioError(f"{utterance.audio} is shorter than a speech token.")
+                raise AudioError(f"{utterance.audio} is shorter than {unit}.")
             seconds = waveform.shape[0] / rate
             if abs(seconds - utterance.duration) > DURATION_TOLERANCE:
                 raise AudioError(
@@ -294,13 +307,15 @@ def _tokens(tokenizer: AnySpeechTokenizer, waveforms: list[Tensor]) -> list[byte
 
 
 @torch.no_grad()
-def _embedding(encoder: SpeakerEncoder, waveform: Tensor, rate: int) -> bytes:
+def _embedding(encoder: AnySpeakerEncoder, waveform: Tensor, rate: int) -> bytes:
     wanted = encoder.config.mel.sample_rate
     if wanted != rate:
         raise ValueError(f"the speaker encoder hears {wanted} Hz, the tokenizer {rate} Hz")
-    device = next(encoder.parameters()).device
-    lengths = torch.tensor([waveform.shape[0]], device=device)
-    return encode_array(encoder(waveform[None].to(device), lengths)[0].float().cpu().numpy())
+    waveform = waveform.to(next(iter(encoder.state_dict().values())).device)
+    if isinstance(encoder, OnnxSpeakerEncoder):  # whose graph takes one at a time
+        return encode_array(encoder.embed_recording(waveform).float().cpu().numpy())
+    lengths = torch.tensor([waveform.shape[0]], device=waveform.device)
+    return encode_array(encoder(waveform[None], lengths)[0].float().cpu().numpy())
 
 
 @torch.no_grad()

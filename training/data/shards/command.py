@@ -37,9 +37,8 @@ def precompute(
     import torch
 
     from tokenlm.audio.mel import MelConfig
-    from tokenlm.checkpoint.registry import SPEECH_TOKENIZERS, load_model
+    from tokenlm.checkpoint.registry import SPEAKER_ENCODERS, SPEECH_TOKENIZERS, load_model
     from tokenlm.config import load_config
-    from tokenlm.models.speaker_encoder import SpeakerEncoder
     from training.data.manifest import read_manifest
     from training.data.shards.build import Precompute, build_shards, ranks_of_launch
     from training.data.shards.layout import is_complete
@@ -52,7 +51,9 @@ def precompute(
     work = Precompute(
         tokenizer=load_model(tokenizer, *SPEECH_TOKENIZERS, device=device) if tokenizer else None,
         speaker_encoder=(
-            load_model(speaker_encoder, SpeakerEncoder, device=device) if speaker_encoder else None
+            load_model(speaker_encoder, *SPEAKER_ENCODERS, device=device)
+            if speaker_encoder
+            else None
         ),
         mel=config if mel or mel_config is not None else None,
         audio_rate=audio_rate,
