@@ -32,6 +32,7 @@ def make_accelerator(config: RunConfig, folder: Path) -> Accelerator:
         # it makes every rank a world of its own.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         cpu, options = False, {"backend": "gloo"}
+        _keep_to_gloo()
     # Evaluation and export run on the first rank alone, while the others wait.
     device = PartialState(cpu=bool(cpu), timeout=timedelta(hours=6), **options).device
     assert device is not None
@@ -43,6 +44,16 @@ def make_accelerator(config: RunConfig, folder: Path) -> Accelerator:
         log_with=list(config.log.trackers) or None,
         project_dir=str(folder),
     )
+
+
+def _keep_to_gloo() -> None:
+    """Keep DeepSpeed from compiling its own sums for CPUs when the ranks meet.
+
+    The compiler takes minutes, and a rank without one (or without ninja) ends with an error.
+    """
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 @contextmanager
