@@ -32,17 +32,35 @@ def make_accelerator(config: RunConfig, folder: Path) -> Accelerator:
         # it makes every rank a world of its own.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         cpu, options = False, {"backend": "gloo"}
+        _keep_to_gloo()
     # Evaluation and export run on the first rank alone, while the others wait.
     device = PartialState(cpu=bool(cpu), timeout=timedelta(hours=6), **options).device
     assert device is not None
     precision = resolve_precision(config.precision, device)
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=bool(cpu),
         # Under DeepSpeed this would be the precision of the weights, not of the arithmetic.
         mixed_precision="bf16" if precision == "bf16" and not zero else "no",
         log_with=list(config.log.trackers) or None,
         project_dir=str(folder),
     )
+    if zero:
+        # accelerate has told transformers to cut every backbone into pieces while it is built,
+        # whatever `zero3_init_flag` says: copies, initial weights and broadcasts need it whole.
+        from transformers.integrations import unset_hf_deepspeed_config
+
+        unset_hf_deepspeed_config()
+    return accelerator
+
+
+def _keep_to_gloo() -> None:
+    """Keep DeepSpeed from compiling its own sums for CPUs when the ranks meet.
+
+    The compiler takes minutes, and a rank without one (or without ninja) ends with an error.
+    """
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 @contextmanager

@@ -1,6 +1,12 @@
 """What a failing row of `check_distributed` says."""
 
-from training.distributed_check.check import failure_text
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from training.distributed_check.check import CheckError, failure_text, same_weights, was_killed
 
 REPORT = """W1 torch/distributed/elastic/x.py:1] Sending process 7 closing signal SIGTERM
 E1 torch/distributed/elastic/x.py:2] failed (exitcode: 1) local_rank: 1 (pid: 8) of binary: python
@@ -24,3 +30,24 @@ def test_without_a_report_shows_the_end_of_the_output() -> None:
     assert told.splitlines()[0] == "ended with 2"
     assert "line 39" in told
     assert "line 27" not in told
+
+
+def test_a_kill_is_told_by_the_launcher_alone() -> None:
+    assert was_killed("failed (exitcode: -9) local_rank: 1 (pid: 8)", rank=1)
+    assert not was_killed("failed (exitcode: -9) local_rank: 0 (pid: 8)", rank=1)
+    assert not was_killed("loss 3e-9\n" + REPORT, rank=1)
+
+
+def test_weights_are_compared_only_where_there_are_some(tmp_path: Path) -> None:
+    runs = [tmp_path / name / "step-000002" for name in ("one", "other")]
+    with pytest.raises(CheckError, match="no checkpoint"):
+        same_weights(tmp_path / "one", tmp_path / "other")
+    for run in runs:
+        run.mkdir(parents=True)
+    with pytest.raises(CheckError, match="checkpoints hold"):
+        same_weights(tmp_path / "one", tmp_path / "other")
+    for value, run in enumerate(runs):
+        save_file({"w": torch.full((2,), float(value))}, run / "m.safetensors")
+    assert not same_weights(tmp_path / "one", tmp_path / "other")
+    save_file({"w": torch.zeros(2)}, runs[1] / "m.safetensors")
+    assert same_weights(tmp_path / "one", tmp_path / "other")

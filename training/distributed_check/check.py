@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from safetensors.torch import load_file
 
@@ -53,7 +56,10 @@ class Launch:
     @property
     def losses(self) -> list[float]:
         """The total loss of every step."""
-        lines = (self.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        path = self.run / "metrics.jsonl"
+        if not path.exists():
+            raise CheckError(f"{self.run.name} wrote no metrics.jsonl")
+        lines = path.read_text(encoding="utf-8").splitlines()
         rows = [json.loads(line) for line in lines]
         return [value for row in rows for key, value in row.items() if key.startswith("total/")]
 
@@ -86,19 +92,26 @@ class Check:
         command += ["--num_processes", str(num_ranks), "--main_process_port", str(_free_port())]
         command += ["-m", "training.distributed_check.worker", str(config), str(result)]
         began = time.monotonic()
-        try:
-            done = subprocess.run(
-                [*command, *([fault] if fault else [])],
-                env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CONFIGS.parents[1])},
-                capture_output=True,
-                text=True,
-                timeout=self.limit_seconds,
-                cwd=self.folder,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise CheckError(f"{name} hung for {self.limit_seconds:g} s") from error
-        output = done.stdout + done.stderr
-        launch = Launch(run, done.returncode, output, time.monotonic() - began)
+        with subprocess.Popen(
+            [*command, *([fault] if fault else [])],
+            # A rank that aborts prints where it was.
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "PYTHONFAULTHANDLER": "1",
+                "PYTHONPATH": str(CONFIGS.parents[1]),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.folder,
+        ) as started:
+            try:
+                texts = started.communicate(timeout=self.limit_seconds)
+            except subprocess.TimeoutExpired as error:
+                end_with_children(started.pid)
+                raise CheckError(f"{name} did not end in {self.limit_seconds:g} s") from error
+        launch = Launch(run, started.returncode, "".join(texts), time.monotonic() - began)
         if result.exists():
             launch.found = json.loads(result.read_text(encoding="utf-8"))
         return launch
@@ -110,6 +123,8 @@ class Check:
             told, passed = check(), True
         except CheckError as error:
             told, passed = str(error), False
+        except Exception as error:  # a row that breaks is a row that failed
+            told, passed = f"{type(error).__name__}: {error}", False
         self.rows.append((name, passed, told, time.monotonic() - began))
         print(self.line(self.rows[-1]), flush=True)
 
@@ -123,6 +138,22 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def end_with_children(pid: int) -> None:
+    """Kill a launcher and its ranks, which lead sessions of their own and would stay."""
+    launcher = psutil.Process(pid)
+    for process in (*launcher.children(recursive=True), launcher):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def was_killed(output: str, rank: int) -> bool:
+    """Whether the launcher told that `rank` was the first to fail, by SIGKILL."""
+    return any(
+        match[1] == str(-signal.SIGKILL) and match[2] == str(rank)
+        for match in FAILED_RANK.finditer(output)
+    )
 
 
 def failure_text(status: int, output: str) -> str:
@@ -191,12 +222,23 @@ def largest_difference(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def same_weights(one: Path, other: Path) -> bool:
-    """Whether the newest checkpoints of two runs hold the same weights, to the last bit."""
+    """Whether the newest checkpoints of two runs hold the same weights, to the last bit.
+
+    Raises:
+        CheckError: If there is nothing to compare.
+    """
     found = [latest_checkpoint(run) for run in (one, other)]
-    assert found[0] is not None and found[1] is not None
-    names = sorted(path.name for path in found[0].glob("*.safetensors"))
+    if found[0] is None or found[1] is None:
+        raise CheckError(f"{one.name} or {other.name} has no checkpoint")
+    first_names, names = (
+        sorted(p.name for p in path.glob("*.safetensors")) for path in found if path
+    )
+    if not names or names != first_names:
+        raise CheckError(f"checkpoints hold {first_names} and {names}")
     for name in names:
         first, second = (load_file(path / name) for path in found if path is not None)
+        if first.keys() != second.keys():
+            return False
         if any(not torch.equal(value, second[key]) for key, value in first.items()):
             return False
     return True
@@ -245,7 +287,7 @@ def run_rows(check: Check, chosen: str) -> None:
         optim = {"max_steps": 12, "warmup_steps": 2}
         name = f"killed-{strategy}"
         dead = check.launch(strategy, 2, "speech_lm", name, fault="killed_rank", optim=optim)
-        if dead.status == 0 or "SIGKILL" not in dead.output and "-9" not in dead.output:
+        if dead.status == 0 or not was_killed(dead.output, rank=1):
             raise CheckError(f"a killed rank was not told: status {dead.status}")
         require_success(check.launch(strategy, 2, "speech_lm", name, optim=optim))
         whole = check.launch(strategy, 2, "speech_lm", f"whole-{strategy}", optim=optim)
