@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from inference.benchmark.judgement import Judges, judge, own_judges
 from inference.benchmark.report import markdown, write_report
-from inference.benchmark.rows import Plan, measure
+from inference.benchmark.rows import PARTS, Plan, measure
 from inference.benchmark.subject import SENTENCE, Subject, bundle_subject, config_subject
 
 QUICK = Plan(num_runs=1, long_seconds=6.0)
@@ -31,8 +33,9 @@ def main(
         find_judges: who judges words and voices.
     """
     options = _parser().parse_args(arguments)
-    plan = QUICK if options.quick else Plan(num_runs=options.runs, long_seconds=options.seconds)
     try:
+        plan = QUICK if options.quick else Plan(num_runs=options.runs, long_seconds=options.seconds)
+        plan = replace(plan, parts=tuple(options.parts))
         most = plan.tokens(plan.long_seconds, 25)
         if options.config is not None:
             subject = config_subject(options.config, max(most, 75))
@@ -42,13 +45,14 @@ def main(
             "subject": f"{subject.name}, voice {subject.voice.name}, "
             f"{'trained' if subject.has_weights else 'random'} weights"
         }
-        found = measure(subject, plan, _tell)
+        keep = partial(write_report, options.output, subject.name, facts=facts)
+        found = measure(subject, plan, _tell, keep)
         if subject.has_weights:
             judges = find_judges(subject)
             facts["judges"] = judges.name
             sentences = _sentences(options.sentences, 3 if options.quick else options.limit)
             found.rows += judge(subject, judges, sentences, _tell)
-        path = write_report(options.output, subject.name, found, facts)
+        path = keep(found)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -69,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="one short run of everything")
     parser.add_argument("--runs", type=int, default=5, help="runs whose median is taken")
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the long session")
+    parser.add_argument(
+        "--parts", nargs="+", default=list(PARTS), choices=list(PARTS), help="what is measured"
+    )
     parser.add_argument("--sentences", type=Path, help="file of sentences to judge, one a line")
     parser.add_argument("--limit", type=int, default=60, help="most sentences that are judged")
     return parser

@@ -65,35 +65,40 @@ class Plan:
     num_runs: int = 5
     long_seconds: float = 60.0
     """Of the long session; that of the real-time factor is half of it."""
+    parts: tuple[str, ...] = ("first", "factor", "long", "shares", "together")
+    """What is measured, names of `PARTS`."""
+
+    def __post_init__(self) -> None:
+        if not self.parts or not set(self.parts) <= set(PARTS):
+            raise ValueError(f"parts are {', '.join(PARTS)}; got {', '.join(self.parts) or 'none'}")
 
     def tokens(self, seconds: float, token_rate: int) -> int:
         """Tokens of so much speech."""
         return max(round(seconds * token_rate), 1)
 
 
-def measure(subject: Subject, plan: Plan, tell: Callable[[str], None]) -> Measurements:
+def measure(
+    subject: Subject,
+    plan: Plan,
+    tell: Callable[[str], None],
+    keep: Callable[[Measurements], object] = lambda found: None,
+) -> Measurements:
     """Measures everything that needs no judge.
 
     Args:
         subject: what is measured.
         plan: how much.
         tell: told what is being measured.
+        keep: given what was found so far after each part: a long measurement that is cut off
+            has still measured something.
     """
     found = Measurements()
     stream_once(subject, subject.forced(20))  # the prompt is read, the code is warm
-    tell("time to first audio")
-    found.first, row = _first_audio(subject, plan)
-    found.rows.append(row)
-    tell("real-time factor")
-    found.rows.append(_real_time_factor(subject, plan))
-    tell("a long session, streamed and whole")
-    found.long, rows = _long_session(subject, plan)
-    found.rows += rows
-    tell("shares of the stages")
-    found.rows += _stage_shares(subject, plan)
-    tell("sessions at once")
-    found.throughput, row = asyncio.run(_together(subject, plan))
-    found.rows.append(row)
+    for name in plan.parts:
+        title, part = PARTS[name]
+        tell(title)
+        part(subject, plan, found)
+        keep(found)
     found.rows.append(
         Row("peak memory", peak_memory_bytes() / 1e6, "MB", note="resident, of the whole benchmark")
     )
@@ -118,10 +123,11 @@ def _median(values: Sequence[float]) -> float:
     return float(statistics.median(values))
 
 
-def _first_audio(subject: Subject, plan: Plan) -> tuple[Timeline, Row]:
+def _first_audio(subject: Subject, plan: Plan, found: Measurements) -> None:
     forced = None if subject.has_weights else subject.forced(75)
     lines = [stream_once(subject, forced) for _ in range(plan.num_runs)]
     values = [line.time_to_first_audio for line in lines]
+    found.first = lines[-1]
     row = Row(
         "time to first audio",
         1000 * _median(values),
@@ -131,15 +137,15 @@ def _first_audio(subject: Subject, plan: Plan) -> tuple[Timeline, Row]:
         values=tuple(1000 * value for value in values),
         note="80 ms of sound are there, and a player started then never runs dry",
     )
-    return lines[-1], row
+    found.rows.append(row)
 
 
-def _real_time_factor(subject: Subject, plan: Plan) -> Row:
+def _real_time_factor(subject: Subject, plan: Plan, found: Measurements) -> None:
     rate = subject.synthesizer.components.flow.config.token_rate
     seconds = plan.long_seconds / 2
     forced = subject.forced(plan.tokens(seconds, rate))
     values = [stream_once(subject, forced).real_time_factor for _ in range(plan.num_runs)]
-    return Row(
+    row = Row(
         "real-time factor",
         _median(values),
         "",
@@ -148,9 +154,10 @@ def _real_time_factor(subject: Subject, plan: Plan) -> Row:
         values=tuple(values),
         note=f"one session of {seconds:g} s, in one segment, forced tokens",
     )
+    found.rows.append(row)
 
 
-def _stage_shares(subject: Subject, plan: Plan) -> list[Row]:
+def _stage_shares(subject: Subject, plan: Plan, found: Measurements) -> None:
     components = subject.synthesizer.components
     seconds = plan.long_seconds / 2
     forced = subject.forced(plan.tokens(seconds, components.flow.config.token_rate))
@@ -164,7 +171,7 @@ def _stage_shares(subject: Subject, plan: Plan) -> list[Row]:
         wall = stream_once(subject, forced).wall_seconds
     spent = spent | {"all else": wall - sum(spent.values())}
     note = f"of the wall time of a session of {seconds:g} s, one run; flushes are in all else"
-    return [
+    found.rows += [
         Row(f"share of {name}", 100 * value / wall, "%", note=note) for name, value in spent.items()
     ]
 
@@ -209,7 +216,7 @@ def _make_whole(subject: Subject, forced: Sequence[Sequence[int]]) -> _Whole:
     )
 
 
-def _long_session(subject: Subject, plan: Plan) -> tuple[Timeline, list[Row]]:
+def _long_session(subject: Subject, plan: Plan, found: Measurements) -> None:
     rate = subject.synthesizer.components.flow.config.token_rate
     forced = subject.forced(plan.tokens(plan.long_seconds, rate))
     window = plan.long_seconds / 6
@@ -226,7 +233,16 @@ def _long_session(subject: Subject, plan: Plan) -> tuple[Timeline, list[Row]]:
     ]
     early, late = lines[-1].bytes_at(window), lines[-1].bytes_at(lines[-1].seconds - 2.0)
     length = f"{plan.long_seconds:g} s"
-    rows = [
+    streamed = [line.real_time_factor for line in lines]
+    found.long = lines[-1]
+    found.rows += [
+        Row(
+            "real-time factor of the long session",
+            _median(streamed),
+            values=tuple(streamed),
+            note=f"wall seconds for a second of speech, {length} streamed in one segment, forced "
+            "tokens",
+        ),
         Row(
             "real-time factor of a whole rendering",
             _median(factors),
@@ -269,10 +285,14 @@ def _long_session(subject: Subject, plan: Plan) -> tuple[Timeline, list[Row]]:
             note=f"{early[1] / 1e6:.2f} MB after {window:g} s; it ends with each segment",
         ),
     ]
-    return lines[-1], rows
 
 
-async def _together(subject: Subject, plan: Plan) -> tuple[dict[int, float], Row]:
+def _together(subject: Subject, plan: Plan, found: Measurements) -> None:
+    found.throughput, row = asyncio.run(_sessions_together(subject, plan))
+    found.rows.append(row)
+
+
+async def _sessions_together(subject: Subject, plan: Plan) -> tuple[dict[int, float], Row]:
     rate = subject.synthesizer.components.flow.config.token_rate
     seconds = plan.long_seconds / 4
     forced = subject.forced(plan.tokens(seconds, rate))
@@ -317,3 +337,13 @@ async def _listen(
     async for chunk in stream:
         num_samples += chunk.shape[0]
     return num_samples / engine.sample_rate
+
+
+PARTS: dict[str, tuple[str, Callable[[Subject, Plan, Measurements], None]]] = {
+    "first": ("time to first audio", _first_audio),
+    "factor": ("real-time factor", _real_time_factor),
+    "long": ("a long session, streamed and whole", _long_session),
+    "shares": ("shares of the stages", _stage_shares),
+    "together": ("sessions at once", _together),
+}
+"""Parts of the benchmark that need no judge, with what they measure."""

@@ -11,7 +11,8 @@ import yaml
 
 from inference.benchmark import command
 from inference.benchmark.judgement import interval, word_errors
-from inference.benchmark.rows import Plan, Row
+from inference.benchmark.rows import Plan, Row, measure
+from inference.benchmark.subject import config_subject
 from inference.benchmark.timeline import Event, Timeline
 from tokenlm.audio.joining import sound_seconds
 
@@ -95,6 +96,14 @@ def test_words_and_intervals() -> None:
     assert 0.37 <= low <= 0.43 and 0.57 <= high <= 0.63
 
 
+def tiny_configs(tmp_path: Path) -> Path:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    for name, config in TINY.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "QUICK", Plan(num_runs=1, long_seconds=1.5))
@@ -102,10 +111,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_random_weights_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    for name, config in TINY.items():
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
+    folder = tiny_configs(tmp_path)
     arguments = ["--config", str(folder), "--quick", "--output", str(tmp_path / "out")]
     assert command.main(arguments) == 0
     data = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -113,6 +119,7 @@ def test_random_weights_are_measured(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert {
         "time to first audio",
         "real-time factor",
+        "real-time factor of the long session",
         "real-time factor of a whole rendering",
         "streamed over whole",
         "cost at the end over cost at the start",
@@ -124,6 +131,19 @@ def test_random_weights_are_measured(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "random weights" in table and "≤ 150" in table
     assert (tmp_path / "out" / "report.png").stat().st_size > 1000
     assert "report.md" in capsys.readouterr().out
+
+
+def test_parts_are_chosen_and_kept_as_they_are_found(tmp_path: Path) -> None:
+    subject = config_subject(tiny_configs(tmp_path), 75)
+    plan = Plan(num_runs=1, long_seconds=1.5, parts=("factor", "shares"))
+    kept: list[list[str]] = []
+    told: list[str] = []
+    measure(subject, plan, told.append, lambda found: kept.append([r.name for r in found.rows]))
+    assert told == ["real-time factor", "shares of the stages"]
+    assert kept[0] == ["real-time factor"]
+    assert kept[1][0] == "real-time factor" and "share of vocoder" in kept[1]
+    with pytest.raises(ValueError, match="parts are first"):
+        Plan(parts=("speed",))
 
 
 @pytest.mark.usefixtures("quick")

@@ -20,7 +20,11 @@ class PersonConfig:
     voices: tuple[str, ...]
     """Voice names of the engine; each gives its own virtual speakers."""
     share: float = 0.0
-    """Share of the training utterances, relative to the other people; 0 keeps it out."""
+    """Share of the training utterances, relative to the other people of the same manifest; 0 keeps
+    it out."""
+    foreign: bool = False
+    """The voice reads by the spelling rules of another language: its words are not the text's.
+    What it says goes to the manifest `train_foreign`, for stages that learn voices, not words."""
     stretch: float = 1.0
     """Duration stretch at which this person speaks at an ordinary pace."""
     own_pitch: float | None = None
@@ -64,6 +68,8 @@ class PersonConfig:
             )
         if self.share and set(self.formants) & set(self.heldout_formants):
             raise ValueError(f"person {self.name}: a held-out formant factor is trained on too")
+        if self.foreign and self.heldout_formants:
+            raise ValueError(f"person {self.name}: held-out sentences need a voice of English")
         if self.engine == "espeak-ng" and (self.pitches or self.heldout_pitches):
             raise ValueError(f"person {self.name}: espeak-ng takes no pitch in Hz")
 
@@ -76,6 +82,8 @@ class CorpusConfig:
     """Seed of texts, speakers and rates; the same seed gives the same corpus."""
     num_train: int = 22000
     """Utterances of the training split."""
+    num_foreign: int = 0
+    """Utterances of the manifest `train_foreign`, read by the foreign people."""
     num_validation: int = 400
     """Utterances of the validation split: trained speakers, texts that training never sees."""
     num_heldout_per_speaker: int = 64
@@ -107,7 +115,7 @@ class CorpusConfig:
     """Who speaks."""
 
     def __post_init__(self) -> None:
-        for name in ("num_train", "num_validation", "num_heldout_per_speaker"):
+        for name in ("num_train", "num_foreign", "num_validation", "num_heldout_per_speaker"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
         for name in ("sample_rate", "block_samples", "shard_size", "refresh_every"):
@@ -115,5 +123,9 @@ class CorpusConfig:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
         if not 0 <= self.rate_spread < 0.5:
             raise ValueError(f"rate_spread lies in 0..0.5, got {self.rate_spread}")
-        if not any(person.share > 0 for person in self.people):
+        if not any(person.share > 0 and not person.foreign for person in self.people):
             raise ValueError("people: at least one person needs a share above 0")
+        if self.num_foreign and not any(
+            person.share > 0 and person.foreign for person in self.people
+        ):
+            raise ValueError("num_foreign needs a foreign person with a share above 0")

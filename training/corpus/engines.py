@@ -20,6 +20,16 @@ FESTIVAL_PACKAGES = {
     "ked_diphone": "festvox-kdlpc16k",
     "kal_diphone": "festvox-kallpc16k",
     "cmu_us_slt_arctic_hts": "festvox-us-slt-hts",
+    "suo_fi_lj_diphone": "festvox-suopuhe-lj",
+    "hy_fi_mv_diphone": "festvox-suopuhe-mv",
+    "pc_diphone": "festvox-itapc16k",
+    "lp_diphone": "festvox-italp16k",
+    "upc_ca_ona_hts": "festvox-ca-ona-hts",
+    "msu_ru_nsh_clunits": "festvox-ru",
+    "czech_dita": "festvox-czech-dita",
+    "czech_krb": "festvox-czech-krb",
+    "czech_machac": "festvox-czech-machac",
+    "czech_ph": "festvox-czech-ph",
 }
 """Debian package of each festival voice."""
 ESPEAK_WORDS_PER_MINUTE = 170
@@ -154,6 +164,19 @@ def speak_espeak(request: Request) -> Speech:
 
 def speak_festival(requests: Sequence[Request]) -> list[Speech | EngineError]:
     """Speak with festival, phones included; one process speaks many, as its start is slow.
+
+    Each voice has processes of its own: voices of several languages leave rules behind that
+    break one another.
+    """
+    spoken: dict[int, Speech | EngineError] = {}
+    for voice in dict.fromkeys(request.voice for request in requests):
+        indices = [n for n, request in enumerate(requests) if request.voice == voice]
+        spoken |= zip(indices, _speak_one_voice([requests[n] for n in indices]), strict=True)
+    return [spoken[index] for index in range(len(requests))]
+
+
+def _speak_one_voice(requests: Sequence[Request]) -> list[Speech | EngineError]:
+    """Speak with one voice of festival.
 
     Festival dies of some texts (a corrupted heap); what it was to say then fails alone, and a
     new process goes on behind it.

@@ -7,7 +7,7 @@ import json
 import random
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tokenlm.checkpoint import packaged_configs
@@ -52,6 +52,12 @@ def text_key(text: str) -> str:
     return " ".join(re.findall(r"[a-z']+", text.lower()))
 
 
+def plain_text(text: str) -> str:
+    """A text of letters, commas and full stops: at questions some voices of festival break off."""
+    letters = re.sub(r"[^A-Za-z,.?! ]", " ", text)
+    return " ".join(re.sub(r"[?!]", ".", letters).split())
+
+
 def read_sentences(path: Path) -> list[str]:
     """Sentences of a file, one per line; blank lines and lines that begin with # are left out.
 
@@ -81,12 +87,12 @@ def plan_corpus(config: CorpusConfig, grammar: TextGrammar) -> list[Shard]:
         grammar: where texts come from.
 
     Returns:
-        Shards in the order of work: some training shards first, then the small splits, then
-        the rest. Each shard is a representative mix of its split.
+        Shards in the order of work: some training shards first, then the small splits and the
+        foreign people, then the rest. Each shard is a representative mix of its split.
     """
     sentences = read_sentences(config.heldout_sentences)
     heldout = {text_key(sentence) for sentence in sentences}
-    speakers, weights = _weighted_speakers(config)
+    speakers, weights = _weighted_speakers(config, foreign=False)
     validation = _free_utterances(
         "validation", config.num_validation, speakers, weights, grammar, config, heldout, fresh=True
     )
@@ -94,12 +100,20 @@ def plan_corpus(config: CorpusConfig, grammar: TextGrammar) -> list[Shard]:
     train = _free_utterances(
         "train", config.num_train, speakers, weights, grammar, config, unseen, fresh=False
     )
+    foreign: list[Utterance] = []
+    if config.num_foreign:
+        others, shares = _weighted_speakers(config, foreign=True)
+        foreign = _free_utterances(
+            "foreign", config.num_foreign, others, shares, grammar, config, unseen, fresh=False
+        )
+        foreign = [replace(line, text=plain_text(line.text)) for line in foreign]
     assert not unseen & {text_key(utterance.text) for utterance in train}
     small = list(_shards("validation", validation, config.shard_size))
     manifests = sorted({p.heldout_manifest for p in config.people if p.heldout_formants})
     for manifest in manifests:
         rows = _heldout_utterances(manifest, sentences, config)
         small += _shards(manifest, rows, config.shard_size)
+    small += _shards("train_foreign", foreign, config.shard_size)
     large = list(_shards("train", train, config.shard_size))
     head = -(-config.refresh_every // config.shard_size)
     return large[:head] + small + large[head:]
@@ -123,10 +137,14 @@ def all_speakers(config: CorpusConfig) -> list[VirtualSpeaker]:
     return speakers
 
 
-def _weighted_speakers(config: CorpusConfig) -> tuple[list[VirtualSpeaker], list[float]]:
+def _weighted_speakers(
+    config: CorpusConfig, *, foreign: bool
+) -> tuple[list[VirtualSpeaker], list[float]]:
     speakers: list[VirtualSpeaker] = []
     weights: list[float] = []
     for person in config.people:
+        if person.foreign != foreign:
+            continue
         own = training_speakers(person)
         speakers += own
         weights += [person.share / max(len(own), 1)] * len(own)

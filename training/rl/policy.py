@@ -10,6 +10,7 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -20,7 +21,10 @@ from tokenlm.models.lm import SamplingConfig, SpeechLM
 from tokenlm.models.lm.generate import SpeechRequest
 from tokenlm.models.lm.layout import Layout
 from tokenlm.models.lm.model import LayoutBatch
+from tokenlm.text.normalize import normalize
+from tokenlm.text.tokenizer import AnyTextTokenizer
 from training.randomness import derive_seed
+from training.rl.hard_texts import harden
 from training.rl.regression import Regression, RegressionConfig
 from training.rl.reward_set import RewardConfig, RewardSet
 from training.rl.rewards import Answer, FailureCount, combine
@@ -47,11 +51,15 @@ class PolicyStageConfig(SpeechLMStageConfig):
     """How answers are drawn; plain sampling is what the losses take for granted."""
     prompt_share: float = 0.5
     """Share of the texts that are spoken after another utterance of their speaker."""
+    hard_share: float = 0.0
+    """Share of the texts that are made harder (`training.rl.hard_texts`)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.prompt_share <= 1:
             raise ValueError(f"prompt_share must be in [0, 1], got {self.prompt_share}")
+        if not 0 <= self.hard_share <= 1:
+            raise ValueError(f"hard_share must be in [0, 1], got {self.hard_share}")
         if self.group < 1:
             raise ValueError(f"group must be at least 1, got {self.group}")
 
@@ -70,15 +78,19 @@ class PolicyItem:
 class PolicyTexts:
     """Map-style dataset of texts, drawn with prompts of their speakers."""
 
-    def __init__(self, pairs: TokenPairs, config: PolicyStageConfig) -> None:
+    def __init__(
+        self, pairs: TokenPairs, config: PolicyStageConfig, tokenizer: AnyTextTokenizer
+    ) -> None:
         self.pairs = pairs.pairs
+        self.tokenizer = tokenizer
         self.instruction = pairs.instruction
         self.config = config
         self._of_speaker: dict[str, list[int]] = {}
         for index, pair in enumerate(self.pairs):
             self._of_speaker.setdefault(pair.speaker, []).append(index)
-        # All answers of a text, and about as much again for the prompt of some.
-        factor = config.group * (1.0 + config.prompt_share)
+        # All answers of a text, and about as much again for the prompt of some and for what is
+        # joined to others.
+        factor = config.group * (1.0 + config.prompt_share) * (1.0 + config.hard_share / 6)
         self.durations = [factor * (len(p.text) + len(p.speech)) / 25 for p in self.pairs]
 
     def __len__(self) -> int:
@@ -89,10 +101,14 @@ class PolicyTexts:
         return PolicyItem(pair.text, pair.words, self.instruction)
 
     def draw(self, index: int, generator: torch.Generator) -> PolicyItem:
-        """Text `index`, for some after another utterance of its speaker."""
+        """Text `index`, for some made harder, for some after another utterance of its speaker."""
         item = self[index]
         others = self._of_speaker[self.pairs[index].speaker]
-        draws = torch.rand(2, generator=generator).tolist()
+        draws = torch.rand(4, generator=generator).tolist()
+        if draws[2] < self.config.hard_share:
+            far = self.pairs[int(draws[3] * len(self.pairs))]
+            words = normalize(harden(item.words, far.words, Random(draws[3])))
+            item = PolicyItem(tuple(self.tokenizer.encode(words)), words, self.instruction)
         other = self.pairs[others[int(draws[1] * len(others))]]
         if draws[0] >= self.config.prompt_share or other is self.pairs[index]:
             return item
@@ -125,7 +141,7 @@ class PolicyTask(SpeechLMTask):
         assert train is not None
         lengths = [(len(pair.text), len(pair.speech)) for pair in train.pairs]
         self.rewards = RewardSet(config.rewards, self._recognizer, lengths)
-        self.texts = PolicyTexts(train, config)
+        self.texts = PolicyTexts(train, config, self.tokenizer)
         self.failures = FailureCount(config.rewards.max_failed_share)
         self.regression = Regression(config.regression, self.tokenizer, self._recognizer)
 
@@ -209,6 +225,8 @@ class PolicyTask(SpeechLMTask):
         assert valid is not None
         first = valid.instruction
         prompts = [((*first, *pair.text), pair.speech) for pair in valid.pairs]
+        if not self.config.prompt_share:  # such a policy is not asked to go on from a prompt
+            prompts = [(first, ())]
         texts = [(pair.text, pair.words) for pair in valid.pairs]
         model = modules["speech_lm"]
         assert isinstance(model, SpeechLM)

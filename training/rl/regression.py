@@ -7,7 +7,7 @@ a sound, their voice are measured beside those of the reference policy, which ne
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tokenlm.models.lm import SamplingConfig, SpeechLM
@@ -32,6 +32,8 @@ class RegressionConfig:
     """Test set of plain texts (`configs/eval/plain.jsonl`); None takes those of `data.valid`."""
     num_texts: int = 40
     """Texts that are spoken; 0 never stops a run."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """How both policies speak: as the bundle will, for which the weights are trained."""
     max_char_error_rise: float = 0.03
     """Rise of the character error of the tokens, read back."""
     max_rate_change: float = 0.15
@@ -143,7 +145,7 @@ class Regression:
                     segment=number,
                 )
             )
-        rollouts = roll_out(model, requests, SamplingConfig())
+        rollouts = roll_out(model, requests, self.config.sampling)
         heard = read_tokens(recognizer, [rollout.tokens for rollout in rollouts])
         errors = [char_error(text, words) for (_, text), words in zip(texts, heard, strict=True)]
         lengths = sum(len(rollout.tokens) for rollout in rollouts)

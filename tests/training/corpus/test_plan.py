@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import string
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,11 @@ SENTENCES = Path("configs/eval/heldout_sentences.txt")
 def small(**changes: Any) -> CorpusConfig:
     config = load_config(CorpusConfig, packaged_configs() / "data/corpus.yaml")
     return dataclasses.replace(
-        config, num_train=300, num_validation=20, num_heldout_per_speaker=3, **changes
+        config,
+        **(
+            dict(num_train=300, num_foreign=100, num_validation=20, num_heldout_per_speaker=3)
+            | changes
+        ),
     )
 
 
@@ -53,12 +58,14 @@ def test_splits_share_neither_texts_nor_heldout_speakers() -> None:
         by_split.setdefault(shard.manifest, []).extend(shard.utterances)
     assert {name: len(rows) for name, rows in by_split.items()} == {
         "train": 300,
+        "train_foreign": 100,
         "validation": 20,
         "heldout": 18,
         "heldout_awb": 15,
     }
     texts = {name: {text_key(u.text) for u in rows} for name, rows in by_split.items()}
     assert not texts["train"] & (texts["validation"] | texts["heldout"] | texts["heldout_awb"])
+    assert not texts["train_foreign"] & (texts["validation"] | texts["heldout"])
     assert len(texts["validation"]) == 20
     heard = {u.speaker.name for u in by_split["train"] + by_split["validation"]}
     assert not heard & {u.speaker.name for u in by_split["heldout"]}
@@ -92,13 +99,30 @@ def test_shares_are_kept_and_the_first_shards_are_a_mix() -> None:
 
 def test_corpus_has_many_speakers_none_of_them_near_a_held_out_one() -> None:
     config = load_config(CorpusConfig, packaged_configs() / "data/corpus.yaml")
-    assert 1200 <= len(all_speakers(config)) <= 1700
+    assert 1900 <= len(all_speakers(config)) <= 2100
     for person in config.people:
         for speaker in training_speakers(person):
             for factor in person.heldout_formants:
                 assert abs(speaker.formant / factor - 1) > 0.018, speaker
         factors = sorted({*person.formants, *person.heldout_formants})
         assert all(b / a > 1.018 for a, b in itertools.pairwise(factors)), person.name
+
+
+def test_foreign_people_speak_in_a_manifest_of_their_own() -> None:
+    config, grammar = small(), load_grammar()
+    shards = plan_corpus(config, grammar)
+    of_manifest: dict[str, set[str]] = {}
+    for shard in shards:
+        for utterance in shard.utterances:
+            of_manifest.setdefault(shard.manifest, set()).add(utterance.speaker.person)
+    foreign = {person.name for person in config.people if person.foreign}
+    assert len(foreign) == 10 and of_manifest.pop("train_foreign") == foreign
+    assert of_manifest and not any(people & foreign for people in of_manifest.values())
+    lines = [u for shard in shards if shard.manifest == "train_foreign" for u in shard.utterances]
+    assert all(set(line.text) <= set(string.ascii_letters + " ,.") for line in lines)
+    # They change nothing of what the others say.
+    without = plan_corpus(small(num_foreign=0), grammar)
+    assert without == [shard for shard in shards if shard.manifest != "train_foreign"]
 
 
 def test_speaker_asks_the_engine_for_what_resampling_undoes() -> None:
@@ -154,12 +178,21 @@ def test_more_drawn_speakers_than_there_is_room_for_are_a_mistake() -> None:
         ({"pitches": (20.0,)}, "50..500"),
         ({"share": 1.0, "heldout_formants": (1.0,)}, "trained on too"),
         ({"heldout_formants": (1.0,), "heldout_pitches": (90.0, 91.0)}, "one pitch per"),
+        ({"foreign": True, "heldout_formants": (1.0,)}, "voice of English"),
         ({"engine": "espeak-ng", "pitches": (90.0,)}, "no pitch in Hz"),
     ],
 )
 def test_mistaken_person_is_explained(changes: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         PersonConfig(**({"name": "slt", "engine": "flite", "voices": ("slt",)} | changes))
+
+
+def test_foreign_people_alone_are_no_corpus_and_none_are_no_foreign_manifest() -> None:
+    person = PersonConfig(name="slt", engine="flite", voices=("slt",), share=1.0)
+    with pytest.raises(ValueError, match="needs a foreign person"):
+        CorpusConfig(people=(person,), num_foreign=5)
+    with pytest.raises(ValueError, match="at least one person"):
+        CorpusConfig(people=(dataclasses.replace(person, foreign=True),))
 
 
 def test_two_speakers_of_one_name_are_a_mistake() -> None:

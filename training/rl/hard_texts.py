@@ -1,0 +1,93 @@
+"""Texts that speech LMs fail at, made of ordinary ones: what post-training should see much of.
+
+A corpus holds sentences that begin with a capital and end with a full stop. A model trained on it
+has never had to find the end of a text that lacks one, to count the same word said five times, or
+to say a single word. The texts of a test set take no part.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from random import Random
+
+LONGEST_JOINED = 30
+"""Words of two texts joined; longer ones are cut into segments before they reach the LM."""
+ENDS = ("", "...", "!", "!!!", "?!", ";", " -", ":")
+
+
+def bare(text: str, other: str, rng: Random) -> str:
+    """The words without any punctuation, in lower case."""
+    return " ".join(words_of(text)).lower()
+
+
+def joined(text: str, other: str, rng: Random) -> str:
+    """Two texts as one, with or without anything between them."""
+    first, second = words_of(text), words_of(other)
+    if not 1 <= len(second) <= LONGEST_JOINED - len(first):
+        return text
+    between = rng.choice((" ", ", ", ", and ", " and "))
+    return " ".join(first) + between + " ".join(second) + rng.choice(("", "."))
+
+
+def repeated(text: str, other: str, rng: Random) -> str:
+    """One or two of the words, said several times."""
+    words = words_of(text)
+    start = rng.randrange(len(words))
+    phrase = " ".join(words[start : start + rng.choice((1, 1, 2))])
+    gap = rng.choice((" ", ", ", ". "))
+    return gap.join([phrase] * rng.randint(2, 6)) + rng.choice(("", "."))
+
+
+def short(text: str, other: str, rng: Random) -> str:
+    """One to three of the words."""
+    words = words_of(text)
+    length = rng.choice((1, 1, 2, 3))
+    start = rng.randrange(max(len(words) - length, 0) + 1)
+    return " ".join(words[start : start + length]) + rng.choice(("", ".", "?", "!"))
+
+
+def listed(text: str, other: str, rng: Random) -> str:
+    """Some of the words as a list, in another order."""
+    words = words_of(text)
+    chosen = rng.sample(words, rng.randint(min(2, len(words)), min(7, len(words))))
+    return ", ".join(chosen) + rng.choice(("", "."))
+
+
+def marked(text: str, other: str, rng: Random) -> str:
+    """The words with punctuation where there is usually none."""
+    words = [f'"{word}"' if rng.random() < 0.1 else word for word in words_of(text)]
+    words = [word + rng.choice((",", "-", "!", ".", ";")) * (rng.random() < 0.15) for word in words]
+    return " ".join(words).rstrip(",-!.;") + rng.choice(ENDS)
+
+
+KINDS: dict[str, Callable[[str, str, Random], str]] = {
+    "bare": bare,
+    "joined": joined,
+    "repeated": repeated,
+    "short": short,
+    "listed": listed,
+    "marked": marked,
+}
+"""Ways to make a text harder, by name."""
+
+
+def harden(text: str, other: str, rng: Random) -> str:
+    """Make an ordinary text harder in one of the ways of `KINDS`, each as likely as the others.
+
+    Args:
+        text: normalised words and punctuation.
+        other: another text of the corpus.
+        rng: decides; the same state gives the same text.
+
+    Returns:
+        Words and punctuation; the text itself where it has no word.
+    """
+    if not words_of(text):
+        return text
+    return KINDS[rng.choice(sorted(KINDS))](text, other, rng)
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, without punctuation around them."""
+    return re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", text)
