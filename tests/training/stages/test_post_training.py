@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from tokenlm.models.lm.layout import IGNORE
+from training.rl import regression
 from training.rl.regression import RegressionConfig, find_regression
 from training.rl.rewards import Answer, TokenAsrReward
-from training.rl.rollout import evaluating
+from training.rl.rollout import evaluating, roll_out
 from training.run import load_task, main
 from training.stages.dpo import choose_pair
 from training.stages.grpo import GRPOTask
@@ -83,6 +84,42 @@ def test_prompts_are_other_utterances_of_the_speaker(task: GRPOTask) -> None:
     allowed = {pair.speech for pair in texts.pairs if pair.speaker == speaker}
     assert () in prompts and len(prompts) > 1
     assert prompts - {()} <= allowed - {texts.pairs[1].speech}
+
+
+def test_some_texts_are_made_harder(stage_config: Callable[..., Path]) -> None:
+    _, task = load_task(stage_config("grpo", hard_share=0.5, prompt_share=0.0), [])
+    assert isinstance(task, GRPOTask)
+    task.build()
+    drawn = [task.texts.draw(0, torch.Generator().manual_seed(seed)) for seed in range(60)]
+    changed = [item for item in drawn if item.words != task.texts[0].words]
+    assert 15 <= len(changed) <= 45
+    for item in changed:
+        assert list(item.text) == list(task.tokenizer.encode(item.words)) and not item.prompt
+    again = task.texts.draw(0, torch.Generator().manual_seed(3))
+    assert again == drawn[3]
+    with pytest.raises(ValueError, match="hard_share"):
+        load_task(stage_config("grpo", hard_share=1.5), [])
+
+
+def test_a_policy_without_prompts_is_measured_without(
+    stage_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    sampling = {"temperature": 0.6}
+    limits = {"num_texts": 3, "sampling": sampling}
+
+    def listen(model: Any, requests: Sequence[Any], how: Any) -> list[Any]:
+        asked.append((how.temperature, [request.prompt_tokens for request in requests]))
+        return roll_out(model, requests, how)
+
+    monkeypatch.setattr(regression, "roll_out", listen)
+    for share in (0.0, 0.5):
+        _, task = load_task(stage_config("grpo", prompt_share=share, regression=limits), [])
+        task.build()
+        task.evaluate([], task.modules)
+    without, with_prompts = asked[0], asked[2]
+    assert without == (0.6, [(), (), ()])
+    assert with_prompts[0] == 0.6 and all(len(prompt) for prompt in with_prompts[1])
 
 
 def test_a_skipped_reward_takes_its_answer_out(task: GRPOTask) -> None:
