@@ -62,9 +62,13 @@ class Golden:
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
 
+    def atol(self, name: str) -> float:
+        """Tolerance of an output."""
+        return self.facts["tensors"][name]["atol"]
+
     def check(self, actual: Tensor, name: str, valid: Tensor | None = None) -> None:
         """Compares with an output at its tolerance, where `valid` is True."""
-        expected, atol = self.tensors[name], self.facts["tensors"][name]["atol"]
+        expected, atol = self.tensors[name], self.atol(name)
         assert actual.shape == expected.shape, f"{name}: {actual.shape}, not {expected.shape}"
         if valid is not None:
             actual, expected = actual[valid], expected[valid]

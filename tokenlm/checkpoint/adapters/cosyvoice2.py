@@ -29,6 +29,7 @@ from tokenlm.models.flow import CosyVoiceFlow
 from tokenlm.models.lm import SpeechLM
 from tokenlm.models.onnx_models import OnnxSpeakerConfig, OnnxTokenizerConfig, read_graph
 from tokenlm.models.vocoder import HiFT
+from tokenlm.text.frontend import NormalizerName
 from tokenlm.text.hf_tokenizer import HFTextTokenizer
 
 Version = Literal[2, 3]
@@ -123,6 +124,7 @@ def import_cosyvoice(
     version: Version,
     dtype: torch.dtype | None = None,
     tokenizer: Literal["onnx", "torch"] = "onnx",
+    normalizer: NormalizerName = "none",
     head_dims: Mapping[str, int] | None = None,
 ) -> ImportReport:
     """Makes a bundle of a published folder.
@@ -134,6 +136,8 @@ def import_cosyvoice(
         dtype: the type that weights are stored in; None keeps theirs.
         tokenizer: whether the speech tokenizer stays an ONNX graph, or its weights are read out
             of the graph (of version 2; needs the package onnx).
+        normalizer: what texts go through before they are encoded; "english" writes numbers and
+            abbreviations out, but knows no other language and drops what is written in one.
         head_dims: channels or number of attention heads where they are not those of full size:
             `lm_head_dim`, `flow_heads` and `tokenizer_head_dim`.
 
@@ -142,6 +146,11 @@ def import_cosyvoice(
             all of them are named.
     """
     folder, bundle = Path(folder), Path(bundle)
+    if tokenizer == "torch" and version != 2:
+        raise AdapterError(
+            f"the layers of {TOKENIZER_FILES[version]} are not known: its weights cannot be read "
+            "out of it, it runs as a graph (tokenizer onnx)."
+        )
     _check_folder(folder, version)
     if bundle.exists():
         raise AdapterError(f"{bundle} exists already and is not replaced.")
@@ -156,13 +165,11 @@ def import_cosyvoice(
     if problems:
         raise AdapterError(" ".join(problems))
     remarks = _remarks(states["speech_lm"], version)
-    text = _text_tokenizer(folder)
+    text = _text_tokenizer(folder, normalizer)
     graph = (folder / TOKENIZER_FILES[version]).read_bytes()
     flow = converted["flow"][0]
     kinds = {part.name: part.kind for part in PARTS}
     if tokenizer == "torch":
-        if version != 2:
-            raise AdapterError("the weights of the tokenizer are read out of version 2 alone.")
         listener = graph_to_ours(graph, head_dim=sizes.get("tokenizer_head_dim", 64))
         kinds["speech_tokenizer"] = "fsmn_tokenizer"
     else:
@@ -295,10 +302,12 @@ def _num_digits(codebook_size: int) -> int:
     return digits
 
 
-def _text_tokenizer(folder: Path) -> HFTextTokenizer:
+def _text_tokenizer(folder: Path, normalizer: NormalizerName) -> HFTextTokenizer:
     """The text tokenizer with the tokens that were added behind it."""
     path = next(folder / name for name in TEXT_FOLDERS if (folder / name).is_dir())
-    return HFTextTokenizer.from_folder(path).with_tokens(ADDED_TEXT_TOKENS)
+    tokenizer = HFTextTokenizer.from_folder(path).with_tokens(ADDED_TEXT_TOKENS)
+    tokenizer.normalizer = normalizer
+    return tokenizer
 
 
 def generation_settings(version: Version, codebook_size: int) -> dict[str, Any]:
