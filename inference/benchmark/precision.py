@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from inference.benchmark.cases import Case, golden_cases, subject_cases
 from inference.benchmark.subject import bundle_subject, config_subject
-from tokenlm.modules.reduced import Precision
+from tokenlm.modules.reduced import PackedInt8Linear, Precision
 from tokenlm.synthesis.acceleration import reduce_model
 
 PRECISIONS: tuple[Precision, ...] = ("bfloat16", "int8")
@@ -87,6 +87,7 @@ def _deviation(
     off = actual - expected
     same = (actual.argmax(dim=-1) == expected.argmax(dim=-1)).float().mean()
     weights = [*model.parameters(), *model.buffers()]
+    weights += [part for part in model.modules() if isinstance(part, PackedInt8Linear)]
     return Deviation(
         case=case,
         output=output,

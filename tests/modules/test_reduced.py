@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tokenlm.modules.reduced import BFloat16Linear, Int8Linear, reduce_weights
+from tokenlm.modules import reduced as reduced_module
+from tokenlm.modules.reduced import BFloat16Linear, Int8Linear, PackedInt8Linear, reduce_weights
 
 # Greatest share of the root mean square by which a result may be off.
 BOUNDS = {"bfloat16": 0.03, "int8": 0.06}
@@ -40,8 +42,45 @@ def test_large_layers_are_replaced(precision: Any) -> None:
     x = torch.randn(5, 64)
     expected = model.requires_grad_(False)(x)
     reduce_weights(model, precision)
-    assert isinstance(model[0], BFloat16Linear if precision == "bfloat16" else Int8Linear)
+    assert isinstance(model[0], BFloat16Linear if precision == "bfloat16" else PackedInt8Linear)
     assert isinstance(model[2][0], nn.Linear)
     out = model(x)
     assert out.dtype == x.dtype
     assert 0 < deviation(out, expected) < BOUNDS[precision]
+
+
+def test_bfloat16_is_the_same_on_every_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Linear(64, 32), torch.randn(7, 64)
+    outs = []
+    for has_instructions in (True, False):
+        monkeypatch.setattr(reduced_module, "multiplies_bfloat16", lambda _: has_instructions)
+        outs.append(BFloat16Linear(layer)(x).detach())
+    # Sums in another order may be rounded to the neighbouring number.
+    torch.testing.assert_close(outs[1], outs[0], rtol=2**-7, atol=1e-3)
+    assert (outs[0] == outs[1]).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_packed_rows_do_not_see_each_other(has_bias: bool) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(96, 40, bias=has_bias).requires_grad_(False)
+    packed = PackedInt8Linear(layer)
+    x = torch.randn(2, 5, 96) * torch.logspace(-3, 3, 10).view(2, 5, 1)
+    out = packed(x)
+    assert out.shape == (2, 5, 40)
+    for row, whole in zip(x.flatten(0, 1), out.flatten(0, 1), strict=True):
+        assert torch.equal(packed(row[None])[0], whole)
+        assert deviation(whole, layer(row)) < BOUNDS["int8"]
+    assert torch.equal(copy.deepcopy(packed)(x), out)
+    assert torch.equal(packed(torch.zeros(1, 96)), layer(torch.zeros(1, 96)))
+
+
+def test_packed_weights_are_those_of_int8() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 48, bias=False)
+    # Ones and zeros are exact in 126 steps.
+    x = torch.eye(64)
+    torch.testing.assert_close(
+        PackedInt8Linear(layer)(x).detach(), Int8Linear(layer)(x), rtol=2**-7, atol=0
+    )
