@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
-
 from golden_faults import broken
+from safetensors.torch import load_file, save_file
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "check_golden"
 NAME = "cv3_pre_lookahead"

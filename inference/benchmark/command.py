@@ -68,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
         "--config", type=Path, help="folder of configs, measured with random weights instead"
     )
     parser.add_argument(
-        "--weights", default="float32", choices=("float32", "bfloat16", "int8"),
+        "--weights",
+        default="float32",
+        choices=("float32", "bfloat16", "int8"),
         help="precision of the weights of the large models",
     )
     parser.add_argument("--output", type=Path, default=Path("benchmark"), help="folder to write to")

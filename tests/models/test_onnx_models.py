@@ -55,9 +55,7 @@ def speaker_graph(statistic: str, weight: np.ndarray, name: str = "input") -> by
 
 
 def encoder(data: bytes, embedding_dim: int = EMBEDDING) -> OnnxSpeakerEncoder:
-    model = OnnxSpeakerEncoder(
-        OnnxSpeakerConfig(embedding_dim=embedding_dim, num_bytes=len(data))
-    )
+    model = OnnxSpeakerEncoder(OnnxSpeakerConfig(embedding_dim=embedding_dim, num_bytes=len(data)))
     model.load_state_dict(read_graph(data))
     return model
 

@@ -18,8 +18,8 @@ MIXED = (
     "iPhone 15 Pro 卖 $999。 Dr. Smith isn’t here, e.g. today. "
     "Grüße aus Köln! 東京タワーへ行きましょう。안녕하세요 여러분. "
     "<strong>真的</strong>吗……（也许）"
-)  # noqa: RUF001
-LONG = "我们今天早上一起去了公园，" * 12 + "然后回家了。" + "后来下雨了。"  # noqa: RUF001
+)
+LONG = "我们今天早上一起去了公园，" * 12 + "然后回家了。" + "后来下雨了。"
 
 
 def read(pieces: list[str]) -> list[str]:
@@ -27,7 +27,9 @@ def read(pieces: list[str]) -> list[str]:
     return [unit for piece in pieces for unit in reader.feed(piece)] + reader.finish()
 
 
-@pytest.mark.parametrize("text", [MIXED, LONG, "  你 好 \r\n 吗 ", "。。。", "plain words, yes. ", ""])
+@pytest.mark.parametrize(
+    "text", [MIXED, LONG, "  你 好 \r\n 吗 ", "。。。", "plain words, yes. ", ""]
+)
 def test_nothing_is_lost(text: str) -> None:
     units = read([text])
     assert "".join("".join(units).split()) == "".join(text.split())
@@ -44,26 +46,26 @@ def test_spaces_and_line_ends() -> None:
         "好", " 吗", "你", "们", " hello", " world", " 了", "啊"
     ]  # fmt: skip
     assert read(["一。\n \n二"]) == ["一。", PARAGRAPH, "二"]
-    assert AS_WRITTEN.split("one two，三") == ["one", " two，", "三"]  # noqa: RUF001
+    assert AS_WRITTEN.split("one two，三") == ["one", " two，", "三"]
 
 
 def test_a_unit_is_given_when_its_marks_are_known() -> None:
     reader = AsWritten()
     assert reader.feed("你好") == ["你"]
-    assert reader.feed("！”") == []  # noqa: RUF001
-    assert reader.feed(" 3.") == ["好！”"]  # noqa: RUF001
+    assert reader.feed("！”") == []
+    assert reader.feed(" 3.") == ["好！”"]
     assert reader.feed("5 元") == [" 3.5"]
 
 
 def test_sentences_and_their_pauses() -> None:
-    text = "今天天气很好。你要去哪里吃饭？我们走吧，快一点！“他不来了。”他说；就这样"  # noqa: RUF001
+    text = "今天天气很好。你要去哪里吃饭？我们走吧，快一点！“他不来了。”他说；就这样"
     found = segment(text, writing=AS_WRITTEN, min_length=5)
     assert [(part.text, part.pause_seconds) for part in found] == [
         ("今天天气很好。", 0.35),
-        ("你要去哪里吃饭？", 0.4),  # noqa: RUF001
-        ("我们走吧，快一点！", 0.4),  # noqa: RUF001
+        ("你要去哪里吃饭？", 0.4),
+        ("我们走吧，快一点！", 0.4),
         ("“他不来了。”", 0.35),
-        ("他说；", 0.25),  # noqa: RUF001
+        ("他说；", 0.25),
         ("就这样", 0.0),
     ]
     # Three letters' worth a character: these two are short and go together.
@@ -82,7 +84,7 @@ def test_long_sentences_are_cut_at_their_commas() -> None:
     found = segment(LONG, writing=AS_WRITTEN, max_length=120)
     assert "".join(part.text for part in found) == LONG
     assert all(AS_WRITTEN.measure(part.text) <= 120 for part in found)
-    assert all(part.text[-1] in "，。" for part in found)  # noqa: RUF001
+    assert all(part.text[-1] in "，。" for part in found)
 
 
 @pytest.mark.parametrize("text", [MIXED, LONG, LONG + "\n\n" + MIXED])
@@ -109,7 +111,7 @@ def test_growing_segments(text: str) -> None:
 
 def test_front_ends() -> None:
     plain, english = frontend("none"), frontend("english")
-    assert plain.normalize("第3章：\n\n“开始” ") == "第3章： “开始”"  # noqa: RUF001
-    assert plain.normalize("……！") == ""  # noqa: RUF001
+    assert plain.normalize("第3章：\n\n“开始” ") == "第3章： “开始”"
+    assert plain.normalize("……！") == ""
     assert english.normalize("It costs $3.") == "it costs three dollars."
     assert english.words("One.\n\nTwo.") == ["one.", PARAGRAPH, "two."]

@@ -133,8 +133,8 @@ _BUILD: dict[str, Callable[[nn.Linear], nn.Module]] = {"bfloat16": BFloat16Linea
 def reduce_weights(module: nn.Module, precision: Precision) -> nn.Module:
     """Replaces the linear layers inside `module` by such of `precision`; for inference alone.
 
-    The module is where it will run: int8 is packed for a processor or not. Small layers (the digits of a code) stay,
-    as do the times of a flow and all other layers.
+    The module is on the device where it will run, as int8 is packed for a processor. Small layers
+    (the digits of a code) stay, as do the times of a flow and all other layers.
 
     Returns:
         The module, changed in place.

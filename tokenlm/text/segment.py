@@ -32,11 +32,11 @@ def segment(
 ) -> list[Segment]:
     """Cut text into segments.
 
-    The text is cut after . ? ! ; and : first (and their wide forms, where the writing has them). A sentence that is still too long is cut at the
-    comma nearest to its middle, else before a conjunction, else between words, until every part
-    fits. Pieces that are too short to be spoken well alone are joined to a neighbour within their
-    paragraph. Words are never lost, doubled or reordered, and none is cut unless it alone is
-    longer than `max_length`.
+    The text is cut after . ? ! ; and : first (and their wide forms, where the writing has them). A
+    sentence that is still too long is cut at the comma nearest to its middle, else before a
+    conjunction, else between words, until every part fits. Pieces that are too short to be spoken
+    well alone are joined to a neighbour within their paragraph. Words are never lost, doubled or
+    reordered, and none is cut unless it alone is longer than `max_length`.
 
     Args:
         text: what `normalize` gives, or paragraphs of `normalize_paragraphs` joined by newlines;

@@ -38,9 +38,7 @@ class GrowingSegment:
 class ClosedSegmenter:
     """The segments that `segment` makes, each given when it is complete."""
 
-    def __init__(
-        self, *, max_length: int, min_length: int = 20, writing: Writing = SPOKEN
-    ) -> None:
+    def __init__(self, *, max_length: int, min_length: int = 20, writing: Writing = SPOKEN) -> None:
         self.segments: list[GrowingSegment] = []
         self._max_length, self._min_length = max_length, min_length
         self._writing = writing
@@ -105,9 +103,7 @@ class OpenSegmenter:
     conjunction once most of what is allowed is full, else between words.
     """
 
-    def __init__(
-        self, *, max_length: int, min_length: int = 20, writing: Writing = SPOKEN
-    ) -> None:
+    def __init__(self, *, max_length: int, min_length: int = 20, writing: Writing = SPOKEN) -> None:
         self.segments: list[GrowingSegment] = []
         self._max_length, self._min_length = max_length, min_length
         self._writing = writing

@@ -20,9 +20,9 @@ UNSPACED = (
     "\u3105-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     "\uff66-\uff9f\U00020000-\U0003ffff"
 )
-_OPENING = "（《〈「『【〔“‘"  # noqa: RUF001
-_WIDE_MARKS = "、，。！？；：…—～·）》〉」』】〕”"  # noqa: RUF001
-_MARKS = rf"""{_WIDE_MARKS}’,.!?;:)\]}}"'"""  # noqa: RUF001
+_OPENING = "（《〈「『【〔“‘"
+_WIDE_MARKS = "、，。！？；：…—～·）》〉」』】〕”"
+_MARKS = rf"""{_WIDE_MARKS}’,.!?;:)\]}}"'"""
 _NARROW = rf"[^\s{UNSPACED}{_OPENING}{_WIDE_MARKS}]"
 UNIT = re.compile(
     rf"(\s*)([{_OPENING}]*(?:[{UNSPACED}][{_MARKS}]*|{_NARROW}+[{_MARKS}]*|[{_WIDE_MARKS}]+)"
@@ -31,10 +31,10 @@ UNIT = re.compile(
 """White space, and the next unit of a text as it was written: a character of a script without
 spaces or a run of others, with the marks around it."""
 
-_CLOSING = "）》〉」』】〕”’)]}\"'"  # noqa: RUF001
+_CLOSING = "）》〉」』】〕”’)]}\"'"
 _WIDE_PAUSES = {"、": 0.15, "，": 0.15, "；": 0.25, "：": 0.25, "。": 0.35, "…": 0.35,
-                "？": 0.4, "！": 0.4, "؟": 0.4, "।": 0.35}  # fmt: skip # noqa: RUF001
-_WIDE_ENDS = ("。", "？", "！", "；", "：", "…", "؟", "।")  # noqa: RUF001
+                "？": 0.4, "！": 0.4, "؟": 0.4, "।": 0.35}  # fmt: skip
+_WIDE_ENDS = ("。", "？", "！", "；", "：", "…", "؟", "।")
 # Full stops of these end no sentence.
 _ABBREVIATIONS = frozenset(
     "mr. mrs. ms. dr. prof. st. mt. vs. etc. e.g. i.e. cf. no. vol. fig. jr. sr. ca. z.b. d.h. "
@@ -120,7 +120,7 @@ AS_WRITTEN = Writing(
     measure=_measure_as_written,
     last_mark=_last_mark_as_written,
     ends=(*SENTENCE_ENDS, *_WIDE_ENDS),
-    commas=(",", "，", "、"),  # noqa: RUF001
+    commas=(",", "，", "、"),
     pauses=PAUSES | _WIDE_PAUSES,
     held_units=8,
 )
