@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from tokenlm.text.tokenizer import TextTokenizer
 # is faster for tiny models, too.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+
+sys.path.insert(0, str(Path(__file__).parent))  # what is shared beside the tests
 
 LEVELS = (3, 3, 3)
 CODEBOOK_SIZE = 27

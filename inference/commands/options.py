@@ -68,15 +68,7 @@ SpeedOption = Annotated[
     typer.Option("--speed", min=0.25, max=4.0, help="How fast to speak, at the same pitch."),
 ]
 PlayOption = Annotated[bool, typer.Option("--play", help="Play the speech while it is being made.")]
-SayWeightsOption = Annotated[
-    Precision,
-    typer.Option(
-        "--weights",
-        help="Precision of the large models' weights: int8 is smaller and faster on a processor,"
-        " and sounds a little different.",
-    ),
-]
-OutputOption = Annotated[
+SayOutputOption = Annotated[
     Path | None,
     typer.Option(
         "--output",
