@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from tokenlm.text.tokenizer import TextTokenizer
 # is faster for tiny models, too.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+
+sys.path.insert(0, str(Path(__file__).parent))  # what is shared beside the tests
 
 LEVELS = (3, 3, 3)
 CODEBOOK_SIZE = 27
@@ -62,9 +65,13 @@ class Golden:
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
 
+    def atol(self, name: str) -> float:
+        """Tolerance of an output."""
+        return self.facts["tensors"][name]["atol"]
+
     def check(self, actual: Tensor, name: str, valid: Tensor | None = None) -> None:
         """Compares with an output at its tolerance, where `valid` is True."""
-        expected, atol = self.tensors[name], self.facts["tensors"][name]["atol"]
+        expected, atol = self.tensors[name], self.atol(name)
         assert actual.shape == expected.shape, f"{name}: {actual.shape}, not {expected.shape}"
         if valid is not None:
             actual, expected = actual[valid], expected[valid]

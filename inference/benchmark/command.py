@@ -13,6 +13,7 @@ from inference.benchmark.judgement import Judges, judge, own_judges
 from inference.benchmark.report import markdown, write_report
 from inference.benchmark.rows import PARTS, Plan, measure
 from inference.benchmark.subject import SENTENCE, Subject, bundle_subject, config_subject
+from tokenlm.synthesis.acceleration import accelerate
 
 QUICK = Plan(num_runs=1, long_seconds=6.0)
 SENTENCES: tuple[str, ...] = (
@@ -41,9 +42,10 @@ def main(
             subject = config_subject(options.config, max(most, 75))
         else:
             subject = bundle_subject(options.bundle, max(most, 75))
+        accelerate(subject.synthesizer.components, weights=options.weights)
         facts = {
             "subject": f"{subject.name}, voice {subject.voice.name}, "
-            f"{'trained' if subject.has_weights else 'random'} weights"
+            f"{'trained' if subject.has_weights else 'random'} weights in {options.weights}"
         }
         keep = partial(write_report, options.output, subject.name, facts=facts)
         found = measure(subject, plan, _tell, keep)
@@ -68,6 +70,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bundle", default="mini-en", help="name of a bundle or its folder")
     parser.add_argument(
         "--config", type=Path, help="folder of configs, measured with random weights instead"
+    )
+    parser.add_argument(
+        "--weights",
+        default="float32",
+        choices=("float32", "bfloat16", "int8"),
+        help="precision of the weights of the large models",
     )
     parser.add_argument("--output", type=Path, default=Path("benchmark"), help="folder to write to")
     parser.add_argument("--quick", action="store_true", help="one short run of everything")

@@ -25,6 +25,13 @@ class Tokenizer(StrEnum):
     torch = "torch"
 
 
+class Normalizer(StrEnum):
+    """What texts go through before they are encoded."""
+
+    none = "none"
+    english = "english"
+
+
 class Precision(StrEnum):
     """Types that weights are stored in."""
 
@@ -44,6 +51,10 @@ def import_weights(
         Tokenizer,
         typer.Option(help="Run the speech tokenizer's graph, or read its weights out of it."),
     ] = Tokenizer.onnx,
+    normalizer: Annotated[
+        Normalizer,
+        typer.Option(help="Leave texts as they are written, or read all of them as English."),
+    ] = Normalizer.none,
 ) -> None:
     """Make a bundle of the published weights of another system."""
     import torch
@@ -57,6 +68,7 @@ def import_weights(
             version=2 if system is System.cosyvoice2 else 3,
             dtype=None if precision is None else getattr(torch, precision.value),
             tokenizer=tokenizer.value,
+            normalizer=normalizer.value,
         )
     for name, count in report.parameters.items():
         typer.echo(f"{name:<12} {count / 1e6:8.2f} M parameters")

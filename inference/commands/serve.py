@@ -56,7 +56,7 @@ def serve(
     )
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(name)s: %(message)s")
     with DelayedProgress("loading"):
-        synthesizer = load_synthesizer(chosen.bundle, chosen.device)
+        synthesizer = load_synthesizer(chosen.bundle, chosen.device, chosen.weights)
     app = build_app(
         chosen,
         synthesizer,

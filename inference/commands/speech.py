@@ -22,6 +22,7 @@ from inference.commands.options import (
     LayoutOption,
     OutputOption,
     PlayOption,
+    Precision,
     PromptAudioOption,
     PromptTextOption,
     SayOutputOption,
@@ -30,6 +31,7 @@ from inference.commands.options import (
     StepsOption,
     TextArgument,
     TextFileOption,
+    WeightsOption,
 )
 from inference.commands.progress import DelayedProgress
 
@@ -55,12 +57,13 @@ def clone(
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
     device: DeviceOption = "cpu",
+    weights: WeightsOption = "float32",
 ) -> None:
     """Say a text in the voice of a recording."""
     words = _read_text(text, text_file)
     with DelayedProgress("loading") as progress:
         check_output(output)
-        synthesizer = load_synthesizer(bundle, device)
+        synthesizer = load_synthesizer(bundle, device, weights)
         progress.describe("listening")
         voice = synthesizer.prepare_voice(prompt_audio, prompt_text)
         progress.describe("speaking")
@@ -98,6 +101,7 @@ def say(
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
     device: DeviceOption = "cpu",
+    weights: WeightsOption = "float32",
 ) -> None:
     """Say a text in a voice of the bundle, or in one that `prepare-voice` made.
 
@@ -116,7 +120,7 @@ def say(
             check_output(output)
         if play:
             check_player()
-        synthesizer = load_synthesizer(bundle, device)
+        synthesizer = load_synthesizer(bundle, device, weights)
         chosen = _choose_voice(synthesizer, voice, None, None)
         options: dict[str, Any] = {
             "voice": chosen,
@@ -157,13 +161,14 @@ def convert(
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
     device: DeviceOption = "cpu",
+    weights: WeightsOption = "float32",
 ) -> None:
     """Say what a recording says in another voice."""
     if (voice is None) == (prompt_audio is None):
         raise ValueError("give the new voice as either --voice or --prompt-audio.")
     with DelayedProgress("loading") as progress:
         check_output(output)
-        synthesizer = load_synthesizer(bundle, device)
+        synthesizer = load_synthesizer(bundle, device, weights)
         chosen = _choose_voice(synthesizer, voice, prompt_audio, prompt_text)
         progress.describe("speaking")
         speech, seconds = timed(
@@ -179,8 +184,10 @@ def convert(
     write_speech(output, speech, synthesizer, voice=chosen, seed=seed, seconds=seconds)
 
 
-def load_synthesizer(bundle: str, device: str = "cpu") -> Synthesizer:
-    """Loads a bundle on a device.
+def load_synthesizer(
+    bundle: str, device: str = "cpu", weights: Precision = "float32"
+) -> Synthesizer:
+    """Loads a bundle on a device, its large models in a precision.
 
     Raises:
         ValueError: there is no such bundle or device.
@@ -188,13 +195,16 @@ def load_synthesizer(bundle: str, device: str = "cpu") -> Synthesizer:
     import torch
 
     from tokenlm.synthesis import Synthesizer
+    from tokenlm.synthesis.acceleration import accelerate
 
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"the device {device!r} cannot be used: {reason}") from error
-    return Synthesizer.from_pretrained(bundle, device=device)
+    synthesizer = Synthesizer.from_pretrained(bundle, device=device)
+    accelerate(synthesizer.components, weights=weights)
+    return synthesizer
 
 
 def check_output(path: Path) -> None:

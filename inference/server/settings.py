@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,8 @@ class ServeConfig:
     """Name of a bundle, its folder, or its id on the hub."""
     device: str = "cpu"
     """Where the models run. One server has one device."""
+    weights: Literal["float32", "bfloat16", "int8"] = "float32"
+    """Precision of the weights of the large models."""
     host: str = "127.0.0.1"
     """Address to listen at; 0.0.0.0 is every network of the machine."""
     port: int = 8000

@@ -67,6 +67,7 @@ def test_clone_is_repeatable_and_takes_its_settings(
     first = speak("a.wav")
     assert torch.equal(first, speak("b.wav"))
     others = [("--seed", 1), ("--context", "full"), ("--steps", 1), ("--guidance", 0)]
+    others += [("--weights", "int8"), ("--weights", "bfloat16")]
     for number, options in enumerate(others):
         assert not torch.equal(first, speak(f"c{number}.wav", *options)), options
 

@@ -120,7 +120,12 @@ class OnnxTokenizerConfig:
 
 
 class OnnxTokenizer(nn.Module):
-    """Waveform at 16 kHz to speech tokens, by a graph that takes the mel of Whisper."""
+    """Waveform at 16 kHz to speech tokens, by a graph that takes the mel of Whisper.
+
+    The graph has an input (1, num_mels, T) and may have one (1,) for the number of frames; its
+    first output holds the codes. So the tokenizers of CosyVoice 2 and 3 are published. The mel is
+    tested against reference numbers; no codes of a published graph were compared with others.
+    """
 
     def __init__(self, config: OnnxTokenizerConfig) -> None:
         super().__init__()
@@ -173,7 +178,13 @@ class OnnxSpeakerConfig:
 
 
 class OnnxSpeakerEncoder(nn.Module):
-    """Waveform at 16 kHz to an embedding, by a graph that takes Kaldi's filter bank."""
+    """Waveform at 16 kHz to an embedding, by a graph that takes Kaldi's filter bank.
+
+    The graph has one input (1, T, num_mels) of any name, the bank with its mean over time taken
+    out, and its first output holds the embedding. That is how CAM++ (`campplus.onnx`) is published.
+    The bank is tested against reference numbers, this interface on graphs made by hand; no
+    embedding of the published graph was ever compared with one from elsewhere.
+    """
 
     def __init__(self, config: OnnxSpeakerConfig) -> None:
         super().__init__()

@@ -5,7 +5,9 @@ Shapes: I inputs, O outputs. What goes in and comes out keeps its type.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -18,7 +20,11 @@ Precision = Literal["float32", "bfloat16", "int8"]
 
 
 class BFloat16Linear(nn.Module):
-    """A linear layer that multiplies in bfloat16."""
+    """A linear layer that multiplies in bfloat16.
+
+    On a processor without such instructions the rounded numbers are multiplied in float32, which
+    gives the same but for the order of sums: half of the memory, not of the time.
+    """
 
     weight: Tensor
     bias: Tensor | None
@@ -30,8 +36,28 @@ class BFloat16Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, I) to (…, O)."""
-        out = functional.linear(x.to(torch.bfloat16), self.weight).to(x.dtype)
+        rounded = x.to(torch.bfloat16)
+        if multiplies_bfloat16(x.device):
+            out = functional.linear(rounded, self.weight).to(x.dtype)
+        else:
+            out = functional.linear(rounded.float(), self.weight.float())
+            out = out.to(torch.bfloat16).to(x.dtype)
         return out if self.bias is None else out + self.bias.to(x.dtype)
+
+
+@lru_cache(maxsize=8)
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16; a processor without them takes ages."""
+    if device.type != "cpu":
+        return True
+    return any(has and "bf16" in name for name, has in torch.cpu.get_capabilities().items())
+
+
+def whole_numbers(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A weight (O, I) as whole numbers from -127 to 127, and the scale (O,) of each row."""
+    weight = weight.detach().float()
+    scale = weight.abs().amax(dim=1).clamp(min=1e-12) / 127.0
+    return (weight / scale[:, None]).round().to(torch.int8), scale
 
 
 class Int8Linear(nn.Module):
@@ -46,9 +72,7 @@ class Int8Linear(nn.Module):
 
     def __init__(self, source: nn.Linear) -> None:
         super().__init__()
-        weight = source.weight.detach().float()
-        scale = weight.abs().amax(dim=1).clamp(min=1e-12) / 127.0
-        rounded = (weight / scale[:, None]).round().to(torch.int8)
+        rounded, scale = whole_numbers(source.weight)
         self.register_buffer("weight", rounded)
         self.register_buffer("scale", scale)
         self.register_buffer("bias", None if source.bias is None else source.bias.detach())
@@ -56,21 +80,61 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(…, I) to (…, O)."""
         # Whole numbers of this size are exact in bfloat16.
-        out = functional.linear(x.to(torch.bfloat16), self.weight.to(torch.bfloat16))
+        wide = torch.bfloat16 if multiplies_bfloat16(x.device) else x.dtype
+        out = functional.linear(x.to(wide), self.weight.to(wide))
         out = out.to(x.dtype) * self.scale.to(x.dtype)
         return out if self.bias is None else out + self.bias.to(x.dtype)
 
 
-_BUILD: dict[str, Callable[[nn.Linear], nn.Module]] = {
-    "bfloat16": BFloat16Linear,
-    "int8": Int8Linear,
-}
+class PackedInt8Linear(nn.Module):
+    """The same weights for a processor, which multiplies whole numbers: less time as well.
+
+    What comes in is rounded, too, each row to 126 steps of its own greatest number, so that a row
+    comes out the same whatever stands beside it. (With 8 bits the sums of pairs would overflow on
+    processors without VNNI.)
+    """
+
+    bias: Tensor | None
+
+    def __init__(self, source: nn.Linear) -> None:
+        super().__init__()
+        rounded, scale = whole_numbers(source.weight)
+        zeros = torch.zeros(scale.shape[0], dtype=torch.long)
+        with warnings.catch_warnings():
+            # These tensors are to go some day; `_int8` then does without them.
+            warnings.filterwarnings("ignore", message=".*deprecated", category=UserWarning)
+            wide = torch._make_per_channel_quantized_tensor(rounded, scale.double(), zeros, 0)
+            self.packed = torch.ops.quantized.linear_prepack(wide, None)
+        self.nbytes = rounded.nbytes + scale.nbytes
+        self.register_buffer("bias", None if source.bias is None else source.bias.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, I) to (…, O)."""
+        wide = x.float()
+        greatest = wide.abs().amax(dim=-1, keepdim=True).clamp(min=1e-12)
+        multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+        out = multiply(wide / greatest, 1 / 63, 64, self.packed)
+        out = (out * greatest).to(x.dtype)
+        return out if self.bias is None else out + self.bias.to(x.dtype)
+
+
+def _int8(source: nn.Linear) -> nn.Module:
+    is_packable = (
+        source.weight.device.type == "cpu"
+        and hasattr(torch, "_make_per_channel_quantized_tensor")
+        and hasattr(torch.ops.quantized, "linear_with_input_q_dq_qweight_dq_output_fp32")
+    )
+    return PackedInt8Linear(source) if is_packable else Int8Linear(source)
+
+
+_BUILD: dict[str, Callable[[nn.Linear], nn.Module]] = {"bfloat16": BFloat16Linear, "int8": _int8}
 
 
 def reduce_weights(module: nn.Module, precision: Precision) -> nn.Module:
     """Replaces the linear layers inside `module` by such of `precision`; for inference alone.
 
-    Small ones (the digits of a code) stay, as do the times of a flow and all other layers.
+    The module is on the device where it will run, as int8 is packed for a processor. Small layers
+    (the digits of a code) stay, as do the times of a flow and all other layers.
 
     Returns:
         The module, changed in place.

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from tokenlm.modules.reduced import Precision, reduce_weights
 from tokenlm.synthesis.components import Components
+
+
+def reduce_model(model: nn.Module, weights: Precision) -> nn.Module:
+    """Keeps the linear layers of a language model's backbone or of a flow in `weights`.
+
+    Returns:
+        The model, changed in place.
+    """
+    for name in ("backbone", "encoder", "estimator"):
+        part = getattr(model, name, None)
+        if isinstance(part, nn.Module):
+            reduce_weights(part, weights)
+    return model
 
 
 def accelerate(
@@ -26,12 +41,8 @@ def accelerate(
     Returns:
         The same components.
     """
-    for module in (
-        components.speech_lm.backbone,
-        components.flow.encoder,
-        components.flow.estimator,
-    ):
-        reduce_weights(module, weights)
+    reduce_model(components.speech_lm, weights)
+    reduce_model(components.flow, weights)
     if is_compiled:
         components.flow.estimator.compile(dynamic=True, backend=backend)
     return components

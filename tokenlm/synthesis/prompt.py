@@ -17,7 +17,7 @@ from tokenlm.audio.mel import MelSpectrogram
 from tokenlm.audio.resample import resample
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.voice import Voice, VoiceError
-from tokenlm.text.normalize import normalize
+from tokenlm.text.frontend import frontend
 
 LEVEL_DBFS = -22.0
 """Level of the training corpus; prompts are brought to it."""
@@ -100,6 +100,7 @@ def prepare_voice(
     rate = mel_config.sample_rate
     whole = clean_recording(read_recording(source, sample_rate, rate), rate, title)
     waveform = quietest_cut(whole, rate, components.generation.max_prompt_seconds)
+    normalize = frontend(components.text_tokenizer.config.normalizer).normalize
     text = normalize(prompt_text or "")
     if prompt_text and not text:
         raise VoiceError(f"the prompt text {prompt_text[:40]!r} holds nothing that can be said.")

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tokenlm.models.lm.plan import LayoutName
-from tokenlm.text.incremental import PARAGRAPH, IncrementalNormalizer
-from tokenlm.text.normalize import normalize_paragraphs
+from tokenlm.text.frontend import Frontend, frontend
 from tokenlm.text.segmenter import ClosedSegmenter, GrowingSegment, OpenSegmenter
 
 _PROBE = " a"
@@ -21,7 +20,7 @@ class ScriptSegment:
     tokens: list[int] = field(default_factory=list)
     """Text tokens so far."""
     text: str = ""
-    """The words of these, normalised."""
+    """The words of these, normalised where the front-end does."""
     is_complete: bool = False
     pause_seconds: float = 0.0
     """Silence after it; not to be relied on before the next segment is there."""
@@ -35,17 +34,28 @@ class Script:
     """
 
     def __init__(
-        self, encode: Callable[[str], list[int]], *, max_length: int, layout: LayoutName
+        self,
+        encode: Callable[[str], list[int]],
+        *,
+        max_length: int,
+        layout: LayoutName,
+        text_frontend: Frontend | None = None,
     ) -> None:
-        """Takes the text tokenizer's `encode`, and the most characters of a segment."""
+        """Takes the text tokenizer's `encode`, and the most letters of a segment.
+
+        The front-end is that of English unless another one is given.
+        """
         self.layout: LayoutName = layout
         self.segments: list[ScriptSegment] = []
         self.is_finished = False
         """Whether the text is complete."""
         self._encode = encode
-        self._normalizer = IncrementalNormalizer()
+        self._frontend = text_frontend or frontend("english")
+        self._reader = self._frontend.reader()
         kind = OpenSegmenter if layout == "interleaved" else ClosedSegmenter
-        self._segmenter: OpenSegmenter | ClosedSegmenter = kind(max_length=max_length)
+        self._segmenter: OpenSegmenter | ClosedSegmenter = kind(
+            max_length=max_length, writing=self._frontend.writing
+        )
 
     @property
     def num_text_tokens(self) -> int:
@@ -58,14 +68,13 @@ class Script:
         Raises:
             ValueError: it holds nothing that can be said.
         """
-        for number, paragraph in enumerate(normalize_paragraphs(text)):
-            self._add(([PARAGRAPH] if number else []) + paragraph.split())
+        self._add(self._frontend.words(text))
         self.finish()
 
     def feed(self, piece: str) -> None:
         """Takes the next piece of the text."""
         assert not self.is_finished
-        self._add(self._normalizer.feed(piece))
+        self._add(self._reader.feed(piece))
 
     def finish(self) -> None:
         """The text is complete.
@@ -76,10 +85,10 @@ class Script:
         if self.is_finished:
             return
         self.is_finished = True
-        self._add(self._normalizer.finish())
+        self._add(self._reader.finish())
         self._segmenter.finish()
         self._tokenize()
-        if not self.segments:
+        if not any(c.isalnum() for part in self.segments for c in part.text):
             raise ValueError("the text holds nothing that can be said.")
 
     def _add(self, words: list[str]) -> None:
@@ -104,8 +113,22 @@ class Script:
         tokens = self._encode(source.text)
         count = len(tokens)
         if not source.is_complete:
-            longer = self._encode(source.text + _PROBE)
-            pairs = zip(tokens, longer, strict=False)
-            count = next((at for at, (a, b) in enumerate(pairs) if a != b), count)
+            others = [source.text + _PROBE]
+            if self._frontend.writing.held_units:
+                others.append(self._without_tail(source.words))
+            count = min(_agreeing(tokens, self._encode(other)) for other in others)
         segment.tokens += tokens[len(segment.tokens) : count]
         segment.is_complete = source.is_complete
+
+    def _without_tail(self, words: list[str]) -> str:
+        """Words without the last ones that no space parts: what follows may change their tokens."""
+        writing, end = self._frontend.writing, len(words)
+        while end > max(len(words) - writing.held_units, 0) and not words[end - 1].startswith(" "):
+            end -= 1
+        return writing.join(words[:end]).strip()
+
+
+def _agreeing(tokens: list[int], others: list[int]) -> int:
+    """Length of the longest common start."""
+    pairs = enumerate(zip(tokens, others, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(tokens), len(others)))

@@ -30,6 +30,7 @@ from tokenlm.synthesis.script import Script
 from tokenlm.synthesis.session import Session, SessionSettings
 from tokenlm.synthesis.stream import SynthesisStream
 from tokenlm.synthesis.voice import Voice, VoiceError
+from tokenlm.text.frontend import frontend
 
 
 class Synthesizer:
@@ -359,10 +360,12 @@ class Synthesizer:
     def _script(self, layout: str) -> Script:
         if layout not in ("one_shot", "interleaved"):
             raise ValueError(f"layout must be 'auto', 'one_shot' or 'interleaved', got {layout!r}")
+        tokenizer = self.components.text_tokenizer
         return Script(
-            self.components.text_tokenizer.encode,
+            tokenizer.encode,
             max_length=self.components.generation.max_segment_characters,
             layout=layout,
+            text_frontend=frontend(tokenizer.config.normalizer),
         )
 
     def _render_settings(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from tokenlm.config import save_config
+from tokenlm.text.frontend import NormalizerName
 from tokenlm.text.tokenizer_config import (
     TextTokenizerConfig,
     TokenizerError,
@@ -21,12 +22,14 @@ class HFTextTokenizer:
 
     Args:
         tokenizer: a `transformers.PreTrainedTokenizerBase`.
+        normalizer: what texts go through before they come here.
     """
 
     model_type = None
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, normalizer: NormalizerName = "english") -> None:
         self._tokenizer = tokenizer
+        self.normalizer: NormalizerName = normalizer
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> HFTextTokenizer:
@@ -54,9 +57,10 @@ class HFTextTokenizer:
                 "this text tokenizer needs transformers: pip install transformers"
             ) from error
         try:
-            tokenizer = cls(AutoTokenizer.from_pretrained(str(folder), local_files_only=True))
+            loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         except Exception as error:  # the library raises many kinds for a file that is not right
             raise TokenizerError(f"no text tokenizer can be read from {folder}: {error}") from error
+        tokenizer = cls(loaded, "english" if config is None else config.normalizer)
         if config is not None and tokenizer.vocab_size != config.vocab_size:
             raise TokenizerError(
                 f"the tokenizer in {folder} has {tokenizer.vocab_size} ids, but config.yaml "
@@ -77,7 +81,9 @@ class HFTextTokenizer:
     @property
     def config(self) -> TextTokenizerConfig:
         """What `config.yaml` says."""
-        return TextTokenizerConfig(kind="transformers", vocab_size=self.vocab_size)
+        return TextTokenizerConfig(
+            kind="transformers", vocab_size=self.vocab_size, normalizer=self.normalizer
+        )
 
     @property
     def vocab_size(self) -> int:
@@ -96,7 +102,7 @@ class HFTextTokenizer:
         return self._tokenizer.unk_token_id
 
     def encode(self, text: str) -> list[int]:
-        """Normalised text to ids, without special tokens."""
+        """Text to ids, without special tokens."""
         text = text.encode("utf-8", "replace").decode("utf-8")
         return list(self._tokenizer.encode(text, add_special_tokens=False))
 

@@ -18,7 +18,7 @@ _OPEN_CHARACTERS = 200
 """A bracket or tag that stays open for longer is none."""
 
 _LINE_END = r"(?:\r\n?+|[\n\u2028\u0085\v\f])"
-_BREAK = re.compile(rf"{_LINE_END}[^\S\r\n\u2028\u0085\v\f]*{_LINE_END}|\u2029")
+BLANK_LINE = re.compile(rf"{_LINE_END}[^\S\r\n\u2028\u0085\v\f]*{_LINE_END}|\u2029")
 _OPEN = re.compile(r"[\[<](?=[A-Za-z/!])[^\]>]*$")
 
 
@@ -56,7 +56,7 @@ class IncrementalNormalizer:
                 words += self._word_ended(position)
             rest = self._text[: position + 1]
             blank = rest[len(rest.rstrip()) :]
-            if _BREAK.search(blank):
+            if BLANK_LINE.search(blank):
                 words += self._close(position + 1)
                 self._pending_break = True
         return words

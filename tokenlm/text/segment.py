@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-SENTENCE_ENDS = (".", "?", "!", ";", ":")
-PAUSES = {",": 0.15, ";": 0.25, ":": 0.25, ".": 0.35, "?": 0.4, "!": 0.4}
-WORD_PAUSE = 0.1
+from tokenlm.text.writing import CONJUNCTIONS, SPOKEN, Writing
+
 PARAGRAPH_PAUSE = 0.6
-CONJUNCTIONS = frozenset(
-    "and but or nor so yet because although though while when where which who that if unless "
-    "until before after since as than then".split()
-)
 # A cut nearer to an edge than this share of the sentence leaves a fragment: take the next best.
 EDGE_SHARE = 0.2
 
@@ -22,7 +17,7 @@ class Segment:
     """A piece of text to be spoken in one go."""
 
     text: str
-    """Words and marks, as `normalize` writes them."""
+    """Words and marks; of a text as it was written with the space that stood before them."""
     pause_seconds: float
     """Silence after the piece; 0 after the last."""
 
@@ -32,21 +27,24 @@ def segment(
     *,
     max_length: int = 200,
     min_length: int = 20,
-    measure: Callable[[str], int] = len,
+    measure: Callable[[str], int] | None = None,
+    writing: Writing = SPOKEN,
 ) -> list[Segment]:
-    """Cut normalised text into segments.
+    """Cut text into segments.
 
-    The text is cut after . ? ! ; and : first. A sentence that is still too long is cut at the
-    comma nearest to its middle, else before a conjunction, else between words, until every part
-    fits. Pieces that are too short to be spoken well alone are joined to a neighbour within their
-    paragraph. Words are never lost, doubled or reordered, and none is cut unless it alone is
-    longer than `max_length`.
+    The text is cut after . ? ! ; and : first (and their wide forms, where the writing has them). A
+    sentence that is still too long is cut at the comma nearest to its middle, else before a
+    conjunction, else between words, until every part fits. Pieces that are too short to be spoken
+    well alone are joined to a neighbour within their paragraph. Words are never lost, doubled or
+    reordered, and none is cut unless it alone is longer than `max_length`.
 
     Args:
-        text: what `normalize` gives, or paragraphs of `normalize_paragraphs` joined by newlines.
+        text: what `normalize` gives, or paragraphs of `normalize_paragraphs` joined by newlines;
+            of another writing likewise.
         max_length: the longest segment, in the unit of `measure`.
         min_length: what is shorter is joined to a neighbour where the two fit; 0 joins nothing.
-        measure: the length of a text; characters by default, may count tokens or seconds.
+        measure: the length of a text; that of the writing by default, may count tokens or seconds.
+        writing: how words are told and put together.
 
     Raises:
         ValueError: if `max_length` is not positive or is less than `min_length`.
@@ -56,40 +54,43 @@ def segment(
             f"expected 0 <= min_length <= max_length and a positive max_length, got "
             f"min_length {min_length} and max_length {max_length}"
         )
+    measure = measure or writing.measure
     segments: list[Segment] = []
     for paragraph in text.split("\n"):
         pieces: list[str] = []
-        for sentence in _sentences(paragraph.split()):
-            pieces.extend(_fitting(sentence, max_length, measure))
-        pieces = _join_short(pieces, max_length, min_length, measure)
+        for sentence in _sentences(writing.split(paragraph), writing):
+            pieces.extend(_fitting(sentence, max_length, measure, writing))
+        pieces = _join_short(pieces, max_length, min_length, measure, writing)
         if pieces and segments:
             segments[-1] = Segment(segments[-1].text, PARAGRAPH_PAUSE)
-        segments.extend(Segment(piece, PAUSES.get(piece[-1], WORD_PAUSE)) for piece in pieces)
+        segments.extend(Segment(piece, writing.pause(piece)) for piece in pieces)
     if segments:
         segments[-1] = Segment(segments[-1].text, 0.0)
     return segments
 
 
-def _sentences(words: list[str]) -> list[list[str]]:
+def _sentences(words: list[str], writing: Writing) -> list[list[str]]:
     sentences: list[list[str]] = [[]]
     for word in words:
         sentences[-1].append(word)
-        if word.endswith(SENTENCE_ENDS):
+        if writing.ends_sentence(word):
             sentences.append([])
     return [sentence for sentence in sentences if sentence]
 
 
-def _fitting(words: list[str], max_length: int, measure: Callable[[str], int]) -> list[str]:
+def _fitting(
+    words: list[str], max_length: int, measure: Callable[[str], int], writing: Writing
+) -> list[str]:
     """Cut a sentence into texts of at most `max_length`; an explicit stack keeps Python's safe."""
     pieces: list[str] = []
     stack = [words]
     while stack:
         part = stack.pop()
-        text = " ".join(part)
+        text = writing.join(part)
         if measure(text) <= max_length:
             pieces.append(text)
         elif len(part) > 1:
-            cut = _best_cut(part)
+            cut = _best_cut(part, writing)
             stack += [part[cut:], part[:cut]]
         elif len(text) > 1:
             middle = len(text) // 2
@@ -99,16 +100,17 @@ def _fitting(words: list[str], max_length: int, measure: Callable[[str], int]) -
     return pieces
 
 
-def _best_cut(words: list[str]) -> int:
+def _best_cut(words: list[str], writing: Writing) -> int:
     """The index of the word to cut before: the best kind of place, nearest to the middle."""
-    total = sum(len(word) + 1 for word in words)
+    gap = len(writing.separator)
+    total = sum(len(word) + gap for word in words)
     best = (3, float("inf"), 1)
     position = 0
     for index in range(1, len(words)):
-        position += len(words[index - 1]) + 1
-        if words[index - 1].endswith(","):
+        position += len(words[index - 1]) + gap
+        if writing.ends_clause(words[index - 1]):
             rank = 0
-        elif words[index] in CONJUNCTIONS:
+        elif words[index].strip() in CONJUNCTIONS:
             rank = 1
         else:
             rank = 2
@@ -119,13 +121,17 @@ def _best_cut(words: list[str]) -> int:
 
 
 def _join_short(
-    pieces: list[str], max_length: int, min_length: int, measure: Callable[[str], int]
+    pieces: list[str],
+    max_length: int,
+    min_length: int,
+    measure: Callable[[str], int],
+    writing: Writing,
 ) -> list[str]:
     """Join pieces shorter than `min_length` to the neighbour before, else to the one after."""
     joined: list[str] = []
     for piece in pieces:
         if joined and min(measure(joined[-1]), measure(piece)) < min_length:
-            both = f"{joined[-1]} {piece}"
+            both = writing.join([joined[-1], piece])
             if measure(both) <= max_length:
                 joined[-1] = both
                 continue

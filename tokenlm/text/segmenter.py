@@ -1,6 +1,6 @@
 """Segments of a text that is still being written.
 
-Both kinds take words of normalised text one by one (`PARAGRAPH` where a paragraph ends) and keep
+Both kinds take the words of a text one by one (`PARAGRAPH` where a paragraph ends) and keep
 `segments`, of which the last may still grow.
 """
 
@@ -9,15 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tokenlm.text.incremental import PARAGRAPH
-from tokenlm.text.segment import (
-    CONJUNCTIONS,
-    EDGE_SHARE,
-    PARAGRAPH_PAUSE,
-    PAUSES,
-    SENTENCE_ENDS,
-    WORD_PAUSE,
-    segment,
-)
+from tokenlm.text.segment import EDGE_SHARE, PARAGRAPH_PAUSE, segment
+from tokenlm.text.writing import CONJUNCTIONS, SPOKEN, Writing
 
 _COMMA_SHARE = 0.6
 _CONJUNCTION_SHARE = 0.8
@@ -33,19 +26,22 @@ class GrowingSegment:
     is_complete: bool = False
     pause_seconds: float = 0.0
     """Silence after it, known when the next one begins."""
+    writing: Writing = SPOKEN
+    """How the words are put together."""
 
     @property
     def text(self) -> str:
         """The words as one text."""
-        return " ".join(self.words)
+        return self.writing.join(self.words).strip()
 
 
 class ClosedSegmenter:
     """The segments that `segment` makes, each given when it is complete."""
 
-    def __init__(self, *, max_length: int, min_length: int = 20) -> None:
+    def __init__(self, *, max_length: int, min_length: int = 20, writing: Writing = SPOKEN) -> None:
         self.segments: list[GrowingSegment] = []
         self._max_length, self._min_length = max_length, min_length
+        self._writing = writing
         self._words: list[str] = []
         """Of this paragraph, as far as they are in no segment yet."""
         self._num_closed = 0
@@ -62,13 +58,13 @@ class ClosedSegmenter:
                 self.segments[-1].pause_seconds = PARAGRAPH_PAUSE
             return
         self._words.append(word)
-        if word.endswith(SENTENCE_ENDS):
+        if self._writing.ends_sentence(word):
             self._num_closed = len(self._words)
             self._emit(self._words, keep=1)
         elif self._num_closed and self._parts_are_long:
             first, rest = self._words[: self._num_closed], self._words[self._num_closed :]
             # As long as neither is short, the next sentence is not joined to the last one.
-            if min(len(" ".join(first)), len(" ".join(rest))) >= self._min_length:
+            if min(self._length(first), self._length(rest)) >= self._min_length:
                 self._emit(first, keep=0)
                 self._words, self._num_closed = rest, 0
 
@@ -78,15 +74,24 @@ class ClosedSegmenter:
         if self.segments:
             self.segments[-1].pause_seconds = 0.0
 
+    def _length(self, words: list[str]) -> int:
+        return self._writing.measure(self._writing.join(words))
+
     def _emit(self, words: list[str], keep: int) -> None:
         """Makes segments of words; the last `keep` of them may still change and stay words."""
-        found = segment(" ".join(words), max_length=self._max_length, min_length=self._min_length)
+        writing = self._writing
+        found = segment(
+            writing.join(words),
+            max_length=self._max_length,
+            min_length=self._min_length,
+            writing=writing,
+        )
         for part in found[: len(found) - keep]:
-            own = part.text.split()
-            pause = PAUSES.get(part.text[-1], WORD_PAUSE)
-            self.segments.append(GrowingSegment(own, True, pause))
+            own = writing.split(part.text)
+            pause = writing.pause(part.text)
+            self.segments.append(GrowingSegment(own, True, pause, writing))
         if keep and len(found) > keep:
-            self._words = found[-1].text.split()
+            self._words = writing.split(found[-1].text)
             self._num_closed = len(self._words)
 
 
@@ -98,9 +103,10 @@ class OpenSegmenter:
     conjunction once most of what is allowed is full, else between words.
     """
 
-    def __init__(self, *, max_length: int, min_length: int = 20) -> None:
+    def __init__(self, *, max_length: int, min_length: int = 20, writing: Writing = SPOKEN) -> None:
         self.segments: list[GrowingSegment] = []
         self._max_length, self._min_length = max_length, min_length
+        self._writing = writing
         self._waiting: list[str] = []
         """The next sentence, while it is not known whether it begins a segment."""
 
@@ -110,16 +116,16 @@ class OpenSegmenter:
             self._end_paragraph()
             return
         current = self._current
-        ends = current is not None and current.words[-1].endswith(SENTENCE_ENDS)
+        ends = current is not None and self._writing.ends_sentence(current.words[-1])
         if not ends or current is None:
             self._append(word)
             return
         self._waiting.append(word)
-        length, more = len(current.text), len(" ".join(self._waiting))
-        fits = length + 1 + more <= self._max_length
+        length, more = self._length(current.words), self._length(self._waiting)
+        fits = self._length(current.words + self._waiting) <= self._max_length
         if not fits or min(length, more) >= self._min_length:
             self._start_anew()
-        elif length < self._min_length or word.endswith(SENTENCE_ENDS):
+        elif length < self._min_length or self._writing.ends_sentence(word):
             self._go_on()
 
     def finish(self) -> None:
@@ -155,20 +161,24 @@ class OpenSegmenter:
     def _append(self, word: str) -> None:
         current = self._current
         if current is not None:
-            length = len(current.text)
-            is_late = length >= _CONJUNCTION_SHARE * self._max_length
-            if length + 1 + len(word) > self._max_length or (is_late and word in CONJUNCTIONS):
+            is_late = self._length(current.words) >= _CONJUNCTION_SHARE * self._max_length
+            is_full = self._length([*current.words, word]) > self._max_length
+            if is_full or (is_late and word.strip() in CONJUNCTIONS):
                 self._close()
                 current = None
         if current is None:
-            current = GrowingSegment()
+            current = GrowingSegment(writing=self._writing)
             self.segments.append(current)
         current.words.append(word)
-        if word.endswith(",") and len(current.text) >= _COMMA_SHARE * self._max_length:
+        is_long = self._length(current.words) >= _COMMA_SHARE * self._max_length
+        if is_long and self._writing.ends_clause(word):
             self._close()
 
     def _close(self) -> None:
         current = self._current
         assert current is not None
         current.is_complete = True
-        current.pause_seconds = PAUSES.get(current.words[-1][-1], WORD_PAUSE)
+        current.pause_seconds = self._writing.pause(current.words[-1])
+
+    def _length(self, words: list[str]) -> int:
+        return self._writing.measure(self._writing.join(words))

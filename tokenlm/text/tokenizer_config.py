@@ -25,8 +25,8 @@ class TextTokenizerConfig:
     """What reads the other files of the folder: a library of that name, or `PhonemeTokenizer`."""
     vocab_size: int
     """Number of ids; embeddings have as many rows."""
-    normalizer: Literal["english"] = "english"
-    """What texts go through before they are encoded (`tokenlm.text.normalize`)."""
+    normalizer: Literal["english", "none"] = "english"
+    """What texts go through before they are encoded: `tokenlm.text.normalize`, or nothing."""
     model_type: Literal["unigram", "bpe", "char"] | None = None
     """How a sentencepiece model was trained; None for other kinds."""
 
@@ -39,6 +39,8 @@ class TextTokenizerConfig:
             )
         if self.vocab_size < 1:
             raise ValueError(f"vocab_size must be positive, got {self.vocab_size}")
+        if self.normalizer == "none" and self.kind != "transformers":
+            raise ValueError(f"a {self.kind} tokenizer reads what normalizer english makes")
         if self.kind == "sentencepiece" and self.model_type is None:
             raise ValueError("a sentencepiece tokenizer needs a model_type")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from tokenlm.checkpoint.adapters.cosyvoice_flow import flow_config, flow_to_ours, flow_to_theirs
 from tokenlm.models.flow.cosyvoice import CosyVoiceFlow
 from tokenlm.models.flow.cosyvoice_config import fixed_noise
-from tokenlm.models.flow.matching import cosine_schedule, path
+from tokenlm.models.flow.matching import SIGMA_MIN, cosine_schedule, path
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from training.losses.flow import velocity_loss
 
@@ -39,6 +39,12 @@ class Case:
         )
         frames = estimator["static_chunk_size"]
         self.chunk = Context(chunk_frames=frames // self.config.frames_per_token)
+        encoder = sizes.get("encoder", sizes)
+        assert self.config.lookahead_tokens == encoder["pre_lookahead_len"]
+        if version == 2:
+            assert self.config.encoder_heads == encoder["heads"]
+            assert self.chunk.chunk_frames == encoder["static_chunk_size"]
+        assert sizes["sigma_min"] == SIGMA_MIN
 
     def context(self, name: str) -> Context:
         return FULL_CONTEXT if name.startswith("full") else self.chunk
@@ -111,15 +117,19 @@ def test_golden_cached_steps(case: Case, pieces: list[int]) -> None:
     for count in pieces:
         part, tokens = tokens[:, :count], tokens[:, count:]
         mels.append(case.model.step(part, state, seed=0))
-    waiting = torch.cat(mels, dim=1).shape[1]
+    known = torch.cat(mels, dim=1).shape[1]
     mels.append(case.model.step(tokens[:, :0], state, seed=0, flush=True))
     streamed = torch.cat(mels, dim=1)
     case.golden.check(streamed.mT, "out.chunk_final.mel")
     # Whole chunks are the same before the end of the speech is known.
-    partial = case.golden["out.chunk_partial.mel"][..., :waiting]
-    atol = case.golden.facts["tensors"]["out.chunk_partial.mel"]["atol"]
-    assert waiting > 0
-    torch.testing.assert_close(streamed[:, :waiting].mT, partial, rtol=0, atol=atol)
+    partial = case.golden["out.chunk_partial.mel"][..., :known]
+    atol = case.golden.atol("out.chunk_partial.mel")
+    config, given = case.config, case.golden["in.prompt_token"].shape[1]
+    size, total = case.chunk.chunk_frames, given + case.golden["in.token"].shape[1]
+    assert size is not None
+    whole = (total - config.lookahead_tokens) // size * size
+    assert known == max(whole - given, 0) * config.frames_per_token
+    torch.testing.assert_close(streamed[:, :known].mT, partial, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("name", ["full", "chunk"])

@@ -101,5 +101,5 @@ def test_golden_streamed_chunks(numbers: Any, estimator: UNetEstimator) -> None:
     ]
     streamed = torch.cat(parts, dim=1).mT
     expected = numbers["out.chunk"][:1, :, :valid]
-    atol = numbers.facts["tensors"]["out.chunk"]["atol"]
+    atol = numbers.atol("out.chunk")
     torch.testing.assert_close(streamed, expected, rtol=0, atol=atol)

@@ -58,19 +58,20 @@ def histories(table: Any, row: int) -> Tensor:
 def test_golden_decisions(table: Any, config: SamplingConfig) -> None:
     draws = table["in.u"].shape[1]
     plain = replace(config, repetition_window=0)
-    tokens, first = [], []
+    tokens, first, counts = [], [], []
     for row in range(table["in.u"].shape[0]):
         logits = scores(table)[row].expand(draws, -1)
         history, uniforms = histories(table, row), table["in.u"][row]
         tokens.append(sample(logits, history, uniforms, config))
         first.append(sample(logits, history, uniforms, plain))
         window = history[:, -config.repetition_window :]
-        count = (window == first[-1][:, None]).sum(dim=-1)
-        assert count.tolist() == table["out.repeat_count"][row].tolist()
-        second = table["out.draws_used"][row] == 2
-        assert ((tokens[-1] != first[-1]) <= second).all()
+        counts.append((window == first[-1][:, None]).sum(dim=-1))
     table.check(torch.stack(tokens), "out.token")
     table.check(torch.stack(first), "out.nucleus_token")
+    table.check(torch.stack(counts), "out.repeat_count")
+    # A token that was repeated is not drawn again, one that was not is kept.
+    has_changed = torch.stack(tokens) != torch.stack(first)
+    table.check(1 + has_changed.long(), "out.draws_used")
 
 
 def test_golden_second_draw(table: Any) -> None:

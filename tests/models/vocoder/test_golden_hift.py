@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tokenlm.checkpoint.adapters.cosyvoice_hift import hift_config, hift_to_ours
 from tokenlm.models.vocoder.crossfade import (
+    OVERLAP_FRAMES,
     CrossFadeState,
     cross_fade,
     cross_fade_step,
@@ -19,6 +20,7 @@ from tokenlm.models.vocoder.crossfade import (
     init_cross_fade,
 )
 from tokenlm.models.vocoder.hift import HiFT
+from tokenlm.models.vocoder.source import NOISE_LEVEL, SINE_LEVEL, VOICED_HZ
 
 
 class Case:
@@ -36,6 +38,10 @@ class Case:
         assert config.dilations == tuple(sizes["dilations"])
         assert config.num_harmonics == sizes["nb_harmonics"] + 1
         assert config.is_causal == sizes["causal"]
+        assert (config.n_fft, config.hop_length) == (sizes["istft_n_fft"], sizes["istft_hop"])
+        assert config.mel.sample_rate == sizes["sampling_rate"]
+        assert (SINE_LEVEL, NOISE_LEVEL) == (sizes["sine_amp"], sizes["noise_std"])
+        assert sizes["voiced_threshold"] == VOICED_HZ
         self.vocoder = HiFT(config)
         self.vocoder.load_state_dict(hift_to_ours(config, golden.weights))
         self.vocoder.eval().requires_grad_(False)
@@ -153,6 +159,7 @@ def test_golden_reference_stream(second: Case) -> None:
 
 @pytest.mark.parametrize("pieces", [[1] * 44, [18, 16, 10], [5, 30, 9]])
 def test_golden_exact_stream(second: Case, pieces: list[int]) -> None:
+    """However the frames come; what the pieces leave comes last."""
     numbers, vocoder = second.golden, second.vocoder
     mel = numbers["in.stream.mel"].mT
     state, parts, fed, given = vocoder.init_state(1), [], 0, 0
@@ -219,9 +226,11 @@ def test_golden_reference_mode_of_the_stream(golden: Callable[[str], Any]) -> No
     vocoder.load_state_dict(case.vocoder.state_dict())
     vocoder.requires_grad_(False).source.source_noise = case.source_noise  # type: ignore[method-assign]
     mel = case.golden["in.stream.mel"].mT
-    first, second, last = case.golden.sizes["stream_bounds"]
+    bounds = [0, *case.golden.sizes["stream_bounds"]]
+    *before, last = zip(bounds, bounds[1:], strict=False)
     state = vocoder.init_state(1)
-    case.golden.check(vocoder(mel[:, :first], state), "out.stream.wav0")
-    case.golden.check(vocoder(mel[:, first:second], state), "out.stream.wav1")
-    rest = torch.cat([vocoder(mel[:, second:], state), vocoder.flush(state)], dim=1)
-    assert rest.shape[1] == (last - second + 8) * vocoder.config.mel.hop_length
+    for step, (start, end) in enumerate(before):
+        case.golden.check(vocoder(mel[:, start:end], state), f"out.stream.wav{step}")
+    rest = torch.cat([vocoder(mel[:, last[0] :], state), vocoder.flush(state)], dim=1)
+    frames = last[1] - last[0] + OVERLAP_FRAMES
+    assert rest.shape[1] == frames * vocoder.config.mel.hop_length

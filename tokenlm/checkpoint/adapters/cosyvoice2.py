@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tokenlm.atomic import atomic_folder
 from tokenlm.checkpoint.adapter import AdapterError, listed
 from tokenlm.checkpoint.adapters.cosyvoice_flow import flow_config, flow_to_ours
+from tokenlm.checkpoint.adapters.cosyvoice_graphs import AnyGraph, try_graphs
 from tokenlm.checkpoint.adapters.cosyvoice_hift import hift_config, hift_to_ours
 from tokenlm.checkpoint.adapters.cosyvoice_lm import TIED_HEAD, lm_config, lm_to_ours
 from tokenlm.checkpoint.adapters.s3_graph import graph_to_ours
@@ -27,8 +28,15 @@ from tokenlm.checkpoint.component import save_component
 from tokenlm.models.fingerprint import fingerprint
 from tokenlm.models.flow import CosyVoiceFlow
 from tokenlm.models.lm import SpeechLM
-from tokenlm.models.onnx_models import OnnxSpeakerConfig, OnnxTokenizerConfig, read_graph
+from tokenlm.models.onnx_models import (
+    OnnxSpeakerConfig,
+    OnnxSpeakerEncoder,
+    OnnxTokenizer,
+    OnnxTokenizerConfig,
+    read_graph,
+)
 from tokenlm.models.vocoder import HiFT
+from tokenlm.text.frontend import NormalizerName
 from tokenlm.text.hf_tokenizer import HFTextTokenizer
 
 Version = Literal[2, 3]
@@ -123,6 +131,7 @@ def import_cosyvoice(
     version: Version,
     dtype: torch.dtype | None = None,
     tokenizer: Literal["onnx", "torch"] = "onnx",
+    normalizer: NormalizerName = "none",
     head_dims: Mapping[str, int] | None = None,
 ) -> ImportReport:
     """Makes a bundle of a published folder.
@@ -134,6 +143,8 @@ def import_cosyvoice(
         dtype: the type that weights are stored in; None keeps theirs.
         tokenizer: whether the speech tokenizer stays an ONNX graph, or its weights are read out
             of the graph (of version 2; needs the package onnx).
+        normalizer: what texts go through before they are encoded; "english" writes numbers and
+            abbreviations out, but knows no other language and drops what is written in one.
         head_dims: channels or number of attention heads where they are not those of full size:
             `lm_head_dim`, `flow_heads` and `tokenizer_head_dim`.
 
@@ -142,33 +153,38 @@ def import_cosyvoice(
             all of them are named.
     """
     folder, bundle = Path(folder), Path(bundle)
+    if tokenizer == "torch" and version != 2:
+        raise AdapterError(
+            f"the layers of {TOKENIZER_FILES[version]} are not known: its weights cannot be read "
+            "out of it, it runs as a graph (tokenizer onnx)."
+        )
     _check_folder(folder, version)
     if bundle.exists():
         raise AdapterError(f"{bundle} exists already and is not replaced.")
     sizes = dict(head_dims or {})
-    states = {part.name: read_weights(folder / part.file) for part in PARTS}
-    converted, problems = {}, []
+    states, converted, problems = {}, {}, []
     for part in PARTS:
         try:
+            states[part.name] = read_weights(folder / part.file)
             converted[part.name] = _convert(part, version, states[part.name], folder, sizes)
         except AdapterError as error:
             problems.append(str(error))
     if problems:
         raise AdapterError(" ".join(problems))
     remarks = _remarks(states["speech_lm"], version)
-    text = _text_tokenizer(folder)
+    text = _text_tokenizer(folder, normalizer)
     graph = (folder / TOKENIZER_FILES[version]).read_bytes()
     flow = converted["flow"][0]
     kinds = {part.name: part.kind for part in PARTS}
+    graphs: dict[Path, tuple[AnyGraph, dict[str, Tensor]]] = {}
     if tokenizer == "torch":
-        if version != 2:
-            raise AdapterError("the weights of the tokenizer are read out of version 2 alone.")
         listener = graph_to_ours(graph, head_dim=sizes.get("tokenizer_head_dim", 64))
         kinds["speech_tokenizer"] = "fsmn_tokenizer"
     else:
         digits = _num_digits(flow.codebook_size)
         config = OnnxTokenizerConfig(num_digits=digits, num_bytes=len(graph))
         listener = config, read_graph(graph)
+        graphs[folder / TOKENIZER_FILES[version]] = OnnxTokenizer(config), listener[1]
         kinds["speech_tokenizer"] = "onnx_tokenizer"
     if listener[0].codebook_size != flow.codebook_size:
         raise AdapterError(
@@ -183,6 +199,8 @@ def import_cosyvoice(
     )
     converted["speaker_encoder"] = (speaker_config, speaker)
     kinds["speaker_encoder"] = "onnx_speaker_encoder"
+    graphs[folder / SPEAKER_FILE] = OnnxSpeakerEncoder(speaker_config), speaker
+    remarks += try_graphs(graphs)
     with atomic_folder(bundle) as temporary:
         for name, (config, state) in converted.items():
             marked = name in ("speech_lm", "flow")
@@ -216,7 +234,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
         )
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        raise AdapterError(f"{path} cannot be read as weights: {error}") from error
+        reason = str(error).split(". ")[0].splitlines() or ["it ends too early"]
+        raise AdapterError(f"{path} cannot be read as weights: {reason[0]}.") from error
     if not isinstance(state, dict) or not state:
         raise AdapterError(f"{path} holds no weights.")
     # Checkpoints of training keep the number of their epoch and step beside the weights.
@@ -235,8 +254,11 @@ def _check_folder(folder: Path, version: Version) -> None:
     if not any((folder / name).is_dir() for name in TEXT_FOLDERS):
         missing.append(f"{TEXT_FOLDERS[0]}/")
     if missing:
+        other: Version = 3 if version == 2 else 2
+        hint = f" It looks like one of CosyVoice {other}: import it as cosyvoice{other}."
         raise AdapterError(
             f"{folder} is not a folder of CosyVoice {version}; missing: {', '.join(missing)}."
+            + hint * (folder / TOKENIZER_FILES[other]).is_file()
         )
 
 
@@ -295,10 +317,12 @@ def _num_digits(codebook_size: int) -> int:
     return digits
 
 
-def _text_tokenizer(folder: Path) -> HFTextTokenizer:
+def _text_tokenizer(folder: Path, normalizer: NormalizerName) -> HFTextTokenizer:
     """The text tokenizer with the tokens that were added behind it."""
     path = next(folder / name for name in TEXT_FOLDERS if (folder / name).is_dir())
-    return HFTextTokenizer.from_folder(path).with_tokens(ADDED_TEXT_TOKENS)
+    tokenizer = HFTextTokenizer.from_folder(path).with_tokens(ADDED_TEXT_TOKENS)
+    tokenizer.normalizer = normalizer
+    return tokenizer
 
 
 def generation_settings(version: Version, codebook_size: int) -> dict[str, Any]:
