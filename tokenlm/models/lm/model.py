@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from tokenlm.models.lm.layout import IGNORE, SPECIAL, SPEECH, TEXT, Layout
+from tokenlm.models.lm.packed import ATTENTION, PackedItems
 
 NUM_SPECIAL_CLASSES = 2
 """eos and fill."""
@@ -145,8 +146,8 @@ class LayoutBatch:
     """(B, L), IGNORE where padded."""
     mask: Tensor
     """(B, L) True where valid."""
-    segments: Tensor | None = None
-    """(B, L) number of the layout within its row, -1 where padded; None where a row is a layout."""
+    packed: PackedItems | None = None
+    """Where the layouts of packed rows lie; None where a row is a layout."""
     positions: Tensor | None = None
     """(B, L) place within the layout, where rows are packed."""
 
@@ -167,7 +168,7 @@ class LayoutBatch:
         )
 
     @classmethod
-    def packed(cls, layouts: Sequence[Layout], row_sizes: Sequence[int]) -> LayoutBatch:
+    def in_rows(cls, layouts: Sequence[Layout], row_sizes: Sequence[int]) -> LayoutBatch:
         """Lay several layouts behind one another into each row.
 
         Args:
@@ -188,14 +189,12 @@ class LayoutBatch:
             for row in rows
         ]
         batch = cls.from_layouts(joined)
-        batch.segments = torch.full_like(batch.ids, -1)
+        sizes = [[len(layout) for layout in row] for row in rows]
+        batch.packed = PackedItems.of_rows(sizes, batch.ids.shape[1])
         batch.positions = torch.zeros_like(batch.ids)
-        for number, row in enumerate(rows):
-            sizes = torch.tensor([len(layout) for layout in row])
-            count = int(sizes.sum())
-            places = torch.cat([torch.arange(len(layout)) for layout in row])
-            batch.positions[number, :count] = places
-            batch.segments[number, :count] = torch.arange(len(row)).repeat_interleave(sizes)
+        for number, row in enumerate(sizes):
+            places = torch.cat([torch.arange(size) for size in row])
+            batch.positions[number, : len(places)] = places
         return batch
 
     def to(self, device: torch.device | str) -> LayoutBatch:
@@ -205,7 +204,7 @@ class LayoutBatch:
             self.ids.to(device),
             self.targets.to(device),
             self.mask.to(device),
-            None if self.segments is None else self.segments.to(device),
+            None if self.packed is None else self.packed.to(device),
             None if self.positions is None else self.positions.to(device),
         )
 
@@ -219,7 +218,7 @@ class SpeechLM(nn.Module):
         self.config = config
         if backbone is None:
             backbone = AutoModel.from_config(
-                config.backbone.to_transformers(), attn_implementation="sdpa"
+                config.backbone.to_transformers(), attn_implementation=ATTENTION
             )
         self.backbone = cast("PreTrainedModel", backbone)
         dim = config.backbone.hidden_size
@@ -241,7 +240,7 @@ class SpeechLM(nn.Module):
         Raises:
             ValueError: a family that is not supported.
         """
-        backbone = AutoModel.from_pretrained(name, attn_implementation="sdpa")
+        backbone = AutoModel.from_pretrained(name, attn_implementation=ATTENTION)
         architecture = BackboneConfig.from_transformers(backbone.config)
         return cls(replace(config, backbone=architecture), backbone)
 
@@ -272,15 +271,16 @@ class SpeechLM(nn.Module):
             visible = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
             visible = visible & batch.mask[:, None]
             mask = attention_bias.masked_fill(~visible, torch.finfo(torch.float32).min)[:, None]
-        if batch.segments is not None:
+        options = {}
+        if batch.packed is not None:
             assert attention_bias is None, "a bias is made for one layout a row"
-            # Padding, -1, sees itself: a query that sees nothing has no softmax.
-            same = batch.segments[:, :, None] == batch.segments[:, None]
-            mask = same.tril()[:, None]
+            # Packed attention needs no mask; one of four axes keeps the backbone from making it.
+            mask, options = batch.mask[:, None, None], {"packed": batch.packed}
         hidden = self.backbone(
             inputs_embeds=self.embed(batch.kinds, batch.ids),
             attention_mask=mask,
             position_ids=batch.positions,
             use_cache=False,
+            **options,
         ).last_hidden_state
         return self.head(hidden)
