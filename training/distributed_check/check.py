@@ -49,7 +49,7 @@ class Rows:
         self.launcher, self._chosen = launcher, chosen
         self.functions: dict[str, Callable[[], str]] = {}
         self._groups = {"single": Group(launcher, "single", 1)}
-        self._groups |= {name: Group(launcher, name, 2) for name in ("ddp", "fsdp2")}
+        self._groups |= {strategy: Group(launcher, strategy, 2) for strategy in STRATEGIES}
         for strategy in STRATEGIES:
             self._equals(strategy, "speech_lm")
         for stage in STAGES:
@@ -71,12 +71,6 @@ class Rows:
     def _leaves_out(self, name: str) -> bool:
         return self._chosen not in name
 
-    def _group(self, strategy: str, job: Job) -> Group:
-        """The processes that train a job; DeepSpeed's engine wants new ones for every run."""
-        found = self._groups.get(strategy) or Group(self.launcher, strategy, 2)
-        found.add(job)
-        return found
-
     def _alone(self, stage: str) -> Job:
         """The run on one process that those on two must equal."""
         num_steps = LM_STEPS if stage == "speech_lm" else STEPS
@@ -95,7 +89,8 @@ class Rows:
         if self._leaves_out(name):
             return
         alone, job = self._pair(strategy, stage)
-        group = self._group(strategy, job)
+        group = self._groups[strategy]
+        group.add(job)
 
         def row() -> str:
             two = group.run(job.name).require_success()
@@ -117,10 +112,12 @@ class Rows:
             return
         alone, job = self._pair("ddp", "speech_lm")
         job = replace(job, name=f"fault-{fault}", fault=fault)
-        group = self._group("ddp", job)
+        group = self._groups["ddp"]
+        group.add(job)
 
         def row() -> str:
             two = group.run(job.name).require_success()
+            require_spread(two, "ddp", 2)
             one = self._groups["single"].run(alone.name).require_success()
             difference = largest_difference(one.losses, two.losses)
             if difference <= TOLERANCE:
@@ -136,13 +133,15 @@ class Rows:
         changes = {"optim": _optim(KILLED_STEPS), "log": {"save_every": 5}}
         job = Job(f"killed-{strategy}", "speech_lm", changes=changes)
         whole = replace(job, name=f"whole-{strategy}")
-        group = self._group(strategy, whole)
+        group = self._groups[strategy]
+        group.add(whole)
 
         def row() -> str:
             dead = self.launcher.run(strategy, 2, replace(job, fault="killed_rank"))
             if dead.status == 0 or not was_killed(dead.output, rank=1):
                 raise CheckError(f"a killed rank was not told: status {dead.status}")
             resumed = self.launcher.run(strategy, 2, job).require_success()
+            require_spread(resumed, strategy, 2)
             never = group.run(whole.name).require_success()
             if not same_weights(resumed.folder, never.folder):
                 raise CheckError("resumed on 2, it is not the run that was never interrupted")
@@ -168,6 +167,7 @@ class Rows:
             four = self.launcher.run("fsdp2", 4, job("resized", 10, 1)).require_success()
             require_spread(four, "fsdp2", 4)
             two = self.launcher.run("fsdp2", 2, job("resized", 20, 2)).require_success()
+            require_spread(two, "fsdp2", 2)
             one = self._groups["single"].run(alone.name).require_success()
             difference = require_equal(one.losses, two.losses)
             return f"4, then 2, against 1 process throughout: losses differ by {difference:.0e}"
@@ -192,6 +192,7 @@ class Rows:
 
         def row() -> str:
             two = self._groups["ddp"].run("shards").require_success()
+            require_spread(two, "ddp", 2)
             place = position(two.folder)
             if place["index"] == 0:
                 raise CheckError(f"stopped at {place}, which is not within an epoch")
@@ -214,6 +215,7 @@ class Rows:
 
         def row() -> str:
             three = self.launcher.run(strategy, 3, job).require_success()
+            require_spread(three, strategy, 3)
             if len(three.losses) != 9:
                 raise CheckError(f"{len(three.losses)} of 9 steps")
             return f"3 ranks over the ends of epochs in {three.seconds:.0f} s"

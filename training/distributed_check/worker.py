@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -107,6 +108,9 @@ def main() -> None:
     torch.set_num_threads(1)
     for job in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
         run_job(Path(job["config"]), Path(job["result"]), job["fault"])
+        # The next one is to find what its launch has chosen as if it were the first.
+        AcceleratorState._reset_state()
+        GradientState._reset_state()
 
 
 if __name__ == "__main__":

@@ -35,6 +35,10 @@ class BackboneConfig:
     head_dim: int | None = None
     """Channels of an attention head; None is hidden_size / num_heads."""
     rope_theta: float = 10_000.0
+    rope_type: str = "default"
+    """How rotary positions are stretched, as `transformers` calls it: llama3, yarn, linear, …"""
+    rope_settings: dict[str, float] = field(default_factory=dict)
+    """What that way of stretching is told, by the names of `transformers`."""
     rms_norm_eps: float = 1e-6
     max_positions: int = 4096
     attention_dropout: float = 0.0
@@ -51,7 +55,11 @@ class BackboneConfig:
             "rms_norm_eps": self.rms_norm_eps,
             "max_position_embeddings": self.max_positions,
             "attention_dropout": self.attention_dropout,
-            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
+            "rope_parameters": {
+                "rope_type": self.rope_type,
+                "rope_theta": self.rope_theta,
+                **{k: int(v) if k in _WHOLE else v for k, v in self.rope_settings.items()},
+            },
             "bos_token_id": None,
             "eos_token_id": None,
             "pad_token_id": None,
@@ -65,7 +73,7 @@ class BackboneConfig:
         """The architecture that a configuration of `transformers` describes.
 
         Raises:
-            ValueError: a family that is not supported.
+            ValueError: a family that is not supported, or something in it that is not.
         """
         families = ("qwen2", "qwen3", "llama")
         if config.model_type not in families:
@@ -73,8 +81,12 @@ class BackboneConfig:
                 f"a backbone of the family {config.model_type!r} is not supported; valid: "
                 + ", ".join(families)
             )
-        rope = getattr(config, "rope_parameters", None) or {}
-        return cls(
+        rope = dict(getattr(config, "rope_parameters", None) or {})
+        theta = float(rope.pop("rope_theta", getattr(config, "rope_theta", 10_000.0)))
+        rope_type = rope.pop("rope_type", "default")
+        if not all(isinstance(value, (int, float)) for value in rope.values()):
+            raise ValueError(f"rotary positions told by {rope} are not supported, only by numbers")
+        found = cls(
             model_type=config.model_type,
             vocab_size=config.vocab_size,
             hidden_size=config.hidden_size,
@@ -83,11 +95,29 @@ class BackboneConfig:
             num_heads=config.num_attention_heads,
             num_kv_heads=config.num_key_value_heads,
             head_dim=getattr(config, "head_dim", None),
-            rope_theta=float(rope.get("rope_theta", getattr(config, "rope_theta", 10_000.0))),
+            rope_theta=theta,
+            rope_type=rope_type,
+            rope_settings=rope,
             rms_norm_eps=config.rms_norm_eps,
             max_positions=config.max_position_embeddings,
             attention_dropout=getattr(config, "attention_dropout", 0.0),
         )
+        # A bundle has nothing but this description: another model would be read from it.
+        built = found.to_transformers()
+        for name in _FIXED:
+            value, own = getattr(config, name, None), getattr(built, name, None)
+            if value != own:
+                raise ValueError(
+                    f"a {config.model_type} backbone with {name} = {value} is not supported, only "
+                    f"with {own}"
+                )
+        return found
+
+
+_FIXED = ("attention_bias", "mlp_bias", "use_sliding_window", "hidden_act")
+"""What differs between models of a family, and is that of the family here."""
+_WHOLE = ("original_max_position_embeddings",)
+"""Settings of rotary positions that are whole numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
