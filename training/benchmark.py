@@ -1,8 +1,9 @@
 """`scripts/benchmark_training`: padding and speed of the LM stage, in one run on one machine.
 
 Three loaders feed the same stage: plain (items in random order, padded), bucketed (by length,
-padded) and packed (rows that hold several items). The lengths of the items are drawn as those of
-speech corpora are: log-normal, 5 s at the median, 1 to 20 s.
+padded) and packed (rows that hold several items). They take turns, step by step, so that whatever
+else the machine does strikes all of them. The lengths of the items are drawn as those of speech
+corpora are: log-normal, 5 s at the median, 1 to 20 s.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from tokenlm.text.tokenizer import TextTokenizer
 from training.budget import PEAK_FLOPS, position_flops
 from training.loop import Trainer
 from training.run import load_task
+from training.task import Prepared, StepInfo
 
 LOADERS: dict[str, dict[str, float]] = {
     # A jitter of many octaves leaves nothing of the order by length.
@@ -122,29 +124,62 @@ def padding_waste(trainer: Trainer, num_batches: int) -> float:
     return 1.0 - valid / total
 
 
-def measure(trainer: Trainer, num_steps: int, warmup: int, num_batches: int) -> Measured:
-    """Train a few steps and time them."""
-    waste = padding_waste(trainer, num_batches)
-    for _ in range(warmup):
-        trainer._train_step()
-    _wait_for_device()
-    trainer.window = type(trainer.window)()
-    began, seconds = time.monotonic(), 0.0
-    for _ in range(num_steps):
-        position = trainer.position
-        trainer._train_step()
-        plan = trainer.sampler.plan(position, trainer.num_ranks)
-        seconds += sum(trainer.sampler.seconds(part) for part in plan.micro_batches)
-    _wait_for_device()
-    passed = time.monotonic() - began
-    tokens = seconds * 25
-    model = trainer.task.modules["speech_lm"]
-    tables = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Embedding))
-    weights = sum(p.numel() for p in model.parameters()) - tables
-    backbone = trainer.config.model.backbone  # type: ignore[attr-defined]
-    flops = position_flops(weights, backbone.num_layers, backbone.hidden_size, 200)
-    stall = trainer.window.averages().get("data_wait", 0.0)
-    return Measured(waste, tokens / passed, stall, flops * tokens / passed / PEAK_FLOPS)
+class Stopwatch:
+    """Times the steps of one trainer, and counts what they were made of."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        """Listen to the batches that the trainer prepares."""
+        self.trainer = trainer
+        self.seconds = 0.0
+        self._positions: list[torch.Tensor] = []
+        self._pairs: list[torch.Tensor] = []
+        self._prepare = trainer.task.prepare
+        trainer.task.prepare = self._count  # type: ignore[method-assign]
+
+    def _count(self, batch: LayoutBatch, step: StepInfo) -> Prepared:
+        # Numbers stay on the device: to read them would stop it.
+        self._positions.append(batch.mask.sum())
+        places = batch.positions
+        if places is None:
+            places = batch.mask.long().cumsum(dim=1) - 1
+        self._pairs.append(((places + 1) * batch.mask).sum())
+        return self._prepare(batch, step)
+
+    def step(self) -> None:
+        """Make a step."""
+        _wait_for_device()
+        began = time.monotonic()
+        self.trainer._train_step()
+        _wait_for_device()
+        self.seconds += time.monotonic() - began
+
+    def clear(self) -> None:
+        """Forget the steps until now."""
+        self.seconds = 0.0
+        self._positions, self._pairs = [], []
+        self.trainer.window = type(self.trainer.window)()
+
+    def read(self, waste: float) -> Measured:
+        """What was measured.
+
+        Args:
+            waste: Share of positions that are padding.
+        """
+        positions = float(torch.stack(self._positions).sum())
+        pairs = float(torch.stack(self._pairs).sum())
+        model = self.trainer.task.modules["speech_lm"]
+        tables = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Embedding))
+        weights = sum(p.numel() for p in model.parameters()) - tables
+        backbone = self.trainer.config.model.backbone  # type: ignore[attr-defined]
+        # `position_flops` lets a position see half of the length.
+        length = 2 * pairs / positions
+        flops = position_flops(weights, backbone.num_layers, backbone.hidden_size, length)
+        return Measured(
+            waste=waste,
+            tokens_per_second=positions / self.seconds,
+            stall=self.trainer.window.averages().get("data_wait", 0.0),
+            utilisation=flops * positions / self.seconds / PEAK_FLOPS,
+        )
 
 
 def _wait_for_device() -> None:
@@ -164,14 +199,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batches", type=int, default=100, help="batches whose padding is counted")
     parser.add_argument("--compile", action="store_true")
     options = parser.parse_args(arguments)
-    found: dict[str, Measured] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_data(folder, options.items)
-        for loader in LOADERS:
-            trainer = make_trainer(folder, loader, options)
-            found[loader] = measure(trainer, options.steps, options.warmup, options.batches)
-            del trainer
+        watches = {loader: Stopwatch(make_trainer(folder, loader, options)) for loader in LOADERS}
+        for number in range(options.warmup + options.steps):
+            for watch in watches.values():
+                if number == options.warmup:
+                    watch.clear()
+                watch.step()
+        found = {
+            loader: watch.read(padding_waste(watch.trainer, options.batches))
+            for loader, watch in watches.items()
+        }
     plain = found["plain"].tokens_per_second
     print(
         f"{'loader':<10}{'padding':>9}{'tokens/s':>11}{'against plain':>15}{'stall':>8}{'MFU':>8}"

@@ -46,6 +46,8 @@ class OptimConfig:
     """Largest norm of the gradient of a phase; 0 leaves it as it is."""
     ema_decay: float = 0.999
     """Decay of the average of the weights that is evaluated and exported; 0 turns it off."""
+    fused: bool = True
+    """One kernel for the step of many weights, where torch has it for the device."""
 
     def __post_init__(self) -> None:
         _require(self.lr > 0, f"lr must be positive, not {self.lr}.")
@@ -180,6 +182,11 @@ def run_folder(config: RunConfig) -> Path:
     named = Path(config.run or config.stage).expanduser()
     is_path = named.is_absolute() or len(named.parts) > 1 or config.run.startswith(".")
     return named.resolve() if is_path else runs_folder() / named
+
+
+def ranks_of_launch() -> tuple[int, int]:
+    """This process and the number of processes, as `accelerate launch` or `torchrun` set them."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def resolve_precision(choice: PrecisionChoice, device: torch.device) -> Literal["fp32", "bf16"]:

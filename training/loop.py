@@ -124,6 +124,8 @@ class Trainer:
             for name, module in self.task.modules.items()
         }
         self.parallel = make_parallel(self.accelerator, self.config, self.phases, self.trained)
+        if self.parallel.is_sharded:
+            self.task.full_state = self.parallel.full_state
         self.optimizers = {phase.name: self.parallel.optimizer(phase) for phase in self.phases}
         decay = self.config.optim.ema_decay
         averaged = self.trained if decay > 0 else {}

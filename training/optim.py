@@ -66,7 +66,7 @@ def parameter_groups(modules: Sequence[nn.Module], weight_decay: float) -> list[
 
 
 def make_optimizer(modules: Sequence[nn.Module], config: OptimConfig) -> torch.optim.AdamW:
-    """Return AdamW over the trainable parameters of `modules`, fused where torch has it."""
+    """Return AdamW over the trainable parameters of `modules`, fused where the device can."""
     groups = parameter_groups(modules, config.weight_decay)
     devices = {p.device.type for group in groups for p in group["params"]}
     return torch.optim.AdamW(
@@ -74,7 +74,7 @@ def make_optimizer(modules: Sequence[nn.Module], config: OptimConfig) -> torch.o
         lr=config.lr,
         betas=config.betas,
         eps=config.eps,
-        fused=devices <= {"cpu", "cuda"},
+        fused=config.fused and devices <= {"cpu", "cuda"},
     )
 
 

@@ -116,6 +116,9 @@ class Task(ABC):
     """All modules by name; the loop moves them to the device in place."""
     device: torch.device = torch.device("cpu")
     """Where the modules are; set by the loop after `build`."""
+    full_state: Callable[[nn.Module], Mapping[str, Tensor]] | None = None
+    """Set by the loop where trained modules lie in pieces on several ranks: gives the whole weights
+    of one of them. All ranks must call it together; `prepare` may."""
     stop_reason: str = ""
     """Set by `evaluate` where the run must not go on: what has become worse, in a sentence."""
 

@@ -68,6 +68,21 @@ def test_optimizer_first_step_is_the_learning_rate() -> None:
     assert layer.weight.item() == pytest.approx(before * (1 - 0.1 * 0.5) - 0.1, abs=1e-6)
 
 
+def test_fused_or_not_the_steps_are_the_same() -> None:
+    found = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        layer = nn.Linear(5, 3)
+        optimizer = make_optimizer([layer], OptimConfig(lr=0.1, weight_decay=0.2, fused=fused))
+        assert optimizer.defaults["fused"] is fused
+        for _ in range(3):
+            layer(torch.randn(4, 5)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        found.append(layer.weight)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
+
+
 def test_clip_gradients() -> None:
     a, b = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
     a.grad, b.grad = torch.tensor([3.0]), torch.tensor([4.0])

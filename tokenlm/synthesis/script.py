@@ -9,8 +9,10 @@ from tokenlm.models.lm.plan import LayoutName
 from tokenlm.text.frontend import Frontend, frontend
 from tokenlm.text.segmenter import ClosedSegmenter, GrowingSegment, OpenSegmenter
 
-_PROBE = " a"
-"""A word that may follow: tokens that it changes are not settled."""
+_PROBES = (" a", ".")
+"""What may follow a text: tokens that it changes are not settled."""
+_CLOSING = tuple(".?!,…。？！，、")
+"""Marks behind which a segment may end as it is."""
 
 
 @dataclass
@@ -109,11 +111,14 @@ class Script:
         segment.pause_seconds = source.pause_seconds
         if segment.is_complete:
             return
-        segment.text = source.text
-        tokens = self._encode(source.text)
+        text = source.text
+        if source.is_complete:
+            text = closed(text, may_replace=not segment.tokens)
+        segment.text = text
+        tokens = self._encode(text)
         count = len(tokens)
         if not source.is_complete:
-            others = [source.text + _PROBE]
+            others = [text + probe for probe in _PROBES]
             if self._frontend.writing.held_units:
                 others.append(self._without_tail(source.words))
             count = min(_agreeing(tokens, self._encode(other)) for other in others)
@@ -132,3 +137,31 @@ def _agreeing(tokens: list[int], others: list[int]) -> int:
     """Length of the longest common start."""
     pairs = enumerate(zip(tokens, others, strict=False))
     return next((at for at, (a, b) in pairs if a != b), min(len(tokens), len(others)))
+
+
+def closed(text: str, *, may_replace: bool = True) -> str:
+    """A segment with a mark at its end, which tells the speech LM that nothing follows.
+
+    Speech LMs learn from sentences. Without a last mark they do not know where to stop, and go on
+    with words of their own.
+
+    Args:
+        text: normalised text of a segment.
+        may_replace: whether a semicolon, colon or dash at the end gives way to a full stop. Where
+            it has been spoken to the LM already, it stays.
+
+    Returns:
+        The text, or the text with a full stop (of its script).
+    """
+    bare = text.rstrip("\"'”’»)]」』")
+    if bare.endswith(_CLOSING) or not bare:
+        return text
+    if not bare[-1].isalnum():
+        if not may_replace:
+            return text
+        text = bare.rstrip(";:-–—；： ")
+        if not text:
+            return bare
+        if text.endswith(_CLOSING):
+            return text
+    return text + ("。" if "\u3040" <= text[-1] <= "\u9fff" else ".")

@@ -15,6 +15,8 @@ from torch import Tensor
 from tokenlm.audio.io import AudioError, load_audio
 from training.data.augment import AugmentConfig, augment
 from training.data.manifest import Manifest, ManifestError, Utterance, read_manifest
+from training.data.rejects import Reject
+from training.data.shards.layout import ShardError
 
 
 @dataclass
@@ -37,6 +39,7 @@ class UtteranceDataset:
     Attributes:
         utterances: The rows that are left after filtering.
         durations: Seconds of each of them, as the manifest says.
+        rejects: Rows that cannot be used.
     """
 
     def __init__(
@@ -66,9 +69,11 @@ class UtteranceDataset:
             manifest = read_manifest(manifest)
         name = "the data"
         rows = manifest
+        self.rejects: list[Reject] = []
         if isinstance(manifest, Manifest):
             name = str(manifest.path)
             rows = manifest.utterances
+            self.rejects = [Reject(name, bad.line, bad.reason) for bad in manifest.bad_rows]
             if manifest.bad_rows:
                 print(manifest.report(), flush=True)
         assert not isinstance(rows, Manifest)
@@ -111,5 +116,5 @@ class UtteranceDataset:
         index = int(torch.randint(len(self), (), generator=generator))
         try:
             return self.waveform(index)
-        except AudioError:  # a voice less in the babble
+        except (AudioError, ShardError):  # a voice less in the babble
             return torch.zeros(0)

@@ -16,11 +16,15 @@ from torch.utils.data import DataLoader, Dataset
 from tokenlm.audio.io import AudioError
 from tokenlm.config import ConfigError
 from training.config import RunConfig
-from training.data.rejects import EARLIEST_STOP, Reject, TooManyRejects
+from training.data.rejects import EARLIEST_STOP, REJECTS, Reject, TooManyRejects
 from training.data.sampler import DurationSampler, MicroBatch, Position, StepPlan
+from training.data.shards.layout import ShardError
 from training.data.split import DataConfig
 from training.randomness import make_generator
 from training.task import Task, TrainingDataset
+
+UNREADABLE = (AudioError, ShardError)
+"""What an item raises whose file is damaged or gone."""
 
 
 class MicroBatchDataset(Dataset):
@@ -42,7 +46,7 @@ class MicroBatchDataset(Dataset):
             dataset: The items.
             seed: Of the draws.
             augment: Whether `draw` is preferred over indexing.
-            aside: Takes items whose audio cannot be read, another item of the micro-batch then
+            aside: Takes items that cannot be read, another item of the micro-batch then
                 stands in for each; with None they are an error.
         """
         self._aside = aside
@@ -57,7 +61,7 @@ class MicroBatchDataset(Dataset):
         for index in micro_batch.items:
             try:
                 items.append(self._read(index, micro_batch.epoch))
-            except AudioError as error:
+            except UNREADABLE as error:
                 if self._aside is None:
                     raise
                 self._aside.put(self._dataset, index, error)
@@ -103,7 +107,7 @@ class Aside:
         """Count an item that was read."""
         self._good.add(index)
 
-    def put(self, dataset: TrainingDataset, index: int, error: AudioError) -> None:
+    def put(self, dataset: TrainingDataset, index: int, error: ValueError) -> None:
         """Set an item aside.
 
         Raises:
@@ -125,7 +129,7 @@ class Aside:
         seen = len(self._bad) + len(self._good)
         if seen >= EARLIEST_STOP and len(self._bad) > self._max_share * seen:
             raise TooManyRejects(
-                f"{len(self._bad)} of {seen} recordings cannot be read, more than the allowed "
+                f"{len(self._bad)} of {seen} items cannot be read, more than the allowed "
                 f"share of {self._max_share:g} (data.max_reject_share); all of them: {self._path}"
             )
 
@@ -143,7 +147,7 @@ def training_items(
     """
     data = getattr(config, "data", None)
     share = data.max_reject_share if isinstance(data, DataConfig) else 0.0
-    aside = Aside(folder / "rejects.jsonl", share)
+    aside = Aside(folder / REJECTS, share)
     return MicroBatchDataset(task, dataset, config.seed, augment=True, aside=aside)
 
 

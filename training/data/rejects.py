@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+REJECTS = "rejects.jsonl"
+"""Name of the rejects file of a run."""
 EARLIEST_STOP = 200
 """Rows that must have been seen before a run is stopped; at its end the share is final."""
 
@@ -120,3 +122,11 @@ def read_rejects(path: Path) -> list[Reject]:
     """Read a rejects file."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return [Reject(**json.loads(line)) for line in lines if line.strip()]
+
+
+def add_rejects(path: Path, rejects: Sequence[Reject]) -> None:
+    """Add to a rejects file what it does not hold yet, as when a run is started again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    old = set(read_rejects(path)) if path.exists() else set()
+    new = [reject for reject in rejects if reject not in old]
+    write_rejects(path, [*(read_rejects(path) if old else ()), *new])

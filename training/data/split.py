@@ -8,9 +8,11 @@ from pathlib import Path
 
 from tokenlm.checkpoint.component import CONFIG_FILE, read_component
 from tokenlm.config import ConfigError
-from training.config import RunConfig
+from training.config import RunConfig, ranks_of_launch, run_folder
 from training.data.augment import AugmentConfig
 from training.data.dataset import UtteranceDataset
+from training.data.manifest import Manifest, read_manifest
+from training.data.rejects import REJECTS, Reject, Rejects, add_rejects
 from training.data.shards.store import ShardDataset, ShardTokens
 
 
@@ -23,7 +25,7 @@ class DataConfig:
     shards: str = ""
     """Folder or `fsspec` address of shards (`tokenlm precompute`), in place of `train`."""
     max_reject_share: float = 0.05
-    """Share of rows of shards, or of recordings, that may be unusable; beyond it a run stops."""
+    """Share of rows, or of recordings, that may be unusable; beyond it a run stops."""
     valid: Path | None = None
     """Manifest to evaluate on."""
     min_seconds: float = 0.5
@@ -47,10 +49,24 @@ def open_split(
     split: str,
     sample_rate: int,
     augmentation: AugmentConfig | None = None,
+    rejects: Path | None = None,
 ) -> UtteranceDataset | None:
-    """Open the split "train" or "valid"; None where the config names no manifest for it."""
+    """Open the split "train" or "valid"; None where the config names no manifest for it.
+
+    Args:
+        config: Where the data are.
+        split: "train" or "valid".
+        sample_rate: Of the waveforms, in Hz.
+        augmentation: What `draw` does to those of "train".
+        rejects: Rejects file, to which the rows that cannot be used are added; see
+            `rejects_file`.
+
+    Raises:
+        TooManyRejects: If more than the allowed share of the rows cannot be used.
+        ValueError: If there are no data, or none are left.
+    """
     if split == "train" and config.shards:
-        return ShardDataset(
+        found: UtteranceDataset = ShardDataset(
             config.shards,
             sample_rate,
             min_seconds=config.min_seconds,
@@ -58,21 +74,36 @@ def open_split(
             max_reject_share=config.max_reject_share,
             augmentation=augmentation,
         )
-    if split == "train":
-        assert config.train is not None
-        return UtteranceDataset(
-            config.train,
+    else:
+        path = config.train if split == "train" else config.valid
+        if path is None:
+            return None
+        found = UtteranceDataset(
+            _checked(read_manifest(path), config.max_reject_share),
             sample_rate,
             min_seconds=config.min_seconds,
             max_seconds=config.max_seconds,
-            augmentation=augmentation,
+            augmentation=augmentation if split == "train" else None,
         )
-    if config.valid is None:
-        return None
-    found = UtteranceDataset(
-        config.valid, sample_rate, min_seconds=config.min_seconds, max_seconds=config.max_seconds
-    )
-    return UtteranceDataset(found.utterances[: config.max_valid_items], sample_rate)
+    if rejects is not None and found.rejects:
+        add_rejects(rejects, found.rejects)
+    if split == "valid":
+        return UtteranceDataset(found.utterances[: config.max_valid_items], sample_rate)
+    return found
+
+
+def _checked(manifest: Manifest, max_share: float) -> Manifest:
+    rejects = Rejects(None, max_share)
+    rejects.accept(len(manifest.utterances))
+    for bad in manifest.bad_rows:
+        rejects.reject(Reject(str(manifest.path), bad.line, bad.reason))
+    rejects.check()
+    return manifest
+
+
+def rejects_file(config: RunConfig) -> Path | None:
+    """Return the rejects file of a run; None in the processes that leave it to the first one."""
+    return run_folder(config) / REJECTS if ranks_of_launch()[0] == 0 else None
 
 
 def require_tokens(datasets: Iterable[UtteranceDataset | None], codebook_size: int) -> str:

@@ -1,6 +1,9 @@
 """One rank of a check: trains, and writes down what it found itself to be.
 
-accelerate launch … -m training.distributed_check.worker CONFIG RESULT [fault]
+accelerate launch … -m training.distributed_check.worker JOBS
+
+JOBS is a JSON list of objects with `config`, `result` and `fault` (see `FAULTS`; "" is none), which
+are run one after another.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -44,7 +48,8 @@ class FaultyTrainer(Trainer):
         super()._train_step()
 
     def plant(self, fault: str) -> None:
-        """Choose the fault."""
+        """Choose the fault, or "" for none."""
+        assert fault in ("", *FAULTS), f"no fault {fault!r}"
         self.fault = fault
         if fault == "dropped_batch" and self.accelerator.process_index == self.num_ranks - 1:
             for phase in self.phases:
@@ -79,13 +84,11 @@ def _local_size(value: Tensor) -> int:
     return value.to_local().numel() if isinstance(value, DTensor) else value.numel()
 
 
-def main() -> None:
-    """Train one config, and write the result of the first rank."""
-    config_path, result = Path(sys.argv[1]), Path(sys.argv[2])
-    torch.set_num_threads(1)
+def run_job(config_path: Path, result: Path, fault: str) -> None:
+    """Train one config, and let the first rank write the result."""
     config, task = load_task(config_path)
     trainer = FaultyTrainer(task, config)
-    trainer.plant(sys.argv[3] if len(sys.argv) > 3 else "")
+    trainer.plant(fault)
     reason = trainer.run()
     shares = kept_shares(trainer)
     if trainer.accelerator.is_main_process:
@@ -98,6 +101,16 @@ def main() -> None:
             "reason": reason,
         }
         result.write_text(json.dumps(found), encoding="utf-8")
+
+
+def main() -> None:
+    """Run all jobs."""
+    torch.set_num_threads(1)
+    for job in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
+        run_job(Path(job["config"]), Path(job["result"]), job["fault"])
+        # The next one is to find what its launch has chosen as if it were the first.
+        AcceleratorState._reset_state()
+        GradientState._reset_state()
 
 
 if __name__ == "__main__":

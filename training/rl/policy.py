@@ -23,6 +23,7 @@ from tokenlm.models.lm.layout import Layout
 from tokenlm.models.lm.model import LayoutBatch
 from tokenlm.text.normalize import normalize
 from tokenlm.text.tokenizer import AnyTextTokenizer
+from training.lora import merged_state, with_additions
 from training.randomness import derive_seed
 from training.rl.hard_texts import harden
 from training.rl.regression import Regression, RegressionConfig
@@ -133,7 +134,7 @@ class PolicyTask(SpeechLMTask):
         super().build()
         reference = copy.deepcopy(self.modules["speech_lm"])
         path = initial / "model.safetensors"
-        load_state(reference, read_state(path), where=path)
+        load_state(reference, with_additions(reference, read_state(path)), where=path)
         self.modules["reference_policy"] = reference
         if self._recognizer is not None:
             self._recognizer.requires_grad_(False).eval()
@@ -143,6 +144,8 @@ class PolicyTask(SpeechLMTask):
         self.rewards = RewardSet(config.rewards, self._recognizer, lengths)
         self.texts = PolicyTexts(train, config, self.tokenizer)
         self.failures = FailureCount(config.rewards.max_failed_share)
+        self._whole: SpeechLM | None = None
+        self._whole_at = -1
         self.regression = Regression(config.regression, self.tokenizer, self._recognizer)
 
     def dataset(self, split: str) -> Any:
@@ -166,6 +169,21 @@ class PolicyTask(SpeechLMTask):
         model = self.modules["reference_policy"]
         assert isinstance(model, SpeechLM)
         return model
+
+    def whole_policy(self, step: int) -> SpeechLM:
+        """The policy as `prepare` of a step may run it: a copy, where it lies in pieces.
+
+        How long answers become differs between the ranks, so that they cannot gather the weights
+        for every token. All ranks call this together.
+        """
+        if self.full_state is None:
+            return self.policy
+        if self._whole is None:
+            self._whole = copy.deepcopy(self.reference)
+        if self._whole_at != step:
+            self._whole.load_state_dict(self.full_state(self.policy))
+            self._whole_at = step
+        return self._whole
 
     def answers(
         self, model: SpeechLM, items: Sequence[PolicyItem], step: StepInfo, group: int
@@ -242,7 +260,7 @@ class PolicyTask(SpeechLMTask):
             folder / "speech_lm",
             kind="speech_lm",
             config=self.policy.config,
-            state_dict=self.policy.state_dict(),
+            state_dict=merged_state(self.policy),
             dtype=torch.float16,
             extra={"tokenizer": self._fingerprint, "rewards": self.rewards.judges},
         )
@@ -261,7 +279,7 @@ class PolicyTask(SpeechLMTask):
         """The layouts of rollouts, padded, on the device."""
         size = self.config.model.codebook_size
         found = [rollout_layout(rollout, size) for rollout in rollouts]
-        return LayoutBatch.from_layouts(found).to(self.policy.head.weight.device)
+        return LayoutBatch.from_layouts(found).to(self.reference.head.weight.device)
 
 
 def mean(values: Sequence[float | None]) -> float | None:

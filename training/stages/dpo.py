@@ -62,7 +62,8 @@ class DPOTask(PolicyTask):
     def prepare(self, batch: Any, step: StepInfo) -> Prepared:
         """See `Task`: answers, rewards, pairs, and what the reference policy thinks of them."""
         items, config = list(batch), self.config
-        speaker = self.policy if config.answers_from == "policy" else self.reference
+        is_policy = config.answers_from == "policy"
+        speaker = self.whole_policy(step.step) if is_policy else self.reference
         rollouts = self.answers(speaker, items, step, config.group)
         rewards, metrics = self.score(items, rollouts)
         chosen, rejected, weights = [], [], []

@@ -37,7 +37,13 @@ from training.config import RunConfig
 from training.data.augment import AugmentConfig
 from training.data.collate import pad_mels, pad_tokens, pad_waveforms
 from training.data.dataset import AudioItem, UtteranceDataset
-from training.data.split import DataConfig, check_initial_tokens, open_split, require_tokens
+from training.data.split import (
+    DataConfig,
+    check_initial_tokens,
+    open_split,
+    rejects_file,
+    require_tokens,
+)
 from training.losses.flow import velocity_loss
 from training.task import Phase, Prepared, StepInfo, Task, frozen
 from training.token_reader import ReadingConfig, TokenReader, reading_loss
@@ -110,7 +116,11 @@ class FlowTask(Task):
         config = self.config
         for split in ("train", "valid"):
             self._datasets[split] = open_split(
-                config.data, split, config.model.mel.sample_rate, config.augment
+                config.data,
+                split,
+                config.model.mel.sample_rate,
+                config.augment,
+                rejects=rejects_file(config),
             )
         self._fingerprint = require_tokens(self._datasets.values(), config.model.codebook_size)
         check_initial_tokens(config, "flow", self._fingerprint)

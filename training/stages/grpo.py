@@ -117,11 +117,11 @@ class GRPOTask(PolicyTask):
     def _speaker(self, step: int) -> SpeechLM:
         """The policy as it answers now."""
         if self.config.sync_every == 1:
-            return self.policy
+            return self.whole_policy(step)
         if self._lagging is None or (
             step % self.config.sync_every == 0 and step != self._synced_at
         ):
-            self._lagging = copy.deepcopy(self.policy).requires_grad_(False)
+            self._lagging = copy.deepcopy(self.whole_policy(step)).requires_grad_(False)
             self._synced_at = step
         return self._lagging
 
@@ -137,5 +137,5 @@ class GRPOTask(PolicyTask):
         super().load_state(state)
         self._synced_at = state["synced_at"]
         if state["lagging"]:
-            self._lagging = copy.deepcopy(self.policy).requires_grad_(False)
+            self._lagging = copy.deepcopy(self.reference)
             self._lagging.load_state_dict(state["lagging"])

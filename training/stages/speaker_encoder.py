@@ -22,7 +22,7 @@ from training.config import RunConfig
 from training.data.augment import AugmentConfig
 from training.data.collate import pad_waveforms
 from training.data.dataset import AudioItem, UtteranceDataset
-from training.data.split import DataConfig, open_split
+from training.data.split import DataConfig, open_split, rejects_file
 from training.losses.margin import margin_softmax_loss
 from training.task import Phase, Prepared, StepInfo, Task
 
@@ -58,7 +58,11 @@ class SpeakerEncoderTask(Task):
         config = self.config
         for split in ("train", "valid"):
             self._datasets[split] = open_split(
-                config.data, split, config.model.mel.sample_rate, config.augment
+                config.data,
+                split,
+                config.model.mel.sample_rate,
+                config.augment,
+                rejects=rejects_file(config),
             )
         train = self._datasets["train"]
         assert train is not None

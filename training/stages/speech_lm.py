@@ -30,7 +30,13 @@ from tokenlm.text.normalize import normalize
 from tokenlm.text.tokenizer import AnyTextTokenizer, load_text_tokenizer
 from training.config import RunConfig
 from training.data.manifest import Utterance
-from training.data.split import DataConfig, check_initial_tokens, open_split, require_tokens
+from training.data.split import (
+    DataConfig,
+    check_initial_tokens,
+    open_split,
+    rejects_file,
+    require_tokens,
+)
 from training.lora import LoraSettings, add_lora, merged_state
 from training.losses.tokens import token_cross_entropy
 from training.randomness import make_generator
@@ -243,7 +249,10 @@ class SpeechLMTask(Task):
                 f"{config.text_tokenizer} has {self.tokenizer.vocab_size} pieces, but the "
                 f"backbone's vocab_size is {model.config.backbone.vocab_size}"
             )
-        splits = {split: open_split(config.data, split, 16_000) for split in ("train", "valid")}
+        splits = {
+            split: open_split(config.data, split, 16_000, rejects=rejects_file(config))
+            for split in ("train", "valid")
+        }
         self._fingerprint = require_tokens(splits.values(), config.model.codebook_size)
         check_initial_tokens(config, "speech_lm", self._fingerprint)
         for split, rows in splits.items():
@@ -272,7 +281,7 @@ class SpeechLMTask(Task):
 
     def collate_packed(self, items: list[Layout], row_sizes: Sequence[int]) -> LayoutBatch:
         """See `Task`."""
-        return LayoutBatch.packed(items, row_sizes)
+        return LayoutBatch.in_rows(items, row_sizes)
 
     def prepare(self, batch: LayoutBatch, step: StepInfo) -> Prepared:
         """See `Task`."""

@@ -36,7 +36,7 @@ from training.config import RunConfig
 from training.data.augment import AugmentConfig
 from training.data.collate import pad_tokens, pad_waveforms
 from training.data.dataset import AudioItem, UtteranceDataset
-from training.data.split import DataConfig, open_split
+from training.data.split import DataConfig, open_split, rejects_file
 from training.losses.code_usage import code_usage_loss
 from training.task import Phase, Prepared, StepInfo, Task
 
@@ -130,7 +130,11 @@ class SpeechTokenizerTask(Task):
         config = self.config
         for split in ("train", "valid"):
             self._datasets[split] = open_split(
-                config.data, split, config.model.mel.sample_rate, config.augment
+                config.data,
+                split,
+                config.model.mel.sample_rate,
+                config.augment,
+                rejects=rejects_file(config),
             )
         train = self._datasets["train"]
         assert train is not None

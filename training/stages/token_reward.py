@@ -59,7 +59,7 @@ class TokenRewardTask(PolicyTask):
     def prepare(self, batch: Any, step: StepInfo) -> Prepared:
         """See `Task`: answers, their places in the sequences, and the noise that drew them."""
         items, config = list(batch), self.config
-        rollouts = self.answers(self.policy, items, step, config.group)
+        rollouts = self.answers(self.whole_policy(step.step), items, step, config.group)
         _, metrics = self.score(items, rollouts)
         layouts = self.layouts(rollouts)
         device = layouts.targets.device

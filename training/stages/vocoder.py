@@ -21,7 +21,7 @@ from tokenlm.checkpoint.registry import KINDS
 from tokenlm.models.vocoder import HiFTConfig, VocoderConfig
 from training.config import OptimConfig, RunConfig
 from training.data.dataset import UtteranceDataset
-from training.data.split import DataConfig, open_split
+from training.data.split import DataConfig, open_split, rejects_file
 from training.discriminators import WaveformDiscriminator
 from training.losses.adversarial import (
     discriminator_loss,
@@ -117,7 +117,8 @@ class VocoderTask(Task):
     def dataset(self, split: str) -> _Crops | None:
         """See `Task`."""
         config = self.config
-        utterances = open_split(config.data, split, config.model.mel.sample_rate)
+        rate, rejects = config.model.mel.sample_rate, rejects_file(config)
+        utterances = open_split(config.data, split, rate, rejects=rejects)
         if utterances is None:
             return None
         if split == "valid":

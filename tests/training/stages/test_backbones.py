@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,38 @@ def test_text_weights_are_kept_and_only_speech_is_added(
     expected = causal.model(input_ids=ids).last_hidden_state
     embeds = lm.embed(torch.zeros_like(ids), ids)
     torch.testing.assert_close(lm.backbone(inputs_embeds=embeds).last_hidden_state, expected)
+
+
+def test_stretched_positions_are_read_from_a_bundle_too(
+    tmp_path: Path, stage_config: Callable[..., Path]
+) -> None:
+    rope = {
+        "rope_type": "llama3", "rope_theta": 500_000.0, "factor": 32.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 64,
+    }  # fmt: skip
+    config = AutoConfig.for_model("llama", **SIZES, rope_parameters=rope)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "backbone")
+    optim = {"max_steps": 1, "warmup_steps": 0, "lr": 1e-9, "weight_decay": 0.0}
+    path = stage_config("speech_lm", backbone=str(tmp_path / "backbone"), optim=optim)
+    assert main(["--config", str(path)]) == 0
+    exported = load_model(tmp_path / "run" / "export" / "speech_lm", SpeechLM)
+    ids = torch.arange(40)[None]
+    found = exported.backbone(input_ids=ids).last_hidden_state
+    causal = AutoModelForCausalLM.from_pretrained(tmp_path / "backbone")
+    expected = causal.model(input_ids=ids).last_hidden_state
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
+    rates = causal.model.rotary_emb.inv_freq
+    assert torch.equal(exported.backbone.rotary_emb.inv_freq, rates)
+    plain = replace(exported.config.backbone, rope_type="default", rope_settings={})
+    other = SpeechLM(replace(exported.config, backbone=plain)).backbone.rotary_emb.inv_freq
+    assert not torch.allclose(other, rates, rtol=0.1)
+
+
+def test_what_a_bundle_cannot_describe_is_an_error(tmp_path: Path) -> None:
+    config = AutoConfig.for_model("llama", **SIZES, attention_bias=True)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="llama backbone with attention_bias = True is not"):
+        SpeechLM.from_backbone(str(tmp_path), SpeechLMConfig(codebook_size=9))
 
 
 def test_another_family_is_an_error(tmp_path: Path) -> None:

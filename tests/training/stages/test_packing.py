@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tokenlm.models.lm import SpeechLM, SpeechLMConfig
 from tokenlm.models.lm.layout import Layout, interleaved, one_shot
 from tokenlm.models.lm.model import BackboneConfig, LayoutBatch
+from tokenlm.models.lm.packed import PackedItems
+from training.checkpointing import latest_checkpoint
 from training.config import BatchConfig
 from training.data.sampler import DurationSampler, Position, pack
 from training.losses.tokens import token_cross_entropy
@@ -84,7 +87,7 @@ LAYOUTS: list[Layout] = [
 def test_packed_items_get_the_logits_that_they_get_alone() -> None:
     lm = model()
     sizes = (2, 3)
-    packed = LayoutBatch.packed(LAYOUTS, sizes)
+    packed = LayoutBatch.in_rows(LAYOUTS, sizes)
     assert packed.ids.shape == (2, max(9 + 5, 13 + 5 + 7))
     logits = lm(packed)
     assert logits.isfinite().all()
@@ -105,13 +108,90 @@ def test_packed_items_get_the_logits_that_they_get_alone() -> None:
     )  # fmt: skip
 
 
+def test_groups_by_hand() -> None:
+    # Rows of 8: items of 3 and 4, then of 5 and 1.
+    packed = PackedItems.of_rows([[3, 4], [5, 1]], 8)
+    assert [group.tolist() for group in packed.places] == [
+        [[8, 9, 10, 11, 12], [3, 4, 5, 6, 3]],
+        [[0, 1, 2]],
+        [[13]],
+    ]
+    own = [10, 11, 12, 5, 6, 7, 8], [0, 1, 2, 3, 4, 13]
+    assert packed.back[0, :7].tolist() == own[0] and packed.back[1, :6].tolist() == own[1]
+
+
+def test_gradients_are_those_of_the_items_alone() -> None:
+    found = []
+    for batch in (LayoutBatch.in_rows(LAYOUTS, (2, 3)), LayoutBatch.from_layouts(LAYOUTS)):
+        lm = model()
+        token_cross_entropy(lm(batch), batch.targets).backward()
+        found.append({name: p.grad for name, p in lm.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name], rtol=1e-4, atol=1e-5)
+
+
+def test_pairs_that_do_not_see_one_another_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    whole = torch.nn.functional.scaled_dot_product_attention
+
+    def counted(query: Any, key: Any, *arguments: Any, **options: Any) -> Any:
+        sizes.append(query.shape[0] * query.shape[2] * key.shape[2])
+        assert options["is_causal"] and options["attn_mask"] is None
+        return whole(query, key, *arguments, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+    items = [one_shot([1] * 5, [2] * 20, 9) for _ in range(8)]
+    model()(LayoutBatch.in_rows(items, (8,)))
+    assert sizes == [8 * 27 * 27] * 2, "two layers; a masked row would have 64 times 27 x 27"
+
+
 def test_a_neighbour_changes_nothing() -> None:
     lm = model()
     other = one_shot([7, 7, 7], [1, 1, 1, 1], 9)
-    one = lm(LayoutBatch.packed([LAYOUTS[0], LAYOUTS[1]], (2,)))
-    two = lm(LayoutBatch.packed([other, LAYOUTS[1]], (2,)))
+    one = lm(LayoutBatch.in_rows([LAYOUTS[0], LAYOUTS[1]], (2,)))
+    two = lm(LayoutBatch.in_rows([other, LAYOUTS[1]], (2,)))
     assert len(other) == len(LAYOUTS[0])
     assert torch.equal(one[0, 9:], two[0, 9:]) and not torch.equal(one[0, :9], two[0, :9])
+
+
+@pytest.mark.slow
+def test_compiled_and_forgetful_it_is_the_same_run(stage_config: Any, tmp_path: Path) -> None:
+    batch = {"max_seconds_per_batch": 9.0, "pack_seconds": 4.5}
+    ways: dict[str, dict[str, bool]] = {
+        "plain": {},
+        "compiled": {"compile": True},
+        "forgetful": {"activation_checkpointing": True},
+        "both": {"compile": True, "activation_checkpointing": True},
+    }
+    found = {}
+    for name, way in ways.items():
+        path = stage_config("speech_lm", name, batch=batch, precision="fp32", **way)
+        assert main(["--config", str(path)]) == 0
+        checkpoint = latest_checkpoint(tmp_path / name)
+        assert checkpoint is not None
+        found[name] = load_file(checkpoint / "speech_lm.safetensors")
+    for name, weights in found.items():
+        assert weights.keys() == found["plain"].keys()
+        for key, value in weights.items():
+            torch.testing.assert_close(value, found["plain"][key], rtol=1e-4, atol=1e-5)
+            assert name != "forgetful" or torch.equal(value, found["plain"][key])
+
+
+@pytest.mark.slow
+def test_compiled_once_for_rows_of_any_items() -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    lm = model()
+    plain = model()
+    lm.compile()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(12):
+        sizes = torch.randint(1, 12, (6,), generator=generator).tolist()
+        batch = LayoutBatch.in_rows([one_shot([1, 2], [3] * n, 9) for n in sizes], (2, 4))
+        torch.testing.assert_close(lm(batch), plain(batch), rtol=1e-4, atol=1e-5)
+    assert torch._dynamo.utils.counters["frames"]["ok"] < 30
+    assert not any("limit" in reason for reason in torch._dynamo.utils.counters["unimplemented"])
 
 
 def test_stages_pack_by_config(stage_config: Any, capsys: pytest.CaptureFixture[str]) -> None:

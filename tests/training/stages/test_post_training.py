@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from tokenlm.checkpoint.registry import load_model
+from tokenlm.models.lm import SpeechLM
 from tokenlm.models.lm.layout import IGNORE
 from training.rl import regression
 from training.rl.regression import RegressionConfig, find_regression
@@ -247,3 +249,43 @@ def test_mistakes_are_sentences(
     assert "the reward token_asr reads tokens" in told("2", "dpo", 1, token_recognizer=None)
     assert "needs token_recognizer" in told("3", "token_reward", 1, token_recognizer=None)
     assert "group must be at least 2" in told("4", "grpo", 2, group=1)
+
+
+@pytest.mark.parametrize("stage", ["dpo", "grpo"])
+def test_additions_alone_are_tuned(
+    stage: str, stage_config: Callable[..., Path], tmp_path: Path, corpus: Path
+) -> None:
+    pytest.importorskip("peft")
+    path = stage_config(stage, lora={"rank": 2})
+    assert main(["--config", str(path)]) == 0
+    tuned = load_model(tmp_path / "run" / "export" / "speech_lm", SpeechLM).state_dict()
+    start = load_model(corpus / "speech_lm", SpeechLM).state_dict()
+    assert tuned.keys() == start.keys()
+    norm = "backbone.norm.weight"
+    torch.testing.assert_close(tuned[norm], start[norm], rtol=1e-3, atol=1e-3)
+    query = "backbone.layers.0.self_attn.q_proj.weight"
+    difference = tuned[query] - start[query].half().float()
+    assert difference.abs().max() > 0
+
+
+def test_a_policy_in_pieces_answers_by_a_copy(
+    stage_config: Callable[..., Path],
+) -> None:
+    _, task = load_task(stage_config("grpo", sync_every=1))
+    assert isinstance(task, GRPOTask)
+    task.build()
+    task.phases()
+    assert task.whole_policy(0) is task.policy
+    asked = []
+
+    def full_state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+        asked.append(module)
+        return {name: value + 1.0 for name, value in module.state_dict().items()}
+
+    task.full_state = full_state
+    whole = task.whole_policy(0)
+    assert whole is not task.policy and whole is not task.reference
+    weight = whole.head.weight
+    torch.testing.assert_close(weight, task.policy.head.weight + 1.0)
+    assert task.whole_policy(0) is whole and len(asked) == 1, "gathered once a step"
+    assert task.whole_policy(1) is whole and len(asked) == 2

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from tokenlm.models.lm.layout import IGNORE, SPECIAL, SPEECH, TEXT, Layout
+from tokenlm.models.lm.packed import ATTENTION, PackedItems
 
 NUM_SPECIAL_CLASSES = 2
 """eos and fill."""
@@ -34,6 +35,10 @@ class BackboneConfig:
     head_dim: int | None = None
     """Channels of an attention head; None is hidden_size / num_heads."""
     rope_theta: float = 10_000.0
+    rope_type: str = "default"
+    """How rotary positions are stretched, as `transformers` calls it: llama3, yarn, linear, …"""
+    rope_settings: dict[str, float] = field(default_factory=dict)
+    """What that way of stretching is told, by the names of `transformers`."""
     rms_norm_eps: float = 1e-6
     max_positions: int = 4096
     attention_dropout: float = 0.0
@@ -50,7 +55,11 @@ class BackboneConfig:
             "rms_norm_eps": self.rms_norm_eps,
             "max_position_embeddings": self.max_positions,
             "attention_dropout": self.attention_dropout,
-            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
+            "rope_parameters": {
+                "rope_type": self.rope_type,
+                "rope_theta": self.rope_theta,
+                **{k: int(v) if k in _WHOLE else v for k, v in self.rope_settings.items()},
+            },
             "bos_token_id": None,
             "eos_token_id": None,
             "pad_token_id": None,
@@ -64,7 +73,7 @@ class BackboneConfig:
         """The architecture that a configuration of `transformers` describes.
 
         Raises:
-            ValueError: a family that is not supported.
+            ValueError: a family that is not supported, or something in it that is not.
         """
         families = ("qwen2", "qwen3", "llama")
         if config.model_type not in families:
@@ -72,8 +81,12 @@ class BackboneConfig:
                 f"a backbone of the family {config.model_type!r} is not supported; valid: "
                 + ", ".join(families)
             )
-        rope = getattr(config, "rope_parameters", None) or {}
-        return cls(
+        rope = dict(getattr(config, "rope_parameters", None) or {})
+        theta = float(rope.pop("rope_theta", getattr(config, "rope_theta", 10_000.0)))
+        rope_type = rope.pop("rope_type", "default")
+        if not all(isinstance(value, (int, float)) for value in rope.values()):
+            raise ValueError(f"rotary positions told by {rope} are not supported, only by numbers")
+        found = cls(
             model_type=config.model_type,
             vocab_size=config.vocab_size,
             hidden_size=config.hidden_size,
@@ -82,11 +95,29 @@ class BackboneConfig:
             num_heads=config.num_attention_heads,
             num_kv_heads=config.num_key_value_heads,
             head_dim=getattr(config, "head_dim", None),
-            rope_theta=float(rope.get("rope_theta", getattr(config, "rope_theta", 10_000.0))),
+            rope_theta=theta,
+            rope_type=rope_type,
+            rope_settings=rope,
             rms_norm_eps=config.rms_norm_eps,
             max_positions=config.max_position_embeddings,
             attention_dropout=getattr(config, "attention_dropout", 0.0),
         )
+        # A bundle has nothing but this description: another model would be read from it.
+        built = found.to_transformers()
+        for name in _FIXED:
+            value, own = getattr(config, name, None), getattr(built, name, None)
+            if value != own:
+                raise ValueError(
+                    f"a {config.model_type} backbone with {name} = {value} is not supported, only "
+                    f"with {own}"
+                )
+        return found
+
+
+_FIXED = ("attention_bias", "mlp_bias", "use_sliding_window", "hidden_act")
+"""What differs between models of a family, and is that of the family here."""
+_WHOLE = ("original_max_position_embeddings",)
+"""Settings of rotary positions that are whole numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +176,8 @@ class LayoutBatch:
     """(B, L), IGNORE where padded."""
     mask: Tensor
     """(B, L) True where valid."""
-    segments: Tensor | None = None
-    """(B, L) number of the layout within its row, -1 where padded; None where a row is a layout."""
+    packed: PackedItems | None = None
+    """Where the layouts of packed rows lie; None where a row is a layout."""
     positions: Tensor | None = None
     """(B, L) place within the layout, where rows are packed."""
 
@@ -167,7 +198,7 @@ class LayoutBatch:
         )
 
     @classmethod
-    def packed(cls, layouts: Sequence[Layout], row_sizes: Sequence[int]) -> LayoutBatch:
+    def in_rows(cls, layouts: Sequence[Layout], row_sizes: Sequence[int]) -> LayoutBatch:
         """Lay several layouts behind one another into each row.
 
         Args:
@@ -188,14 +219,12 @@ class LayoutBatch:
             for row in rows
         ]
         batch = cls.from_layouts(joined)
-        batch.segments = torch.full_like(batch.ids, -1)
+        sizes = [[len(layout) for layout in row] for row in rows]
+        batch.packed = PackedItems.of_rows(sizes, batch.ids.shape[1])
         batch.positions = torch.zeros_like(batch.ids)
-        for number, row in enumerate(rows):
-            sizes = torch.tensor([len(layout) for layout in row])
-            count = int(sizes.sum())
-            places = torch.cat([torch.arange(len(layout)) for layout in row])
-            batch.positions[number, :count] = places
-            batch.segments[number, :count] = torch.arange(len(row)).repeat_interleave(sizes)
+        for number, row in enumerate(sizes):
+            places = torch.cat([torch.arange(size) for size in row])
+            batch.positions[number, : len(places)] = places
         return batch
 
     def to(self, device: torch.device | str) -> LayoutBatch:
@@ -205,7 +234,7 @@ class LayoutBatch:
             self.ids.to(device),
             self.targets.to(device),
             self.mask.to(device),
-            None if self.segments is None else self.segments.to(device),
+            None if self.packed is None else self.packed.to(device),
             None if self.positions is None else self.positions.to(device),
         )
 
@@ -219,7 +248,7 @@ class SpeechLM(nn.Module):
         self.config = config
         if backbone is None:
             backbone = AutoModel.from_config(
-                config.backbone.to_transformers(), attn_implementation="sdpa"
+                config.backbone.to_transformers(), attn_implementation=ATTENTION
             )
         self.backbone = cast("PreTrainedModel", backbone)
         dim = config.backbone.hidden_size
@@ -241,7 +270,7 @@ class SpeechLM(nn.Module):
         Raises:
             ValueError: a family that is not supported.
         """
-        backbone = AutoModel.from_pretrained(name, attn_implementation="sdpa")
+        backbone = AutoModel.from_pretrained(name, attn_implementation=ATTENTION)
         architecture = BackboneConfig.from_transformers(backbone.config)
         return cls(replace(config, backbone=architecture), backbone)
 
@@ -272,15 +301,16 @@ class SpeechLM(nn.Module):
             visible = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
             visible = visible & batch.mask[:, None]
             mask = attention_bias.masked_fill(~visible, torch.finfo(torch.float32).min)[:, None]
-        if batch.segments is not None:
+        options = {}
+        if batch.packed is not None:
             assert attention_bias is None, "a bias is made for one layout a row"
-            # Padding, -1, sees itself: a query that sees nothing has no softmax.
-            same = batch.segments[:, :, None] == batch.segments[:, None]
-            mask = same.tril()[:, None]
+            # Packed attention needs no mask; one of four axes keeps the backbone from making it.
+            mask, options = batch.mask[:, None, None], {"packed": batch.packed}
         hidden = self.backbone(
             inputs_embeds=self.embed(batch.kinds, batch.ids),
             attention_mask=mask,
             position_ids=batch.positions,
             use_cache=False,
+            **options,
         ).last_hidden_state
         return self.head(hidden)

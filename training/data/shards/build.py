@@ -127,11 +127,6 @@ def encoder_digest(encoder: AnySpeakerEncoder) -> str:
     return digest.hexdigest()[:16]
 
 
-def ranks_of_launch() -> tuple[int, int]:
-    """This process and the number of processes, as `accelerate launch` or `torchrun` set them."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def build_shards(
     manifest: Manifest, folder: Path, work: Precompute, *, rank: int = 0, num_ranks: int = 1
 ) -> Rejects:

@@ -39,8 +39,9 @@ def precompute(
     from tokenlm.audio.mel import MelConfig
     from tokenlm.checkpoint.registry import SPEAKER_ENCODERS, SPEECH_TOKENIZERS, load_model
     from tokenlm.config import load_config
+    from training.config import ranks_of_launch
     from training.data.manifest import read_manifest
-    from training.data.shards.build import Precompute, build_shards, ranks_of_launch
+    from training.data.shards.build import Precompute, build_shards
     from training.data.shards.layout import is_complete
 
     rank, num_ranks = ranks_of_launch()

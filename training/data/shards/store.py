@@ -259,6 +259,7 @@ class ShardDataset(UtteranceDataset):
             max_seconds=max_seconds,
             augmentation=augmentation,
         )
+        self.rejects = rejects.found
 
     def waveform(self, index: int) -> Tensor:
         """Return the waveform (S,) of one utterance."""

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from toy_shards import NUM_ROWS, make_work
 
+from training.config import ranks_of_launch
 from training.data.manifest import read_manifest
 from training.data.rejects import TooManyRejects, read_rejects
-from training.data.shards.build import build_shards, ranks_of_launch
+from training.data.shards.build import build_shards
 from training.data.shards.layout import ShardError
 
 GOOD = [f"i{n}" for n in range(NUM_ROWS) if n not in (3, 7)]
