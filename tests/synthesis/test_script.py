@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tokenlm.synthesis.script import Script
+from tokenlm.synthesis.script import Script, closed
 
 TEXT = "This is the first sentence. And here comes the second one!\n\nThen an end."
 
@@ -41,11 +41,12 @@ def test_whole_and_in_pieces(layout: str) -> None:
 
 def test_interleaved_text_comes_word_by_word() -> None:
     open_script = Script(encode, max_length=100, layout="interleaved")
-    closed = Script(encode, max_length=100, layout="one_shot")
-    for script in (open_script, closed):
+    whole_script = Script(encode, max_length=100, layout="one_shot")
+    for script in (open_script, whole_script):
         script.feed("one two three four five six seven ")
-    assert facts(open_script) == [([3, 3, 5], False, 0.0)]
-    assert facts(closed) == []
+    # A full stop may still follow the third word.
+    assert facts(open_script) == [([3, 3], False, 0.0)]
+    assert facts(whole_script) == []
 
 
 def test_tokens_that_a_next_word_would_change_are_held() -> None:
@@ -58,7 +59,34 @@ def test_tokens_that_a_next_word_would_change_are_held() -> None:
     # "one" is two tokens, of which the second would become "e_".
     assert script.segments[0].tokens == pairs("on")
     script.finish()
-    assert script.segments[0].tokens == pairs("one two three four five")
+    assert script.segments[0].tokens == pairs("one two three four five.")
+
+
+@pytest.mark.parametrize(
+    ("text", "whole", "spoken"),
+    [
+        ("hello there", "hello there.", "hello there."),
+        ("is it so?", "is it so?", "is it so?"),
+        ("one, two,", "one, two,", "one, two,"),
+        ("wait;", "wait.", "wait;"),
+        ("dog -", "dog.", "dog -"),
+        ('he said "no"', 'he said "no".', 'he said "no".'),
+        ('he said "no."', 'he said "no."', 'he said "no."'),
+        ("你好", "你好。", "你好。"),
+        (";", ";", ";"),
+    ],
+)
+def test_a_segment_ends_with_a_mark(text: str, whole: str, spoken: str) -> None:
+    assert closed(text) == whole
+    assert closed(text, may_replace=False) == spoken
+
+
+def test_marks_at_the_end_do_not_depend_on_the_layout() -> None:
+    for layout in ("one_shot", "interleaved"):
+        script = Script(encode, max_length=100, layout=layout)  # type: ignore[arg-type]
+        script.read("Come in and sit down")
+        assert [part.text for part in script.segments] == ["come in and sit down."]
+        assert script.segments[0].tokens == encode("come in and sit down.")
 
 
 def test_nothing_to_say() -> None:

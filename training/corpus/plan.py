@@ -120,7 +120,7 @@ def plan_corpus(config: CorpusConfig, grammar: TextGrammar) -> list[Shard]:
 
 
 def all_speakers(config: CorpusConfig) -> list[VirtualSpeaker]:
-    """Every virtual speaker of a configuration.
+    """Every virtual speaker of a configuration; of foreign people only where they speak at all.
 
     Raises:
         ValueError: two speakers have one name.
@@ -128,6 +128,7 @@ def all_speakers(config: CorpusConfig) -> list[VirtualSpeaker]:
     speakers = [
         speaker
         for person in config.people
+        if config.num_foreign or not person.foreign
         for speaker in (*training_speakers(person), *heldout_speakers(person))
     ]
     names = [speaker.name for speaker in speakers]
