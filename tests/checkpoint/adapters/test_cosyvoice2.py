@@ -33,6 +33,8 @@ from tokenlm.models.lm.guards import TokenMonitor
 from tokenlm.models.vocoder import HiFT, HiFTConfig
 from tokenlm.synthesis import Synthesizer
 from tokenlm.synthesis.components import GenerationConfig
+from tokenlm.synthesis.script import Script
+from tokenlm.text.frontend import frontend
 
 DIGITS, SPEAKER_DIM, HEAD_DIM = 3, 12, 8
 SIZES = {"lm_head_dim": HEAD_DIM, "flow_heads": 2, "tokenizer_head_dim": HEAD_DIM}
@@ -325,3 +327,71 @@ def test_a_bundle_is_not_overwritten(
     (tmp_path / "out").mkdir()
     with pytest.raises(AdapterError, match="exists already"):
         import_cosyvoice(tmp_path / "published", tmp_path / "out", version=2)
+
+
+def test_texts_of_any_script(
+    tmp_path: Path, graphs: dict[str, bytes], text_folder: Path, recording: Path
+) -> None:
+    folder = tmp_path / "published"
+    write_folder(folder, 2, graphs, text_folder)
+    import_cosyvoice(folder, tmp_path / "out", version=2, head_dims=SIZES)
+    synthesizer = Synthesizer.from_pretrained(tmp_path / "out")
+    voice = synthesizer.prepare_voice(recording, "这是2号。[breath]")
+    assert voice.prompt_text == "这是2号。[breath]"
+    assert synthesizer.generate("你好。", voice=voice).isfinite().all()
+    tokenizer = synthesizer.components.text_tokenizer
+    text = "今天是2024年5月3日。“iPhone” costs $9. 你好吗？[breath]我们走吧！"
+    for layout in ("one_shot", "interleaved"):
+        scripts = []
+        for size in (len(text), 1, 7):
+            script = Script(
+                tokenizer.encode,
+                max_length=160,
+                layout=layout,  # type: ignore[arg-type]
+                text_frontend=frontend(tokenizer.config.normalizer),
+            )
+            for start in range(0, len(text), size):
+                script.feed(text[start : start + size])
+            script.finish()
+            scripts.append([part.tokens for part in script.segments])
+        assert scripts[0] == scripts[1] == scripts[2]
+        assert len(scripts[0]) > 1
+        ids = [token for row in scripts[0] for token in row]
+        # Tags are special tokens, which decoding passes over.
+        assert tokenizer.decode(ids).replace(" ", "") == text.replace(" ", "").replace(
+            "[breath]", ""
+        )
+        assert 271 in ids
+    with pytest.raises(ValueError, match="nothing that can be said"):
+        synthesizer.generate("……！", voice=voice)
+    import_cosyvoice(folder, tmp_path / "en", version=2, head_dims=SIZES, normalizer="english")
+    english = Synthesizer.from_pretrained(tmp_path / "en")
+    assert english.prepare_voice(recording, "It costs $3.").prompt_text == "it costs three dollars."
+
+
+def test_broken_files_are_told_together(
+    tmp_path: Path, graphs: dict[str, bytes], text_folder: Path
+) -> None:
+    folder = tmp_path / "published"
+    write_folder(folder, 2, graphs, text_folder)
+    whole = {name: (folder / f"{name}.pt").read_bytes() for name in ("llm", "flow")}
+    (folder / "llm.pt").write_bytes(b"")
+    (folder / "flow.pt").write_bytes(whole["flow"][:1000])
+    with pytest.raises(AdapterError) as caught:
+        import_cosyvoice(folder, tmp_path / "out", version=2, head_dims=SIZES)
+    assert "llm.pt cannot be read as weights: it ends too early." in str(caught.value)
+    assert "flow.pt cannot be read as weights: " in str(caught.value)
+    for name, data in whole.items():
+        (folder / f"{name}.pt").write_bytes(data)
+    # The graphs are exchanged.
+    (folder / TOKENIZER_FILES[2]).write_bytes(graphs["speaker"])
+    (folder / SPEAKER_FILE).write_bytes(graphs["tokenizer"])
+    with pytest.raises(AdapterError) as caught:
+        import_cosyvoice(folder, tmp_path / "out", version=2, head_dims=SIZES)
+    assert f"{SPEAKER_FILE}: " in str(caught.value)
+    assert f"{TOKENIZER_FILES[2]}: " in str(caught.value)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(AdapterError, match=r"speech_tokenizer_v3\.onnx\. It looks like .* 2"):
+        import_cosyvoice(folder, tmp_path / "out", version=3, head_dims=SIZES)
+    with pytest.raises(AdapterError, match="the layers of speech_tokenizer_v3.onnx are not known"):
+        import_cosyvoice(folder, tmp_path / "out", version=3, tokenizer="torch")
