@@ -99,7 +99,7 @@ class Rows:
             difference = require_equal(one.losses, two.losses)
             shares = two.found["shares"]
             return (
-                f"{two.found['distributed_type']}, {len(two.losses)} steps, differ by "
+                f"{two.found['distributed_type']}, {len(two.losses)} losses differ by at most "
                 f"{difference:.0e}; a rank keeps {shares['weights']:.2f} of weights, "
                 f"{shares['optimizer']:.2f} of state"
             )
@@ -249,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the rows; return 0 if all passed."""
     parser = argparse.ArgumentParser(prog="check_distributed", description=__doc__)
     parser.add_argument("--only", default="", help="rows whose name holds this")
-    parser.add_argument("--all", action="store_true", help="also what takes long: ZeRO everywhere")
+    parser.add_argument("--all", action="store_true", help="also what the usual rows leave out")
     parser.add_argument("--keep", type=Path, help="folder that keeps runs and corpus")
     parser.add_argument("--limit", type=float, default=240.0, help="seconds of one launch")
     options = parser.parse_args(arguments)

@@ -65,6 +65,10 @@ def test_text_weights_are_kept_and_only_speech_is_added(
     torch.testing.assert_close(lm.backbone(inputs_embeds=embeds).last_hidden_state, expected)
 
 
+def turning_rates(backbone: Any) -> torch.Tensor:
+    return backbone.rotary_emb.inv_freq
+
+
 def test_stretched_positions_are_read_from_a_bundle_too(
     tmp_path: Path, stage_config: Callable[..., Path]
 ) -> None:
@@ -83,11 +87,11 @@ def test_stretched_positions_are_read_from_a_bundle_too(
     causal = AutoModelForCausalLM.from_pretrained(tmp_path / "backbone")
     expected = causal.model(input_ids=ids).last_hidden_state
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
-    rates = causal.model.rotary_emb.inv_freq
-    assert torch.equal(exported.backbone.rotary_emb.inv_freq, rates)
+    rates = turning_rates(causal.model)
+    assert torch.equal(turning_rates(exported.backbone), rates)
     plain = replace(exported.config.backbone, rope_type="default", rope_settings={})
-    other = SpeechLM(replace(exported.config, backbone=plain)).backbone.rotary_emb.inv_freq
-    assert not torch.allclose(other, rates, rtol=0.1)
+    other = SpeechLM(replace(exported.config, backbone=plain)).backbone
+    assert not torch.allclose(turning_rates(other), rates, rtol=0.1)
 
 
 def test_what_a_bundle_cannot_describe_is_an_error(tmp_path: Path) -> None:

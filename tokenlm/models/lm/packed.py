@@ -10,7 +10,7 @@ D channels of a head.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,8 +73,6 @@ class PackedItems:
         return PackedItems(tuple(group.to(device) for group in self.places), self.back.to(device))
 
 
-# The number of groups and their shapes vary from batch to batch: compiled, each would be compiled.
-@torch.compiler.disable
 def _attend_packed(
     module: torch.nn.Module,
     query: Tensor,
@@ -101,9 +99,9 @@ def _attend_packed(
     flat = [part.transpose(1, 2).flatten(0, 1) for part in (query, key, value)]
     found = []
     for places in packed.places:
-        taken = [_take(part, places).transpose(1, 2) for part in flat]
+        own, keys, values = (_take(part, places).transpose(1, 2) for part in flat)
         attended, _ = sdpa_attention_forward(
-            module, *taken, None, dropout=dropout, scaling=scaling, is_causal=True
+            module, own, keys, values, None, dropout=dropout, scaling=scaling, is_causal=True
         )
         found.append(attended.flatten(0, 1))
     return _take(torch.cat(found), packed.back)
@@ -112,6 +110,10 @@ def _attend_packed(
 def _take(rows: Tensor, places: Tensor) -> Tensor:
     # Not by brackets, whose gradient is several times slower.
     return rows.index_select(0, places.flatten()).unflatten(0, places.shape)
+
+
+# The number of groups and their shapes vary from batch to batch: compiled, each would be compiled.
+_attend_eagerly: Callable[..., Tensor] = torch.compiler.disable(_attend_packed)
 
 
 def _attention(
@@ -129,7 +131,7 @@ def _attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
-    return _attend_packed(module, query, key, value, packed, dropout, scaling), None
+    return _attend_eagerly(module, query, key, value, packed, dropout, scaling), None
 
 
 AttentionInterface.register(ATTENTION, _attention)
