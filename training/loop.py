@@ -103,9 +103,8 @@ class Trainer:
         named = [name for phase in self.phases for name in phase.modules]
         assert len(named) == len(set(named)), f"a module is in two phases: {named}"
         self.trained = {name: self.task.modules[name] for name in named}
-        for name, module in self.task.modules.items():
-            if name not in self.trained:
-                module.requires_grad_(False)
+        for name in self.task.modules.keys() - self.trained.keys():
+            self.task.modules[name].requires_grad_(False)
         self._averaged = Averaged(self.task, self.trained, self.config.seed)
         if will_shard() and self.accelerator.is_main_process:
             self._averaged.copy_whole()
@@ -124,12 +123,11 @@ class Trainer:
             for name, module in self.task.modules.items()
         }
         self.parallel = make_parallel(self.accelerator, self.config, self.phases, self.trained)
-        if self.parallel.is_sharded:
-            self.task.full_state = self.parallel.full_state
-        self.optimizers = {phase.name: self.parallel.optimizer(phase) for phase in self.phases}
-        decay = self.config.optim.ema_decay
+        parallel, decay = self.parallel, self.config.optim.ema_decay
+        self.task.full_state = parallel.full_state if parallel.is_sharded else None
+        self.optimizers = {phase.name: parallel.optimizer(phase) for phase in self.phases}
         averaged = self.trained if decay > 0 else {}
-        self.ema = Ema(averaged, decay, self.parallel.local, self.parallel.piece)
+        self.ema = Ema(averaged, decay, parallel.local, parallel.piece)
         if self.accelerator.is_main_process:
             write_environment(
                 self.folder,
