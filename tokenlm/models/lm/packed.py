@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -113,7 +113,7 @@ def _take(rows: Tensor, places: Tensor) -> Tensor:
 
 
 # The number of groups and their shapes vary from batch to batch: compiled, each would be compiled.
-_attend_eagerly: Callable[..., Tensor] = torch.compiler.disable(_attend_packed)
+_attend_eagerly = cast("Callable[..., Tensor]", torch.compiler.disable(_attend_packed))
 
 
 def _attention(
