@@ -186,11 +186,15 @@ def test_compiled_once_for_rows_of_any_items() -> None:
     plain = model()
     lm.compile()
     generator = torch.Generator().manual_seed(0)
+    counts = []
     for _ in range(12):
         sizes = torch.randint(1, 12, (6,), generator=generator).tolist()
         batch = LayoutBatch.in_rows([one_shot([1, 2], [3] * n, 9) for n in sizes], (2, 4))
         torch.testing.assert_close(lm(batch), plain(batch), rtol=1e-4, atol=1e-5)
-    assert torch._dynamo.utils.counters["frames"]["ok"] < 30
+        counts.append(torch._dynamo.utils.counters["frames"]["ok"])
+    # The attention of packed items is not compiled and parts the layers into frames of their own.
+    # Once for each shape, and once more with sizes left open; never again for further items.
+    assert counts[-1] == counts[5], counts
     assert not any("limit" in reason for reason in torch._dynamo.utils.counters["unimplemented"])
 
 
