@@ -15,11 +15,12 @@ import torch
 
 from tokenlm.checkpoint.bundle import MANIFEST_FILE, BundleManifest, read_manifest
 from tokenlm.checkpoint.component import CONFIG_FILE, ComponentError, read_component
+from tokenlm.checkpoint.registry import KINDS
 from tokenlm.checkpoint.resolve import resolve
 from tokenlm.config import from_dict
-from tokenlm.models.flow import FlowDecoder
+from tokenlm.models.flow import CosyVoiceFlow, FlowDecoder
 from tokenlm.models.lm import SpeechLM
-from tokenlm.models.vocoder import Vocoder, VocoderConfig
+from tokenlm.models.vocoder import HiFT, Vocoder, VocoderConfig
 from tokenlm.synthesis.components import Components, GenerationConfig
 from tokenlm.text.tokenizer import AnyTextTokenizer, load_text_tokenizer
 from training.evaluation.config import Section
@@ -52,6 +53,16 @@ _CLONING: tuple[Section, ...] = (
 NEEDS |= dict.fromkeys(_CLONING, NEEDS["cloned"])
 
 
+ROLES = {
+    "cosyvoice_flow": "flow",
+    "hift": "vocoder",
+    "onnx_tokenizer": "speech_tokenizer",
+    "fsmn_tokenizer": "speech_tokenizer",
+    "onnx_speaker_encoder": "speaker_encoder",
+}
+"""What kinds of imported components are in a bundle; of others the kind says it."""
+
+
 class Parts(Components):
     """Components from several folders, each loaded when it is first used."""
 
@@ -70,10 +81,7 @@ class Parts(Components):
     @cached_property
     def manifest(self) -> BundleManifest:
         """A manifest with the facts that the parts have; read without loading one of them."""
-        vocoder = VocoderConfig()
-        if "vocoder" in self.folders:
-            files = read_component(self._path("vocoder"))
-            vocoder = from_dict(VocoderConfig, files.config, where=files.config_path)
+        vocoder = self._config("vocoder") if "vocoder" in self.folders else VocoderConfig()
         return BundleManifest(
             name="parts",
             description="",
@@ -89,19 +97,26 @@ class Parts(Components):
         return self._load("speech_lm", SpeechLM)
 
     @cached_property
-    def flow(self) -> FlowDecoder:
+    def flow(self) -> FlowDecoder | CosyVoiceFlow:
         """The flow decoder."""
-        return self._load("flow", FlowDecoder)
+        return self._load("flow", FlowDecoder, CosyVoiceFlow)
 
     @cached_property
-    def vocoder(self) -> Vocoder:
+    def vocoder(self) -> Vocoder | HiFT:
         """The vocoder."""
-        return self._load("vocoder", Vocoder)
+        return self._load("vocoder", Vocoder, HiFT)
 
     @cached_property
     def text_tokenizer(self) -> AnyTextTokenizer:
         """The text tokenizer."""
         return load_text_tokenizer(self._path(TEXT_TOKENIZER))
+
+    def _config(self, name: str) -> Any:
+        """The config of a part that is not loaded yet; None where it is not here."""
+        if name not in self.folders:
+            return None
+        files = read_component(self._path(name))
+        return from_dict(KINDS[files.kind][0], files.config, where=files.config_path)
 
     def facts(self, name: str) -> dict[str, Any]:
         """What the file of a component says besides its config; empty where it is not here."""
@@ -157,7 +172,7 @@ def find_parts(bundle: str | None, components: Sequence[Path] = ()) -> Parts:
 
 
 def _components_in(folder: Path) -> dict[str, Path]:
-    """Folders by kind: the folder itself, or those in it."""
+    """Folders by what they are in a bundle: the folder itself, or those in it."""
     if not folder.is_dir():
         raise ComponentError(f"{folder}: there is no such component folder.")
     found: dict[str, Path] = {}
@@ -165,7 +180,8 @@ def _components_in(folder: Path) -> dict[str, Path]:
         if candidate.name == TEXT_TOKENIZER:
             found[TEXT_TOKENIZER] = candidate
         elif (candidate / CONFIG_FILE).is_file():
-            found[read_component(candidate).kind] = candidate
+            kind = read_component(candidate).kind
+            found[ROLES.get(kind, kind)] = candidate
     if not found:
         raise ComponentError(f"{folder} is no component, and holds none.")
     return found

@@ -26,7 +26,7 @@ from tokenlm.models.lm.generate import SpeechRequest, generate_speech
 from tokenlm.models.lm.layout import IGNORE, TEXT, Layout, fits_interleaved, interleaved, one_shot
 from tokenlm.models.lm.model import LayoutBatch
 from tokenlm.models.token_recognizer import TokenRecognizer, decode_characters, encode_characters
-from tokenlm.text.normalize import normalize
+from tokenlm.text.frontend import frontend
 from tokenlm.text.tokenizer import AnyTextTokenizer, load_text_tokenizer
 from training.config import RunConfig
 from training.data.manifest import Utterance
@@ -111,6 +111,7 @@ class TokenPairs:
         self.config = config
         self.instruction = tuple(tokenizer.encode(config.instruction) if config.instruction else ())
         self.pairs: list[TokenPair] = []
+        normalize = frontend(tokenizer.config.normalizer).normalize
         for row in rows:
             words = normalize(row.text)
             text = tuple(tokenizer.encode(words))

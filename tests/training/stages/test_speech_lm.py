@@ -13,6 +13,7 @@ import torch
 from tokenlm.models.lm import SpeechLMConfig
 from tokenlm.models.lm.layout import TEXT, interleaved, one_shot
 from tokenlm.models.lm.model import LayoutBatch
+from tokenlm.text.tokenizer_config import TextTokenizerConfig
 from training.data.manifest import Utterance
 from training.data.split import DataConfig
 from training.run import main
@@ -45,6 +46,7 @@ class Letters:
     """A stand-in for a text tokenizer: letters are numbered from 1."""
 
     vocab_size = 30
+    config = TextTokenizerConfig(vocab_size=vocab_size, model_type="char")
 
     def encode(self, text: str) -> list[int]:
         return [ord(letter) - 96 for letter in text if letter.isalpha()]
