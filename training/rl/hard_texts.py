@@ -1,8 +1,8 @@
 """Texts that speech LMs fail at, made of ordinary ones: what post-training should see much of.
 
-A corpus holds sentences that begin with a capital and end with a full stop. A model trained on it
-has never had to find the end of a text that lacks one, to count the same word said five times, or
-to say a single word. The texts of a test set take no part.
+A corpus holds sentences with punctuation in its usual places. A model trained on it has never had
+to do without, to count the same word said five times, or to say a single word. The texts of a test
+set take no part.
 """
 
 from __future__ import annotations

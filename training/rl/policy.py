@@ -21,7 +21,8 @@ from tokenlm.models.lm import SamplingConfig, SpeechLM
 from tokenlm.models.lm.generate import SpeechRequest
 from tokenlm.models.lm.layout import Layout
 from tokenlm.models.lm.model import LayoutBatch
-from tokenlm.text.normalize import normalize
+from tokenlm.synthesis.script import closed
+from tokenlm.text.frontend import frontend
 from tokenlm.text.tokenizer import AnyTextTokenizer
 from training.lora import merged_state, with_additions
 from training.randomness import derive_seed
@@ -84,6 +85,7 @@ class PolicyTexts:
     ) -> None:
         self.pairs = pairs.pairs
         self.tokenizer = tokenizer
+        self._normalize = frontend(tokenizer.config.normalizer).normalize
         self.instruction = pairs.instruction
         self.config = config
         self._of_speaker: dict[str, list[int]] = {}
@@ -108,7 +110,8 @@ class PolicyTexts:
         draws = torch.rand(4, generator=generator).tolist()
         if draws[2] < self.config.hard_share:
             far = self.pairs[int(draws[3] * len(self.pairs))]
-            words = normalize(harden(item.words, far.words, Random(draws[3])))
+            # With a mark at its end, as synthesis gives every segment to the LM.
+            words = closed(self._normalize(harden(item.words, far.words, Random(draws[3]))))
             item = PolicyItem(tuple(self.tokenizer.encode(words)), words, self.instruction)
         other = self.pairs[others[int(draws[1] * len(others))]]
         if draws[0] >= self.config.prompt_share or other is self.pairs[index]:

@@ -14,7 +14,7 @@ from tokenlm.models.lm import SamplingConfig, SpeechLM
 from tokenlm.models.lm.generate import SpeechRequest
 from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.synthesis.guards import char_error, read_tokens
-from tokenlm.text.normalize import normalize
+from tokenlm.text.frontend import frontend
 from tokenlm.text.tokenizer import AnyTextTokenizer
 from training.rl.rollout import roll_out
 
@@ -91,6 +91,7 @@ class Regression:
         if config.plain_texts is not None:
             from training.evaluation.script import read_script
 
+            normalize = frontend(tokenizer.config.normalizer).normalize
             words = [normalize(line.text) for line in read_script(config.plain_texts).lines]
             self._texts = [(tokenizer.encode(text), text) for text in words]
 

@@ -108,7 +108,7 @@ def _attend_packed(
 
 
 def _take(rows: Tensor, places: Tensor) -> Tensor:
-    # Not by brackets, whose gradient is several times slower.
+    # The gradient of brackets sorts the places first; that of this adds row by row.
     return rows.index_select(0, places.flatten()).unflatten(0, places.shape)
 
 
