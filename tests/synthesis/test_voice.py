@@ -49,6 +49,20 @@ def test_saving_again_changes_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
+def test_an_offset_is_kept(tmp_path: Path) -> None:
+    offset = torch.linspace(-1.0, 1.0, 80)
+    before = voice(mel_offset=offset)
+    before.save(tmp_path / "ann.voice")
+    after = Voice.load(tmp_path / "ann.voice")
+    assert after.mel_offset is not None
+    assert torch.equal(after.mel_offset, offset)
+    mel = torch.randn(1, 3, 80)
+    assert torch.equal(after.colour(mel), mel + offset)
+    assert torch.equal(voice().colour(mel), mel)
+    assert before.digest != voice().digest
+    assert before.seed == voice().seed
+
+
 def test_views_and_empty_prompts_are_saved(tmp_path: Path) -> None:
     mel = torch.zeros(12, 160)[::2, ::2]
     voice(prompt_mel=mel, speaker_embedding=torch.zeros(16)[::2]).save(tmp_path / "view")
@@ -76,6 +90,8 @@ def test_seed_is_a_function_of_the_prompt() -> None:
         ({"prompt_tokens": torch.tensor([1, -1])}, "numbers of codes"),
         ({"prompt_mel": torch.full((6, 80), float("nan"))}, "not finite"),
         ({"speaker_embedding": torch.full((8,), float("inf"))}, "not finite"),
+        ({"mel_offset": torch.zeros(79)}, "one finite number for each mel bin"),
+        ({"mel_offset": torch.full((80,), float("nan"))}, "one finite number for each mel bin"),
     ],
 )
 def test_impossible_voices(change: dict[str, Tensor], words: str) -> None:

@@ -23,6 +23,7 @@ from tokenlm.models.speaker_encoder import SpeakerEncoder
 from tokenlm.models.speech_tokenizer import SpeechTokenizer
 from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.models.vocoder import HiFT, Vocoder
+from tokenlm.synthesis.fitting import FitConfig
 from tokenlm.text.tokenizer import AnyTextTokenizer, load_text_tokenizer
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -46,6 +47,8 @@ class GenerationConfig:
     """Longer sentences are cut at commas or between words."""
     max_prompt_seconds: float = 10.0
     """Longer prompts are cut."""
+    voice_fit: FitConfig = FitConfig()
+    """How voices are fitted to their prompts when they are prepared."""
     instruction: str = ""
     """Text that the LM reads before all other, as it was trained to."""
 

@@ -162,7 +162,7 @@ def render_segment(
         )
     else:
         mel = _render_in_chunks(components, prompts, tensor, voice, seed, settings)
-    mel = MelTempo(settings.speed).push(mel, final=True)
+    mel = MelTempo(settings.speed).push(voice.colour(mel), final=True)
     return components.vocoder(mel)[0].cpu()
 
 

@@ -16,6 +16,7 @@ from tokenlm.audio.level import high_pass, is_silent, rms_dbfs, trim_silence
 from tokenlm.audio.mel import MelSpectrogram
 from tokenlm.audio.resample import resample
 from tokenlm.synthesis.components import Components
+from tokenlm.synthesis.fitting import fit_voice
 from tokenlm.synthesis.voice import Voice, VoiceError
 from tokenlm.text.frontend import frontend
 
@@ -118,7 +119,7 @@ def prepare_voice(
         mel = MelSpectrogram(mel_config)(waveform[None])[0]
         count = min(mel.shape[0] // factor, tokens.shape[0])
         embedding = components.speaker_encoder.embed_recording(listening)
-    return Voice(
+    voice = Voice(
         name=called,
         prompt_text=text,
         prompt_tokens=tokens[:count].cpu().clone(),
@@ -126,6 +127,16 @@ def prepare_voice(
         prompt_mel=mel[: count * factor].half().float().clone(),
         speaker_embedding=embedding.cpu().clone(),
         tokenizer=components.fingerprint,
+    )
+    generation = components.generation
+    return fit_voice(
+        components.flow,
+        voice,
+        generation.voice_fit,
+        context=components.flow.config.default_context,
+        num_steps=generation.num_steps,
+        guidance_scale=generation.guidance_scale,
+        device=components.device,
     )
 
 

@@ -16,6 +16,7 @@ from tokenlm.audio.tempo import MelTempo
 from tokenlm.models.flow import CosyVoiceFlowState, FlowState
 from tokenlm.modules.context import Context
 from tokenlm.synthesis.components import Components
+from tokenlm.synthesis.voice import Voice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +41,11 @@ class SegmentRenderer:
         components: Components,
         flow: FlowState | CosyVoiceFlowState,
         *,
+        voice: Voice,
         seed: int,
         speed: float,
     ) -> None:
-        """Takes a state of the flow after its prompt, which becomes its own."""
+        """Takes a state of the flow after the prompt of the voice; the state becomes its own."""
         self.flow: Any = flow
         # Any: each kind of flow and vocoder has a state of its own, which only it looks into.
         self.vocoder: Any = components.vocoder.init_state(1)
@@ -51,6 +53,7 @@ class SegmentRenderer:
         self.has_sounded = False
         """Whether anything of it has been rendered."""
         self._components = components
+        self._voice = voice
         self._tempo = MelTempo(speed)
         self._waiting: list[int] = []
 
@@ -79,9 +82,9 @@ class SegmentRenderer:
         """Sound (S,) of the next chunk; of all that is left, where that fills none."""
         return render_together(self._components, [self])[0]
 
-    def retime(self, mel: Tensor, *, final: bool) -> Tensor:
-        """The next frames (1, T, M) of the mel at the speed of the speech (1, T', M)."""
-        return self._tempo.push(mel, final=final)
+    def finish(self, mel: Tensor, *, final: bool) -> Tensor:
+        """The next frames (1, T, M) of the flow, in the voice and at the speed of the speech."""
+        return self._tempo.push(self._voice.colour(mel), final=final)
 
 
 @torch.inference_mode()
@@ -95,7 +98,7 @@ def render_together(components: Components, renderers: Sequence[SegmentRenderer]
         flush=flush,
     )
     timed = [
-        renderer.retime(mel, final=final)
+        renderer.finish(mel, final=final)
         for renderer, mel, final in zip(renderers, mels, flush, strict=True)
     ]
     groups: dict[tuple[int, Hashable, bool], list[int]] = {}

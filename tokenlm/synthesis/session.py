@@ -201,7 +201,9 @@ class Session:
         )
         seed = mix(settings.seed, number)
         self._renderers.append(
-            SegmentRenderer(self._components, flow, seed=seed, speed=render.speed)
+            SegmentRenderer(
+                self._components, flow, voice=settings.voice, seed=seed, speed=render.speed
+            )
         )
         self.speech_tokens.append([])
         self.pauses.append(self.script.segments[number - 1].pause_seconds if number else 0.0)

@@ -43,6 +43,8 @@ class Voice:
     tokenizer: str
     """Fingerprint of the speech tokenizer that made the tokens."""
     description: str = ""
+    mel_offset: Tensor | None = None
+    """(M,) added to the log-mel of all that the voice says; None adds nothing."""
 
     def __post_init__(self) -> None:
         tensors = (self.prompt_tokens, self.prompt_mel, self.speaker_embedding)
@@ -54,6 +56,11 @@ class Voice:
             raise VoiceError("the prompt_tokens of a voice are numbers of codes, 0 and up")
         if not (self.prompt_mel.isfinite().all() and self.speaker_embedding.isfinite().all()):
             raise VoiceError("a voice holds numbers that are not finite")
+        offset = self.mel_offset
+        if offset is not None and (
+            offset.shape != self.prompt_mel.shape[1:] or not offset.isfinite().all()
+        ):
+            raise VoiceError("the mel_offset of a voice is one finite number for each mel bin")
 
     @property
     def seed(self) -> int:
@@ -68,7 +75,13 @@ class Voice:
         digest = hashlib.sha256(f"{self.tokenizer}\n{self.prompt_text}\n".encode())
         for tensor in (self.prompt_tokens.to(torch.int64), self.prompt_mel, self.speaker_embedding):
             digest.update(tensor.contiguous().numpy().tobytes())
+        if self.mel_offset is not None:
+            digest.update(self.mel_offset.contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    def colour(self, mel: Tensor) -> Tensor:
+        """Log-mel (B, T, M) of a flow as the voice sounds: its offset added."""
+        return mel if self.mel_offset is None else mel + self.mel_offset.to(mel)
 
     def save(self, path: str | Path) -> None:
         """Writes the voice to one safetensors file, whole or not at all."""
@@ -77,6 +90,8 @@ class Voice:
             "prompt_mel": self.prompt_mel.to(torch.float16).contiguous(),
             "speaker_embedding": self.speaker_embedding.to(torch.float32).contiguous(),
         }
+        if self.mel_offset is not None:
+            tensors["mel_offset"] = self.mel_offset.to(torch.float32).contiguous()
         facts = {
             "name": self.name,
             "prompt_text": self.prompt_text,
@@ -121,6 +136,7 @@ class Voice:
                 prompt_tokens=tensors["prompt_tokens"].long(),
                 prompt_mel=tensors["prompt_mel"].float(),
                 speaker_embedding=tensors["speaker_embedding"].float(),
+                mel_offset=tensors.get("mel_offset"),
             )
         except VoiceError as error:
             raise VoiceError(f"{path}: {error}") from error
