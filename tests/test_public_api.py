@@ -77,6 +77,7 @@ VOICE = {
     "description": None,
     "digest": None,
     "load": ["path"],
+    "mel_offset": None,
     "name": None,
     "prompt_mel": None,
     "prompt_text": None,

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig, FlowDecoder
 from tokenlm.synthesis import Synthesizer, Voice
-from tokenlm.synthesis.fitting import FitConfig, fit_voice, mean_difference
+from tokenlm.synthesis.fitting import FitConfig, add_offset, fit_voice, mean_difference
 
 Flow = FlowDecoder | CosyVoiceFlow
 
@@ -111,10 +111,11 @@ def test_the_offset_is_what_the_rendering_lacks(flow: Flow) -> None:
         **rendering(flow),
     )
     other = fit_voice(flow, moved, config, **rendering(flow))
-    left = mean_difference(moved.prompt_mel, other.colour(rendered)[0])
+    left = mean_difference(moved.prompt_mel, add_offset(rendered, other)[0])
     torch.testing.assert_close(left, torch.zeros(80), atol=1e-4, rtol=0)
     assert torch.equal(fitted.speaker_embedding, voice.speaker_embedding)
     assert fitted.mel_offset is not None
+    assert add_offset(rendered, voice) is rendered
 
 
 def test_pauses_say_nothing_of_a_voice() -> None:

@@ -56,9 +56,6 @@ def test_an_offset_is_kept(tmp_path: Path) -> None:
     after = Voice.load(tmp_path / "ann.voice")
     assert after.mel_offset is not None
     assert torch.equal(after.mel_offset, offset)
-    mel = torch.randn(1, 3, 80)
-    assert torch.equal(after.colour(mel), mel + offset)
-    assert torch.equal(voice().colour(mel), mel)
     assert before.digest != voice().digest
     assert before.seed == voice().seed
 

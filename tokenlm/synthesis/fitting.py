@@ -102,6 +102,11 @@ def fit_voice(
     return voice
 
 
+def add_offset(mel: Tensor, voice: Voice) -> Tensor:
+    """Log-mel (B, T, M) of a flow as the voice sounds."""
+    return mel if voice.mel_offset is None else mel + voice.mel_offset.to(mel)
+
+
 def mean_difference(mel: Tensor, rendered: Tensor) -> Tensor:
     """Mean of `mel` minus `rendered` (T, M) over the loud frames of `mel`, (M,)."""
     level = mel.mean(dim=1)

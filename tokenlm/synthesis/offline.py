@@ -20,6 +20,7 @@ from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.modules.noise import mix
 from tokenlm.synthesis.components import Components
+from tokenlm.synthesis.fitting import add_offset
 from tokenlm.synthesis.guards import read_tokens, speak_checked
 from tokenlm.synthesis.prompt_cache import PromptCache
 from tokenlm.synthesis.rendering import RenderSettings
@@ -162,7 +163,7 @@ def render_segment(
         )
     else:
         mel = _render_in_chunks(components, prompts, tensor, voice, seed, settings)
-    mel = MelTempo(settings.speed).push(voice.colour(mel), final=True)
+    mel = MelTempo(settings.speed).push(add_offset(mel, voice), final=True)
     return components.vocoder(mel)[0].cpu()
 
 

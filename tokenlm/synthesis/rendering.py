@@ -16,6 +16,7 @@ from tokenlm.audio.tempo import MelTempo
 from tokenlm.models.flow import CosyVoiceFlowState, FlowState
 from tokenlm.modules.context import Context
 from tokenlm.synthesis.components import Components
+from tokenlm.synthesis.fitting import add_offset
 from tokenlm.synthesis.voice import Voice
 
 
@@ -84,7 +85,7 @@ class SegmentRenderer:
 
     def finish(self, mel: Tensor, *, final: bool) -> Tensor:
         """The next frames (1, T, M) of the flow, in the voice and at the speed of the speech."""
-        return self._tempo.push(self._voice.colour(mel), final=final)
+        return self._tempo.push(add_offset(mel, self._voice), final=final)
 
 
 @torch.inference_mode()

@@ -79,10 +79,6 @@ class Voice:
             digest.update(self.mel_offset.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def colour(self, mel: Tensor) -> Tensor:
-        """Log-mel (B, T, M) of a flow as the voice sounds: its offset added."""
-        return mel if self.mel_offset is None else mel + self.mel_offset.to(mel)
-
     def save(self, path: str | Path) -> None:
         """Writes the voice to one safetensors file, whole or not at all."""
         tensors = {
