@@ -71,9 +71,7 @@ def refine(
     write_report(report, decisions, rejects.found)
     alone = sum(made.measures.disagreement is None for made in decisions if not made.dropped_by)
     if recognisers and alone:
-        typer.echo(
-            f"{alone} kept clips have the text that one recogniser heard, compared with none."
-        )
+        typer.echo(f"{alone} kept clips have a text that was compared with nothing.")
     if not recognisers:
         typer.echo("No recogniser was given: texts were not compared with what is said.")
     typer.echo(f"{output}: {number} of {len(decisions)} clips; {report}")
