@@ -68,8 +68,13 @@ def test_a_signal_ends_launcher_and_ranks(number: signal.Signals, tmp_path: Path
 
 
 def test_a_launch_that_takes_too_long_is_ended_with_its_ranks(tmp_path: Path) -> None:
-    with pytest.raises(subprocess.TimeoutExpired):
-        run_command([sys.executable, "-c", LAUNCH], limit=4, environment={}, folder=tmp_path)
+    for limit in (3, 12, 48):  # a loaded machine may not have started the ranks before
+        with pytest.raises(subprocess.TimeoutExpired):
+            run_command(
+                [sys.executable, "-c", LAUNCH], limit=limit, environment={}, folder=tmp_path
+            )
+        if (tmp_path / "ranks").exists():
+            break
     require_gone(wait_for_ranks(tmp_path))
 
 
