@@ -1,8 +1,9 @@
 """What the full-size recipes cost, on paper: `python -m training.budget` prints the tables.
 
-Nothing here is measured. Work is counted as 6 operations per weight that multiplies and per
-position (2 forward, 4 backward), plus attention; time is work over the peak of an H100 or H200 in
-bf16 times an assumed utilisation; memory is what weights, gradients, optimizer and average need.
+No time here is measured. Work is counted as 6 operations per weight that multiplies and per
+position (2 forward, 4 backward), plus attention; a test counts the operations of the models and
+compares. Time is work over the peak of an H100 or H200 in bf16 times an assumed utilisation; memory
+is what weights, gradients, optimizer and average need.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ class StageBudget:
     parameters: float
     """All parameters that are trained."""
     positions_per_second: float
-    """Positions of the network for a second of audio."""
+    """Positions of the network for a second of audio; of the tokenizer and its recogniser the mean
+    over their weights, with 15 characters a second in the decoder."""
     hours: float
     """Audio of one epoch."""
     epochs: float
@@ -37,6 +39,8 @@ class StageBudget:
     """Positions that attend to one another, on average."""
     factor: float = 1.0
     """Work besides that of the network itself: discriminators, teachers."""
+    beside: float = 0.0
+    """Parameters of discriminators."""
     utilisation: float = 0.4
     """Assumed share of the peak."""
 
@@ -52,6 +56,20 @@ def position_flops(weights: float, layers: int = 0, dim: int = 0, length: float 
             values are 2 products of 2 operations per channel, three times for the backward pass.
     """
     return 6.0 * weights + 6.0 * layers * dim * length
+
+
+def adversarial_factor(share: float) -> float:
+    """Work of an adversarial step over that of the generator, forward and backward.
+
+    Args:
+        share: Operations of the discriminators over those of the generator, both forward.
+
+    Returns:
+        (4 + 9 share) / 3. The generator runs forward once more for the discriminators, which take
+        two waveforms forward and backward, and for the generator one forward and one with the
+        gradient of its input.
+    """
+    return (4.0 + 9.0 * share) / 3.0
 
 
 def gpu_hours(stage: StageBudget) -> float:
@@ -88,7 +106,7 @@ LIBRITTS, EMILIA = 585.0, 46_800.0
 
 STAGES = (
     StageBudget(
-        name="speech_tokenizer", weights=83.5e6, parameters=83.5e6, positions_per_second=30,
+        name="speech_tokenizer", weights=83.5e6, parameters=83.5e6, positions_per_second=22,
         hours=LIBRITTS, epochs=137, utilisation=0.25,
     ),
     StageBudget(
@@ -96,8 +114,8 @@ STAGES = (
         hours=LIBRITTS, epochs=91, utilisation=0.15,
     ),
     StageBudget(
-        name="vocoder", weights=20.3e6, parameters=20.3e6, positions_per_second=100,
-        hours=LIBRITTS, epochs=156, factor=4, utilisation=0.15,
+        name="vocoder", weights=20.3e6, parameters=20.3e6, positions_per_second=50,
+        hours=LIBRITTS, epochs=156, factor=19.3, beside=15e6, utilisation=0.15,
     ),
     StageBudget(
         name="flow", weights=111.9e6, parameters=111.9e6, positions_per_second=25,
@@ -133,7 +151,9 @@ def tables(num_ranks: int = 8) -> str:
     lines += ["", f"| GB per GPU, {num_ranks} GPUs | " + " | ".join(strategies) + " |"]
     lines += ["|---|" + "---|" * len(strategies)]
     for stage in STAGES[:-1]:
-        sizes = [state_gigabytes(stage.parameters, name, num_ranks) for name in strategies]
+        # Of discriminators no average is kept; they are whole on every process.
+        beside = 16 * stage.beside / 1e9
+        sizes = [state_gigabytes(stage.parameters, name, num_ranks) + beside for name in strategies]
         # Stages with two optimizers, and the speaker encoder, are not sharded.
         shown = [f"{size:.1f}" for size in sizes]
         if stage.name in ("vocoder", "speaker_encoder"):

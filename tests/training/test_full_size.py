@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from tokenlm.checkpoint.registry import KINDS
+from tokenlm.models.token_recognizer import TokenRecognizer
 from training.budget import (
     LM_WEIGHTS,
     PEAK_FLOPS,
     STAGES,
     StageBudget,
+    adversarial_factor,
     gpu_hours,
     position_flops,
     state_gigabytes,
     tables,
 )
+from training.discriminators import WaveformDiscriminator
 from training.run import load_task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +65,69 @@ def test_the_hours_are_those_of_the_configs(stage: StageBudget) -> None:
     if config.batch.pack_seconds:  # of 25 positions, text among them
         seconds *= 25 / stage.positions_per_second
     assert stage.hours * stage.epochs == pytest.approx(seconds / 3600, rel=0.02)
+
+
+SECONDS = 4
+
+
+def operations(run: Callable[[], object]) -> int:
+    """Of matrix products and convolutions, two for each weight and position."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counted:
+        run()
+    return counted.get_total_flops()
+
+
+def forward_of(name: str) -> Callable[[], object]:
+    """The model of a full recipe on some seconds of sound."""
+    config: Any = load_task(FULL / f"{name}.yaml")[0]
+    kind = next(kind for kind, (cls, _) in KINDS.items() if isinstance(config.model, cls))
+    model = KINDS[kind][1](config.model).eval()
+    sound = torch.zeros(1, SECONDS * 16_000)
+    length = torch.tensor([sound.shape[1]])
+    if name == "speaker_encoder":
+        return lambda: model(sound, length)
+    if name == "speech_tokenizer":
+        recognizer = TokenRecognizer(config.recognizer).eval()
+        text = torch.zeros(1, 15 * SECONDS, dtype=torch.long)
+
+        def recognise() -> None:
+            hidden, _ = recognizer(model(sound, length)[0])
+            recognizer.decode_logits(hidden, text)
+
+        return recognise
+    mel = torch.zeros(1, SECONDS * 50, config.model.mel.num_mels)
+    assert config.model.mel.sample_rate == 50 * config.model.mel.hop_length
+    if name == "vocoder":
+        return lambda: model(mel)
+    tokens = torch.zeros(1, SECONDS * 25, dtype=torch.long)
+    return lambda: model(
+        mel, torch.zeros(1), tokens=tokens, prompt_mel=mel, speaker_embedding=torch.zeros(1, 192)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["speech_tokenizer", "speaker_encoder", "vocoder", "flow"])
+def test_positions_are_those_that_the_models_take(name: str) -> None:
+    budget = next(stage for stage in STAGES if stage.name == name)
+    counted = operations(forward_of(name)) / (2 * budget.weights * SECONDS)
+    assert counted == pytest.approx(budget.positions_per_second, rel=0.07)
+
+
+def test_discriminators_are_in_the_work_and_memory_of_the_vocoder() -> None:
+    config: Any = load_task(FULL / "vocoder.yaml")[0]
+    sizes = config.discriminator
+    judges = WaveformDiscriminator(
+        periods=sizes.periods,
+        period_channels=sizes.period_channels,
+        spectrum_channels=sizes.spectrum_channels,
+    )
+    budget = next(stage for stage in STAGES if stage.name == "vocoder")
+    number = sum(parameter.numel() for parameter in judges.parameters())
+    assert number == pytest.approx(budget.beside, rel=0.02)
+    heard = operations(lambda: judges(torch.zeros(1, 24_000)))
+    share = heard / (2 * budget.weights * budget.positions_per_second)
+    assert adversarial_factor(share) == pytest.approx(budget.factor, rel=0.03)
+    assert adversarial_factor(0.0) == pytest.approx(4 / 3)
 
 
 def test_every_full_config_is_asserted_and_of_the_full_codebook() -> None:

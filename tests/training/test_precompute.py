@@ -14,6 +14,7 @@ from tokenlm.models.onnx_models import OnnxGraph, OnnxTokenizerConfig
 from tokenlm.models.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
 from training import precompute
 from training.data.manifest import read_manifest
+from training.data.rejects import read_rejects
 
 RATE = 16_000
 
@@ -45,10 +46,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, output: str) -> int:
-    return precompute.main(
-        ["--tokenizer", str(folder / "tokenizer"), str(folder / "rows.jsonl"), output]
-    )
+def run(folder: Path, output: str, share: float = 0.5) -> int:
+    order = ["--tokenizer", str(folder / "tokenizer"), "--max-rejects", str(share)]
+    return precompute.main([*order, str(folder / "rows.jsonl"), output])
 
 
 def test_rows_carry_tokens_and_fingerprint(folder: Path) -> None:
@@ -85,11 +85,30 @@ def test_a_tokenizer_that_is_a_graph(folder: Path, monkeypatch: pytest.MonkeyPat
     assert len({row.tokenizer for row in found}) == 1
 
 
-def test_bad_recordings_are_reported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_recordings_are_set_aside_with_their_line(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    good = [{**rows[0], "id": f"long{n}"} for n in range(4)]
+    wrong = {**rows[2], "id": "wrong", "duration": 3.0}
+    lines = [*map(json.dumps, [*rows, wrong, *good]), "{"]
+    (folder / "rows.jsonl").write_text("\n".join(lines) + "\n")
     assert run(folder, str(folder / "out.jsonl")) == 0
-    told = capsys.readouterr()
-    together = told.out + told.err
-    assert "broken" in together and "scrap" in together
+    assert len(read_manifest(folder / "out.jsonl", strict=True).utterances) == 6
+    assert "6 of 10 rows are good" in capsys.readouterr().out
+    bad = {reject.line: reject for reject in read_rejects(folder / "out.rejects.jsonl")}
+    assert sorted(bad) == [2, 4, 5, 10]  # type: ignore[type-var]
+    assert {reject.file for reject in bad.values()} == {str(folder / "rows.jsonl")}
+    assert "broken.wav" in bad[2].reason and "shorter than a token" in bad[4].reason
+    assert "'duration' is 3.00 s" in bad[5].reason and "not JSON" in bad[10].reason
+
+
+def test_too_many_stop_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(folder, str(folder / "out.jsonl"), share=0.3) == 1
+    assert "2 of 4 rows cannot be used, more than the allowed share of 0.3" in (
+        capsys.readouterr().err
+    )
+    assert not (folder / "out.jsonl").exists()
 
 
 def test_mistakes_are_sentences(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,14 +45,17 @@ class Rejects:
         found: All rejects so far.
         num_seen: Rows so far, good and bad.
         num_bad: Bad rows so far; a bad shard counts as all that it should hold.
+        num_expected: Rows that there are, where that is known, else 0.
     """
 
-    def __init__(self, path: Path | None, max_share: float) -> None:
+    def __init__(self, path: Path | None, max_share: float, *, num_expected: int = 0) -> None:
         """Begin with nothing.
 
         Args:
             path: The rejects file, emptied here; None keeps the rejects in memory only.
             max_share: Share of all rows that may be bad, 0 to 1.
+            num_expected: Rows that there are, where that is known: the share is then one of them
+                from the start, whatever order or process the bad ones come in.
 
         Raises:
             ValueError: If the share is not between 0 and 1.
@@ -61,6 +64,7 @@ class Rejects:
             raise ValueError(f"the share of rejects must be between 0 and 1, not {max_share}")
         self.found: list[Reject] = []
         self.num_seen = self.num_bad = 0
+        self.num_expected = num_expected
         self._path, self._max_share = path, max_share
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +82,8 @@ class Rejects:
             num_rows: Rows that are lost with it.
 
         Raises:
-            TooManyRejects: If the share of bad rows is over the limit, after `EARLIEST_STOP` rows.
+            TooManyRejects: If the share of bad rows is over the limit, after `EARLIEST_STOP` rows
+                where it is not known how many there are.
         """
         self.num_seen += num_rows
         self.num_bad += num_rows
@@ -86,7 +91,7 @@ class Rejects:
         if self._path is not None:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(reject), ensure_ascii=False) + "\n")
-        if self.num_seen >= EARLIEST_STOP:
+        if self.num_expected or self.num_seen >= EARLIEST_STOP:
             self.check()
 
     def check(self) -> None:
@@ -95,11 +100,12 @@ class Rejects:
         Raises:
             TooManyRejects: If it is over; names the first few.
         """
-        if self.num_bad > self._max_share * self.num_seen:
+        num_rows = max(self.num_seen, self.num_expected)
+        if self.num_bad > self._max_share * num_rows:
             told = "\n".join(str(reject) for reject in self.found[:5])
             where = f"; all of them: {self._path}" if self._path is not None else ""
             raise TooManyRejects(
-                f"{self.num_bad} of {self.num_seen} rows cannot be used, more than the allowed "
+                f"{self.num_bad} of {num_rows} rows cannot be used, more than the allowed "
                 f"share of {self._max_share:g}{where}. The first ones:\n{told}"
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -13,12 +14,22 @@ from typing import Any
 
 import torch
 
-from training.distributed_check.launch import CheckError, Group, Job, Launcher, was_killed
+from training.distributed_check.launch import (
+    CheckError,
+    Group,
+    Job,
+    Launcher,
+    failure_text,
+    was_killed,
+)
+from training.distributed_check.processes import Stopped, stopped_by_signals
 from training.distributed_check.proofs import (
     TOLERANCE,
     largest_difference,
     position,
+    require_begun,
     require_equal,
+    require_same_shards,
     require_spread,
     same_weights,
 )
@@ -64,6 +75,7 @@ class Rows:
         for strategy in STRATEGIES if all_rows else ("ddp", "fsdp2"):
             self._killed(strategy)
         self._resized()
+        self._precompute()
         self._shards()
         for strategy in STRATEGIES if all_rows else ("ddp",):
             self._uneven(strategy)
@@ -174,6 +186,39 @@ class Rows:
 
         self.functions[name] = row
 
+    def _precompute(self) -> None:
+        name = "precompute, killed and restarted"
+        if self._leaves_out(name):
+            return
+        corpus, folder = self.launcher.folder / "corpus", self.launcher.folder / "precompute"
+        plain = ["tokenlm", "precompute"]
+        dying = ["training.distributed_check.dying_precompute"]
+
+        def start(module: list[str], num_ranks: int, shards: Path) -> tuple[int, str]:
+            strategy = "ddp" if num_ranks > 1 else "single"
+            what = ["--tokenizer", f"{corpus}/speech_tokenizer", "--audio-rate", "24000"]
+            what += ["--mel", "--items-per-shard", "2"]
+            order = [*module, f"{corpus}/train.jsonl", str(shards), *what]
+            return self.launcher.start(strategy, num_ranks, order, f"precompute on {num_ranks}")
+
+        def row() -> str:
+            shutil.rmtree(folder, ignore_errors=True)
+            status, output = start(dying, 2, folder / "two")
+            if status == 0 or not was_killed(output, rank=1):
+                raise CheckError(f"a killed process was not told: {failure_text(status, output)}")
+            begun = require_begun(folder / "two")
+            for num_ranks, shards in ((2, "two"), (1, "one")):
+                status, output = start(plain, num_ranks, folder / shards)
+                if status:
+                    raise CheckError(f"on {num_ranks} it {failure_text(status, output)}")
+            number = require_same_shards(folder / "one", folder / "two", corpus / "train.jsonl")
+            return (
+                f"killed with {begun} of {number} shards, restarted: every item once, the "
+                "files of one process"
+            )
+
+        self.functions[name] = row
+
     def _shards(self) -> None:
         name = "shards, resume 2 -> 1"
         if self._leaves_out(name):
@@ -256,14 +301,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = (options.keep or Path(tempfile.mkdtemp(prefix="check_distributed"))).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     began, table = time.monotonic(), Table()
-    launcher = Launcher(folder, options.limit)
-    rows = Rows(launcher, chosen=options.only, all_rows=options.all)
-    for name, function in rows.functions.items():
-        table.run(name, function)
+    try:
+        with stopped_by_signals():
+            rows = Rows(Launcher(folder, options.limit), chosen=options.only, all_rows=options.all)
+            for name, function in rows.functions.items():
+                table.run(name, function)
+    except (KeyboardInterrupt, Stopped) as stop:
+        status = stop.code if isinstance(stop, Stopped) else 128 + signal.SIGINT
+        print(f"\nstopped after {table.num_rows} rows; no process is left", flush=True)
+        return int(status or 1)
+    finally:
+        if options.keep is None:
+            shutil.rmtree(folder)
     print(f"\n{table.num_rows - table.num_failed} of {table.num_rows} rows passed, "
           f"{time.monotonic() - began:.0f} s")  # fmt: skip
     if not torch.cuda.is_available():
         print("No GPU: NCCL, bf16 and accelerate's own distributed_type FSDP were not run here.")
-    if options.keep is None:
-        shutil.rmtree(folder)
     return 1 if table.num_failed or not table.num_rows else 0

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
 import shutil
 import signal
@@ -17,8 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from training.distributed_check.processes import run_command
 from training.distributed_check.toy import make_corpus, write_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "accelerate"
@@ -130,7 +127,8 @@ class Launcher:
         plan.write_text(json.dumps(orders), encoding="utf-8")
         began = time.monotonic()
         limit = self.limit_seconds + EXTRA_RUN_SECONDS * (len(jobs) - 1)
-        status, output = self._start(strategy, num_ranks, plan, limit)
+        worker = ["training.distributed_check.worker", str(plan)]
+        status, output = self.start(strategy, num_ranks, worker, jobs[0].name, limit)
         runs = []
         for job, result in zip(jobs, results, strict=True):
             found = json.loads(result.read_text(encoding="utf-8")) if result.exists() else {}
@@ -141,32 +139,43 @@ class Launcher:
                 break
         return runs
 
-    def _start(self, strategy: str, num_ranks: int, plan: Path, limit: float) -> tuple[int, str]:
+    def start(
+        self,
+        strategy: str,
+        num_ranks: int,
+        module: Sequence[str],
+        name: str,
+        limit: float | None = None,
+    ) -> tuple[int, str]:
+        """Run a module under one of configs/accelerate.
+
+        Args:
+            strategy: Name of the config.
+            num_ranks: Number of processes.
+            module: Its name, and its arguments.
+            name: Of the launch, for messages.
+            limit: Seconds that it may take, if not those of a launch with one run.
+
+        Returns:
+            Exit status of the launcher, and what it and its ranks have written.
+
+        Raises:
+            CheckError: If it did not end in time.
+        """
+        limit = self.limit_seconds if limit is None else limit
         command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
         command += ["--config_file", str(CONFIGS / f"{strategy}.yaml")]
         command += ["--num_processes", str(num_ranks), "--main_process_port", str(_free_port())]
-        command += ["-m", "training.distributed_check.worker", str(plan)]
-        with subprocess.Popen(
-            command,
-            # A rank that aborts prints where it was.
-            env={
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                "PYTHONFAULTHANDLER": "1",
-                "PYTHONPATH": str(CONFIGS.parents[1]),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=self.folder,
-        ) as started:
-            try:
-                texts = started.communicate(timeout=limit)
-            except subprocess.TimeoutExpired as error:
-                end_with_children(started.pid)
-                name = plan.name.removesuffix(".jobs.json")
-                raise CheckError(f"{name} did not end in {limit:g} s") from error
-        return started.returncode, "".join(texts)
+        command += ["-m", *module]
+        environment = {
+            "OMP_NUM_THREADS": "1",
+            "PYTHONFAULTHANDLER": "1",  # a rank that aborts prints where it was
+            "PYTHONPATH": str(CONFIGS.parents[1]),
+        }
+        try:
+            return run_command(command, limit=limit, environment=environment, folder=self.folder)
+        except subprocess.TimeoutExpired as error:
+            raise CheckError(f"{name} did not end in {limit:g} s") from error
 
 
 class Group:
@@ -203,14 +212,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def end_with_children(pid: int) -> None:
-    """Kill a launcher and its ranks, which lead sessions of their own and would stay."""
-    launcher = psutil.Process(pid)
-    for process in (*launcher.children(recursive=True), launcher):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
 
 
 def was_killed(output: str, rank: int) -> bool:

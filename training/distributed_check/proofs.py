@@ -1,4 +1,4 @@
-"""What a run of `scripts/check_distributed` has to show: pieces, equal losses, equal weights."""
+"""What `scripts/check_distributed` has to show: pieces, equal losses, equal weights and shards."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from training.checkpointing import latest_checkpoint
+from training.data.manifest import read_manifest
+from training.data.shards.layout import INFO, ShardInfo
 from training.distributed_check.launch import CheckError, Run
 
 TOLERANCE = 1e-4
@@ -104,3 +106,43 @@ def same_weights(one: Path, other: Path) -> bool:
         if any(not torch.equal(value, second[key]) for key, value in first.items()):
             return False
     return True
+
+
+def require_begun(shards: Path) -> int:
+    """Return how many shards are complete where a process was killed within another one.
+
+    Raises:
+        CheckError: If nothing or everything was done, or nothing was within a shard.
+    """
+    done, partial = [*shards.glob("shard-?????.jsonl")], [*shards.glob(".shard-*.partial")]
+    info = ShardInfo.from_json((shards / INFO).read_text(encoding="utf-8"), str(shards / INFO))
+    if not done or len(done) == info.num_shards or not partial:
+        raise CheckError(
+            f"{len(done)} of {info.num_shards} shards are complete and {len(partial)} begun: the "
+            "kill proves nothing"
+        )
+    return len(done)
+
+
+def require_same_shards(one: Path, other: Path, manifest: Path) -> int:
+    """Check that two folders of shards are the same to the bit, and hold every row once.
+
+    Returns:
+        Number of shards.
+
+    Raises:
+        CheckError: If not; names what differs.
+    """
+    first, second = ({path.name: path.read_bytes() for path in f.iterdir()} for f in (one, other))
+    changed = sorted(
+        name for name in first.keys() | second.keys() if first.get(name) != second.get(name)
+    )
+    if changed:
+        raise CheckError(f"other files than those of one process: {', '.join(changed)}")
+    rows = sorted(other.glob("shard-?????.jsonl"))
+    texts = [path.read_text(encoding="utf-8").splitlines() for path in rows]
+    found = [json.loads(line)["id"] for lines in texts for line in lines]
+    expected = [row.id for row in read_manifest(manifest, strict=True).utterances]
+    if found != expected:
+        raise CheckError(f"{len(found)} items in shards, {len(expected)} rows in {manifest}")
+    return len(rows)

@@ -22,7 +22,7 @@ from tokenlm.models.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConf
 from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
 from tokenlm.text.tokenizer import TextTokenizer
 from training.data.dataset import UtteranceDataset
-from training.data.manifest import read_manifest, write_manifest
+from training.data.manifest import Utterance, read_manifest, write_manifest
 from training.data.shards.build import Precompute, build_shards
 from training.precompute import add_speech_tokens
 
@@ -58,6 +58,10 @@ def _write_rows(folder: Path, split: str, count: int) -> Path:
     return path
 
 
+def _refuse(row: Utterance, reason: str) -> None:
+    raise AssertionError(f"{row.id}: {reason}")
+
+
 def make_corpus(folder: Path, num_train: int, num_valid: int) -> None:
     """Write manifests, shards, and the components that stages start from.
 
@@ -87,7 +91,7 @@ def make_corpus(folder: Path, num_train: int, num_valid: int) -> None:
         save_component(folder / name, kind=name, config=model.config, state_dict=weights)
     for split, count in (("train", num_train), ("valid", num_valid)):
         path = _write_rows(folder, split, count)
-        rows = add_speech_tokens(UtteranceDataset(path, 16_000), tokenizer)
+        rows = add_speech_tokens(UtteranceDataset(path, 16_000), tokenizer, _refuse)
         write_manifest(folder / f"{split}_tokens.jsonl", rows)
     work = Precompute(tokenizer=tokenizer, audio_rate=RATE, items_per_shard=5)
     build_shards(read_manifest(folder / "train.jsonl"), folder / "shards", work)

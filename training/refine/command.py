@@ -22,31 +22,45 @@ def refine(
     cluster_speakers: Annotated[
         bool, typer.Option("--cluster-speakers", help="Name speakers by the voice of the clips.")
     ] = False,
+    max_rejects: Annotated[
+        float, typer.Option(help="Share of recordings that may be unusable before it stops.")
+    ] = 0.05,
 ) -> None:
     """Make a training manifest of raw recordings: cut, level, transcribe, filter, report."""
     from tokenlm.config import load_config
+    from training.data.rejects import Rejects
     from training.refine import steps
     from training.refine.config import RefineConfig
-    from training.refine.proof import encoder_embedding
     from training.refine.recognisers import make_recogniser
+    from training.refine.recordings import find_recordings
     from training.refine.report import write_report
-    from training.refine.speakers import cluster
+    from training.refine.speakers import cluster, load_encoder
 
     settings = load_config(RefineConfig, config) if config is not None else RefineConfig()
-    recognisers = {name: make_recogniser(name) for name in recogniser or ()}
-    embed = encoder_embedding(speaker_encoder) if speaker_encoder is not None else None
-    if cluster_speakers and embed is None:
+    if cluster_speakers and speaker_encoder is None:
         raise ValueError("--cluster-speakers needs --speaker-encoder")
     work = output.with_name(f"{output.stem}.work")
-    recordings = steps.find_recordings(source)
-    clips, unreadable = steps.segment_step(recordings, work, settings)
-    typer.echo(f"{len(clips)} clips; {len(unreadable)} recordings cannot be read")
+    if source.is_dir() and work.resolve().is_relative_to(source.resolve()):
+        raise ValueError(f"{output} lies among the recordings: its clips would be taken for some")
+    recognisers = {name: make_recogniser(name) for name in recogniser or ()}
+    embed, encoder = load_encoder(speaker_encoder) if speaker_encoder else (None, "")
+    recordings, bad = find_recordings(source)
+    rejects = Rejects(
+        output.with_suffix(".rejects.jsonl"),
+        max_rejects,
+        num_expected=len(recordings) + len(bad),
+    )
+    for reject in bad:
+        rejects.reject(reject)
+    clips = steps.segment_step(recordings, work, settings, rejects)
+    typer.echo(rejects.report())
+    typer.echo(f"{len(clips)} clips")
     heard = steps.transcribe_step(clips, work, recognisers)
     clips = steps.align_step(recordings, clips, heard)
-    measures = steps.measure_step(clips, work, heard, embed)
-    if cluster_speakers:
-        assert embed is not None
-        groups = cluster(steps.embed_step(clips, work, embed))
+    measures = steps.measure_step(clips, work, heard, embed, encoder=encoder)
+    if embed is not None and cluster_speakers:
+        voices = steps.embed_step(clips, work, embed, encoder=encoder)
+        groups = cluster(voices, settings.min_speaker_similarity)
         clips = [
             steps.replace(clip, speaker=f"voice{group:04d}")
             for clip, group in zip(clips, groups, strict=True)
@@ -54,7 +68,10 @@ def refine(
     decisions = steps.decide(clips, measures, settings)
     number = steps.write_outcome(decisions, work, output)
     report = output.with_suffix(".html")
-    write_report(report, decisions, unreadable)
+    write_report(report, decisions, rejects.found)
+    alone = sum(made.measures.disagreement is None for made in decisions if not made.dropped_by)
+    if recognisers and alone:
+        typer.echo(f"{alone} kept clips have a text that was compared with nothing.")
     if not recognisers:
         typer.echo("No recogniser was given: texts were not compared with what is said.")
     typer.echo(f"{output}: {number} of {len(decisions)} clips; {report}")

@@ -16,12 +16,16 @@ class RefineConfig:
     max_clipped_share: float = 0.001
     """Share of samples at the peak."""
     min_bandwidth_hz: float = 3000.0
-    """Frequency below which 99 % of the power of speech lies, at least."""
+    """Frequency up to which the bands of speech are within 50 dB of the strongest one, at least;
+    clips are stored at 24 kHz, so that nothing above 12,000 Hz is seen."""
     max_edge_db: float = -18.0
     """Level of the first and last 30 ms against the loudest part: louder is a word that was cut."""
     min_speaker_consistency: float = 0.5
     """Cosine of the embeddings of the two halves of a clip, each of a second at least; needs a
     speaker encoder."""
+    min_speaker_similarity: float = 0.6
+    """Cosine with the mean of a group of clips that a clip must have to join it, where clips are
+    grouped by voice."""
     max_disagreement: float = 0.15
     """Mean pairwise word error rate of text and recognisers; 1 turns it off."""
     max_letter_disagreement: float = 1.0
@@ -40,6 +44,8 @@ class RefineConfig:
     def __post_init__(self) -> None:
         if not 0 < self.min_seconds < self.max_seconds:
             raise ValueError("min_seconds must be positive and less than max_seconds")
+        if self.min_bandwidth_hz >= 12_000:
+            raise ValueError(f"min_bandwidth_hz must be under 12000, not {self.min_bandwidth_hz:g}")
         for name in ("shortest_share", "longest_share"):
             if not 0 <= getattr(self, name) < 0.5:
                 raise ValueError(f"{name} must be in [0, 0.5), not {getattr(self, name)}")

@@ -5,7 +5,6 @@ Shapes: S samples, W windows, F frequencies.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -46,16 +45,12 @@ def measure_sound(waveform: Tensor, sample_rate: int, text: str) -> Measures:
     """Measure what needs no model.
 
     Args:
-        waveform: (S,) at least one window long.
+        waveform: (S,); one that is shorter than two windows is measured with silence behind it.
         sample_rate: In Hz.
         text: What is said; may be empty.
-
-    Raises:
-        ValueError: If the clip is shorter than 60 ms.
     """
-    levels = window_levels(waveform, sample_rate)
-    if levels.numel() < 2:
-        raise ValueError("the clip is shorter than two windows of 30 ms")
+    short = max(0, 2 * round(_WINDOW_SECONDS * sample_rate) - waveform.shape[0])
+    levels = window_levels(torch.nn.functional.pad(waveform, (0, short)), sample_rate)
     loudest = float(torch.quantile(levels, 0.95))
     return Measures(
         seconds=waveform.shape[0] / sample_rate,
@@ -79,7 +74,8 @@ def window_levels(waveform: Tensor, sample_rate: int) -> Tensor:
 def clipped_share(waveform: Tensor) -> float:
     """Share of samples that repeat the peak of their neighbour: flat tops.
 
-    A wave touches its peak in single samples; one that was cut stays there for several.
+    A wave touches its peak in single samples; one that was cut stays there for several. To be
+    measured at the rate of the recording: resampling rounds the tops.
     """
     peak = waveform.abs().max()
     if float(peak) < 1e-4:
@@ -140,8 +136,3 @@ def _pair_error(first: Sequence[str], second: Sequence[str]) -> float:
             found = min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
             diagonal, row[j] = row[j], found
     return row[-1] / longest
-
-
-def finite(value: float) -> float:
-    """A number that JSON can hold."""
-    return value if math.isfinite(value) else 0.0

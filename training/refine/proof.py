@@ -19,13 +19,15 @@ import torch
 from tokenlm.audio.io import load_audio, save_audio
 from tokenlm.config import load_config
 from training.data.manifest import Utterance, read_manifest, write_manifest
+from training.data.rejects import Rejects
 from training.randomness import make_generator
 from training.refine import steps
 from training.refine.config import RefineConfig
 from training.refine.damage import KINDS, Clip, damage, damage_kinds, precision_and_recall
 from training.refine.recognisers import Recogniser, make_recogniser
+from training.refine.recordings import find_recordings
 from training.refine.report import write_report
-from training.refine.speakers import Embed
+from training.refine.speakers import Embed, load_encoder
 
 Table = dict[str, tuple[float, float]]
 """Precision and recall by kind of damage."""
@@ -107,6 +109,7 @@ def prove(
     recognisers: Mapping[str, Recogniser],
     embed: Embed | None,
     *,
+    encoder: str = "speaker",
     share: float = 0.2,
     seed: int = 0,
 ) -> tuple[Table, Table]:
@@ -119,13 +122,14 @@ def prove(
     folder.mkdir(parents=True, exist_ok=True)
     kinds = damage_corpus(rows, folder, share, seed)
     work = folder / "refined.work"
-    clips, unreadable = steps.segment_step(
-        steps.find_recordings(folder / "damaged.jsonl"), work, config
-    )
+    recordings, _ = find_recordings(folder / "damaged.jsonl")
+    rejects = Rejects(None, 1.0)
+    clips = steps.segment_step(recordings, work, config, rejects)
     heard = steps.transcribe_step(clips, work, recognisers)
-    decisions = steps.decide(clips, steps.measure_step(clips, work, heard, embed), config)
+    measures = steps.measure_step(clips, work, heard, embed, encoder=encoder)
+    decisions = steps.decide(clips, measures, config)
     steps.write_outcome(decisions, work, folder / "refined.jsonl")
-    write_report(folder / "refined.html", decisions, unreadable)
+    write_report(folder / "refined.html", decisions, rejects.found)
     without = {made.clip.id for made in decisions if made.dropped_by in ("", "length_ratio")}
     kept = {made.clip.id for made in decisions if not made.dropped_by}
     full = precision_and_recall(kinds, [row.id not in kept for row in rows])
@@ -151,10 +155,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = [row for row in rows if config.min_seconds <= row.duration <= config.max_seconds]
     rows = draw_rows(rows, options.skip, options.limit)
     recognisers = {name: make_recogniser(name) for name in options.recogniser}
-    embed = encoder_embedding(options.speaker_encoder) if options.speaker_encoder else None
+    chosen = options.speaker_encoder
+    embed, encoder = load_encoder(chosen) if chosen else (None, "")
     table, without_tails = prove(
-        rows, options.folder, config, recognisers, embed, share=options.share, seed=options.seed
-    )
+        rows, options.folder, config, recognisers, embed,
+        encoder=encoder, share=options.share, seed=options.seed,
+    )  # fmt: skip
     print_table("all filters", table)
     print_table("without the tails of the length ratio", without_tails)
     return 0 if table and min(map(min, table.values())) >= FLOOR else 1
@@ -168,12 +174,3 @@ def print_table(title: str, table: Table) -> None:
             precision, recall = table[kind]
             told = "" if min(table[kind]) >= AIM else f"  under the aim of {AIM:g}"
             print(f"{kind:<16}{precision:>10.3f}{recall:>8.3f}{told}")
-
-
-def encoder_embedding(folder: Path) -> Embed:
-    """The embedding of a speaker encoder component."""
-    from tokenlm.checkpoint.registry import load_model
-    from tokenlm.models.speaker_encoder import SpeakerEncoder
-
-    encoder = load_model(folder, SpeakerEncoder)
-    return lambda waveform: encoder(waveform[None], torch.tensor([waveform.shape[0]]))[0]

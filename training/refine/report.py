@@ -7,10 +7,12 @@ import html
 import io
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from tokenlm.atomic import write_text
+from training.data.rejects import Reject
 from training.refine.measures import Measures
 from training.refine.steps import Decision
 
@@ -25,8 +27,14 @@ _PLOTS: Mapping[str, Callable[[Measures], float | None]] = {
 }
 
 
-def write_report(path: Path, decisions: list[Decision], unreadable: Mapping[str, str]) -> None:
-    """Write the report; sounds are linked, not copied."""
+def write_report(path: Path, decisions: list[Decision], rejects: Sequence[Reject]) -> None:
+    """Write the report; sounds are linked, not copied.
+
+    Args:
+        path: The HTML file.
+        decisions: Of all clips.
+        rejects: Recordings of which there are no clips.
+    """
     kept = [made for made in decisions if not made.dropped_by]
     counts = Counter(made.dropped_by for made in decisions if made.dropped_by)
     hours = sum(made.measures.seconds for made in kept) / 3600
@@ -34,7 +42,7 @@ def write_report(path: Path, decisions: list[Decision], unreadable: Mapping[str,
         "<!doctype html><meta charset='utf-8'><title>Refinement</title>",
         "<style>body{font-family:sans-serif;max-width:60em;margin:auto}</style>",
         f"<h1>Refinement</h1><p>{len(kept)} of {len(decisions)} clips are kept, {hours:.2f} hours; "
-        f"{len(unreadable)} recordings could not be read.</p>",
+        f"{len(rejects)} recordings could not be used.</p>",
         f"<img alt='distributions' src='data:image/png;base64,{_plots(decisions)}'>",
         "<h2>What was dropped</h2><table>",
         *(f"<tr><td>{name}</td><td>{number}</td></tr>" for name, number in counts.most_common()),
@@ -48,11 +56,11 @@ def write_report(path: Path, decisions: list[Decision], unreadable: Mapping[str,
             parts.append(
                 f"<p><b>{html.escape(made.clip.id)}</b>: {html.escape(made.reason)}<br>"
                 f"<i>{html.escape(made.clip.text)}</i><br>"
-                f"<audio controls preload='none' src='{html.escape(sound.as_posix())}'></audio></p>"
+                f"<audio controls preload='none' src='{quote(sound.as_posix())}'></audio></p>"
             )
-    if unreadable:
-        parts.append("<h2>Recordings that could not be read</h2>")
-        parts += [f"<p>{html.escape(reason)}</p>" for reason in unreadable.values()]
+    if rejects:
+        parts.append("<h2>Recordings that could not be used</h2>")
+        parts += [f"<p>{html.escape(str(reject))}</p>" for reject in rejects]
     write_text(path, "\n".join(parts) + "\n")
 
 
@@ -61,18 +69,22 @@ def _plots(decisions: list[Decision]) -> str:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from numpy import histogram_bin_edges
 
-    figure, axes = pyplot.subplots(1, len(_PLOTS), figsize=(4 * len(_PLOTS), 3))
-    for axis, (title, value) in zip(axes, _PLOTS.items(), strict=True):
-        for label, is_kept in (("kept", True), ("dropped", False)):
-            chosen = [made.measures for made in decisions if is_kept == (not made.dropped_by)]
-            values = [found for m in chosen if (found := value(m)) is not None]
-            if values:
-                axis.hist(values, bins=30, alpha=0.6, label=label)
+    figure, grid = pyplot.subplots(2, 3, figsize=(12, 6))
+    for axis, (title, value) in zip(grid.flat, _PLOTS.items(), strict=True):
+        found = [(value(made.measures), not made.dropped_by) for made in decisions]
+        series = [
+            [number for number, is_kept in found if number is not None and is_kept == wanted]
+            for wanted in (True, False)
+        ]
+        # Bins of their own would make a bar of each mean something else.
+        bins = histogram_bin_edges([*series[0], *series[1]] or [0.0], 30)
+        axis.hist(series, bins=bins, stacked=True, label=("kept", "dropped"))
         axis.set_title(title)
-    axes[0].legend()
+    grid.flat[0].legend()
     figure.tight_layout()
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=60)
+    figure.savefig(buffer, format="png", dpi=80)
     pyplot.close(figure)
     return base64.b64encode(buffer.getvalue()).decode()

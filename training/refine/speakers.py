@@ -6,12 +6,31 @@ Shapes: E embedding channels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 Embed = Callable[[Tensor], Tensor]
 """Waveform (S,) at 16 kHz to a unit vector (E,)."""
+
+
+def load_encoder(folder: Path) -> tuple[Embed, str]:
+    """Return what the speaker encoder of a component folder hears, and a name of its weights.
+
+    Raises:
+        ValueError: If there is no speaker encoder.
+    """
+    from tokenlm.checkpoint.registry import load_model
+    from tokenlm.models.speaker_encoder import SpeakerEncoder
+    from training.data.shards.build import encoder_digest
+
+    encoder = load_model(folder, SpeakerEncoder)
+
+    def embed(waveform: Tensor) -> Tensor:
+        return encoder(waveform[None], torch.tensor([waveform.shape[0]]))[0]
+
+    return embed, encoder_digest(encoder)
 
 
 def consistency(waveform: Tensor, embed: Embed) -> float:

@@ -2,57 +2,52 @@
 
     work/clips/NAME.flac        cut and levelled clips
     work/segment.jsonl          one row per recording: its clips, or why there are none
-    work/measure.jsonl          one row per clip: its measures
-    work/embedding.jsonl        one row per clip: who speaks, as an embedding
+    work/measure.jsonl          one row per clip: its measures; measure.ENCODER.jsonl with voices
+    work/embedding.ENCODER.jsonl  one row per clip: who speaks, as an embedding
     work/transcribe.NAME.jsonl  one row per clip: what a recogniser heard
     work/dropped.jsonl          which filter dropped what, and why
 
-A step appends a row when a recording or clip is done, and passes over what has one.
+A step appends a row when a recording or clip is done, and passes over what has one. Recordings
+that could not be used are tried again; texts may be corrected between two runs.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import soundfile
 import torch
+from rich.progress import track
 from torch import Tensor
 
 from tokenlm.atomic import write_text
 from tokenlm.audio.io import AudioError, load_audio, save_audio
+from tokenlm.audio.resample import resample
 from tokenlm.text.normalize import normalize
-from training.data.manifest import Utterance, read_manifest, write_manifest
+from training.data.manifest import Utterance, write_manifest
+from training.data.rejects import Reject, Rejects
 from training.refine.align import part_transcript
 from training.refine.config import RefineConfig
 from training.refine.filters import first_reason, near_duplicates, ratio_tails
 from training.refine.measures import (
     Measures,
+    clipped_share,
     letter_disagreement,
     measure_sound,
     word_disagreement,
 )
 from training.refine.recognisers import RATE, Recogniser
+from training.refine.recordings import Recording
 from training.refine.segment import normalise_level, segments
 from training.refine.speakers import Embed, consistency
 
-SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
 _STORED_RATE = 24_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recording:
-    """A sound file, of any length, and what is known of it."""
-
-    id: str
-    audio: Path
-    text: str = ""
-    speaker: str = "unknown"
-    source: str = ""
-    """Of a clip: the recording that it was cut from."""
+_ROWS = 2
+"""Of segment.jsonl: changes when what they hold does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,45 +61,6 @@ class Decision:
     reason: str = ""
 
 
-def find_recordings(source: Path) -> list[Recording]:
-    """List the recordings of a folder or a manifest.
-
-    Args:
-        source: A folder of sound files, each with its text in a `.txt` of its name or without; the
-            folder that a file lies in is its speaker. Or a manifest.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    if source.is_file():
-        rows = read_manifest(source)
-        if rows.bad_rows:
-            print(rows.report())
-        return [
-            Recording(id=row.id, audio=row.audio, text=row.text, speaker=row.speaker)
-            for row in rows.utterances
-        ]
-    found = []
-    for audio in sorted(path for path in source.rglob("*") if path.suffix.lower() in SOUNDS):
-        text = audio.with_suffix(".txt")
-        name = audio.relative_to(source).with_suffix("").as_posix()
-        found.append(
-            Recording(
-                id=name,
-                audio=audio,
-                text=text.read_text(encoding="utf-8").strip() if text.is_file() else "",
-                speaker=audio.parent.name if audio.parent != source else "unknown",
-            )
-        )
-    if not found:
-        raise ValueError(f"there is no recording in {source}")
-    counted = Counter(recording.id for recording in found)
-    twice = next((name for name, number in counted.items() if number > 1), None)
-    if twice is not None:
-        raise ValueError(f"{source / twice} is there in two formats: which one is meant?")
-    return found
-
-
 def spoken_words(text: str) -> str:
     """A text as words in lower case with single spaces, to be compared."""
     letters = "".join(c if c.isalnum() or c in "' " else " " for c in normalize(text).lower())
@@ -112,7 +68,10 @@ def spoken_words(text: str) -> str:
 
 
 def _resume(
-    path: Path, items: Iterable[Any], work: Callable[[Any], dict[str, Any]]
+    path: Path,
+    items: Iterable[Any],
+    work: Callable[[Any], dict[str, Any]],
+    is_valid: Callable[[Any, dict[str, Any]], bool] = lambda item, row: True,
 ) -> dict[str, dict[str, Any]]:
     """Give the row of every item, those that `path` has and those that `work` makes now."""
     done: dict[str, dict[str, Any]] = {}
@@ -126,28 +85,33 @@ def _resume(
         write_text(
             path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in done.values())
         )
+    items = list(items)
+    left = [item for item in items if item.id not in done or not is_valid(item, done[item.id])]
     with path.open("a", encoding="utf-8") as file:
-        for item in items:
-            if item.id not in done:
-                done[item.id] = {"id": item.id, **work(item)}
-                file.write(json.dumps(done[item.id], ensure_ascii=False) + "\n")
-                file.flush()
+        for item in track(left, path.stem, disable=not left):
+            done[item.id] = {"id": item.id, **work(item)}
+            file.write(json.dumps(done[item.id], ensure_ascii=False) + "\n")
+            file.flush()
     return {item.id: done[item.id] for item in items}
 
 
 def segment_step(
-    recordings: list[Recording], work: Path, config: RefineConfig
-) -> tuple[list[Recording], dict[str, str]]:
+    recordings: list[Recording], work: Path, config: RefineConfig, rejects: Rejects
+) -> list[Recording]:
     """Cut recordings into clips.
 
     A recording that has a text and is no longer than a clip may be stays whole. The clips of a
     longer one go on without, until `align_step` parts it.
 
-    Returns:
-        The clips, and the recordings that could not be read, with the reason.
+    Args:
+        recordings: Those to cut.
+        work: Gets the clips.
+        config: How they are cut and levelled.
+        rejects: Takes the recordings that cannot be read, and those without speech.
 
     Raises:
-        ValueError: If the folder was begun with other settings.
+        ValueError: If the folder was begun with other settings, or two clips have one name.
+        TooManyRejects: If too many recordings cannot be used.
     """
     (work / "clips").mkdir(parents=True, exist_ok=True)
     settings = {
@@ -155,6 +119,7 @@ def segment_step(
         "pause_seconds": config.pause_seconds,
         "max_seconds": config.max_seconds,
         "level_dbfs": config.level_dbfs,
+        "rows": _ROWS,
     }
     kept = work / "segment.settings.json"
     if kept.exists() and json.loads(kept.read_text(encoding="utf-8")) != settings:
@@ -165,37 +130,78 @@ def segment_step(
     write_text(kept, json.dumps(settings))
 
     def cut(recording: Recording) -> dict[str, Any]:
-        try:
-            waveform = load_audio(recording.audio, _STORED_RATE)
-        except AudioError as error:
-            return {"clips": [], "problem": str(error)}
-        whole = waveform.shape[0] <= config.max_seconds * _STORED_RATE
-        places = [(0, waveform.shape[0])]
-        if not (recording.text and whole):
-            places = segments(waveform, _STORED_RATE, config)
-        clips = []
-        for number, (start, stop) in enumerate(places):
-            name = recording.id if recording.text and whole else f"{recording.id}-{number:04d}"
-            path = work / "clips" / f"{name}.flac"
-            clip = normalise_level(waveform[start:stop], config.level_dbfs)
-            save_audio(path, clip, _STORED_RATE)
-            clips.append([name, recording.text if whole else ""])
-        return {"clips": clips, "problem": ""}
+        row = _cut(recording, work / "clips", config)
+        if row["problem"]:
+            rejects.reject(Reject(recording.file, recording.line, row["problem"]))
+        else:
+            rejects.accept()
+        return row
 
-    rows = _resume(work / "segment.jsonl", recordings, cut)
-    speakers = {recording.id: recording.speaker for recording in recordings}
+    def is_valid(recording: Recording, row: dict[str, Any]) -> bool:
+        valid = not row["problem"] and row["has_text"] == bool(recording.text)
+        rejects.accept(int(valid))
+        return valid
+
+    rows = _resume(work / "segment.jsonl", recordings, cut, is_valid)
+    rejects.check()
     clips = [
-        Recording(
+        replace(
+            recording,
             id=name,
             audio=work / "clips" / f"{name}.flac",
-            text=text,
-            speaker=speakers[source],
-            source=source,
+            text=recording.text if rows[recording.id]["is_whole"] else "",
+            source=recording.id,
+            clipped_share=clipped,
         )
-        for source, row in rows.items()
-        for name, text in row["clips"]
+        for recording in recordings
+        for name, clipped in rows[recording.id]["clips"]
     ]
-    return clips, {name: row["problem"] for name, row in rows.items() if row["problem"]}
+    sources: dict[str, str] = {}
+    for clip in clips:
+        if clip.id in sources:
+            raise ValueError(
+                f"{sources[clip.id]!r} and {clip.source!r} both have a clip {clip.id!r}: give one "
+                "of these recordings another name, and remove " + str(work)
+            )
+        sources[clip.id] = clip.source
+    return clips
+
+
+def _cut(recording: Recording, folder: Path, config: RefineConfig) -> dict[str, Any]:
+    """Write the clips of a recording; returns its row."""
+    row = {"clips": [], "is_whole": False, "has_text": bool(recording.text), "problem": ""}
+    try:
+        rate = native_rate(recording.audio)
+        sound = load_audio(recording.audio, rate)
+    except AudioError as error:
+        return {**row, "problem": str(error)}
+    waveform = resample(sound, rate, _STORED_RATE)
+    is_whole = bool(recording.text) and waveform.shape[0] <= config.max_seconds * _STORED_RATE
+    places = [(0, waveform.shape[0])]
+    if not is_whole:
+        places = segments(waveform, _STORED_RATE, config)
+    if not places:
+        return {**row, "problem": f"no speech is heard in {recording.audio}."}
+    # An id may be any path; its clips stay in the folder.
+    own_id = Path(recording.id)
+    stem = "/".join(part for part in own_id.parts if part not in (own_id.anchor, ".."))
+    clips = []
+    for number, (start, stop) in enumerate(places):
+        name = stem if is_whole else f"{stem}-{number:04d}"
+        clip = normalise_level(waveform[start:stop], config.level_dbfs)
+        save_audio(folder / f"{name}.flac", clip, _STORED_RATE)
+        # Resampled, a flat top is flat no more.
+        own = sound[start * rate // _STORED_RATE : stop * rate // _STORED_RATE]
+        clips.append([name, clipped_share(own)])
+    return {**row, "clips": clips, "is_whole": is_whole}
+
+
+def native_rate(path: Path) -> int:
+    """Sample rate of a sound file in Hz; where its header cannot be read, that of clips."""
+    try:
+        return soundfile.info(path).samplerate
+    except (soundfile.LibsndfileError, RuntimeError, OSError):
+        return _STORED_RATE
 
 
 def transcribe_step(
@@ -246,30 +252,37 @@ def measure_step(
     work: Path,
     heard: Mapping[str, Mapping[str, str]],
     embed: Embed | None = None,
+    *,
+    encoder: str = "speaker",
 ) -> dict[str, Measures]:
-    """Measure every clip."""
+    """Measure every clip.
+
+    Args:
+        clips: The clips.
+        work: Keeps the measures.
+        heard: What the recognisers heard, by clip and recogniser.
+        embed: Finds two speakers in a clip.
+        encoder: Name of what embeds: by another one the voices are measured anew.
+    """
 
     def measured(clip: Recording) -> dict[str, Any]:
-        waveform = load_audio(clip.audio, RATE)
-        try:
-            found = measure_sound(waveform, RATE, "")
-        except ValueError:
-            return {"measures": None}
-        if embed is not None and waveform.shape[0] >= 2 * RATE:  # half a word is no voice
-            found = replace(found, speaker_consistency=consistency(waveform, embed))
+        waveform = load_audio(clip.audio, _STORED_RATE)
+        found = measure_sound(waveform, _STORED_RATE, "")
+        if embed is not None and found.seconds >= 2:  # half a word is no voice
+            alike = consistency(resample(waveform, _STORED_RATE, RATE), embed)
+            found = replace(found, speaker_consistency=alike)
         return {"measures": asdict(found)}
 
     # With and without an encoder are two measurements.
-    name = "measure.jsonl" if embed is None else "measure.speaker.jsonl"
+    name = "measure.jsonl" if embed is None else f"measure.{encoder}.jsonl"
     rows = _resume(work / name, clips, measured)
     result = {}
     for clip in clips:
-        if rows[clip.id]["measures"] is None:
-            continue
         texts = {name: spoken_words(text) for name, text in heard.get(clip.id, {}).items()}
         compared = [spoken_words(clip.text)] if clip.text else []
         result[clip.id] = replace(
             Measures(**rows[clip.id]["measures"]),
+            clipped_share=clip.clipped_share,
             text_length=sum(c.isalnum() for c in clip.text or next(iter(texts.values()), "")),
             disagreement=word_disagreement([*compared, *texts.values()]),
             letter_disagreement=letter_disagreement([*compared, *texts.values()]),
@@ -278,13 +291,17 @@ def measure_step(
     return result
 
 
-def embed_step(clips: list[Recording], work: Path, embed: Embed) -> list[Tensor]:
-    """The speaker embedding (E,) of every clip."""
+def embed_step(
+    clips: list[Recording], work: Path, embed: Embed, *, encoder: str = "speaker"
+) -> list[Tensor]:
+    """The speaker embedding (E,) of every clip; `encoder` names what embeds."""
 
     def embedded(clip: Recording) -> dict[str, Any]:
-        return {"embedding": embed(load_audio(clip.audio, RATE)).tolist()}
+        waveform = load_audio(clip.audio, RATE)
+        short = max(0, RATE // 2 - waveform.shape[0])
+        return {"embedding": embed(torch.nn.functional.pad(waveform, (0, short))).tolist()}
 
-    rows = _resume(work / "embedding.jsonl", clips, embedded)
+    rows = _resume(work / f"embedding.{encoder}.jsonl", clips, embedded)
     return [torch.tensor(rows[clip.id]["embedding"]) for clip in clips]
 
 
@@ -294,9 +311,7 @@ def decide(
     """Ask the filters: first those of single clips, then those that compare clips."""
     decisions = []
     for clip in clips:
-        found = measures.get(clip.id)
-        if found is None:
-            continue
+        found = measures[clip.id]
         text = clip.text or next(iter(found.transcripts.values()), "")
         clip = replace(clip, text=text)
         dropped = first_reason(found, config)
@@ -335,6 +350,7 @@ def write_outcome(decisions: list[Decision], work: Path, output: Path) -> int:
             text=made.clip.text,
             speaker=made.clip.speaker,
             duration=made.measures.seconds,
+            extra=made.clip.extra,
         )
         for made in kept
     ]

@@ -30,8 +30,7 @@ def test_signal_to_noise_is_the_difference_of_the_levels() -> None:
     assert found.start_edge_db < -30 and found.end_edge_db < -30
     cut = measure_sound(wave[RATE:], RATE, "one two")
     assert cut.start_edge_db == pytest.approx(0.0, abs=0.5)
-    with pytest.raises(ValueError, match="shorter than two windows"):
-        measure_sound(wave[:500], RATE, "")
+    assert measure_sound(tone(0.01), RATE, "").seconds == 0.01, "too short, but not lost"
 
 
 def test_clipping_is_flat_tops_only() -> None:

@@ -12,10 +12,12 @@ from toy_sounds import RATE, embed, quiet, tone
 
 from tokenlm.audio.io import load_audio, save_audio
 from training.data.manifest import Utterance, read_manifest
+from training.data.rejects import Rejects, TooManyRejects
 from training.refine import steps
 from training.refine.config import RefineConfig
 from training.refine.damage import KINDS, damage_kinds, precision_and_recall
 from training.refine.proof import damage_corpus, draw_rows, prove
+from training.refine.recordings import find_recordings
 from training.refine.report import write_report
 
 CONFIG = RefineConfig(min_bandwidth_hz=100.0, detector="level")
@@ -47,15 +49,18 @@ def test_a_folder_becomes_a_manifest_and_goes_on_where_it_was(folder: Path) -> N
             raise KeyboardInterrupt
         return "yes of course"
 
-    recordings = steps.find_recordings(folder)
+    recordings, bad = find_recordings(folder)
+    assert bad == []
     assert [(r.id, r.speaker, r.text) for r in recordings] == [
         ("ann/short", "ann", "Yes, of course."),
         ("broken", "unknown", ""),
         ("long", "unknown", ""),
     ]
-    clips, unreadable = steps.segment_step(recordings, work, CONFIG)
+    rejects = Rejects(None, 0.5)
+    clips = steps.segment_step(recordings, work, CONFIG, rejects)
     assert [clip.id for clip in clips] == ["ann/short", "long-0000", "long-0001"]
-    assert list(unreadable) == ["broken"] and "broken.wav" in unreadable["broken"]
+    assert [bad.file for bad in rejects.found] == [str(folder / "broken.wav")]
+    assert (rejects.num_seen, rejects.num_bad) == (3, 1)
     with pytest.raises(KeyboardInterrupt):
         steps.transcribe_step(clips, work, {"it": recognise})
     with (work / "transcribe.it.jsonl").open("a") as file:
@@ -74,9 +79,9 @@ def test_a_folder_becomes_a_manifest_and_goes_on_where_it_was(folder: Path) -> N
     ]
     assert all(row.audio.is_file() for row in rows)
     with pytest.raises(ValueError, match="other settings of detector, pause_seconds"):
-        steps.segment_step(recordings, work, RefineConfig(pause_seconds=0.2, detector="level"))
+        steps.segment_step(recordings, work, replace(CONFIG, pause_seconds=0.2), rejects)
     with pytest.raises(ValueError, match="no recording"):
-        steps.find_recordings(work / "clips" / "ann" / "nothing")
+        find_recordings(work / "clips" / "ann" / "nothing")
 
 
 def test_the_text_of_a_long_recording_is_parted_among_its_clips(tmp_path: Path) -> None:
@@ -85,8 +90,8 @@ def test_the_text_of_a_long_recording_is_parted_among_its_clips(tmp_path: Path) 
     save_audio(tmp_path / "raw" / "long.wav", torch.cat(pieces), RATE)
     (tmp_path / "raw" / "long.txt").write_text(" ".join(said))
     config = replace(CONFIG, max_seconds=4.0)
-    recordings = steps.find_recordings(tmp_path / "raw")
-    clips, _ = steps.segment_step(recordings, tmp_path / "work", config)
+    recordings, _ = find_recordings(tmp_path / "raw")
+    clips = steps.segment_step(recordings, tmp_path / "work", config, Rejects(None, 0.0))
     assert [(clip.text, clip.source) for clip in clips] == [("", "long")] * 3
     spelled = ["we cam at fife", "nobody wasthere not efen the dog", "so we leftagen"]
     heard = {clip.id: {"it": text} for clip, text in zip(clips, spelled, strict=True)}
@@ -100,12 +105,13 @@ def test_the_text_of_a_long_recording_is_parted_among_its_clips(tmp_path: Path) 
 
 def test_the_report_names_filters_and_plays_examples(folder: Path) -> None:
     work = folder.parent / "out.work"
-    clips, unreadable = steps.segment_step(steps.find_recordings(folder), work, CONFIG)
+    rejects = Rejects(None, 1.0)
+    clips = steps.segment_step(find_recordings(folder)[0], work, CONFIG, rejects)
     heard = {clip.id: {"it": "something else <b>"} for clip in clips}
     measures = steps.measure_step(clips, work, heard)
     decisions = steps.decide(clips, measures, CONFIG)
     assert [made.dropped_by for made in decisions][0] == "agreement"
-    write_report(folder.parent / "out.html", decisions, unreadable)
+    write_report(folder.parent / "out.html", decisions, rejects.found)
     text = (folder.parent / "out.html").read_text()
     assert "<h3>agreement</h3>" in text and "out.work/clips/ann/short.flac" in text
     assert "data:image/png;base64," in text and "broken.wav" in text
@@ -116,7 +122,7 @@ def test_the_report_names_filters_and_plays_examples(folder: Path) -> None:
 
 def test_embeddings_are_kept(folder: Path) -> None:
     work = folder.parent / "out.work"
-    clips, _ = steps.segment_step(steps.find_recordings(folder), work, CONFIG)
+    clips = steps.segment_step(find_recordings(folder)[0], work, CONFIG, Rejects(None, 1.0))
     first = steps.embed_step(clips, work, embed)
 
     def never(waveform: torch.Tensor) -> torch.Tensor:
@@ -126,6 +132,81 @@ def test_embeddings_are_kept(folder: Path) -> None:
     for clip, one, two in zip(clips, first, again, strict=True):
         torch.testing.assert_close(one, embed(load_audio(clip.audio, steps.RATE)))
         assert torch.equal(one, two)
+
+
+def test_what_was_mended_is_read_again_and_texts_are_those_of_now(folder: Path) -> None:
+    work, rejects = folder.parent / "out.work", Rejects(None, 1.0)
+    steps.segment_step(find_recordings(folder)[0], work, CONFIG, rejects)
+    save_audio(folder / "broken.wav", speech(3), RATE)
+    (folder / "ann" / "short.txt").write_text("No, never.")
+    (folder / "silent.wav").write_bytes((folder / "broken.wav").read_bytes())
+    save_audio(folder / "silent.wav", torch.zeros(RATE), RATE)
+    (folder / "torn.wav").write_bytes((folder / "broken.wav").read_bytes())
+    (folder / "torn.txt").write_bytes(b"caf\xe9")
+    recordings, bad = find_recordings(folder)
+    assert [Path(reject.file).name for reject in bad] == ["torn.txt"]
+    config = replace(CONFIG, detector="silero")
+    with pytest.raises(ValueError, match="begun with other settings"):
+        steps.segment_step(recordings, work, config, rejects)
+    clips = steps.segment_step(recordings, work, CONFIG, rejects)
+    assert [clip.id for clip in clips if clip.source == "broken"] == ["broken-0000"]
+    assert [clip.text for clip in clips if clip.source == "ann/short"] == ["No, never."]
+    with pytest.raises(TooManyRejects, match=r"broken\.wav"):
+        (folder / "broken.wav").write_bytes(b"RIFF")
+        steps.segment_step(
+            find_recordings(folder)[0], folder.parent / "new.work", CONFIG, Rejects(None, 0.1)
+        )
+
+
+def test_clipping_is_seen_through_resampling_and_short_clips_are_told(tmp_path: Path) -> None:
+    time = torch.arange(2 * 44_100) / 44_100
+    swelling = (0.6 + 0.3 * torch.sin(2 * torch.pi * time)) * torch.sin(600 * torch.pi * time)
+    for name, wave in (
+        ("loud", (2 * swelling).clamp(-0.9, 0.9)),
+        ("fine", swelling),
+        ("blip", swelling[:2000]),
+    ):
+        padded = torch.nn.functional.pad(wave, (10_000, 10_000)) if name != "blip" else wave
+        save_audio(tmp_path / "raw" / f"{name}.wav", padded, 44_100)
+        (tmp_path / "raw" / f"{name}.txt").write_text(f"This is {name}.")
+    recordings, _ = find_recordings(tmp_path / "raw")
+    clips = steps.segment_step(recordings, tmp_path / "work", CONFIG, Rejects(None, 0.0))
+    measures = steps.measure_step(clips, tmp_path / "work", {})
+    made = {made.clip.id: made for made in steps.decide(clips, measures, CONFIG)}
+    assert made["loud"].dropped_by == "clipping" and measures["loud"].clipped_share > 0.1
+    assert made["fine"].dropped_by == "" and measures["fine"].clipped_share < 0.001
+    assert made["blip"].dropped_by == "duration", "nothing is lost without a word"
+
+
+def test_rows_of_a_manifest_keep_their_line_their_keys_and_their_place(tmp_path: Path) -> None:
+    save_audio(tmp_path / "a.wav", speech(1), RATE)
+    place = tmp_path / "elsewhere" / "a"
+    rows = [
+        {"id": str(place), "audio": "a.wav", "text": "Yes.", "speaker": "ann", "duration": 2.6},
+        {"id": "../b", "audio": "b.wav", "text": "No.", "speaker": "ann", "duration": 2.6},
+    ]
+    lines = [json.dumps({**row, "language": "en"}) for row in rows]
+    source = tmp_path / "raw.jsonl"
+    source.write_text("\n".join([lines[0], "{", lines[1]]) + "\n")
+    recordings, bad = find_recordings(source)
+    assert [(reject.file, reject.line) for reject in bad] == [(str(source), 2)]
+    work, rejects = tmp_path / "out.work", Rejects(None, 1.0)
+    clips = steps.segment_step(recordings, work, CONFIG, rejects)
+    assert [(reject.file, reject.line) for reject in rejects.found] == [(str(source), 3)]
+    assert all(clip.audio.resolve().is_relative_to(work.resolve()) for clip in clips)
+    decisions = steps.decide(clips, steps.measure_step(clips, work, {}), CONFIG)
+    steps.write_outcome(decisions, work, tmp_path / "out.jsonl")
+    (row,) = read_manifest(tmp_path / "out.jsonl", strict=True).utterances
+    assert row.extra == {"language": "en"} and row.audio.is_file()
+
+
+def test_two_clips_of_one_name_are_an_error(tmp_path: Path) -> None:
+    save_audio(tmp_path / "raw" / "a.wav", speech(1), RATE)
+    save_audio(tmp_path / "raw" / "a-0000.wav", speech(2), RATE)
+    (tmp_path / "raw" / "a-0000.txt").write_text("Yes.")
+    recordings, _ = find_recordings(tmp_path / "raw")
+    with pytest.raises(ValueError, match="'a' both have a clip 'a-0000'"):
+        steps.segment_step(recordings, tmp_path / "work", CONFIG, Rejects(None, 0.0))
 
 
 def test_damage_is_of_every_kind_and_kept_apart() -> None:

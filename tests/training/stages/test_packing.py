@@ -66,10 +66,10 @@ def test_an_item_that_is_longer_than_a_row_is_an_error() -> None:
         BatchConfig(max_seconds_per_batch=10.0, pack_seconds=11.0)
 
 
-def model() -> SpeechLM:
+def model(num_layers: int = 2) -> SpeechLM:
     torch.manual_seed(0)
     backbone = BackboneConfig(
-        vocab_size=32, hidden_size=16, intermediate_size=32, num_layers=2, num_heads=2,
+        vocab_size=32, hidden_size=16, intermediate_size=32, num_layers=num_layers, num_heads=2,
         num_kv_heads=1,
     )  # fmt: skip
     return SpeechLM(SpeechLMConfig(backbone=backbone, codebook_size=9)).eval()
@@ -178,12 +178,11 @@ def test_compiled_and_forgetful_it_is_the_same_run(stage_config: Any, tmp_path: 
             assert name != "forgetful" or torch.equal(value, found["plain"][key])
 
 
-@pytest.mark.slow
-def test_compiled_once_for_rows_of_any_items() -> None:
+def graphs_of_rows(num_layers: int) -> list[int]:
+    """Graphs that are compiled after each of some batches, whose logits are those without."""
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    lm = model()
-    plain = model()
+    lm, plain = model(num_layers), model(num_layers)
     lm.compile()
     generator = torch.Generator().manual_seed(0)
     counts = []
@@ -192,10 +191,17 @@ def test_compiled_once_for_rows_of_any_items() -> None:
         batch = LayoutBatch.in_rows([one_shot([1, 2], [3] * n, 9) for n in sizes], (2, 4))
         torch.testing.assert_close(lm(batch), plain(batch), rtol=1e-4, atol=1e-5)
         counts.append(torch._dynamo.utils.counters["frames"]["ok"])
+    assert not any("limit" in reason for reason in torch._dynamo.utils.counters["unimplemented"])
+    return counts
+
+
+@pytest.mark.slow
+def test_compiled_once_for_rows_of_any_items() -> None:
     # The attention of packed items is not compiled and parts the layers into frames of their own.
     # Once for each shape, and once more with sizes left open; never again for further items.
-    assert counts[-1] == counts[5], counts
-    assert not any("limit" in reason for reason in torch._dynamo.utils.counters["unimplemented"])
+    counts = graphs_of_rows(2)
+    assert counts[-1] == counts[5] > 0, counts
+    assert graphs_of_rows(4)[-1] == counts[-1], "layers share their graphs"
 
 
 def test_stages_pack_by_config(stage_config: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,6 +77,7 @@ def read_hf_dataset(source: str, *, split: str = "") -> Iterator[SourceRow]:
             speaker=first_of(row, SPEAKER_KEYS) or "unknown",
             audio=Path(path) if path and payload is None else None,
             sound=payload,
+            seconds=_seconds(row),
             extra={key: row[key] for key in _KEPT if row.get(key) is not None},
         )
 
@@ -145,9 +146,16 @@ def _tar_row(shard: Path, number: int, key: str, files: Mapping[str, bytes]) -> 
         text=text,
         speaker=first_of(row, SPEAKER_KEYS) or "unknown",
         sound=sound,
+        seconds=_seconds(row),
         extra={name: row[name] for name in _KEPT if row.get(name) is not None},
         problem=problem,
     )
+
+
+def _seconds(row: Mapping[str, Any]) -> float | None:
+    value = row.get("duration")
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and value is not None else None
 
 
 def first_of(row: Mapping[str, Any], keys: tuple[str, ...]) -> str:

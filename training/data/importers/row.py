@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from tokenlm.atomic import atomic_path
 from training.data.manifest import Utterance
 
 _BYTES_SUFFIXES = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3"}
+_DURATION_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,8 @@ class SourceRow:
     """Sound file that lies on the disk."""
     sound: bytes | None = None
     """An encoded sound file out of a container, to be written beside the manifest."""
+    seconds: float | None = None
+    """Length that the corpus gives for it; the sound must have it."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Further keys of the manifest, such as a language."""
     problem: str = ""
@@ -57,27 +62,44 @@ def checked(row: SourceRow, audio_folder: Path, *, check_audio: bool) -> Utteran
     for name in ("id", "text", "speaker"):
         if not getattr(row, name).strip():
             raise ValueError(f"{name!r} is empty.")
+    if "\ufffd" in row.text:
+        raise ValueError("'text' is not UTF-8, or holds the mark of a letter that was lost.")
     audio = row.audio
     if row.sound is not None:
-        suffix = next((s for head, s in _BYTES_SUFFIXES.items() if row.sound.startswith(head)), "")
-        if not suffix:
-            raise ValueError("the sound is in none of the formats wav, flac, ogg and mp3.")
-        # An id may hold slashes and whatever else a file name may not.
-        safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in row.id)
-        audio = audio_folder / f"{safe}{suffix}"
-        if not audio.exists() or audio.stat().st_size != len(row.sound):
-            audio.parent.mkdir(parents=True, exist_ok=True)
-            audio.write_bytes(row.sound)
+        audio = audio_folder / _file_name(row.id, row.sound)
+        with atomic_path(audio) as temporary:
+            temporary.write_bytes(row.sound)
     if audio is None:
         raise ValueError("there is no sound.")
+    duration = sound_seconds(audio, decode=check_audio)
+    if row.seconds is not None and abs(duration - row.seconds) > _DURATION_TOLERANCE:
+        raise ValueError(f"'duration' is {row.seconds:.2f} s, the audio has {duration:.2f} s.")
     return Utterance(
         id=row.id,
         audio=audio,
         text=row.text.strip(),
         speaker=row.speaker.strip(),
-        duration=sound_seconds(audio, decode=check_audio),
+        duration=duration,
         extra=row.extra,
     )
+
+
+def _file_name(name: str, sound: bytes) -> str:
+    """Name of the file of a sound out of a container: that of its id, and of no other one.
+
+    Raises:
+        ValueError: If it is no sound that can be read.
+    """
+    suffix = next((s for head, s in _BYTES_SUFFIXES.items() if sound.startswith(head)), "")
+    if not suffix and sound[:1] == b"\xff" and sound[1:2] >= b"\xe0":
+        suffix = ".mp3"  # without a tag it begins with the eleven set bits of a frame
+    if not suffix:
+        raise ValueError("the sound is in none of the formats wav, flac, ogg and mp3.")
+    # An id may hold slashes and whatever else a file name may not.
+    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+    if safe != name or len(safe) > 100:  # "a/b" and "a_b" are two
+        safe = f"{safe[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return safe + suffix
 
 
 def sound_seconds(path: Path, *, decode: bool) -> float:

@@ -84,7 +84,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
     # Only newlines part rows: a text may hold any other separator that str.splitlines knows.
     for number, line in enumerate(text.split(b"\n"), start=1):
-        # A byte that is no UTF-8 spoils its own row and no other.
+        # A byte that is no UTF-8 spoils its own row and no other: `checked` finds the mark.
         decoded = line.decode("utf-8-sig" if number == 1 else "utf-8", "replace").rstrip("\r")
         if decoded.strip():
             yield number, decoded

@@ -15,13 +15,15 @@ from training.data.importers.row import SourceRow
 _SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
-def existing_folder(source: str) -> Path:
-    """Return `source` as a folder.
+def existing_folder(source: str, split: str = "") -> Path:
+    """Return `source`, or the folder of a split in it.
 
     Raises:
         ValueError: If there is none.
     """
-    folder = Path(source)
+    folder = Path(source) / split
+    if split and not folder.is_dir():
+        raise ValueError(f"there is no split {split!r} in {source}.")
     if not folder.is_dir():
         raise ValueError(f"{source} is no folder.")
     return folder
@@ -37,7 +39,7 @@ def read_libritts(source: str, *, split: str = "") -> Iterator[SourceRow]:
     Raises:
         ValueError: If there is no such folder.
     """
-    for audio in _sounds(existing_folder(source) / split):
+    for audio in _sounds(existing_folder(source, split)):
         texts = [audio.with_suffix(f".{kind}.txt") for kind in ("normalized", "original")]
         found = next((path for path in texts if path.is_file()), None)
         text, problem = "", ""
@@ -69,7 +71,7 @@ def read_librispeech(source: str, *, split: str = "") -> Iterator[SourceRow]:
     Raises:
         ValueError: If there is no such folder.
     """
-    for transcript in sorted((existing_folder(source) / split).rglob("*.trans.txt")):
+    for transcript in sorted((existing_folder(source, split)).rglob("*.trans.txt")):
         text, problem = _read(transcript)
         if problem:
             yield SourceRow(file=str(transcript), line=None, problem=problem)

@@ -151,7 +151,8 @@ def build_shards(
     info = work.info(manifest)
     open_folder(folder, info)
     _remove_leftovers(folder, range(rank, info.num_shards, num_ranks))
-    rejects = Rejects(None, work.max_reject_share)
+    num_rows = info.num_items + len(manifest.bad_rows)
+    rejects = Rejects(None, work.max_reject_share, num_expected=num_rows)
     if rank == 0:
         for bad in manifest.bad_rows:
             rejects.reject(Reject(str(manifest.path), bad.line, bad.reason))

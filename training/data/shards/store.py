@@ -134,6 +134,7 @@ class ShardStore:
                 seen[row.id] = place
                 found.append(row)
                 rejects.accept()
+        rejects.num_expected = 0  # rows that were deleted are neither good nor bad
         rejects.check()
         return found
 
@@ -248,7 +249,8 @@ class ShardDataset(UtteranceDataset):
             TooManyRejects: If too many rows are bad.
         """
         self.store = ShardStore(url)
-        rejects = Rejects(None, max_reject_share)
+        expected = self.store.info.num_items
+        rejects = Rejects(None, max_reject_share, num_expected=expected)
         rows = self.store.rows(rejects)
         if rejects.found:
             print(rejects.report(), flush=True)

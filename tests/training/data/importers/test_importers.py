@@ -110,9 +110,50 @@ def test_webdataset(tmp_path: Path) -> None:
         ("sub/one", "one", "ann"),
         ("two", "two", "unknown"),
     ]
-    assert rows[0].audio.read_bytes() == sound() and rows[0].audio.name == "sub_one.flac"
+    assert rows[0].audio.read_bytes() == sound() and rows[0].audio.name.startswith("sub_one-")
     assert [Path(bad.file).name for bad in rejects.found] == ["0.tar", "1.tar"]
     assert "cannot be read" in rejects.found[1].reason
+
+
+def test_ids_that_would_share_a_file_and_lengths_that_are_wrong(tmp_path: Path) -> None:
+    mp3 = io.BytesIO()
+    soundfile.write(mp3, np.zeros(16_000), 16_000, format="MP3")
+    bare = mp3.getvalue()
+    assert bare[0] == 0xFF, "an mp3 without a tag"
+    with tarfile.open(tmp_path / "0.tar", "w") as archive:
+        for name, content in (
+            ("a/b.flac", sound(0.5)),
+            ("a/b.txt", b"one"),
+            ("a_b.flac", sound(0.7)),
+            ("a_b.txt", b"two"),
+            ("bare.mp3", bare),
+            ("bare.txt", b"three"),
+            ("torn.flac", sound(0.5)),
+            ("torn.json", b'{"text": "four", "duration": 3.2}'),
+            ("latin.flac", sound(0.5)),
+            ("latin.txt", b"caf\xe9"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    rows, rejects = read("webdataset", tmp_path / "0.tar", tmp_path)
+    assert [row.id for row in rows] == ["a/b", "a_b", "bare"]
+    assert [soundfile.info(row.audio).duration for row in rows[:2]] == [0.5, 0.7]
+    assert rows[2].duration == pytest.approx(1.0, abs=0.1)
+    assert [bad.line for bad in rejects.found] == [4, 5]
+    assert "'duration' is 3.20 s, the audio has 0.50 s" in rejects.found[0].reason
+    assert "not UTF-8" in rejects.found[1].reason
+
+
+def test_letters_that_are_lost_and_splits_that_are_not_there(tmp_path: Path) -> None:
+    put(tmp_path / "wavs" / "a.wav", sound())
+    put(tmp_path / "metadata.csv", b"a|caf\xe9|caf\xe9\na|coffee|coffee\n")
+    rows, rejects = read("ljspeech", tmp_path, tmp_path)
+    assert [row.text for row in rows] == ["coffee"]
+    assert [(bad.line, "not UTF-8" in bad.reason) for bad in rejects.found] == [(1, True)]
+    for name in ("libritts", "librispeech"):
+        with pytest.raises(ValueError, match="no split 'dev-claen'"):
+            read(name, tmp_path, tmp_path, split="dev-claen")
 
 
 def test_hf_dataset(tmp_path: Path) -> None:

@@ -117,6 +117,19 @@ def test_too_many_bad_items_stop_it(recordings: Path, tmp_path: Path) -> None:
         )
 
 
+def test_the_share_is_one_of_all_rows_on_any_process(recordings: Path, tmp_path: Path) -> None:
+    """Bad lines of the manifest are told by the first process, whose own share they exceed."""
+    lines = (recordings / "rows.jsonl").read_text().splitlines()
+    lines = [line.replace('"audio": "', f'"audio": "{recordings}/') for line in lines]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join([*lines, *["{"] * 4]) + "\n")
+    work = make_work(max_reject_share=0.45, speaker_encoder=None, mel=None)
+    for rank in range(3):  # the first one: 5 bad lines beside 4 items, one of which is bad
+        rejects = build_shards(read_manifest(path), tmp_path / "out", work, rank=rank, num_ranks=3)
+        assert (rejects.num_bad, rejects.num_seen) == [(6, 9), (1, 4), (0, 4)][rank]
+    assert len(read_rejects(tmp_path / "out" / "rejects.jsonl")) == 7
+
+
 def test_ranks_come_from_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.delenv("WORLD_SIZE", raising=False)

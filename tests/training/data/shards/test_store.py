@@ -127,6 +127,23 @@ def test_bad_rows_and_shards_are_set_aside(copied: Path) -> None:
         ShardStore(str(copied)).rows(Rejects(None, 0.5))
 
 
+def test_a_lost_shard_is_a_share_of_all_rows_not_of_those_before_it(
+    shards: Path, tmp_path: Path
+) -> None:
+    """Of 1,000 rows in five shards the first 200 are gone: a fifth, not everything so far."""
+    info = json.loads((shards / "shards.json").read_text())
+    info |= {"num_items": 1000, "items_per_shard": 200}
+    (tmp_path / "shards.json").write_text(json.dumps(info))
+    row = json.loads((shards / "shard-00000.jsonl").read_text().splitlines()[0])
+    for shard in range(1, 5):
+        rows = (json.dumps({**row, "id": f"{shard}-{number}"}) for number in range(200))
+        (tmp_path / f"shard-{shard:05d}.jsonl").write_text("\n".join(rows))
+        shutil.copy(shards / "shard-00000.tar", tmp_path / f"shard-{shard:05d}.tar")
+    assert len(ShardDataset(str(tmp_path), RATE, max_reject_share=0.25).utterances) == 800
+    with pytest.raises(TooManyRejects, match="200 of 1000 rows"):
+        ShardDataset(str(tmp_path), RATE, max_reject_share=0.1)
+
+
 def test_a_tar_that_is_not_that_of_the_rows_is_seen(copied: Path) -> None:
     shutil.copy(copied / "shard-00002.tar", copied / "shard-00000.tar")
     row = ShardDataset(str(copied), RATE, max_reject_share=1.0).utterances[1]
