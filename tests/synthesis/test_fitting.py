@@ -17,7 +17,7 @@ from tokenlm.synthesis.fitting import FitConfig, add_offset, fit_voice, mean_dif
 
 Flow = FlowDecoder | CosyVoiceFlow
 
-FIT = FitConfig(num_steps=30, num_draws=8, learning_rate=0.05)
+FIT = FitConfig(num_steps=30, num_draws=8, learning_rate=0.05, max_offset=100.0)
 
 
 def imported(**changes: Any) -> CosyVoiceFlow:
@@ -98,7 +98,7 @@ def test_the_same_voice_is_fitted_alike(flow: Flow) -> None:
 def test_the_offset_is_what_the_rendering_lacks(flow: Flow) -> None:
     voice, _ = mumbled(flow)
     shift = torch.linspace(-1.0, 1.0, 80)
-    config = FitConfig(offset_share=1.0, offset_tokens=0)
+    config = FitConfig(offset_share=1.0, offset_tokens=0, max_offset=100.0)
     fitted = fit_voice(flow, voice, config, **rendering(flow))
     moved = replace(voice, prompt_mel=voice.prompt_mel + shift)
     rendered = flow.generate(
@@ -128,10 +128,28 @@ def test_pauses_say_nothing_of_a_voice() -> None:
 
 def test_short_prompts_shift_less(flow: Flow) -> None:
     voice, _ = mumbled(flow, 10)
-    whole = fit_voice(flow, voice, FitConfig(offset_share=1.0, offset_tokens=0), **rendering(flow))
-    half = fit_voice(flow, voice, FitConfig(offset_share=1.0), **rendering(flow))
+    whole = fit_voice(
+        flow,
+        voice,
+        FitConfig(offset_share=1.0, offset_tokens=0, max_offset=100.0),
+        **rendering(flow),
+    )
+    half = fit_voice(flow, voice, replace(FIT, num_steps=0, offset_share=1.0), **rendering(flow))
     assert whole.mel_offset is not None and half.mel_offset is not None
     torch.testing.assert_close(half.mel_offset, whole.mel_offset / 2)
+
+
+def test_a_damaged_recording_is_not_copied(flow: Flow, caplog: pytest.LogCaptureFixture) -> None:
+    voice, _ = mumbled(flow)
+    config = replace(FIT, num_steps=2, offset_share=1.0, max_offset=2.0)
+    offset = fit_voice(flow, voice, replace(config, num_steps=0), **rendering(flow)).mel_offset
+    size = 0.0 if offset is None else float(offset.square().mean().sqrt())
+    assert 0.0 < size < 2.0 and not caplog.records
+    telephone = voice.prompt_mel.clone()
+    telephone[:, 40:] -= 8.0
+    narrow = replace(voice, prompt_mel=telephone)
+    assert fit_voice(flow, narrow, config, **rendering(flow)) is narrow
+    assert "is not fitted" in caplog.text
 
 
 def test_nothing_to_fit(flow: Flow) -> None:
@@ -149,6 +167,7 @@ def test_nothing_to_fit(flow: Flow) -> None:
         ({"num_draws": 0}, "num_draws"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"offset_tokens": -1}, "offset_tokens"),
+        ({"max_offset": 0.0}, "max_offset"),
         ({"offset_share": 1.5}, "offset_share must be between 0 and 1"),
     ],
 )
@@ -163,7 +182,7 @@ def test_a_bundle_fits_what_it_prepares(tiny_bundle: Path, recording: Path) -> N
     plain = synthesizer.prepare_voice(recording)
     components = synthesizer.components
     components.generation = replace(
-        components.generation, voice_fit=FitConfig(num_steps=2, offset_share=1.0)
+        components.generation, voice_fit=replace(FIT, num_steps=2, offset_share=1.0)
     )
     fitted = synthesizer.prepare_voice(recording)
     assert plain.mel_offset is None

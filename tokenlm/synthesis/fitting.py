@@ -12,6 +12,7 @@ Shapes: B draws, N prompt tokens, T mel frames, M mel bins, E speaker channels.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -31,6 +32,8 @@ MAX_PROMPT_SHARE = 0.5
 LOUD_SHARE = 0.7
 """Of the frames, the loudest ones that count for the offset: pauses say nothing of a voice."""
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
@@ -44,6 +47,9 @@ class FitConfig:
     """Of Adam; the embedding has the length 1."""
     offset_share: float = 0.0
     """Of the mean log-mel between the prompt and its rendering, what is added to the speech."""
+    max_offset: float = 1.0
+    """Root mean square of the offset, in log-mel, above which a voice is not fitted. A voice is
+    rendered nearer than that; what is farther is noise or a narrow band of the recording."""
     offset_tokens: int = 10
     """Prompt tokens at which half of that share is added: short prompts say little."""
 
@@ -53,10 +59,10 @@ class FitConfig:
                 "num_steps of a fit must be at least 0 and num_draws at least 1, got "
                 f"{self.num_steps} and {self.num_draws}"
             )
-        if self.learning_rate <= 0 or self.offset_tokens < 0:
+        if self.learning_rate <= 0 or self.max_offset <= 0 or self.offset_tokens < 0:
             raise ValueError(
-                "learning_rate of a fit must be positive and offset_tokens not negative, got "
-                f"{self.learning_rate} and {self.offset_tokens}"
+                "learning_rate and max_offset of a fit must be positive and offset_tokens not "
+                f"negative, got {self.learning_rate}, {self.max_offset} and {self.offset_tokens}"
             )
         if not 0 <= self.offset_share <= 1:
             raise ValueError(f"offset_share must be between 0 and 1, got {self.offset_share}")
@@ -86,19 +92,36 @@ def fit_voice(
         device: where the flow is.
 
     Returns:
-        The voice itself, where there is nothing to be done or its prompt is empty.
+        The voice itself, where there is nothing to be done, its prompt is empty, or the recording
+        differs from its rendering by more than a voice does.
     """
-    if voice.prompt_tokens.shape[0] < 2:
+    idle = config.num_steps == 0 and config.offset_share == 0
+    if idle or voice.prompt_tokens.shape[0] < 2:
+        return voice
+
+    def missing(voice: Voice) -> Tensor:
+        rendered = _render_prompt(flow, voice, context, num_steps, guidance_scale, device)
+        return mean_difference(voice.prompt_mel, rendered)
+
+    offset = missing(voice)
+    size = float(offset.square().mean().sqrt())
+    if size > config.max_offset:
+        _log.warning(
+            "%s: the recording is noisy or of a narrow band (%.1f in log-mel, at most %.1f), so "
+            "its voice is not fitted to it",
+            voice.name,
+            size,
+            config.max_offset,
+        )
         return voice
     if config.num_steps:
         embedding = _fit_embedding(flow, voice, config, context, device)
         voice = replace(voice, speaker_embedding=embedding)
+        offset = missing(voice)
     if config.offset_share:
-        rendered = _render_prompt(flow, voice, context, num_steps, guidance_scale, device)
         count = voice.prompt_tokens.shape[0]
         share = config.offset_share * count / (count + config.offset_tokens)
-        offset = share * mean_difference(voice.prompt_mel, rendered)
-        voice = replace(voice, mel_offset=offset.clone())
+        voice = replace(voice, mel_offset=(share * offset).clone())
     return voice
 
 
