@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -54,6 +55,26 @@ def test_speaking_with_and_without_the_prompt(tiny_bundle: Path) -> None:
     for with_prompt in (False, True):
         found = score(components, pairs, sampling, with_prompt=with_prompt)
         assert found.length_ratio > 0
+
+
+@pytest.mark.parametrize(("normalizer", "read"), [("english", "two cats."), ("none", "2 cats.")])
+def test_texts_are_read_as_the_text_tokenizer_says(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, normalizer: str, read: str
+) -> None:
+    components = Components(tiny_bundle)
+    monkeypatch.setattr(
+        type(components.text_tokenizer), "config", SimpleNamespace(normalizer=normalizer)
+    )
+    encoded: list[str] = []
+    encode = components.text_tokenizer.encode
+    monkeypatch.setattr(
+        components.text_tokenizer, "encode", lambda text: encoded.append(text) or encode(text)
+    )
+    target = replace(row("a", "x", speech_tokens=(1, 2, 3)), text="2 cats")
+    pairs = [(row("p", "x", speech_tokens=(1, 2)), target)]
+    score(components, pairs, SamplingConfig(temperature=0.0), with_prompt=True)
+    # A mark ends what is to be said, and nothing is put behind the prompt.
+    assert encoded == [read, "hi there"]
 
 
 def test_tokens_of_another_tokenizer_are_refused(

@@ -42,8 +42,8 @@ def refine(
     clips, unreadable = steps.segment_step(recordings, work, settings)
     typer.echo(f"{len(clips)} clips; {len(unreadable)} recordings cannot be read")
     heard = steps.transcribe_step(clips, work, recognisers)
-    clips = steps.align_step(recordings, clips, heard)
-    measures = steps.measure_step(clips, work, heard, embed)
+    clips = steps.align_step(recordings, clips, heard, settings.normalizer)
+    measures = steps.measure_step(clips, work, heard, embed, settings.normalizer)
     if cluster_speakers:
         assert embed is not None
         groups = cluster(steps.embed_step(clips, work, embed))

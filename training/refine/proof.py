@@ -123,7 +123,8 @@ def prove(
         steps.find_recordings(folder / "damaged.jsonl"), work, config
     )
     heard = steps.transcribe_step(clips, work, recognisers)
-    decisions = steps.decide(clips, steps.measure_step(clips, work, heard, embed), config)
+    measures = steps.measure_step(clips, work, heard, embed, config.normalizer)
+    decisions = steps.decide(clips, measures, config)
     steps.write_outcome(decisions, work, folder / "refined.jsonl")
     write_report(folder / "refined.html", decisions, unreadable)
     without = {made.clip.id for made in decisions if made.dropped_by in ("", "length_ratio")}
