@@ -194,7 +194,8 @@ def test_texts_of_other_languages_are_compared_as_they_are(folder: Path) -> None
 
     def disagreement(heard: str, normalizer: Literal["english", "none"]) -> float | None:
         told = {clips[0].id: {"it": heard}}
-        return steps.measure_step(clips, work, told, normalizer=normalizer)[clips[0].id].disagreement
+        measures = steps.measure_step(clips, work, told, normalizer=normalizer)
+        return measures[clips[0].id].disagreement
 
     assert disagreement("да в 5 часов", "none") == 0.0
     assert disagreement("нет в 5 часов", "none") == 0.25

@@ -19,9 +19,7 @@ Velocity = Callable[[int, Tensor, Tensor], Tensor]
 """(solver step, time (), x_t (B, T, M)) to velocity (B, T, M)."""
 
 
-def path(
-    x0: Tensor, x1: Tensor, t: Tensor, sigma_min: float = SIGMA_MIN
-) -> tuple[Tensor, Tensor]:
+def path(x0: Tensor, x1: Tensor, t: Tensor, sigma_min: float = SIGMA_MIN) -> tuple[Tensor, Tensor]:
     """The point x_t of the path and its velocity.
 
     Args:
