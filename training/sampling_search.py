@@ -112,6 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         components = Components(resolve(options.bundle))
+        _ = components.token_recognizer  # a bundle without says so before anything is spoken
         pairs = pick_pairs(read_manifest(options.manifest).utterances, options.items)
         stored = {pair[1].tokenizer for pair in pairs}
         if stored != {components.fingerprint}:
