@@ -24,7 +24,8 @@ from tokenlm.models.lm import SamplingConfig
 from tokenlm.models.lm.generate import SpeechRequest, generate_speech
 from tokenlm.models.token_recognizer import decode_characters, encode_characters
 from tokenlm.synthesis.components import Components
-from tokenlm.text.normalize import normalize
+from tokenlm.synthesis.script import closed
+from tokenlm.text.frontend import frontend
 from training.data.manifest import Utterance, read_manifest
 
 LOST = 0.5
@@ -72,14 +73,15 @@ def score(
     seed: int = 0,
 ) -> Score:
     """Speaks the targets and reads them back; `sampling` None reads the recorded tokens."""
+    read = frontend(components.text_tokenizer.config.normalizer).normalize
     spoken = [list(target.speech_tokens or ()) for _, target in pairs]
     recorded = sum(map(len, spoken))
     if sampling is not None:
         encode = components.text_tokenizer.encode
         requests = [
             SpeechRequest(
-                text_tokens=encode(normalize(target.text)),
-                prompt_text_tokens=encode(normalize(prompt.text)) if with_prompt else (),
+                text_tokens=encode(closed(read(target.text))),  # as synthesis gives it
+                prompt_text_tokens=encode(read(prompt.text)) if with_prompt else (),
                 prompt_tokens=(prompt.speech_tokens or ()) if with_prompt else (),
                 seed=seed,
                 segment=number,
@@ -89,9 +91,7 @@ def score(
         spoken = generate_speech(components.speech_lm, requests, sampling)
     recognizer = components.token_recognizer
     heard = [recognizer.transcribe(torch.tensor([row]))[0] if row else "" for row in spoken]
-    references = [
-        decode_characters(encode_characters(normalize(target.text))) for _, target in pairs
-    ]
+    references = [decode_characters(encode_characters(read(target.text))) for _, target in pairs]
     errors = [jiwer.cer(*both) for both in zip(references, heard, strict=True)]
     return Score(
         char_error_rate=float(jiwer.cer(references, heard)),
@@ -112,6 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         components = Components(resolve(options.bundle))
+        _ = components.token_recognizer  # a bundle without says so before anything is spoken
         pairs = pick_pairs(read_manifest(options.manifest).utterances, options.items)
         stored = {pair[1].tokenizer for pair in pairs}
         if stored != {components.fingerprint}:

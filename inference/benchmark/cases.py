@@ -98,8 +98,13 @@ def _shapes(weights: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
 def _lm_case(name: str, version: Version, sizes: Any, tensors: dict[str, Tensor]) -> Case:
     """Logits of the batch of one-shot layouts, where they are valid."""
     weights = _weights(tensors)
-    head_dim = sizes["hidden"] // sizes["heads"]
-    config = lm_config(version, _shapes(weights), head_dim=head_dim)
+    config = lm_config(
+        version,
+        _shapes(weights),
+        head_dim=sizes["hidden"] // sizes["heads"],
+        rope_theta=sizes["rope_theta"],
+        rms_norm_eps=sizes["rms_eps"],
+    )
     model = SpeechLM(config)
     model.load_state_dict(lm_to_ours(version, config, weights))
     order = torch.tensor(class_order(version, config.codebook_size, config.num_classes))

@@ -37,6 +37,7 @@ def tokenizer(numbers: Any) -> FSMNTokenizer:
         expansion=sizes["mlp_ratio"],
         kernel_size=sizes["fsmn_kernel"],
         num_digits=sizes["fsq_dims"],
+        rope_theta=sizes["rope_theta"],
     )
     module = FSMNTokenizer(config)
     module.load_state_dict(tokenizer_table().to_ours(numbers.weights))

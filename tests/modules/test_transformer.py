@@ -12,7 +12,7 @@ from tokenlm.modules.attention import SelfAttention
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.rope import rotary_table, rotate
 from tokenlm.modules.timestep import TimestepEmbedding
-from tokenlm.modules.transformer import Transformer, plan_attention
+from tokenlm.modules.transformer import Transformer, plan_attention, reserve
 
 
 def small(seed: int = 0) -> Transformer:
@@ -68,6 +68,30 @@ def test_cache_of_a_bounded_window_stays_the_same() -> None:
     # The prompt and six frames: keys and values of 8 floats a layer, and positions of 8 bytes.
     assert sizes[1:] == [2 * 11 * (2 * 2 * 8 * 4 + 8)] * 11
     assert state.layers[0].positions.tolist() == [0, 1, 2, 3, 4, *range(47, 53)]
+
+
+@torch.no_grad()
+def test_room_for_all_layers_is_one_piece_of_memory() -> None:
+    model, context = small(), Context(chunk_frames=4)
+    x = torch.randn(1, 24, 8)
+    plain, roomy = model.init_state(1), model.init_state(1)
+    for start in range(0, 24, 4):
+        reserve(roomy, 4)
+        piece = x[:, start : start + 4]
+        assert torch.equal(model(piece, context, roomy), model(piece, context, plain))
+        memories = {
+            part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() // 4
+            for layer in roomy.layers
+            for part in (layer.keys, layer.values)
+        }
+        held = sum(layer.keys.numel() + layer.values.numel() for layer in roomy.layers)
+        [capacity] = memories.values()
+        assert held <= capacity <= 1.5 * held
+    # What is taken from a stream and goes on elsewhere does not write into it.
+    for other in (roomy.clone(), roomy.shared()):
+        reserve(other, 4)
+        model(torch.ones(1, 4, 8), context, other)
+    assert torch.equal(model(x[:, :4], context, roomy), model(x[:, :4], context, plain))
 
 
 def test_stacked_streams_equal_single_ones() -> None:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from tokenlm.checkpoint import BundleError
 from tokenlm.models.lm import SamplingConfig
+from tokenlm.synthesis import Synthesizer
 from tokenlm.synthesis.components import Components
 from training import sampling_search
 from training.data.manifest import Utterance, write_manifest
@@ -56,6 +60,26 @@ def test_speaking_with_and_without_the_prompt(tiny_bundle: Path) -> None:
         assert found.length_ratio > 0
 
 
+@pytest.mark.parametrize(("normalizer", "read"), [("english", "two cats."), ("none", "2 cats.")])
+def test_texts_are_read_as_the_text_tokenizer_says(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, normalizer: str, read: str
+) -> None:
+    components = Components(tiny_bundle)
+    monkeypatch.setattr(
+        type(components.text_tokenizer), "config", SimpleNamespace(normalizer=normalizer)
+    )
+    encoded: list[str] = []
+    encode = components.text_tokenizer.encode
+    monkeypatch.setattr(
+        components.text_tokenizer, "encode", lambda text: encoded.append(text) or encode(text)
+    )
+    target = replace(row("a", "x", speech_tokens=(1, 2, 3)), text="2 cats")
+    pairs = [(row("p", "x", speech_tokens=(1, 2)), target)]
+    score(components, pairs, SamplingConfig(temperature=0.0), with_prompt=True)
+    # A mark ends what is to be said, and nothing is put behind the prompt.
+    assert encoded == [read, "hi there"]
+
+
 def test_tokens_of_another_tokenizer_are_refused(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -64,3 +88,19 @@ def test_tokens_of_another_tokenizer_are_refused(
     arguments = ["--bundle", str(tiny_bundle), "--manifest", str(tmp_path / "valid.jsonl")]
     assert sampling_search.main(arguments) == 1
     assert "holds tokens of ['other']" in capsys.readouterr().err
+
+
+def test_a_bundle_without_recogniser_is_refused(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = tmp_path / "deaf"
+    shutil.copytree(tiny_bundle, bundle)
+    lines = (bundle / "bundle.yaml").read_text().splitlines(keepends=True)
+    told = "".join(line for line in lines if "token_recognizer" not in line)
+    (bundle / "bundle.yaml").write_text(told)
+    write_manifest(tmp_path / "valid.jsonl", [row("a", "x", speech_tokens=(1,))])
+    arguments = ["--bundle", str(bundle), "--manifest", str(tmp_path / "valid.jsonl")]
+    assert sampling_search.main(arguments) == 1
+    assert "no component 'token_recognizer', which reads speech tokens" in capsys.readouterr().err
+    with pytest.raises(BundleError, match="Transcribe with another bundle"):
+        Synthesizer.from_pretrained(bundle).transcribe(torch.zeros(24_000), sample_rate=24_000)

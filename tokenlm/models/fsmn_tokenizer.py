@@ -40,6 +40,8 @@ class FSMNTokenizerConfig:
     kernel_size: int = 31
     """Of the memory."""
     num_digits: int = 8
+    rope_theta: float = 10_000.0
+    """Base of the wavelengths of the rotary positions."""
     window_seconds: float = 30.0
     """Longer recordings are encoded in windows of this length."""
     overlap_seconds: float = 4.0
@@ -196,7 +198,7 @@ class FSMNTokenizer(nn.Module):
         positions = torch.arange(x.shape[1], device=x.device)
         mask = positions < num_frames[:, None]
         head_dim = self.config.dim // self.config.num_heads
-        table = rotary_table(positions, head_dim)
+        table = rotary_table(positions, head_dim, self.config.rope_theta)
         for block in self.blocks:
             x = block(x, table, mask)
         return x, num_frames

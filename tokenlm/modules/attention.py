@@ -5,6 +5,7 @@ Shapes: B batch, T frames, D channels, H heads, K cached frames, E channels of a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -122,11 +123,9 @@ def extend(state: AttentionState, keys: Tensor, values: Tensor) -> tuple[Tensor,
     """
     held = state.keys.shape[2]
     needed = held + keys.shape[2]
-    room: tuple[Tensor, Tensor] | None = getattr(state, "_room", None)
-    # A state that was copied, trimmed or put together has tensors of its own.
-    is_own = room is not None and room[0].data_ptr() == state.keys.data_ptr()
-    if room is None or not is_own or room[0].shape[2] < needed:
-        size = needed if held == 0 else needed + needed // 2
+    room = _room(state)
+    if room is None or room[0].shape[2] < needed:
+        size = _roomy(held, needed)
         room = (
             keys.new_empty(*keys.shape[:2], size, keys.shape[3]),
             values.new_empty(*values.shape[:2], size, values.shape[3]),
@@ -138,6 +137,42 @@ def extend(state: AttentionState, keys: Tensor, values: Tensor) -> tuple[Tensor,
     room[1][:, :, held:needed] = values
     state.keys, state.values = room[0][:, :, :needed], room[1][:, :, :needed]
     return state.keys, state.values
+
+
+def make_room(states: Sequence[AttentionState], num_frames: int) -> None:
+    """Makes room for new frames in the caches of all layers of a stream at once, without gradient.
+
+    The caches have equal sizes. Their room is one piece of memory: a large one goes back to the
+    system as a whole when it is outgrown, and costs nothing where nothing is written yet; many
+    small ones leave holes that are never filled.
+    """
+    held = states[0].keys.shape[2]
+    needed = held + num_frames
+    rooms = [_room(state) for state in states]
+    if all(room is not None and room[0].shape[2] >= needed for room in rooms):
+        return
+    batch, heads, _, channels = states[0].keys.shape
+    size = _roomy(held, needed)
+    whole = states[0].keys.new_empty(len(states), 2, batch, heads, size, channels)
+    for index, state in enumerate(states):
+        keys, values = whole[index, 0], whole[index, 1]
+        keys[:, :, :held], values[:, :, :held] = state.keys, state.values
+        state.keys, state.values = keys[:, :, :held], values[:, :, :held]
+        state._room = (keys, values)  # type: ignore[attr-defined]
+
+
+def _room(state: AttentionState) -> tuple[Tensor, Tensor] | None:
+    """Where a cache may grow; None where it was copied, trimmed or put together since."""
+    room: tuple[Tensor, Tensor] | None = getattr(state, "_room", None)
+    if room is None:
+        return None
+    whole, held = room[0].untyped_storage(), state.keys.untyped_storage()
+    is_own = whole.data_ptr() == held.data_ptr()
+    return room if is_own and room[0].storage_offset() == state.keys.storage_offset() else None
+
+
+def _roomy(held: int, needed: int) -> int:
+    return needed if held == 0 else needed + needed // 2
 
 
 def trim(state: AttentionState, positions: Tensor, keep: Tensor | None) -> None:

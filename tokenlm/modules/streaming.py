@@ -62,6 +62,14 @@ class State:
         """Copies the state, so that one prompt can start many sessions."""
         return _map(self, torch.clone, torch.clone)
 
+    def shared(self) -> Self:
+        """A state that goes on from here with the same tensors, none of which is written to.
+
+        The state that it is taken of must not be advanced any more: a module may put what follows
+        behind what its own state holds.
+        """
+        return _map(self, lambda tensor: tensor)
+
 
 def shared_field() -> Any:
     """A dataclass field whose tensor has no batch axis (positions, for instance)."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tokenlm.modules.attention import AttentionState, Mask, SelfAttention, trim
+from tokenlm.modules.attention import AttentionState, Mask, SelfAttention, make_room, trim
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.rope import rotary_span, rotary_table
 from tokenlm.modules.streaming import State
@@ -231,6 +231,14 @@ def advance(
         keep = None if bool(keep.all()) else keep
     for layer in state.layers:
         trim(layer, positions, keep)
+
+
+def reserve(state: TransformerState | SideBySide | None, num_frames: int) -> None:
+    """Makes room for new frames in the caches of all layers, see `make_room`."""
+    streams = state.streams if isinstance(state, SideBySide) else [state]
+    for stream in streams:
+        if stream is not None:
+            make_room(stream.layers, num_frames)
 
 
 def stack_ragged(states: Sequence[TransformerState]) -> TransformerState:

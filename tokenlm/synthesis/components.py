@@ -125,7 +125,19 @@ class Components:
 
     @cached_property
     def token_recognizer(self) -> TokenRecognizer:
-        """The ASR half of the tokenizer."""
+        """The ASR half of the tokenizer.
+
+        Raises:
+            BundleError: the bundle has none, as imported ones.
+        """
+        if "token_recognizer" not in self.manifest.components:
+            raise BundleError(
+                f"{self.folder} has no component 'token_recognizer', which reads speech tokens: "
+                "imported bundles come without, and the stage speech_tokenizer trains one for "
+                "tokens of its own alone. Transcribe with another bundle (--bundle mini-en), turn "
+                "off the guards that read back (max_attempts, num_candidates), and let "
+                "rewards.waveform_asr reward post-training."
+            )
         return self._load("token_recognizer", TokenRecognizer)
 
     @cached_property

@@ -70,7 +70,7 @@ class PromptCache:
         key = ("flow", voice.digest, context, num_steps, guidance_scale)
         state = self._find(key, start)
         assert isinstance(state, FlowState | CosyVoiceFlowState)
-        return state.clone()
+        return state.shared()
 
     def prefix(self, voice: Voice, layout: LayoutName) -> Prefix:
         """What the LM has read before the text; its plan is to be copied."""

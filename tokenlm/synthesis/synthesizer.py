@@ -337,14 +337,16 @@ class Synthesizer:
         return tokenizer.encode(waveform[None].to(self.components.device))[0][0].tolist()
 
     def transcribe(self, source: str | Path | Tensor, *, sample_rate: int | None = None) -> str:
-        """What the ASR half of the tokenizer hears in a recording."""
+        """What the ASR half of the tokenizer hears in a recording.
+
+        Raises:
+            BundleError: the bundle has no token recogniser.
+        """
+        recognizer = self.components.token_recognizer
         tokens = self.tokenize(source, sample_rate=sample_rate)
         tensor = torch.tensor([tokens], device=self.components.device)
         window = 20 * self.components.flow.config.token_rate
-        parts = [
-            self.components.token_recognizer.transcribe(part)[0]
-            for part in tensor.split(window, dim=1)
-        ]
+        parts = [recognizer.transcribe(part)[0] for part in tensor.split(window, dim=1)]
         return " ".join(part for part in parts if part)
 
     def _voice(self, voice: Voice | str | None) -> Voice:

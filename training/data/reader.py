@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
@@ -189,9 +190,11 @@ class StepReader:
         num_micro_batches = num_ranks * accumulation
         self._plans = sampler.plans(position, num_micro_batches)
         ahead = sampler.plans(position, num_micro_batches)
-        self._batches = read(
-            dataset, (part for plan in ahead for part in self._own(plan)), num_workers
-        )
+        own = (part for plan in ahead for part in self._own(plan))
+        # In a list, which is emptied before the process ends: workers of an endless loader that
+        # live as long as the process are torn down too late, and complain.
+        self._batches = [read(dataset, own, num_workers)]
+        weakref.finalize(self, self._batches.clear)
 
     def _own(self, plan: StepPlan) -> tuple[MicroBatch, ...]:
         return plan.micro_batches[self._rank :: self._num_ranks]
@@ -201,7 +204,7 @@ class StepReader:
         plan = next(self._plans)
         numbers = range(self._rank, len(plan.micro_batches), self._num_ranks)
         own = self._own(plan)
-        batches = [next(self._batches) for _ in own]
+        batches = [next(self._batches[0]) for _ in own]
         return plan, list(zip(numbers, own, batches, strict=True))
 
 

@@ -56,8 +56,10 @@ def refine(
     typer.echo(rejects.report())
     typer.echo(f"{len(clips)} clips")
     heard = steps.transcribe_step(clips, work, recognisers)
-    clips = steps.align_step(recordings, clips, heard)
-    measures = steps.measure_step(clips, work, heard, embed, encoder=encoder)
+    clips = steps.align_step(recordings, clips, heard, settings.normalizer)
+    measures = steps.measure_step(
+        clips, work, heard, embed, encoder=encoder, normalizer=settings.normalizer
+    )
     if embed is not None and cluster_speakers:
         voices = steps.embed_step(clips, work, embed, encoder=encoder)
         groups = cluster(voices, settings.min_speaker_similarity)

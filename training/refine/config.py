@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tokenlm.text.frontend import NormalizerName
+
 
 @dataclass(frozen=True, kw_only=True)
 class RefineConfig:
@@ -40,6 +42,9 @@ class RefineConfig:
     """Silence that separates clips of a long recording."""
     level_dbfs: float = -24.0
     """Level that clips are brought to."""
+    normalizer: NormalizerName = "english"
+    """How texts are read to be compared: spelled out as English, or "none" for what they are in any
+    language; words are what stands between spaces."""
 
     def __post_init__(self) -> None:
         if not 0 < self.min_seconds < self.max_seconds:

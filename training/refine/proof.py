@@ -126,7 +126,9 @@ def prove(
     rejects = Rejects(None, 1.0)
     clips = steps.segment_step(recordings, work, config, rejects)
     heard = steps.transcribe_step(clips, work, recognisers)
-    measures = steps.measure_step(clips, work, heard, embed, encoder=encoder)
+    measures = steps.measure_step(
+        clips, work, heard, embed, encoder=encoder, normalizer=config.normalizer
+    )
     decisions = steps.decide(clips, measures, config)
     steps.write_outcome(decisions, work, folder / "refined.jsonl")
     write_report(folder / "refined.html", decisions, rejects.found)

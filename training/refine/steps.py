@@ -27,7 +27,7 @@ from torch import Tensor
 from tokenlm.atomic import write_text
 from tokenlm.audio.io import AudioError, load_audio, save_audio
 from tokenlm.audio.resample import resample
-from tokenlm.text.normalize import normalize
+from tokenlm.text.frontend import NormalizerName, frontend
 from training.data.manifest import Utterance, write_manifest
 from training.data.rejects import Reject, Rejects
 from training.refine.align import part_transcript
@@ -61,9 +61,10 @@ class Decision:
     reason: str = ""
 
 
-def spoken_words(text: str) -> str:
+def spoken_words(text: str, normalizer: NormalizerName = "english") -> str:
     """A text as words in lower case with single spaces, to be compared."""
-    letters = "".join(c if c.isalnum() or c in "' " else " " for c in normalize(text).lower())
+    spoken = frontend(normalizer).normalize(text).lower()
+    letters = "".join(c if c.isalnum() or c in "' " else " " for c in spoken)
     return " ".join(letters.split())
 
 
@@ -221,7 +222,10 @@ def transcribe_step(
 
 
 def align_step(
-    recordings: list[Recording], clips: list[Recording], heard: Mapping[str, Mapping[str, str]]
+    recordings: list[Recording],
+    clips: list[Recording],
+    heard: Mapping[str, Mapping[str, str]],
+    normalizer: NormalizerName = "english",
 ) -> list[Recording]:
     """Give the clips of a long recording their parts of its text.
 
@@ -240,8 +244,8 @@ def align_step(
         if not own:
             continue
         words = recording.text.split()
-        letters = [spoken_words(word).replace(" ", "") for word in words]
-        said = [spoken_words(next(iter(heard[clip.id].values()))) for clip in own]
+        letters = [spoken_words(word, normalizer).replace(" ", "") for word in words]
+        said = [spoken_words(next(iter(heard[clip.id].values())), normalizer) for clip in own]
         for clip, (start, stop) in zip(own, part_transcript(letters, said), strict=True):
             parts[clip.id] = " ".join(words[start:stop])
     return [replace(clip, text=parts.get(clip.id, clip.text)) for clip in clips]
@@ -254,6 +258,7 @@ def measure_step(
     embed: Embed | None = None,
     *,
     encoder: str = "speaker",
+    normalizer: NormalizerName = "english",
 ) -> dict[str, Measures]:
     """Measure every clip.
 
@@ -263,6 +268,7 @@ def measure_step(
         heard: What the recognisers heard, by clip and recogniser.
         embed: Finds two speakers in a clip.
         encoder: Name of what embeds: by another one the voices are measured anew.
+        normalizer: Front-end that texts are compared by.
     """
 
     def measured(clip: Recording) -> dict[str, Any]:
@@ -278,15 +284,16 @@ def measure_step(
     rows = _resume(work / name, clips, measured)
     result = {}
     for clip in clips:
-        texts = {name: spoken_words(text) for name, text in heard.get(clip.id, {}).items()}
-        compared = [spoken_words(clip.text)] if clip.text else []
+        transcripts = heard.get(clip.id, {})
+        texts = {name: spoken_words(text, normalizer) for name, text in transcripts.items()}
+        compared = [spoken_words(clip.text, normalizer)] if clip.text else []
         result[clip.id] = replace(
             Measures(**rows[clip.id]["measures"]),
             clipped_share=clip.clipped_share,
             text_length=sum(c.isalnum() for c in clip.text or next(iter(texts.values()), "")),
             disagreement=word_disagreement([*compared, *texts.values()]),
             letter_disagreement=letter_disagreement([*compared, *texts.values()]),
-            transcripts=dict(heard.get(clip.id, {})),
+            transcripts=dict(transcripts),
         )
     return result
 
@@ -321,7 +328,7 @@ def decide(
         decisions.append(Decision(clip=clip, measures=found, dropped_by=name, reason=reason))
     kept = [index for index, made in enumerate(decisions) if not made.dropped_by]
     duplicates = near_duplicates(
-        [spoken_words(decisions[i].clip.text) for i in kept],
+        [spoken_words(decisions[i].clip.text, config.normalizer) for i in kept],
         [decisions[i].measures.seconds for i in kept],
         [decisions[i].clip.speaker for i in kept],
     )

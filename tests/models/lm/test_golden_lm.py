@@ -45,8 +45,13 @@ class Case:
         self.golden = golden
         sizes = golden.sizes
         shapes = {key: tuple(tensor.shape) for key, tensor in golden.weights.items()}
-        head_dim = sizes["hidden"] // sizes["heads"]
-        self.config = lm_config(version, shapes, head_dim=head_dim)  # type: ignore[arg-type]
+        self.config = lm_config(
+            version,  # type: ignore[arg-type]
+            shapes,
+            head_dim=sizes["hidden"] // sizes["heads"],
+            rope_theta=sizes["rope_theta"],
+            rms_norm_eps=sizes["rms_eps"],
+        )
         order = class_order(version, self.config.codebook_size, self.config.num_classes)  # type: ignore[arg-type]
         self.order = torch.tensor(order)
         """Their class of each of ours."""
@@ -106,8 +111,9 @@ def test_golden_sizes_are_those_of_the_shapes(case: Case) -> None:
     assert backbone.num_layers == sizes["layers"]
     assert backbone.num_heads == sizes["heads"]
     assert backbone.num_kv_heads == sizes["kv_heads"]
-    assert backbone.rope_theta == sizes["rope_theta"]
-    assert backbone.rms_norm_eps == sizes["rms_eps"]
+    assert backbone.hidden_size == sizes["hidden"]
+    assert backbone.intermediate_size == sizes["ffn"]
+    assert backbone.vocab_size == sizes["text_vocab"]
     assert case.config.codebook_size == sizes["speech_vocab"]
 
 

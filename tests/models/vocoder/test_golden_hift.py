@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tokenlm.audio import MelConfig
 from tokenlm.checkpoint.adapters.cosyvoice_hift import hift_config, hift_to_ours
 from tokenlm.models.vocoder.crossfade import (
     OVERLAP_FRAMES,
@@ -20,7 +22,6 @@ from tokenlm.models.vocoder.crossfade import (
     init_cross_fade,
 )
 from tokenlm.models.vocoder.hift import HiFT
-from tokenlm.models.vocoder.source import NOISE_LEVEL, SINE_LEVEL, VOICED_HZ
 
 
 class Case:
@@ -30,18 +31,35 @@ class Case:
         self.golden = golden
         sizes = golden.sizes
         shapes = {key: tuple(tensor.shape) for key, tensor in golden.weights.items()}
-        config = hift_config(version, shapes)  # type: ignore[arg-type]
-        assert config.upsample_rates == tuple(sizes["upsample_rates"])
-        assert config.upsample_kernels == tuple(sizes["upsample_kernels"])
-        assert config.block_kernels == tuple(sizes["resblock_kernels"])
-        assert config.source_kernels == tuple(sizes["source_resblock_kernels"])
-        assert config.dilations == tuple(sizes["dilations"])
+        hop = sizes["istft_hop"] * math.prod(sizes["upsample_rates"])
+        mel = MelConfig(
+            sample_rate=sizes["sampling_rate"],
+            n_fft=4 * hop,
+            win_length=4 * hop,
+            hop_length=hop,
+            num_mels=sizes["mel"],
+            fmax=None,
+        )
+        config = replace(
+            hift_config(version, shapes),  # type: ignore[arg-type]
+            mel=mel,
+            is_causal=sizes["causal"],
+            upsample_rates=tuple(sizes["upsample_rates"]),
+            upsample_kernels=tuple(sizes["upsample_kernels"]),
+            n_fft=sizes["istft_n_fft"],
+            hop_length=sizes["istft_hop"],
+            block_kernels=tuple(sizes["resblock_kernels"]),
+            source_kernels=tuple(sizes["source_resblock_kernels"]),
+            dilations=tuple(sizes["dilations"]),
+            sine_level=sizes["sine_amp"],
+            noise_level=sizes["noise_std"],
+            voiced_hz=sizes["voiced_threshold"],
+            slope=sizes["lrelu_slope"],
+            limit=sizes["audio_limit"],
+        )
+        assert config.is_causal == (version == 3)
         assert config.num_harmonics == sizes["nb_harmonics"] + 1
-        assert config.is_causal == sizes["causal"]
-        assert (config.n_fft, config.hop_length) == (sizes["istft_n_fft"], sizes["istft_hop"])
-        assert config.mel.sample_rate == sizes["sampling_rate"]
-        assert (SINE_LEVEL, NOISE_LEVEL) == (sizes["sine_amp"], sizes["noise_std"])
-        assert sizes["voiced_threshold"] == VOICED_HZ
+        assert (config.dim, config.pitch_dim) == (sizes["base_channels"], sizes["f0_channels"])
         self.vocoder = HiFT(config)
         self.vocoder.load_state_dict(hift_to_ours(config, golden.weights))
         self.vocoder.eval().requires_grad_(False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import namedtuple
 from dataclasses import dataclass
 from itertools import islice
@@ -129,3 +131,17 @@ def test_too_many_broken_items_end_the_run(tmp_path: Path) -> None:
     with pytest.raises(TooManyRejects, match="more than the allowed share of 0.05"):
         for start in range(0, 400, 4):
             data[MicroBatch(tuple(range(start, start + 4)), 0)]
+
+
+def test_a_process_ends_in_peace_while_workers_read_ahead() -> None:
+    folder = Path(__file__).parent
+    program = f"""
+import sys
+sys.path[:0] = [{str(folder)!r}, {str(folder.parent)!r}]
+from test_reader import reader
+kept = reader(0, 1, 4, num_workers=2)
+kept.next_step()
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stderr == ""

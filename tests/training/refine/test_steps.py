@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -265,3 +266,19 @@ def test_all_damage_is_found_with_a_recogniser_that_hears(tmp_path: Path) -> Non
     assert sum(json.loads(line)["damage"] != "" for line in labels) == 12
     with pytest.raises(ValueError, match="one speaker"):
         damage_corpus(rows[::2], tmp_path / "x", 0.2, 0)
+
+
+def test_texts_of_other_languages_are_compared_as_they_are(folder: Path) -> None:
+    found, _ = find_recordings(folder / "ann")
+    recordings = [replace(found[0], text="Да, в 5 часов.")]
+    work = folder.parent / "out.work"
+    clips = steps.segment_step(recordings, work, CONFIG, Rejects(None, 1.0))
+
+    def disagreement(heard: str, normalizer: Literal["english", "none"]) -> float | None:
+        told = {clips[0].id: {"it": heard}}
+        measures = steps.measure_step(clips, work, told, normalizer=normalizer)
+        return measures[clips[0].id].disagreement
+
+    assert disagreement("да в 5 часов", "none") == 0.0
+    assert disagreement("нет в 5 часов", "none") == 0.25
+    assert disagreement("нет в 5 часов", "english") == 0.0, "nothing but the figure is English"

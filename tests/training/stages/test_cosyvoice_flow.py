@@ -46,7 +46,7 @@ def test_golden_loss(version: Any, file: str, name: str, golden: Callable[[str],
     task.modules = {"flow": flow}
     feat, lengths = numbers["in.train.feat"], numbers["in.train.token_len"]
     draws = {key: numbers[f"in.train.{name}.{key}"] for key in ("z", "t", "prompt_len", "cfg_u")}
-    x_t, velocity = path(draws["z"].mT, feat, draws["t"].flatten())
+    x_t, velocity = path(draws["z"].mT, feat, draws["t"].flatten(), numbers.sizes["sigma_min"])
     is_prompt = torch.arange(feat.shape[1])[None] < draws["prompt_len"][:, None]
     tokens = numbers["in.train.token"]
     chunk = sizes["static_chunk_size"] // config.frames_per_token

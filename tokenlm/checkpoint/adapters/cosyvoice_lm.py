@@ -18,7 +18,6 @@ Version = Literal[2, 3]
 
 TIED_HEAD = "llm.model.lm_head.weight"
 _TEXT_TABLE = "llm.model.model.embed_tokens.weight"
-_HEAD_DIM = 64
 
 
 def class_order(version: Version, codebook_size: int, num_classes: int) -> tuple[int, ...]:
@@ -31,14 +30,23 @@ def class_order(version: Version, codebook_size: int, num_classes: int) -> tuple
 
 
 def lm_config(
-    version: Version, shapes: Mapping[str, tuple[int, ...]], *, head_dim: int = _HEAD_DIM
+    version: Version,
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    head_dim: int = 64,
+    rope_theta: float = 1_000_000.0,
+    rms_norm_eps: float = 1e-6,
 ) -> SpeechLMConfig:
     """The config that the shapes of `llm.pt` belong to.
+
+    What no shape tells is by default that of the published ones.
 
     Args:
         version: of CosyVoice.
         shapes: shape of every key.
-        head_dim: channels of an attention head, which no shape tells.
+        head_dim: channels of an attention head.
+        rope_theta: base of the wavelengths of the rotary positions.
+        rms_norm_eps: of every norm.
 
     Raises:
         AdapterError: keys that the config is read from are missing.
@@ -67,8 +75,8 @@ def lm_config(
             num_layers=max(numbers) + 1,
             num_heads=shapes[layer + "self_attn.q_proj.weight"][0] // head_dim,
             num_kv_heads=shapes[layer + "self_attn.k_proj.weight"][0] // head_dim,
-            rope_theta=1_000_000.0,
-            rms_norm_eps=1e-6,
+            rope_theta=rope_theta,
+            rms_norm_eps=rms_norm_eps,
             max_positions=32_768,
         ),
         codebook_size=num_classes - reserved,

@@ -2,8 +2,7 @@
 
 Shapes: B batch, N tokens, P prompt tokens, T mel frames (N * frames_per_token), M mel bins,
 E speaker channels. Unlike in `FlowDecoder`, the chunk grid is counted from the first token of the
-prompt, whose frames see no more than their own chunk and what lies before; these weights were
-trained so. The methods are the same.
+prompt, whose frames see their own chunk and what lies before, as these weights were trained.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from tokenlm.models.flow.unet import UNetState
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.noise import frame_noise
 from tokenlm.modules.together import side_by_side
+from tokenlm.modules.transformer import reserve
 
 
 class CosyVoiceFlow(nn.Module):
@@ -335,6 +335,7 @@ class CosyVoiceFlow(nn.Module):
 
         def velocity(step: int, t: Tensor, x: Tensor) -> Tensor:
             state = None if states is None else states[step]
+            reserve(state and state.transformer, x.shape[1])
             points = x.repeat_interleave(2, dim=0) if guidance_scale else x
             both = self.estimator(points, t.expand(rows), condition, context, state, plan=plan)
             if not guidance_scale:

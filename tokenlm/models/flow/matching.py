@@ -19,19 +19,20 @@ Velocity = Callable[[int, Tensor, Tensor], Tensor]
 """(solver step, time (), x_t (B, T, M)) to velocity (B, T, M)."""
 
 
-def path(x0: Tensor, x1: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+def path(x0: Tensor, x1: Tensor, t: Tensor, sigma_min: float = SIGMA_MIN) -> tuple[Tensor, Tensor]:
     """The point x_t of the path and its velocity.
 
     Args:
         x0: (B, T, M) noise.
         x1: (B, T, M) data.
         t: (B,) times in [0, 1].
+        sigma_min: deviation that is kept around the data.
 
     Returns:
         x_t = (1 - (1 - sigma) t) x0 + t x1 and x1 - (1 - sigma) x0, both (B, T, M).
     """
     time = t[:, None, None]
-    return (1 - (1 - SIGMA_MIN) * time) * x0 + time * x1, x1 - (1 - SIGMA_MIN) * x0
+    return (1 - (1 - sigma_min) * time) * x0 + time * x1, x1 - (1 - sigma_min) * x0
 
 
 def cosine_schedule(num_steps: int) -> Tensor:

@@ -38,7 +38,6 @@ from tokenlm.modules.stft import CausalInverseSTFT, OverlapState
 from tokenlm.modules.streaming import State
 
 _MAX_MAGNITUDE = 100.0
-_LIMIT = 0.99
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +58,16 @@ class HiFTConfig:
     block_kernels: tuple[int, ...] = (3, 7, 11)
     source_kernels: tuple[int, ...] = (7, 7, 11)
     dilations: tuple[int, ...] = (1, 3, 5)
+    sine_level: float = 0.1
+    """Amplitude of a harmonic of the source."""
+    noise_level: float = 0.003
+    """Amplitude of the noise of the source where voiced."""
+    voiced_hz: float = 10.0
+    """A frame is voiced where its pitch is above this."""
+    slope: float = 0.1
+    """Of the rectifier before each upsampling, below zero."""
+    limit: float = 0.99
+    """Greatest amplitude of the waveform."""
     streaming: Literal["exact", "reference"] = "exact"
     """How streams join their chunks: exactly, or by the cross-fade of the reference."""
 
@@ -135,6 +144,7 @@ class _Stage(nn.Module):
         super().__init__()
         rate, kernel = config.upsample_rates[index], config.upsample_kernels[index]
         in_dim, dim = config.dim >> index, config.dim >> (index + 1)
+        self.slope = config.slope
         self.rate, self.is_last = rate, index == len(config.upsample_rates) - 1
         self.upsample: DelayedTranspose1d | DelayedConv1d
         if config.is_causal:
@@ -177,7 +187,7 @@ class _Stage(nn.Module):
         )
 
     def forward(self, x: Tensor, source: Tensor, state: StageState, *, flush: bool) -> Tensor:
-        x = functional.leaky_relu(x, 0.1)
+        x = functional.leaky_relu(x, self.slope)
         if isinstance(self.upsample, DelayedConv1d):
             x = x.repeat_interleave(self.rate, dim=2)
         x = self.upsample(x, state.upsample, flush=flush)
@@ -222,6 +232,9 @@ class HiFT(nn.Module):
             num_harmonics=config.num_harmonics,
             interpolation="nearest" if causal else "linear",
             noise="uniform" if causal else "gaussian",
+            sine_level=config.sine_level,
+            noise_level=config.noise_level,
+            voiced_hz=config.voiced_hz,
         )
         self.spectrum = DelayedSTFT(config.n_fft, config.hop_length)
         if causal:
@@ -317,4 +330,4 @@ class HiFT(nn.Module):
             samples = torch.cat([samples, tail], dim=1)
         skip = min(state.skip, samples.shape[1])
         state.skip -= skip
-        return samples[:, skip:].clamp(-_LIMIT, _LIMIT)
+        return samples[:, skip:].clamp(-self.config.limit, self.config.limit)

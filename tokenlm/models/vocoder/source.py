@@ -18,10 +18,6 @@ from tokenlm.modules.delayed import DelayedConv1d, DelayState
 from tokenlm.modules.noise import frame_noise
 from tokenlm.modules.streaming import State
 
-SINE_LEVEL = 0.1
-NOISE_LEVEL = 0.003
-VOICED_HZ = 10.0
-"""A frame is voiced where its pitch is above this."""
 _NUM_CONVS = 5
 
 
@@ -94,6 +90,9 @@ class HarmonicSource(nn.Module):
         num_harmonics: int,
         interpolation: Literal["linear", "nearest"],
         noise: Literal["gaussian", "uniform"],
+        sine_level: float,
+        noise_level: float,
+        voiced_hz: float,
     ) -> None:
         """Builds the source.
 
@@ -103,11 +102,15 @@ class HarmonicSource(nn.Module):
             num_harmonics: sines, the fundamental among them.
             interpolation: of phases between the centres of frames.
             noise: distribution of the noise.
+            sine_level: amplitude of a harmonic; a third of it is that of noise where unvoiced.
+            noise_level: amplitude of the noise where voiced.
+            voiced_hz: a frame is voiced where its pitch is above this.
         """
         super().__init__()
         self.sample_rate, self.hop_length = sample_rate, hop_length
         self.num_harmonics = num_harmonics
         self.interpolation, self.noise = interpolation, noise
+        self.sine_level, self.noise_level, self.voiced_hz = sine_level, noise_level, voiced_hz
         self.mix = nn.Linear(num_harmonics, 1)
 
     @property
@@ -146,11 +149,11 @@ class HarmonicSource(nn.Module):
         start = hop - wait if held else 0
         end = frames * hop - (0 if flush else wait)
         phases = self._phases(cycles)[:, start:end]
-        is_voiced = (joined > VOICED_HZ).repeat_interleave(hop, dim=1)[:, start:end]
+        is_voiced = (joined > self.voiced_hz).repeat_interleave(hop, dim=1)[:, start:end]
         state.cycles = cycles[:, -1]
         state.pitch = joined[:, -1:] if wait and not flush else joined[:, :0]
-        sines = SINE_LEVEL * (2 * math.pi * (phases % 1.0)).to(torch.float32).sin()
-        level = torch.where(is_voiced, NOISE_LEVEL, SINE_LEVEL / 3)[..., None]
+        sines = self.sine_level * (2 * math.pi * (phases % 1.0)).to(torch.float32).sin()
+        level = torch.where(is_voiced, self.noise_level, self.sine_level / 3)[..., None]
         noise = self.source_noise(state.next_sample, end - start).to(sines)
         state.next_sample += end - start
         return sines * is_voiced[..., None] + level * noise, is_voiced
