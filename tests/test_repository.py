@@ -42,6 +42,15 @@ def test_no_source_file_is_longer_than_a_reader_bears() -> None:
     assert not long
 
 
+def test_no_possessive_repeat_of_a_group() -> None:
+    """Python before 3.11.5 matches them wrongly: what fails within the group is kept."""
+    possessive = re.compile(r"\)(?:[*+?]|\{[0-9,]+\})\+")
+    sources = list((ROOT / "tokenlm" / "text").glob("*.py"))
+    found = {path.name: possessive.search(path.read_text(encoding="utf-8")) for path in sources}
+    assert len(found) > 10
+    assert not [name for name, hit in found.items() if hit]
+
+
 def test_no_large_file_outside_the_bundle() -> None:
     assert not [path for path in files() if path.stat().st_size > MAX_BYTES]
 

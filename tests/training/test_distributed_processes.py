@@ -24,9 +24,12 @@ time.sleep(120)
 """
 """A launcher as torchrun is one: its ranks lead sessions of their own."""
 CHECK = f"""
+import signal
 import sys
 from pathlib import Path
 from training.distributed_check.processes import run_command, stopped_by_signals
+# What is started in the background of a script ignores Ctrl-C, and so does all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with stopped_by_signals():
     command = [sys.executable, "-c", {LAUNCH!r}]
     run_command(command, limit=100, environment={{}}, folder=Path.cwd())

@@ -337,17 +337,13 @@ class Synthesizer:
         return tokenizer.encode(waveform[None].to(self.components.device))[0][0].tolist()
 
     def transcribe(self, source: str | Path | Tensor, *, sample_rate: int | None = None) -> str:
-        """What the ASR half of the tokenizer hears in a recording.
-
-        Raises:
-            BundleError: the bundle has no token recogniser.
-        """
+        """What the ASR half of the tokenizer hears; a BundleError where the bundle has none."""
         recognizer = self.components.token_recognizer
-        tokens = self.tokenize(source, sample_rate=sample_rate)
-        tensor = torch.tensor([tokens], device=self.components.device)
+        tokens = [self.tokenize(source, sample_rate=sample_rate)]
+        tensor = torch.tensor(tokens, device=self.components.device)
         window = 20 * self.components.flow.config.token_rate
-        parts = [recognizer.transcribe(part)[0] for part in tensor.split(window, dim=1)]
-        return " ".join(part for part in parts if part)
+        parts = (recognizer.transcribe(part)[0] for part in tensor.split(window, dim=1))
+        return " ".join(filter(None, parts))
 
     def _voice(self, voice: Voice | str | None) -> Voice:
         if voice is None:

@@ -59,7 +59,7 @@ _CODAS = frozenset(
 )
 _VOWELS = re.compile(r"[aeiouy]")
 
-_TOKEN = re.compile(r"[A-Za-z0-9]++(?:['-][A-Za-z0-9]++)*+")
+_TOKEN = re.compile(r"[A-Za-z0-9]++(?:['-][A-Za-z0-9]++)*")
 _PLAIN = re.compile(r"[A-Za-z]?[a-z]+(?:-[a-z]+)*")
 _CAMEL = re.compile(r"(?:Mc|Mac|De|La|Le|Van|Fitz)[A-Z][a-z]+|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _PLURAL = re.compile(r"([A-Z]{2,8})(?:'?s|'S)")

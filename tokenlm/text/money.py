@@ -32,7 +32,10 @@ _SCALES = {
     "t": "trillion", "tn": "trillion", "trillion": "trillion", "hundred": "hundred",
 }  # fmt: skip
 
-AMOUNT = r"(?:[0-9]{1,3}(?:,[0-9]{3})++(?![0-9])(?:\.[0-9]++)?|[0-9]++(?:\.[0-9]++)?|\.[0-9]++)"
+AMOUNT = (
+    r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9]|,[0-9]{3})(?:\.[0-9]++)?"
+    r"|[0-9]++(?:\.[0-9]++)?|\.[0-9]++)"
+)
 """An unsigned number as written, with grouping commas or a decimal point."""
 
 _SIGN = "[$£€¥₹₩₽₿]"

@@ -25,7 +25,7 @@ _WORD_SIGNS = (
 _APOSTROPHE = re.compile(r"(?<![a-z])'+|'+(?![a-z])")
 _UNKNOWN = re.compile(r"[^a-z',.?!;:-]+")
 _STRAY_HYPHEN = re.compile(r"(?<![a-z])-+|-+(?![a-z])|-{2,}")
-_MARK_RUN = re.compile(r" ?[,.?!;:](?: ?[,.?!;:])*+ ?")
+_MARK_RUN = re.compile(r" ?[,.?!;:](?: ?[,.?!;:])* ?")
 _TENS_HYPHEN = re.compile(
     r"\b(twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)-(?=(?:one|two|three|four|five|"
     r"six|seven|eight|nine|"
