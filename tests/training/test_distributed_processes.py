@@ -24,16 +24,18 @@ time.sleep(120)
 """
 """A launcher as torchrun is one: its ranks lead sessions of their own."""
 CHECK = f"""
-import signal
 import sys
 from pathlib import Path
 from training.distributed_check.processes import run_command, stopped_by_signals
-# What is started in the background of a script ignores Ctrl-C, and so does all that it starts.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 with stopped_by_signals():
     command = [sys.executable, "-c", {LAUNCH!r}]
     run_command(command, limit=100, environment={{}}, folder=Path.cwd())
 """
+
+
+def hear_interrupts() -> None:
+    """Undo that what a script starts in its background ignores Ctrl-C, with all its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for_ranks(folder: Path) -> list[int]:
@@ -59,7 +61,11 @@ def require_gone(pids: list[int]) -> None:
 def test_a_signal_ends_launcher_and_ranks(number: signal.Signals, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
-        [sys.executable, "-c", CHECK], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", CHECK],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=hear_interrupts,
     ) as check:
         ranks = wait_for_ranks(tmp_path)
         launcher = psutil.Process(ranks[0]).ppid()
@@ -96,7 +102,12 @@ def test_the_check_itself_leaves_nothing_behind(number: signal.Signals, tmp_path
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     command = [sys.executable, str(ROOT / "scripts" / "check_distributed"), "--only", "flow ddp"]
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=hear_interrupts,
     ) as check:
         family: list[psutil.Process] = []
         for _ in range(300):
