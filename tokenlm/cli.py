@@ -8,6 +8,7 @@ imports heavy libraries inside its functions: help and version come at once.
 from __future__ import annotations
 
 import functools
+import gc
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ class Settings:
 
 def main() -> None:
     """Runs the command line."""
+    # Two thousand modules are imported, hardly a cycle among them: looking for some after every 700
+    # objects takes a tenth of the time to the first sound.
+    gc.set_threshold(50_000)
     build_app()()
 
 
