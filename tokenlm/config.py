@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from tokenlm.atomic import write_text
+from tokenlm.config_files import ConfigError, StrictLoader, beside, read_mapping, shown
 
 T = TypeVar("T")
 Keys = tuple[str, ...]
@@ -27,11 +28,13 @@ Keys = tuple[str, ...]
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 
 
-class ConfigError(ValueError):
-    """A mistake in a config; the message names the file and the key."""
-
-
-def from_dict(cls: type[T], data: Mapping[str, Any], *, where: str | Path = "config") -> T:
+def from_dict(
+    cls: type[T],
+    data: Mapping[str, Any],
+    *,
+    where: str | Path = "config",
+    overrides: Sequence[str] = (),
+) -> T:
     """Build a config dataclass from plain data, checking every key and type.
 
     Args:
@@ -39,12 +42,13 @@ def from_dict(cls: type[T], data: Mapping[str, Any], *, where: str | Path = "con
         data: its fields by name, nested as the dataclass is. A string where a dataclass is
             expected is the path of a YAML file of it (or of a component), relative to `where`.
         where: the file (or any name) that error messages give for the data.
+        overrides: `key.sub=value` each, as of `load_config`.
 
     Raises:
         ConfigError: for an unknown or missing key, a wrong type, a value that is not one of the
             choices, or a value that the dataclass refuses.
     """
-    return _Reader({(): str(where)}).convert(cls, data, ())
+    return _Reader({(): str(where)}).read(cls, data, overrides)
 
 
 def load_config(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
@@ -62,19 +66,17 @@ def load_config(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -
     """
     path = Path(path)
     reader = _Reader({(): str(path)})
-    data = _read_mapping(path)
+    data = read_mapping(path)
     base = data.pop("base", None)
     if base is not None:
         if not isinstance(base, str):
             raise ConfigError(f"{path}: base: expected the path of a YAML file, got {base!r}")
         base_path = path.parent / base
-        below = _read_mapping(base_path, named_by=str(path))
+        below = read_mapping(base_path, named_by=str(path))
         if "base" in below:
             raise ConfigError(f"{base_path}: a base may not have a base of its own")
         data = reader.merge(below, data, (), str(base_path))
-    for override in overrides:
-        reader.override(data, override)
-    return reader.convert(cls, data, ())
+    return reader.read(cls, data, overrides)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -87,19 +89,6 @@ def to_dict(config: Any) -> dict[str, Any]:
 def save_config(config: Any, path: str | Path) -> None:
     """Write a config dataclass (or plain mapping) to a YAML file, whole or not at all."""
     write_text(path, yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True))
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """The safe loader, with a key given twice as an error (YAML forbids it, PyYAML lets it be)."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if (key.tag, str(key.value)) in seen:
-                line = key.start_mark.line + 1
-                raise yaml.YAMLError(f"the key {key.value!r} is given twice (line {line})")
-            seen.add((key.tag, str(key.value)))
-        return super().construct_mapping(node, deep)
 
 
 class _Reader:
@@ -136,14 +125,22 @@ class _Reader:
             lower: Any = merged.get(key)
             lower_file, here = below_file, (*keys, str(key))
             if isinstance(value, dict) and _is_reference(lower):
-                lower_file = str(_beside(below_file, lower))
-                lower = _read_mapping(Path(lower_file), named_by=below_file)
+                lower_file = str(beside(below_file, lower))
+                lower = read_mapping(Path(lower_file), named_by=below_file)
             same_kind = isinstance(value, dict) and isinstance(lower, dict)
             if same_kind and value.get("kind", lower.get("kind")) == lower.get("kind"):
                 merged[key] = self.merge(lower, value, here, lower_file)
             else:  # another kind has other fields: nothing of the lower one is kept
                 merged[key] = value
         return merged
+
+    def read(self, cls: type[T], data: Mapping[str, Any], overrides: Sequence[str]) -> T:
+        """Give `data`, changed by the overrides, as `cls`."""
+        if overrides:
+            data = changed = dict(data)
+            for override in overrides:
+                self.override(changed, override)
+        return self.convert(cls, data, ())
 
     def override(self, data: dict[str, Any], override: str) -> None:
         """Apply one `key.sub=value` to `data`, in place."""
@@ -152,15 +149,15 @@ class _Reader:
         if not equals or not all(keys):
             raise ConfigError(f"override {override!r}: expected key.sub=value")
         try:
-            value = yaml.load(text, _StrictLoader)  # a safe loader
+            value = yaml.load(text, StrictLoader)  # a safe loader
         except yaml.YAMLError as error:
             raise ConfigError(f"override {override!r}: the value is not YAML: {error}") from None
         for depth, key in enumerate(keys[:-1], start=1):
             lower: Any = data.get(key)
             if _is_reference(lower):
                 source = self.file_of(keys[:depth])
-                target = _beside(source, lower)
-                lower = _read_mapping(target, named_by=source)
+                target = beside(source, lower)
+                lower = read_mapping(target, named_by=source)
                 self.files[keys[:depth]] = str(target)
             if lower is None:
                 lower = {}
@@ -200,7 +197,7 @@ class _Reader:
             return value
         value = self._follow(value, keys)
         if not isinstance(value, Mapping):
-            raise self.error(keys, f"expected a mapping of {cls.__name__}, got {_shown(value)}")
+            raise self.error(keys, f"expected a mapping of {cls.__name__}, got {shown(value)}")
         fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
         for key in value:
             if key not in fields:
@@ -239,9 +236,9 @@ class _Reader:
         if not isinstance(value, str):
             return value
         source = self.file_of(keys)
-        path = _beside(source, value)
+        path = beside(source, value)
         place = f"{source}: {'.'.join(keys)}" if keys else source
-        data = _read_mapping(path, named_by=place)
+        data = read_mapping(path, named_by=place)
         self.files[keys] = str(path)
         return data
 
@@ -266,7 +263,7 @@ class _Reader:
             except ConfigError:
                 continue
         expected = " or ".join(_type_name(member) for member in members)
-        raise self.error(keys, f"expected {expected}, got {_shown(value)}")
+        raise self.error(keys, f"expected {expected}, got {shown(value)}")
 
     def _by_kind(self, configs: list[Any], value: Any, keys: Keys) -> Any:
         for config in configs:
@@ -298,7 +295,7 @@ class _Reader:
 
     def _sequence(self, container: Any, args: tuple[Any, ...], value: Any, keys: Keys) -> Any:
         if not isinstance(value, (list, tuple)):
-            raise self.error(keys, f"expected a list, got {_shown(value)}")
+            raise self.error(keys, f"expected a list, got {shown(value)}")
         if container is tuple and args and args[-1] is not Ellipsis:
             if len(value) != len(args):
                 raise self.error(keys, f"expected a list of {len(args)}, got {len(value)} items")
@@ -313,7 +310,7 @@ class _Reader:
 
     def _mapping(self, args: tuple[Any, ...], value: Any, keys: Keys) -> dict[Any, Any]:
         if not isinstance(value, Mapping):
-            raise self.error(keys, f"expected a mapping, got {_shown(value)}")
+            raise self.error(keys, f"expected a mapping, got {shown(value)}")
         key_type, item_type = args or (Any, Any)
         return {
             self.convert(key_type, key, (*keys, str(key))): self.convert(
@@ -337,32 +334,7 @@ class _Reader:
         known = (str, bool, int, float, Path)
         assert declared in known, f"{'.'.join(keys)}: configs cannot hold {declared!r}"
         hint = " (put quotes around it)" if declared is str and value is not None else ""
-        raise self.error(keys, f"expected {_type_name(declared)}, got {_shown(value)}{hint}")
-
-
-def _read_mapping(path: Path, named_by: str | None = None) -> dict[str, Any]:
-    """Read a YAML file that must hold a mapping; `named_by` is the place that names the file."""
-    place = f"{named_by}: {path}" if named_by else str(path)
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
-    except FileNotFoundError:
-        raise ConfigError(f"{place}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{place}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{place}: is not valid YAML: {error}") from error
-    data = {} if data is None else data
-    if named_by and isinstance(data, dict) and {"format_version", "config"} <= data.keys():
-        data = data["config"]  # of a component, beside its kind and other facts
-    if not isinstance(data, dict):
-        raise ConfigError(f"{place}: expected a mapping of keys, got {_shown(data)}")
-    return data
-
-
-def _beside(source: str, name: str) -> Path:
-    """Give the path `name` as `source` means it: beside the file, or in the working folder."""
-    folder = Path() if source.startswith("override ") else Path(source).parent
-    return folder / Path(name).expanduser()
+        raise self.error(keys, f"expected {_type_name(declared)}, got {shown(value)}{hint}")
 
 
 def _plain(value: Any) -> Any:
@@ -384,15 +356,11 @@ def _is_number_text(value: Any) -> bool:
     return isinstance(value, str) and _NUMBER.fullmatch(value) is not None
 
 
-def _shown(value: Any) -> str:
-    if value is None:
-        return "nothing (null)"
-    text = repr(value)
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
-
-
 def _type_name(declared: Any) -> str:
     if get_origin(declared) is Literal:
         return "one of " + ", ".join(map(repr, get_args(declared)))
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
     return names.get(declared, getattr(declared, "__name__", str(declared)))
+
+
+__all__ = ["ConfigError", "from_dict", "load_config", "save_config", "to_dict"]

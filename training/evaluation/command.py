@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from training.evaluation.config import EvaluationConfig
 
 DEFAULT_CONFIG = Path("eval") / "mini_en.yaml"
+PLAIN_SAMPLING = (
+    "sampling={temperature: 1.0, top_k: 0, top_p: 1.0, repetition_window: 0}",
+    "guards={loop_tokens: 0, max_silent_tokens: 0}",
+)
+"""Changes to the settings of generation that leave the LM to itself."""
 LOG_WIDTH = 150
 """Columns where the output goes to a file."""
 
@@ -102,6 +107,22 @@ def evaluate(
         Path | None,
         typer.Option(help="Output folder of an earlier evaluation to be compared with."),
     ] = None,
+    generation: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="A setting of generation in place of that of the bundle, e.g. "
+            "sampling.temperature=1. May be repeated.",
+        ),
+    ] = None,
+    plain_sampling: Annotated[
+        bool,
+        typer.Option(
+            "--plain-sampling",
+            help="Draw from what the LM gives, at temperature 1, with bounds on the length and no "
+            "other guard; --generation goes on top of it.",
+        ),
+    ] = False,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="E.g. num_voices=4")
     ] = None,
@@ -117,6 +138,10 @@ def evaluate(
         arguments += [f"--{name}", str(value)] if value is not None else []
     for folder in component or ():
         arguments += ["--component", str(folder)]
+    arguments += ["--plain-sampling"] if plain_sampling else []
+    for change in generation or ():
+        arguments += ["--generation", change]
+    changes = [*(PLAIN_SAMPLING if plain_sampling else ()), *(generation or ())]
     for name, value in (
         ("heldout", heldout),
         ("unheard", unheard),
@@ -141,6 +166,7 @@ def evaluate(
                 console,
                 bundle,
                 component or [],
+                changes,
                 config,
                 heldout,
                 overrides or [],
@@ -168,6 +194,7 @@ def evaluate(
             console,
             bundle,
             component or [],
+            changes,
             config,
             heldout,
             unheard,
@@ -199,6 +226,7 @@ def _evaluate_scripts(
     console: Console,
     bundle: str | None,
     components: list[Path],
+    generation: list[str],
     config_path: Path | None,
     heldout: Path | None,
     overrides: list[str],
@@ -230,7 +258,7 @@ def _evaluate_scripts(
         freeze_scripts(chosen, settings.num_processes, console)
         return
     judge = ablate_scripts if ablate else evaluate_scripts
-    judge(chosen, settings, find_parts(bundle, components), console)
+    judge(chosen, settings, find_parts(bundle, components, generation), console)
 
 
 def _load_settings(path: Path | None, overrides: list[str]) -> EvaluationConfig:
@@ -245,6 +273,7 @@ def _evaluate(
     console: Console,
     bundle: str | None,
     components: list[Path],
+    generation: list[str],
     config_path: Path | None,
     heldout: Path | None,
     unheard: Path | None,
@@ -280,7 +309,7 @@ def _evaluate(
             num_items=min(limit, settings.num_items),
             num_recordings=min(limit, settings.num_recordings),
         )
-    parts = find_parts(bundle, components)
+    parts = find_parts(bundle, components, generation)
     chosen = choose_sections(asked, parts, settings.recordings)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     results = run_evaluation(

@@ -143,29 +143,33 @@ class Parts(Components):
         return self.folders[name]
 
 
-def find_parts(bundle: str | None, components: Sequence[Path] = ()) -> Parts:
+def find_parts(
+    bundle: str | None, components: Sequence[Path] = (), generation: Sequence[str] = ()
+) -> Parts:
     """Find the components of a bundle and of single folders; later ones replace earlier ones.
 
     Args:
         bundle: name, folder or hub id of a bundle, or None.
         components: component folders, or folders of them, such as an export of a run.
+        generation: changes to the settings of generation of the bundle, `key.sub=value` each.
 
     Raises:
+        ConfigError: a change is not one.
         ResolveError: there is no such bundle.
         ComponentError: a folder holds no components.
     """
     folders: dict[str, Path] = {}
-    generation = GenerationConfig()
+    given, where = {}, "generation"
     home = None
     if bundle is not None:
         folder = home = resolve(bundle)
         manifest = read_manifest(folder)
-        where = folder / MANIFEST_FILE
-        generation = from_dict(GenerationConfig, manifest.generation, where=where)
+        given, where = manifest.generation, str(folder / MANIFEST_FILE)
         folders |= _components_in(folder)
     for folder in components:
         folders |= _components_in(folder)
-    parts = Parts(folders, generation)
+    settings = from_dict(GenerationConfig, given, where=where, overrides=generation)
+    parts = Parts(folders, settings)
     if home is not None:
         parts.folder = home  # where the voices of the bundle lie
     return parts

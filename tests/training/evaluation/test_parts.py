@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
 from tokenlm.audio.mel import MelConfig
 from tokenlm.checkpoint import save_component
+from tokenlm.checkpoint.resolve import resolve
+from tokenlm.config import ConfigError
 from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig
 from tokenlm.models.fsmn_tokenizer import FSMNTokenizer, FSMNTokenizerConfig
+from tokenlm.models.lm import NO_GUARDS, GuardConfig, SamplingConfig
 from tokenlm.models.onnx_models import OnnxSpeakerConfig, OnnxSpeakerEncoder
 from tokenlm.models.vocoder import HiFT, HiFTConfig
+from training.evaluation.command import PLAIN_SAMPLING
 from training.evaluation.parts import find_parts
 
 
@@ -54,3 +60,25 @@ def test_imported_components_are_found(tmp_path: Path) -> None:
     assert torch.equal(
         parts.flow.embedding.weight, models["flow"][1].get_parameter("embedding.weight")
     )
+
+
+def test_settings_of_generation_can_be_changed(tmp_path: Path) -> None:
+    bundle = resolve("mini-en")
+    given = find_parts(str(bundle)).generation
+    changed = find_parts(
+        str(bundle), generation=["sampling.temperature=1", "guards={loop_tokens: 7}"]
+    ).generation
+    assert given.sampling.temperature != 1.0 and given.guards.loop_tokens != 7
+    assert changed.sampling == replace(given.sampling, temperature=1.0)
+    assert changed.guards == GuardConfig(loop_tokens=7)
+    assert changed.num_steps == given.num_steps and changed.voice_fit == given.voice_fit
+    with pytest.raises(ConfigError, match="temprature"):
+        find_parts(str(bundle), generation=["sampling.temprature=1"])
+    with pytest.raises(ConfigError, match="must not be negative"):
+        find_parts(str(bundle), generation=["sampling.temperature=-1"])
+
+
+def test_plain_sampling_is_what_the_lm_gives() -> None:
+    plain = find_parts("mini-en", generation=PLAIN_SAMPLING).generation
+    assert plain.sampling == SamplingConfig(top_k=0, top_p=1.0, repetition_window=0)
+    assert plain.guards == replace(NO_GUARDS, length_bounds=True)
