@@ -19,6 +19,7 @@ METRICS_FILE = "metrics.json"
 ROWS_FILE = "utterances.jsonl"
 
 _PERCENT = ("rate", "utilisation")
+_PER_SECOND = ("speaking_rate",)
 
 
 def write_report(
@@ -110,7 +111,7 @@ def print_table(figures: Sequence[Figure], console: Console) -> None:
 def _number(figure: Figure, value: float) -> str:
     if value != value:
         return "-"
-    if figure.name.endswith(_PERCENT):
+    if figure.name.endswith(_PERCENT) and figure.name not in _PER_SECOND:
         return f"{100 * value:.1f} %"
     return f"{value:.3f}"
 

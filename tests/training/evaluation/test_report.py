@@ -83,9 +83,11 @@ def test_the_table_shows_rates_in_percent_and_intervals() -> None:
     figures = [
         figure("cloned", 0.25, low=0.1, high=0.4),
         figure("cloned", 0.8123, name="speaker_similarity"),
+        figure("script", 14.25, name="speaking_rate"),
         figure("resynthesis", float("nan"), name="word_errors_over_original"),
     ]
     print_table(figures, console)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "25.0 %" in shown and "10.0 % – 40.0 %" in shown
     assert "0.812" in shown and "nan" not in shown
+    assert "14.250" in shown and "1425" not in shown
