@@ -8,7 +8,7 @@ set take no part.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 
 LONGEST_JOINED = 30
@@ -72,20 +72,23 @@ KINDS: dict[str, Callable[[str, str, Random], str]] = {
 """Ways to make a text harder, by name."""
 
 
-def harden(text: str, other: str, rng: Random) -> str:
-    """Make an ordinary text harder in one of the ways of `KINDS`, each as likely as the others.
+def harden(text: str, other: str, rng: Random, weights: Mapping[str, float] | None = None) -> str:
+    """Make an ordinary text harder in one of the ways of `KINDS`.
 
     Args:
         text: normalised words and punctuation.
         other: another text of the corpus.
         rng: decides; the same state gives the same text.
+        weights: how often each way is taken, beside the others; those without one count 1.
 
     Returns:
         Words and punctuation; the text itself where it has no word.
     """
     if not words_of(text):
         return text
-    return KINDS[rng.choice(sorted(KINDS))](text, other, rng)
+    names = sorted(KINDS)
+    own = [(weights or {}).get(name, 1.0) for name in names]
+    return KINDS[rng.choices(names, own)[0]](text, other, rng)
 
 
 def words_of(text: str) -> list[str]:

@@ -7,6 +7,7 @@ scores what it said; the losses then run over the answers.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,7 @@ from tokenlm.text.frontend import frontend
 from tokenlm.text.tokenizer import AnyTextTokenizer
 from training.lora import merged_state, with_additions
 from training.randomness import derive_seed
-from training.rl.hard_texts import harden
+from training.rl.hard_texts import KINDS, harden
 from training.rl.regression import Regression, RegressionConfig
 from training.rl.reward_set import RewardConfig, RewardSet
 from training.rl.rewards import Answer, FailureCount, combine
@@ -55,6 +56,8 @@ class PolicyStageConfig(SpeechLMStageConfig):
     """Share of the texts that are spoken after another utterance of their speaker."""
     hard_share: float = 0.0
     """Share of the texts that are made harder (`training.rl.hard_texts`)."""
+    hard_kinds: dict[str, float] = field(default_factory=dict)
+    """How often each way of making a text harder is taken, beside the others; default 1 each."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,6 +65,12 @@ class PolicyStageConfig(SpeechLMStageConfig):
             raise ValueError(f"prompt_share must be in [0, 1], got {self.prompt_share}")
         if not 0 <= self.hard_share <= 1:
             raise ValueError(f"hard_share must be in [0, 1], got {self.hard_share}")
+        unknown = sorted(self.hard_kinds.keys() - KINDS.keys())
+        if unknown:
+            raise ValueError(f"hard_kinds has no {unknown[0]!r}; there are {', '.join(KINDS)}")
+        weights = [self.hard_kinds.get(name, 1.0) for name in KINDS]
+        if min(weights) < 0 or not 0 < sum(weights) < math.inf:
+            raise ValueError("hard_kinds must not be negative, and one must be above 0")
         if self.group < 1:
             raise ValueError(f"group must be at least 1, got {self.group}")
 
@@ -93,7 +102,9 @@ class PolicyTexts:
             self._of_speaker.setdefault(pair.speaker, []).append(index)
         # All answers of a text, and about as much again for the prompt of some and for what is
         # joined to others.
-        factor = config.group * (1.0 + config.prompt_share) * (1.0 + config.hard_share / 6)
+        kinds = {name: config.hard_kinds.get(name, 1.0) for name in KINDS}
+        joined = config.hard_share * kinds["joined"] / sum(kinds.values())
+        factor = config.group * (1.0 + config.prompt_share) * (1.0 + joined)
         self.durations = [factor * (len(p.text) + len(p.speech)) / 25 for p in self.pairs]
 
     def __len__(self) -> int:
@@ -111,7 +122,8 @@ class PolicyTexts:
         if draws[2] < self.config.hard_share:
             far = self.pairs[int(draws[3] * len(self.pairs))]
             # With a mark at its end, as synthesis gives every segment to the LM.
-            words = closed(self._normalize(harden(item.words, far.words, Random(draws[3]))))
+            harder = harden(item.words, far.words, Random(draws[3]), self.config.hard_kinds)
+            words = closed(self._normalize(harder))
             item = PolicyItem(tuple(self.tokenizer.encode(words)), words, self.instruction)
         other = self.pairs[others[int(draws[1] * len(others))]]
         if draws[0] >= self.config.prompt_share or other is self.pairs[index]:

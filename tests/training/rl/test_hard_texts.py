@@ -33,6 +33,14 @@ def test_all_kinds_come_and_the_same_state_gives_the_same_text() -> None:
     assert all(words_of(normalize(text)) for text in made)
 
 
+def test_ways_are_taken_as_often_as_they_weigh() -> None:
+    weights = {name: 0.0 for name in KINDS} | {"short": 3.0, "bare": 1.0}
+    made = [harden(TEXT, OTHER, Random(seed), weights) for seed in range(400)]
+    num_bare = sum(text == KINDS["bare"](TEXT, OTHER, Random(0)) for text in made)
+    assert 60 < num_bare < 140
+    assert all(len(words_of(text)) <= 3 or text == text.lower() for text in made)
+
+
 def test_what_cannot_be_made_harder_stays() -> None:
     assert harden("...", OTHER, Random(0)) == "..."
     long = "word " * LONGEST_JOINED

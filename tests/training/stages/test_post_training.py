@@ -99,6 +99,10 @@ def test_some_texts_are_made_harder(stage_config: Callable[..., Path]) -> None:
         assert list(item.text) == list(task.tokenizer.encode(item.words)) and not item.prompt
     again = task.texts.draw(0, torch.Generator().manual_seed(3))
     assert again == drawn[3]
+    with pytest.raises(ValueError, match="hard_kinds has no 'long'"):
+        load_task(stage_config("grpo", hard_kinds={"long": 1.0}), [])
+    with pytest.raises(ValueError, match="hard_kinds must not"):
+        load_task(stage_config("grpo", hard_kinds={"short": -1.0}), [])
     with pytest.raises(ValueError, match="hard_share"):
         load_task(stage_config("grpo", hard_share=1.5), [])
 
