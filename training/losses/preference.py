@@ -86,14 +86,13 @@ def clipped_policy_loss(
     Args:
         log_probs: (B, L) of the tokens under the policy.
         old_log_probs: (B, L) under the policy that drew them.
-        advantages: (B,).
+        advantages: (B, L) of the answers that the tokens belong to.
         clip_low: how far below 1 the ratio of the two still counts.
         clip_high: how far above.
     """
     ratio = (log_probs - old_log_probs).exp()
     clipped = ratio.clamp(1.0 - clip_low, 1.0 + clip_high)
-    weight = advantages[:, None]
-    return -torch.minimum(ratio * weight, clipped * weight)
+    return -torch.minimum(ratio * advantages, clipped * advantages)
 
 
 def kl_estimate(log_probs: Tensor, reference_log_probs: Tensor) -> Tensor:

@@ -21,7 +21,6 @@ from tokenlm.checkpoint.component import load_state, read_state, save_component
 from tokenlm.models.lm import SamplingConfig, SpeechLM
 from tokenlm.models.lm.generate import SpeechRequest
 from tokenlm.models.lm.layout import Layout
-from tokenlm.models.lm.model import LayoutBatch
 from tokenlm.synthesis.script import closed
 from tokenlm.text.frontend import frontend
 from tokenlm.text.tokenizer import AnyTextTokenizer
@@ -31,7 +30,7 @@ from training.rl.hard_texts import KINDS, harden
 from training.rl.regression import Regression, RegressionConfig
 from training.rl.reward_set import RewardConfig, RewardSet
 from training.rl.rewards import Answer, FailureCount, combine
-from training.rl.rollout import Rollout, roll_out, rollout_layout
+from training.rl.rollout import PackedRollouts, Rollout, roll_out
 from training.stages.speech_lm import SpeechLMStageConfig, SpeechLMTask, TokenPairs
 from training.task import StepInfo
 
@@ -290,11 +289,10 @@ class PolicyTask(SpeechLMTask):
         self.failures.num_answers = state["answers"]
         self.failures.num_failed = state["failed"]
 
-    def layouts(self, rollouts: Sequence[Rollout]) -> LayoutBatch:
-        """The layouts of rollouts, padded, on the device."""
-        size = self.config.model.codebook_size
-        found = [rollout_layout(rollout, size) for rollout in rollouts]
-        return LayoutBatch.from_layouts(found).to(self.reference.head.weight.device)
+    def packed(self, rollouts: Sequence[Rollout]) -> PackedRollouts:
+        """The layouts of rollouts, in one row, on the device."""
+        found = PackedRollouts.of(rollouts, self.config.model.codebook_size)
+        return found.to(self.reference.head.weight.device)
 
 
 def mean(values: Sequence[float | None]) -> float | None:

@@ -1,6 +1,6 @@
 """Rollouts: what a policy says when it is asked, and the layout that its log-probabilities need.
 
-Shapes: B batch, L positions.
+Shapes: N rollouts, L positions of all of them behind one another.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from tokenlm.models.lm.generate import SpeechRequest, generate_speech, length_bounds
 from tokenlm.models.lm.layout import IGNORE, Layout, one_shot
-from tokenlm.models.lm.model import SpeechLM
+from tokenlm.models.lm.model import LayoutBatch, SpeechLM
 from tokenlm.models.lm.sampling import SamplingConfig
 
 
@@ -58,6 +59,54 @@ def rollout_layout(rollout: Rollout, codebook_size: int) -> Layout:
     if not rollout.has_ended:
         layout.targets[-1] = IGNORE
     return layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedRollouts:
+    """The layouts of rollouts in one row.
+
+    Answers to a single word and to two sentences stand in one batch: padded to one length, most of
+    it would be padding.
+    """
+
+    batch: LayoutBatch
+    """(1, L), of which no layout sees another."""
+    owner: Tensor
+    """(L,) number of the rollout that each position belongs to."""
+    starts: Tensor
+    """(N,) first position of each rollout."""
+
+    @classmethod
+    def of(cls, rollouts: Sequence[Rollout], codebook_size: int) -> PackedRollouts:
+        """Lay the layouts of rollouts behind one another."""
+        layouts = [rollout_layout(rollout, codebook_size) for rollout in rollouts]
+        sizes = torch.tensor([len(layout) for layout in layouts])
+        return cls(
+            batch=LayoutBatch.in_rows(layouts, [len(layouts)]),
+            owner=torch.arange(len(layouts)).repeat_interleave(sizes),
+            starts=sizes.cumsum(0) - sizes,
+        )
+
+    @property
+    def targets(self) -> Tensor:
+        """(1, L), IGNORE where nothing is predicted."""
+        return self.batch.targets
+
+    def spread(self, values: Tensor) -> Tensor:
+        """A value of each rollout (N,) at all of its positions, (1, L)."""
+        return values[self.owner][None]
+
+    def sums(self, values: Tensor) -> Tensor:
+        """The sum of the positions (1, L) of each rollout, (N,)."""
+        return values.new_zeros(len(self.starts)).index_add(0, self.owner, values[0])
+
+    def to(self, device: torch.device | str) -> PackedRollouts:
+        """The same on another device."""
+        return PackedRollouts(
+            batch=self.batch.to(device),
+            owner=self.owner.to(device),
+            starts=self.starts.to(device),
+        )
 
 
 @contextmanager

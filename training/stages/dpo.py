@@ -4,7 +4,7 @@
 
 Every text is answered several times; the best and the worst answer, by the rewards, are a pair.
 
-Shapes: B texts, P pairs, L positions, V speech classes.
+Shapes: N answers, the better of all pairs and then the worse.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from tokenlm.models.lm import SpeechLM
+from tokenlm.models.lm.layout import IGNORE
 from training.losses.preference import dpo_loss, target_log_probs
 from training.rl.policy import PolicyStageConfig, PolicyTask
-from training.rl.rollout import evaluating
+from training.rl.rollout import PackedRollouts, evaluating
 from training.task import Phase, Prepared, StepInfo
 
 
@@ -75,12 +77,13 @@ class DPOTask(PolicyTask):
             chosen.append(rollouts[start + best])
             rejected.append(rollouts[start + worst])
             weights.append(float(counts))
-        layouts = self.layouts([*chosen, *rejected])
+        packed = self.packed([*chosen, *rejected])
         with evaluating(self.reference):
-            reference = target_log_probs(self.reference(layouts), layouts.targets).sum(dim=1)
+            reference = sequence_log_probs(self.reference, packed)
         weight = torch.tensor(weights, device=reference.device)
-        num_chosen = (target_counts(layouts.targets)[: len(items)] * weight).sum()
-        tensors = {"layouts": layouts, "reference": reference, "weight": weight}
+        num_targets = packed.sums((packed.targets != IGNORE).float())
+        num_chosen = (num_targets[: len(items)] * weight).sum()
+        tensors = {"packed": packed, "reference": reference, "weight": weight}
         counts = {"dpo/preference": sum(weights), "dpo/chosen_nll": float(num_chosen)}
         metrics["dpo/pairs"] = sum(weights) / len(items)
         return Prepared(tensors=tensors, counts=counts, metrics=metrics)
@@ -90,9 +93,8 @@ class DPOTask(PolicyTask):
         return [Phase("prefer", ("speech_lm",), self._preference_losses)]
 
     def _preference_losses(self, prepared: Prepared) -> dict[str, Tensor]:
-        layouts, weight = prepared.tensors["layouts"], prepared.tensors["weight"]
-        log_probs = target_log_probs(self.policy(layouts), layouts.targets).sum(dim=1)
-        chosen, rejected = log_probs.chunk(2)
+        packed, weight = prepared.tensors["packed"], prepared.tensors["weight"]
+        chosen, rejected = sequence_log_probs(self.policy, packed).chunk(2)
         reference_chosen, reference_rejected = prepared.tensors["reference"].chunk(2)
         losses = dpo_loss(
             chosen,
@@ -109,6 +111,6 @@ class DPOTask(PolicyTask):
         }
 
 
-def target_counts(targets: Tensor) -> Tensor:
-    """Targets of each sequence, (B, L) to (B,)."""
-    return (targets >= 0).sum(dim=1)
+def sequence_log_probs(model: SpeechLM, packed: PackedRollouts) -> Tensor:
+    """Log-probability (N,) of each answer."""
+    return packed.sums(target_log_probs(model(packed.batch), packed.targets))

@@ -4,7 +4,7 @@
 
 Answers are drawn in one batch with a cache, from the policy as it was up to `sync_every` steps ago.
 
-Shapes: B texts, G answers of each, L positions, V speech classes.
+Shapes: B texts, G answers of each, L positions of all answers in one row, V speech classes.
 """
 
 from __future__ import annotations
@@ -70,14 +70,14 @@ class GRPOTask(PolicyTask):
         speaker = self._speaker(step.step)
         rollouts = self.answers(speaker, items, step, config.group)
         rewards, metrics = self.score(items, rollouts)
-        layouts = self.layouts(rollouts)
-        device = layouts.targets.device
+        packed = self.packed(rollouts)
+        layouts, device = packed.batch, packed.targets.device
         shape = (len(items), config.group)
         values = torch.tensor([value or 0.0 for value in rewards], device=device).view(shape)
         known = torch.tensor([value is not None for value in rewards], device=device).view(shape)
-        advantages = group_advantages(values, known, standardize=config.standardize).flatten()
+        advantages = group_advantages(values, known, standardize=config.standardize)
         # What no reward is known of has no targets: it is neither pushed nor held.
-        layouts.targets = layouts.targets.masked_fill(~known.flatten()[:, None], IGNORE)
+        layouts.targets = layouts.targets.masked_fill(~packed.spread(known.flatten()), IGNORE)
         with evaluating(speaker):
             old = target_log_probs(speaker(layouts), layouts.targets)
         with evaluating(self.reference):
@@ -85,7 +85,7 @@ class GRPOTask(PolicyTask):
         count = float((layouts.targets != IGNORE).sum())
         tensors = {
             "layouts": layouts,
-            "advantages": advantages,
+            "advantages": packed.spread(advantages.flatten()),
             "old": old,
             "reference": reference,
         }

@@ -61,12 +61,13 @@ class TokenRewardTask(PolicyTask):
         items, config = list(batch), self.config
         rollouts = self.answers(self.whole_policy(step.step), items, step, config.group)
         _, metrics = self.score(items, rollouts)
-        layouts = self.layouts(rollouts)
-        device = layouts.targets.device
+        packed = self.packed(rollouts)
+        layouts, device = packed.batch, packed.targets.device
         with evaluating(self.reference):
             reference = self.reference(layouts)
         texts = [items[number // config.group].words for number in range(len(rollouts))]
         speech = pad_speech(rollouts, [encode_characters(text) for text in texts])
+        speech["positions"] += packed.starts.cpu()[:, None]
         noise = torch.zeros(*speech["tokens"].shape, config.model.codebook_size)
         for number, rollout in enumerate(rollouts):
             size = (len(rollout.tokens), noise.shape[-1])
@@ -89,9 +90,8 @@ class TokenRewardTask(PolicyTask):
         layouts, tokens = tensors["layouts"], tensors["tokens"]
         logits = self.policy(layouts)
         size = self.config.model.codebook_size
-        rows = torch.arange(tokens.shape[0], device=tokens.device)[:, None]
         # Where a code was drawn, the end was not: codes are compared with one another.
-        of_codes = logits[rows, tensors["positions"]][..., :size]
+        of_codes = logits[0, tensors["positions"]][..., :size]
         drawn = straight_through(of_codes, tokens, tensors["noise"], self.config.gumbel_temperature)
         table = recognizer.code_vectors(torch.arange(size, device=tokens.device)[None])[0]
         mask = torch.arange(tokens.shape[1], device=tokens.device) < tensors["num_tokens"][:, None]

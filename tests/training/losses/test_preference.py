@@ -103,7 +103,7 @@ def test_a_reward_that_failed_is_no_zero() -> None:
 def test_clipping_by_hand() -> None:
     old = torch.zeros(2, 3)
     ratios = torch.tensor([[1.0, 1.5, 0.5], [1.0, 1.5, 0.5]])
-    advantages = torch.tensor([2.0, -1.0])
+    advantages = torch.tensor([[2.0], [-1.0]]).expand(2, 3)
     found = clipped_policy_loss(ratios.log(), old, advantages, 0.2, 0.3)
     # Better answers gain up to 1.3 and no further; worse ones are pushed down to 0.8.
     expected = torch.tensor([[-2.0, -2.6, -1.0], [1.0, 1.5, 0.8]])
@@ -112,7 +112,7 @@ def test_clipping_by_hand() -> None:
 
 def test_clipped_tokens_have_no_gradient() -> None:
     log_probs = torch.tensor([[1.5, 1.0]]).log().requires_grad_(True)
-    clipped_policy_loss(log_probs, torch.zeros(1, 2), torch.ones(1), 0.2, 0.3).sum().backward()
+    clipped_policy_loss(log_probs, torch.zeros(1, 2), torch.ones(1, 2), 0.2, 0.3).sum().backward()
     assert log_probs.grad is not None
     assert log_probs.grad.tolist() == [[0.0, -1.0]]
 

@@ -18,7 +18,7 @@ from training.rl.regression import RegressionConfig, find_regression
 from training.rl.rewards import Answer, TokenAsrReward
 from training.rl.rollout import evaluating, roll_out
 from training.run import load_task, main
-from training.stages.dpo import choose_pair
+from training.stages.dpo import choose_pair, sequence_log_probs
 from training.stages.grpo import GRPOTask
 from training.stages.token_reward import pad_speech
 from training.task import StepInfo
@@ -138,10 +138,37 @@ def test_a_skipped_reward_takes_its_answer_out(task: GRPOTask) -> None:
 
     task.score = skipping  # type: ignore[method-assign]
     prepared = task.prepare(items, StepInfo(0, 0, 0))
-    targets = prepared.tensors["layouts"].targets
-    assert bool((targets[0] == IGNORE).all()) and bool((targets[1] != IGNORE).any())
-    assert float(prepared.tensors["advantages"][0]) == 0.0
-    assert prepared.counts["grpo/policy"] == float((targets != IGNORE).sum())
+    targets, advantages = prepared.tensors["layouts"].targets, prepared.tensors["advantages"]
+    assert targets.shape == advantages.shape and targets.shape[0] == 1
+    # Without the first answer, and with one target for each token and end of the others.
+    rest = task.answers(task.policy, items, StepInfo(0, 0, 0), task.config.group)[1:]
+    expected = sum(len(rollout.tokens) + rollout.has_ended for rollout in rest)
+    assert int((targets != IGNORE).sum()) == expected == prepared.counts["grpo/policy"]
+    first = int((targets != IGNORE).int().argmax())
+    assert not bool(advantages[0, : len(rest[0].request.prefix)].any()) and first > 0
+
+
+def test_a_row_of_answers_is_worth_what_each_is_alone(task: GRPOTask) -> None:
+    items = [task.texts[0], task.texts[1]]
+    rollouts = task.answers(task.policy, items, StepInfo(0, 0, 0), 3)
+    packed = task.packed(rollouts)
+    assert len({len(rollout.tokens) for rollout in rollouts}) > 1
+    with evaluating(task.policy), torch.no_grad():
+        row = sequence_log_probs(task.policy, packed)
+        logits = task.policy(packed.batch)
+        for number, rollout in enumerate(rollouts):
+            alone = task.packed([rollout])
+            value = sequence_log_probs(task.policy, alone)
+            torch.testing.assert_close(row[number : number + 1], value, rtol=1e-4, atol=1e-4)
+            start = int(packed.starts[number])
+            torch.testing.assert_close(
+                logits[:, start : start + alone.targets.shape[1]],
+                task.policy(alone.batch),
+                rtol=1e-4,
+                atol=1e-4,
+            )
+    values = torch.arange(6.0)
+    assert packed.spread(values)[0, packed.starts].tolist() == values.tolist()
 
 
 def test_the_policy_that_answers_lags_behind(task: GRPOTask) -> None:
