@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -200,9 +200,22 @@ class PolicyTask(SpeechLMTask):
         return self._whole
 
     def answers(
-        self, model: SpeechLM, items: Sequence[PolicyItem], step: StepInfo, group: int
+        self,
+        model: SpeechLM,
+        items: Sequence[PolicyItem],
+        step: StepInfo,
+        group: int,
+        temperatures: Sequence[float] = (),
     ) -> list[Rollout]:
-        """`group` rollouts of every text, those of one text beside one another."""
+        """`group` rollouts of every text, those of one text beside one another.
+
+        Args:
+            model: who answers.
+            items: the texts.
+            step: with the texts, it decides what is drawn.
+            group: answers to each text.
+            temperatures: of the answers to a text, in turn; default that of `rollout_sampling`.
+        """
         requests = [
             SpeechRequest(
                 text_tokens=item.text,
@@ -214,7 +227,15 @@ class PolicyTask(SpeechLMTask):
             for number, item in enumerate(items)
             for draw in range(group)
         ]
-        return roll_out(model, requests, self.config.rollout_sampling)
+        plain = self.config.rollout_sampling
+        turns = [replace(plain, temperature=value) for value in temperatures] or [plain]
+        turns = turns[:group]
+        found: dict[tuple[int, int], Rollout] = {}
+        for turn, sampling in enumerate(turns):
+            own = [request for request in requests if request.segment % len(turns) == turn]
+            places = [(request.seed, request.segment) for request in own]
+            found |= zip(places, roll_out(model, own, sampling), strict=True)
+        return [found[request.seed, request.segment] for request in requests]
 
     def score(
         self, items: Sequence[PolicyItem], rollouts: Sequence[Rollout]

@@ -36,6 +36,9 @@ class DPOStageConfig(PolicyStageConfig):
     """A pair whose rewards differ by less says nothing."""
     answers_from: Literal["policy", "reference_policy"] = "policy"
     """Who answers."""
+    temperatures: tuple[float, ...] = ()
+    """Of the answers to a text, in turn; default that of `rollout_sampling`. Cooler answers are
+    better ones more often, and give a policy that is to speak well at temperature 1 its example."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,6 +46,8 @@ class DPOStageConfig(PolicyStageConfig):
             raise ValueError("beta must be positive, and label_smoothing in [0, 0.5)")
         if self.group < 2:
             raise ValueError("a pair needs a group of at least 2")
+        if any(value < 0 for value in self.temperatures):
+            raise ValueError(f"temperatures must not be negative, got {self.temperatures}")
 
 
 def choose_pair(rewards: Sequence[float | None], min_margin: float) -> tuple[int, int, bool]:
@@ -66,7 +71,7 @@ class DPOTask(PolicyTask):
         items, config = list(batch), self.config
         is_policy = config.answers_from == "policy"
         speaker = self.whole_policy(step.step) if is_policy else self.reference
-        rollouts = self.answers(speaker, items, step, config.group)
+        rollouts = self.answers(speaker, items, step, config.group, config.temperatures)
         rewards, metrics = self.score(items, rollouts)
         chosen, rejected, weights = [], [], []
         for number in range(len(items)):

@@ -77,6 +77,18 @@ def test_answers_depend_on_step_and_item_alone(task: GRPOTask) -> None:
     assert [rollout.tokens for rollout in other] != [rollout.tokens for rollout in both]
 
 
+def test_answers_take_temperatures_in_turn(task: GRPOTask) -> None:
+    items, step = [task.texts[0], task.texts[1]], StepInfo(0, 3, 0)
+    plain = [rollout.tokens for rollout in task.answers(task.policy, items, step, 4)]
+    mixed = [r.tokens for r in task.answers(task.policy, items, step, 4, [1.0, 0.0])]
+    assert task.config.rollout_sampling.temperature == 1.0
+    for first in (0, 4):
+        # The warm ones are what they were, the cold ones all the same, of the same text.
+        assert mixed[first] == plain[first] and mixed[first + 2] == plain[first + 2]
+        assert mixed[first + 1] == mixed[first + 3] != plain[first + 1]
+    assert mixed[1] != mixed[5]
+
+
 def test_prompts_are_other_utterances_of_the_speaker(task: GRPOTask) -> None:
     texts = task.texts
     drawn = [texts.draw(1, torch.Generator().manual_seed(seed)) for seed in range(40)]
