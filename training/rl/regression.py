@@ -148,10 +148,15 @@ class Regression:
             )
         rollouts = roll_out(model, requests, self.config.sampling)
         heard = read_tokens(recognizer, [rollout.tokens for rollout in rollouts])
-        errors = [char_error(text, words) for (_, text), words in zip(texts, heard, strict=True)]
+        alphabet = recognizer.config.alphabet
+        found_errors = (
+            char_error(text, words, alphabet)
+            for (_, text), words in zip(texts, heard, strict=True)
+        )
+        errors = [error for error in found_errors if error is not None]
         lengths = sum(len(rollout.tokens) for rollout in rollouts)
         found = {
-            "char_error": sum(errors) / len(errors),
+            "char_error": sum(errors) / max(len(errors), 1),
             "speaking_rate": lengths / max(sum(len(text) for text, _ in texts), 1),
         }
         if similarity is not None:

@@ -60,12 +60,17 @@ class TokenAsrReward:
         self.recognizer = recognizer
 
     def __call__(self, answers: Sequence[Answer]) -> list[float | None]:
-        """1 less the character error; insertions (repeats, leaks) count as much as deletions."""
+        """1 less the character error; insertions (repeats, leaks) count as much as deletions.
+
+        None where the text has no character that the recogniser knows.
+        """
         heard = read_tokens(self.recognizer, [answer.tokens for answer in answers])
-        return [
-            max(1.0 - char_error(answer.text, words), 0.0)
+        alphabet = self.recognizer.config.alphabet
+        errors = [
+            char_error(answer.text, words, alphabet)
             for answer, words in zip(answers, heard, strict=True)
         ]
+        return [None if error is None else max(1.0 - error, 0.0) for error in errors]
 
 
 class DurationReward:
