@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
 from tokenlm.synthesis import Synthesizer
 from training.rl.reward_set import RewardConfig, RewardSet, Sound
 from training.rl.rewards import (
@@ -88,6 +89,17 @@ def test_nothing_is_traded_away() -> None:
     )
     assert combine({"words": None, "voice": 1.0}, {"words": 1.0, "voice": 1.0}) is None
     assert combine({"words": math.nan}, {"words": 1.0}) is None
+
+
+def test_a_text_in_another_script_is_not_rewarded() -> None:
+    """A recogniser that knows nothing of a text has nothing to say about it, least of all a 1."""
+    torch.manual_seed(0)
+    sizes = {"levels": (3, 3), "dim": 8, "num_heads": 2, "num_layers": 1}
+    english = TokenRecognizer(TokenRecognizerConfig(**sizes)).eval()  # type: ignore[arg-type]
+    chinese = TokenRecognizer(TokenRecognizerConfig(**sizes, alphabet="你好"))  # type: ignore[arg-type]
+    answers = [answer([1, 5], "你好。"), answer([], "你好。")]
+    assert TokenAsrReward(english)(answers) == [None, None]
+    assert TokenAsrReward(chinese.eval())(answers)[1] == 0.0
 
 
 def test_too_many_failures_stop_the_run() -> None:

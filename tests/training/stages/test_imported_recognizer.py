@@ -99,7 +99,7 @@ def test_from_the_published_folder_to_a_reward(
     assert set(hearing.transcribe(recording)) <= set(facts.config["alphabet"])
     chosen = hearing.generate("你好吗？", voice=voice, guards=guards)
     assert chosen.shape[0] > 0 and bool(chosen.isfinite().all())
-    # Of the two candidates the recogniser has taken one; the first is what is spoken without it.
+    # Nothing else has changed.
     plain = hearing.generate("你好吗？", voice=voice)
     assert torch.equal(plain, deaf.generate("你好吗？", voice=voice))
 
