@@ -150,8 +150,7 @@ class Regression:
         heard = read_tokens(recognizer, [rollout.tokens for rollout in rollouts])
         alphabet = recognizer.config.alphabet
         found_errors = (
-            char_error(text, words, alphabet)
-            for (_, text), words in zip(texts, heard, strict=True)
+            char_error(text, words, alphabet) for (_, text), words in zip(texts, heard, strict=True)
         )
         errors = [error for error in found_errors if error is not None]
         lengths = sum(len(rollout.tokens) for rollout in rollouts)

@@ -99,9 +99,7 @@ class Readings:
     def draw(self, index: int, generator: torch.Generator) -> Reading:
         """Reading `index` as it is trained with."""
         reading = self[index]
-        tokens = spoil_tokens(
-            torch.as_tensor(reading.tokens), self._levels, self._noise, generator
-        )
+        tokens = spoil_tokens(torch.as_tensor(reading.tokens), self._levels, self._noise, generator)
         return Reading(tokens, reading.characters)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,7 @@ from cosyvoice_folder import (
     tiny,
     write_folder,
 )
-from torch import Tensor, nn
 
-from tokenlm.audio.mel import WhisperMelConfig
 from tokenlm.checkpoint import validate_bundle
 from tokenlm.checkpoint.adapter import AdapterError
 from tokenlm.checkpoint.adapters.cosyvoice2 import (
@@ -32,20 +28,19 @@ from tokenlm.checkpoint.adapters.cosyvoice2 import (
     generation_settings,
     import_cosyvoice,
 )
-from tokenlm.checkpoint.adapters.cosyvoice_flow import flow_mel, flow_to_ours, flow_to_theirs
+from tokenlm.checkpoint.adapters.cosyvoice_flow import flow_to_ours
 from tokenlm.checkpoint.adapters.cosyvoice_hift import hift_to_ours, hift_to_theirs
-from tokenlm.checkpoint.adapters.cosyvoice_lm import lm_to_ours, lm_to_theirs
+from tokenlm.checkpoint.adapters.cosyvoice_lm import lm_to_ours
 from tokenlm.checkpoint.registry import KINDS
 from tokenlm.config import from_dict
-from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig
-from tokenlm.models.fsmn_tokenizer import FSMNTokenizer, FSMNTokenizerConfig
-from tokenlm.models.lm import BackboneConfig, SamplingConfig, SpeechLM, SpeechLMConfig
+from tokenlm.models.fsmn_tokenizer import FSMNTokenizer
+from tokenlm.models.lm import SamplingConfig
 from tokenlm.models.lm.guards import TokenMonitor
-from tokenlm.models.vocoder import HiFT, HiFTConfig
 from tokenlm.synthesis import Synthesizer
 from tokenlm.synthesis.components import GenerationConfig
 from tokenlm.synthesis.script import Script
 from tokenlm.text.frontend import frontend
+
 
 @pytest.fixture(scope="module")
 def tokenizer() -> FSMNTokenizer:

@@ -32,7 +32,9 @@ def test_one_digit_moves_by_one_level() -> None:
     steps = (digits(found) - digits(tokens)).abs()
     assert torch.equal(steps.sum(dim=-1), torch.ones_like(tokens))
     # Each digit as often as the others, inner levels in both directions.
-    torch.testing.assert_close(steps.float().mean(dim=0), torch.full((3,), 1 / 3), atol=0.02, rtol=0)
+    torch.testing.assert_close(
+        steps.float().mean(dim=0), torch.full((3,), 1 / 3), atol=0.02, rtol=0
+    )
     inner = digits(tokens)[:, 1] == 2
     moved = (digits(found) - digits(tokens))[inner, 1]
     assert 0.4 < float((moved[moved != 0] > 0).float().mean()) < 0.6

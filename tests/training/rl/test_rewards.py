@@ -22,6 +22,8 @@ from training.rl.rewards import (
     TokenAsrReward,
     WaveformAsrReward,
     combine,
+    word_error,
+    written_error,
 )
 
 BUNDLE = Path(__file__).parents[3] / "checkpoints" / "mini-en"
@@ -52,6 +54,19 @@ def test_words_of_the_sound_by_hand() -> None:
     )
     answers = [answer([n], "One, two.") for n in (1, 2, 3)] + [answer([], "One, two.")]
     assert reward(answers) == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_texts_as_they_are_written_by_hand() -> None:
+    assert written_error("今天是2号。", "今天 是2 号") == 0.0  # spaces that the text has not
+    assert written_error("你好吗？", "你吗呢") == pytest.approx(2 / 3)
+    assert written_error("So so.", "soso") == pytest.approx(1 / 5)
+    assert written_error("……", "a") is None
+    render = lambda tokens: torch.zeros(4)  # noqa: E731
+    by_character = WaveformAsrReward(render, lambda pcm: "你吗呢", written_error)
+    assert by_character([answer([1], "你好吗？")]) == [pytest.approx(1 / 3)]
+    # Words of a text without any are not known, and no zero.
+    by_word = WaveformAsrReward(render, lambda pcm: "你吗呢", word_error)
+    assert by_word([answer([1], "你好吗？")]) == [None]
 
 
 def test_a_failure_is_none_and_not_a_zero() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from cosyvoice_folder import SIZES, make_graphs, make_text_folder, make_tokenizer, write_folder
+from tiny_recognizer import tiny_recognizer
 
 from tokenlm.audio.io import save_audio
 from tokenlm.checkpoint import read_component, read_manifest, read_state, validate_bundle
@@ -79,7 +80,10 @@ def test_from_the_published_folder_to_a_reward(
     data = [f"data.train={names['train']}", f"data.valid={names['validation']}"]
 
     recipe = ["--config", str(ROOT / "configs/train/toy/token_recognizer.yaml")]
-    parts = [f"speech_tokenizer={bundle}/speech_tokenizer", f"text_tokenizer={bundle}/text_tokenizer"]
+    parts = [
+        f"speech_tokenizer={bundle}/speech_tokenizer",
+        f"text_tokenizer={bundle}/text_tokenizer",
+    ]
     more = [f"run={tmp_path}/reader", "collect_alphabet=true", "optim.max_steps=3"]
     assert train([*recipe, *parts, *data, *SMALL, *more, "log.evaluate_every=3"]) == 0
     reader = tmp_path / "reader" / "export" / "token_recognizer"
@@ -106,7 +110,10 @@ def test_from_the_published_folder_to_a_reward(
     before = read_state(bundle / "speech_lm" / "model.safetensors")
     recipe = ["--config", str(ROOT / "configs/train/toy/token_reward.yaml")]
     parts = [f"initial.speech_lm={heard}/speech_lm", f"model={heard}/speech_lm/config.yaml"]
-    parts += [f"text_tokenizer={heard}/text_tokenizer", f"token_recognizer={heard}/token_recognizer"]
+    parts += [
+        f"text_tokenizer={heard}/text_tokenizer",
+        f"token_recognizer={heard}/token_recognizer",
+    ]
     more = [f"run={tmp_path}/rewarded", "optim.max_steps=1", "regression.num_texts=0"]
     # At random most classes end the speech, and lengths are those of noise.
     more += ["model.any_special_ends=false", "model.max_speech_per_text=60", "prompt_share=0"]
@@ -118,3 +125,20 @@ def test_from_the_published_folder_to_a_reward(
     assert row["token_reward/ctc"] > 0 and 0 <= row["reward/token_asr"] <= 1
     after = read_state(tmp_path / "rewarded" / "export" / "speech_lm" / "model.safetensors")
     assert any(not torch.equal(before[name].half(), after[name].half()) for name in before)
+
+    # Nor does the sound of the chain need one: what another recogniser hears may reward, too.
+    voice.save(tmp_path / "me.voice")
+    recipe = ["--config", str(ROOT / "configs/train/toy/grpo.yaml")]
+    parts = [part for part in parts if not part.startswith("token_recognizer=")]
+    more[0] = f"run={tmp_path}/heard"
+    more += ["token_recognizer=null", "rewards.token_asr=0", "rewards.waveform_asr=1"]
+    more += [f"rewards.bundle={bundle}", "group=2"]
+    more += [f"rewards.recognizer=transformers:{tiny_recognizer(tmp_path / 'ears')}"]
+    assert train([*recipe, *parts, *data, *SMALL, *more]) == 1
+    assert "give it as rewards.voice=FILE.voice" in capsys.readouterr().err
+    more += [f"rewards.voice={tmp_path}/me.voice"]
+    assert train([*recipe, *parts, *data, *SMALL, *more]) == 0, capsys.readouterr().err
+    row = json.loads((tmp_path / "heard" / "metrics.jsonl").read_text().splitlines()[0])
+    assert row["reward/failed_share"] == 0 and row["reward/waveform_asr"] == 0
+    exported = read_component(tmp_path / "heard" / "export" / "speech_lm")
+    assert exported.extra["rewards"] == [f"transformers:{tmp_path / 'ears'}"]
