@@ -87,7 +87,7 @@ class Regression:
             ValueError: the test set cannot be read, or the recogniser knows nothing of it.
         """
         self.config, self.recognizer = config, recognizer
-        self._texts: list[Text] | None = None
+        self._texts: Sequence[Text] | None = None
         self._before: dict[str, float] = {}
         if config.plain_texts is not None:
             from training.evaluation.script import read_script

@@ -94,12 +94,14 @@ class Readings:
 
     def __getitem__(self, index: int) -> Reading:
         reading = self.readings[index]
-        return Reading(list(reading.tokens), reading.characters)  # those of shards are read here
+        # Those of shards are read here.
+        return Reading(torch.tensor(list(reading.tokens)), reading.characters)
 
     def draw(self, index: int, generator: torch.Generator) -> Reading:
         """Reading `index` as it is trained with."""
         reading = self[index]
-        tokens = spoil_tokens(torch.as_tensor(reading.tokens), self._levels, self._noise, generator)
+        assert isinstance(reading.tokens, Tensor)
+        tokens = spoil_tokens(reading.tokens, self._levels, self._noise, generator)
         return Reading(tokens, reading.characters)
 
 
