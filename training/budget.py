@@ -27,8 +27,8 @@ class StageBudget:
     parameters: float
     """All parameters that are trained."""
     positions_per_second: float
-    """Positions of the network for a second of audio; of the tokenizer and its recogniser the mean
-    over their weights, with 15 characters a second in the decoder."""
+    """Positions of the network for a second of audio; of recognisers, and of the tokenizer
+    with its own, the mean over their weights, with 15 characters a second in the decoder."""
     hours: float
     """Audio of one epoch."""
     epochs: float
@@ -108,6 +108,10 @@ STAGES = (
     StageBudget(
         name="speech_tokenizer", weights=83.5e6, parameters=83.5e6, positions_per_second=22,
         hours=LIBRITTS, epochs=137, utilisation=0.25,
+    ),
+    StageBudget(
+        name="token_recognizer", weights=44.7e6, parameters=44.7e6, positions_per_second=20,
+        hours=LIBRITTS, epochs=68, utilisation=0.25,
     ),
     StageBudget(
         name="speaker_encoder", weights=9.0e6, parameters=9.0e6, positions_per_second=50,

@@ -1,4 +1,4 @@
-"""Puts trained components into a copy of a bundle, in place of its own.
+"""Puts trained components into a copy of a bundle: in place of its own, or as one that it lacks.
 
 python -m training.exchange BUNDLE OUTPUT flow=RUN/export/flow vocoder=RUN/export/vocoder
 """
@@ -17,6 +17,7 @@ from tokenlm.checkpoint.bundle import BundleError, BundleManifest, finalize_bund
 from tokenlm.checkpoint.component import read_component
 from tokenlm.checkpoint.resolve import resolve
 from tokenlm.synthesis.components import Components
+from training.bundle import COMPONENTS
 
 
 def exchange(bundle: Path, output: Path, folders: Mapping[str, Path]) -> BundleManifest:
@@ -28,23 +29,26 @@ def exchange(bundle: Path, output: Path, folders: Mapping[str, Path]) -> BundleM
         folders: folder of each new component by its name in the bundle.
 
     Raises:
-        ValueError: `output` exists, the bundle has no component of a name, or a new component does
+        ValueError: `output` exists, no bundle has a component of a name, or a new component does
             not fit the others; both are named.
     """
     if output.exists():
         raise BundleError(f"{output} exists already and is not replaced.")
     manifest = read_manifest(bundle)
-    unknown = sorted(folders.keys() - manifest.components.keys())
+    unknown = sorted(folders.keys() - manifest.components.keys() - set(COMPONENTS))
     if unknown or not folders:
         named = f"has no component {', '.join(unknown)}" if unknown else "would stay as it is"
+        lacking = [name for name in COMPONENTS if name not in manifest.components]
+        more = f", and may be given {', '.join(lacking)}" if lacking else ""
         raise BundleError(
-            f"{bundle} {named}; it has {', '.join(manifest.components)}: name=FOLDER each."
+            f"{bundle} {named}; it has {', '.join(manifest.components)}{more}: name=FOLDER each."
         )
     kinds = {name: read_component(folder).kind for name, folder in folders.items()}
     with atomic_folder(output) as temporary:
         shutil.copytree(bundle, temporary, dirs_exist_ok=True)
         for name, folder in folders.items():
-            shutil.rmtree(temporary / name)
+            if name in manifest.components:
+                shutil.rmtree(temporary / name)
             shutil.copytree(folder, temporary / name)
         written = finalize_bundle(
             temporary,
@@ -59,7 +63,11 @@ def exchange(bundle: Path, output: Path, folders: Mapping[str, Path]) -> BundleM
                 },
             ),
         )
-        Components(temporary)  # whether the parts agree
+        components = Components(temporary)  # whether the parts agree
+        for name in folders:  # and load, those that others wait with, too
+            getattr(components, name)
+        if "speech_tokenizer" in folders:
+            components.check_tokenizer()
     return written
 
 

@@ -23,10 +23,10 @@ from torch import Tensor
 
 from tokenlm.audio.io import load_audio
 from tokenlm.audio.resample import resample
-from tokenlm.models.token_recognizer import decode_characters, encode_characters
 from tokenlm.synthesis.synthesizer import Synthesizer
 from tokenlm.synthesis.voice import Voice
-from tokenlm.text.normalize import normalize
+from tokenlm.text.alphabet import known_characters
+from tokenlm.text.frontend import frontend
 from training.data.manifest import Utterance, read_manifest
 from training.sampling_search import pick_pairs
 
@@ -76,9 +76,10 @@ class Renderer:
             cosine = torch.nn.functional.cosine_similarity
             own.append(float(cosine(embeddings[0], embeddings[1], dim=0)))
             prompted.append(float(cosine(embeddings[0], voice.speaker_embedding, dim=0)))
-        references = [
-            decode_characters(encode_characters(normalize(target.text))) for target in self.targets
-        ]
+        parts = synthesizer.components
+        read = frontend(parts.text_tokenizer.config.normalizer).normalize
+        alphabet = parts.token_recognizer.config.alphabet
+        references = [known_characters(read(target.text), alphabet) for target in self.targets]
         return Score(
             char_error_rate=float(jiwer.cer(references, heard)),
             similarity=sum(own) / len(own),

@@ -22,9 +22,9 @@ import torch
 from tokenlm.checkpoint import resolve
 from tokenlm.models.lm import SamplingConfig
 from tokenlm.models.lm.generate import SpeechRequest, generate_speech
-from tokenlm.models.token_recognizer import decode_characters, encode_characters
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.script import closed
+from tokenlm.text.alphabet import known_characters
 from tokenlm.text.frontend import frontend
 from training.data.manifest import Utterance, read_manifest
 
@@ -91,7 +91,8 @@ def score(
         spoken = generate_speech(components.speech_lm, requests, sampling)
     recognizer = components.token_recognizer
     heard = [recognizer.transcribe(torch.tensor([row]))[0] if row else "" for row in spoken]
-    references = [decode_characters(encode_characters(read(target.text))) for _, target in pairs]
+    alphabet = recognizer.config.alphabet
+    references = [known_characters(read(target.text), alphabet) for _, target in pairs]
     errors = [jiwer.cer(*both) for both in zip(references, heard, strict=True)]
     return Score(
         char_error_rate=float(jiwer.cer(references, heard)),

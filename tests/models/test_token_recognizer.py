@@ -6,13 +6,11 @@ import pytest
 import torch
 
 from tokenlm.models.token_recognizer import (
-    CHARACTERS,
     TokenRecognizer,
     TokenRecognizerConfig,
-    decode_characters,
-    encode_characters,
     greedy_ctc,
 )
+from tokenlm.text.alphabet import ENGLISH_ALPHABET
 
 CONFIG = TokenRecognizerConfig(
     dim=16, num_heads=2, num_layers=2, num_decoder_layers=1, levels=(3, 3), max_characters=20
@@ -22,15 +20,6 @@ CONFIG = TokenRecognizerConfig(
 def build() -> TokenRecognizer:
     torch.manual_seed(0)
     return TokenRecognizer(CONFIG).eval()
-
-
-def test_characters() -> None:
-    assert len(CHARACTERS) == 28
-    assert encode_characters("Ab c'") == [3, 4, 1, 5, 2]
-    assert encode_characters("  well-known,  é  ") == encode_characters("well known")
-    assert encode_characters("?!") == []
-    assert decode_characters([0, 10, 11, 0, 1, 0]) == "hi"
-    assert decode_characters(encode_characters("it's so.")) == "it's so"
 
 
 @pytest.mark.parametrize(
@@ -45,7 +34,7 @@ def test_characters() -> None:
     ],
 )
 def test_greedy_ctc(path: list[int], text: str) -> None:
-    assert greedy_ctc(path) == text
+    assert greedy_ctc(path, ENGLISH_ALPHABET) == text
 
 
 def test_padded_batch_equals_single() -> None:
@@ -87,6 +76,22 @@ def test_code_vectors_have_gradient_to_give() -> None:
     _, log_probs = recognizer(codes)
     log_probs[..., 3].sum().backward()
     assert codes.grad is not None and bool((codes.grad != 0).any())
+
+
+def test_the_alphabet_is_that_of_the_config() -> None:
+    torch.manual_seed(0)
+    config = TokenRecognizerConfig(
+        dim=8, num_heads=2, num_layers=1, levels=(3, 3), alphabet="你吗好", max_characters=8
+    )
+    recognizer = TokenRecognizer(config).eval()
+    assert recognizer.ctc.out_features == recognizer.character_head.out_features == 4
+    with torch.no_grad():  # says output 2 whatever it reads
+        recognizer.ctc.weight.zero_()
+        recognizer.ctc.bias.copy_(torch.tensor([0.0, 0.0, 9.0, 0.0]))
+    assert recognizer.transcribe(torch.tensor([[0, 4, 8]])) == ["吗"]
+    assert recognizer.without_decoder().config.alphabet == "你吗好"
+    with pytest.raises(ValueError, match="the alphabet has 'a' more than once"):
+        TokenRecognizerConfig(alphabet="aba")
 
 
 def test_levels_must_be_three_or_more() -> None:

@@ -25,6 +25,7 @@ from tokenlm.synthesis.guards import (
 )
 from tokenlm.synthesis.offline import write_segments
 from tokenlm.synthesis.script import Script
+from tokenlm.text.alphabet import ENGLISH_ALPHABET
 
 REQUESTS = [SpeechRequest(text_tokens=[1], seed=7, segment=n) for n in range(2)]
 TEXTS = ["abcd", "efgh"]
@@ -49,7 +50,8 @@ class Stage:
 def run(heard: list[list[str]], **guards: float) -> tuple[list, Stage]:
     stage = Stage(heard)
     config = GuardConfig(**{"max_char_error": 0.25, **guards})  # type: ignore[arg-type]
-    return speak_checked(REQUESTS, TEXTS, stage.speak, stage.read, config), stage
+    texts, alphabet = TEXTS, ENGLISH_ALPHABET
+    return speak_checked(REQUESTS, texts, stage.speak, stage.read, config, alphabet), stage
 
 
 def test_distance_by_hand() -> None:
@@ -59,12 +61,14 @@ def test_distance_by_hand() -> None:
 
 
 def test_char_error_by_hand() -> None:
-    assert char_error("The cat.", "the cat") == 0.0
-    assert char_error("abcd", "abxd") == 0.25
-    assert char_error("abcd", "") == 1.0  # an early stop
-    assert char_error("abcd", "abcdabcd") == 1.0  # a repeat
-    assert char_error("one-two", "one two") == 0.0
-    assert char_error("...", "x") == 0.0  # nothing to be checked
+    assert char_error("The cat.", "the cat", ENGLISH_ALPHABET) == 0.0
+    assert char_error("abcd", "abxd", ENGLISH_ALPHABET) == 0.25
+    assert char_error("abcd", "", ENGLISH_ALPHABET) == 1.0  # an early stop
+    assert char_error("abcd", "abcdabcd", ENGLISH_ALPHABET) == 1.0  # a repeat
+    assert char_error("one-two", "one two", ENGLISH_ALPHABET) == 0.0
+    assert char_error("...", "x", ENGLISH_ALPHABET) is None  # nothing to be checked
+    assert char_error("你好，吗？", "你吗", "你吗好") == pytest.approx(1 / 3)
+    assert char_error("你好", "hello", ENGLISH_ALPHABET) is None
 
 
 def test_only_what_is_not_accepted_is_tried_again() -> None:
@@ -89,6 +93,15 @@ def test_best_of_several_at_once() -> None:
     found, stage = run([["ab", "cd", "abcd"], ["efgh", "efgh"]], num_candidates=2, max_attempts=3)
     assert [part.tokens for part in found] == [[0, 2], [1, 0]]
     assert stage.rounds == [4, 1]
+
+
+def test_a_text_that_cannot_be_checked_is_spoken_once_more_by_nobody() -> None:
+    stage = Stage([["xx", "yy"], ["efgh", "efgh"]])
+    guards = GuardConfig(max_attempts=3, max_char_error=0.0)
+    texts = ["你好", "efgh"]
+    found = speak_checked(REQUESTS, texts, stage.speak, stage.read, guards, ENGLISH_ALPHABET)
+    assert [part.char_error for part in found] == [None, 0.0]
+    assert [part.tokens for part in found] == [[0, 0], [1, 0]] and stage.rounds == [2]
 
 
 def test_attempts_have_seeds_of_their_own() -> None:
@@ -137,8 +150,9 @@ def test_a_bundle_says_which_guards_watch(tiny_bundle: Path, tmp_path: Path) -> 
         )
         for synthesizer in (checked, plain)
     )
-    errors = [char_error(text, heard) for heard in read_tokens(reader, [*best, *first])]
-    assert errors[0] <= errors[1]
+    alphabet = reader.config.alphabet
+    errors = [char_error(text, heard, alphabet) for heard in read_tokens(reader, [*best, *first])]
+    assert errors[0] is not None and errors[1] is not None and errors[0] <= errors[1]
 
 
 def test_a_bundle_without_recogniser_cannot_check(tiny_bundle: Path, tmp_path: Path) -> None:

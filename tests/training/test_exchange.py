@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from tokenlm.checkpoint import read_component, read_manifest, read_state, save_component
+from tokenlm.checkpoint import (
+    finalize_bundle,
+    read_component,
+    read_manifest,
+    read_state,
+    save_component,
+)
 from tokenlm.checkpoint import validate_bundle as validate
 from tokenlm.checkpoint.registry import KINDS
+from tokenlm.config import from_dict
 from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig
+from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
 from tokenlm.synthesis.components import Components
 from training.exchange import main
 
@@ -47,6 +57,66 @@ def test_the_copy_is_a_bundle(tiny_bundle: Path, flow: Path, tmp_path: Path) -> 
     expected = read_state(flow / "model.safetensors")
     assert all(torch.equal(state[name], tensor) for name, tensor in expected.items())
     assert isinstance(Components(tmp_path / "new").flow, CosyVoiceFlow)
+
+
+@pytest.fixture
+def deaf(tmp_path: Path, tiny_bundle: Path) -> Path:
+    """The bundle without its recogniser, as imported ones are."""
+    folder = tmp_path / "deaf"
+    shutil.copytree(tiny_bundle, folder)
+    shutil.rmtree(folder / "token_recognizer")
+    manifest = read_manifest(folder)
+    kinds = {n: kind for n, kind in manifest.components.items() if n != "token_recognizer"}
+    finalize_bundle(folder, replace(manifest, components=kinds))
+    return folder
+
+
+def test_what_a_bundle_lacks_is_added(deaf: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    reader = tiny_bundle / "token_recognizer"
+    assert main([str(deaf), str(tmp_path / "new"), f"token_recognizer={reader}"]) == 0
+    assert not validate(tmp_path / "new", KINDS)
+    manifest = read_manifest(tmp_path / "new")
+    assert manifest.components["token_recognizer"] == "token_recognizer"
+    assert manifest.provenance["exchanged"] == ["token_recognizer"]
+    assert Components(tmp_path / "new").token_recognizer.config.levels == (3, 3, 3)
+    assert not (deaf / "token_recognizer").exists()
+
+
+def test_what_is_added_must_fit(
+    deaf: Path, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(*arguments: str) -> str:
+        assert main([str(deaf), str(tmp_path / "new"), *arguments]) == 1
+        assert not (tmp_path / "new").exists()
+        return capsys.readouterr().err
+
+    def copy(**config: object) -> str:
+        files = read_component(tiny_bundle / "token_recognizer")
+        extra = {"tokenizer": config.pop("tokenizer")} if "tokenizer" in config else {}
+        model = TokenRecognizer(from_dict(TokenRecognizerConfig, {**files.config, **config}))
+        target = tmp_path / "reader"
+        save_component(
+            target, kind=files.kind, config=model.config, state_dict=model.state_dict(), extra=extra
+        )
+        return f"token_recognizer={target}"
+
+    assert "may be given token_recognizer: name=FOLDER" in told(f"reader={tiny_bundle / 'flow'}")
+    message = told(f"token_recognizer={tiny_bundle / 'flow'}")
+    assert "is a flow, but a TokenRecognizer is needed" in message
+    assert "token_recognizer and flow disagree about the codebook size: 9 and 27" in told(
+        copy(levels=[3, 3])
+    )
+    assert "speech_tokenizer and token_recognizer disagree about the levels" in told(
+        copy(levels=[9, 3])
+    )
+    message = told(copy(tokenizer="another"))
+    assert "token_recognizer and flow disagree about the speech tokenizer" in message
+    # Its weights are not needed to speak, but are tried all the same.
+    mark = read_component(deaf / "flow").extra["tokenizer"]
+    bound = copy(tokenizer=mark)
+    (tmp_path / "reader" / "model.safetensors").write_bytes(b"cut")
+    assert "cannot be read (is it whole?)" in told(bound)
+    assert main([str(deaf), str(tmp_path / "new"), copy(tokenizer=mark)]) == 0
 
 
 def test_what_does_not_fit_is_not_written(

@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FULL = ROOT / "configs" / "train" / "full"
 MILLIONS = {
     "speech_tokenizer": (38.7, 44.7),
+    "token_recognizer": (44.7, None),
     "speaker_encoder": (9.0, None),
     "vocoder": (20.3, None),
     "flow": (111.9, None),
@@ -86,9 +87,12 @@ def forward_of(name: str) -> Callable[[], object]:
     length = torch.tensor([sound.shape[1]])
     if name == "speaker_encoder":
         return lambda: model(sound, length)
+    text = torch.zeros(1, 15 * SECONDS, dtype=torch.long)
+    if name == "token_recognizer":
+        codes = torch.zeros(1, 25 * SECONDS, len(config.model.levels))
+        return lambda: model.decode_logits(model(codes)[0], text)
     if name == "speech_tokenizer":
         recognizer = TokenRecognizer(config.recognizer).eval()
-        text = torch.zeros(1, 15 * SECONDS, dtype=torch.long)
 
         def recognise() -> None:
             hidden, _ = recognizer(model(sound, length)[0])
@@ -106,7 +110,9 @@ def forward_of(name: str) -> Callable[[], object]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["speech_tokenizer", "speaker_encoder", "vocoder", "flow"])
+@pytest.mark.parametrize(
+    "name", ["speech_tokenizer", "token_recognizer", "speaker_encoder", "vocoder", "flow"]
+)
 def test_positions_are_those_that_the_models_take(name: str) -> None:
     budget = next(stage for stage in STAGES if stage.name == name)
     counted = operations(forward_of(name)) / (2 * budget.weights * SECONDS)
@@ -135,6 +141,7 @@ def test_every_full_config_is_asserted_and_of_the_full_codebook() -> None:
     configs = {name: load_task(FULL / f"{name}.yaml")[0].model for name in MILLIONS}  # type: ignore[attr-defined]
     for name in ("speech_tokenizer", "flow", "speech_lm"):
         assert configs[name].codebook_size == 6561
+    assert configs["token_recognizer"].levels == configs["speech_tokenizer"].levels
     assert configs["flow"].speaker_dim == configs["speaker_encoder"].embedding_dim
     assert configs["flow"].mel == configs["vocoder"].mel
 

@@ -102,5 +102,5 @@ def test_a_bundle_without_recogniser_is_refused(
     arguments = ["--bundle", str(bundle), "--manifest", str(tmp_path / "valid.jsonl")]
     assert sampling_search.main(arguments) == 1
     assert "no component 'token_recognizer', which reads speech tokens" in capsys.readouterr().err
-    with pytest.raises(BundleError, match="Transcribe with another bundle"):
+    with pytest.raises(BundleError, match="The stage token_recognizer trains one"):
         Synthesizer.from_pretrained(bundle).transcribe(torch.zeros(24_000), sample_rate=24_000)

@@ -1,8 +1,8 @@
 """Token recogniser: the second half of the recogniser, speech tokens to text.
 
 Shapes: B batch, N tokens, C digits of a code, D channels, L characters, V characters known.
-It is trained together with the tokenizer, and stays useful: it transcribes, and it is the cheapest
-check that generated tokens say what they should.
+It is trained together with the tokenizer, or afterwards on tokens that are given, and stays useful:
+it transcribes, and it is the cheapest check that generated tokens say what they should.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from torch import Tensor, nn
 
 from tokenlm.modules.quantizer import FiniteScalarQuantizer
 from tokenlm.modules.transformer import Transformer
-
-CHARACTERS = " 'abcdefghijklmnopqrstuvwxyz"
-"""Characters recognised; index 0 of the outputs is the CTC blank and the decoder's end."""
+from tokenlm.text.alphabet import ENGLISH_ALPHABET, check_alphabet, decode_characters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +23,9 @@ class TokenRecognizerConfig:
 
     levels: tuple[int, ...] = (5, 5, 5, 5)
     """Levels of the tokenizer's quantizer."""
+    alphabet: str = ENGLISH_ALPHABET
+    """Characters that it writes, in the order of its outputs; output 0 is the CTC blank and the
+    decoder's end."""
     dim: int = 192
     num_heads: int = 4
     num_layers: int = 3
@@ -38,17 +39,7 @@ class TokenRecognizerConfig:
     def __post_init__(self) -> None:
         if not self.levels or min(self.levels) < 3:
             raise ValueError(f"levels must be at least 3 each, got {self.levels}")
-
-
-def encode_characters(text: str) -> list[int]:
-    """Indices (1 and up) of the known characters of lower-cased `text`; marks are dropped."""
-    kept = "".join(c if c in CHARACTERS else (" " if c == "-" else "") for c in text.lower())
-    return [CHARACTERS.index(c) + 1 for c in " ".join(kept.split())]
-
-
-def decode_characters(indices: list[int]) -> str:
-    """Text of character indices, ignoring 0."""
-    return "".join(CHARACTERS[i - 1] for i in indices if i > 0).strip()
+        check_alphabet(self.alphabet)
 
 
 class TokenRecognizer(nn.Module):
@@ -57,7 +48,7 @@ class TokenRecognizer(nn.Module):
     def __init__(self, config: TokenRecognizerConfig) -> None:
         super().__init__()
         self.config = config
-        vocabulary = len(CHARACTERS) + 1
+        vocabulary = len(config.alphabet) + 1
         self.codes = FiniteScalarQuantizer(1, config.levels).requires_grad_(False).fsq
         self.project = nn.Linear(len(config.levels), config.dim)
         self.encoder = Transformer(
@@ -143,14 +134,17 @@ class TokenRecognizer(nn.Module):
         mask = torch.arange(tokens.shape[1], device=tokens.device)[None] < lengths[:, None]
         _, log_probs = self(self.code_vectors(tokens), mask)
         best = log_probs.argmax(dim=-1)
-        return [greedy_ctc(row[:n].tolist()) for row, n in zip(best, lengths.tolist(), strict=True)]
+        return [
+            greedy_ctc(row[:n].tolist(), self.config.alphabet)
+            for row, n in zip(best, lengths.tolist(), strict=True)
+        ]
 
     def code_vectors(self, tokens: Tensor) -> Tensor:
         """Code vectors (B, N, C) of tokens (B, N)."""
         return self.codes.indices_to_codes(tokens)
 
 
-def greedy_ctc(path: list[int]) -> str:
+def greedy_ctc(path: list[int], alphabet: str) -> str:
     """Text of a CTC path: repetitions joined, blanks dropped."""
     kept = [c for i, c in enumerate(path) if c and (i == 0 or path[i - 1] != c)]
-    return decode_characters(kept)
+    return decode_characters(kept, alphabet)

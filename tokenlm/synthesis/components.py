@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,20 +14,30 @@ from torch import nn
 
 from tokenlm.checkpoint.bundle import BundleError, BundleManifest, read_manifest
 from tokenlm.checkpoint.component import read_component
-from tokenlm.checkpoint.registry import KINDS, load_model
+from tokenlm.checkpoint.registry import (
+    KINDS,
+    SPEAKER_ENCODERS,
+    SPEECH_TOKENIZERS,
+    AnySpeakerEncoder,
+    AnySpeechTokenizer,
+    load_model,
+)
 from tokenlm.config import from_dict
 from tokenlm.models.flow import CosyVoiceFlow, FlowDecoder
-from tokenlm.models.fsmn_tokenizer import FSMNTokenizer
 from tokenlm.models.lm import GuardConfig, SamplingConfig, SpeechLM
-from tokenlm.models.onnx_models import OnnxSpeakerEncoder, OnnxTokenizer
-from tokenlm.models.speaker_encoder import SpeakerEncoder
-from tokenlm.models.speech_tokenizer import SpeechTokenizer
 from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.models.vocoder import HiFT, Vocoder
 from tokenlm.synthesis.fitting import FitConfig
 from tokenlm.text.tokenizer import AnyTextTokenizer, load_text_tokenizer
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
+
+_LISTENERS: dict[str, tuple[type[nn.Module], ...]] = {
+    "speech_tokenizer": SPEECH_TOKENIZERS,
+    "token_recognizer": (TokenRecognizer,),
+    "speaker_encoder": SPEAKER_ENCODERS,
+}
+"""Classes of the parts that are loaded when first used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +130,9 @@ class Components:
         return self
 
     @cached_property
-    def speech_tokenizer(self) -> SpeechTokenizer | FSMNTokenizer | OnnxTokenizer:
+    def speech_tokenizer(self) -> AnySpeechTokenizer:
         """The speech tokenizer."""
-        return self._load("speech_tokenizer", SpeechTokenizer, FSMNTokenizer, OnnxTokenizer)
+        return self._load("speech_tokenizer", *SPEECH_TOKENIZERS)
 
     @cached_property
     def token_recognizer(self) -> TokenRecognizer:
@@ -133,17 +144,17 @@ class Components:
         if "token_recognizer" not in self.manifest.components:
             raise BundleError(
                 f"{self.folder} has no component 'token_recognizer', which reads speech tokens: "
-                "imported bundles come without, and the stage speech_tokenizer trains one for "
-                "tokens of its own alone. Transcribe with another bundle (--bundle mini-en), turn "
-                "off the guards that read back (max_attempts, num_candidates), and let "
-                "rewards.waveform_asr reward post-training."
+                "imported bundles come without. The stage token_recognizer trains one for their "
+                "tokens, and python -m training.exchange adds it (training/README.md). Until then "
+                "transcribe with another bundle (--bundle mini-en), and turn off the guards that "
+                "read back (max_attempts, num_candidates)."
             )
         return self._load("token_recognizer", TokenRecognizer)
 
     @cached_property
-    def speaker_encoder(self) -> SpeakerEncoder | OnnxSpeakerEncoder:
+    def speaker_encoder(self) -> AnySpeakerEncoder:
         """The speaker encoder."""
-        return self._load("speaker_encoder", SpeakerEncoder, OnnxSpeakerEncoder)
+        return self._load("speaker_encoder", *SPEAKER_ENCODERS)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -172,7 +183,11 @@ class Components:
         files = read_component(self._path(name))
         if files.kind not in KINDS:
             raise BundleError(f"{self._path(name)} is of the unknown kind {files.kind!r}.")
-        return from_dict(KINDS[files.kind][0], files.config, where=files.config_path)
+        config_class, model_class = KINDS[files.kind]
+        if model_class not in _LISTENERS[name]:
+            names = " or a ".join(known.__name__ for known in _LISTENERS[name])
+            raise BundleError(f"{self._path(name)} is a {files.kind}, but a {names} is needed.")
+        return from_dict(config_class, files.config, where=files.config_path)
 
     def _agree(self, fact: str, first: tuple[str, object], second: tuple[str, object]) -> None:
         if first[1] != second[1]:
@@ -210,12 +225,20 @@ class Components:
             )
             self._agree("token rate", (mine, tokenizer.token_rate), ("flow", flow.token_rate))
         recognizer = self._config("token_recognizer")
-        if tokenizer is not None and recognizer is not None:
-            self._agree(
-                "levels",
-                ("speech_tokenizer", tokenizer.levels),
-                ("token_recognizer", recognizer.levels),
-            )
+        if recognizer is not None:
+            mine, size = "token_recognizer", math.prod(recognizer.levels)
+            self._agree("codebook size", (mine, size), ("flow", flow.codebook_size))
+            if tokenizer is not None:
+                self._agree(
+                    "levels", ("speech_tokenizer", tokenizer.levels), (mine, recognizer.levels)
+                )
+            known = self._facts(mine).get("tokenizer")
+            if known:  # older ones do not say
+                self._agree(
+                    "speech tokenizer that they were trained with",
+                    (mine, known),
+                    ("flow", self.fingerprint),
+                )
         speaker = self._config("speaker_encoder")
         if speaker is not None:
             self._agree(

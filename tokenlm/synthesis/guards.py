@@ -13,8 +13,9 @@ import torch
 
 from tokenlm.models.lm.generate import SpeechRequest
 from tokenlm.models.lm.guards import GuardConfig
-from tokenlm.models.token_recognizer import TokenRecognizer, decode_characters, encode_characters
+from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.modules.noise import mix
+from tokenlm.text.alphabet import known_characters
 
 ATTEMPT = 0x5EED
 """Sets the seeds of further attempts apart from those of anything else."""
@@ -32,7 +33,7 @@ class SpokenSegment:
     tokens: list[int]
     num_attempts: int = 1
     char_error: float | None = None
-    """Of the tokens, read back; None where nothing was checked."""
+    """Of the tokens, read back; None where nothing could be checked."""
 
 
 def edit_distance(first: Sequence[object], second: Sequence[object]) -> int:
@@ -48,15 +49,15 @@ def edit_distance(first: Sequence[object], second: Sequence[object]) -> int:
     return above[-1]
 
 
-def char_error(text: str, heard: str) -> float:
+def char_error(text: str, heard: str, alphabet: str) -> float | None:
     """Errors per character of a text, both in the characters that the recogniser knows.
 
     Deletions are what was skipped or left out at the end, insertions what was repeated, babbled or
-    leaked from the prompt. A text without any known character cannot be checked: 0.
+    leaked from the prompt. None where the text has no known character: it cannot be checked.
     """
-    reference = decode_characters(encode_characters(text))
-    found = decode_characters(encode_characters(heard))
-    return edit_distance(reference, found) / len(reference) if reference else 0.0
+    reference = known_characters(text, alphabet)
+    found = known_characters(heard, alphabet)
+    return edit_distance(reference, found) / len(reference) if reference else None
 
 
 def attempt(request: SpeechRequest, number: int) -> SpeechRequest:
@@ -70,6 +71,7 @@ def speak_checked(
     speak: Speak,
     read: Read,
     guards: GuardConfig,
+    alphabet: str,
 ) -> list[SpokenSegment]:
     """Speak requests, read them back, and try again where they are not what was asked for.
 
@@ -79,10 +81,12 @@ def speak_checked(
         speak: the LM.
         read: the token recogniser.
         guards: how many attempts there are, and what is accepted.
+        alphabet: that of the recogniser.
 
     Returns:
         The best attempt at each request. Attempts are made one after another, the first
-        `num_candidates` of them at once.
+        `num_candidates` of them at once. Of a text in another script than the recogniser's the
+        first attempt is taken.
     """
     best: list[SpokenSegment | None] = [None] * len(requests)
     open_ones = list(range(len(requests)))
@@ -94,9 +98,9 @@ def speak_checked(
         spoken = speak([attempt(requests[index], number) for index, number in jobs])
         heard = read(spoken)
         for (index, _), tokens, words in zip(jobs, spoken, heard, strict=True):
-            error = char_error(texts[index], words)
+            error = char_error(texts[index], words, alphabet)
             before = best[index]
-            if before is None or before.char_error is None or error < before.char_error:
+            if before is None or (error is not None and error < (before.char_error or 0.0)):
                 best[index] = SpokenSegment(tokens=tokens, char_error=error)
         done += count
         for index in open_ones:

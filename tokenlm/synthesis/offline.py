@@ -104,6 +104,7 @@ def write_segments(
                 speak,
                 lambda rows, reader=reader: read_tokens(reader, rows),
                 guards,
+                reader.config.alphabet,
             )
             spoken += [segment.tokens for segment in checked]
         else:

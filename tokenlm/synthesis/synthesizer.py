@@ -343,7 +343,8 @@ class Synthesizer:
         tensor = torch.tensor(tokens, device=self.components.device)
         window = 20 * self.components.flow.config.token_rate
         parts = (recognizer.transcribe(part)[0] for part in tensor.split(window, dim=1))
-        return " ".join(filter(None, parts))
+        between = " " if " " in recognizer.config.alphabet else ""
+        return between.join(filter(None, parts))
 
     def _voice(self, voice: Voice | str | None) -> Voice:
         if voice is None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tokenlm.checkpoint.component import CONFIG_FILE, read_component
+from tokenlm.checkpoint.registry import load_model
 from tokenlm.config import ConfigError
+from tokenlm.models.token_recognizer import TokenRecognizer
 from training.config import RunConfig, ranks_of_launch, run_folder
 from training.data.augment import AugmentConfig
 from training.data.dataset import UtteranceDataset
@@ -150,6 +153,29 @@ def check_initial_tokens(config: RunConfig, module: str, fingerprint: str) -> No
             f"data have those of {fingerprint}; write them with the tokenizer of the same bundle "
             "(python -m training.precompute), or start from what fits with initial_partial=true"
         )
+
+
+def load_recognizer(folder: Path, fingerprint: str, codebook_size: int) -> TokenRecognizer:
+    """The token recogniser of a stage that reads its own tokens back.
+
+    Args:
+        folder: its component.
+        fingerprint: of the tokenizer of the data.
+        codebook_size: of the same.
+
+    Raises:
+        ConfigError: it reads tokens of another tokenizer.
+    """
+    recognizer = load_model(folder, TokenRecognizer)
+    known = read_component(folder).extra.get("tokenizer")
+    size = math.prod(recognizer.config.levels)
+    if size != codebook_size or (known and fingerprint and known != fingerprint):
+        raise ConfigError(
+            f"token_recognizer: {folder} reads {size:,} codes of the tokenizer "
+            f"{known or '(not named)'}, but the data have {codebook_size:,} of "
+            f"{fingerprint or '(not named)'}; the stage token_recognizer trains one for them"
+        )
+    return recognizer
 
 
 def _largest(tokens: Sequence[int]) -> int:

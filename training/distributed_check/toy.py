@@ -117,6 +117,12 @@ def stage_settings(corpus: Path, stage: str) -> dict[str, Any]:
             "blend_end_step": 3,
             "phone_head_dim": 8,
         },
+        "token_recognizer": {
+            "data": tokens,
+            "speech_tokenizer": f"{corpus}/speech_tokenizer",
+            "text_tokenizer": f"{corpus}/text_tokenizer",
+            "model": {**small, "max_characters": 32},
+        },
         "speaker_encoder": {
             "data": plain,
             "model": {"dim": 16, "num_layers": 1, "embedding_dim": 8},

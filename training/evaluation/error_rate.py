@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import jiwer
 
-from tokenlm.models.token_recognizer import CHARACTERS
+from tokenlm.text.alphabet import ENGLISH_ALPHABET
 from tokenlm.text.normalize import normalize
 
 CATASTROPHIC_RATE = 0.5
@@ -31,7 +31,7 @@ class ErrorCount:
 def spoken_words(text: str) -> str:
     """Bring a text to lower-case words with single spaces, without marks."""
     spoken = normalize(text).replace("-", " ")
-    return " ".join("".join(c for c in spoken if c in CHARACTERS).split())
+    return " ".join("".join(c for c in spoken if c in ENGLISH_ALPHABET).split())
 
 
 def word_errors(reference: str, heard: str) -> ErrorCount:

@@ -5,7 +5,7 @@ Gumbel softmax, straight through, into an ASR that reads tokens. Here the tokens
 with a cache; given them, the Gumbel noise that must have drawn them is drawn from its posterior,
 and one parallel pass gives the gradient.
 
-Shapes: B sequences, N speech tokens, K codes, C digits of a code, V characters and blank.
+Shapes: B sequences, N speech tokens, K codes, C digits of a code.
 """
 
 from __future__ import annotations
@@ -51,27 +51,3 @@ def straight_through(
     soft = (posterior_gumbels(logits, tokens, uniforms) / temperature).softmax(dim=-1)
     hard = functional.one_hot(tokens, logits.shape[-1]).to(soft.dtype)
     return hard + soft - soft.detach()
-
-
-def ctc_loss(
-    log_probs: Tensor, characters: Tensor, num_tokens: Tensor, num_characters: Tensor
-) -> Tensor:
-    """Negative CTC log-likelihood of the texts (Graves et al., 2006), one for each sequence (B,).
-
-    Args:
-        log_probs: (B, N, V), blank first.
-        characters: (B, L) indices, padded with 0.
-        num_tokens: (B,) valid positions.
-        num_characters: (B,) valid characters.
-
-    Returns:
-        (B,), 0 where the speech is too short for any path.
-    """
-    return functional.ctc_loss(
-        log_probs.float().transpose(0, 1),
-        characters,
-        num_tokens,
-        num_characters,
-        reduction="none",
-        zero_infinity=True,
-    )

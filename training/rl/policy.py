@@ -155,7 +155,8 @@ class PolicyTask(SpeechLMTask):
         train = self._datasets["train"]
         assert train is not None
         lengths = [(len(pair.text), len(pair.speech)) for pair in train.pairs]
-        self.rewards = RewardSet(config.rewards, self._recognizer, lengths)
+        normalizer = self.tokenizer.config.normalizer
+        self.rewards = RewardSet(config.rewards, self._recognizer, lengths, normalizer)
         self.texts = PolicyTexts(train, config, self.tokenizer)
         self.failures = FailureCount(config.rewards.max_failed_share)
         self._whole: SpeechLM | None = None

@@ -14,6 +14,7 @@ from tokenlm.models.lm import SamplingConfig, SpeechLM
 from tokenlm.models.lm.generate import SpeechRequest
 from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.synthesis.guards import char_error, read_tokens
+from tokenlm.text.alphabet import known_characters
 from tokenlm.text.frontend import frontend
 from tokenlm.text.tokenizer import AnyTextTokenizer
 from training.rl.rollout import roll_out
@@ -83,17 +84,17 @@ class Regression:
         """Read the plain texts.
 
         Raises:
-            ValueError: the test set cannot be read.
+            ValueError: the test set cannot be read, or the recogniser knows nothing of it.
         """
         self.config, self.recognizer = config, recognizer
-        self._texts: list[Text] | None = None
+        self._texts: Sequence[Text] | None = None
         self._before: dict[str, float] = {}
         if config.plain_texts is not None:
             from training.evaluation.script import read_script
 
             normalize = frontend(tokenizer.config.normalizer).normalize
             words = [normalize(line.text) for line in read_script(config.plain_texts).lines]
-            self._texts = [(tokenizer.encode(text), text) for text in words]
+            self._texts = self._require_known([(tokenizer.encode(text), text) for text in words])
 
     def check(
         self,
@@ -117,13 +118,25 @@ class Regression:
         """
         if not self.config.num_texts or self.recognizer is None:
             return {}, ""
-        chosen = (self._texts or texts)[: self.config.num_texts]
+        chosen = (self._texts or self._require_known(texts))[: self.config.num_texts]
         if not self._before:
             self._before = self._measure(reference, chosen, prompts, similarity)
         now = self._measure(policy, chosen, prompts, similarity)
         metrics = {f"plain/{name}": value for name, value in now.items()}
         metrics |= {f"plain/reference_{name}": value for name, value in self._before.items()}
         return metrics, find_regression(self._before, now, self.config)
+
+    def _require_known(self, texts: Sequence[Text]) -> Sequence[Text]:
+        """The texts, some of which the recogniser must know something of, if it is to read them."""
+        if self.recognizer is None or not self.config.num_texts:
+            return texts
+        alphabet = self.recognizer.config.alphabet
+        if not any(known_characters(words, alphabet) for _, words in texts):
+            raise ValueError(
+                "regression: the plain texts have no character that token_recognizer knows; with "
+                "plain_texts=null those of data.valid are spoken"
+            )
+        return texts
 
     def _measure(
         self,
@@ -148,7 +161,11 @@ class Regression:
             )
         rollouts = roll_out(model, requests, self.config.sampling)
         heard = read_tokens(recognizer, [rollout.tokens for rollout in rollouts])
-        errors = [char_error(text, words) for (_, text), words in zip(texts, heard, strict=True)]
+        alphabet = recognizer.config.alphabet
+        errors = [
+            char_error(text, words, alphabet) or 0.0
+            for (_, text), words in zip(texts, heard, strict=True)
+        ]
         lengths = sum(len(rollout.tokens) for rollout in rollouts)
         found = {
             "char_error": sum(errors) / len(errors),

@@ -17,6 +17,7 @@ from tokenlm.checkpoint.resolve import resolve
 from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.modules.context import FULL_CONTEXT
 from tokenlm.synthesis import Synthesizer
+from tokenlm.text.frontend import NormalizerName
 from training.evaluation.judges import SAMPLE_RATE
 from training.evaluation.recognizers import DEFAULT, load_recognizer
 from training.rl.rewards import (
@@ -26,6 +27,8 @@ from training.rl.rewards import (
     SimilarityReward,
     TokenAsrReward,
     WaveformAsrReward,
+    word_error,
+    written_error,
 )
 
 
@@ -38,7 +41,8 @@ class RewardConfig:
     duration: float = 0.5
     """Length of the speech beside that of its text."""
     waveform_asr: float = 0.0
-    """Word error of the sound; needs `bundle` and `recognizer`."""
+    """Word error of the sound, of texts that stay as they are written the character error; needs
+    `bundle` and `recognizer`."""
     similarity: float = 0.0
     """Likeness of the sound to the voice; needs `bundle`."""
     recognizer: str = ""
@@ -46,7 +50,7 @@ class RewardConfig:
     bundle: str | None = None
     """Bundle whose flow and vocoder make the sound."""
     voice: str | None = None
-    """Voice of the bundle; default its first."""
+    """Voice of the bundle, or file of one; default its first."""
     similarity_floor: float = 0.3
     """Cosine of the bundle's speaker encoder that is worth nothing."""
     max_failed_share: float = 0.1
@@ -76,6 +80,7 @@ class RewardSet:
         config: RewardConfig,
         recognizer: TokenRecognizer | None,
         lengths: Sequence[tuple[int, int]],
+        normalizer: NormalizerName = "english",
     ) -> None:
         """Load what the rewards need.
 
@@ -83,6 +88,7 @@ class RewardSet:
             config: which are on.
             recognizer: of the stage.
             lengths: text and speech tokens of the corpus, for the prior of durations.
+            normalizer: what the texts went through.
 
         Raises:
             ValueError: something is missing.
@@ -107,7 +113,8 @@ class RewardSet:
             )
             if config.waveform_asr:
                 hear = load_recognizer(config.recognizer)
-                self.rewards["waveform_asr"] = WaveformAsrReward(sound.render, hear)
+                error = word_error if normalizer == "english" else written_error
+                self.rewards["waveform_asr"] = WaveformAsrReward(sound.render, hear, error)
             if config.similarity:
                 self.rewards["similarity"] = self._similarity
         self.weights = {name: float(getattr(config, name)) for name in self.rewards}
@@ -139,7 +146,10 @@ class Sound:
         )
         names = self._synthesizer.voices
         if voice is None and not names:
-            raise ValueError(f"the bundle {bundle} has no voice that a reward could speak in.")
+            raise ValueError(
+                f"the bundle {bundle} has no voice that a reward could speak in: prepare one "
+                "(tokenlm prepare-voice) and give it as rewards.voice=FILE.voice."
+            )
         self._voice = self._synthesizer.voice(voice or names[0])
 
     @torch.no_grad()

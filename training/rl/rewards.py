@@ -22,6 +22,7 @@ from torch import Tensor
 
 from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.synthesis.guards import char_error, read_tokens
+from tokenlm.text.alphabet import collect_alphabet
 
 _log = logging.getLogger(__name__)
 
@@ -60,12 +61,17 @@ class TokenAsrReward:
         self.recognizer = recognizer
 
     def __call__(self, answers: Sequence[Answer]) -> list[float | None]:
-        """1 less the character error; insertions (repeats, leaks) count as much as deletions."""
+        """1 less the character error; insertions (repeats, leaks) count as much as deletions.
+
+        None where the text has no character that the recogniser knows.
+        """
         heard = read_tokens(self.recognizer, [answer.tokens for answer in answers])
-        return [
-            max(1.0 - char_error(answer.text, words), 0.0)
+        alphabet = self.recognizer.config.alphabet
+        errors = [
+            char_error(answer.text, words, alphabet)
             for answer, words in zip(answers, heard, strict=True)
         ]
+        return [None if error is None else max(1.0 - error, 0.0) for error in errors]
 
 
 class DurationReward:
@@ -105,25 +111,57 @@ Render = Callable[[Sequence[int]], Tensor]
 """Speech tokens to a waveform (S,) at 16 kHz, in the voice that similarity is measured to."""
 
 
+def word_error(text: str, heard: str) -> float:
+    """Errors per word of an English text.
+
+    Raises:
+        ValueError: the text has no English words.
+    """
+    from training.evaluation.error_rate import word_errors
+
+    return word_errors(text, heard).rate
+
+
+def written_error(text: str, heard: str) -> float | None:
+    """Errors per character of a text in any script, as it is written, without marks.
+
+    Spaces count where the text has them. None where it has neither letters nor digits.
+    """
+    alphabet = collect_alphabet([text, heard])
+    if " " not in collect_alphabet([text]):
+        alphabet = alphabet.replace(" ", "")
+    return char_error(text, heard, alphabet)
+
+
 class WaveformAsrReward:
     """What a recogniser hears in the sound of the tokens, against the text."""
 
-    def __init__(self, render: Render, hear: Callable[[bytes], str]) -> None:
-        """Take the chain behind the LM, and a recogniser: 16-bit samples at 16 kHz to text."""
-        self.render, self.hear = render, hear
+    def __init__(
+        self,
+        render: Render,
+        hear: Callable[[bytes], str],
+        error: Callable[[str, str], float | None] = word_error,
+    ) -> None:
+        """Take the chain behind the LM, a recogniser, and how its texts are compared.
+
+        Args:
+            render: the chain.
+            hear: 16-bit samples at 16 kHz to text.
+            error: of what was heard (second) against the text.
+        """
+        self.render, self.hear, self.error = render, hear, error
 
     def __call__(self, answers: Sequence[Answer]) -> list[float | None]:
-        """1 less the word error, None where rendering or hearing fails."""
+        """1 less the error, None where rendering, hearing or comparing fails."""
         return [_guarded(self._value, answer) for answer in answers]
 
     def _value(self, answer: Answer) -> float | None:
-        from training.evaluation.error_rate import word_errors
-
         if not answer.tokens:
             return 0.0
         samples = self.render(answer.tokens).clamp(-1.0, 1.0).numpy()
         heard = self.hear((samples * 32767.0).astype("<i2").tobytes())
-        return max(1.0 - word_errors(answer.text, heard).rate, 0.0)
+        error = self.error(answer.text, heard)
+        return None if error is None else max(1.0 - error, 0.0)
 
 
 class SimilarityReward:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 STAGES: dict[str, tuple[str, str]] = {
     "speech_tokenizer": ("SpeechTokenizerStageConfig", "SpeechTokenizerTask"),
+    "token_recognizer": ("TokenRecognizerStageConfig", "TokenRecognizerTask"),
     "speaker_encoder": ("SpeakerEncoderStageConfig", "SpeakerEncoderTask"),
     "speech_lm": ("SpeechLMStageConfig", "SpeechLMTask"),
     "dpo": ("DPOStageConfig", "DPOTask"),

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from tokenlm.checkpoint.component import save_component
-from tokenlm.checkpoint.registry import load_model
 from tokenlm.models.lm import SamplingConfig, SpeechLM, SpeechLMConfig
 from tokenlm.models.lm.generate import SpeechRequest, generate_speech
 from tokenlm.models.lm.layout import IGNORE, TEXT, Layout, fits_interleaved, interleaved, one_shot
 from tokenlm.models.lm.model import LayoutBatch
-from tokenlm.models.token_recognizer import TokenRecognizer, decode_characters, encode_characters
+from tokenlm.models.token_recognizer import TokenRecognizer
+from tokenlm.text.alphabet import known_characters
 from tokenlm.text.frontend import frontend
 from tokenlm.text.tokenizer import AnyTextTokenizer, load_text_tokenizer
 from training.config import RunConfig
@@ -33,6 +33,7 @@ from training.data.manifest import Utterance
 from training.data.split import (
     DataConfig,
     check_initial_tokens,
+    load_recognizer,
     open_split,
     rejects_file,
     require_tokens,
@@ -265,9 +266,11 @@ class SpeechLMTask(Task):
         train = self._datasets["train"]
         assert train is not None
         check_lengths(train.pairs, config.model)
-        self._recognizer = None
+        self._recognizer: TokenRecognizer | None = None
         if config.token_recognizer is not None:
-            self._recognizer = load_model(config.token_recognizer, TokenRecognizer)
+            self._recognizer = load_recognizer(
+                config.token_recognizer, self._fingerprint, config.model.codebook_size
+            )
         if config.lora is not None:
             add_lora(model.backbone, config.lora)
         self.modules = {"speech_lm": model}
@@ -339,7 +342,8 @@ class SpeechLMTask(Task):
             recognizer.transcribe(torch.tensor([row], device=self.device))[0] if row else ""
             for row in spoken
         ]
-        references = [decode_characters(encode_characters(pair.words)) for pair in pairs[1:]]
+        alphabet = recognizer.config.alphabet
+        references = [known_characters(pair.words, alphabet) for pair in pairs[1:]]
         return float(jiwer.cer(references, heard))
 
     def export(self, folder: Path) -> None:

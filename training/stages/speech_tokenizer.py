@@ -26,18 +26,16 @@ from tokenlm.models.speech_tokenizer import (
     SpeechTokenizerConfig,
     codebook_usage,
 )
-from tokenlm.models.token_recognizer import (
-    TokenRecognizer,
-    TokenRecognizerConfig,
-    decode_characters,
-    encode_characters,
-)
+from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
+from tokenlm.text.alphabet import decode_characters, encode_characters
 from training.config import RunConfig
 from training.data.augment import AugmentConfig
 from training.data.collate import pad_tokens, pad_waveforms
 from training.data.dataset import AudioItem, UtteranceDataset
+from training.data.spelling import spell
 from training.data.split import DataConfig, open_split, rejects_file
 from training.losses.code_usage import code_usage_loss
+from training.losses.recognition import attention_loss, ctc_loss
 from training.task import Phase, Prepared, StepInfo, Task
 
 LABELS_PER_TOKEN = 2
@@ -138,6 +136,10 @@ class SpeechTokenizerTask(Task):
             )
         train = self._datasets["train"]
         assert train is not None
+        valid = self._datasets["valid"]
+        if valid is not None:  # an error in characters can be counted in these texts
+            texts = [row.text for row in valid.utterances]
+            spell(texts, config.recognizer.alphabet, "valid", config.data.max_reject_share)
         names = {phone for row in train.utterances for phone, _ in row.phones or ()}
         self._phones = {phone: number for number, phone in enumerate(sorted(names))}
         digits = len(config.model.levels)
@@ -159,10 +161,10 @@ class SpeechTokenizerTask(Task):
 
     def collate(self, items: list[AudioItem]) -> dict[str, Tensor]:
         """See `Task`."""
-        model = self.config.model
+        model, alphabet = self.config.model, self.config.recognizer.alphabet
         waveform, lengths = pad_waveforms([item.waveform for item in items])
         characters, num_characters = pad_tokens(
-            [encode_characters(item.utterance.text) for item in items]
+            [encode_characters(item.utterance.text, alphabet) for item in items]
         )
         labels = [
             phone_labels(
@@ -210,26 +212,12 @@ class SpeechTokenizerTask(Task):
         recognizer = self.modules["token_recognizer"]
         assert isinstance(tokenizer, SpeechTokenizer)
         hidden, log_probs = recognizer(codes, mask)
-        ctc = functional.ctc_loss(
-            log_probs.transpose(0, 1).float(),
-            characters,
-            num_tokens,
-            num_characters,
-            reduction="sum",
-            zero_infinity=True,
-        )
         assert isinstance(recognizer, TokenRecognizer)
         logits = recognizer.decode_logits(hidden, characters, mask)
-        targets = functional.pad(characters, (0, 1))
-        places = torch.arange(targets.shape[1], device=targets.device)
-        targets = targets.masked_fill(places[None] > num_characters[:, None], -1)
-        attention = functional.cross_entropy(
-            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-1, reduction="sum"
-        )
         labels = tensors["phones"][:, : codes.shape[1]]
         return {
-            "tokenizer/ctc": ctc,
-            "tokenizer/attention": attention,
+            "tokenizer/ctc": ctc_loss(log_probs, characters, num_tokens, num_characters).sum(),
+            "tokenizer/attention": attention_loss(logits, characters, num_characters),
             "tokenizer/phone": phone_loss(self.modules["phone_head"](codes), labels),
             "tokenizer/encoder_phone": phone_loss(
                 self.modules["encoder_phone_head"](before), labels
@@ -250,7 +238,8 @@ class SpeechTokenizerTask(Task):
         for batch in batches:
             tokens, num_tokens = tokenizer.encode(batch["waveform"], batch["lengths"])
             hypotheses += recognizer.transcribe(tokens, num_tokens)
-            references += [decode_characters(row.tolist()) for row in batch["characters"]]
+            alphabet = recognizer.config.alphabet
+            references += [decode_characters(row.tolist(), alphabet) for row in batch["characters"]]
             mask = torch.arange(tokens.shape[1], device=tokens.device)[None] < num_tokens[:, None]
             used.append(tokens[mask])
             phones = modules["phone_head"](recognizer.code_vectors(tokens))
@@ -270,11 +259,17 @@ class SpeechTokenizerTask(Task):
         assert isinstance(tokenizer, SpeechTokenizer) and isinstance(recognizer, TokenRecognizer)
         if not self.config.export_decoder:
             recognizer = recognizer.without_decoder()
-        for kind, module in (("speech_tokenizer", tokenizer), ("token_recognizer", recognizer)):
+        # The recogniser says whose tokens it reads.
+        parts = (
+            ("speech_tokenizer", tokenizer, {}),
+            ("token_recognizer", recognizer, {"tokenizer": tokenizer.fingerprint}),
+        )
+        for kind, module, extra in parts:
             save_component(
                 folder / kind,
                 kind=kind,
                 config=module.config,
                 state_dict=module.state_dict(),
                 dtype=torch.float16,
+                extra=extra,
             )

@@ -18,9 +18,11 @@ import torch
 from torch import Tensor
 
 from tokenlm.models.lm.layout import IGNORE
-from tokenlm.models.token_recognizer import TokenRecognizer, encode_characters
+from tokenlm.models.token_recognizer import TokenRecognizer
+from tokenlm.text.alphabet import encode_characters
 from training.losses.preference import token_kl
-from training.losses.token_reward import ctc_loss, straight_through
+from training.losses.recognition import ctc_loss
+from training.losses.token_reward import straight_through
 from training.rl.policy import PolicyStageConfig, PolicyTask
 from training.rl.rollout import Rollout, evaluating
 from training.task import Phase, Prepared, StepInfo
@@ -66,7 +68,10 @@ class TokenRewardTask(PolicyTask):
         with evaluating(self.reference):
             reference = self.reference(layouts)
         texts = [items[number // config.group].words for number in range(len(rollouts))]
-        speech = pad_speech(rollouts, [encode_characters(text) for text in texts])
+        recognizer = self.modules["token_recognizer"]
+        assert isinstance(recognizer, TokenRecognizer)
+        alphabet = recognizer.config.alphabet
+        speech = pad_speech(rollouts, [encode_characters(text, alphabet) for text in texts])
         speech["positions"] += packed.starts.cpu()[:, None]
         noise = torch.zeros(*speech["tokens"].shape, config.model.codebook_size)
         for number, rollout in enumerate(rollouts):
@@ -111,7 +116,8 @@ def pad_speech(
 ) -> dict[str, Tensor]:
     """Tokens of rollouts and where they were predicted, and the characters of their texts, padded.
 
-    `weight` is 0 where the speech is too short for its text: no path of CTC goes through it.
+    `weight` is 0 where the speech is too short for its text (no path of CTC goes through it), or
+    the text has no character that the recogniser knows.
     """
     longest = max(max(len(rollout.tokens) for rollout in rollouts), 1)
     widest = max(max(len(row) for row in characters), 1)

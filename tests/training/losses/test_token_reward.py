@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-import pytest
 import torch
 
-from training.losses.token_reward import ctc_loss, posterior_gumbels, straight_through
+from training.losses.recognition import ctc_loss
+from training.losses.token_reward import posterior_gumbels, straight_through
 
 
 def uniforms(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -47,18 +47,6 @@ def test_tokens_go_straight_through() -> None:
     assert logits.grad is not None and bool(logits.grad.any())
     # A class gains what the others lose.
     torch.testing.assert_close(logits.grad.sum(dim=-1), torch.zeros(1, 2), atol=1e-6, rtol=0)
-
-
-def test_ctc_by_hand() -> None:
-    # Blank, a, b with 1/2, 1/4, 1/4 at both places: "a" is said by a-, -a and aa.
-    log_probs = torch.tensor([0.5, 0.25, 0.25]).log().expand(2, 2, 3)
-    characters = torch.tensor([[1, 0], [1, 2]])
-    found = ctc_loss(log_probs, characters, torch.tensor([2, 2]), torch.tensor([1, 2]))
-    expected = [-math.log(0.125 + 0.125 + 0.0625), -math.log(0.0625)]
-    assert found.tolist() == pytest.approx(expected)
-    # One place is too few for two characters: nothing, not infinity.
-    short = ctc_loss(log_probs, characters, torch.tensor([2, 1]), torch.tensor([1, 2]))
-    assert short[1] == 0.0
 
 
 def test_gradient_ascent_on_the_reward_makes_a_reader_read() -> None:

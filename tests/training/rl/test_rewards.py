@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
 from tokenlm.synthesis import Synthesizer
 from training.rl.reward_set import RewardConfig, RewardSet, Sound
 from training.rl.rewards import (
@@ -21,6 +22,8 @@ from training.rl.rewards import (
     TokenAsrReward,
     WaveformAsrReward,
     combine,
+    word_error,
+    written_error,
 )
 
 BUNDLE = Path(__file__).parents[3] / "checkpoints" / "mini-en"
@@ -51,6 +54,19 @@ def test_words_of_the_sound_by_hand() -> None:
     )
     answers = [answer([n], "One, two.") for n in (1, 2, 3)] + [answer([], "One, two.")]
     assert reward(answers) == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_texts_as_they_are_written_by_hand() -> None:
+    assert written_error("今天是2号。", "今天 是2 号") == 0.0  # spaces that the text has not
+    assert written_error("你好吗？", "你吗呢") == pytest.approx(2 / 3)
+    assert written_error("So so.", "soso") == pytest.approx(1 / 5)
+    assert written_error("……", "a") is None
+    render = lambda tokens: torch.zeros(4)  # noqa: E731
+    by_character = WaveformAsrReward(render, lambda pcm: "你吗呢", written_error)
+    assert by_character([answer([1], "你好吗？")]) == [pytest.approx(1 / 3)]
+    # Words of a text without any are not known, and no zero.
+    by_word = WaveformAsrReward(render, lambda pcm: "你吗呢", word_error)
+    assert by_word([answer([1], "你好吗？")]) == [None]
 
 
 def test_a_failure_is_none_and_not_a_zero() -> None:
@@ -88,6 +104,17 @@ def test_nothing_is_traded_away() -> None:
     )
     assert combine({"words": None, "voice": 1.0}, {"words": 1.0, "voice": 1.0}) is None
     assert combine({"words": math.nan}, {"words": 1.0}) is None
+
+
+def test_a_text_in_another_script_is_not_rewarded() -> None:
+    """A recogniser that knows nothing of a text has nothing to say about it, least of all a 1."""
+    torch.manual_seed(0)
+    sizes = {"levels": (3, 3), "dim": 8, "num_heads": 2, "num_layers": 1}
+    english = TokenRecognizer(TokenRecognizerConfig(**sizes)).eval()  # type: ignore[arg-type]
+    chinese = TokenRecognizer(TokenRecognizerConfig(**sizes, alphabet="你好"))  # type: ignore[arg-type]
+    answers = [answer([1, 5], "你好。"), answer([], "你好。")]
+    assert TokenAsrReward(english)(answers) == [None, None]
+    assert TokenAsrReward(chinese.eval())(answers)[1] == 0.0
 
 
 def test_too_many_failures_stop_the_run() -> None:

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from tokenlm.checkpoint import save_component
 from tokenlm.checkpoint.registry import load_model
 from tokenlm.models.lm import SpeechLM
 from tokenlm.models.lm.layout import IGNORE
+from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
 from training.rl import regression
 from training.rl.regression import RegressionConfig, find_regression
 from training.rl.rewards import Answer, TokenAsrReward
@@ -22,6 +24,8 @@ from training.stages.dpo import choose_pair, sequence_log_probs
 from training.stages.grpo import GRPOTask
 from training.stages.token_reward import pad_speech
 from training.task import StepInfo
+
+PLAIN = Path(__file__).parents[3] / "configs" / "eval" / "plain.jsonl"
 
 
 def metrics(folder: Path, kind: str = "train") -> list[dict[str, float]]:
@@ -281,7 +285,7 @@ def test_a_run_that_makes_plain_speech_worse_stops_before_it_saves(
 
 
 def test_mistakes_are_sentences(
-    stage_config: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+    stage_config: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def told(run: str, stage: str, status: int, *more: str, **changes: Any) -> str:
         path = stage_config(stage, run, **changes)
@@ -292,6 +296,13 @@ def test_mistakes_are_sentences(
     assert "the reward token_asr reads tokens" in told("2", "dpo", 1, token_recognizer=None)
     assert "needs token_recognizer" in told("3", "token_reward", 1, token_recognizer=None)
     assert "group must be at least 2" in told("4", "grpo", 2, group=1)
+    # A recogniser of another script would find no fault in plain English speech.
+    config = TokenRecognizerConfig(levels=(3, 3), dim=8, num_heads=2, num_layers=1, alphabet="你好")
+    state = TokenRecognizer(config).state_dict()
+    save_component(tmp_path / "zh", kind="token_recognizer", config=config, state_dict=state)
+    plain = f"regression.plain_texts={PLAIN}"
+    more = {"token_recognizer": str(tmp_path / "zh")}
+    assert "no character that token_recognizer knows" in told("5", "grpo", 1, plain, **more)
 
 
 @pytest.mark.parametrize("stage", ["dpo", "grpo"])

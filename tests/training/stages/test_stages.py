@@ -23,6 +23,7 @@ from training.run import main
 ROOT = Path(__file__).parents[3]
 EXPORTS = {
     "speech_tokenizer": ["speech_tokenizer", "token_recognizer"],
+    "token_recognizer": ["token_recognizer"],
     "speaker_encoder": ["speaker_encoder"],
     "speech_lm": ["speech_lm"],
     "dpo": ["speech_lm"],
@@ -42,6 +43,7 @@ LOSSES = {
         "tokenizer/phone",
         "tokenizer/encoder_phone",
     },
+    "token_recognizer": {"recognizer/ctc", "recognizer/attention"},
     "speaker_encoder": {"speaker/margin"},
     "speech_lm": {"lm/cross_entropy"},
     "dpo": {"dpo/preference", "dpo/chosen_nll", "reward/all", "dpo/pairs"},
