@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from training.evaluation.command import LOG_WIDTH
+
 
 def compare(
     first: Annotated[Path, typer.Argument(help="Output folder of an evaluation: the baseline.")],
@@ -23,6 +25,8 @@ def compare(
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
     console = Console()
+    if not console.is_terminal:
+        console.width = LOG_WIDTH
     for name, comparisons in found.items():
         print_comparison(name, comparisons, console)
     if output is not None:
