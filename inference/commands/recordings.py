@@ -13,7 +13,7 @@ from inference.commands.progress import DelayedProgress
 from inference.commands.speech import load_synthesizer
 
 if TYPE_CHECKING:
-    from tokenlm.models.speech_tokenizer import SpeechTokenizer
+    from tokenlm.checkpoint.registry import AnySpeechTokenizer
 
 
 def transcribe(
@@ -69,15 +69,14 @@ def tokens(
     )
 
 
-def load_tokenizer(name: str) -> SpeechTokenizer:
+def load_tokenizer(name: str) -> AnySpeechTokenizer:
     """The speech tokenizer of a bundle, or of its own component folder."""
-    from tokenlm.checkpoint.registry import load_model
+    from tokenlm.checkpoint.registry import SPEECH_TOKENIZERS, load_model
     from tokenlm.checkpoint.resolve import resolve
-    from tokenlm.models.speech_tokenizer import SpeechTokenizer
 
     folder = resolve(name)
     inside = folder / "speech_tokenizer"
-    return load_model(inside if inside.is_dir() else folder, SpeechTokenizer)
+    return load_model(inside if inside.is_dir() else folder, *SPEECH_TOKENIZERS)
 
 
 def list_recordings(source: Path) -> list[Path]:

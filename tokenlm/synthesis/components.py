@@ -13,7 +13,7 @@ from torch import nn
 
 from tokenlm.checkpoint.bundle import BundleError, BundleManifest, read_manifest
 from tokenlm.checkpoint.component import read_component
-from tokenlm.checkpoint.registry import KINDS, load_model
+from tokenlm.checkpoint.registry import load_model, read_model_config
 from tokenlm.config import from_dict
 from tokenlm.models.flow import CosyVoiceFlow, FlowDecoder
 from tokenlm.models.fsmn_tokenizer import FSMNTokenizer
@@ -169,10 +169,7 @@ class Components:
         """
         if name not in self.manifest.components:
             return None
-        files = read_component(self._path(name))
-        if files.kind not in KINDS:
-            raise BundleError(f"{self._path(name)} is of the unknown kind {files.kind!r}.")
-        return from_dict(KINDS[files.kind][0], files.config, where=files.config_path)
+        return read_model_config(self._path(name))
 
     def _agree(self, fact: str, first: tuple[str, object], second: tuple[str, object]) -> None:
         if first[1] != second[1]:
