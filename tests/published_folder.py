@@ -7,15 +7,21 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from tokenlm.checkpoint.adapters.cosyvoice2 import SPEAKER_FILE, TOKENIZER_FILES
+from tokenlm.audio.mel import WhisperMelConfig
+from tokenlm.checkpoint.adapters.cosyvoice2 import (
+    SPEAKER_FILE,
+    TOKENIZER_FILES,
+    import_cosyvoice,
+)
 from tokenlm.checkpoint.adapters.cosyvoice_flow import flow_mel, flow_to_theirs
 from tokenlm.checkpoint.adapters.cosyvoice_hift import hift_to_theirs
 from tokenlm.checkpoint.adapters.cosyvoice_lm import lm_to_theirs
 from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig
-from tokenlm.models.fsmn_tokenizer import FSMNTokenizer
+from tokenlm.models.fsmn_tokenizer import FSMNTokenizer, FSMNTokenizerConfig
 from tokenlm.models.lm import BackboneConfig, SpeechLM, SpeechLMConfig
 from tokenlm.models.vocoder import HiFT, HiFTConfig
 
@@ -113,6 +119,55 @@ class BankToEmbedding(nn.Module):
         return self.project(feats.abs().mean(dim=1))
 
 
+@pytest.fixture(scope="session")
+def tokenizer() -> FSMNTokenizer:
+    torch.manual_seed(0)
+    config = FSMNTokenizerConfig(
+        mel=WhisperMelConfig(), dim=16, num_heads=2, num_layers=2, expansion=2, num_digits=DIGITS
+    )
+    module = FSMNTokenizer(config)
+    for weight in module.parameters():  # equal ones would be stored once
+        nn.init.normal_(weight, std=0.3)
+    return module.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def graphs(tokenizer: FSMNTokenizer) -> dict[str, bytes]:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    lengths = torch.tensor([50], dtype=torch.int32)
+    inputs = (torch.randn(1, 128, 50), lengths)
+    model = onnx.load_model_from_string(
+        export(MelToTokens(tokenizer), inputs, ["feats", "feats_length"], 2)
+    )
+    names: dict[str, str] = {}
+    for item in model.graph.initializer:
+        names[item.name] = item.name = f"onnx::Anything_{len(names)}"
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = names.get(name, name)
+    torch.manual_seed(1)
+    speaker = export(BankToEmbedding(), (torch.randn(1, 50, 80),), ["feats"], 1)
+    return {"tokenizer": model.SerializeToString(), "speaker": speaker}
+
+
+@pytest.fixture(scope="session")
+def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=270, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    made.train_from_iterator(["is it so? the quick brown fox."], trainer)
+    folder = tmp_path_factory.mktemp("text") / "CosyVoice-BlankEN"
+    PreTrainedTokenizerFast(tokenizer_object=made).save_pretrained(str(folder))
+    return folder
+
+
 def write_folder(
     folder: Path, version: Any, graphs: dict[str, bytes], text_folder: Path
 ) -> dict[str, nn.Module]:
@@ -124,3 +179,14 @@ def write_folder(
     (folder / SPEAKER_FILE).write_bytes(graphs["speaker"])
     (folder / text_folder.name).symlink_to(text_folder)
     return models
+
+
+@pytest.fixture(scope="session")
+def imported_bundle(
+    tmp_path_factory: pytest.TempPathFactory, graphs: dict[str, bytes], text_folder: Path
+) -> Path:
+    """What an import makes of a folder of version 2. Not to be changed: copy it first."""
+    folder = tmp_path_factory.mktemp("imported")
+    write_folder(folder / "published", 2, graphs, text_folder)
+    import_cosyvoice(folder / "published", folder / "bundle", version=2, head_dims=SIZES)
+    return folder / "bundle"
