@@ -51,6 +51,9 @@ class GenerationConfig:
     """How voices are fitted to their prompts when they are prepared."""
     instruction: str = ""
     """Text that the LM reads before all other, as it was trained to."""
+    instruction_end: str = ""
+    """What ends the instruction of a request, such as how to speak; empty where the LM was not
+    trained to follow any."""
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
@@ -62,6 +65,17 @@ class GenerationConfig:
                 "max_segment_characters must be at least 20 and max_prompt_seconds at least 1, "
                 f"got {self.max_segment_characters} and {self.max_prompt_seconds}"
             )
+
+    def told(self, instruction: str) -> str:
+        """The instruction of a request as the LM is told it, without what ends it; '' is none.
+
+        Raises:
+            ValueError: the LM was not trained to follow any.
+        """
+        text = instruction.strip()
+        if text and not self.instruction_end:
+            raise ValueError("this bundle cannot follow instructions; leave them out.")
+        return text.removesuffix(self.instruction_end).strip()
 
 
 class Components:

@@ -303,6 +303,7 @@ def generation_settings(version: Version, codebook_size: int) -> dict[str, Any]:
         "num_steps": 10,
         "guidance_scale": 0.7,
         "max_prompt_seconds": 30.0,
+        "instruction_end": END_OF_PROMPT,
     }
     if version == 3:
         settings["instruction"] = INSTRUCTION
