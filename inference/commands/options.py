@@ -48,7 +48,7 @@ GuidanceOption = Annotated[
 InstructionOption = Annotated[
     str,
     typer.Option(
-        "--instruction",
+        "--instruct",
         help="How to speak, in words, for a bundle that follows them (imported ones do)."
         "  [default: none]",
         show_default=False,

@@ -53,3 +53,18 @@ def test_the_speaker_encoder_groups_clips(imported_bundle: Path) -> None:
     embed, _ = load_encoder(imported_bundle / "speaker_encoder")
     noise = torch.randn(16_000, generator=torch.Generator().manual_seed(0)) * 0.1
     torch.testing.assert_close(embed(noise).norm(), torch.tensor(1.0))
+
+
+def test_instructions_are_given_apart_from_the_text(
+    imported_bundle: Path, recording: Path, tmp_path: Path
+) -> None:
+    def clone(text: str, *more: object) -> Result:
+        path = tmp_path / "out.wav"
+        prompt = ("--prompt-audio", recording, "--prompt-text", "is it so?", "--steps", 1)
+        return run("clone", text, *prompt, "-o", path, "--bundle", imported_bundle, *more)
+
+    wrong = clone("用四川话说。<|endofprompt|>你好。")
+    assert wrong.exit_code == 2 and "the text holds <|endofprompt|>: give" in wrong.stderr
+    assert not list(tmp_path.iterdir())
+    told = clone("你好。[breath]", "--instruct", "用四川话说。")
+    assert told.exit_code == 0, told.stderr

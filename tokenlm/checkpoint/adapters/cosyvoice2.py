@@ -22,7 +22,7 @@ from tokenlm.checkpoint.adapters.cosyvoice_hift import hift_config, hift_to_ours
 from tokenlm.checkpoint.adapters.cosyvoice_lm import TIED_HEAD, lm_config, lm_to_ours
 from tokenlm.checkpoint.adapters.cosyvoice_text import END_OF_PROMPT, text_tokenizer
 from tokenlm.checkpoint.adapters.published_files import (
-    check_downloads,
+    broken_downloads,
     check_finite,
     damaged_part,
     read_weights,
@@ -157,8 +157,14 @@ def import_cosyvoice(
             "(letters, digits, dot, dash, underscore)."
         )
     sizes = dict(head_dims or {})
-    states, converted, problems = {}, {}, []
+    states, converted = {}, {}
+    texts = [folder / TEXT_FOLDER / name for name in TEXT_FILES]
+    files = [*(part.file for part in PARTS), TOKENIZER_FILES[version], SPEAKER_FILE]
+    present = [folder / name for name in files] + [path for path in texts if path.is_file()]
+    broken, problems = broken_downloads(present)
     for part in PARTS:
+        if part.file in broken:
+            continue
         try:
             states[part.name] = read_weights(folder / part.file)
             converted[part.name] = _convert(part, version, states[part.name], folder, sizes)
@@ -239,8 +245,6 @@ def _check_folder(folder: Path, version: Version) -> None:
             f"{folder} is not a folder of CosyVoice {version}; missing: {', '.join(missing)}."
             + hint * (folder / TOKENIZER_FILES[other]).is_file()
         )
-    texts = [folder / TEXT_FOLDER / name for name in TEXT_FILES]
-    check_downloads([folder / name for name in wanted] + [path for path in texts if path.is_file()])
 
 
 def _convert(

@@ -19,12 +19,8 @@ _PROGRESS = ("epoch", "step")
 """What checkpoints of training keep beside the weights."""
 
 
-def check_downloads(paths: Iterable[Path]) -> None:
-    """Checks that files hold something, and more than the address of their content.
-
-    Raises:
-        AdapterError: some do not; all of them are named.
-    """
+def broken_downloads(paths: Iterable[Path]) -> tuple[set[str], list[str]]:
+    """Names of files that hold nothing, or only the address of their content, and sentences."""
     empty, pointers = [], []
     for path in paths:
         with path.open("rb") as file:
@@ -41,8 +37,7 @@ def check_downloads(paths: Iterable[Path]) -> None:
             f"only pointers of git-lfs: {listed(pointers)}; run `git lfs pull` in that folder, or "
             "download them one by one"
         )
-    if problems:
-        raise AdapterError(". ".join(problems) + ".")
+    return {Path(path).name for path in empty + pointers}, [f"{text}." for text in problems]
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
