@@ -45,6 +45,15 @@ GuidanceOption = Annotated[
     float | None,
     typer.Option("--guidance", min=0.0, help="Guidance of the decoder.  [default: the bundle's]"),
 ]
+InstructionOption = Annotated[
+    str,
+    typer.Option(
+        "--instruct",
+        help="How to speak, in words, for a bundle that follows them (imported ones do)."
+        "  [default: none]",
+        show_default=False,
+    ),
+]
 TextArgument = Annotated[str | None, typer.Argument(help="Text to say.", show_default=False)]
 ArrivingTextArgument = Annotated[
     str | None,

@@ -19,6 +19,7 @@ from inference.commands.options import (
     DeviceOption,
     FormatOption,
     GuidanceOption,
+    InstructionOption,
     LayoutOption,
     OutputOption,
     PlayOption,
@@ -56,6 +57,7 @@ def clone(
     context: ContextOption = "default",
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
+    instruction: InstructionOption = "",
     device: DeviceOption = "cpu",
     weights: WeightsOption = "float32",
 ) -> None:
@@ -76,6 +78,7 @@ def clone(
                 context=context,
                 num_steps=steps,
                 guidance_scale=guidance,
+                instruction=instruction,
                 on_progress=progress.update,
             )
         )
@@ -100,6 +103,7 @@ def say(
     layout: LayoutOption = "auto",
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
+    instruction: InstructionOption = "",
     device: DeviceOption = "cpu",
     weights: WeightsOption = "float32",
 ) -> None:
@@ -130,6 +134,7 @@ def say(
             "layout": layout,
             "num_steps": steps,
             "guidance_scale": guidance,
+            "instruction": instruction,
         }
         progress.describe("speaking")
         if context == "full":

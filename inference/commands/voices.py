@@ -14,15 +14,13 @@ from inference.commands.speech import load_synthesizer
 
 def voices(bundle: BundleOption = "mini-en") -> None:
     """List the voices of a bundle."""
-    from tokenlm.checkpoint import read_component, read_manifest, resolve
-    from tokenlm.config import from_dict
-    from tokenlm.models.flow import FlowConfig
+    from tokenlm.checkpoint import read_manifest, resolve
+    from tokenlm.checkpoint.registry import read_model_config
     from tokenlm.synthesis import Voice
 
     folder = resolve(bundle)
     read_manifest(folder)
-    files = read_component(folder / "flow")
-    token_rate = from_dict(FlowConfig, files.config, where=files.config_path).token_rate
+    token_rate = read_model_config(folder / "flow").token_rate
     paths = sorted((folder / "voices").glob("*.voice"))
     if not paths:
         typer.echo(f"{folder} has no voices; make one with: tokenlm prepare-voice")

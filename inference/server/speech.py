@@ -46,7 +46,7 @@ class SpeechRequest(BaseModel):
         str | VoiceId | None, Field(description="Name of a voice; default the bundle's first.")
     ] = None
     instructions: Annotated[
-        str | None, Field(description="Not followed by this bundle: refused unless empty.")
+        str | None, Field(description="Not followed by this server: refused unless empty.")
     ] = None
     response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
     speed: Annotated[float, Field(ge=0.25, le=4.0, allow_inf_nan=False)] = 1.0
@@ -74,7 +74,7 @@ def check_instructions(text: str | None) -> None:
     if text and text.strip():
         raise ApiError(
             400,
-            "This bundle cannot follow instructions; leave them out.",
+            "This server cannot follow instructions; leave them out.",
             param="instructions",
             code="unsupported",
         )

@@ -239,3 +239,18 @@ def test_weights_that_are_no_safetensors(tmp_path: Path) -> None:
     save(tmp_path / "net")
     torch.save({"a": torch.zeros(3)}, tmp_path / "net" / "model.safetensors")
     assert "cannot be read" in message(tmp_path / "net")
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    state = {"weight": torch.zeros(100_000)}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(
+            ComponentError, match=r"the weights cannot be written: .*File too large"
+        ):
+            save_component(tmp_path / "part", kind="any", config={}, state_dict=state)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())

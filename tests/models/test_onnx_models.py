@@ -101,10 +101,10 @@ def test_wrong_speaker_graphs(weight: np.ndarray, waveform: Tensor) -> None:
         encoder(b"no graph at all").embed_recording(waveform)
 
 
-def tokenizer_graph(length_type: int) -> bytes:
+def tokenizer_graph(length_type: int, step: int = 4, output: str = "INT64") -> bytes:
     """The interface of the speech tokenizers: mel (1, 128, T) and its length in, tokens out.
 
-    Every fourth frame is a token: the rounded value of its first bin.
+    Every fourth frame (or another) is a token: the rounded value of its first bin.
     """
     value, node = onnx.helper.make_tensor_value_info, onnx.helper.make_node
     return graph(
@@ -114,18 +114,21 @@ def tokenizer_graph(length_type: int) -> bytes:
             node("Mul", ["size", "ten"], ["scaled"]),
             node("Cast", ["scaled"], ["rounded"], to=onnx.TensorProto.INT64),
             node("Cast", ["feats_length"], ["length"], to=onnx.TensorProto.INT64),
-            node("Min", ["rounded", "length"], ["indices"]),
+            node("Min", ["rounded", "length"], ["whole"]),
+            node("Cast", ["whole"], ["cast"], to=getattr(onnx.TensorProto, output)),
+            node("Add", ["cast", "shift"], ["indices"]),
         ],
         [
             value("feats", onnx.TensorProto.FLOAT, [1, 128, "T"]),
             value("feats_length", length_type, [1]),
         ],
-        value("indices", onnx.TensorProto.INT64, [1, 1, "N"]),
+        value("indices", getattr(onnx.TensorProto, output), [1, 1, "N"]),
         {
             "starts": np.array([0, 0]),
             "ends": np.array([1, 1_000_000]),
             "axes": np.array([1, 2]),
-            "steps": np.array([1, 4]),
+            "steps": np.array([1, step]),
+            "shift": np.array(0) if output == "INT64" else np.array(0.5, dtype=np.float32),
             "ten": np.array(10.0, dtype=np.float32),
         },
     )
@@ -140,3 +143,49 @@ def test_a_tokenizer_graph_is_given_the_mel_and_its_length(kind: str, waveform: 
     expected = (mel[::4, 0].abs() * 10).long().clamp(max=mel.shape[0])
     tokens, lengths = model.encode(waveform[None])
     assert tokens[0].tolist() == expected.tolist() and lengths.tolist() == [len(expected)]
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.41, 0.999, 1.0])
+def test_lengths_and_batches_of_tokens(seconds: float, waveform: Tensor) -> None:
+    """100 frames a second, a quarter as many tokens; each of a batch as it is alone."""
+    data = tokenizer_graph(onnx.TensorProto.INT32)
+    model = OnnxTokenizer(OnnxTokenizerConfig(num_digits=8, num_bytes=len(data)))
+    model.load_state_dict(read_graph(data))
+    size = int(seconds * 16_000)
+    batch = torch.stack([waveform[:16_000], waveform[8000:]])
+    tokens, lengths = model.encode(batch, torch.tensor([16_000, size]))
+    assert lengths.tolist() == [25, -(-(size // 160) // 4)]
+    for row, count, item in zip(tokens, lengths, [batch[0], batch[1, :size]], strict=True):
+        assert torch.equal(row[:count], model.encode(item[None])[0][0])
+
+
+def test_graphs_that_are_no_tokenizers_of_25_tokens_a_second(
+    weight: np.ndarray, waveform: Tensor
+) -> None:
+    def told(data: bytes) -> str:
+        model = OnnxTokenizer(OnnxTokenizerConfig(num_digits=8, num_bytes=len(data)))
+        model.load_state_dict(read_graph(data))
+        with pytest.raises(ValueError) as caught:
+            model.encode(waveform[None])
+        return str(caught.value)
+
+    kind = onnx.TensorProto.INT32
+    assert "75 codes for 150 frames, not one for 4" in told(tokenizer_graph(kind, step=2))
+    assert "numbers that are no codes" in told(tokenizer_graph(kind, output="FLOAT"))
+    takes = "takes input of the shape ['B', 'T', 80], the frames have [1, 128, 150]"
+    assert takes in told(speaker_graph("ReduceMax", weight))
+
+
+def test_speaker_graphs_with_other_inputs(weight: np.ndarray, waveform: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"takes feats of the shape \[1, 128, 'T'\], the frames"):
+        encoder(tokenizer_graph(onnx.TensorProto.INT32)).embed_recording(waveform)
+    value, node = onnx.helper.make_tensor_value_info, onnx.helper.make_node
+    output = value("output", onnx.TensorProto.FLOAT, ["B"])
+    for shape, reason in (
+        (["B"], "has no input of three axes"),
+        (["T", BINS], "has an input frames of the shape .*, which is neither frames nor"),
+    ):
+        frames = value("frames", onnx.TensorProto.FLOAT, shape)
+        data = graph([node("ReduceMax", ["frames"], ["output"], keepdims=0)], [frames], output, {})
+        with pytest.raises(ValueError, match=reason):
+            encoder(data).embed_recording(waveform)

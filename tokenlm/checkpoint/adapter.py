@@ -35,6 +35,10 @@ class Rule:
     """Whether theirs is a convolution of one frame (out, in, 1) and ours a linear layer (out, in);
     other shapes, such as biases, stay as they are."""
 
+    def has_rows_of(self, tensor: Tensor) -> bool:
+        """Whether the rows of a tensor are as many as are to be put in order."""
+        return self.order is None or (tensor.ndim > 0 and tensor.shape[0] == len(self.order))
+
     def ours_of(self, tensor: Tensor) -> Tensor:
         """Their tensor as we have it."""
         if self.pointwise and tensor.ndim == 3 and tensor.shape[2] == 1:
@@ -62,7 +66,8 @@ class KeyTable:
         """Their state dict under our names.
 
         Raises:
-            AdapterError: keys that no rule knows, all of them named.
+            AdapterError: keys that no rule knows, or tensors whose rows are not those that a rule
+                puts in order; all of them named.
         """
         return self._renamed(state, self._to_ours, Rule.ours_of, where)
 
@@ -83,19 +88,59 @@ class KeyTable:
         convert: Callable[[Rule, Tensor], Tensor],
         where: str,
     ) -> dict[str, Tensor]:
-        renamed, unknown = {}, []
+        renamed, unknown, other = {}, [], []
         for key, tensor in state.items():
             for rule, (pattern, template) in zip(self._rules, patterns, strict=True):
                 match = pattern.fullmatch(key)
+                if match and not rule.has_rows_of(tensor):
+                    other.append(f"{key} {tuple(tensor.shape)}")
+                    break
                 if match:
                     renamed[template.format(**match.groupdict())] = convert(rule, tensor)
                     break
             else:
                 unknown.append(key)
-        if unknown:
-            raise AdapterError(f"{where}: unexpected: {listed(unknown)}.")
+        refuse(where, {"unexpected": unknown, "of another shape": other})
         assert len(renamed) == len(state), "two keys became one"
         return renamed
+
+
+def sizes_of(
+    shapes: Mapping[str, tuple[int, ...]], axes: Mapping[str, int], where: str
+) -> list[int]:
+    """The size of some tensors along an axis each, of which a config is made.
+
+    Args:
+        shapes: shape of every key.
+        axes: axis of each key that is wanted.
+        where: what error messages call the file.
+
+    Raises:
+        AdapterError: keys are missing, or have too few axes, or nothing along one; all are named.
+    """
+    missing = [key for key in axes if key not in shapes]
+    other = [
+        f"{key} {shapes[key]}"
+        for key, axis in axes.items()
+        if key in shapes and (len(shapes[key]) <= axis or not shapes[key][axis])
+    ]
+    refuse(where, {"missing": missing, "of another shape": other})
+    return [shapes[key][axis] for key, axis in axes.items()]
+
+
+def refuse(where: object, problems: Mapping[str, Sequence[str]]) -> None:
+    """Raises an error about a file if there is anything to be said against it.
+
+    Args:
+        where: what the message calls the file.
+        problems: names of weights by what is wrong with them.
+
+    Raises:
+        AdapterError: some are named.
+    """
+    told = [f"{title}: {listed(names)}" for title, names in problems.items() if names]
+    if told:
+        raise AdapterError(f"{where}: {'; '.join(told)}.")
 
 
 def listed(names: Sequence[str]) -> str:

@@ -66,7 +66,7 @@ class BundleManifest:
                 f"{FORMAT_VERSION}"
             )
         for name in (self.name, *self.components):
-            if not _NAME.fullmatch(name):
+            if not is_bundle_name(name):
                 raise ValueError(f"{name!r} is not a name (letters, digits, dot, dash, underscore)")
         if self.sample_rate <= 0:
             raise ValueError(f"sample_rate must be positive, got {self.sample_rate}")
@@ -91,6 +91,11 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.severity}: {self.path}: {self.message}"
+
+
+def is_bundle_name(name: str) -> bool:
+    """Whether a bundle or a component may be called so."""
+    return _NAME.fullmatch(name) is not None
 
 
 def write_manifest(folder: str | Path, manifest: BundleManifest) -> None:

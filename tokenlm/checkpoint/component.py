@@ -81,7 +81,7 @@ def save_component(
 
     Raises:
         ComponentError: if the folder holds something else, or a weight is NaN or too large for
-            `dtype`.
+            `dtype`, or the disk is full.
     """
     folder = Path(folder)
     if folder.exists():
@@ -97,7 +97,10 @@ def save_component(
     metadata = {_ALIASES: json.dumps(aliases)} if aliases else {"format": "pt"}
     content = {"format_version": FORMAT_VERSION, "kind": kind, "config": config}
     with atomic_folder(folder) as temporary:
-        save_file(stored, temporary / WEIGHTS_FILE, metadata=metadata)
+        try:
+            save_file(stored, temporary / WEIGHTS_FILE, metadata=metadata)
+        except SafetensorError as error:  # a full disk, too, is an error of the library's own kind
+            raise ComponentError(f"{folder}: the weights cannot be written: {error}") from error
         # The library makes files that only their owner can read; a bundle is for everyone.
         (temporary / WEIGHTS_FILE).chmod(0o644)
         save_config(content | ({"extra": extra} if extra else {}), temporary / CONFIG_FILE)

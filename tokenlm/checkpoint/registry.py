@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from tokenlm.checkpoint.component import ComponentError, load_component
+from tokenlm.checkpoint.component import ComponentError, load_component, read_component
+from tokenlm.config import from_dict
 from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig, FlowConfig, FlowDecoder
 from tokenlm.models.fsmn_tokenizer import FSMNTokenizer, FSMNTokenizerConfig
 from tokenlm.models.lm import SpeechLM, SpeechLMConfig
@@ -48,6 +49,19 @@ SPEAKER_ENCODERS = (SpeakerEncoder, OnnxSpeakerEncoder)
 """The classes of what tells who speaks."""
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
+
+
+def read_model_config(folder: str | Path) -> Any:
+    """The config of the component in `folder`, without its weights.
+
+    Raises:
+        ComponentError: the folder is no component, or of a kind that is not known.
+        ConfigError: the config is not one of its kind.
+    """
+    files = read_component(folder)
+    if files.kind not in KINDS:
+        raise ComponentError(f"{folder} is of the unknown kind {files.kind!r}.")
+    return from_dict(KINDS[files.kind][0], files.config, where=files.config_path)
 
 
 def load_model(

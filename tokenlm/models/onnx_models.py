@@ -7,6 +7,7 @@ runs on the CPU, through onnxruntime (the extra `onnx`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,14 +64,32 @@ class OnnxGraph(nn.Module):
         """
         session = self.session()
         feeds, array = {}, frames.detach().cpu().float().numpy()
+        is_fed = False
         for item in session.get_inputs():
-            if len(item.shape) == 3:
+            if len(item.shape) == 3 and item.type == "tensor(float)" and not is_fed:
+                self._check_sizes(item.name, item.shape, array.shape)
                 feeds[item.name] = array
+                is_fed = True
             elif len(item.shape) == 1 and item.type in _TYPES:
                 feeds[item.name] = np.array([num_frames], dtype=_TYPES[item.type])
             else:
-                raise ValueError(f"the ONNX graph has an input of the shape {item.shape}")
+                raise ValueError(
+                    f"the ONNX graph has an input {item.name} of the shape {item.shape} and the "
+                    f"type {item.type}, which is neither frames nor their number"
+                )
+        if not is_fed:
+            raise ValueError("the ONNX graph has no input of three axes, which frames would be")
         return torch.from_numpy(np.asarray(session.run(None, feeds)[0]))
+
+    def _check_sizes(
+        self, name: str, wanted: Sequence[int | str | None], given: Sequence[int]
+    ) -> None:
+        """Checks the axes whose size a graph fixes; others have a name or nothing."""
+        if any(isinstance(a, int) and a > 0 and a != b for a, b in zip(wanted, given, strict=True)):
+            raise ValueError(
+                f"the ONNX graph takes {name} of the shape {list(wanted)}, the frames have "
+                f"{list(given)}: is it the graph of another model?"
+            )
 
 
 def read_graph(data: bytes) -> dict[str, Tensor]:
@@ -149,10 +168,17 @@ class OnnxTokenizer(nn.Module):
 
     def _encode_one(self, waveform: Tensor) -> Tensor:
         mel = self.mel(waveform[None])
-        tokens = self.graph.run(mel.transpose(1, 2), mel.shape[1]).flatten().long()
-        size = self.config.codebook_size
-        if tokens.numel() == 0 or int(tokens.min()) < 0 or int(tokens.max()) >= size:
+        codes = self.graph.run(mel.transpose(1, 2), mel.shape[1]).flatten()
+        tokens, size = codes.long(), self.config.codebook_size
+        is_whole = bool((tokens == codes).all())
+        if not is_whole or not tokens.numel() or tokens.min() < 0 or tokens.max() >= size:
             raise ValueError("the ONNX graph gives numbers that are no codes: is it a tokenizer?")
+        # The last token may be one of fewer frames, or be left out.
+        if abs(tokens.shape[0] - mel.shape[1] / FRAMES_PER_TOKEN) > 1:
+            raise ValueError(
+                f"the ONNX graph gives {tokens.shape[0]} codes for {mel.shape[1]} frames, not one "
+                f"for {FRAMES_PER_TOKEN}: is it a tokenizer of another rate?"
+            )
         return tokens.to(waveform.device)
 
 

@@ -21,6 +21,7 @@ from tokenlm.checkpoint.registry import (
     AnySpeakerEncoder,
     AnySpeechTokenizer,
     load_model,
+    read_model_config,
 )
 from tokenlm.config import from_dict
 from tokenlm.models.flow import CosyVoiceFlow, FlowDecoder
@@ -62,6 +63,9 @@ class GenerationConfig:
     """How voices are fitted to their prompts when they are prepared."""
     instruction: str = ""
     """Text that the LM reads before all other, as it was trained to."""
+    instruction_end: str = ""
+    """What ends the instruction of a request, such as how to speak; empty where the LM was not
+    trained to follow any."""
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
@@ -73,6 +77,17 @@ class GenerationConfig:
                 "max_segment_characters must be at least 20 and max_prompt_seconds at least 1, "
                 f"got {self.max_segment_characters} and {self.max_prompt_seconds}"
             )
+
+    def told(self, instruction: str) -> str:
+        """The instruction of a request as the LM is told it, without what ends it; '' is none.
+
+        Raises:
+            ValueError: the LM was not trained to follow any.
+        """
+        text = instruction.strip()
+        if text and not self.instruction_end:
+            raise ValueError("this bundle cannot follow instructions; leave them out.")
+        return text.removesuffix(self.instruction_end).strip()
 
 
 class Components:
@@ -180,14 +195,12 @@ class Components:
         """
         if name not in self.manifest.components:
             return None
-        files = read_component(self._path(name))
-        if files.kind not in KINDS:
-            raise BundleError(f"{self._path(name)} is of the unknown kind {files.kind!r}.")
-        config_class, model_class = KINDS[files.kind]
-        if model_class not in _LISTENERS[name]:
+        config = read_model_config(self._path(name))
+        kind = read_component(self._path(name)).kind
+        if KINDS[kind][1] not in _LISTENERS[name]:
             names = " or a ".join(known.__name__ for known in _LISTENERS[name])
-            raise BundleError(f"{self._path(name)} is a {files.kind}, but a {names} is needed.")
-        return from_dict(config_class, files.config, where=files.config_path)
+            raise BundleError(f"{self._path(name)} is a {kind}, but a {names} is needed.")
+        return config
 
     def _agree(self, fact: str, first: tuple[str, object], second: tuple[str, object]) -> None:
         if first[1] != second[1]:

@@ -47,6 +47,7 @@ def write_segments(
     *,
     guards: GuardConfig | None = None,
     forced_tokens: Sequence[Sequence[int]] | None = None,
+    instruction: str = "",
 ) -> list[list[int]]:
     """Speech tokens of every segment of a finished script, some segments at once.
 
@@ -60,9 +61,10 @@ def write_segments(
         on_progress: called with the share that is done, up to one half.
         guards: what watches over the LM; None has the guards of the bundle.
         forced_tokens: of every segment; the model works as always, and these are written.
+        instruction: what the LM is told before each of them.
     """
     guards = guards or components.generation.guards
-    prefix = prompts.prefix(voice, script.layout)
+    prefix = prompts.prefix(voice, script.layout, instruction)
 
     def speak(requests: Sequence[SpeechRequest]) -> list[list[int]]:
         cache = KeyValueCache(components.speech_lm)

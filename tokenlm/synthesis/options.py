@@ -23,3 +23,4 @@ class StreamOptions(TypedDict, total=False):
     num_steps: int | None
     guidance_scale: float | None
     layout: LayoutChoice
+    instruction: str

@@ -72,14 +72,14 @@ class PromptCache:
         assert isinstance(state, FlowState | CosyVoiceFlowState)
         return state.shared()
 
-    def prefix(self, voice: Voice, layout: LayoutName) -> Prefix:
+    def prefix(self, voice: Voice, layout: LayoutName, instruction: str = "") -> Prefix:
         """What the LM has read before the text; its plan is to be copied."""
         components = self._components
 
         def read() -> tuple[Prefix, int]:
             config = components.speech_lm.config
             blocks = (config.block_text_tokens, config.block_speech_tokens)
-            text, tokens = prompt_of(components, voice)
+            text, tokens = prompt_of(components, voice, instruction)
             if layout == "interleaved" and not fits_interleaved(len(text), len(tokens), *blocks):
                 # Spoken so fast that its speech would end before its text.
                 text, tokens = [], []
@@ -93,8 +93,8 @@ class PromptCache:
             prefix = read_prefix(components.speech_lm, plan)
             return prefix, prefix.key_values.num_bytes
 
-        used = voice.digest if components.generation.prompt_in_lm and voice.prompt_text else ""
-        found = self._find(("lm", used, layout), read)
+        goes_on = components.generation.prompt_in_lm and voice.prompt_text and not instruction
+        found = self._find(("lm", voice.digest if goes_on else "", layout, instruction), read)
         assert isinstance(found, Prefix)
         return found
 
@@ -112,9 +112,18 @@ class PromptCache:
         return value
 
 
-def prompt_of(components: Components, voice: Voice) -> tuple[list[int], list[int]]:
-    """Text tokens and speech tokens of a prompt, as far as the LM goes on from them."""
+def prompt_of(
+    components: Components, voice: Voice, instruction: str = ""
+) -> tuple[list[int], list[int]]:
+    """Text tokens and speech tokens of a prompt, as far as the LM goes on from them.
+
+    The instruction of a request stands in place of the prompt, whose way of speaking would have the
+    LM go on likewise; behind that of the bundle, as CosyVoice 3 was trained.
+    """
     encode, generation = components.text_tokenizer.encode, components.generation
+    if instruction:
+        before = generation.instruction.removesuffix(generation.instruction_end)
+        return encode(f"{before} {instruction}".strip() + generation.instruction_end), []
     first = encode(generation.instruction) if generation.instruction else []
     # A prompt whose text is not known tells the LM nothing that it could go on from.
     if not (voice.prompt_text and generation.prompt_in_lm):

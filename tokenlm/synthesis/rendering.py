@@ -6,17 +6,18 @@ Shapes: S samples, N tokens, T mel frames.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tokenlm.audio.tempo import MelTempo
+from tokenlm.audio.tempo import MelTempo, check_speed
 from tokenlm.models.flow import CosyVoiceFlowState, FlowState
-from tokenlm.modules.context import Context
+from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.fitting import add_offset
+from tokenlm.synthesis.options import ContextChoice
 from tokenlm.synthesis.voice import Voice
 
 
@@ -28,6 +29,37 @@ class RenderSettings:
     num_steps: int
     guidance_scale: float
     speed: float = 1.0
+
+
+def render_settings(
+    components: Components,
+    context: ContextChoice,
+    num_steps: int | None,
+    guidance_scale: float | None,
+    speed: float = 1.0,
+) -> RenderSettings:
+    """What a request chooses, and where it leaves the choice what the bundle says.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+    generation = components.generation
+    # Made anew, for its checks.
+    checked = replace(
+        generation,
+        num_steps=generation.num_steps if num_steps is None else num_steps,
+        guidance_scale=generation.guidance_scale if guidance_scale is None else guidance_scale,
+    )
+    if isinstance(context, str):
+        if context not in ("default", "full"):
+            raise ValueError(f"context must be 'default', 'full' or a Context, got {context!r}")
+        context = FULL_CONTEXT if context == "full" else components.flow.config.default_context
+    return RenderSettings(
+        context=context,
+        num_steps=checked.num_steps,
+        guidance_scale=checked.guidance_scale,
+        speed=check_speed(speed),
+    )
 
 
 class SegmentRenderer:

@@ -42,16 +42,19 @@ class Script:
         max_length: int,
         layout: LayoutName,
         text_frontend: Frontend | None = None,
+        instruction_end: str = "",
     ) -> None:
         """Takes the text tokenizer's `encode`, and the most letters of a segment.
 
-        The front-end is that of English unless another one is given.
+        The front-end is that of English unless another one is given. `instruction_end` is no part
+        of a text: only the first of its segments would follow what stands before it.
         """
         self.layout: LayoutName = layout
         self.segments: list[ScriptSegment] = []
         self.is_finished = False
         """Whether the text is complete."""
         self._encode = encode
+        self._instruction_end = instruction_end
         self._frontend = text_frontend or frontend("english")
         self._reader = self._frontend.reader()
         kind = OpenSegmenter if layout == "interleaved" else ClosedSegmenter
@@ -112,6 +115,11 @@ class Script:
         if segment.is_complete:
             return
         text = source.text
+        if self._instruction_end and self._instruction_end in text:
+            raise ValueError(
+                f"the text holds {self._instruction_end}: give what stands before it apart, as the "
+                "instruction of the request (--instruct)."
+            )
         if source.is_complete:
             text = closed(text, may_replace=not segment.tokens)
         segment.text = text

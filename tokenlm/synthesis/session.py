@@ -28,6 +28,7 @@ class SessionSettings:
     seed: int
     sampling: SamplingConfig
     render: RenderSettings
+    instruction: str = ""
 
 
 class Session:
@@ -178,7 +179,7 @@ class Session:
     def _begin_segment(self) -> None:
         number = len(self.speech_tokens)
         settings, render = self.settings, self.settings.render
-        prefix = self._prompts.prefix(settings.voice, self.script.layout)
+        prefix = self._prompts.prefix(settings.voice, self.script.layout, settings.instruction)
         if self._row is None:
             self._row = self._cache.add()
         forced = None

@@ -6,26 +6,23 @@ Shapes: S samples, N tokens, T mel frames.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from tokenlm.audio.tempo import check_speed
 from tokenlm.checkpoint.resolve import resolve
 from tokenlm.models.lm.cache import KeyValueCache
 from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.lm.sampling import SamplingConfig
-from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.synthesis.async_stream import AsyncSynthesisStream
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.offline import Progress, join_segments, render_segment, write_segments
 from tokenlm.synthesis.options import ContextChoice, LayoutChoice, StreamOptions
 from tokenlm.synthesis.prompt import check_voice, clean_recording, prepare_voice, read_recording
 from tokenlm.synthesis.prompt_cache import PromptCache
-from tokenlm.synthesis.rendering import RenderSettings
+from tokenlm.synthesis.rendering import render_settings
 from tokenlm.synthesis.script import Script
 from tokenlm.synthesis.session import Session, SessionSettings
 from tokenlm.synthesis.stream import SynthesisStream
@@ -128,6 +125,7 @@ class Synthesizer:
         num_steps: int | None = None,
         guidance_scale: float | None = None,
         layout: LayoutChoice = "auto",
+        instruction: str = "",
         guards: GuardConfig | None = None,
         on_progress: Progress | None = None,
     ) -> Tensor:
@@ -143,6 +141,7 @@ class Synthesizer:
             num_steps: solver steps of the flow, default the bundle's.
             guidance_scale: guidance of the flow, default the bundle's.
             layout: of text and speech in the LM; "auto" is "one_shot".
+            instruction: how to speak, in words, for a bundle that follows such.
             guards: what watches over the LM, default the bundle's. Those that read a segment back
                 and try again are for `generate` alone: a stream has been heard by then.
             on_progress: called with the share that is done.
@@ -154,14 +153,15 @@ class Synthesizer:
             ValueError: the text holds nothing that can be said, or an argument is out of range.
         """
         chosen = self._voice(voice)
-        settings = self._render_settings(context, num_steps, guidance_scale, speed)
+        settings = render_settings(self.components, context, num_steps, guidance_scale, speed)
         script = self._script(layout if layout != "auto" else "one_shot")
         script.read(text)
         models, prompts = self.components, self.prompts
         sampling = sampling or models.generation.sampling
         tokens = write_segments(
-            models, prompts, script, chosen, seed, sampling, on_progress, guards=guards
-        )
+            models, prompts, script, chosen, seed, sampling, on_progress,
+            guards=guards, instruction=models.generation.told(instruction),
+        )  # fmt: skip
         pauses = [0.0, *(part.pause_seconds for part in script.segments[:-1])]
         return join_segments(models, prompts, tokens, pauses, chosen, seed, settings, on_progress)
 
@@ -177,6 +177,7 @@ class Synthesizer:
         num_steps: int | None = None,
         guidance_scale: float | None = None,
         layout: LayoutChoice = "auto",
+        instruction: str = "",
     ) -> SynthesisStream:
         """Speaks a text and gives the waveform while it is being made.
 
@@ -185,8 +186,8 @@ class Synthesizer:
 
         Args:
             text: a text, or the pieces of one as they are written; how it is cut does not matter.
-            voice, seed, speed, sampling, context, num_steps, guidance_scale: as for `generate`; the
-                context must have chunks.
+            voice, seed, speed, sampling, context, num_steps, guidance_scale, instruction: as for
+                `generate`; the context must have chunks.
             layout: of text and speech in the LM; "auto" is "one_shot" for a text and
                 "interleaved", where speech begins before the text is complete, for pieces.
 
@@ -204,6 +205,7 @@ class Synthesizer:
             num_steps=num_steps,
             guidance_scale=guidance_scale,
             layout=layout,
+            instruction=instruction,
         )
         return SynthesisStream(session, self.sample_rate, pieces)
 
@@ -235,6 +237,7 @@ class Synthesizer:
         num_steps: int | None = None,
         guidance_scale: float | None = None,
         layout: LayoutChoice = "auto",
+        instruction: str = "",
         cache: KeyValueCache | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
     ) -> Session:
@@ -242,13 +245,13 @@ class Synthesizer:
 
         Args:
             text: a whole text; None where its pieces are given to the script of the session.
-            voice, seed, speed, sampling, context, num_steps, guidance_scale, layout: as for
-                `stream`.
+            voice, seed, speed, sampling, context, num_steps, guidance_scale, layout, instruction:
+                as for `stream`.
             cache: of the LM, shared with the sessions that are decoded together; default its own.
             forced_tokens: speech tokens of each segment, to be said in place of those drawn.
         """
         chosen = self._voice(voice)
-        render = self._render_settings(context, num_steps, guidance_scale, speed)
+        render = render_settings(self.components, context, num_steps, guidance_scale, speed)
         if layout == "auto":
             layout = "interleaved" if text is None else "one_shot"
         script = self._script(layout)
@@ -259,6 +262,7 @@ class Synthesizer:
             seed=seed,
             sampling=sampling or self.components.generation.sampling,
             render=render,
+            instruction=self.components.generation.told(instruction),
         )
         if cache is None:
             cache = KeyValueCache(self.components.speech_lm)
@@ -295,7 +299,7 @@ class Synthesizer:
         missing = len(rows) - len(pauses)
         if missing < 0:
             raise ValueError(f"there are {len(pauses)} pauses for {len(rows)} segments.")
-        settings = self._render_settings(context, num_steps, guidance_scale, speed)
+        settings = render_settings(self.components, context, num_steps, guidance_scale, speed)
         silences = [*pauses, *[0.0] * missing]
         return join_segments(
             self.components, self.prompts, rows, silences, self._voice(voice), seed, settings
@@ -324,7 +328,7 @@ class Synthesizer:
         """
         chosen = self._voice(voice)
         tokens = self.tokenize(source, sample_rate=sample_rate)
-        settings = self._render_settings(context, num_steps, guidance_scale, 1.0)
+        settings = render_settings(self.components, context, num_steps, guidance_scale)
         return render_segment(self.components, self.prompts, tokens, chosen, seed, settings)
 
     def tokenize(self, source: str | Path | Tensor, *, sample_rate: int | None = None) -> list[int]:
@@ -365,35 +369,8 @@ class Synthesizer:
             max_length=self.components.generation.max_segment_characters,
             layout=layout,
             text_frontend=frontend(tokenizer.config.normalizer),
+            instruction_end=self.components.generation.instruction_end,
         )
-
-    def _render_settings(
-        self,
-        context: ContextChoice,
-        num_steps: int | None,
-        guidance_scale: float | None,
-        speed: float,
-    ) -> RenderSettings:
-        generation = self.components.generation
-        # Made anew, for its checks.
-        checked = replace(
-            generation,
-            num_steps=generation.num_steps if num_steps is None else num_steps,
-            guidance_scale=generation.guidance_scale if guidance_scale is None else guidance_scale,
-        )
-        return RenderSettings(
-            context=self._context(context),
-            num_steps=checked.num_steps,
-            guidance_scale=checked.guidance_scale,
-            speed=check_speed(speed),
-        )
-
-    def _context(self, context: ContextChoice) -> Context:
-        if isinstance(context, Context):
-            return context
-        if context not in ("default", "full"):
-            raise ValueError(f"context must be 'default', 'full' or a Context, got {context!r}")
-        return FULL_CONTEXT if context == "full" else self.components.flow.config.default_context
 
 
 __all__ = ["Progress", "Synthesizer"]

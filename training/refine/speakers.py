@@ -21,13 +21,15 @@ def load_encoder(folder: Path) -> tuple[Embed, str]:
     Raises:
         ValueError: If there is no speaker encoder.
     """
-    from tokenlm.checkpoint.registry import load_model
-    from tokenlm.models.speaker_encoder import SpeakerEncoder
+    from tokenlm.checkpoint.registry import SPEAKER_ENCODERS, load_model
+    from tokenlm.models.onnx_models import OnnxSpeakerEncoder
     from training.data.shards.build import encoder_digest
 
-    encoder = load_model(folder, SpeakerEncoder)
+    encoder = load_model(folder, *SPEAKER_ENCODERS)
 
     def embed(waveform: Tensor) -> Tensor:
+        if isinstance(encoder, OnnxSpeakerEncoder):  # gives it any length
+            return torch.nn.functional.normalize(encoder.embed_recording(waveform), dim=0)
         return encoder(waveform[None], torch.tensor([waveform.shape[0]]))[0]
 
     return embed, encoder_digest(encoder)

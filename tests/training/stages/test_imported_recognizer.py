@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cosyvoice_folder import SIZES, make_graphs, make_text_folder, make_tokenizer, write_folder
+from published_folder import SIZES, graphs, text_folder, tokenizer, write_folder
 from tiny_recognizer import tiny_recognizer
 
 from tokenlm.audio.io import save_audio
@@ -21,16 +21,17 @@ from training.exchange import main as exchange
 from training.precompute import main as precompute
 from training.run import main as train
 
+__all__ = ["graphs", "text_folder", "tokenizer"]
+
 ROOT = Path(__file__).resolve().parents[3]
 TEXTS = ["今天是2号。", "你好吗？[breath]我们走吧！", "“OK” 吗？"]
 SMALL = ["optim.warmup_steps=1", "log.save_every=0", "optim.lr=1e-3", "batch.max_items=3"]
 
 
 @pytest.fixture
-def bundle(tmp_path: Path) -> Path:
+def bundle(tmp_path: Path, graphs: dict[str, bytes], text_folder: Path) -> Path:
     """What `tokenlm import cosyvoice2` makes, with the torch tokenizer."""
-    graphs = make_graphs(make_tokenizer())
-    write_folder(tmp_path / "published", 2, graphs, make_text_folder(tmp_path))
+    write_folder(tmp_path / "published", 2, graphs, text_folder)
     import_cosyvoice(
         tmp_path / "published", tmp_path / "two", version=2, tokenizer="torch", head_dims=SIZES
     )

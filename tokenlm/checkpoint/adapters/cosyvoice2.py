@@ -6,8 +6,6 @@ its classes is not looked at. Sizes are told by the shapes of the weights.
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from tokenlm.atomic import atomic_folder
-from tokenlm.checkpoint.adapter import AdapterError, listed
+from tokenlm.checkpoint.adapter import AdapterError, refuse
 from tokenlm.checkpoint.adapters.cosyvoice_flow import flow_config, flow_to_ours
 from tokenlm.checkpoint.adapters.cosyvoice_graphs import AnyGraph, try_graphs
 from tokenlm.checkpoint.adapters.cosyvoice_hift import hift_config, hift_to_ours
 from tokenlm.checkpoint.adapters.cosyvoice_lm import TIED_HEAD, lm_config, lm_to_ours
+from tokenlm.checkpoint.adapters.cosyvoice_text import END_OF_PROMPT, text_tokenizer
+from tokenlm.checkpoint.adapters.published_files import (
+    broken_downloads,
+    check_finite,
+    damaged_part,
+    read_weights,
+)
 from tokenlm.checkpoint.adapters.s3_graph import graph_to_ours
-from tokenlm.checkpoint.bundle import BundleManifest, finalize_bundle
+from tokenlm.checkpoint.bundle import BundleManifest, finalize_bundle, is_bundle_name
 from tokenlm.checkpoint.component import save_component
 from tokenlm.models.fingerprint import fingerprint
 from tokenlm.models.flow import CosyVoiceFlow
@@ -37,7 +42,6 @@ from tokenlm.models.onnx_models import (
 )
 from tokenlm.models.vocoder import HiFT
 from tokenlm.text.frontend import NormalizerName
-from tokenlm.text.hf_tokenizer import HFTextTokenizer
 
 Version = Literal[2, 3]
 
@@ -46,30 +50,16 @@ TOKENIZER_FILES: dict[Version, str] = {
     3: "speech_tokenizer_v3.onnx",
 }
 SPEAKER_FILE = "campplus.onnx"
-TEXT_FOLDERS = ("CosyVoice-BlankEN",)
+TEXT_FOLDER = "CosyVoice-BlankEN"
+TEXT_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json")
+"""Of that folder; not all of them have to be there."""
+OTHER_FILES = {
+    "llm.rl.pt": "another llm.pt, which it replaces in a copy of the folder",
+    "spk2info.pt": "speakers; make voices of recordings with prepare-voice",
+}
+"""Files of a published folder that nothing is made of, and what they are."""
 
-ADDED_TEXT_TOKENS = (
-    "<|endofprompt|>",
-    "[breath]",
-    "<strong>",
-    "</strong>",
-    "[noise]",
-    "[laughter]",
-    "[cough]",
-    "[clucking]",
-    "[accent]",
-    "[quick_breath]",
-    "<laughter>",
-    "</laughter>",
-    "[hissing]",
-    "[sigh]",
-    "[vocalized-noise]",
-    "[lipsmack]",
-    "[mn]",
-)
-"""Text tokens behind those of Qwen2, in the order of their ids."""
-
-INSTRUCTION = "You are a helpful assistant.<|endofprompt|>"
+INSTRUCTION = "You are a helpful assistant." + END_OF_PROMPT
 """What version 3 reads before everything."""
 
 SILENT_TOKENS = (1, 2, 28, 29, 55, 248, 494, 2241, 2242, 2322, 2323)
@@ -159,11 +149,22 @@ def import_cosyvoice(
             "out of it, it runs as a graph (tokenizer onnx)."
         )
     _check_folder(folder, version)
-    if bundle.exists():
+    if bundle.exists() or bundle.is_symlink():
         raise AdapterError(f"{bundle} exists already and is not replaced.")
+    if not is_bundle_name(bundle.name):
+        raise AdapterError(
+            f"{bundle}: a bundle is named after its folder, and {bundle.name!r} is not a name "
+            "(letters, digits, dot, dash, underscore)."
+        )
     sizes = dict(head_dims or {})
-    states, converted, problems = {}, {}, []
+    states, converted = {}, {}
+    texts = [folder / TEXT_FOLDER / name for name in TEXT_FILES]
+    files = [*(part.file for part in PARTS), TOKENIZER_FILES[version], SPEAKER_FILE]
+    present = [folder / name for name in files] + [path for path in texts if path.is_file()]
+    broken, problems = broken_downloads(present)
     for part in PARTS:
+        if part.file in broken:
+            continue
         try:
             states[part.name] = read_weights(folder / part.file)
             converted[part.name] = _convert(part, version, states[part.name], folder, sizes)
@@ -171,10 +172,17 @@ def import_cosyvoice(
             problems.append(str(error))
     if problems:
         raise AdapterError(" ".join(problems))
-    remarks = _remarks(states["speech_lm"], version)
-    text = _text_tokenizer(folder, normalizer)
-    graph = (folder / TOKENIZER_FILES[version]).read_bytes()
     flow = converted["flow"][0]
+    speech = converted["speech_lm"][0]
+    if speech.codebook_size != flow.codebook_size:
+        raise AdapterError(
+            f"{folder / 'llm.pt'} has {speech.codebook_size} codes, {folder / 'flow.pt'} "
+            f"{flow.codebook_size}: they do not belong together."
+        )
+    vocab_size = speech.backbone.vocab_size
+    text = text_tokenizer(folder / TEXT_FOLDER, version, normalizer, vocab_size)
+    remarks = _remarks(folder, states["speech_lm"], version)
+    graph = (folder / TOKENIZER_FILES[version]).read_bytes()
     kinds = {part.name: part.kind for part in PARTS}
     graphs: dict[Path, tuple[AnyGraph, dict[str, Tensor]]] = {}
     if tokenizer == "torch":
@@ -223,36 +231,13 @@ def import_cosyvoice(
     return ImportReport(bundle=bundle, parameters=counts, remarks=remarks)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict of a file; nothing in it is run.
-
-    Raises:
-        AdapterError: it cannot be read, or holds other things than tensors.
-    """
-    try:
-        state = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        reason = str(error).split(". ")[0].splitlines() or ["it ends too early"]
-        raise AdapterError(f"{path} cannot be read as weights: {reason[0]}.") from error
-    if not isinstance(state, dict) or not state:
-        raise AdapterError(f"{path} holds no weights.")
-    # Checkpoints of training keep the number of their epoch and step beside the weights.
-    state = {key: value for key, value in state.items() if key not in ("epoch", "step")}
-    odd = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
-    if odd:
-        raise AdapterError(f"{path} holds things that are no weights: {listed(odd)}.")
-    return state
-
-
 def _check_folder(folder: Path, version: Version) -> None:
     if not folder.is_dir():
         raise AdapterError(f"{folder}: there is no such folder.")
     wanted = [part.file for part in PARTS] + [TOKENIZER_FILES[version], SPEAKER_FILE]
     missing = [name for name in wanted if not (folder / name).is_file()]
-    if not any((folder / name).is_dir() for name in TEXT_FOLDERS):
-        missing.append(f"{TEXT_FOLDERS[0]}/")
+    if not (folder / TEXT_FOLDER).is_dir():
+        missing.append(f"{TEXT_FOLDER}/")
     if missing:
         other: Version = 3 if version == 2 else 2
         hint = f" It looks like one of CosyVoice {other}: import it as cosyvoice{other}."
@@ -277,7 +262,6 @@ def _convert(
     ours = part.convert(version, config, state, where)
     with torch.device("meta"):
         wanted = part.build(config).state_dict()
-    problems = []
     missing = [name for name in wanted if name not in ours]
     unexpected = [name for name in ours if name not in wanted]
     other = [
@@ -285,19 +269,13 @@ def _convert(
         for name, tensor in wanted.items()
         if name in ours and ours[name].shape != tensor.shape
     ]
-    for title, names in (
-        ("missing", missing),
-        ("unexpected", unexpected),
-        ("of another shape", other),
-    ):
-        if names:
-            problems.append(f"{title} (under our names): {listed(names)}")
-    if problems:
-        raise AdapterError(f"{where}: {'; '.join(problems)}.")
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": other}
+    refuse(where, {f"{title} (under our names)": names for title, names in problems.items()})
+    check_finite(ours, where)
     return config, ours
 
 
-def _remarks(state: Mapping[str, Tensor], version: Version) -> list[str]:
+def _remarks(folder: Path, state: Mapping[str, Tensor], version: Version) -> list[str]:
     remarks = ["the speaker encoder runs as it was published; nothing to compare it with is known"]
     table = state["llm.model.model.embed_tokens.weight"]
     head = state.get(TIED_HEAD)
@@ -305,6 +283,12 @@ def _remarks(state: Mapping[str, Tensor], version: Version) -> list[str]:
         remarks.append(f"{TIED_HEAD} differs from the text table; it is not used, and left out")
     if version == 3:
         remarks.append("the tokenizer of version 3 is run as it was published, unverified")
+    for part in PARTS:
+        if name := damaged_part(folder / part.file):
+            remarks.append(f"{part.file} may be damaged: {name} in it has not its checksum")
+    for name, what in OTHER_FILES.items():
+        if (folder / name).is_file():
+            remarks.append(f"{name} is not imported ({what})")
     return remarks
 
 
@@ -317,20 +301,13 @@ def _num_digits(codebook_size: int) -> int:
     return digits
 
 
-def _text_tokenizer(folder: Path, normalizer: NormalizerName) -> HFTextTokenizer:
-    """The text tokenizer with the tokens that were added behind it."""
-    path = next(folder / name for name in TEXT_FOLDERS if (folder / name).is_dir())
-    tokenizer = HFTextTokenizer.from_folder(path).with_tokens(ADDED_TEXT_TOKENS)
-    tokenizer.normalizer = normalizer
-    return tokenizer
-
-
 def generation_settings(version: Version, codebook_size: int) -> dict[str, Any]:
     """Settings of generation that fit the weights, as `bundle.yaml` has them."""
     settings: dict[str, Any] = {
         "num_steps": 10,
         "guidance_scale": 0.7,
         "max_prompt_seconds": 30.0,
+        "instruction_end": END_OF_PROMPT,
     }
     if version == 3:
         settings["instruction"] = INSTRUCTION

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tokenlm.audio.mel import MelConfig
-from tokenlm.checkpoint.adapter import AdapterError, KeyTable, Rule
+from tokenlm.checkpoint.adapter import AdapterError, KeyTable, Rule, sizes_of
 from tokenlm.models.flow.cosyvoice_config import CosyVoiceFlowConfig
 
 Version = Literal[2, 3]
@@ -162,8 +162,9 @@ def flow_to_ours(
     rest = dict(state)
     frequencies = rest.pop(ROTATION, None) if version == 3 else None
     if frequencies is not None:
-        expected = _frequencies(2 * frequencies.shape[0])
-        if not torch.allclose(frequencies.float(), expected, atol=1e-6):
+        expected = _frequencies(2 * frequencies.numel())
+        is_row = frequencies.ndim == 1
+        if not (is_row and torch.allclose(frequencies.float(), expected, atol=1e-6)):
             raise AdapterError(f"{where}: {ROTATION} is not the rotation of base 10000.")
     return flow_table(version).to_ours(rest, where)
 
@@ -196,13 +197,11 @@ def flow_config(
         num_heads: heads of the estimator, which no shape tells; default that of full size.
 
     Raises:
-        AdapterError: keys that the config is read from are missing.
+        AdapterError: keys that the config is read from are missing, or of another shape.
     """
 
     def size(key: str, axis: int = 0) -> int:
-        if key not in shapes:
-            raise AdapterError(f"flow.pt: missing: {key}.")
-        return shapes[key][axis]
+        return sizes_of(shapes, {key: axis}, "flow.pt")[0]
 
     def count(pattern: str) -> int:
         found = {match[1] for key in shapes if (match := re.match(pattern, key))}

@@ -12,7 +12,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from tokenlm.checkpoint.adapter import AdapterError, KeyTable, Rule
+from tokenlm.checkpoint.adapter import KeyTable, Rule, refuse, sizes_of
 from tokenlm.checkpoint.adapters.cosyvoice_flow import flow_mel
 from tokenlm.models.vocoder.hift import HiFTConfig
 
@@ -32,9 +32,10 @@ def fold_weight_norm(state: Mapping[str, Tensor], where: str = "hift.pt") -> dic
     """A state dict whose gains and directions are multiplied into weights.
 
     Raises:
-        AdapterError: one of the two is missing.
+        AdapterError: one of the two is missing, they do not fit each other, or a weight is there in
+            more than one spelling.
     """
-    folded, missing = {}, []
+    folded, missing, other, twice = {}, [], [], []
     for key, tensor in state.items():
         for gain_end, direction_end in _SPELLINGS:
             if key.endswith(gain_end):
@@ -42,10 +43,15 @@ def fold_weight_norm(state: Mapping[str, Tensor], where: str = "hift.pt") -> dic
                 direction = state.get(stem + direction_end)
                 if direction is None:
                     missing.append(stem + direction_end)
+                elif direction.ndim < 2 or tensor.numel() != direction.shape[0]:
+                    other.append(f"{key} {tuple(tensor.shape)} for {tuple(direction.shape)}")
+                elif stem + ".weight" in state or stem + ".weight" in folded:
+                    twice.append(stem + ".weight")
                 else:
                     # The norm runs over all axes but the first, for transposed ones as well.
-                    norm = direction.flatten(1).norm(dim=1).view(tensor.shape)
-                    folded[stem + ".weight"] = direction * (tensor / norm)
+                    norm = direction.flatten(1).norm(dim=1)
+                    scale = (tensor.flatten() / norm).view(-1, *[1] * (direction.ndim - 1))
+                    folded[stem + ".weight"] = direction * scale
                 break
             if key.endswith(direction_end):
                 if key.removesuffix(direction_end) + gain_end not in state:
@@ -53,8 +59,7 @@ def fold_weight_norm(state: Mapping[str, Tensor], where: str = "hift.pt") -> dic
                 break
         else:
             folded[key] = tensor
-    if missing:
-        raise AdapterError(f"{where}: missing: {', '.join(missing)}.")
+    refuse(where, {"missing": missing, "of another shape": other, "there twice": twice})
     return folded
 
 
@@ -119,21 +124,19 @@ def hift_config(version: Version, shapes: Mapping[str, tuple[int, ...]]) -> HiFT
     """The config that the shapes of `hift.pt` belong to.
 
     Raises:
-        AdapterError: keys that the config is read from are missing.
+        AdapterError: keys that the config is read from are missing, or of another shape.
     """
     shapes = {key.removeprefix(PREFIX): shape for key, shape in shapes.items()}
 
     def size(name: str) -> int:
-        if name + ".bias" not in shapes:
-            raise AdapterError(f"hift.pt: missing: {name}.bias.")
-        return shapes[name + ".bias"][0]
+        return sizes_of(shapes, {name + ".bias": 0}, "hift.pt")[0]
 
     return HiFTConfig(
         mel=flow_mel(version),
         is_causal=version == 3,
         dim=size("conv_pre"),
         pitch_dim=size("f0_predictor.condnet.0"),
-        num_harmonics=shapes.get("m_source.l_linear.weight", (1, 9))[1],
+        num_harmonics=sizes_of(shapes, {"m_source.l_linear.weight": 1}, "hift.pt")[0],
     )
 
 

@@ -6,18 +6,20 @@ CosyVoice 3 keeps the start of the sequence and the turn of speech among them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Literal
 
 from torch import Tensor
 
-from tokenlm.checkpoint.adapter import AdapterError, KeyTable, Rule
+from tokenlm.checkpoint.adapter import AdapterError, KeyTable, Rule, sizes_of
 from tokenlm.models.lm import BackboneConfig, SpeechLMConfig
 
 Version = Literal[2, 3]
 
 TIED_HEAD = "llm.model.lm_head.weight"
 _TEXT_TABLE = "llm.model.model.embed_tokens.weight"
+_LAYER = re.compile(r"llm\.model\.model\.layers\.(\d+)\.")
 
 
 def class_order(version: Version, codebook_size: int, num_classes: int) -> tuple[int, ...]:
@@ -49,32 +51,34 @@ def lm_config(
         rms_norm_eps: of every norm.
 
     Raises:
-        AdapterError: keys that the config is read from are missing.
+        AdapterError: keys that the config is read from are missing, or of another shape.
     """
     layer = "llm.model.model.layers.0."
-    wanted = (
-        _TEXT_TABLE,
-        layer + "self_attn.q_proj.weight",
-        layer + "self_attn.k_proj.weight",
-        layer + "mlp.gate_proj.weight",
-        "speech_embedding.weight",
-    )
-    missing = [key for key in wanted if key not in shapes]
-    if missing:
-        raise AdapterError(f"llm.pt: missing: {', '.join(missing)}.")
-    vocab_size, hidden_size = shapes[_TEXT_TABLE]
-    num_classes = shapes["speech_embedding.weight"][0]
+    axes = {
+        _TEXT_TABLE: 1,
+        layer + "self_attn.q_proj.weight": 0,
+        layer + "self_attn.k_proj.weight": 0,
+        layer + "mlp.gate_proj.weight": 0,
+        "speech_embedding.weight": 0,
+    }
+    hidden_size, query_size, key_size, inner_size, num_classes = sizes_of(shapes, axes, "llm.pt")
     reserved = 3 if version == 2 else 200
-    numbers = [int(key.split(".")[4]) for key in shapes if key.startswith("llm.model.model.layers")]
+    if num_classes <= reserved or query_size % head_dim or key_size % head_dim:
+        raise AdapterError(
+            f"llm.pt: {num_classes} speech classes and attention of {query_size} and {key_size} "
+            f"channels are not those of CosyVoice {version}, which has {reserved} classes besides "
+            f"its codes and heads of {head_dim} channels."
+        )
+    layers = {match[1] for key in shapes if (match := _LAYER.match(key))}
     return SpeechLMConfig(
         backbone=BackboneConfig(
             model_type="qwen2",
-            vocab_size=vocab_size,
+            vocab_size=shapes[_TEXT_TABLE][0],
             hidden_size=hidden_size,
-            intermediate_size=shapes[layer + "mlp.gate_proj.weight"][0],
-            num_layers=max(numbers) + 1,
-            num_heads=shapes[layer + "self_attn.q_proj.weight"][0] // head_dim,
-            num_kv_heads=shapes[layer + "self_attn.k_proj.weight"][0] // head_dim,
+            intermediate_size=inner_size,
+            num_layers=len(layers),
+            num_heads=query_size // head_dim,
+            num_kv_heads=key_size // head_dim,
             rope_theta=rope_theta,
             rms_norm_eps=rms_norm_eps,
             max_positions=32_768,

@@ -1,4 +1,4 @@
-"""Folders of small models in the layout that CosyVoice is published in."""
+"""Folders as CosyVoice 2 and 3 are published, with few channels and random weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from tokenlm.audio.mel import WhisperMelConfig
-from tokenlm.checkpoint.adapters.cosyvoice2 import SPEAKER_FILE, TOKENIZER_FILES
+from tokenlm.checkpoint.adapters.cosyvoice2 import (
+    SPEAKER_FILE,
+    TOKENIZER_FILES,
+    import_cosyvoice,
+)
 from tokenlm.checkpoint.adapters.cosyvoice_flow import flow_mel, flow_to_theirs
 from tokenlm.checkpoint.adapters.cosyvoice_hift import hift_to_theirs
 from tokenlm.checkpoint.adapters.cosyvoice_lm import lm_to_theirs
@@ -32,7 +36,7 @@ def tiny(version: int) -> dict[str, nn.Module]:
     torch.manual_seed(version)
     lm = SpeechLMConfig(
         backbone=BackboneConfig(
-            vocab_size=320,
+            vocab_size=640,
             hidden_size=16,
             intermediate_size=32,
             num_layers=2,
@@ -80,7 +84,6 @@ def published(version: Any, models: dict[str, nn.Module]) -> dict[str, dict[str,
 
 
 def export(module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], axis: int) -> bytes:
-    """A module as an ONNX graph."""
     data = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -108,8 +111,6 @@ class MelToTokens(nn.Module):
 
 
 class BankToEmbedding(nn.Module):
-    """What the published graph of the speaker encoder takes and gives."""
-
     def __init__(self) -> None:
         super().__init__()
         self.project = nn.Linear(80, SPEAKER_DIM)
@@ -118,8 +119,8 @@ class BankToEmbedding(nn.Module):
         return self.project(feats.abs().mean(dim=1))
 
 
-def make_tokenizer() -> FSMNTokenizer:
-    """A speech tokenizer, always the same."""
+@pytest.fixture(scope="session")
+def tokenizer() -> FSMNTokenizer:
     torch.manual_seed(0)
     config = FSMNTokenizerConfig(
         mel=WhisperMelConfig(), dim=16, num_heads=2, num_layers=2, expansion=2, num_digits=DIGITS
@@ -130,8 +131,8 @@ def make_tokenizer() -> FSMNTokenizer:
     return module.eval().requires_grad_(False)
 
 
-def make_graphs(tokenizer: FSMNTokenizer) -> dict[str, bytes]:
-    """The two ONNX graphs, that of the tokenizer with names that tell nothing, as published."""
+@pytest.fixture(scope="session")
+def graphs(tokenizer: FSMNTokenizer) -> dict[str, bytes]:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     lengths = torch.tensor([50], dtype=torch.int32)
@@ -150,8 +151,8 @@ def make_graphs(tokenizer: FSMNTokenizer) -> dict[str, bytes]:
     return {"tokenizer": model.SerializeToString(), "speaker": speaker}
 
 
-def make_text_folder(parent: Path) -> Path:
-    """The text tokenizer as `transformers` writes it: bytes and a few pieces."""
+@pytest.fixture(scope="session")
+def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -162,7 +163,7 @@ def make_text_folder(parent: Path) -> Path:
         vocab_size=270, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     made.train_from_iterator(["is it so? the quick brown fox."], trainer)
-    folder = parent / "CosyVoice-BlankEN"
+    folder = tmp_path_factory.mktemp("text") / "CosyVoice-BlankEN"
     PreTrainedTokenizerFast(tokenizer_object=made).save_pretrained(str(folder))
     return folder
 
@@ -170,7 +171,6 @@ def make_text_folder(parent: Path) -> Path:
 def write_folder(
     folder: Path, version: Any, graphs: dict[str, bytes], text_folder: Path
 ) -> dict[str, nn.Module]:
-    """Writes a folder as it is published, of `tiny` models, which are returned."""
     models = tiny(version)
     folder.mkdir()
     for name, state in published(version, models).items():
@@ -179,3 +179,14 @@ def write_folder(
     (folder / SPEAKER_FILE).write_bytes(graphs["speaker"])
     (folder / text_folder.name).symlink_to(text_folder)
     return models
+
+
+@pytest.fixture(scope="session")
+def imported_bundle(
+    tmp_path_factory: pytest.TempPathFactory, graphs: dict[str, bytes], text_folder: Path
+) -> Path:
+    """What an import makes of a folder of version 2. Not to be changed: copy it first."""
+    folder = tmp_path_factory.mktemp("imported")
+    write_folder(folder / "published", 2, graphs, text_folder)
+    import_cosyvoice(folder / "published", folder / "bundle", version=2, head_dims=SIZES)
+    return folder / "bundle"
