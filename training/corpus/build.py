@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from training.corpus.engines import EngineError, Request, check_voice, speak
 from training.corpus.finish import finish
 from training.corpus.plan import Shard, all_speakers, plan_corpus
 from training.corpus.text import load_grammar
+from training.workers import end_with_parent
 
 Row = dict[str, Any]
 MAX_FAILED_SHARE = 0.02
@@ -86,7 +86,7 @@ def _speak_all(
         for shard in shards:
             yield shard.name, speak_shard(shard, config, folder)
         return
-    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=end_with_parent) as pool:
         names: dict[Future[list[Row]], str] = {
             pool.submit(speak_shard, shard, config, folder): shard.name for shard in shards
         }
@@ -96,18 +96,6 @@ def _speak_all(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _end_with_parent() -> None:
-    """End this process when the build is killed, lest it write beside the next build."""
-    parent = parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def speak_shard(shard: Shard, config: CorpusConfig, folder: Path) -> list[Row]:

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from training.workers import end_with_parent
+
 SAMPLE_RATE = 16_000
 """What both judges listen to, in hertz."""
 
@@ -131,7 +133,9 @@ class WordJudge:
             # Each process has one core; more threads in it would only get in the others' way.
             os.environ.setdefault("OMP_NUM_THREADS", "1")
             self._pool = ProcessPoolExecutor(
-                self._num_processes, mp_context=multiprocessing.get_context("spawn")
+                self._num_processes,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=end_with_parent,
             )
         return self._pool
 
