@@ -65,8 +65,8 @@ def rollout_layout(rollout: Rollout, codebook_size: int) -> Layout:
 class PackedRollouts:
     """The layouts of rollouts in one row.
 
-    Answers to a single word and to two sentences stand in one batch: padded to one length, most of
-    it would be padding.
+    Answers to a single word and to two sentences stand in one batch: padded to one length, the
+    short ones would be mostly padding.
     """
 
     batch: LayoutBatch
