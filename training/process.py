@@ -85,6 +85,16 @@ def stop_signals(request_stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def leave_group() -> None:
+    """Leave the other ranks: the last thing that a launched process does.
+
+    The threads of a group that is never left may outlive the interpreter, and abort a process
+    whose work is done.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def agree_on_stop(reason: str, device: torch.device, num_ranks: int) -> str:
     """Make all ranks stop for the same reason, or none; "" is none, "regression" goes first."""
     if num_ranks == 1:

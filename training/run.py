@@ -93,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from training.checkpointing import latest_checkpoint
         from training.config import run_folder
         from training.loop import Trainer, TrainingError
+        from training.process import leave_group
 
         if options.export is not None and latest_checkpoint(run_folder(config)) is None:
             raise ConfigError(f"The run {run_folder(config)} has no checkpoint to export.")
@@ -105,6 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             trainer.export(options.export)
         else:
             trainer.run()
+        leave_group()
     except (ValueError, TrainingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

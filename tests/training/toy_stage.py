@@ -141,6 +141,8 @@ def toy_config(run: Path | str, **changes: Any) -> ToyConfig:
 
 if __name__ == "__main__":
     from training.loop import Trainer
+    from training.process import leave_group
 
     toy = toy_config(sys.argv[1], **json.loads(sys.argv[2]))
     Trainer(ToyTask(toy), toy).run()
+    leave_group()
