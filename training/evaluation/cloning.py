@@ -68,6 +68,11 @@ class CloningSystem(System):
                 short = min(own, key=lambda row: abs(row.duration - prompt_seconds))
                 self._speakers.append((name, [short], longest(own, LONG_SECONDS)))
 
+    @property
+    def speakers(self) -> list[str]:
+        """Names of the speakers whose recordings give the prompts; none where the bundle does."""
+        return [name for name, *_ in self._speakers]
+
     def speak(self, number: int, line: Line, seed: int) -> Spoken:
         """See `System`."""
         voice, _ = self._find(number, line)
@@ -102,7 +107,7 @@ class CloningSystem(System):
                 heard = load_audio(line.prompt_audio, SAMPLE_RATE)
                 self._made[key] = self._facts(voice, heard, line.prompt_text)
             return self._made[key]
-        if line.voice is not None or not self._speakers:
+        if line.voice is not None or (not self._speakers and line.speaker is None):
             names = self.synthesizer.voices
             if line.voice is None and not names:
                 raise ScriptError(
@@ -110,12 +115,27 @@ class CloningSystem(System):
                     "manifest of recordings with --heldout."
                 )
             return self._bundled(line.voice or names[number % len(names)])
-        name, short, long = self._speakers[number % len(self._speakers)]
+        name, short, long = self._speakers[self._turn(number, line)]
         chosen = long if line.category == LONG_PROMPT else short
         key = f"{name} {'+'.join(row.id for row in chosen)}"
         if key not in self._made:
             self._made[key] = self._joined(name, chosen)
         return self._made[key]
+
+    def _turn(self, number: int, line: Line) -> int:
+        """Place of the speaker whose voice a line is spoken in."""
+        if line.speaker is None:
+            return number % len(self._speakers)
+        if line.speaker not in self.speakers:
+            there = (
+                f"--heldout gives {', '.join(self.speakers)}"
+                if self.speakers
+                else ("no recordings are given: --heldout")
+            )
+            raise ScriptError(
+                f"the line {line.id!r} asks for the voice of {line.speaker!r}, but {there}."
+            )
+        return self.speakers.index(line.speaker)
 
     def _bundled(self, name: str) -> tuple[Voice, PromptFacts]:
         if name not in self._made:

@@ -93,6 +93,14 @@ def evaluate(
             "--freeze", help="Fix which lines of a test set count, before anything is judged."
         ),
     ] = False,
+    voices: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CORPUS_CONFIG",
+            help="With --freeze, after the lines that count are fixed: deal each to one of the "
+            "held-out voices of this corpus in which the judge understands the engine.",
+        ),
+    ] = None,
     ablate: Annotated[
         bool,
         typer.Option("--ablate", help="Judge every guard of the LM, with and without."),
@@ -156,6 +164,10 @@ def evaluate(
         if limit is not None and limit < 1:
             raise ValueError(f"--limit must be at least 1, got {limit}.")
         require("jiwer")
+        if voices is not None and not freeze:
+            raise ValueError(
+                "--voices says to whom lines are dealt when they are frozen: --freeze."
+            )
         if sets:
             for name in sets:
                 arguments += ["--set", name]
@@ -171,6 +183,7 @@ def evaluate(
                 heldout,
                 overrides or [],
                 freeze=freeze,
+                voices=voices,
                 ablate=ablate,
                 names=sets,
                 seeds=_read_seeds(seeds),

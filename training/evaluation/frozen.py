@@ -65,6 +65,9 @@ class Frozen:
     judge: str
     readings: dict[str, Reading]
     """By id of the line."""
+    voices: tuple[str, ...] = ()
+    """Voices of a corpus to which the lines were dealt (`training.evaluation.dealt`); none where
+    the engines read in their own."""
 
     @property
     def excluded(self) -> set[str]:
@@ -77,18 +80,18 @@ class Frozen:
         return len(self.readings) - len(self.excluded)
 
 
-def frozen_path(script: Script) -> Path:
-    """Where the list of a script lies."""
-    return script.path.with_name(f"{script.path.stem}.frozen.json")
+def frozen_path(script: Script, dealt: bool = False) -> Path:
+    """Where the list of a script lies, or that of its lines dealt to voices."""
+    return script.path.with_name(f"{script.path.stem}.{'voices' if dealt else 'frozen'}.json")
 
 
-def read_frozen(script: Script) -> Frozen | None:
+def read_frozen(script: Script, dealt: bool = False) -> Frozen | None:
     """The list of a script; None where it was never frozen.
 
     Raises:
         ScriptError: the list is not one, or belongs to other texts.
     """
-    path = frozen_path(script)
+    path = frozen_path(script, dealt)
     if not path.is_file():
         return None
     try:
@@ -97,6 +100,7 @@ def read_frozen(script: Script) -> Frozen | None:
             digest=data["digest"],
             judge=data["judge"],
             readings={name: Reading(**row) for name, row in data["readings"].items()},
+            voices=tuple(data.get("voices", ())),
         )
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ScriptError(f"{path} is not the frozen list of a test set: {error}") from error
@@ -114,11 +118,17 @@ def write_frozen(script: Script, frozen: Frozen) -> Path:
     Raises:
         ScriptError: there is one already.
     """
-    path = frozen_path(script)
+    path = frozen_path(script, bool(frozen.voices))
     if path.exists():
         raise ScriptError(f"{script.path} is frozen already, in {path}.")
     rows = {name: asdict(reading) for name, reading in frozen.readings.items()}
-    head = {"digest": frozen.digest, "judge": frozen.judge, "excluded": sorted(frozen.excluded)}
+    voices = {"voices": frozen.voices} if frozen.voices else {}
+    head = {
+        "digest": frozen.digest,
+        "judge": frozen.judge,
+        **voices,
+        "excluded": sorted(frozen.excluded),
+    }
     # One line for each reading, so that a change can be read.
     lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items())
     text = json.dumps(head, indent=1)[:-2] + ',\n "readings": {\n' + lines + "\n }\n}\n"
@@ -175,21 +185,21 @@ def freeze(
 
 
 def _submit(line: Line, submit: Submit, engine: str, voice: str) -> tuple[float, Future[str]]:
-    spoken = speak(engine, [Request(text=_readable(line), voice=voice)])[0]
+    spoken = speak(engine, [Request(text=readable(line), voice=voice)])[0]
     if isinstance(spoken, EngineError):
         raise spoken
-    samples = _heard_rate(spoken)
+    samples = as_heard(spoken)
     return len(samples) / SAMPLE_RATE, submit(samples)
 
 
-def _readable(line: Line) -> str:
+def readable(line: Line) -> str:
     """The text with its marks, or the spoken form: how an engine reads figures is not judged."""
     bare = re.sub(r"[^\w\s',.?!;:]", " ", line.text)
     is_plain = " ".join(re.sub(r"[^\w\s']", " ", line.text).lower().split()) == line.spoken
     return bare if is_plain else line.spoken
 
 
-def _heard_rate(spoken: Speech) -> np.ndarray:
+def as_heard(spoken: Speech) -> np.ndarray:
     """Samples (S,) at the rate of the judge."""
     waveform = torch.from_numpy(spoken.waveform.copy())
     return resample(waveform, spoken.sample_rate, SAMPLE_RATE).numpy()

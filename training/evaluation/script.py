@@ -36,6 +36,8 @@ class Line:
     """What makes it hard; empty where nothing is said."""
     voice: str | None = None
     """Voice of the bundle; None leaves the choice to the evaluation."""
+    speaker: str | None = None
+    """Speaker of the held-out recordings whose voice is to be cloned; None takes turns."""
     prompt_audio: Path | None = None
     """Recording whose voice is to be cloned."""
     prompt_text: str = ""

@@ -12,7 +12,8 @@ from typing import Any
 from rich.console import Console
 
 from tokenlm.checkpoint.resolve import packaged_configs
-from tokenlm.config import to_dict
+from tokenlm.config import load_config, to_dict
+from training.corpus.config import CorpusConfig
 from training.evaluation.ablation import (
     ablation_rows,
     print_ablation,
@@ -22,9 +23,10 @@ from training.evaluation.ablation import (
 from training.evaluation.cloning import CloningSystem
 from training.evaluation.compare import print_comparison, read_script_rows
 from training.evaluation.config import EvaluationConfig
+from training.evaluation.dealt import deal_voices, in_voices, voices_of
 from training.evaluation.figure import Figure
-from training.evaluation.frozen import Frozen, freeze, read_frozen, write_frozen
-from training.evaluation.judges import WordJudge, require
+from training.evaluation.frozen import Frozen, freeze, frozen_path, read_frozen, write_frozen
+from training.evaluation.judges import VoiceJudge, WordJudge, require
 from training.evaluation.page import write_page
 from training.evaluation.parts import Parts
 from training.evaluation.recognizers import (
@@ -57,6 +59,8 @@ class ScriptOptions:
     output: Path | None = None
     keep_audio: bool = False
     stream: bool = False
+    voices: Path | None = None
+    """Config of the corpus to whose held-out voices lines are dealt when they are frozen."""
     arguments: Sequence[str] = ()
     """Of the command, to be repeated in the report."""
 
@@ -91,13 +95,26 @@ def open_judge(options: ScriptOptions, num_processes: int) -> WordJudge:
 
 
 def freeze_scripts(options: ScriptOptions, num_processes: int, console: Console) -> None:
-    """Freeze every test set that was asked for; see `training.evaluation.frozen`."""
+    """Freeze every test set that was asked for; see `training.evaluation.frozen` and `.dealt`."""
+    corpus = None if options.voices is None else load_config(CorpusConfig, options.voices)
     for script in find_scripts(options.names):
-        if read_frozen(script) is not None:
+        before = read_frozen(script)
+        if read_frozen(script, dealt=corpus is not None) is not None:
             raise ScriptError(f"{script.path} is frozen already: a frozen list does not change.")
+        if corpus is not None and before is None:
+            raise ScriptError(
+                f"{script.path} has to be frozen before its lines are dealt: leave "
+                "out --voices first."
+            )
         with make_progress(console) as progress, open_judge(options, num_processes) as judge:
             track = make_tracker(progress, f"{script.name}: engines read")
-            frozen = freeze(script, judge.submit, judge.name, track)
+            if corpus is None or before is None:
+                frozen = freeze(script, judge.submit, judge.name, track)
+            else:
+                speakers = voices_of(corpus)
+                frozen = deal_voices(
+                    script, before, speakers, corpus, judge.submit, judge.name, track
+                )
         path = write_frozen(script, frozen)
         few = "" if frozen.num_remaining >= MIN_LINES else f", fewer than {MIN_LINES}"
         console.print(f"{path}: {frozen.num_remaining} of {len(script.lines)} lines remain{few}.")
@@ -119,15 +136,9 @@ def evaluate_scripts(
     parts.check()
     check_judge_is_no_reward(parts, options.judge)
     before = {} if options.against is None else read_script_rows(options.against)
-    frozen = {script.name: _frozen(script, options.judge, console) for script in scripts}
-    system = CloningSystem(
-        parts,
-        embed := _load_embed(),
-        heldout=config.heldout,
-        num_voices=config.num_voices,
-        prompt_seconds=config.prompt_seconds,
-        stream=options.stream,
-    )
+    embed = _load_embed()
+    system = _cloning(parts, embed, config, stream=options.stream)
+    placed = [_place(script, options.judge, system.speakers, console) for script in scripts]
     natural = None if options.naturalness is None else load_naturalness(options.naturalness)
     rows: list[dict[str, Any]] = []
     figures: list[Figure] = []
@@ -137,13 +148,13 @@ def evaluate_scripts(
         folder = options.output / "audio" if kept and options.output else Path(scratch)
         with open_judge(options, config.num_processes) as judge:
             panel = Panel(submit=judge.submit, embed=embed, naturalness=natural)
-            for script in scripts:
+            for script, frozen in placed:
                 with make_progress(console) as progress:
                     own = judge_script(
                         system,
                         script,
                         panel,
-                        frozen=frozen[script.name],
+                        frozen=frozen,
                         seeds=options.seeds,
                         limit=options.limit,
                         audio_folder=folder / script.name,
@@ -178,17 +189,13 @@ def ablate_scripts(
     embed, given, tables = _load_embed(), parts.generation, {}
     with open_judge(options, config.num_processes) as judge:
         panel = Panel(submit=judge.submit, embed=embed)
-        for script in scripts:
-            frozen, judged = _frozen(script, options.judge, console), {}
+        speakers = _cloning(parts, embed, config).speakers
+        placed = [_place(script, options.judge, speakers, console) for script in scripts]
+        for script, frozen in placed:
+            judged = {}
             for name, generation in variants(given).items():
                 parts.generation = generation
-                system = CloningSystem(
-                    parts,
-                    embed,
-                    heldout=config.heldout,
-                    num_voices=config.num_voices,
-                    prompt_seconds=config.prompt_seconds,
-                )
+                system = _cloning(parts, embed, config)
                 with make_progress(console) as progress:
                     judged[name] = judge_script(
                         system,
@@ -219,6 +226,33 @@ def check_judge_is_no_reward(parts: Parts, judge: str) -> None:
             f"the speech LM was trained with {judge} as a reward: it cannot judge it, too. "
             "Choose another recogniser with --judge."
         )
+
+
+def _cloning(
+    parts: Parts, embed: VoiceJudge, config: EvaluationConfig, *, stream: bool = False
+) -> CloningSystem:
+    return CloningSystem(
+        parts,
+        embed,
+        heldout=config.heldout,
+        num_voices=config.num_voices,
+        prompt_seconds=config.prompt_seconds,
+        stream=stream,
+    )
+
+
+def _place(
+    script: Script, judge: str, speakers: Sequence[str], console: Console
+) -> tuple[Script, Frozen | None]:
+    """A script in the voices that its lines were dealt to, where the evaluation has these."""
+    dealt = read_frozen(script, dealt=True)
+    chosen = in_voices(script, _frozen(script, judge, console), dealt, speakers)
+    if dealt is not None and chosen[0] is script:
+        console.print(
+            f"{frozen_path(script, dealt=True)} deals the lines to {', '.join(dealt.voices)}; this "
+            "evaluation has other voices, in which the judge may miss more."
+        )
+    return chosen
 
 
 def _frozen(script: Script, judge: str, console: Console) -> Frozen | None:
