@@ -76,11 +76,15 @@ def ablation_rows(
 ) -> list[dict[str, Any]]:
     """Failures and cost of each variant, beside `none`, on the same lines.
 
+    The cost is processor time where the rows have it: other work on the machine is not in it.
+
     Args:
         judged: rows of `judge_script` by variant.
         seed: of the intervals.
     """
     table = []
+    known = all("processor_seconds" in row for rows in judged.values() for row in rows)
+    clock = "processor_seconds" if known else "work_seconds"
     for name, rows in judged.items():
         failed = np.array(list(by_item(rows, "catastrophic").values()))
         low, high = mean_interval(failed, seed=seed)
@@ -92,12 +96,12 @@ def ablation_rows(
             "low": low,
             "high": high,
             "word_error_rate": sum(errors.values()) / sum(words.values()),
-            "work_seconds": sum(by_item(rows, "work_seconds").values()),
+            clock: sum(by_item(rows, clock).values()),
         }
         if name != "none":
             found = _beside(judged["none"], rows, seed)
             row["beside_none"] = {**asdict(found), "difference": found.difference}
-            row["cost"] = row["work_seconds"] / max(table[0]["work_seconds"], 1e-9)
+            row["cost"] = row[clock] / max(table[0][clock], 1e-9)
         table.append(row)
     return table
 
@@ -131,9 +135,15 @@ def print_ablation(name: str, table: Sequence[dict[str, Any]], console: Console)
             "" if beside is None else f"{-100 * beside['high']:+.1f} – {-100 * beside['low']:+.1f}",
             "" if beside is None else f"{beside['p_value']:.3f}",
             f"{100 * row['word_error_rate']:.1f} %",
-            f"{row['work_seconds']:.0f} s" if beside is None else f"{row['cost']:.2f} ×",
+            _seconds(row) if beside is None else f"{row['cost']:.2f} ×",
         )
     console.print(shown)
+
+
+def _seconds(row: dict[str, Any]) -> str:
+    if "processor_seconds" in row:
+        return f"{row['processor_seconds']:.0f} s of a core"
+    return f"{row['work_seconds']:.0f} s"
 
 
 def write_ablation(folder: Path, tables: dict[str, Any]) -> Path:

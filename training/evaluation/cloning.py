@@ -80,7 +80,7 @@ class CloningSystem(System):
             return self._speak_stream(line, voice, seed)
         watch = Stopwatch()
         waveform = self.synthesizer.generate(line.text, voice=voice, seed=seed)
-        return Spoken(waveform=waveform, work_seconds=watch())
+        return self._spoken(waveform, watch)
 
     def _speak_stream(self, line: Line, voice: Voice, seed: int) -> Spoken:
         first, sound = None, 0.0
@@ -92,7 +92,18 @@ class CloningSystem(System):
             sound += sound_seconds(chunk, self.sample_rate)
             if first is None and sound >= ENOUGH_SOUND_SECONDS:
                 first = time.perf_counter() - start
-        return Spoken(waveform=torch.cat(chunks), work_seconds=watch(), first_audio_seconds=first)
+        return self._spoken(torch.cat(chunks), watch, first)
+
+    def _spoken(
+        self, waveform: torch.Tensor, watch: Stopwatch, first_audio_seconds: float | None = None
+    ) -> Spoken:
+        on_cores = self.synthesizer.components.device.type == "cpu"
+        return Spoken(
+            waveform=waveform,
+            work_seconds=watch(),
+            processor_seconds=watch.processor() if on_cores else None,
+            first_audio_seconds=first_audio_seconds,
+        )
 
     def prompt(self, number: int, line: Line) -> PromptFacts:
         """See `System`."""

@@ -40,6 +40,9 @@ class Spoken:
     waveform: Tensor
     """(S,)"""
     work_seconds: float
+    """By the clock."""
+    processor_seconds: float | None = None
+    """Of all cores; None where something else than they did the work."""
     first_audio_seconds: float | None = None
     """Until the first sound, where the system streams."""
 
@@ -131,6 +134,8 @@ def judge_script(
             "work_seconds": round(spoken.work_seconds, 4),
             "audio": None if path is None else str(path),
         }
+        if spoken.processor_seconds is not None:
+            row["processor_seconds"] = round(spoken.processor_seconds, 4)
         if spoken.first_audio_seconds is not None:
             row["first_audio_seconds"] = round(spoken.first_audio_seconds, 4)
         if natural is not None:
@@ -196,7 +201,12 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
+        self._processor_start = time.process_time()
 
     def __call__(self) -> float:
-        """Seconds so far."""
+        """Seconds so far, by the clock."""
         return time.perf_counter() - self._start
+
+    def processor(self) -> float:
+        """Seconds of all cores that this process took so far: the load of the machine is not in."""
+        return time.process_time() - self._processor_start

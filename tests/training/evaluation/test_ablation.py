@@ -74,7 +74,21 @@ def test_the_table_by_hand() -> None:
     console = Console(file=StringIO(), width=160)
     print_ablation("hard", table, console)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "25.0 %" in shown and "+75.0" in shown and "1.50 ×" in shown
+    assert "25.0 %" in shown and "+75.0" in shown and "1.50 ×" in shown and "8 s" in shown
+
+
+def test_the_cost_is_processor_time_where_it_is_known() -> None:
+    judged = {"none": rows([True] * 4, 9.0), "retry": rows([False] * 4, 1.0)}
+    for name, seconds in (("none", 0.5), ("retry", 1.0)):
+        for row in judged[name]:
+            row["processor_seconds"] = seconds
+    table = ablation_rows(judged)
+    assert table[1]["cost"] == 2.0 and "work_seconds" not in table[0]
+    console = Console(file=StringIO(), width=160)
+    print_ablation("hard", table, console)
+    assert "2 s of a core" in console.file.getvalue()  # type: ignore[attr-defined]
+    del judged["retry"][0]["processor_seconds"]
+    assert ablation_rows(judged)[1]["cost"] == 1.0 / 9.0
 
 
 def test_guards_of_a_bundle_are_judged(

@@ -283,6 +283,7 @@ def test_prompts_are_dealt_and_joined_for_long_ones(heldout: Path, tiny_bundle: 
     spoken = system.speak(0, line("a", "is it so?"), 3)
     again = system.speak(0, line("a", "is it so?"), 3)
     assert torch.equal(spoken.waveform, again.waveform) and spoken.work_seconds > 0
+    assert spoken.processor_seconds is not None and spoken.processor_seconds > 0
 
 
 def test_streams_tell_when_they_are_heard_first(tiny_bundle: Path) -> None:
