@@ -10,7 +10,7 @@ from tokenlm.models.token_recognizer import (
     TokenRecognizerConfig,
     greedy_ctc,
 )
-from tokenlm.text.alphabet import ENGLISH_ALPHABET
+from tokenlm.text.alphabet import ENGLISH_ALPHABET, decode_characters
 
 CONFIG = TokenRecognizerConfig(
     dim=16, num_heads=2, num_layers=2, num_decoder_layers=1, levels=(3, 3), max_characters=20
@@ -34,7 +34,7 @@ def build() -> TokenRecognizer:
     ],
 )
 def test_greedy_ctc(path: list[int], text: str) -> None:
-    assert greedy_ctc(path, ENGLISH_ALPHABET) == text
+    assert decode_characters(greedy_ctc(path), ENGLISH_ALPHABET) == text
 
 
 def test_padded_batch_equals_single() -> None:

@@ -1,12 +1,15 @@
 """Token recogniser: the second half of the recogniser, speech tokens to text.
 
-Shapes: B batch, N tokens, C digits of a code, D channels, L characters, V characters known.
-It is trained together with the tokenizer, or afterwards on tokens that are given, and stays useful:
-it transcribes, and it is the cheapest check that generated tokens say what they should.
+Shapes: B batch, N tokens, C digits of a code, D channels, L characters, V characters known, P
+phones known. It is trained together with the tokenizer, or afterwards on tokens that are given, and
+stays useful: it transcribes, and it is the cheapest check that generated tokens say what they
+should. Where it reads phones, too, that check is a better one: most of what it gets wrong in
+letters is spelling.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,6 +18,9 @@ from torch import Tensor, nn
 from tokenlm.modules.quantizer import FiniteScalarQuantizer
 from tokenlm.modules.transformer import Transformer
 from tokenlm.text.alphabet import ENGLISH_ALPHABET, check_alphabet, decode_characters
+
+PHONES_PER_TOKEN = 2
+"""Outputs of the phone head at each token; quick speech has more phones than tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +32,9 @@ class TokenRecognizerConfig:
     alphabet: str = ENGLISH_ALPHABET
     """Characters that it writes, in the order of its outputs; output 0 is the CTC blank and the
     decoder's end."""
+    phones: tuple[str, ...] = ()
+    """Phones that it reads besides, in the order of the outputs of their own CTC layer, after its
+    blank; without any it has no such layer."""
     dim: int = 192
     num_heads: int = 4
     num_layers: int = 3
@@ -40,6 +49,8 @@ class TokenRecognizerConfig:
         if not self.levels or min(self.levels) < 3:
             raise ValueError(f"levels must be at least 3 each, got {self.levels}")
         check_alphabet(self.alphabet)
+        if len(set(self.phones)) < len(self.phones) or not all(self.phones):
+            raise ValueError(f"phones must have names, each another one, got {self.phones}")
 
 
 class TokenRecognizer(nn.Module):
@@ -59,6 +70,8 @@ class TokenRecognizer(nn.Module):
             dropout=config.dropout,
         )
         self.ctc = nn.Linear(config.dim, vocabulary)
+        if config.phones:
+            self.phone_ctc = nn.Linear(config.dim, PHONES_PER_TOKEN * (len(config.phones) + 1))
         if config.num_decoder_layers:
             self.character_embedding = nn.Embedding(vocabulary, config.dim)
             self.position_embedding = nn.Embedding(config.max_characters + 1, config.dim)
@@ -89,6 +102,23 @@ class TokenRecognizer(nn.Module):
         """
         hidden = self.encoder(self.project(codes), mask=mask)
         return hidden, self.ctc(hidden).log_softmax(dim=-1)
+
+    def phone_log_probs(self, hidden: Tensor) -> Tensor:
+        """CTC log-probabilities of phones.
+
+        Args:
+            hidden: (B, N, D) of `forward`.
+
+        Returns:
+            (B, N * PHONES_PER_TOKEN, P + 1), blank first.
+
+        Raises:
+            ValueError: the model was built without phones.
+        """
+        if not self.config.phones:
+            raise ValueError("this token recogniser reads no phones")
+        logits = self.phone_ctc(hidden).unflatten(2, (PHONES_PER_TOKEN, -1)).flatten(1, 2)
+        return logits.log_softmax(dim=-1)
 
     def decode_logits(
         self, hidden: Tensor, characters: Tensor, mask: Tensor | None = None
@@ -135,16 +165,22 @@ class TokenRecognizer(nn.Module):
         _, log_probs = self(self.code_vectors(tokens), mask)
         best = log_probs.argmax(dim=-1)
         return [
-            greedy_ctc(row[:n].tolist(), self.config.alphabet)
+            decode_characters(greedy_ctc(row[:n].tolist()), self.config.alphabet)
             for row, n in zip(best, lengths.tolist(), strict=True)
         ]
+
+    @torch.inference_mode()
+    def read_phones(self, hidden: Tensor, lengths: Tensor) -> list[list[int]]:
+        """Indices, 1 and up, of the phones in hidden states (B, N, D), by the best CTC path."""
+        best = self.phone_log_probs(hidden).argmax(dim=-1)
+        ends = (lengths * PHONES_PER_TOKEN).tolist()
+        return [greedy_ctc(row[:end].tolist()) for row, end in zip(best, ends, strict=True)]
 
     def code_vectors(self, tokens: Tensor) -> Tensor:
         """Code vectors (B, N, C) of tokens (B, N)."""
         return self.codes.indices_to_codes(tokens)
 
 
-def greedy_ctc(path: list[int], alphabet: str) -> str:
-    """Text of a CTC path: repetitions joined, blanks dropped."""
-    kept = [c for i, c in enumerate(path) if c and (i == 0 or path[i - 1] != c)]
-    return decode_characters(kept, alphabet)
+def greedy_ctc(path: Sequence[int]) -> list[int]:
+    """Indices that a CTC path writes: repetitions joined, blanks (0) dropped."""
+    return [c for i, c in enumerate(path) if c and (i == 0 or path[i - 1] != c)]

@@ -29,6 +29,7 @@ from tokenlm.models.lm import GuardConfig, SamplingConfig, SpeechLM
 from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.models.vocoder import HiFT, Vocoder
 from tokenlm.synthesis.fitting import FitConfig
+from tokenlm.synthesis.read_back import ReadBack
 from tokenlm.text.tokenizer import AnyTextTokenizer, load_text_tokenizer
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -165,6 +166,15 @@ class Components:
                 "read back (max_attempts, num_candidates)."
             )
         return self._load("token_recognizer", TokenRecognizer)
+
+    @cached_property
+    def read_back(self) -> ReadBack:
+        """Compares speech tokens with texts.
+
+        Raises:
+            BundleError: the bundle has no token recogniser.
+        """
+        return ReadBack(self.token_recognizer, self.text_tokenizer)
 
     @cached_property
     def speaker_encoder(self) -> AnySpeakerEncoder:

@@ -21,7 +21,7 @@ from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.modules.noise import mix
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.fitting import add_offset
-from tokenlm.synthesis.guards import read_tokens, speak_checked
+from tokenlm.synthesis.guards import speak_checked
 from tokenlm.synthesis.prompt_cache import PromptCache
 from tokenlm.synthesis.rendering import RenderSettings
 from tokenlm.synthesis.script import Script
@@ -99,15 +99,8 @@ def write_segments(
     for start in range(0, len(requests), SEGMENTS_AT_ONCE):
         batch = requests[start : start + SEGMENTS_AT_ONCE]
         if guards.needs_recognizer and forced_tokens is None:
-            reader = components.token_recognizer
-            checked = speak_checked(
-                batch,
-                texts[start : start + SEGMENTS_AT_ONCE],
-                speak,
-                lambda rows, reader=reader: read_tokens(reader, rows),
-                guards,
-                reader.config.alphabet,
-            )
+            own = texts[start : start + SEGMENTS_AT_ONCE]
+            checked = speak_checked(batch, own, speak, components.read_back, guards)
             spoken += [segment.tokens for segment in checked]
         else:
             spoken += speak(batch)

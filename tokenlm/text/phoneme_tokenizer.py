@@ -146,6 +146,19 @@ class PhonemeTokenizer:
                 raise TokenizerError(f"text token {index} is outside 0..{self.vocab_size - 1}")
         return " ".join(self._names[index] for index in ids if index != self.pad_id)
 
+    @property
+    def sounds(self) -> tuple[str, ...]:
+        """The phones without stress, sorted: what `pronounce` gives."""
+        return tuple(sorted({_unstressed(phone) for phone in self.phones}))
+
+    def pronounce(self, text: str) -> list[str]:
+        """What is heard of a normalised text: phones without stress, marks and boundaries.
+
+        Example: "hello, world" is `hh ax l ow w er l d`.
+        """
+        ids = [index - len(_SPECIAL) for index in self.encode(text)]
+        return [_unstressed(self.phones[index]) for index in ids if index >= 0]
+
     def _pronounce(self, words: set[str]) -> None:
         """Fill in `_said` for the words."""
         if len(self._said) > _MAX_CACHED:
@@ -161,3 +174,8 @@ class PhonemeTokenizer:
         found = self.pronouncer.pronounce(unlisted)
         for word, phones in zip(unlisted, found, strict=True):
             self._said[word] = [phone + len(_SPECIAL) for phone in phones]
+
+
+def _unstressed(phone: str) -> str:
+    """A phone without the digit of its stress: `ow1` is `ow`."""
+    return phone.rstrip("0123456789")

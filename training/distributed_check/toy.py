@@ -205,7 +205,7 @@ def stage_settings(corpus: Path, stage: str) -> dict[str, Any]:
         **stages["speech_lm"],
         "initial": {"speech_lm": f"{corpus}/speech_lm"},
         "batch": {"max_seconds_per_batch": 60.0, "max_items": 3},
-        "regression": {"num_texts": 2, "max_char_error_rise": 9.0, "max_rate_change": 9.0},
+        "regression": {"num_texts": 2, "max_read_error_rise": 9.0, "max_rate_change": 9.0},
     }
     stages |= {
         "dpo": {**tuned, "group": 3, "min_margin": 0.0},

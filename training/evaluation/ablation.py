@@ -55,9 +55,9 @@ def variants(given: GenerationConfig) -> dict[str, GenerationConfig]:
         "loop_detector": _with_guards(loop_tokens=own.loop_tokens or usual.loop_tokens),
         "guidance": _with_guards(guidance_scale=own.guidance_scale or 0.5),
         "retry": _with_guards(
-            max_attempts=max(own.max_attempts, 3), max_char_error=own.max_char_error
+            max_attempts=max(own.max_attempts, 3), max_read_error=own.max_read_error
         ),
-        "best_of": _with_guards(num_candidates=max(own.num_candidates, 2), max_char_error=0.0),
+        "best_of": _with_guards(num_candidates=max(own.num_candidates, 2), max_read_error=0.0),
     }
     if own.silent_tokens:
         alone["silent_cap"] = _with_guards(
@@ -67,7 +67,7 @@ def variants(given: GenerationConfig) -> dict[str, GenerationConfig]:
     everything = plain
     for change in alone.values():
         everything = change(everything)
-    accepted = replace(everything.guards, max_char_error=own.max_char_error)
+    accepted = replace(everything.guards, max_read_error=own.max_read_error)
     return {**found, "all": replace(everything, guards=accepted)}
 
 

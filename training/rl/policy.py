@@ -21,6 +21,7 @@ from tokenlm.checkpoint.component import load_state, read_state, save_component
 from tokenlm.models.lm import SamplingConfig, SpeechLM
 from tokenlm.models.lm.generate import SpeechRequest
 from tokenlm.models.lm.layout import Layout
+from tokenlm.synthesis.read_back import ReadBack
 from tokenlm.synthesis.script import closed
 from tokenlm.text.frontend import frontend
 from tokenlm.text.tokenizer import AnyTextTokenizer
@@ -150,18 +151,20 @@ class PolicyTask(SpeechLMTask):
         path = initial / "model.safetensors"
         load_state(reference, with_additions(reference, read_state(path)), where=path)
         self.modules["reference_policy"] = reference
+        self.read_back: ReadBack | None = None
         if self._recognizer is not None:
             self._recognizer.requires_grad_(False).eval()
+            self.read_back = ReadBack(self._recognizer, self.tokenizer)
         train = self._datasets["train"]
         assert train is not None
         lengths = [(len(pair.text), len(pair.speech)) for pair in train.pairs]
         normalizer = self.tokenizer.config.normalizer
-        self.rewards = RewardSet(config.rewards, self._recognizer, lengths, normalizer)
+        self.rewards = RewardSet(config.rewards, self.read_back, lengths, normalizer)
         self.texts = PolicyTexts(train, config, self.tokenizer)
         self.failures = FailureCount(config.rewards.max_failed_share)
         self._whole: SpeechLM | None = None
         self._whole_at = -1
-        self.regression = Regression(config.regression, self.tokenizer, self._recognizer)
+        self.regression = Regression(config.regression, self.tokenizer, self.read_back)
 
     def dataset(self, split: str) -> Any:
         """See `Task`: texts to train on, speech to measure the cross-entropy on."""

@@ -12,9 +12,7 @@ from pathlib import Path
 
 from tokenlm.models.lm import SamplingConfig, SpeechLM
 from tokenlm.models.lm.generate import SpeechRequest
-from tokenlm.models.token_recognizer import TokenRecognizer
-from tokenlm.synthesis.guards import char_error, read_tokens
-from tokenlm.text.alphabet import known_characters
+from tokenlm.synthesis.read_back import ReadBack
 from tokenlm.text.frontend import frontend
 from tokenlm.text.tokenizer import AnyTextTokenizer
 from training.rl.rollout import roll_out
@@ -35,15 +33,15 @@ class RegressionConfig:
     """Texts that are spoken; 0 never stops a run."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How both policies speak: as the bundle will, for which the weights are trained."""
-    max_char_error_rise: float = 0.03
-    """Rise of the character error of the tokens, read back."""
+    max_read_error_rise: float = 0.03
+    """Rise of the error of the tokens, read back, in phones or characters."""
     max_rate_change: float = 0.15
     """Change of the speech tokens per text token, as a share, either way."""
     max_similarity_drop: float = 0.02
     """Drop of the likeness to the voice."""
 
     def __post_init__(self) -> None:
-        numbers = (self.max_char_error_rise, self.max_rate_change, self.max_similarity_drop)
+        numbers = (self.max_read_error_rise, self.max_rate_change, self.max_similarity_drop)
         if min(numbers) < 0 or self.num_texts < 0:
             raise ValueError("the limits of a regression must not be negative")
 
@@ -54,14 +52,14 @@ def find_regression(
     """What has become worse, in a sentence; empty where nothing has.
 
     Args:
-        before: `char_error`, `speaking_rate` and perhaps `similarity` of the reference policy.
+        before: `read_error`, `speaking_rate` and perhaps `similarity` of the reference policy.
         now: of the policy.
         config: what is allowed.
     """
     found = []
-    rise = now["char_error"] - before["char_error"]
-    if rise > config.max_char_error_rise:
-        found.append(f"the character error rose by {rise:.3f} to {now['char_error']:.3f}")
+    rise = now["read_error"] - before["read_error"]
+    if rise > config.max_read_error_rise:
+        found.append(f"the error of what is read back rose by {rise:.3f} to {now['read_error']:.3f}")
     change = now["speaking_rate"] / max(before["speaking_rate"], 1e-9) - 1.0
     if abs(change) > config.max_rate_change:
         found.append(f"the length of the speech changed by {100 * change:+.0f} %")
@@ -79,14 +77,14 @@ class Regression:
         self,
         config: RegressionConfig,
         tokenizer: AnyTextTokenizer,
-        recognizer: TokenRecognizer | None,
+        read_back: ReadBack | None,
     ) -> None:
         """Read the plain texts.
 
         Raises:
             ValueError: the test set cannot be read, or the recogniser knows nothing of it.
         """
-        self.config, self.recognizer = config, recognizer
+        self.config, self.read_back = config, read_back
         self._texts: Sequence[Text] | None = None
         self._before: dict[str, float] = {}
         if config.plain_texts is not None:
@@ -116,7 +114,7 @@ class Regression:
         Returns:
             The metrics, and why the run should stop; empty where it should not.
         """
-        if not self.config.num_texts or self.recognizer is None:
+        if not self.config.num_texts or self.read_back is None:
             return {}, ""
         chosen = (self._texts or self._require_known(texts))[: self.config.num_texts]
         if not self._before:
@@ -128,13 +126,12 @@ class Regression:
 
     def _require_known(self, texts: Sequence[Text]) -> Sequence[Text]:
         """The texts, some of which the recogniser must know something of, if it is to read them."""
-        if self.recognizer is None or not self.config.num_texts:
+        if self.read_back is None or not self.config.num_texts:
             return texts
-        alphabet = self.recognizer.config.alphabet
-        if not any(known_characters(words, alphabet) for _, words in texts):
+        if not any(self.read_back.encode(words) for _, words in texts):
             raise ValueError(
-                "regression: the plain texts have no character that token_recognizer knows; with "
-                "plain_texts=null those of data.valid are spoken"
+                f"regression: the plain texts have no {self.read_back.unit} that token_recognizer "
+                "knows; with plain_texts=null those of data.valid are spoken"
             )
         return texts
 
@@ -145,8 +142,8 @@ class Regression:
         prompts: Sequence[Prompt],
         similarity: Callable[[Sequence[int]], float | None] | None,
     ) -> dict[str, float]:
-        assert self.recognizer is not None
-        recognizer = self.recognizer.to(model.head.weight.device)
+        assert self.read_back is not None
+        self.read_back.recognizer.to(model.head.weight.device)
         requests = []
         for number, (text, _) in enumerate(texts):
             # Never the utterance itself, where the texts are those of the prompts.
@@ -160,15 +157,13 @@ class Regression:
                 )
             )
         rollouts = roll_out(model, requests, self.config.sampling)
-        heard = read_tokens(recognizer, [rollout.tokens for rollout in rollouts])
-        alphabet = recognizer.config.alphabet
-        errors = [
-            char_error(text, words, alphabet) or 0.0
-            for (_, text), words in zip(texts, heard, strict=True)
-        ]
+        readings = self.read_back(
+            [words for _, words in texts], [rollout.tokens for rollout in rollouts]
+        )
+        errors = [0.0 if reading is None else reading.error for reading in readings]
         lengths = sum(len(rollout.tokens) for rollout in rollouts)
         found = {
-            "char_error": sum(errors) / len(errors),
+            "read_error": sum(errors) / len(errors),
             "speaking_rate": lengths / max(sum(len(text) for text, _ in texts), 1),
         }
         if similarity is not None:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from tokenlm.audio.resample import resample
 from tokenlm.checkpoint.resolve import resolve
-from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.modules.context import FULL_CONTEXT
 from tokenlm.synthesis import Synthesizer
+from tokenlm.synthesis.read_back import ReadBack
 from tokenlm.text.frontend import NormalizerName
 from training.evaluation.judges import SAMPLE_RATE
 from training.evaluation.recognizers import DEFAULT, load_recognizer
@@ -26,6 +26,7 @@ from training.rl.rewards import (
     Reward,
     SimilarityReward,
     TokenAsrReward,
+    TokenLikelihoodReward,
     WaveformAsrReward,
     word_error,
     written_error,
@@ -37,7 +38,9 @@ class RewardConfig:
     """Weights of the rewards in their geometric mean; 0 turns one off."""
 
     token_asr: float = 1.0
-    """Character error of the tokens, read by the stage's `token_recognizer`."""
+    """Error of the tokens, in phones or characters, read by the stage's `token_recognizer`."""
+    token_likelihood: float = 0.0
+    """Likelihood of the text by the same recogniser: finer than its errors, and never satisfied."""
     duration: float = 0.5
     """Length of the speech beside that of its text."""
     waveform_asr: float = 0.0
@@ -57,7 +60,8 @@ class RewardConfig:
     """Share of failed rewards above which the run stops."""
 
     def __post_init__(self) -> None:
-        weights = (self.token_asr, self.duration, self.waveform_asr, self.similarity)
+        words = (self.token_asr, self.token_likelihood, self.waveform_asr)
+        weights = (*words, self.duration, self.similarity)
         if min(weights) < 0 or max(weights) == 0:
             raise ValueError("weights of rewards must not be negative, and one must be above 0")
         if (self.waveform_asr or self.similarity) and self.bundle is None:
@@ -78,7 +82,7 @@ class RewardSet:
     def __init__(
         self,
         config: RewardConfig,
-        recognizer: TokenRecognizer | None,
+        read_back: ReadBack | None,
         lengths: Sequence[tuple[int, int]],
         normalizer: NormalizerName = "english",
     ) -> None:
@@ -86,7 +90,7 @@ class RewardSet:
 
         Args:
             config: which are on.
-            recognizer: of the stage.
+            read_back: by the recogniser of the stage.
             lengths: text and speech tokens of the corpus, for the prior of durations.
             normalizer: what the texts went through.
 
@@ -96,13 +100,16 @@ class RewardSet:
         self.rewards: dict[str, Reward] = {}
         self.judges = [config.recognizer] if config.waveform_asr else []
         """Recognisers that can no longer judge what was rewarded by them."""
-        if config.token_asr:
-            if recognizer is None:
+        readers = {"token_asr": TokenAsrReward, "token_likelihood": TokenLikelihoodReward}
+        for name, reader in readers.items():
+            if not getattr(config, name):
+                continue
+            if read_back is None:
                 raise ValueError(
-                    "the reward token_asr reads tokens: give the ASR half of the tokenizer as "
+                    f"the reward {name} reads tokens: give the ASR half of the tokenizer as "
                     "token_recognizer=FOLDER."
                 )
-            self.rewards["token_asr"] = TokenAsrReward(recognizer)
+            self.rewards[name] = reader(read_back)
         if config.duration:
             self.rewards["duration"] = DurationReward.fit(lengths)
         self._similarity: SimilarityReward | None = None

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenlm.models.token_recognizer import TokenRecognizer
-from tokenlm.synthesis.guards import char_error, read_tokens
+from tokenlm.synthesis.read_back import ReadBack
 from tokenlm.text.alphabet import collect_alphabet
+from tokenlm.text.errors import char_error
 
 _log = logging.getLogger(__name__)
 
@@ -57,21 +57,35 @@ class Reward(Protocol):
 class TokenAsrReward:
     """What the ASR half of the tokenizer reads in the tokens, against the text."""
 
-    def __init__(self, recognizer: TokenRecognizer) -> None:
-        self.recognizer = recognizer
+    def __init__(self, read_back: ReadBack) -> None:
+        self.read_back = read_back
 
     def __call__(self, answers: Sequence[Answer]) -> list[float | None]:
-        """1 less the character error; insertions (repeats, leaks) count as much as deletions.
+        """1 less the share of the units that are wrong; insertions count as much as deletions.
 
-        None where the text has no character that the recogniser knows.
+        None where the text has no unit that the recogniser knows.
         """
-        heard = read_tokens(self.recognizer, [answer.tokens for answer in answers])
-        alphabet = self.recognizer.config.alphabet
-        errors = [
-            char_error(answer.text, words, alphabet)
-            for answer, words in zip(answers, heard, strict=True)
-        ]
-        return [None if error is None else max(1.0 - error, 0.0) for error in errors]
+        readings = self.read_back(
+            [answer.text for answer in answers], [answer.tokens for answer in answers]
+        )
+        return [None if read is None else max(1.0 - read.error, 0.0) for read in readings]
+
+
+class TokenLikelihoodReward:
+    """How clearly the text is in the tokens: its likelihood by the ASR half of the tokenizer."""
+
+    def __init__(self, read_back: ReadBack) -> None:
+        self.read_back = read_back
+
+    def __call__(self, answers: Sequence[Answer]) -> list[float | None]:
+        """The likelihood per unit, a geometric mean; 0 where the speech is too short for the text.
+
+        None where the text has no unit that the recogniser knows.
+        """
+        readings = self.read_back(
+            [answer.text for answer in answers], [answer.tokens for answer in answers]
+        )
+        return [None if read is None else math.exp(-max(read.surprise, 0.0)) for read in readings]
 
 
 class DurationReward:

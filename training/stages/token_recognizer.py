@@ -3,10 +3,10 @@
     accelerate launch -m training.run --config configs/train/token_recognizer.yaml
 
 For tokenizers that came without their ASR half, such as imported ones; `speech_tokenizer` trains
-both halves of its own. What is learned reads tokens alone: it transcribes, checks what a speech LM
-wrote, and rewards it.
+both halves of its own, and this stage goes on from there with phones. What is learned reads tokens
+alone: it transcribes, checks what a speech LM wrote, and rewards it.
 
-Shapes: B batch, N speech tokens, L characters.
+Shapes: B batch, N speech tokens, L characters, P phones of a text.
 """
 
 from __future__ import annotations
@@ -23,9 +23,15 @@ from torch import Tensor, nn
 from tokenlm.checkpoint.component import CONFIG_FILE, read_component, save_component
 from tokenlm.checkpoint.registry import SPEECH_TOKENIZERS, load_model
 from tokenlm.config import ConfigError
-from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
+from tokenlm.models.token_recognizer import (
+    PHONES_PER_TOKEN,
+    TokenRecognizer,
+    TokenRecognizerConfig,
+)
 from tokenlm.text.alphabet import ENGLISH_ALPHABET, collect_alphabet, decode_characters
+from tokenlm.text.errors import edit_distance
 from tokenlm.text.frontend import frontend
+from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer
 from tokenlm.text.tokenizer_config import read_tokenizer_config
 from training.config import RunConfig
 from training.data.collate import pad_tokens
@@ -54,6 +60,9 @@ class TokenRecognizerStageConfig(RunConfig):
     text_tokenizer: Path
     """Folder of the text tokenizer of the bundle: texts go through what it says (`normalizer`), as
     those do that are read back."""
+    read_phones: bool = True
+    """Whether phones are learned, too, where the text tokenizer is one of phonemes. They are those
+    of the model, whatever `model.phones` says."""
     model: TokenRecognizerConfig = field(default_factory=TokenRecognizerConfig)
     collect_alphabet: bool = False
     """Whether the alphabet is what the training texts are written in, whatever `model.alphabet`
@@ -73,6 +82,8 @@ class Reading:
     """Numbers of codes, `HIDDEN` where one is hidden."""
     characters: Sequence[int]
     """Indices in the alphabet."""
+    phones: Sequence[int] = ()
+    """Indices of the model's phones, 1 and up."""
 
 
 class Readings:
@@ -95,14 +106,14 @@ class Readings:
     def __getitem__(self, index: int) -> Reading:
         reading = self.readings[index]
         # Those of shards are read here.
-        return Reading(torch.tensor(list(reading.tokens)), reading.characters)
+        return replace(reading, tokens=torch.tensor(list(reading.tokens)))
 
     def draw(self, index: int, generator: torch.Generator) -> Reading:
         """Reading `index` as it is trained with."""
         reading = self[index]
         assert isinstance(reading.tokens, Tensor)
         tokens = spoil_tokens(reading.tokens, self._levels, self._noise, generator)
-        return Reading(tokens, reading.characters)
+        return replace(reading, tokens=tokens)
 
 
 def check_initial_alphabet(config: RunConfig, alphabet: str) -> None:
@@ -132,6 +143,7 @@ class TokenRecognizerTask(Task):
         self.config = config
         self._datasets: dict[str, Readings | None] = {}
         self._fingerprint = ""
+        self._pronunciation: PhonemeTokenizer | None = None
 
     def build(self) -> None:
         """See `Task`."""
@@ -150,7 +162,10 @@ class TokenRecognizerTask(Task):
                 "them with it: python -m training.precompute"
             )
         check_initial_tokens(config, "token_recognizer", self._fingerprint)
-        normalize = frontend(read_tokenizer_config(config.text_tokenizer).normalizer).normalize
+        facts = read_tokenizer_config(config.text_tokenizer)
+        if config.read_phones and facts.kind == "phonemes":
+            self._pronunciation = PhonemeTokenizer.from_folder(config.text_tokenizer)
+        normalize = frontend(facts.normalizer).normalize
         texts = {
             split: [normalize(row.text) for row in rows.utterances]
             for split, rows in splits.items()
@@ -162,7 +177,8 @@ class TokenRecognizerTask(Task):
             if not alphabet:
                 raise ConfigError("data.train: the texts have neither letters nor digits")
         check_initial_alphabet(config, alphabet)
-        self.model_config = replace(config.model, levels=levels, alphabet=alphabet)
+        phones = () if self._pronunciation is None else self._pronunciation.sounds
+        self.model_config = replace(config.model, levels=levels, alphabet=alphabet, phones=phones)
         for split, rows in splits.items():
             self._datasets[split] = None
             if rows is not None:
@@ -178,9 +194,13 @@ class TokenRecognizerTask(Task):
                 f"data.{split}: a text has {longest} characters, more than model.max_characters "
                 f"{model.max_characters}"
             )
+        number = {phone: index for index, phone in enumerate(model.phones, start=1)}
+        said: list[list[int]] = [[] for _ in texts]
+        if self._pronunciation is not None:
+            said = [[number[p] for p in self._pronunciation.pronounce(text)] for text in texts]
         kept = [
-            (Reading(row.speech_tokens or (), characters), row.duration)
-            for row, characters in zip(rows.utterances, spelt, strict=True)
+            (Reading(row.speech_tokens or (), characters, phones), row.duration)
+            for row, characters, phones in zip(rows.utterances, spelt, said, strict=True)
             if characters
         ]
         readings, durations = zip(*kept, strict=True)
@@ -194,12 +214,15 @@ class TokenRecognizerTask(Task):
         """See `Task`."""
         tokens, num_tokens = pad_tokens([item.tokens for item in items])
         characters, num_characters = pad_tokens([item.characters for item in items])
-        return {
+        batch = {
             "tokens": tokens,
             "num_tokens": num_tokens,
             "characters": characters,
             "num_characters": num_characters,
         }
+        if self.model_config.phones:
+            batch["phones"], batch["num_phones"] = pad_tokens([item.phones for item in items])
+        return batch
 
     def prepare(self, batch: dict[str, Tensor], step: StepInfo) -> Prepared:
         """See `Task`."""
@@ -207,6 +230,8 @@ class TokenRecognizerTask(Task):
         counts = {"recognizer/ctc": count}
         if self.model_config.num_decoder_layers:
             counts["recognizer/attention"] = count + batch["num_characters"].shape[0]
+        if self.model_config.phones:
+            counts["recognizer/phone_ctc"] = float(batch["num_phones"].sum())
         return Prepared(tensors=dict(batch), counts=counts)
 
     def phases(self) -> list[Phase]:
@@ -228,31 +253,47 @@ class TokenRecognizerTask(Task):
         if recognizer.config.num_decoder_layers:
             logits = recognizer.decode_logits(hidden, characters, mask)
             losses["recognizer/attention"] = attention_loss(logits, characters, num_characters)
+        if recognizer.config.phones:
+            losses["recognizer/phone_ctc"] = ctc_loss(
+                recognizer.phone_log_probs(hidden),
+                tensors["phones"],
+                num_tokens * PHONES_PER_TOKEN,
+                tensors["num_phones"],
+            ).sum()
         return losses
 
     def evaluate(
         self, batches: Iterable[dict[str, Tensor]], modules: Mapping[str, nn.Module]
     ) -> dict[str, float]:
-        """Character error and CTC loss of held-out tokens, without noise."""
+        """Errors of characters and phones, and CTC loss, of held-out tokens, without noise."""
         recognizer = modules["token_recognizer"]
         assert isinstance(recognizer, TokenRecognizer)
         alphabet = recognizer.config.alphabet
         references: list[str] = []
         hypotheses: list[str] = []
         loss = count = 0.0
+        phone_errors = num_phones = 0
         for batch in batches:
             tokens, num_tokens = batch["tokens"], batch["num_tokens"]
             hypotheses += recognizer.transcribe(tokens, num_tokens)
             references += [decode_characters(row.tolist(), alphabet) for row in batch["characters"]]
             mask = torch.arange(tokens.shape[1], device=tokens.device)[None] < num_tokens[:, None]
-            _, log_probs = recognizer(recognizer.code_vectors(tokens), mask)
+            hidden, log_probs = recognizer(recognizer.code_vectors(tokens), mask)
+            if recognizer.config.phones:
+                found = recognizer.read_phones(hidden, num_tokens)
+                said = [row[row > 0].tolist() for row in batch["phones"]]
+                phone_errors += sum(map(edit_distance, said, found))
+                num_phones += sum(map(len, said))
             targets = batch["characters"], num_tokens, batch["num_characters"]
             loss += float(ctc_loss(log_probs, *targets).sum())
             count += float(batch["num_characters"].sum())
-        return {
+        metrics = {
             "char_error_rate": float(jiwer.cer(references, hypotheses)),
             "ctc": loss / max(count, 1.0),
         }
+        if recognizer.config.phones:
+            metrics["phone_error_rate"] = phone_errors / max(num_phones, 1)
+        return metrics
 
     def export(self, folder: Path) -> None:
         """Writes the component `token_recognizer`, bound to the tokenizer of its tokens."""
@@ -271,16 +312,21 @@ class TokenRecognizerTask(Task):
 
     def state(self) -> dict[str, Any]:
         """See `Task`."""
-        return {"alphabet": self.model_config.alphabet}
+        return {"alphabet": self.model_config.alphabet, "phones": list(self.model_config.phones)}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """See `Task`.
 
         Raises:
-            ConfigError: the training texts have other characters than when the run began.
+            ConfigError: the training texts have other characters than when the run began, or the
+                text tokenizer other phones.
         """
         if state["alphabet"] != self.model_config.alphabet:
             raise ConfigError(
                 f"the run began with the characters {shortened(state['alphabet'])}, but the "
                 f"training texts now have {shortened(self.model_config.alphabet)}"
+            )
+        if tuple(state.get("phones", ())) != self.model_config.phones:
+            raise ConfigError(
+                "text_tokenizer: the run began with other phones; give the tokenizer it began with"
             )

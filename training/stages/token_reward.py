@@ -19,7 +19,6 @@ from torch import Tensor
 
 from tokenlm.models.lm.layout import IGNORE
 from tokenlm.models.token_recognizer import TokenRecognizer
-from tokenlm.text.alphabet import encode_characters
 from training.losses.preference import token_kl
 from training.losses.recognition import ctc_loss
 from training.losses.token_reward import straight_through
@@ -68,10 +67,10 @@ class TokenRewardTask(PolicyTask):
         with evaluating(self.reference):
             reference = self.reference(layouts)
         texts = [items[number // config.group].words for number in range(len(rollouts))]
-        recognizer = self.modules["token_recognizer"]
-        assert isinstance(recognizer, TokenRecognizer)
-        alphabet = recognizer.config.alphabet
-        speech = pad_speech(rollouts, [encode_characters(text, alphabet) for text in texts])
+        read_back = self.read_back
+        assert read_back is not None
+        references = [read_back.encode(text) for text in texts]
+        speech = pad_speech(rollouts, references, read_back.outputs_per_token)
         speech["positions"] += packed.starts.cpu()[:, None]
         noise = torch.zeros(*speech["tokens"].shape, config.model.codebook_size)
         for number, rollout in enumerate(rollouts):
@@ -80,7 +79,7 @@ class TokenRewardTask(PolicyTask):
         tensors = {name: tensor.to(device) for name, tensor in speech.items()}
         tensors |= {"layouts": layouts, "reference": reference, "noise": noise.to(device)}
         counts = {
-            "token_reward/ctc": float((speech["num_characters"] * speech["weight"]).sum()),
+            "token_reward/ctc": float((speech["num_units"] * speech["weight"]).sum()),
             "token_reward/kl": float((layouts.targets != IGNORE).sum()),
         }
         return Prepared(tensors=tensors, counts=counts, metrics=metrics)
@@ -90,20 +89,18 @@ class TokenRewardTask(PolicyTask):
         return [Phase("read", ("speech_lm",), self._reading_losses)]
 
     def _reading_losses(self, prepared: Prepared) -> dict[str, Tensor]:
-        tensors, recognizer = prepared.tensors, self.modules["token_recognizer"]
-        assert isinstance(recognizer, TokenRecognizer)
+        tensors, read_back = prepared.tensors, self.read_back
+        assert read_back is not None
         layouts, tokens = tensors["layouts"], tensors["tokens"]
         logits = self.policy(layouts)
         size = self.config.model.codebook_size
         # Where a code was drawn, the end was not: codes are compared with one another.
         of_codes = logits[0, tensors["positions"]][..., :size]
         drawn = straight_through(of_codes, tokens, tensors["noise"], self.config.gumbel_temperature)
-        table = recognizer.code_vectors(torch.arange(size, device=tokens.device)[None])[0]
+        table = read_back.recognizer.code_vectors(torch.arange(size, device=tokens.device)[None])[0]
         mask = torch.arange(tokens.shape[1], device=tokens.device) < tensors["num_tokens"][:, None]
-        _, log_probs = recognizer(drawn @ table, mask)
-        read = ctc_loss(
-            log_probs, tensors["characters"], tensors["num_tokens"], tensors["num_characters"]
-        )
+        log_probs = read_back.log_probs(drawn @ table, mask)
+        read = ctc_loss(log_probs, tensors["units"], tensors["num_outputs"], tensors["num_units"])
         divergence = token_kl(logits, tensors["reference"]) * (layouts.targets != IGNORE)
         return {
             "token_reward/ctc": (read * tensors["weight"]).sum(),
@@ -112,21 +109,21 @@ class TokenRewardTask(PolicyTask):
 
 
 def pad_speech(
-    rollouts: Sequence[Rollout], characters: Sequence[Sequence[int]]
+    rollouts: Sequence[Rollout], units: Sequence[Sequence[int]], outputs_per_token: int = 1
 ) -> dict[str, Tensor]:
-    """Tokens of rollouts and where they were predicted, and the characters of their texts, padded.
+    """Tokens of rollouts and where they were predicted, and the units of their texts, padded.
 
     `weight` is 0 where the speech is too short for its text (no path of CTC goes through it), or
-    the text has no character that the recogniser knows.
+    the text has no unit that the recogniser knows.
     """
     longest = max(max(len(rollout.tokens) for rollout in rollouts), 1)
-    widest = max(max(len(row) for row in characters), 1)
+    widest = max(max(len(row) for row in units), 1)
     count = len(rollouts)
     tokens = torch.zeros(count, longest, dtype=torch.long)
     positions = torch.zeros(count, longest, dtype=torch.long)
     text = torch.zeros(count, widest, dtype=torch.long)
     weight = torch.zeros(count)
-    for number, (rollout, row) in enumerate(zip(rollouts, characters, strict=True)):
+    for number, (rollout, row) in enumerate(zip(rollouts, units, strict=True)):
         length = len(rollout.tokens)
         tokens[number, :length] = torch.tensor(rollout.tokens, dtype=torch.long)
         # The last position of the prefix predicts the first token.
@@ -134,13 +131,15 @@ def pad_speech(
         positions[number, :length] = torch.arange(first, first + length)
         text[number, : len(row)] = torch.tensor(list(row), dtype=torch.long)
         twice = sum(a == b for a, b in zip(row, row[1:], strict=False))
-        weight[number] = float(bool(row) and length >= len(row) + twice)
+        weight[number] = float(bool(row) and length * outputs_per_token >= len(row) + twice)
+    # CTC takes no empty sequence; what has no weight is not looked at.
+    num_tokens = torch.tensor([max(len(rollout.tokens), 1) for rollout in rollouts])
     return {
         "tokens": tokens,
         "positions": positions,
-        # CTC takes no empty sequence; what has no weight is not looked at.
-        "num_tokens": torch.tensor([max(len(rollout.tokens), 1) for rollout in rollouts]),
-        "characters": text,
-        "num_characters": torch.tensor([len(row) for row in characters]),
+        "num_tokens": num_tokens,
+        "num_outputs": num_tokens * outputs_per_token,
+        "units": text,
+        "num_units": torch.tensor([len(row) for row in units]),
         "weight": weight,
     }

@@ -48,7 +48,7 @@ def test_each_guard_is_on_alone() -> None:
     assert everything.sampling.repetition_window == 10
     assert everything.guards.length_bounds and everything.guards.max_silent_tokens == 25
     assert everything.guards.num_candidates == 2 and everything.guards.guidance_scale == 0.5
-    assert everything.guards.max_char_error == given.guards.max_char_error
+    assert everything.guards.max_read_error == given.guards.max_read_error
     # Without codes of silence there is nothing to cap.
     assert "silent_cap" not in variants(GenerationConfig())
     assert variants(GenerationConfig())["none"].guards == NO_GUARDS

@@ -11,6 +11,7 @@ import torch
 
 from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
 from tokenlm.synthesis import Synthesizer
+from tokenlm.synthesis.read_back import ReadBack
 from training.rl.reward_set import RewardConfig, RewardSet, Sound
 from training.rl.rewards import (
     FLOOR,
@@ -20,6 +21,7 @@ from training.rl.rewards import (
     RewardError,
     SimilarityReward,
     TokenAsrReward,
+    TokenLikelihoodReward,
     WaveformAsrReward,
     combine,
     word_error,
@@ -113,8 +115,9 @@ def test_a_text_in_another_script_is_not_rewarded() -> None:
     english = TokenRecognizer(TokenRecognizerConfig(**sizes)).eval()  # type: ignore[arg-type]
     chinese = TokenRecognizer(TokenRecognizerConfig(**sizes, alphabet="你好"))  # type: ignore[arg-type]
     answers = [answer([1, 5], "你好。"), answer([], "你好。")]
-    assert TokenAsrReward(english)(answers) == [None, None]
-    assert TokenAsrReward(chinese.eval())(answers)[1] == 0.0
+    for reward in (TokenAsrReward, TokenLikelihoodReward):
+        assert reward(ReadBack(english))(answers) == [None, None]
+        assert reward(ReadBack(chinese.eval()))(answers)[1] == 0.0
 
 
 def test_too_many_failures_stop_the_run() -> None:
@@ -129,6 +132,7 @@ def test_too_many_failures_stop_the_run() -> None:
     ("change", "message"),
     [
         ({"token_asr": -1.0}, "must not be negative"),
+        ({"token_likelihood": -1.0}, "must not be negative"),
         ({"token_asr": 0.0, "duration": 0.0}, "one must be above 0"),
         ({"similarity": 1.0}, "need a bundle"),
         ({"waveform_asr": 1.0, "bundle": "x"}, "needs a recognizer"),
@@ -144,6 +148,9 @@ def test_impossible_configs(change: dict, message: str) -> None:
 def test_a_reward_that_is_missing_its_model_is_told() -> None:
     with pytest.raises(ValueError, match="the reward token_asr reads tokens"):
         RewardSet(RewardConfig(), None, [(1, 2)])
+    config = RewardConfig(token_asr=0.0, token_likelihood=1.0)
+    with pytest.raises(ValueError, match="the reward token_likelihood reads tokens"):
+        RewardSet(config, None, [(1, 2)])
 
 
 class Attacks:
@@ -168,7 +175,9 @@ class Attacks:
             "cut off": self.answer(tokens[: len(tokens) // 3]),
         }
         self.rewards = {
-            "token_asr": TokenAsrReward(parts.token_recognizer),
+            "token_asr": TokenAsrReward(parts.read_back),
+            "token_likelihood": TokenLikelihoodReward(parts.read_back),
+            "letters": TokenAsrReward(ReadBack(parts.token_recognizer)),
             # The pace of the voice itself, give or take a fifth.
             "duration": DurationReward(math.log(len(tokens) / self.length), 0.2),
         }
@@ -186,11 +195,12 @@ def attacks() -> Attacks:
     return Attacks()
 
 
+@pytest.mark.parametrize("reward", ["token_asr", "token_likelihood", "letters"])
 @pytest.mark.parametrize(
     "cheat", ["silence", "empty", "repeated", "leaked", "another text", "cut off"]
 )
-def test_what_is_said_cannot_be_cheated(attacks: Attacks, cheat: str) -> None:
-    found = attacks.values("token_asr")
+def test_what_is_said_cannot_be_cheated(attacks: Attacks, cheat: str, reward: str) -> None:
+    found = attacks.values(reward)
     assert found["honest"] > 0.5
     assert found[cheat] < 0.6 * found["honest"]
 
@@ -202,8 +212,8 @@ def test_length_cannot_be_cheated(attacks: Attacks, cheat: str) -> None:
 
 
 def test_together_every_cheat_is_worse_than_either_reward_says(attacks: Attacks) -> None:
-    named = {name: attacks.values(name) for name in attacks.rewards}
     weights = {"token_asr": 1.0, "duration": 0.5}
+    named = {name: attacks.values(name) for name in weights}
     found = {
         cheat: combine({name: values[cheat] for name, values in named.items()}, weights)
         for cheat in attacks.answers

@@ -44,19 +44,19 @@ def test_pairs_by_hand() -> None:
 
 def test_regressions_by_hand() -> None:
     config = RegressionConfig(
-        max_char_error_rise=0.03, max_rate_change=0.2, max_similarity_drop=0.02
+        max_read_error_rise=0.03, max_rate_change=0.2, max_similarity_drop=0.02
     )
-    before = {"char_error": 0.2, "speaking_rate": 5.0, "similarity": 0.8}
+    before = {"read_error": 0.2, "speaking_rate": 5.0, "similarity": 0.8}
     assert find_regression(before, {**before}, config) == ""
-    better = {"char_error": 0.1, "speaking_rate": 5.9, "similarity": 0.9}
+    better = {"read_error": 0.1, "speaking_rate": 5.9, "similarity": 0.9}
     assert find_regression(before, better, config) == ""
-    assert "error rose by 0.040 to 0.240" in find_regression(
-        before, {**before, "char_error": 0.24}, config
+    assert "read back rose by 0.040 to 0.240" in find_regression(
+        before, {**before, "read_error": 0.24}, config
     )
     assert "changed by +22 %" in find_regression(before, {**before, "speaking_rate": 6.1}, config)
     assert "changed by -40 %" in find_regression(before, {**before, "speaking_rate": 3.0}, config)
     assert "fell by 0.030" in find_regression(before, {**before, "similarity": 0.77}, config)
-    both = find_regression(before, {**before, "char_error": 0.3, "speaking_rate": 9.0}, config)
+    both = find_regression(before, {**before, "read_error": 0.3, "speaking_rate": 9.0}, config)
     assert " and " in both
 
 
@@ -211,6 +211,9 @@ def test_padded_speech_by_hand(task: GRPOTask) -> None:
     short = [type(rollouts[0])(request=rollouts[0].request, tokens=(1, 2, 3), has_ended=True)]
     assert pad_speech(short, [[1, 1, 2]])["weight"].tolist() == [0.0]
     assert pad_speech(short, [[1, 2, 3]])["weight"].tolist() == [1.0]
+    twice = pad_speech(short, [[1, 1, 2]], outputs_per_token=2)
+    assert twice["weight"].tolist() == [1.0]
+    assert twice["num_outputs"].tolist() == [2 * int(count) for count in twice["num_tokens"]]
 
 
 def test_modes_are_given_back() -> None:
@@ -271,7 +274,7 @@ def test_a_run_that_makes_plain_speech_worse_stops_before_it_saves(
     log = {"log_every": 1, "evaluate_every": 2, "save_every": 1}
     optim = {"max_steps": 4, "warmup_steps": 1, "lr": 1e-3, "ema_decay": 0.5}
     # No change of the pace at all is allowed, and the pace of a random model changes.
-    limits = {"num_texts": 2, "max_char_error_rise": 0.0, "max_rate_change": 0.0}
+    limits = {"num_texts": 2, "max_read_error_rise": 0.0, "max_rate_change": 0.0}
     fast = {**optim, "lr": 0.3}
     path = stage_config("grpo", log=log, optim=fast, regression=limits)
     assert main(["--config", str(path)]) == 0

@@ -13,7 +13,10 @@ import torch
 from tokenlm.checkpoint import read_component, read_state, save_component
 from tokenlm.checkpoint.registry import load_model
 from tokenlm.models.token_recognizer import TokenRecognizer
+from tokenlm.synthesis.read_back import ReadBack
 from tokenlm.text.alphabet import ENGLISH_ALPHABET
+from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer
+from tokenlm.text.pronouncer import Pronouncer
 from training.data.token_noise import HIDDEN
 from training.run import load_task, main
 from training.stages.token_recognizer import TokenRecognizerTask
@@ -179,27 +182,102 @@ def test_the_export_is_bound_and_can_be_trained_on(
         task.build()
 
 
-def test_a_run_does_not_go_on_with_other_characters(stage_config: StageConfig) -> None:
+def test_a_run_does_not_go_on_with_other_characters_or_phones(
+    stage_config: StageConfig, phonemes: Path
+) -> None:
     task = built(stage_config("token_recognizer"))
     task.load_state(task.state())
+    task.load_state({"alphabet": ENGLISH_ALPHABET})  # of a version that knew no phones
     with pytest.raises(ValueError, match="the run began with the characters 'abc'"):
         task.load_state({"alphabet": "abc"})
+    task = built(stage_config("token_recognizer", text_tokenizer=str(phonemes)))
+    task.load_state(task.state())
+    with pytest.raises(ValueError, match="text_tokenizer: the run began with other phones"):
+        task.load_state({"alphabet": ENGLISH_ALPHABET, "phones": ["aa"]})
 
 
-def test_learns_to_read(stage_config: StageConfig, corpus: Path, tmp_path: Path) -> None:
-    """Tokens that spell their text, two for a character and one between, are read without error."""
+@pytest.fixture
+def phonemes(tmp_path: Path) -> Path:
+    """A tokenizer whose phones are letters: `cab` is said as it is spelt."""
+    torch.manual_seed(0)
+    phones = tuple("abcdefghijklmnopqrstuvwxyz") + ("a1", "e1")
+    words = ("cab", "bad", "add", "fad", "bee", "ace", "fee", "dab")
+    said = {word: tuple(c + "1" * (c in "ae") for c in word) for word in words}
+    tokenizer = PhonemeTokenizer(phones, said, Pronouncer(len(phones), dim=8))
+    tokenizer.save(tmp_path / "phonemes")
+    return tmp_path / "phonemes"
+
+
+def test_phones_are_those_of_the_text_tokenizer(stage_config: StageConfig, phonemes: Path) -> None:
+    path = stage_config("token_recognizer", text_tokenizer=str(phonemes))
+    task = built(path)
+    assert task.model_config.phones == tuple("abcdefghijklmnopqrstuvwxyz")
+    task.modules["token_recognizer"].eval()
+    data = task.dataset("train")
+    assert data is not None
+    batch = task.collate([data[0], data[1]])
+    tokenizer = PhonemeTokenizer.from_folder(phonemes)
+    texts = ("one two.", "is it so?")
+    said = [tokenizer.pronounce(text) for text in texts]
+    assert batch["num_phones"].tolist() == [len(row) for row in said]
+    assert batch["phones"][1, : len(said[1])].tolist() == [ord(p) - 96 for p in said[1]]
+    prepared = task.prepare(batch, StepInfo(0, 0, 0))
+    losses = task._losses(prepared)
+    assert losses.keys() == prepared.counts.keys()
+    assert prepared.counts["recognizer/phone_ctc"] == sum(map(len, said))
+    recognizer = task.modules["token_recognizer"]
+    assert isinstance(recognizer, TokenRecognizer)
+    hidden, _ = recognizer(recognizer.code_vectors(batch["tokens"]))
+    assert torch.isfinite(losses["recognizer/phone_ctc"]) and hidden.shape[1] == 22
+    # Each by itself: what is padded changes nothing.
+    alone = [
+        task._losses(task.prepare(task.collate([data[n]]), StepInfo(0, 0, 0)))[
+            "recognizer/phone_ctc"
+        ]
+        for n in (0, 1)
+    ]
+    torch.testing.assert_close(losses["recognizer/phone_ctc"], alone[0] + alone[1])
+    without = built(path, "read_phones=false")
+    assert without.model_config.phones == ()
+    assert "phones" not in without.collate([data[0]])
+
+
+def test_phones_can_be_added_to_a_recogniser(
+    stage_config: StageConfig,
+    phonemes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As to that of the stage speech_tokenizer, which reads characters alone."""
+    assert main(["--config", str(stage_config("token_recognizer", export_decoder=False))]) == 0
+    letters = tmp_path / "run" / "export" / "token_recognizer"
+    path = stage_config("token_recognizer", "onward", text_tokenizer=str(phonemes))
+    start = [f"initial.token_recognizer={letters}", f"model={letters}/config.yaml"]
+    assert main(["--config", str(path), *start, "run=" + str(tmp_path / "strict")]) == 1
+    assert "missing: phone_ctc.weight, phone_ctc.bias" in capsys.readouterr().err
+    assert main(["--config", str(path), *start, "initial_partial=true"]) == 0
+    exported = load_model(tmp_path / "onward" / "export" / "token_recognizer", TokenRecognizer)
+    assert exported.config.phones == tuple("abcdefghijklmnopqrstuvwxyz")
+    assert exported.phone_ctc.out_features == 2 * 27
+
+
+def test_learns_to_read(
+    stage_config: StageConfig, corpus: Path, tmp_path: Path, phonemes: Path
+) -> None:
+    """Tokens that spell their text, with one between characters, are read without error."""
     words = ["cab", "bad", "add", "fad", "bee", "ace", "fee", "dab"]
     rows = [json.loads(line) for line in (corpus / "train_tokens.jsonl").read_text().splitlines()]
     for number, row in enumerate(rows):
         text = f"{words[number]} {words[number * 3 % 8]}"
         row["audio"], row["text"] = str(corpus / row["audio"]), text
-        spelt = [[8, 8, 7] if c == " " else [ord(c) - 97] * 2 + [6] for c in text]
+        spelt = [[8, 7] if c == " " else [ord(c) - 97, 6] for c in text]
         row["speech_tokens"] = [token for part in spelt for token in part]
     manifest = tmp_path / "spelt.jsonl"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     path = stage_config(
         "token_recognizer",
         data={"train": str(manifest), "valid": str(manifest)},
+        text_tokenizer=str(phonemes),
         model={"dim": 32, "num_heads": 2, "num_layers": 1},
         noise={"shifted_share": 0.0, "replaced_share": 0.02, "hidden_share": 0.02},
         optim={"max_steps": 150, "warmup_steps": 10, "lr": 1e-2, "ema_decay": 0.9},
@@ -210,5 +288,10 @@ def test_learns_to_read(stage_config: StageConfig, corpus: Path, tmp_path: Path)
     metrics = [json.loads(row) for row in (tmp_path / "run" / "metrics.jsonl").open()]
     measured = next(row for row in metrics if row["kind"] == "valid")
     assert measured["char_error_rate"] < 0.05 and measured["ctc"] < 0.3
+    assert measured["phone_error_rate"] < 0.05
     reader = load_model(tmp_path / "run" / "export" / "token_recognizer", TokenRecognizer)
+    (read,) = ReadBack(reader, PhonemeTokenizer.from_folder(phonemes))(
+        ["cab cab"], [rows[0]["speech_tokens"]]
+    )
+    assert read is not None and read.error == 0.0 and read.surprise < 0.3
     assert reader.transcribe(torch.tensor([rows[0]["speech_tokens"]])) == ["cab cab"]

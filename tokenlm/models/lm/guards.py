@@ -33,8 +33,9 @@ class GuardConfig:
     """Silent tokens in a row; after them something must be said, or the end. 0 has no cap."""
     guidance_scale: float = 0.0
     """Guidance of the LM by its text; see `tokenlm.models.lm.guidance`. Doubles the work."""
-    max_char_error: float = 0.4
-    """Character error of the tokens, read back by the token recogniser, that is accepted."""
+    max_read_error: float = 0.4
+    """Share of the phones (of the characters, where the token recogniser reads no phones) that may
+    be read back otherwise."""
     max_attempts: int = 1
     """Attempts at a segment until one is accepted, else the best of them; 1 checks nothing."""
     num_candidates: int = 1
@@ -47,8 +48,8 @@ class GuardConfig:
         for name in ("loop_max_period", "max_attempts", "num_candidates"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.guidance_scale < 0 or self.max_char_error < 0:
-            raise ValueError("guidance_scale and max_char_error must not be negative")
+        if self.guidance_scale < 0 or self.max_read_error < 0:
+            raise ValueError("guidance_scale and max_read_error must not be negative")
         if any(token < 0 for token in self.silent_tokens):
             raise ValueError("silent_tokens are codes, 0 and up")
 
