@@ -90,6 +90,14 @@ def test_what_cannot_be_read(tokenizer: PhonemeTokenizer) -> None:
     assert short is not None and short.surprise == math.inf and short.error <= 5 / 3
 
 
+def test_soft_codes_get_a_gradient(tokenizer: PhonemeTokenizer) -> None:
+    """What the stage token_reward learns from."""
+    phones = recognizer(phones=tokenizer.sounds)
+    codes = phones.code_vectors(torch.tensor([[1, 2, 3]])).requires_grad_()
+    ReadBack(phones, tokenizer).log_probs(codes)[..., 1].sum().backward()
+    assert codes.grad is not None and bool((codes.grad != 0).any())
+
+
 def test_a_batch_is_read_as_each_alone(tokenizer: PhonemeTokenizer) -> None:
     texts = ["cat", "back at", "...", "at"]
     rows = [[1, 5, 7, 3, 3, 8, 2, 2], [4, 4, 1, 0, 6], [3], []]
