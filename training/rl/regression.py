@@ -57,9 +57,10 @@ def find_regression(
         config: what is allowed.
     """
     found = []
-    rise = now["read_error"] - before["read_error"]
+    error = now["read_error"]
+    rise = error - before["read_error"]
     if rise > config.max_read_error_rise:
-        found.append(f"the error of what is read back rose by {rise:.3f} to {now['read_error']:.3f}")
+        found.append(f"the error of what is read back rose by {rise:.3f} to {error:.3f}")
     change = now["speaking_rate"] / max(before["speaking_rate"], 1e-9) - 1.0
     if abs(change) > config.max_rate_change:
         found.append(f"the length of the speech changed by {100 * change:+.0f} %")
