@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenlm.synthesis.read_back import ReadBack
+from tokenlm.synthesis.read_back import ReadBack, Reading
 from tokenlm.text.alphabet import collect_alphabet
 from tokenlm.text.errors import char_error
 
@@ -54,38 +54,38 @@ class Reward(Protocol):
         ...
 
 
-class TokenAsrReward:
+class _ReadBackReward:
     """What the ASR half of the tokenizer reads in the tokens, against the text."""
 
     def __init__(self, read_back: ReadBack) -> None:
         self.read_back = read_back
 
     def __call__(self, answers: Sequence[Answer]) -> list[float | None]:
-        """1 less the share of the units that are wrong; insertions count as much as deletions.
-
-        None where the text has no unit that the recogniser knows.
-        """
+        """One value for each answer, None where the text has no unit that the recogniser knows."""
         readings = self.read_back(
             [answer.text for answer in answers], [answer.tokens for answer in answers]
         )
-        return [None if read is None else max(1.0 - read.error, 0.0) for read in readings]
+        return [None if reading is None else self.value(reading) for reading in readings]
+
+    def value(self, reading: Reading) -> float:
+        """What a reading is worth, from 0 to 1."""
+        raise NotImplementedError
 
 
-class TokenLikelihoodReward:
-    """How clearly the text is in the tokens: its likelihood by the ASR half of the tokenizer."""
+class TokenAsrReward(_ReadBackReward):
+    """How much of the text is read in the tokens."""
 
-    def __init__(self, read_back: ReadBack) -> None:
-        self.read_back = read_back
+    def value(self, reading: Reading) -> float:
+        """1 less the share of the units that are wrong; insertions count as much as deletions."""
+        return max(1.0 - reading.error, 0.0)
 
-    def __call__(self, answers: Sequence[Answer]) -> list[float | None]:
-        """The likelihood per unit, a geometric mean; 0 where the speech is too short for the text.
 
-        None where the text has no unit that the recogniser knows.
-        """
-        readings = self.read_back(
-            [answer.text for answer in answers], [answer.tokens for answer in answers]
-        )
-        return [None if read is None else math.exp(-max(read.surprise, 0.0)) for read in readings]
+class TokenLikelihoodReward(_ReadBackReward):
+    """How clearly the text is in the tokens."""
+
+    def value(self, reading: Reading) -> float:
+        """The likelihood per unit, a geometric mean; 0 where the speech is too short for it."""
+        return math.exp(-max(reading.surprise, 0.0))
 
 
 class DurationReward:
