@@ -89,23 +89,46 @@ class TokenLikelihoodReward(_ReadBackReward):
 
 
 class DurationReward:
-    """Whether the speech is about as long as speech of such a text is."""
+    """Whether the speech is about as long as speech of such a text is.
 
-    def __init__(self, mean: float, deviation: float) -> None:
+    A text of one word takes more time for each of its sounds than a sentence does: there is silence
+    around both, and what ends is drawn out. By one ratio for all texts such words would earn most
+    when they are hurried, so the expectation has a part that every text has.
+    """
+
+    def __init__(self, start: float, rate: float, deviation: float) -> None:
         """Take the prior.
 
         Args:
-            mean: of the logarithm of speech tokens per text token.
-            deviation: of the same.
+            start: speech tokens that any text takes, however short.
+            rate: speech tokens for each text token beyond that.
+            deviation: of the logarithm of what speech takes over what is expected.
         """
-        assert deviation > 0
-        self.mean, self.deviation = mean, deviation
+        assert start >= 0 and rate > 0 and deviation > 0
+        self.start, self.rate, self.deviation = start, rate, deviation
 
     @classmethod
     def fit(cls, lengths: Sequence[tuple[int, int]]) -> DurationReward:
-        """The prior of a corpus, from pairs of text tokens and speech tokens."""
-        ratios = np.log([speech / text for text, speech in lengths if text and speech])
-        return cls(float(ratios.mean()), max(float(ratios.std()), 0.05))
+        """The prior of a corpus, from pairs of text tokens and speech tokens.
+
+        The line is that of the least squares of speech tokens per text token, so that long texts
+        do not settle it alone, scaled to be right on average in the logarithm.
+
+        Raises:
+            ValueError: no pair has both.
+        """
+        pairs = np.array([pair for pair in lengths if min(pair) > 0], dtype=float)
+        if not len(pairs):
+            raise ValueError("no utterance has text and speech to learn durations from.")
+        text, speech = pairs.T
+        design = np.stack([1 / text, np.ones_like(text)], axis=1)
+        (start, rate), _, rank, _ = np.linalg.lstsq(design, speech / text, rcond=None)
+        if rank < 2 or start < 0 or rate <= 0:
+            start, rate = 0.0, 1.0
+        residuals = np.log(speech / (start + rate * text))
+        scale = math.exp(residuals.mean())
+        deviation = max(float(residuals.std()), 0.05)
+        return cls(float(start) * scale, float(rate) * scale, deviation)
 
     def __call__(self, answers: Sequence[Answer]) -> list[float | None]:
         """1 within two deviations, falling off outside; 0 where the speech did not end."""
@@ -116,9 +139,9 @@ class DurationReward:
             return None
         if not answer.tokens or not answer.has_ended:
             return 0.0
-        ratio = math.log(len(answer.tokens) / answer.num_text_tokens)
-        outside = max(abs(ratio - self.mean) / self.deviation - 2.0, 0.0)
-        return math.exp(-0.5 * outside**2)
+        expected = self.start + self.rate * answer.num_text_tokens
+        outside = abs(math.log(len(answer.tokens) / expected)) / self.deviation - 2.0
+        return math.exp(-0.5 * max(outside, 0.0) ** 2)
 
 
 Render = Callable[[Sequence[int]], Tensor]

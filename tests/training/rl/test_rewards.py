@@ -36,16 +36,40 @@ def answer(tokens: list[int], text: str = "abcd", **more: bool) -> Answer:
 
 
 def test_duration_by_hand() -> None:
-    # Ratios of 2 and 8: a mean of ln 4 and a deviation of ln 2.
-    prior = DurationReward.fit([(4, 8), (4, 32), (0, 5), (5, 0)])
-    assert prior.mean == pytest.approx(math.log(4)) and prior.deviation == pytest.approx(
-        math.log(2)
-    )
-    # 16 tokens are the mean, 64 two deviations above, 128 three, 2 three below.
-    found = prior([answer([1] * count) for count in (16, 64, 128, 2)])
-    assert found == pytest.approx([1.0, 1.0, math.exp(-0.5), math.exp(-0.5)])
-    assert prior([answer([]), answer([1] * 16, has_ended=False)]) == [0.0, 0.0]
+    # 6 speech tokens for any text and 2 for each of its tokens; half and twice that are said.
+    lengths = [(count, (6 + 2 * count) * 2**sign) for count in (2, 5, 9) for sign in (-1, 1)]
+    prior = DurationReward(6.0, 2.0, math.log(2))
+    # 14 tokens are expected, 56 are two deviations above, 112 three, 1.75 three below.
+    found = prior([answer([1] * count) for count in (14, 56, 112)])
+    assert found == pytest.approx([1.0, 1.0, math.exp(-0.5)])
+    assert DurationReward(0.0, 2.0, math.log(2))([answer([1])]) == pytest.approx([math.exp(-0.5)])
+    assert prior([answer([]), answer([1] * 14, has_ended=False)]) == [0.0, 0.0]
     assert prior([Answer(text="", num_text_tokens=0, tokens=(1,))]) == [None]
+    fitted = DurationReward.fit([*((int(a), int(b)) for a, b in lengths), (0, 5), (5, 0)])
+    # The line is scaled to be right in the logarithm, so the middle of half and twice is found.
+    assert (fitted.start, fitted.rate) == pytest.approx((6.0, 2.0))
+    assert fitted.deviation == pytest.approx(math.log(2))
+
+
+def test_a_word_alone_takes_longer_than_its_share_of_a_sentence() -> None:
+    rng = np.random.default_rng(0)
+    text = rng.integers(2, 60, 500)
+    speech = np.round((8 + 1.6 * text) * np.exp(rng.normal(0, 0.1, 500))).astype(int)
+    prior = DurationReward.fit(list(zip(text.tolist(), speech.tolist(), strict=True)))
+    word = lambda count: Answer(text="no", num_text_tokens=2, tokens=(1,) * count)  # noqa: E731
+    at_pace, hurried = prior([word(11), word(6)])
+    assert at_pace == 1.0
+    assert hurried is not None and hurried < 0.3
+
+
+def test_durations_without_a_line_are_a_ratio() -> None:
+    # Texts of one length, and texts whose longer ones are said faster than the shorter ones.
+    for lengths in ([(4, 8), (4, 32)], [(2, 2), (4, 16)]):
+        prior = DurationReward.fit(lengths)
+        assert prior.start == 0.0
+        assert math.log(prior.rate) == pytest.approx(np.mean([math.log(b / a) for a, b in lengths]))
+    with pytest.raises(ValueError, match="no utterance"):
+        DurationReward.fit([(0, 5), (5, 0)])
 
 
 def test_words_of_the_sound_by_hand() -> None:
@@ -179,7 +203,7 @@ class Attacks:
             "token_likelihood": TokenLikelihoodReward(parts.read_back),
             "letters": TokenAsrReward(ReadBack(parts.token_recognizer)),
             # The pace of the voice itself, give or take a fifth.
-            "duration": DurationReward(math.log(len(tokens) / self.length), 0.2),
+            "duration": DurationReward(0.0, len(tokens) / self.length, 0.2),
         }
 
     def answer(self, tokens: list[int]) -> Answer:
