@@ -131,7 +131,7 @@ class DurationReward:
         return cls(float(start) * scale, float(rate) * scale, deviation)
 
     def __call__(self, answers: Sequence[Answer]) -> list[float | None]:
-        """1 within one deviation, falling off outside; 0 where the speech did not end."""
+        """1 within two deviations, falling off outside; 0 where the speech did not end."""
         return [self._value(answer) for answer in answers]
 
     def _value(self, answer: Answer) -> float | None:
@@ -140,7 +140,7 @@ class DurationReward:
         if not answer.tokens or not answer.has_ended:
             return 0.0
         expected = self.start + self.rate * answer.num_text_tokens
-        outside = abs(math.log(len(answer.tokens) / expected)) / self.deviation - 1.0
+        outside = abs(math.log(len(answer.tokens) / expected)) / self.deviation - 2.0
         return math.exp(-0.5 * max(outside, 0.0) ** 2)
 
 

@@ -39,11 +39,11 @@ def test_duration_by_hand() -> None:
     # 6 speech tokens for any text and 2 for each of its tokens; half and twice that are said.
     lengths = [(count, (6 + 2 * count) * 2**sign) for count in (2, 5, 9) for sign in (-1, 1)]
     prior = DurationReward(6.0, 2.0, math.log(2))
-    # 14 tokens are expected, 28 are one deviation above, 56 two.
-    found = prior([answer([1] * count) for count in (14, 28, 56)])
+    # 14 tokens are expected, 56 are two deviations above, 112 three.
+    found = prior([answer([1] * count) for count in (14, 56, 112)])
     assert found == pytest.approx([1.0, 1.0, math.exp(-0.5)])
-    # 4 are expected without a start, 1 is two deviations below.
-    assert DurationReward(0.0, 1.0, math.log(2))([answer([1])]) == pytest.approx([math.exp(-0.5)])
+    # 8 are expected without a start, 1 is three deviations below.
+    assert DurationReward(0.0, 2.0, math.log(2))([answer([1])]) == pytest.approx([math.exp(-0.5)])
     assert prior([answer([]), answer([1] * 14, has_ended=False)]) == [0.0, 0.0]
     assert prior([Answer(text="", num_text_tokens=0, tokens=(1,))]) == [None]
     fitted = DurationReward.fit([*((int(a), int(b)) for a, b in lengths), (0, 5), (5, 0)])
