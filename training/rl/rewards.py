@@ -112,7 +112,8 @@ class DurationReward:
         """The prior of a corpus, from pairs of text tokens and speech tokens.
 
         The line is that of the least squares of speech tokens per text token, so that long texts
-        do not settle it alone, scaled to be right on average in the logarithm.
+        do not settle it alone, scaled to be right on average in the logarithm. Where the corpus
+        gives no rising line from 0 or above, it is a ratio.
 
         Raises:
             ValueError: no pair has both.
@@ -124,6 +125,7 @@ class DurationReward:
         design = np.stack([1 / text, np.ones_like(text)], axis=1)
         (start, rate), _, rank, _ = np.linalg.lstsq(design, speech / text, rcond=None)
         if rank < 2 or start < 0 or rate <= 0:
+            # Any ratio will do: the scale below makes it that of the corpus.
             start, rate = 0.0, 1.0
         residuals = np.log(speech / (start + rate * text))
         scale = math.exp(residuals.mean())

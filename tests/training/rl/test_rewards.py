@@ -37,7 +37,7 @@ def answer(tokens: list[int], text: str = "abcd", **more: bool) -> Answer:
 
 def test_duration_by_hand() -> None:
     # 6 speech tokens for any text and 2 for each of its tokens; half and twice that are said.
-    lengths = [(count, (6 + 2 * count) * 2**sign) for count in (2, 5, 9) for sign in (-1, 1)]
+    lengths = [(n, (6 + 2 * n) * twice_or_half // 2) for n in (2, 5, 9) for twice_or_half in (1, 4)]
     prior = DurationReward(6.0, 2.0, math.log(2))
     # 14 tokens are expected, 56 are two deviations above, 112 three.
     found = prior([answer([1] * count) for count in (14, 56, 112)])
@@ -46,7 +46,7 @@ def test_duration_by_hand() -> None:
     assert DurationReward(0.0, 2.0, math.log(2))([answer([1])]) == pytest.approx([math.exp(-0.5)])
     assert prior([answer([]), answer([1] * 14, has_ended=False)]) == [0.0, 0.0]
     assert prior([Answer(text="", num_text_tokens=0, tokens=(1,))]) == [None]
-    fitted = DurationReward.fit([*((int(a), int(b)) for a, b in lengths), (0, 5), (5, 0)])
+    fitted = DurationReward.fit([*lengths, (0, 5), (5, 0)])
     # The line is scaled to be right in the logarithm, so the middle of half and twice is found.
     assert (fitted.start, fitted.rate) == pytest.approx((6.0, 2.0))
     assert fitted.deviation == pytest.approx(math.log(2))
