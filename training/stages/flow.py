@@ -44,7 +44,7 @@ from training.data.split import (
     rejects_file,
     require_tokens,
 )
-from training.losses.flow import velocity_loss
+from training.losses.flow import envelope_loss, velocity_loss
 from training.task import Phase, Prepared, StepInfo, Task, frozen
 from training.token_reader import ReadingConfig, TokenReader, reading_loss
 from training.tracking import write_audio_sample, write_mel_picture
@@ -73,6 +73,8 @@ class FlowMatchingConfig(RunConfig):
     """Longest prompt, as a share of the utterance."""
     condition_dropout: float = 0.2
     """Share of the items whose whole condition is dropped, for classifier-free guidance."""
+    envelope_bands: int = 0
+    """Mel bins that the loss `flow/envelope` averages, an odd number; 0 leaves it out."""
     reading: ReadingConfig | None = None
     """The loss `flow/reading`; None leaves it out."""
 
@@ -89,6 +91,8 @@ class FlowMatchingConfig(RunConfig):
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         if not self.chunk_tokens:
             raise ValueError("chunk_tokens must name at least one chunk size")
+        if self.envelope_bands != 0 and (self.envelope_bands < 0 or self.envelope_bands % 2 == 0):
+            raise ValueError(f"envelope_bands must be 0 or odd, got {self.envelope_bands}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +206,8 @@ class FlowTask(Task):
         }
         values = float(num_tokens.sum()) * config.model.frames_per_token * config.model.mel.num_mels
         counts = {"flow/velocity": values}
+        if config.envelope_bands:
+            counts["flow/envelope"] = values
         if config.reading is not None:
             heard = (tensors["t"] >= config.reading.min_time) & ~tensors["dropped"]
             heard &= step.step >= config.reading.start_step
@@ -285,7 +291,11 @@ class FlowTask(Task):
             dropped=tensors["dropped"],
         )
         frame_mask = tensors["mask"].repeat_interleave(self.config.model.frames_per_token, dim=1)
-        losses = {"flow/velocity": velocity_loss(predicted, tensors["velocity"], frame_mask)}
+        velocity = tensors["velocity"]
+        losses = {"flow/velocity": velocity_loss(predicted, velocity, frame_mask)}
+        bands = self.config.envelope_bands
+        if bands:
+            losses["flow/envelope"] = envelope_loss(predicted, velocity, frame_mask, bands)
         if self.config.reading is not None:
             losses["flow/reading"] = predicted.new_zeros(())
             if bool(tensors["heard"].any()):
@@ -299,19 +309,23 @@ class FlowTask(Task):
     def evaluate(
         self, batches: Iterable[dict[str, Tensor]], modules: Mapping[str, nn.Module]
     ) -> dict[str, float]:
-        """Velocity loss with fixed draws, mel distance and readable tokens of rendered speech."""
+        """Losses with fixed draws, mel distance and readable tokens of rendered speech."""
         totals: dict[str, float] = defaultdict(float)
         for number, batch in enumerate(batches):
             prepared = self.prepare(batch, StepInfo(seed=0, step=number, first_item=0))
-            totals["velocity"] += float(self._losses(prepared)["flow/velocity"])
+            for name, loss in self._losses(prepared).items():
+                totals[name] += float(loss)
             totals["values"] += prepared.counts["flow/velocity"]
             if number < 4:
                 self._compare(modules, batch, totals)
         frames = max(totals["frames"], 1)
+        values = max(totals["values"], 1)
         measured = {
-            "velocity": totals["velocity"] / max(totals["values"], 1),
+            "velocity": totals["flow/velocity"] / values,
             "mel_distance": totals["distance"] / frames,
         }
+        if self.config.envelope_bands:
+            measured["envelope"] = totals["flow/envelope"] / values
         if self.config.reading is not None:
             measured["tokens_read"] = totals["read"] / frames
             measured["tokens_read_recorded"] = totals["recorded"] / frames

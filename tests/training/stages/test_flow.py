@@ -112,6 +112,29 @@ def test_loss_of_the_right_velocity_is_nothing(
     assert task._losses(prepared)["flow/velocity"].item() == 0
 
 
+def test_envelope_is_a_loss_where_it_is_asked_for(stage_config: Callable[..., Path]) -> None:
+    _, task = load_task(stage_config("flow", envelope_bands=9))
+    assert isinstance(task, FlowTask)
+    task.build()
+    prepared = task.prepare(batch_of(task, 0, 3), StepInfo(0, 0, 0))
+    assert prepared.counts["flow/envelope"] == prepared.counts["flow/velocity"]
+    losses = task._losses(prepared)
+    assert set(losses) == {"flow/velocity", "flow/envelope"}
+    # The items are parted by padding, which counts in neither.
+    places = ((0, 0), (1, 3))
+    alone = [task.prepare(batch_of(task, row), StepInfo(0, 0, item)) for item, row in places]
+    total = sum(task._losses(one)["flow/envelope"] for one in alone)
+    torch.testing.assert_close(losses["flow/envelope"], total, atol=0.5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("bands", [-1, 4])
+def test_envelope_needs_an_odd_number_of_bins(
+    stage_config: Callable[..., Path], bands: int
+) -> None:
+    with pytest.raises(ValueError, match="envelope_bands must be 0 or odd"):
+        load_task(stage_config("flow", envelope_bands=bands))
+
+
 @pytest.fixture
 def reading_task(stage_config: Callable[..., Path]) -> FlowTask:
     _, task = load_task(stage_config("flow", reading={"start_step": 3, "dim": 16}))
