@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,7 @@ def compare(
     """Compare two systems on the test sets that both were judged on, item by item."""
     try:
         found = compare_folders(first, second, seed=seed)
+        warn_of_prompts(read_script_rows(first), read_script_rows(second))
     except ValueError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
@@ -77,6 +79,27 @@ def read_script_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
     if not found:
         raise ValueError(f"{path} holds no rows of a test set (`tokenlm evaluate --set`).")
     return found
+
+
+def warn_of_prompts(
+    first: Mapping[str, list[dict[str, Any]]], second: Mapping[str, list[dict[str, Any]]]
+) -> None:
+    """Say on standard error where two systems spoke to different prompts.
+
+    Args:
+        first: rows by test set, as of `read_script_rows`.
+        second: those of the other system.
+    """
+    from training.evaluation.script_figures import other_prompts
+
+    for name in first.keys() & second.keys():
+        others = other_prompts(first[name], second[name])
+        if others:
+            typer.echo(
+                f"warning: {name}: {len(others)} items, {others[0]} for one, were spoken to other "
+                "prompts by the second system: the difference is that of the prompts, too.",
+                err=True,
+            )
 
 
 def print_comparison(name: str, comparisons: list[Any], console: Console) -> None:

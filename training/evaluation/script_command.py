@@ -21,7 +21,7 @@ from training.evaluation.ablation import (
     write_ablation,
 )
 from training.evaluation.cloning import CloningSystem
-from training.evaluation.compare import print_comparison, read_script_rows
+from training.evaluation.compare import print_comparison, read_script_rows, warn_of_prompts
 from training.evaluation.config import EvaluationConfig
 from training.evaluation.dealt import deal_voices, in_voices, voices_of
 from training.evaluation.figure import Figure
@@ -163,6 +163,7 @@ def evaluate_scripts(
                 figures += script_figures(own, seed=config.seed)
                 rows += own
                 if script.name in before:
+                    warn_of_prompts(before, {script.name: own})
                     comparisons[script.name] = compare_rows(
                         before[script.name], own, seed=config.seed
                     )

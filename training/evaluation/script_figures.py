@@ -92,6 +92,16 @@ def script_figures(rows: Rows, *, seed: int = 0) -> list[Figure]:
     return figures
 
 
+def other_prompts(first: Rows, second: Rows) -> list[str]:
+    """Items that both have spoken, but not to the same prompts; what is compared there is both."""
+    prompts: list[dict[str, set[str]]] = [{}, {}]
+    for found, rows in zip(prompts, (first, second), strict=True):
+        for row in rows:
+            found.setdefault(row["item"], set()).add(row["prompt"])
+    one, two = prompts
+    return sorted(item for item in one.keys() & two.keys() if one[item] != two[item])
+
+
 def compare_rows(first: Rows, second: Rows, *, seed: int = 0) -> list[Comparison]:
     """Compare two systems on the items of one script that both have spoken.
 

@@ -18,12 +18,17 @@ from typer.testing import CliRunner
 from training.evaluation import script_command
 from training.evaluation.cloning import CloningSystem, longest
 from training.evaluation.command import evaluate
-from training.evaluation.compare import compare, compare_folders
+from training.evaluation.compare import compare, compare_folders, warn_of_prompts
 from training.evaluation.frozen import Frozen, Reading, write_frozen
 from training.evaluation.parts import Parts, find_parts
 from training.evaluation.script import Line, Script, ScriptError
 from training.evaluation.script_command import check_judge_is_no_reward, find_scripts
-from training.evaluation.script_figures import by_item, compare_rows, script_figures
+from training.evaluation.script_figures import (
+    by_item,
+    compare_rows,
+    other_prompts,
+    script_figures,
+)
 from training.evaluation.script_run import (
     Panel,
     PromptFacts,
@@ -163,6 +168,18 @@ def test_two_systems_are_compared_on_the_items_of_both() -> None:
         compare_rows(first[:1], second[1:])
 
 
+def test_other_prompts_are_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    first = [{"item": item, "prompt": "ann"} for item in "abc"]
+    second = [{"item": item, "prompt": "ann" if item == "b" else "bob"} for item in "bcd"]
+    assert other_prompts(first, second) == ["c"]
+    warn_of_prompts({"mine": first, "plain": first}, {"mine": second})
+    said = capsys.readouterr().err
+    assert said.startswith("warning: mine: 1 items, c for one, were spoken to other prompts")
+    # Seeds of an item may have prompts of their own, as long as both systems have the same.
+    twice = [*first, {"item": "a", "prompt": "bob"}]
+    assert other_prompts(twice, twice[::-1]) == [] and other_prompts(first, twice) == ["a"]
+
+
 @pytest.fixture
 def set_file(tmp_path: Path) -> Path:
     path = tmp_path / "mine.jsonl"
@@ -218,6 +235,7 @@ def test_a_bundle_is_judged_on_a_set_and_can_be_heard(
     arguments = [str(tmp_path / name) for name in ("one", "two")]
     shown = CliRunner().invoke(app, [*arguments, "--output", str(tmp_path / "both")])
     assert shown.exit_code == 0 and "word_error_rate" in shown.output
+    assert "prompts" not in shown.output
     written = json.loads((tmp_path / "both/compare.json").read_text())
     assert written["mine"][0]["num_items"] == 2
     assert CliRunner().invoke(app, [str(tmp_path), str(tmp_path)]).exit_code == 2
