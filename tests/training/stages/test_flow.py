@@ -125,6 +125,10 @@ def test_envelope_is_a_loss_where_it_is_asked_for(stage_config: Callable[..., Pa
     alone = [task.prepare(batch_of(task, row), StepInfo(0, 0, item)) for item, row in places]
     total = sum(task._losses(one)["flow/envelope"] for one in alone)
     torch.testing.assert_close(losses["flow/envelope"], total, atol=0.5, rtol=1e-3)
+    with torch.no_grad():
+        measured = task.evaluate([batch_of(task, 0, 3)], task.modules)
+    expected = losses["flow/envelope"].item() / prepared.counts["flow/envelope"]
+    assert measured["envelope"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("bands", [-1, 4])
