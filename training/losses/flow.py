@@ -10,7 +10,7 @@ from torch.nn import functional
 
 
 def velocity_loss(predicted: Tensor, velocity: Tensor, mask: Tensor) -> Tensor:
-    """Squared error summed over valid frames and bins (Lipman et al., 2023, eq. 14).
+    """Squared error summed over valid frames and bins (Lipman et al., 2023, eq. 23).
 
     Args:
         predicted: (B, T, M).
