@@ -22,7 +22,6 @@ def compare(
     """Compare two systems on the test sets that both were judged on, item by item."""
     try:
         found = compare_folders(first, second, seed=seed)
-        warn_of_prompts(read_script_rows(first), read_script_rows(second))
     except ValueError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
@@ -37,7 +36,7 @@ def compare(
 
 
 def compare_folders(first: Path, second: Path, *, seed: int = 0) -> dict[str, list[Any]]:
-    """Comparisons by test set.
+    """Comparisons by test set; different prompts are a warning, see `warn_of_prompts`.
 
     Args:
         first: output folder of `tokenlm evaluate --set …`.
@@ -56,6 +55,7 @@ def compare_folders(first: Path, second: Path, *, seed: int = 0) -> dict[str, li
             f"{first} and {second} have no test set in common: {', '.join(one)} and "
             f"{', '.join(two)}."
         )
+    warn_of_prompts(one, two)
     return {name: compare_rows(one[name], two[name], seed=seed) for name in names}
 
 
@@ -92,7 +92,7 @@ def warn_of_prompts(
     """
     from training.evaluation.script_figures import other_prompts
 
-    for name in first.keys() & second.keys():
+    for name in (name for name in first if name in second):
         others = other_prompts(first[name], second[name])
         if others:
             typer.echo(
