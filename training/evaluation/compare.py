@@ -92,8 +92,8 @@ def warn_of_prompts(
     """
     from training.evaluation.script_figures import other_prompts
 
-    for name in (name for name in first if name in second):
-        others = other_prompts(first[name], second[name])
+    for name, rows in first.items():
+        others = other_prompts(rows, second.get(name, []))
         if others:
             typer.echo(
                 f"warning: {name}: {len(others)} items, {others[0]} for one, were spoken to other "
