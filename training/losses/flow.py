@@ -24,8 +24,8 @@ def envelope_loss(predicted: Tensor, velocity: Tensor, mask: Tensor, bands: int)
     """Squared error of the spectral envelope and of its change, summed over valid frames and bins.
 
     Most of the error of a velocity is in harmonics and noise, which are chance; speech is
-    understood by its envelope, and consonants by how fast that changes. So the error is averaged over
-    neighbouring bins, and counted as it is and as the difference from the frame before. It is
+    understood by its envelope, and consonants by how fast that changes. So the error is averaged
+    over neighbouring bins, and counted as it is and as the difference from the frame before. It is
     least where `velocity_loss` is least, at the mean velocity: what differs is what a model that
     cannot reach it gets wrong.
 
