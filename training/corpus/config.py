@@ -84,6 +84,15 @@ class CorpusConfig:
     """Utterances of the training split."""
     num_foreign: int = 0
     """Utterances of the manifest `train_foreign`, read by the foreign people."""
+    num_hard: int = 0
+    """Utterances of the manifest `train_hard`, read by the people of the training split: texts that
+    speech LMs fail at (`training.corpus.hard_texts`), and names."""
+    test_sets: tuple[Path, ...] = (
+        Path("configs/eval/hard.jsonl"),
+        Path("configs/eval/plain.jsonl"),
+    )
+    """Test sets whose texts never enter `train_hard`; a relative path is taken from the folder
+    that holds `configs/`."""
     num_validation: int = 400
     """Utterances of the validation split: trained speakers, texts that training never sees."""
     num_heldout_per_speaker: int = 64
@@ -115,7 +124,8 @@ class CorpusConfig:
     """Who speaks."""
 
     def __post_init__(self) -> None:
-        for name in ("num_train", "num_foreign", "num_validation", "num_heldout_per_speaker"):
+        counts = ("num_train", "num_foreign", "num_hard", "num_validation")
+        for name in (*counts, "num_heldout_per_speaker"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
         for name in ("sample_rate", "block_samples", "shard_size", "refresh_every"):

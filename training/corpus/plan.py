@@ -6,14 +6,18 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tokenlm.checkpoint import packaged_configs
 from training.corpus.config import CorpusConfig
+from training.corpus.hard_texts import harden
 from training.corpus.speakers import VirtualSpeaker, heldout_speakers, training_speakers
 from training.corpus.text import TextGrammar
+
+HARD_NAMES_SHARE = 0.35
+"""Share of the lines of `train_hard` that are about names of people and places."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +83,25 @@ def read_sentences(path: Path) -> list[str]:
     return sentences
 
 
+def read_test_texts(paths: Iterable[Path]) -> set[str]:
+    """Keys (`text_key`) of the lines of test sets, as they are written and as they are spoken.
+
+    A relative path is taken from the folder that holds `configs/`.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    texts = set()
+    for path in paths:
+        where = path if path.is_absolute() else packaged_configs().parent / path
+        if not where.exists():
+            raise ValueError(f"there is no test set at {where}")
+        for line in where.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            texts |= {text_key(row["text"]), text_key(row.get("spoken") or row["text"])}
+    return texts
+
+
 def plan_corpus(config: CorpusConfig, grammar: TextGrammar) -> list[Shard]:
     """Plan the whole corpus.
 
@@ -87,8 +110,11 @@ def plan_corpus(config: CorpusConfig, grammar: TextGrammar) -> list[Shard]:
         grammar: where texts come from.
 
     Returns:
-        Shards in the order of work: some training shards first, then the small splits and the
-        foreign people, then the rest. Each shard is a representative mix of its split.
+        Shards in the order of work: some training shards first, then the small splits, the foreign
+        people and the hard lines, then the rest. Each shard is a representative mix of its split.
+
+    Raises:
+        ValueError: there is no file of held-out sentences, or of a test set.
     """
     sentences = read_sentences(config.heldout_sentences)
     heldout = {text_key(sentence) for sentence in sentences}
@@ -107,13 +133,25 @@ def plan_corpus(config: CorpusConfig, grammar: TextGrammar) -> list[Shard]:
             "foreign", config.num_foreign, others, shares, grammar, config, unseen, fresh=False
         )
         foreign = [replace(line, text=plain_text(line.text)) for line in foreign]
-    assert not unseen & {text_key(utterance.text) for utterance in train}
+    hard = _free_utterances(
+        "hard",
+        config.num_hard,
+        speakers,
+        weights,
+        grammar,
+        config,
+        unseen | read_test_texts(config.test_sets) if config.num_hard else (),
+        fresh=False,
+        draw=_hard_text,
+    )
+    assert not unseen & {text_key(utterance.text) for utterance in (*train, *hard)}
     small = list(_shards("validation", validation, config.shard_size))
     manifests = sorted({p.heldout_manifest for p in config.people if p.heldout_formants})
     for manifest in manifests:
         rows = _heldout_utterances(manifest, sentences, config)
         small += _shards(manifest, rows, config.shard_size)
     small += _shards("train_foreign", foreign, config.shard_size)
+    small += _shards("train_hard", hard, config.shard_size)
     large = list(_shards("train", train, config.shard_size))
     head = -(-config.refresh_every // config.shard_size)
     return large[:head] + small + large[head:]
@@ -162,19 +200,29 @@ def _free_utterances(
     forbidden: Collection[str],
     *,
     fresh: bool,
+    draw: Callable[[TextGrammar, random.Random], str] = TextGrammar.draw,
 ) -> list[Utterance]:
     taken = set(forbidden)
     utterances = []
     for index in range(count):
         rng = random.Random(f"{config.seed}:{split}:{index}")
         speaker = rng.choices(speakers, weights)[0]
-        text = grammar.draw(rng)
+        text = draw(grammar, rng)
         while text_key(text) in taken:
-            text = grammar.draw(rng)
+            text = draw(grammar, rng)
         if fresh:
             taken.add(text_key(text))
         utterances.append(_utterance(f"{split}-{index:06d}", text, speaker, rng, config))
     return utterances
+
+
+def _hard_text(grammar: TextGrammar, rng: random.Random) -> str:
+    """An ordinary text made harder, or a line with names; half of these are made harder, too."""
+    named = rng.random() < HARD_NAMES_SHARE
+    text = grammar.draw(rng, "proper_utterance" if named else "utterance")
+    if named and rng.random() < 0.5:
+        return text
+    return harden(text, grammar.draw(rng), rng)
 
 
 def _heldout_utterances(

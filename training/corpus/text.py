@@ -25,7 +25,11 @@ class TextGrammar:
     """Draws utterances; the same generator state gives the same text."""
 
     def __init__(
-        self, rules: Mapping[str, Sequence[str]], words: Mapping[str, str], rare: Sequence[str]
+        self,
+        rules: Mapping[str, Sequence[str]],
+        words: Mapping[str, str],
+        rare: Sequence[str],
+        proper: Sequence[str] = (),
     ) -> None:
         """Take the data of a grammar.
 
@@ -33,6 +37,7 @@ class TextGrammar:
             rules: alternatives of every rule, as in grammar.yaml.
             words: words of every class, as in words.yaml.
             rare: words that `<rare>` is drawn from; empty takes them from the common words.
+            proper: names that `<proper>` is drawn from; empty takes the rare words.
 
         Raises:
             ValueError: a rule names a slot that does not exist.
@@ -40,6 +45,7 @@ class TextGrammar:
         self.words = {name: text.split() for name, text in words.items()}
         common = [word.split("/")[0] for group in self.words.values() for word in group]
         self.rare = list(rare) or sorted({word for word in common if "-" not in word})
+        self.proper = list(proper) or self.rare
         self.rules: dict[str, tuple[list[str], list[int]]] = {}
         for name, alternatives in rules.items():
             texts, weights = [], []
@@ -52,14 +58,20 @@ class TextGrammar:
             self.rules[name] = (texts, weights)
 
     def _check(self, slot: str, form: str, rules: Mapping[str, Sequence[str]], where: str) -> None:
-        known = slot in rules or slot in self.words or slot in SPOKEN or slot == "rare"
+        built_in = slot in SPOKEN or slot in ("rare", "proper")
+        known = slot in rules or slot in self.words or built_in
         if not known or (form and (slot not in self.words or form not in inflection.FORMS)):
             raise ValueError(f"{where}: there is no <{slot}{'.' + form if form else ''}>")
 
-    def draw(self, rng: random.Random) -> str:
-        """Draw one utterance, with punctuation and a capital first letter."""
+    def draw(self, rng: random.Random, symbol: str = "utterance") -> str:
+        """Draw one utterance, with punctuation and a capital first letter.
+
+        Args:
+            rng: source of choices.
+            symbol: the rule that utterances are drawn from.
+        """
         while True:
-            text = self.expand("utterance", rng)
+            text = self.expand(symbol, rng)
             if len(text.split()) <= MAX_WORDS:
                 return _START.sub(lambda match: match[0].upper(), text)
 
@@ -81,11 +93,13 @@ class TextGrammar:
             return inflection.inflect(word, form).replace("-", " ")
         if symbol == "rare":
             return rng.choice(self.rare)
+        if symbol == "proper":
+            return rng.choice(self.proper)
         return SPOKEN[symbol](rng)
 
 
 def load_grammar(word_lists: Sequence[Path] = (), documents: Path | None = None) -> TextGrammar:
-    """The grammar of grammar.yaml over words.yaml, rare words from what the machine has.
+    """The grammar of grammar.yaml over words.yaml, rare words and names from what the machine has.
 
     Args:
         word_lists: files of one word per line; those that do not exist are passed over.
@@ -94,12 +108,16 @@ def load_grammar(word_lists: Sequence[Path] = (), documents: Path | None = None)
     rules = yaml.safe_load((DATA / "grammar.yaml").read_text(encoding="utf-8"))
     words = yaml.safe_load((DATA / "words.yaml").read_text(encoding="utf-8"))
     rare: set[str] = set()
+    proper: set[str] = set()
     for path in word_lists:
         if path.exists():
-            rare.update(speakable(path.read_text(encoding="utf-8", errors="ignore")))
+            listed = path.read_text(encoding="utf-8", errors="ignore")
+            rare.update(speakable(listed))
+            names = re.findall(r"^[A-Z][a-z]{2,13}$", listed, re.MULTILINE)
+            proper.update(name for name in names if speakable(name.lower()))
     if documents is not None and documents.exists():
         rare.update(document_words(documents))
-    return TextGrammar(rules, words, sorted(rare))
+    return TextGrammar(rules, words, sorted(rare), sorted(proper))
 
 
 def speakable(text: str) -> list[str]:

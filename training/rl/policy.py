@@ -25,9 +25,9 @@ from tokenlm.synthesis.read_back import ReadBack
 from tokenlm.synthesis.script import closed
 from tokenlm.text.frontend import frontend
 from tokenlm.text.tokenizer import AnyTextTokenizer
+from training.corpus.hard_texts import KINDS, harden
 from training.lora import merged_state, with_additions
 from training.randomness import derive_seed
-from training.rl.hard_texts import KINDS, harden
 from training.rl.regression import Regression, RegressionConfig
 from training.rl.reward_set import RewardConfig, RewardSet
 from training.rl.rewards import Answer, FailureCount, combine
@@ -55,7 +55,7 @@ class PolicyStageConfig(SpeechLMStageConfig):
     prompt_share: float = 0.5
     """Share of the texts that are spoken after another utterance of their speaker."""
     hard_share: float = 0.0
-    """Share of the texts that are made harder (`training.rl.hard_texts`)."""
+    """Share of the texts that are made harder (`training.corpus.hard_texts`)."""
     hard_kinds: dict[str, float] = field(default_factory=dict)
     """How often each way of making a text harder is taken, beside the others; default 1 each."""
 

@@ -16,10 +16,11 @@ from training.corpus.plan import (
     all_speakers,
     plan_corpus,
     read_sentences,
+    read_test_texts,
     text_key,
 )
 from training.corpus.speakers import make_speaker, training_speakers
-from training.corpus.text import load_grammar
+from training.corpus.text import TextGrammar, load_grammar
 
 SENTENCES = Path("configs/eval/heldout_sentences.txt")
 
@@ -124,6 +125,38 @@ def test_foreign_people_speak_in_a_manifest_of_their_own() -> None:
     # They change nothing of what the others say.
     without = plan_corpus(small(num_foreign=0), grammar)
     assert without == [shard for shard in shards if shard.manifest != "train_foreign"]
+
+
+def test_hard_lines_are_spoken_by_the_people_of_the_training_split() -> None:
+    config, grammar = small(num_hard=400), load_grammar()
+    shards = plan_corpus(config, grammar)
+    lines = [u for shard in shards if shard.manifest == "train_hard" for u in shard.utterances]
+    assert len(lines) == 400 and {u.id for u in lines} >= {"hard-000000", "hard-000399"}
+    known = {u.speaker.person for shard in shards for u in shard.utterances if "train" in u.id}
+    assert {u.speaker.person for u in lines} <= known
+    texts = [u.text for u in lines]
+    assert 30 < sum(len(text.split()) == 1 for text in texts) < 150
+    assert 100 < sum(text[-1] not in ".?!" for text in texts) < 350
+    # They change nothing of what the others say.
+    without = plan_corpus(small(num_hard=0), grammar)
+    assert without == [shard for shard in shards if shard.manifest != "train_hard"]
+
+
+def test_hard_lines_have_no_text_of_a_test_set(tmp_path: Path) -> None:
+    rules = {
+        "utterance": ["yes.", "no.", "perhaps."],
+        "proper_utterance": ["<proper>."],
+    }
+    grammar = TextGrammar(rules, {}, ["word"], ["Paris"])
+    path = tmp_path / "set.jsonl"
+    path.write_text('{"text": "No!", "spoken": "no"}\n{"text": "5", "spoken": "Paris"}\n')
+    config = small(num_hard=200, num_train=0, num_foreign=0, num_validation=0, test_sets=(path,))
+    shards = plan_corpus(config, grammar)
+    keys = {text_key(u.text) for s in shards if s.manifest == "train_hard" for u in s.utterances}
+    assert {"yes", "perhaps"} <= keys and not keys & {"no", "paris"}
+    assert read_test_texts(config.test_sets) == {"no", "", "paris"}
+    with pytest.raises(ValueError, match="no test set at"):
+        plan_corpus(dataclasses.replace(config, test_sets=(tmp_path / "absent",)), grammar)
 
 
 def test_speaker_asks_the_engine_for_what_resampling_undoes() -> None:

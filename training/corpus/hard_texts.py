@@ -39,6 +39,15 @@ def repeated(text: str, other: str, rng: Random) -> str:
     return gap.join([phrase] * rng.randint(2, 6)) + rng.choice(("", "."))
 
 
+def dwelling(text: str, other: str, rng: Random) -> str:
+    """The text with one of its words said several times where it stands."""
+    words = words_of(text)
+    place = rng.randrange(len(words))
+    gap = rng.choice((" ", ", ", ", ", " and "))
+    words[place] = gap.join([words[place]] * rng.randint(2, 5))
+    return " ".join(words) + rng.choice(("", "."))
+
+
 def short(text: str, other: str, rng: Random) -> str:
     """One to three of the words."""
     words = words_of(text)
@@ -50,8 +59,11 @@ def short(text: str, other: str, rng: Random) -> str:
 def listed(text: str, other: str, rng: Random) -> str:
     """Some of the words as a list, in another order."""
     words = words_of(text)
-    chosen = rng.sample(words, rng.randint(min(2, len(words)), min(7, len(words))))
-    return ", ".join(chosen) + rng.choice(("", "."))
+    chosen = rng.sample(words, rng.randint(min(2, len(words)), min(8, len(words))))
+    if len(chosen) < 2:
+        return text
+    between = rng.choice((", ", ", ", ", and ", " and "))
+    return ", ".join(chosen[:-1]) + between + chosen[-1] + rng.choice(("", "."))
 
 
 def marked(text: str, other: str, rng: Random) -> str:
@@ -65,6 +77,7 @@ KINDS: dict[str, Callable[[str, str, Random], str]] = {
     "bare": bare,
     "joined": joined,
     "repeated": repeated,
+    "dwelling": dwelling,
     "short": short,
     "listed": listed,
     "marked": marked,

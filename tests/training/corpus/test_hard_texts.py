@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+import re
+from itertools import groupby
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from tokenlm.text.normalize import normalize
-from training.rl.hard_texts import KINDS, LONGEST_JOINED, harden, words_of
+from training.corpus.hard_texts import KINDS, LONGEST_JOINED, harden, words_of
 
 TEXT = "The old captain waited by the window, didn't he?"
 OTHER = "My sister bought a car."
@@ -21,8 +23,11 @@ def test_each_kind_is_what_it_says() -> None:
         assert [word for word in words_of(made["joined"]) if word != "and"] == both
         repeated = words_of(made["repeated"])
         assert 2 <= len(repeated) <= 12 and len(set(repeated)) <= 2
+        said = [word for word in words_of(made["dwelling"]) if word != "and"]
+        assert [word for word, _ in groupby(said)] == own and len(said) > len(own)
         assert 1 <= len(words_of(made["short"])) <= 3
-        assert set(words_of(made["listed"])) <= set(own) and "," in made["listed"]
+        assert set(words_of(made["listed"])) <= {*own, "and"}
+        assert re.search(", | and ", made["listed"])
         assert words_of(made["marked"]) == own
 
 
@@ -52,7 +57,7 @@ def test_what_cannot_be_made_harder_stays() -> None:
 @pytest.mark.parametrize("name", ["hard", "plain"])
 def test_no_text_of_a_test_set_is_used(name: str) -> None:
     """The module makes its texts of what it is given: it holds none of the test sets' lines."""
-    source = Path("training/rl/hard_texts.py").read_text(encoding="utf-8").lower()
+    source = Path("training/corpus/hard_texts.py").read_text(encoding="utf-8").lower()
     lines = Path(f"configs/eval/{name}.jsonl").read_text(encoding="utf-8").splitlines()
     texts = [json.loads(line)["text"].lower() for line in lines]
     assert len(texts) > 100
