@@ -22,7 +22,8 @@ pytestmark = pytest.mark.usefixtures("fake_flite")
 
 def toy(**changes: Any) -> CorpusConfig:
     config = load_config(CorpusConfig, packaged_configs() / "data/corpus_toy.yaml")
-    base = {"num_train": 12, "num_validation": 2, "shard_size": 4, "refresh_every": 4}
+    base = {"num_train": 12, "num_hard": 2, "num_validation": 2, "shard_size": 4}
+    base |= {"refresh_every": 4}
     return dataclasses.replace(config, word_lists=(), documents=None, **(base | changes))
 
 
@@ -32,7 +33,8 @@ def rows(path: Path) -> list[dict]:
 
 def test_corpus_is_whole_and_as_its_rows_say(tmp_path: Path) -> None:
     counts = build_corpus(toy(), tmp_path / "corpus")
-    assert counts == {"train": 12, "validation": 2, "heldout": 2, "heldout_awb": 2}
+    splits = {"train": 12, "train_hard": 2, "validation": 2, "heldout": 2, "heldout_awb": 2}
+    assert counts == splits
     for manifest, count in counts.items():
         listed = rows(tmp_path / "corpus" / f"{manifest}.jsonl")
         assert len(listed) == count
@@ -74,11 +76,11 @@ def test_interrupted_build_goes_on(
     (fake_flite / "calls").unlink()
     build_corpus(toy(), tmp_path / "broken")
     assert (fake_flite / "calls").read_text().count("-psdur") == calls - 6
-    for manifest in ("train", "validation", "heldout", "heldout_awb"):
+    for manifest in ("train", "train_hard", "validation", "heldout", "heldout_awb"):
         name = f"{manifest}.jsonl"
         whole, broken = tmp_path / "whole" / name, tmp_path / "broken" / name
         assert whole.read_text() == broken.read_text()
-    assert len(list((tmp_path / "broken" / "audio").rglob("*.wav"))) == 18
+    assert len(list((tmp_path / "broken" / "audio").rglob("*.wav"))) == 20
     assert not list((tmp_path / "broken").rglob("*.partial"))
 
 

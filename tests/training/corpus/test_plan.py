@@ -30,7 +30,8 @@ def small(**changes: Any) -> CorpusConfig:
     return dataclasses.replace(
         config,
         **(
-            dict(num_train=300, num_foreign=100, num_validation=20, num_heldout_per_speaker=3)
+            dict(num_train=300, num_foreign=100, num_hard=0, num_validation=20)
+            | dict(num_heldout_per_speaker=3)
             | changes
         ),
     )
