@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from rich.progress import (
 from training.corpus.config import CorpusConfig
 from training.corpus.engines import EngineError, Request, check_voice, speak
 from training.corpus.finish import finish
+from training.corpus.kokoro import Kokoro
 from training.corpus.plan import Shard, all_speakers, plan_corpus
 from training.corpus.text import load_grammar
 from training.workers import end_with_parent
@@ -50,7 +52,10 @@ def build_corpus(config: CorpusConfig, folder: Path, *, jobs: int = 1) -> dict[s
         ValueError: the folder holds shards of a different corpus.
     """
     for engine, voice in sorted({(s.engine, s.voice) for s in all_speakers(config)}):
-        check_voice(engine, voice)
+        if engine == "kokoro":
+            _teacher(config).style(voice)
+        else:
+            check_voice(engine, voice)
     shards = plan_corpus(config, load_grammar(config.word_lists, config.documents))
     (folder / "shards").mkdir(parents=True, exist_ok=True)
     rows: dict[str, list[Row]] = {}
@@ -130,7 +135,12 @@ def speak_shard(shard: Shard, config: CorpusConfig, folder: Path) -> list[Row]:
             )
             for line in lines
         ]
-        for line, speech in zip(lines, speak(engine, requests), strict=True):
+        spoken = (
+            map(_teacher(config).attempt, requests)
+            if engine == "kokoro"
+            else speak(engine, requests)
+        )
+        for line, speech in zip(lines, spoken, strict=True):
             speaker = line.speaker
             try:
                 if isinstance(speech, EngineError):
@@ -139,7 +149,7 @@ def speak_shard(shard: Shard, config: CorpusConfig, folder: Path) -> list[Row]:
             except EngineError as error:
                 failures.append(f"{line.id} ({speaker.name}, {line.text!r}): {error}")
                 continue
-            path = audio / f"{line.id}.wav"
+            path = audio / f"{line.id}.{config.audio_format}"
             soundfile.write(folder / path, waveform, config.sample_rate, subtype="PCM_16")
             row: Row = {
                 "id": line.id,
@@ -151,6 +161,7 @@ def speak_shard(shard: Shard, config: CorpusConfig, folder: Path) -> list[Row]:
                 "engine": engine,
                 "formant": speaker.formant,
                 "pitch": speaker.pitch,
+                "rate": round(1 / line.stretch, 3),
             }
             if phones:
                 row["phones"] = phones
@@ -161,6 +172,16 @@ def speak_shard(shard: Shard, config: CorpusConfig, folder: Path) -> list[Row]:
     header = {"shard": shard.name, "fingerprint": shard.fingerprint(), "failures": failures}
     _write_lines(folder / "shards" / f"{shard.name}.jsonl", [header, *ordered])
     return ordered
+
+
+def _teacher(config: CorpusConfig) -> Kokoro:
+    assert config.teacher is not None  # CorpusConfig sees to it
+    return _load_teacher(config.teacher)
+
+
+@lru_cache(maxsize=1)
+def _load_teacher(folder: Path) -> Kokoro:
+    return Kokoro(folder)
 
 
 def read_shard(shard: Shard, folder: Path) -> list[Row] | None:

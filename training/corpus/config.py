@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-EngineName = Literal["flite", "festival", "espeak-ng"]
+EngineName = Literal["flite", "festival", "espeak-ng", "kokoro"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +17,11 @@ class PersonConfig:
     """Name of the person; voices of one person in two engines share it."""
     engine: EngineName
     """Engine that speaks."""
-    voices: tuple[str, ...]
+    voices: tuple[str, ...] = ()
     """Voice names of the engine; each gives its own virtual speakers."""
+    speakers: Path | None = None
+    """A list of voices and formant factors (YAML), the training speakers in place of those of
+    `voices` and `formants`; a relative path is taken from the folder that holds `configs/`."""
     share: float = 0.0
     """Share of the training utterances, relative to the other people of the same manifest; 0 keeps
     it out."""
@@ -27,6 +30,9 @@ class PersonConfig:
     What it says goes to the manifest `train_foreign`, for stages that learn voices, not words."""
     stretch: float = 1.0
     """Duration stretch at which this person speaks at an ordinary pace."""
+    rates: tuple[float, ...] = ()
+    """Speaking rates, relative to the ordinary pace, one of which an utterance has; empty draws
+    them around 1 (`rate_spread`)."""
     own_pitch: float | None = None
     """Mean pitch in Hz of the voice as the engine gives it, where it is known."""
     formants: tuple[float, ...] = (1.0,)
@@ -48,8 +54,11 @@ class PersonConfig:
     """Manifest that the held-out speakers go to."""
 
     def __post_init__(self) -> None:
-        if not self.voices:
-            raise ValueError(f"person {self.name}: voices is empty")
+        if not self.voices and self.speakers is None:
+            raise ValueError(f"person {self.name}: voices is empty, and there is no speakers file")
+        for rate in self.rates:
+            if not 0.5 <= rate <= 2:
+                raise ValueError(f"person {self.name}: a rate lies in 0.5..2, got {rate}")
         if self.share < 0:
             raise ValueError(f"person {self.name}: share must be 0 or more, got {self.share}")
         if self.drawn < 0 or self.timbres < 0:
@@ -70,13 +79,13 @@ class PersonConfig:
             raise ValueError(f"person {self.name}: a held-out formant factor is trained on too")
         if self.foreign and self.heldout_formants:
             raise ValueError(f"person {self.name}: held-out sentences need a voice of English")
-        if self.engine == "espeak-ng" and (self.pitches or self.heldout_pitches):
-            raise ValueError(f"person {self.name}: espeak-ng takes no pitch in Hz")
+        if self.engine in ("espeak-ng", "kokoro") and (self.pitches or self.heldout_pitches):
+            raise ValueError(f"person {self.name}: {self.engine} takes no pitch in Hz")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
-    """A corpus spoken by classic engines."""
+    """A corpus spoken by engines: the classic ones, or a natural teacher."""
 
     seed: int = 0
     """Seed of texts, speakers and rates; the same seed gives the same corpus."""
@@ -100,6 +109,11 @@ class CorpusConfig:
     heldout_sentences: Path = Path("configs/eval/heldout_sentences.txt")
     """Hand-written sentences, one per line, that never enter training; a relative path is
     taken from the folder that holds `configs/`."""
+    texts: dict[str, float] = field(default_factory=lambda: {"grammar": 1.0})
+    """Kinds of texts of the training and validation splits (`training.corpus.plan.TEXT_KINDS`) and
+    how often each is drawn, beside the others."""
+    teacher: Path | None = None
+    """Folder of the engine kokoro (`scripts/fetch_teacher`)."""
     word_lists: tuple[Path, ...] = (Path("/usr/share/dict/words"),)
     """Word lists that rare words are drawn from; those that do not exist are passed over."""
     documents: Path | None = Path("/usr/share/doc")
@@ -108,6 +122,8 @@ class CorpusConfig:
     """Speaking rate of an utterance varies by up to this much either way."""
     sample_rate: int = 16000
     """Sample rate in Hz of the stored audio."""
+    audio_format: Literal["wav", "flac"] = "wav"
+    """How audio is stored: 16 bits, as they are or compressed without loss."""
     block_samples: int = 640
     """Stored audio is a whole number of these (one speech token)."""
     level_dbfs: float = -22.0
@@ -135,6 +151,8 @@ class CorpusConfig:
             raise ValueError(f"rate_spread lies in 0..0.5, got {self.rate_spread}")
         if not any(person.share > 0 and not person.foreign for person in self.people):
             raise ValueError("people: at least one person needs a share above 0")
+        if self.teacher is None and any(person.engine == "kokoro" for person in self.people):
+            raise ValueError("teacher: the engine kokoro needs its folder (scripts/fetch_teacher)")
         if self.num_foreign and not any(
             person.share > 0 and person.foreign for person in self.people
         ):

@@ -1,4 +1,4 @@
-"""Drivers of the classic engines: text in, waveform and aligned phones out."""
+"""Drivers of the engines: text in, waveform and aligned phones out."""
 
 from __future__ import annotations
 

@@ -6,15 +6,19 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tokenlm.checkpoint import packaged_configs
 from training.corpus.config import CorpusConfig
 from training.corpus.hard_texts import harden
+from training.corpus.sentences import chosen_from, documentation, fortunes, wordnet_examples
 from training.corpus.speakers import VirtualSpeaker, heldout_speakers, training_speakers
 from training.corpus.text import TextGrammar
+
+Draw = Callable[[random.Random], str]
+"""Draws a text; the same generator state gives the same text."""
 
 HARD_NAMES_SHARE = 0.35
 """Share of the lines of `train_hard` that are about names of people and places."""
@@ -102,6 +106,38 @@ def read_test_texts(paths: Iterable[Path]) -> set[str]:
     return texts
 
 
+TEXT_KINDS: dict[str, Callable[[TextGrammar], Draw]] = {
+    "grammar": lambda grammar: grammar.draw,
+    "hard": lambda grammar: lambda rng: _hard_text(grammar, rng),
+    "wordnet": lambda grammar: chosen_from(wordnet_examples()),
+    "fortunes": lambda grammar: chosen_from(fortunes()),
+    "documentation": lambda grammar: chosen_from(documentation()),
+}
+"""Kinds of texts by name: each becomes a draw when a corpus asks for it."""
+
+
+def text_source(weights: Mapping[str, float], grammar: TextGrammar) -> Draw:
+    """Draws of texts of several kinds.
+
+    Args:
+        weights: how often each kind is drawn, beside the others.
+        grammar: where the kinds that are made come from.
+
+    Raises:
+        ValueError: there is no such kind, all weights are 0, or the machine has nothing to read.
+    """
+    unknown = sorted(set(weights) - set(TEXT_KINDS))
+    if unknown:
+        raise ValueError(f"texts: there is no kind {unknown[0]}; there are {', '.join(TEXT_KINDS)}")
+    draws = {name: TEXT_KINDS[name](grammar) for name, weight in weights.items() if weight > 0}
+    if not draws:
+        raise ValueError("texts: at least one kind needs a weight above 0")
+    if len(draws) == 1:
+        return next(iter(draws.values()))
+    shares = [weights[name] for name in draws]
+    return lambda rng: rng.choices(list(draws.values()), shares)[0](rng)
+
+
 def plan_corpus(config: CorpusConfig, grammar: TextGrammar) -> list[Shard]:
     """Plan the whole corpus.
 
@@ -142,7 +178,7 @@ def plan_corpus(config: CorpusConfig, grammar: TextGrammar) -> list[Shard]:
         config,
         unseen | read_test_texts(config.test_sets) if config.num_hard else (),
         fresh=False,
-        draw=_hard_text,
+        draw=lambda rng: _hard_text(grammar, rng),
     )
     assert not unseen & {text_key(utterance.text) for utterance in (*train, *hard)}
     small = list(_shards("validation", validation, config.shard_size))
@@ -200,16 +236,17 @@ def _free_utterances(
     forbidden: Collection[str],
     *,
     fresh: bool,
-    draw: Callable[[TextGrammar, random.Random], str] = TextGrammar.draw,
+    draw: Draw | None = None,
 ) -> list[Utterance]:
     taken = set(forbidden)
+    draw = draw or text_source(config.texts, grammar)
     utterances = []
     for index in range(count):
         rng = random.Random(f"{config.seed}:{split}:{index}")
         speaker = rng.choices(speakers, weights)[0]
-        text = draw(grammar, rng)
+        text = draw(rng)
         while text_key(text) in taken:
-            text = draw(grammar, rng)
+            text = draw(rng)
         if fresh:
             taken.add(text_key(text))
         utterances.append(_utterance(f"{split}-{index:06d}", text, speaker, rng, config))
@@ -246,9 +283,16 @@ def _heldout_utterances(
 def _utterance(
     name: str, text: str, speaker: VirtualSpeaker, rng: random.Random, config: CorpusConfig
 ) -> Utterance:
-    spread = config.rate_spread
-    stretch = round(1 / rng.uniform(1 - spread, 1 + spread), 4)
-    return Utterance(id=name, text=text, speaker=speaker, stretch=stretch)
+    rates = next(
+        person.rates
+        for person in config.people
+        if (person.engine, person.name) == (speaker.engine, speaker.person)
+    )
+    if rates:
+        rate = rng.choice(rates)
+    else:
+        rate = rng.uniform(1 - config.rate_spread, 1 + config.rate_spread)
+    return Utterance(id=name, text=text, speaker=speaker, stretch=round(1 / rate, 4))
 
 
 def _shards(manifest: str, utterances: Sequence[Utterance], size: int) -> Iterable[Shard]:

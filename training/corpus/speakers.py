@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+import yaml
+
+from tokenlm.checkpoint import packaged_configs
 from training.corpus.config import EngineName, PersonConfig
 
 HELDOUT_DISTANCE = 0.02
@@ -81,6 +85,8 @@ def training_speakers(person: PersonConfig) -> list[VirtualSpeaker]:
     """
     if person.share == 0:
         return []
+    if person.speakers is not None:
+        return [make_speaker(person, *listed, None) for listed in listed_speakers(person.speakers)]
     speakers = []
     for voice in person.voices:
         pairs = [(f, p) for f in person.formants for p in (person.pitches or (None,))]
@@ -90,6 +96,25 @@ def training_speakers(person: PersonConfig) -> list[VirtualSpeaker]:
         for number in range(1, person.timbres + 1)
         for speaker in speakers
     ]
+
+
+def listed_speakers(path: Path) -> list[tuple[str, float]]:
+    """Voices and formant factors of a list of speakers.
+
+    Args:
+        path: YAML; a relative path is taken from the folder that holds `configs/`.
+
+    Raises:
+        ValueError: there is no such file, or it is no such list.
+    """
+    where = path if path.is_absolute() else packaged_configs().parent / path
+    if not where.exists():
+        raise ValueError(f"there is no list of speakers at {where}")
+    try:
+        rows = yaml.safe_load(where.read_text(encoding="utf-8"))
+        return [(str(row["voice"]), float(row["formant"])) for row in rows]
+    except (yaml.YAMLError, TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{where} is not a list of voice and formant: {error}") from error
 
 
 def _draw(person: PersonConfig, voice: str) -> list[tuple[float, float | None]]:
