@@ -101,10 +101,12 @@ class Exclusion:
         """Take the texts, as they are written or as they are spoken."""
         self._whole: set[str] = set()
         for text in texts:
-            # In lower case, too, where fewer short forms can be told from words.
-            self._whole |= {_key(normalize(text)), _key(normalize(text.lower()))}
+            key = _key(text)
+            if _needs_reading(text, key):
+                # In lower case, too, where fewer short forms can be told from words.
+                self._whole |= {_key(normalize(text)), _key(normalize(text.lower()))}
             if not _SIGN.search(text):
-                self._whole.add(_key(text))
+                self._whole.add(key)
         self._whole.discard("")
         self._words = frozenset(word for key in self._whole for word in key.split())
         self._by_start: dict[str, list[str]] = {}
