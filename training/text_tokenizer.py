@@ -16,6 +16,7 @@ import torch
 from tokenlm.text.lexicon import read_lexicon
 from tokenlm.text.normalize import normalize
 from tokenlm.text.tokenizer import TextTokenizer
+from training.data.exclusion import evaluation_exclusion
 from training.data.manifest import read_manifest
 from training.pronouncer import train_phoneme_tokenizer
 
@@ -52,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train_pieces(manifest: Path, output: Path, vocab_size: int, seed: int) -> None:
-    texts = [normalize(row.text) for row in read_manifest(manifest).utterances]
+    exclusion = evaluation_exclusion()
+    rows = read_manifest(manifest).utterances
+    texts = [normalize(row.text) for row in rows if not exclusion.excludes(row.text)]
     tokenizer = TextTokenizer.train(texts, vocab_size, seed=seed)
     tokenizer.save(output)
     pieces = sum(len(tokenizer.encode(text)) for text in texts)

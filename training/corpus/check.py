@@ -1,15 +1,25 @@
-"""Measures a finished corpus: hours, words, levels, and whether phones lie where they are said."""
+"""Measures a finished corpus: hours, words, levels, and whether phones lie where they are said.
+
+It also looks for texts of test sets among what is trained on, post-training included.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
 import soundfile
+
+from tokenlm.text.normalize import normalize
+from training.corpus import counted_texts
+from training.corpus.hard_texts import harden
+from training.data.exclusion import Exclusion, evaluation_exclusion, read_texts, spoken_key
 
 VOWELS = frozenset(
     ("aa", "ae", "ah", "ao", "aw", "ax", "ay", "eh", "er", "ey", "ih", "iy", "ow", "oy", "uh", "uw")
@@ -18,39 +28,94 @@ PAUSES = frozenset(("pau", "#", "sil"))
 EDGE_SECONDS = 0.01
 """Left out at both ends of a phone when its level is measured."""
 CLIPPED = 0.999
+HELDOUT = "heldout"
+"""Begin of the names of the manifests that hold evaluation texts, and are never trained on."""
+MAX_EXAMPLES = 5
 
 
-def check_corpus(folder: Path, *, max_audio: int = 2000) -> dict[str, Any]:
+def check_corpus(
+    folder: Path,
+    *,
+    max_audio: int = 2000,
+    num_drawn: int = 2000,
+    post_training: Sequence[Path] = (),
+    test_sets: Sequence[Path] = (),
+) -> dict[str, Any]:
     """Measure every manifest of a corpus.
 
     Args:
         folder: the corpus.
         max_audio: audio files read per manifest, spread evenly over it.
+        num_drawn: texts made harder that are drawn from each training manifest, as post-training
+            draws them, and compared with the test sets.
+        post_training: further manifests or files of texts that post-training takes.
+        test_sets: files of evaluation texts beside those of `configs/eval`.
 
     Returns:
-        Figures by manifest, `distinct_words` by manifest among them, and
-        `texts_of_other_splits_in_train` (of every manifest whose name begins with train), which has
-        to be 0.
+        Figures by manifest, `distinct_words` and `evaluation_texts` among them; the same of texts
+        of post-training, under `post_training`; and two sums that have to be 0:
+        `texts_of_other_splits_in_train` (of every manifest whose name begins with train) and
+        `evaluation_texts_in_training` (of all manifests but those of held-out speakers, and of
+        post-training).
 
     Raises:
-        ValueError: the folder holds no manifest, or an audio file is not as its row says.
+        ValueError: the folder holds no manifest, a file of texts cannot be read, or an audio file
+            is not as its row says.
     """
+    exclusion = evaluation_exclusion(test_sets)
     manifests = sorted(folder.glob("*.jsonl"))
     if not manifests:
         raise ValueError(f"{folder} holds no manifest")
     figures: dict[str, Any] = {}
     texts: dict[str, set[str]] = {}
+    post: dict[str, Any] = {}
     for path in manifests:
         with path.open(encoding="utf-8") as file:
             rows = [json.loads(line) for line in file]
-        texts[path.stem] = {" ".join(_words(row["text"])) for row in rows}
-        figures[path.stem] = _text_figures(rows) | _audio_figures(rows, folder, max_audio)
+        written = [row["text"] for row in rows]
+        texts[path.stem] = {spoken_key(text) for text in written}
+        figures[path.stem] = (
+            _text_figures(rows)
+            | {"evaluation_texts": _evaluation_texts(written, exclusion)}
+            | _audio_figures(rows, folder, max_audio)
+        )
+        if path.stem.startswith("train"):
+            drawn = draw_harder(written, num_drawn, exclusion)
+            post[f"{path.stem}, made harder"] = _evaluation_texts(drawn, exclusion, read=True)
     # Manifests of training (train, train_hard, with tokens or without) may share texts.
     trained = [found for name, found in texts.items() if name.startswith("train")]
     others = [found for name, found in texts.items() if not name.startswith("train")]
     shared = set().union(*others) & set().union(*trained)
     figures["texts_of_other_splits_in_train"] = len(shared)
+    for path in post_training:
+        post[str(path)] = _evaluation_texts(read_texts(path), exclusion)
+    rng = Random("counted")
+    counted = [counted_texts.draw(rng, exclusion=exclusion) for _ in range(num_drawn)]
+    post["counted texts"] = _evaluation_texts(counted, exclusion, read=True)
+    figures["post_training"] = post
+    trained_on = [figures[name] for name in texts if not name.startswith(HELDOUT)]
+    counts = [found["evaluation_texts"]["found"] for found in trained_on]
+    counts += [found["found"] for found in post.values()]
+    figures["evaluation_texts_in_training"] = sum(counts)
     return figures
+
+
+def draw_harder(texts: Sequence[str], count: int, exclusion: Exclusion) -> list[str]:
+    """Texts made harder as the stages of post-training make them; the same ones every time."""
+    rng = Random("post-training")
+    return [
+        harden(normalize(rng.choice(texts)), normalize(rng.choice(texts)), rng, None, exclusion)
+        for _ in range(count if texts else 0)
+    ]
+
+
+def _evaluation_texts(
+    texts: Sequence[str], exclusion: Exclusion, *, read: bool = False
+) -> dict[str, Any]:
+    """How many are evaluation texts; with `read` all are read out first, as the LM gets them."""
+    spoken = [normalize(text) for text in texts] if read else texts
+    found = [text for text in spoken if exclusion.excludes(text)]
+    return {"texts": len(texts), "found": len(found), "first": found[:MAX_EXAMPLES]}
 
 
 def _words(text: str) -> list[str]:

@@ -95,13 +95,11 @@ class CorpusConfig:
     """Utterances of the manifest `train_foreign`, read by the foreign people."""
     num_hard: int = 0
     """Utterances of the manifest `train_hard`, read by the people of the training split: texts that
-    speech LMs fail at (`training.corpus.hard_texts`), and names."""
-    test_sets: tuple[Path, ...] = (
-        Path("configs/eval/hard.jsonl"),
-        Path("configs/eval/plain.jsonl"),
-    )
-    """Test sets whose texts never enter `train_hard`; a relative path is taken from the folder
-    that holds `configs/`."""
+    speech LMs fail at (`training.corpus.hard_texts` and `counted_texts`), and names."""
+    test_sets: tuple[Path, ...] = ()
+    """Test sets beside those of `configs/eval`, whose texts never enter any split, as theirs do not
+    (`training.data.exclusion`); a relative path that does not exist is taken from the folder that
+    holds `configs/`."""
     num_validation: int = 400
     """Utterances of the validation split: trained speakers, texts that training never sees."""
     num_heldout_per_speaker: int = 64

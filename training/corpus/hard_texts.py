@@ -11,8 +11,12 @@ import re
 from collections.abc import Callable, Mapping
 from random import Random
 
+from training.data.exclusion import Exclusion
+
 LONGEST_JOINED = 30
 """Words of two texts joined; longer ones are cut into segments before they reach the LM."""
+MAX_DRAWS = 20
+"""Ways to make a text harder that are tried until one is not excluded."""
 ENDS = ("", "...", "!", "!!!", "?!", ";", " -", ":")
 
 
@@ -85,7 +89,13 @@ KINDS: dict[str, Callable[[str, str, Random], str]] = {
 """Ways to make a text harder, by name."""
 
 
-def harden(text: str, other: str, rng: Random, weights: Mapping[str, float] | None = None) -> str:
+def harden(
+    text: str,
+    other: str,
+    rng: Random,
+    weights: Mapping[str, float] | None = None,
+    exclusion: Exclusion | None = None,
+) -> str:
     """Make an ordinary text harder in one of the ways of `KINDS`.
 
     Args:
@@ -93,15 +103,21 @@ def harden(text: str, other: str, rng: Random, weights: Mapping[str, float] | No
         other: another text of the corpus.
         rng: decides; the same state gives the same text.
         weights: how often each way is taken, beside the others; those without one count 1.
+        exclusion: what must not come out, as the texts of test sets.
 
     Returns:
-        Words and punctuation; the text itself where it has no word.
+        Words and punctuation; the text itself where it has no word, or where nothing that may come
+        out is found.
     """
     if not words_of(text):
         return text
     names = sorted(KINDS)
     own = [(weights or {}).get(name, 1.0) for name in names]
-    return KINDS[rng.choices(names, own)[0]](text, other, rng)
+    for _ in range(MAX_DRAWS):
+        harder = KINDS[rng.choices(names, own)[0]](text, other, rng)
+        if exclusion is None or not exclusion.excludes(harder):
+            return harder
+    return text
 
 
 def words_of(text: str) -> list[str]:

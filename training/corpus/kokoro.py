@@ -37,6 +37,7 @@ PAUSE = "pau"
 _MARKS = ';:,.!?—…"()“”'
 _SHORT_GAP = 0.1
 """A gap between words that lasts no longer belongs to the phone before it."""
+_LETTERS = re.compile(r"(?<![A-Za-z'])[A-Z](?: [A-Z](?![A-Za-z']))+")
 _SPLIT = re.compile(r"([;:,.!?—…\"()“”]+)")
 
 # espeak-ng ties the letters of one sound by ^. What the model calls them:
@@ -97,6 +98,13 @@ class Phonemizer:
     def _phones(self, text: str, language: str) -> str:
         if not text:
             return ""
+        letters = _LETTERS.search(text)
+        if letters:  # said one by one: between words, A would be the article
+            start, end = letters.span()
+            parts = [text[:start], *text[start:end].split(), text[end:]]
+            return " ".join(
+                found for part in parts if (found := self._phones(part.strip(), language))
+            )
         library = Phonemizer._library
         found = []
         with self._lock:

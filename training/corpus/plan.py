@@ -6,22 +6,29 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from tokenlm.checkpoint import packaged_configs
+from training.corpus import counted_texts
 from training.corpus.config import CorpusConfig
 from training.corpus.hard_texts import harden
 from training.corpus.sentences import chosen_from, documentation, fortunes, wordnet_examples
 from training.corpus.speakers import VirtualSpeaker, heldout_speakers, training_speakers
 from training.corpus.text import TextGrammar
+from training.data.exclusion import Exclusion, evaluation_exclusion, spoken_key
 
 Draw = Callable[[random.Random], str]
 """Draws a text; the same generator state gives the same text."""
 
 HARD_NAMES_SHARE = 0.35
 """Share of the lines of `train_hard` that are about names of people and places."""
+COUNTED_SHARE = 0.3
+"""Share of the lines of `train_hard` that are counts, letters, short answers and the like."""
+MAX_DRAWS = 1000
+"""Texts that are drawn for one line until one is not excluded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +62,6 @@ class Shard:
         return hashlib.sha256(data.encode()).hexdigest()[:16]
 
 
-def text_key(text: str) -> str:
-    """Words of a text in lower case: what makes two texts the same."""
-    return " ".join(re.findall(r"[a-z']+", text.lower()))
-
-
 def plain_text(text: str) -> str:
     """A text of letters, commas and full stops: at questions some voices of festival break off."""
     letters = re.sub(r"[^A-Za-z,.?! ]", " ", text)
@@ -80,30 +82,11 @@ def read_sentences(path: Path) -> list[str]:
         raise ValueError(f"there is no file of held-out sentences at {path}")
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     sentences = [line for line in lines if line and not line.startswith("#")]
-    keys = [text_key(sentence) for sentence in sentences]
+    keys = [spoken_key(sentence) for sentence in sentences]
     if len(set(keys)) != len(keys):
         twice = sorted({key for key in keys if keys.count(key) > 1})
         raise ValueError(f"{path}: held-out sentences occur twice: {twice[:3]}")
     return sentences
-
-
-def read_test_texts(paths: Iterable[Path]) -> set[str]:
-    """Keys (`text_key`) of the lines of test sets, as they are written and as they are spoken.
-
-    A relative path is taken from the folder that holds `configs/`.
-
-    Raises:
-        ValueError: there is no such file.
-    """
-    texts = set()
-    for path in paths:
-        where = path if path.is_absolute() else packaged_configs().parent / path
-        if not where.exists():
-            raise ValueError(f"there is no test set at {where}")
-        for line in where.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            texts |= {text_key(row["text"]), text_key(row.get("spoken") or row["text"])}
-    return texts
 
 
 TEXT_KINDS: dict[str, Callable[[TextGrammar], Draw]] = {
@@ -112,6 +95,7 @@ TEXT_KINDS: dict[str, Callable[[TextGrammar], Draw]] = {
     "wordnet": lambda grammar: chosen_from(wordnet_examples()),
     "fortunes": lambda grammar: chosen_from(fortunes()),
     "documentation": lambda grammar: chosen_from(documentation()),
+    "counted": lambda grammar: counted_texts.draw,
 }
 """Kinds of texts by name: each becomes a draw when a corpus asks for it."""
 
@@ -149,38 +133,30 @@ def plan_corpus(config: CorpusConfig, grammar: TextGrammar) -> list[Shard]:
         Shards in the order of work: some training shards first, then the small splits, the foreign
         people and the hard lines, then the rest. Each shard is a representative mix of its split.
 
+    No line but those of the held-out speakers is an evaluation text (`training.data.exclusion`),
+    and none that is trained on is one of the validation split.
+
     Raises:
-        ValueError: there is no file of held-out sentences, or of a test set.
+        ValueError: there is no file of held-out sentences, or of a test set, or the grammar gives
+            nothing but their texts.
     """
     sentences = read_sentences(config.heldout_sentences)
-    heldout = {text_key(sentence) for sentence in sentences}
+    exclusion = evaluation_exclusion((*config.test_sets, config.heldout_sentences))
+    drawn = _Drawn(exclusion)
     speakers, weights = _weighted_speakers(config, foreign=False)
     validation = _free_utterances(
-        "validation", config.num_validation, speakers, weights, grammar, config, heldout, fresh=True
+        "validation", config.num_validation, speakers, weights, grammar, config, drawn, fresh=True
     )
-    unseen = heldout | {text_key(utterance.text) for utterance in validation}
-    train = _free_utterances(
-        "train", config.num_train, speakers, weights, grammar, config, unseen, fresh=False
-    )
+    train = _free_utterances("train", config.num_train, speakers, weights, grammar, config, drawn)
     foreign: list[Utterance] = []
     if config.num_foreign:
         others, shares = _weighted_speakers(config, foreign=True)
         foreign = _free_utterances(
-            "foreign", config.num_foreign, others, shares, grammar, config, unseen, fresh=False
+            "foreign", config.num_foreign, others, shares, grammar, config, drawn, draw=_plain_text
         )
-        foreign = [replace(line, text=plain_text(line.text)) for line in foreign]
     hard = _free_utterances(
-        "hard",
-        config.num_hard,
-        speakers,
-        weights,
-        grammar,
-        config,
-        unseen | read_test_texts(config.test_sets) if config.num_hard else (),
-        fresh=False,
-        draw=lambda rng: _hard_text(grammar, rng),
+        "hard", config.num_hard, speakers, weights, grammar, config, drawn, draw=_hard_text
     )
-    assert not unseen & {text_key(utterance.text) for utterance in (*train, *hard)}
     small = list(_shards("validation", validation, config.shard_size))
     manifests = sorted({p.heldout_manifest for p in config.people if p.heldout_formants})
     for manifest in manifests:
@@ -233,28 +209,52 @@ def _free_utterances(
     weights: Sequence[float],
     grammar: TextGrammar,
     config: CorpusConfig,
-    forbidden: Collection[str],
+    drawn: _Drawn,
     *,
-    fresh: bool,
-    draw: Draw | None = None,
+    fresh: bool = False,
+    draw: Callable[[TextGrammar, random.Random], str] | None = None,
 ) -> list[Utterance]:
-    taken = set(forbidden)
-    draw = draw or text_source(config.texts, grammar)
+    source = partial(draw, grammar) if draw else text_source(config.texts, grammar)
     utterances = []
     for index in range(count):
         rng = random.Random(f"{config.seed}:{split}:{index}")
         speaker = rng.choices(speakers, weights)[0]
-        text = draw(rng)
-        while text_key(text) in taken:
-            text = draw(rng)
-        if fresh:
-            taken.add(text_key(text))
+        text = drawn.draw(partial(source, rng), keep=fresh)
         utterances.append(_utterance(f"{split}-{index:06d}", text, speaker, rng, config))
     return utterances
 
 
+class _Drawn:
+    """Draws texts that are neither evaluation texts nor kept for validation."""
+
+    def __init__(self, exclusion: Exclusion) -> None:
+        self._exclusion = exclusion
+        self._kept: set[str] = set()
+
+    def draw(self, draw: Callable[[], str], *, keep: bool) -> str:
+        """Draw a text; `keep` lets no later one be the same."""
+        for _ in range(MAX_DRAWS):
+            text = draw()
+            key = spoken_key(text)
+            if key in self._kept or self._exclusion.excludes(text):
+                continue
+            if keep:
+                self._kept.add(key)
+            return text
+        raise ValueError(
+            f"{MAX_DRAWS} texts in a row are evaluation texts or of the validation split, such as "
+            f"{text!r}: the grammar has too few others"
+        )
+
+
+def _plain_text(grammar: TextGrammar, rng: random.Random) -> str:
+    return plain_text(grammar.draw(rng))
+
+
 def _hard_text(grammar: TextGrammar, rng: random.Random) -> str:
-    """An ordinary text made harder, or a line with names; half of these are made harder, too."""
+    """A counted text, an ordinary text made harder, or a line with names, half of them harder."""
+    if rng.random() < COUNTED_SHARE:
+        return counted_texts.draw(rng)
     named = rng.random() < HARD_NAMES_SHARE
     text = grammar.draw(rng, "proper_utterance" if named else "utterance")
     if named and rng.random() < 0.5:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tokenlm.audio.io import AudioError, load_audio
 from training.data.augment import AugmentConfig, augment
+from training.data.exclusion import Exclusion
 from training.data.manifest import Manifest, ManifestError, Utterance, read_manifest
 from training.data.rejects import Reject
 from training.data.shards.layout import ShardError
@@ -39,7 +40,8 @@ class UtteranceDataset:
     Attributes:
         utterances: The rows that are left after filtering.
         durations: Seconds of each of them, as the manifest says.
-        rejects: Rows that cannot be used.
+        rejects: Rows that cannot be used, and those whose texts are excluded.
+        num_excluded: How many of these there are.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class UtteranceDataset:
         max_seconds: float = float("inf"),
         keep: Callable[[Utterance], bool] | None = None,
         augmentation: AugmentConfig | None = None,
+        exclusion: Exclusion | None = None,
     ) -> None:
         """Read the manifest and filter it.
 
@@ -61,6 +64,7 @@ class UtteranceDataset:
             max_seconds: Longer utterances are left out.
             keep: Further filter.
             augmentation: What `draw` does to the waveforms.
+            exclusion: Texts that are left out and told, as those of test sets.
 
         Raises:
             ManifestError: If nothing is left.
@@ -84,12 +88,33 @@ class UtteranceDataset:
             for row in rows
             if min_seconds <= row.duration <= max_seconds and (keep is None or keep(row))
         ]
+        self.num_excluded = 0 if exclusion is None else self._leave_out(exclusion, name)
         self.durations = [row.duration for row in self.utterances]
         if not self.utterances:
             raise ManifestError(
                 f"{name}: no utterance is left (of {len(rows)} rows, between {min_seconds:g} and "
-                f"{max_seconds:g} s)."
+                f"{max_seconds:g} s; {self.num_excluded} of them have texts of test sets)."
             )
+
+    def _leave_out(self, exclusion: Exclusion, name: str) -> int:
+        kept: list[Utterance] = []
+        found: list[Reject] = []
+        for row in self.utterances:
+            match = exclusion.match(row.text)
+            if match is None:
+                kept.append(row)
+            else:
+                reason = f"the text of {row.id!r} is or holds one of a test set: {match!r}."
+                found.append(Reject(name, None, reason))
+        if found:
+            print(
+                f"{name}: {len(found)} of {len(self.utterances)} utterances have texts of test "
+                f"sets and are left out. The first: {found[0].reason}",
+                flush=True,
+            )
+        self.utterances = kept
+        self.rejects += found
+        return len(found)
 
     def __len__(self) -> int:
         return len(self.utterances)

@@ -14,6 +14,7 @@ from tokenlm.models.token_recognizer import TokenRecognizer
 from training.config import RunConfig, ranks_of_launch, run_folder
 from training.data.augment import AugmentConfig
 from training.data.dataset import UtteranceDataset
+from training.data.exclusion import evaluation_exclusion
 from training.data.manifest import Manifest, read_manifest
 from training.data.rejects import REJECTS, Reject, Rejects, add_rejects
 from training.data.shards.store import ShardDataset, ShardTokens
@@ -35,6 +36,9 @@ class DataConfig:
     """Shorter utterances are left out."""
     max_seconds: float = 30.0
     """Longer utterances are left out."""
+    test_sets: tuple[Path, ...] = ()
+    """Test sets beside those of `configs/eval`, whose texts are left out of both splits as theirs
+    are (`training.data.exclusion`): JSONL with `text`, one text per line, or a `meta.lst`."""
     max_valid_items: int = 400
     """Most utterances to evaluate on, the first ones of the manifest."""
 
@@ -61,13 +65,14 @@ def open_split(
         split: "train" or "valid".
         sample_rate: Of the waveforms, in Hz.
         augmentation: What `draw` does to those of "train".
-        rejects: Rejects file, to which the rows that cannot be used are added; see
-            `rejects_file`.
+        rejects: Rejects file, to which the rows that cannot be used are added, as are those
+            whose texts are those of test sets; see `rejects_file`.
 
     Raises:
         TooManyRejects: If more than the allowed share of the rows cannot be used.
         ValueError: If there are no data, or none are left.
     """
+    exclusion = evaluation_exclusion(config.test_sets)
     if split == "train" and config.shards:
         found: UtteranceDataset = ShardDataset(
             config.shards,
@@ -76,6 +81,7 @@ def open_split(
             max_seconds=config.max_seconds,
             max_reject_share=config.max_reject_share,
             augmentation=augmentation,
+            exclusion=exclusion,
         )
     else:
         path = config.train if split == "train" else config.valid
@@ -87,6 +93,7 @@ def open_split(
             min_seconds=config.min_seconds,
             max_seconds=config.max_seconds,
             augmentation=augmentation if split == "train" else None,
+            exclusion=exclusion,
         )
     if rejects is not None and found.rejects:
         add_rejects(rejects, found.rejects)

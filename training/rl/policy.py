@@ -25,7 +25,9 @@ from tokenlm.synthesis.read_back import ReadBack
 from tokenlm.synthesis.script import closed
 from tokenlm.text.frontend import frontend
 from tokenlm.text.tokenizer import AnyTextTokenizer
+from training.corpus import counted_texts
 from training.corpus.hard_texts import KINDS, harden
+from training.data.exclusion import evaluation_exclusion
 from training.lora import merged_state, with_additions
 from training.randomness import derive_seed
 from training.rl.regression import Regression, RegressionConfig
@@ -58,6 +60,9 @@ class PolicyStageConfig(SpeechLMStageConfig):
     """Share of the texts that are made harder (`training.corpus.hard_texts`)."""
     hard_kinds: dict[str, float] = field(default_factory=dict)
     """How often each way of making a text harder is taken, beside the others; default 1 each."""
+    counted_share: float = 0.0
+    """Share of the texts in place of which a count, a list, a short answer or another of the kinds
+    of `training.corpus.counted_texts` is spoken."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,6 +70,11 @@ class PolicyStageConfig(SpeechLMStageConfig):
             raise ValueError(f"prompt_share must be in [0, 1], got {self.prompt_share}")
         if not 0 <= self.hard_share <= 1:
             raise ValueError(f"hard_share must be in [0, 1], got {self.hard_share}")
+        if not 0 <= self.counted_share <= 1 - self.hard_share:
+            raise ValueError(
+                "counted_share must be at least 0, and at most 1 together with hard_share, got "
+                f"{self.counted_share}"
+            )
         unknown = sorted(self.hard_kinds.keys() - KINDS.keys())
         if unknown:
             raise ValueError(f"hard_kinds has no {unknown[0]!r}; there are {', '.join(KINDS)}")
@@ -97,6 +107,7 @@ class PolicyTexts:
         self._normalize = frontend(tokenizer.config.normalizer).normalize
         self.instruction = pairs.instruction
         self.config = config
+        self._exclusion = evaluation_exclusion(config.data.test_sets)
         self._of_speaker: dict[str, list[int]] = {}
         for index, pair in enumerate(self.pairs):
             self._of_speaker.setdefault(pair.speaker, []).append(index)
@@ -115,21 +126,27 @@ class PolicyTexts:
         return PolicyItem(pair.text, pair.words, self.instruction)
 
     def draw(self, index: int, generator: torch.Generator) -> PolicyItem:
-        """Text `index`, for some made harder, for some after another utterance of its speaker."""
+        """Text `index`, or a harder one; some after another utterance of the speaker of `index`."""
         item = self[index]
         others = self._of_speaker[self.pairs[index].speaker]
         draws = torch.rand(4, generator=generator).tolist()
+        rng = Random(draws[3])
         if draws[2] < self.config.hard_share:
             far = self.pairs[int(draws[3] * len(self.pairs))]
-            # With a mark at its end, as synthesis gives every segment to the LM.
-            harder = harden(item.words, far.words, Random(draws[3]), self.config.hard_kinds)
-            words = closed(self._normalize(harder))
-            item = PolicyItem(tuple(self.tokenizer.encode(words)), words, self.instruction)
+            weights = self.config.hard_kinds
+            item = self._spoken(harden(item.words, far.words, rng, weights, self._exclusion))
+        elif draws[2] >= 1 - self.config.counted_share:
+            item = self._spoken(counted_texts.draw(rng, exclusion=self._exclusion))
         other = self.pairs[others[int(draws[1] * len(others))]]
         if draws[0] >= self.config.prompt_share or other is self.pairs[index]:
             return item
         before = (*self.instruction, *other.text)
         return PolicyItem(item.text, item.words, before, tuple(other.speech))
+
+    def _spoken(self, text: str) -> PolicyItem:
+        # With a mark at its end, as synthesis gives every segment to the LM.
+        words = closed(self._normalize(text))
+        return PolicyItem(tuple(self.tokenizer.encode(words)), words, self.instruction)
 
 
 class PolicyTask(SpeechLMTask):

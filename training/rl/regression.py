@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tokenlm.checkpoint import packaged_configs
 from tokenlm.models.lm import SamplingConfig, SpeechLM
 from tokenlm.models.lm.generate import SpeechRequest
 from tokenlm.synthesis.read_back import ReadBack
@@ -27,10 +28,12 @@ Prompt = tuple[Sequence[int], Sequence[int]]
 class RegressionConfig:
     """What may become worse, and by how much."""
 
-    plain_texts: Path | None = None
-    """Test set of plain texts (`configs/eval/plain.jsonl`); None takes those of `data.valid`."""
+    plain_texts: Path | None = Path("configs/eval/regression.jsonl")
+    """Texts that no other set has, so that a run is not stopped by what it is judged by later; None
+    takes those of `data.valid`. A relative path that does not exist is taken from the folder that
+    holds `configs/`."""
     num_texts: int = 40
-    """Texts that are spoken; 0 never stops a run."""
+    """Texts that are spoken, spread evenly over the set; 0 never stops a run."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How both policies speak: as the bundle will, for which the weights are trained."""
     max_read_error_rise: float = 0.03
@@ -91,8 +94,11 @@ class Regression:
         if config.plain_texts is not None:
             from training.evaluation.script import read_script
 
+            path = config.plain_texts
+            if not path.is_absolute() and not path.exists():
+                path = packaged_configs().parent / path
             normalize = frontend(tokenizer.config.normalizer).normalize
-            words = [normalize(line.text) for line in read_script(config.plain_texts).lines]
+            words = [normalize(line.text) for line in read_script(path).lines]
             self._texts = self._require_known([(tokenizer.encode(text), text) for text in words])
 
     def check(
@@ -117,7 +123,10 @@ class Regression:
         """
         if not self.config.num_texts or self.read_back is None:
             return {}, ""
-        chosen = (self._texts or self._require_known(texts))[: self.config.num_texts]
+        known = self._texts or self._require_known(texts)
+        count = min(self.config.num_texts, len(known))
+        # Of every kind that the set has, whatever its order.
+        chosen = [known[place * len(known) // count] for place in range(count)]
         if not self._before:
             self._before = self._measure(reference, chosen, prompts, similarity)
         now = self._measure(policy, chosen, prompts, similarity)

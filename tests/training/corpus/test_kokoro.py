@@ -119,6 +119,13 @@ def test_punctuation_stays_where_it_stood() -> None:
     assert " ," not in phones and ",ɪ" not in phones
 
 
+def test_letters_in_a_row_are_said_one_by_one() -> None:
+    if shutil.which("espeak-ng") is None:
+        pytest.skip("espeak-ng is not installed")
+    assert Phonemizer()("Press C A B now.", "en-us").split()[1:4] == ["sˈi", "ˈA", "bˈi"]
+    assert Phonemizer()("A book.", "en-us").split()[0] == "ə"
+
+
 def test_a_folder_without_the_model_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="fetch_teacher"):
         Kokoro(tmp_path)

@@ -16,11 +16,10 @@ from training.corpus.plan import (
     all_speakers,
     plan_corpus,
     read_sentences,
-    read_test_texts,
-    text_key,
 )
 from training.corpus.speakers import make_speaker, training_speakers
 from training.corpus.text import TextGrammar, load_grammar
+from training.data.exclusion import evaluation_exclusion, spoken_key
 
 SENTENCES = Path("configs/eval/heldout_sentences.txt")
 
@@ -65,7 +64,7 @@ def test_splits_share_neither_texts_nor_heldout_speakers() -> None:
         "heldout": 18,
         "heldout_awb": 15,
     }
-    texts = {name: {text_key(u.text) for u in rows} for name, rows in by_split.items()}
+    texts = {name: {spoken_key(u.text) for u in rows} for name, rows in by_split.items()}
     assert not texts["train"] & (texts["validation"] | texts["heldout"] | texts["heldout_awb"])
     assert not texts["train_foreign"] & (texts["validation"] | texts["heldout"])
     assert len(texts["validation"]) == 20
@@ -143,21 +142,41 @@ def test_hard_lines_are_spoken_by_the_people_of_the_training_split() -> None:
     assert without == [shard for shard in shards if shard.manifest != "train_hard"]
 
 
-def test_hard_lines_have_no_text_of_a_test_set(tmp_path: Path) -> None:
+def test_no_split_has_a_text_of_a_test_set(tmp_path: Path) -> None:
     rules = {
-        "utterance": ["yes.", "no.", "perhaps."],
+        "utterance": ["yes.", "no.", "perhaps not.", "it is five.", "I know. <short>", "<short>"],
+        "short": ["stop!", "please leave your shoes by the front door.", "go away, five people."],
         "proper_utterance": ["<proper>."],
     }
-    grammar = TextGrammar(rules, {}, ["word"], ["Paris"])
+    grammar = TextGrammar(rules, {}, ["word"], ["Paris", "Rome"])
     path = tmp_path / "set.jsonl"
-    path.write_text('{"text": "No!", "spoken": "no"}\n{"text": "5", "spoken": "Paris"}\n')
-    config = small(num_hard=200, num_train=0, num_foreign=0, num_validation=0, test_sets=(path,))
+    path.write_text('{"text": "It\'s 5.", "spoken": "it is 5"}\n{"text": "Paris!"}\n')
+    config = small(num_hard=300, num_train=300, num_validation=0, test_sets=(path,))
     shards = plan_corpus(config, grammar)
-    keys = {text_key(u.text) for s in shards if s.manifest == "train_hard" for u in s.utterances}
-    assert {"yes", "perhaps"} <= keys and not keys & {"no", "paris"}
-    assert read_test_texts(config.test_sets) == {"no", "", "paris"}
+    exclusion = evaluation_exclusion((path,))
+    assert exclusion.excludes("Yes.") and exclusion.excludes("no")  # lines of the hard set
+    for name in ("train", "train_foreign", "train_hard"):
+        texts = {u.text for s in shards if s.manifest == name for u in s.utterances}
+        assert len(texts) > 2 and not [text for text in texts if exclusion.excludes(text)], name
+    keys = {spoken_key(u.text) for s in shards if s.manifest == "train" for u in s.utterances}
+    assert keys == {
+        "perhaps not",
+        "i know stop",
+        "go away five people",
+        "i know go away five people",
+    }
     with pytest.raises(ValueError, match="no test set at"):
         plan_corpus(dataclasses.replace(config, test_sets=(tmp_path / "absent",)), grammar)
+
+
+def test_a_grammar_of_nothing_but_test_texts_is_a_mistake() -> None:
+    grammar = TextGrammar({"utterance": ["Yes.", "no!"]}, {}, ["word"])
+    with pytest.raises(ValueError, match="1000 texts in a row are evaluation texts"):
+        plan_corpus(small(num_foreign=0, num_validation=0), grammar)
+    # The validation split takes a text each, and none is left for the one after.
+    grammar = TextGrammar({"utterance": ["It may be so.", "Or it may not."]}, {}, ["word"])
+    with pytest.raises(ValueError, match="or of the validation split"):
+        plan_corpus(small(num_validation=3), grammar)
 
 
 def test_speaker_asks_the_engine_for_what_resampling_undoes() -> None:

@@ -25,6 +25,7 @@ from tokenlm.audio.io import AudioError
 from tokenlm.audio.resample import resample
 from training.data.augment import AugmentConfig
 from training.data.dataset import UtteranceDataset
+from training.data.exclusion import Exclusion
 from training.data.manifest import Utterance
 from training.data.rejects import Reject, Rejects
 from training.data.shards.layout import (
@@ -233,6 +234,7 @@ class ShardDataset(UtteranceDataset):
         max_seconds: float = float("inf"),
         max_reject_share: float = 0.05,
         augmentation: AugmentConfig | None = None,
+        exclusion: Exclusion | None = None,
     ) -> None:
         """Read the rows.
 
@@ -243,6 +245,7 @@ class ShardDataset(UtteranceDataset):
             max_seconds: Longer utterances are left out.
             max_reject_share: Share of bad rows over which nothing is trained.
             augmentation: What `draw` does to the waveforms.
+            exclusion: Texts that are left out and told, as those of test sets.
 
         Raises:
             ShardError: If there are no shards.
@@ -260,8 +263,9 @@ class ShardDataset(UtteranceDataset):
             min_seconds=min_seconds,
             max_seconds=max_seconds,
             augmentation=augmentation,
+            exclusion=exclusion,
         )
-        self.rejects = rejects.found
+        self.rejects = rejects.found + self.rejects
 
     def waveform(self, index: int) -> Tensor:
         """Return the waveform (S,) of one utterance."""
