@@ -19,9 +19,9 @@ class PersonConfig:
     """Engine that speaks."""
     voices: tuple[str, ...] = ()
     """Voice names of the engine; each gives its own virtual speakers."""
-    speakers: Path | None = None
-    """A list of voices and formant factors (YAML), the training speakers in place of those of
-    `voices` and `formants`; a relative path is taken from the folder that holds `configs/`."""
+    speakers: tuple[str, ...] = ()
+    """Training speakers one by one, in place of those of `voices` and `formants`: voice names of
+    the engine, each with a formant factor behind an @ (`af_heart@1.03`)."""
     share: float = 0.0
     """Share of the training utterances, relative to the other people of the same manifest; 0 keeps
     it out."""
@@ -54,8 +54,8 @@ class PersonConfig:
     """Manifest that the held-out speakers go to."""
 
     def __post_init__(self) -> None:
-        if not self.voices and self.speakers is None:
-            raise ValueError(f"person {self.name}: voices is empty, and there is no speakers file")
+        if not self.voices and not self.speakers:
+            raise ValueError(f"person {self.name}: voices and speakers are empty")
         for rate in self.rates:
             if not 0.5 <= rate <= 2:
                 raise ValueError(f"person {self.name}: a rate lies in 0.5..2, got {rate}")

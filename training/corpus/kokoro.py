@@ -1,9 +1,8 @@
 """Kokoro as an engine of the corpus: natural speech from a small open model, phones aligned.
 
 Kokoro-82M (hexgrad, Apache-2.0) is a StyleTTS 2: phones and a style vector in, 24 kHz out. It runs
-as an ONNX graph on onnxruntime. Phones come from the library of espeak-ng and are spelled as the
-model was trained to read them. A voice is a table of style vectors, one for each number of phones;
-weighted sums of tables are voices, too.
+as an ONNX graph on onnxruntime. Phones are the IPA of espeak-ng, by its library. A voice is a table
+of style vectors, one for each number of phones; weighted sums of tables are voices, too.
 
 Shapes: L phones, S samples.
 """
@@ -40,22 +39,9 @@ _SHORT_GAP = 0.1
 _LETTERS = re.compile(r"(?<![A-Za-z'])[A-Z](?: [A-Z](?![A-Za-z']))+")
 _SPLIT = re.compile(r"([;:,.!?—…\"()“”]+)")
 
-# espeak-ng ties the letters of one sound by ^. What the model calls them:
-_TIED = {
-    "a^ɪ": "I", "a^ʊ": "W", "e^ɪ": "A", "ɔ^ɪ": "Y", "o^ʊ": "O", "ə^ʊ": "Q", "d^ʒ": "ʤ", "t^ʃ": "ʧ",
-    "ə^l": "ᵊl", "e^ə": "ɛː", "i^ə": "ɪə", "ʊ^ə": "ʊə", "ɪ^ə": "ɪə", "a^ɪə": "Iə", "a^ɪɚ": "Iəɹ",
-    "a^ʊə": "Wə", "ɔ^ː": "ɔː",
-}  # fmt: skip
-_PLAIN = {
-    "ɐ": "ə", "ɚ": "əɹ", "r": "ɹ", "x": "k", "ç": "k", "ɬ": "l", "ʲ": "", "̃": "", "̩": "", "ʔ": "t",
-    "g": "ɡ",
-}  # fmt: skip
-_AMERICAN = (("ɜːɹ", "ɜɹ"), ("ɜː", "ɜɹ"), ("ɪə", "iə"), ("ɾ", "T"), ("ː", ""))
-_TIE_PATTERN = re.compile("|".join(map(re.escape, sorted(_TIED, key=len, reverse=True))))
-
 
 class Phonemizer:
-    """Phones of English text by the library of espeak-ng, in the alphabet that Kokoro reads.
+    """Phones of English text by the library of espeak-ng, in IPA.
 
     The library has one state for the whole process, so calls take turns.
     """
@@ -113,31 +99,12 @@ class Phonemizer:
             if library.espeak_SetVoiceByName(name.encode()):
                 raise EngineError(f"espeak-ng has no voice {language}")
             pointer = ctypes.c_char_p(text.encode())
-            # 1: text is UTF-8. 0x02: IPA, 0x80: letters of one sound are tied, by the character
-            # from bit 8 on.
+            # 1: the text is UTF-8; 2: the phones are IPA.
             while pointer.value:
-                clause = library.espeak_TextToPhonemes(
-                    ctypes.byref(pointer), 1, 0x02 | 0x80 | ord("^") << 8
-                )
+                clause = library.espeak_TextToPhonemes(ctypes.byref(pointer), 1, 2)
                 found.append((clause or b"").decode())
-        return kokoro_phones(" ".join(found), language)
-
-
-def kokoro_phones(ipa: str, language: str) -> str:
-    """Phones of espeak-ng in the alphabet that Kokoro was trained to read.
-
-    Args:
-        ipa: phones of espeak-ng, the letters of one sound tied by ^.
-        language: "en-us" or "en-gb".
-    """
-    ipa = re.sub(r"\([a-z-]+\)", "", ipa)  # (en) where espeak-ng changes the language
-    ipa = ipa.replace("\u0361", "^").replace("ʔˌn\u0329", "tᵊn").replace("n\u0329", "ᵊn")
-    ipa = _TIE_PATTERN.sub(lambda match: _TIED[match.group()], ipa).replace("^", "")
-    ipa = "".join(_PLAIN.get(sign, sign) for sign in ipa)
-    if language == "en-us":
-        for sound, other in _AMERICAN:
-            ipa = ipa.replace(sound, other)
-    return " ".join(ipa.replace("-", "").replace("_", " ").split())
+        ipa = re.sub(r"\([a-z-]+\)", "", " ".join(found))  # (fr) where it changes the language
+        return " ".join(ipa.replace("_", " ").replace("-", "").split())
 
 
 class Kokoro:

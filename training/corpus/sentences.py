@@ -24,7 +24,7 @@ _SHOUTED = re.compile(r"(?<![A-Za-z'])[A-Z][A-Z'-]+(?![a-z])")
 _ABBREVIATION = re.compile(
     r"\b(?:[A-Za-z]\.|Mr|Mrs|Ms|Dr|St|Prof|Jr|Sr|vs|etc|Inc|Ltd|Co|Corp|Gen|Col|Rev|Hon|No|Vol)\."
 )
-_LETTER = re.compile(r"(?<![A-Za-z'])[b-hj-zB-HJ-Z](?![A-Za-z'])")
+_LETTER = re.compile(r"(?<![A-Za-z'])(?:[b-hj-zB-HJ-Z](?![A-Za-z'])|[AI](?=[:.]))")
 _FUNCTION_WORDS = frozenset(
     "a an the of to in on at by for with from and or but is are was were be been have has had do "
     "does did will would can could may might must shall should not no you he she it we they me him "

@@ -1,6 +1,6 @@
 """Chooses the virtual speakers of Kokoro: blends and small resamplings, far from one another.
 
-    python -m training.corpus.spacing TEACHER --output configs/data/kokoro_speakers.yaml
+    python -m training.corpus.spacing TEACHER        prints `speakers` of configs/data/natural.yaml
 
 Every candidate voice says one sentence, which is also resampled by a few factors (formants and
 pitch move together). A speaker encoder (the extra `eval` brings it) hears all of them, and speakers
@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 import soxr
-import yaml
 from rich.progress import track
 
 from training.corpus.engines import Request
@@ -115,7 +114,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("teacher", type=Path, help="folder of scripts/fetch_teacher")
-    parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--speakers", type=int, default=480)
     parser.add_argument("--blends", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
@@ -136,15 +134,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     taken = space(embeddings, groups, own, given.speakers)
     similarity = embeddings[taken] @ embeddings[taken].T - 2 * np.eye(len(taken))
     nearest = similarity.max(axis=1)
-    rows = [{"voice": candidates[n].voice, "formant": candidates[n].formant} for n in taken]
-    head = (
-        f"# {len(taken)} speakers of Kokoro-82M out of {len(candidates)} candidates, made by "
-        "training/corpus/spacing.py.\n"
-        f"# Similarity of each to its nearest other: median {np.median(nearest):.3f}, at most "
-        f"{nearest.max():.3f}; female: {np.mean([groups[n] for n in taken]):.2f}.\n"
+    print(
+        f"      # {len(taken)} of {len(candidates)} candidates; similarity of each to its nearest "
+        f"other: median {np.median(nearest):.3f}, at most {nearest.max():.3f}"
     )
-    given.output.write_text(head + yaml.safe_dump(rows, sort_keys=False), encoding="utf-8")
-    print(head)
+    for index in taken:
+        print(f"      - {candidates[index].voice}@{candidates[index].formant}")
 
 
 if __name__ == "__main__":

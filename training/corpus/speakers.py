@@ -9,11 +9,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-import yaml
-
-from tokenlm.checkpoint import packaged_configs
 from training.corpus.config import EngineName, PersonConfig
 
 HELDOUT_DISTANCE = 0.02
@@ -85,8 +81,8 @@ def training_speakers(person: PersonConfig) -> list[VirtualSpeaker]:
     """
     if person.share == 0:
         return []
-    if person.speakers is not None:
-        return [make_speaker(person, *listed, None) for listed in listed_speakers(person.speakers)]
+    if person.speakers:
+        return [_listed(person, speaker) for speaker in person.speakers]
     speakers = []
     for voice in person.voices:
         pairs = [(f, p) for f in person.formants for p in (person.pitches or (None,))]
@@ -98,23 +94,16 @@ def training_speakers(person: PersonConfig) -> list[VirtualSpeaker]:
     ]
 
 
-def listed_speakers(path: Path) -> list[tuple[str, float]]:
-    """Voices and formant factors of a list of speakers.
-
-    Args:
-        path: YAML; a relative path is taken from the folder that holds `configs/`.
-
-    Raises:
-        ValueError: there is no such file, or it is no such list.
-    """
-    where = path if path.is_absolute() else packaged_configs().parent / path
-    if not where.exists():
-        raise ValueError(f"there is no list of speakers at {where}")
+def _listed(person: PersonConfig, speaker: str) -> VirtualSpeaker:
+    voice, _, factor = speaker.partition("@")
     try:
-        rows = yaml.safe_load(where.read_text(encoding="utf-8"))
-        return [(str(row["voice"]), float(row["formant"])) for row in rows]
-    except (yaml.YAMLError, TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"{where} is not a list of voice and formant: {error}") from error
+        formant = float(factor)
+    except ValueError:
+        raise ValueError(
+            f"person {person.name}: a speaker is a voice and a formant factor, such as "
+            f"af_heart@1.03, got {speaker!r}"
+        ) from None
+    return make_speaker(person, voice, formant, None)
 
 
 def _draw(person: PersonConfig, voice: str) -> list[tuple[float, float | None]]:
