@@ -7,10 +7,12 @@ python -m training.bundle --config configs/bundle/mini_en.yaml --output checkpoi
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,9 @@ class BundleConfig:
     generation: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
+    chosen_on: dict[str, str] = field(default_factory=dict)
+    """Figures that are kind to the bundle, by the pattern of their names (`unheard/cloned/*`): what
+    was chosen on the same sentences, voices or judge. It is said in their rows of the card."""
     voices: tuple[VoiceSource, ...] = ()
     demo_speaker: str = ""
     """Speaker of the recording that the demonstration clones; empty ships none."""
@@ -109,8 +114,19 @@ def assemble(
         finalize_bundle(folder, description)
         components = Components(folder)
         _write_voices(config, components, utterances, folder)
-        write_model_card(folder, description, metrics, limits=list(config.limits))
+        told = tell_choices(metrics, config.chosen_on)
+        write_model_card(folder, description, told, limits=list(config.limits))
         return finalize_bundle(folder, description)
+
+
+def tell_choices(metrics: Mapping[str, Metric], chosen_on: Mapping[str, str]) -> dict[str, Metric]:
+    """Figures whose notes say what was chosen on what they were measured on."""
+    told = {}
+    for name, metric in metrics.items():
+        found = [text for pattern, text in chosen_on.items() if fnmatchcase(name, pattern)]
+        note = "; ".join(filter(None, [metric.note, *found]))
+        told[name] = dataclasses.replace(metric, note=note)
+    return told
 
 
 def _write_voices(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tokenlm.checkpoint import BundleManifest, Metric, write_model_card
+from tokenlm.config import load_config
+from training.bundle import BundleConfig, tell_choices
 
 MANIFEST = BundleManifest(
     name="tiny",
@@ -72,3 +76,30 @@ def test_figure_without_a_command_is_refused(tmp_path: Path, metric: dict) -> No
     with pytest.raises(ValueError, match="The figure wer of a model card"):
         write_model_card(tmp_path, MANIFEST, {"wer": metric})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_say_what_was_chosen_on_what_they_were_measured_on() -> None:
+    metrics = {
+        "unheard/cloned/similarity": Metric(value=1.0, command="c", note="100 utterances"),
+        "heldout/cloned/similarity": Metric(value=1.0, command="c"),
+        "heldout/tokenizer/errors": Metric(value=1.0, command="c", note="of all"),
+    }
+    told = tell_choices(metrics, {"*/cloned/*": "not unseen", "unheard/*": "by ears"})
+    notes = [metric.note for metric in told.values()]
+    assert notes == ["100 utterances; not unseen; by ears", "not unseen", "of all"]
+    assert [metric.value for metric in told.values()] == [1.0] * 3
+
+
+def test_the_card_of_the_embedded_bundle_says_it() -> None:
+    root = Path(__file__).parents[2]
+    config = load_config(BundleConfig, root / "configs" / "bundle" / "mini_en.yaml")
+    card = (root / "checkpoints" / config.name / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([a-z]+/\S+) \| \S+ \| (.*) \| `.*` \|$", card, re.MULTILINE)
+    assert len(rows) > 80 and config.chosen_on
+    for name, note in rows:
+        told = [t for pattern, t in config.chosen_on.items() if fnmatchcase(name, pattern)]
+        assert all(text in note for text in told), name
+        assert bool(told) == ("not unseen" in note), name
+    cloned = [note for name, note in rows if name.startswith("unheard/cloned/")]
+    assert len(cloned) == 6 and all("awb included" in note for note in cloned)
+    assert all(limit in card for limit in config.limits)

@@ -31,13 +31,14 @@ CLIPPED = 0.999
 HELDOUT = "heldout"
 """Begin of the names of the manifests that hold evaluation texts, and are never trained on."""
 MAX_EXAMPLES = 5
+NUM_DRAWN = 2000
+"""Texts of post-training that are drawn from each manifest."""
 
 
 def check_corpus(
     folder: Path,
     *,
     max_audio: int = 2000,
-    num_drawn: int = 2000,
     post_training: Sequence[Path] = (),
     test_sets: Sequence[Path] = (),
 ) -> dict[str, Any]:
@@ -46,14 +47,13 @@ def check_corpus(
     Args:
         folder: the corpus.
         max_audio: audio files read per manifest, spread evenly over it.
-        num_drawn: texts made harder that are drawn from each training manifest, as post-training
-            draws them, and compared with the test sets.
         post_training: further manifests or files of texts that post-training takes.
         test_sets: files of evaluation texts beside those of `configs/eval`.
 
     Returns:
-        Figures by manifest, `distinct_words` and `evaluation_texts` among them; the same of texts
-        of post-training, under `post_training`; and two sums that have to be 0:
+        Figures by manifest, `distinct_words` and `evaluation_texts` among them; the latter of texts
+        of post-training, under `post_training`, `NUM_DRAWN` of them drawn from each training
+        manifest as post-training draws them; and two sums that have to be 0:
         `texts_of_other_splits_in_train` (of every manifest whose name begins with train) and
         `evaluation_texts_in_training` (of all manifests but those of held-out speakers, and of
         post-training).
@@ -80,7 +80,7 @@ def check_corpus(
             | _audio_figures(rows, folder, max_audio)
         )
         if path.stem.startswith("train"):
-            drawn = draw_harder(written, num_drawn, exclusion)
+            drawn = draw_harder(written, NUM_DRAWN, exclusion)
             post[f"{path.stem}, made harder"] = _evaluation_texts(drawn, exclusion, read=True)
     # Manifests of training (train, train_hard, with tokens or without) may share texts.
     trained = [found for name, found in texts.items() if name.startswith("train")]
@@ -90,7 +90,7 @@ def check_corpus(
     for path in post_training:
         post[str(path)] = _evaluation_texts(read_texts(path), exclusion)
     rng = Random("counted")
-    counted = [counted_texts.draw(rng, exclusion=exclusion) for _ in range(num_drawn)]
+    counted = [counted_texts.draw(rng, exclusion=exclusion) for _ in range(NUM_DRAWN)]
     post["counted texts"] = _evaluation_texts(counted, exclusion, read=True)
     figures["post_training"] = post
     trained_on = [figures[name] for name in texts if not name.startswith(HELDOUT)]

@@ -180,7 +180,7 @@ def read_texts(path: Path) -> list[str]:
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            texts += [row["text"], row.get("spoken") or row["text"]]
+            texts += [row["text"], row["spoken"]] if row.get("spoken") else [row["text"]]
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
             raise ValueError(f"{where}: row {number} is no JSON object with a text") from None
     return texts

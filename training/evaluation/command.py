@@ -72,8 +72,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             "--set",
-            help="Test set of texts instead of recordings: plain, hard, a .jsonl file, or the "
-            "meta.lst of seed-tts-eval. May be repeated.",
+            help="Test set of texts instead of recordings: plain, hard, development, a .jsonl "
+            "file, or the meta.lst of seed-tts-eval. May be repeated.",
         ),
     ] = None,
     seeds: Annotated[str, typer.Option(help="Sampling seeds of a test set, e.g. 0,1,2.")] = "0",
@@ -87,6 +87,14 @@ def evaluate(
     naturalness: Annotated[
         str | None, typer.Option(help="Judge of naturalness of a test set: speechmos.")
     ] = None,
+    sealed: Annotated[
+        bool,
+        typer.Option(
+            "--sealed",
+            help="Speak the sealed set (--set sealed): once for each bundle that is published, "
+            "which is written down in configs/eval/sealed.log.jsonl.",
+        ),
+    ] = False,
     freeze: Annotated[
         bool,
         typer.Option(
@@ -173,6 +181,7 @@ def evaluate(
                 arguments += ["--set", name]
             arguments += ["--seeds", seeds] if seeds != "0" else []
             arguments += ["--stream"] if stream else []
+            arguments += ["--sealed"] if sealed else []
             arguments += ["--judge", judge] if judge != "pocketsphinx" else []
             _evaluate_scripts(
                 console,
@@ -195,13 +204,15 @@ def evaluate(
                 output=output,
                 keep_audio=keep_audio,
                 stream=stream,
+                sealed=sealed,
+                as_it_is=bundle is not None and not (component or changes),
                 arguments=arguments,
             )
             return
-        if freeze or ablate or stream or against is not None:
+        if freeze or ablate or stream or sealed or against is not None:
             raise ValueError(
-                "--freeze, --ablate, --stream and --against need a test set: --set plain, or "
-                "--set hard."
+                "--freeze, --ablate, --stream, --sealed and --against need a test set: --set "
+                "plain, or --set hard."
             )
         _evaluate(
             console,

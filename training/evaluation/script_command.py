@@ -40,6 +40,7 @@ from training.evaluation.run import command_line, make_progress, make_tracker
 from training.evaluation.script import Script, ScriptError, read_script
 from training.evaluation.script_figures import SECTION, compare_rows, script_figures
 from training.evaluation.script_run import Panel, judge_script
+from training.evaluation.sealed import break_seal, check_seal
 
 MIN_LINES = 300
 """Lines that should remain of a test set of ours when it is frozen."""
@@ -61,12 +62,16 @@ class ScriptOptions:
     stream: bool = False
     voices: Path | None = None
     """Config of the corpus to whose held-out voices lines are dealt when they are frozen."""
+    sealed: bool = False
+    """Whether the sealed set is meant to be spoken; see `training.evaluation.sealed`."""
+    as_it_is: bool = True
+    """Whether a bundle speaks with its own components and settings."""
     arguments: Sequence[str] = ()
     """Of the command, to be repeated in the report."""
 
 
 def find_scripts(names: Sequence[str]) -> list[Script]:
-    """Read test sets by path, or by name (`plain`, `hard`).
+    """Read test sets by path, or by the name of one in `configs/eval`.
 
     Raises:
         ScriptError: there is none of a name, or it is not one.
@@ -78,7 +83,9 @@ def find_scripts(names: Sequence[str]) -> list[Script]:
         if not path.is_file() and shipped.is_file():
             path = shipped
         if not path.is_file():
-            raise ScriptError(f"there is no test set {name!r}: give plain, hard, or a file.")
+            raise ScriptError(
+                f"there is no test set {name!r}: give plain, hard, development, or a file."
+            )
         found.append(read_script(path))
     twice = {script.name for script in found if sum(s.name == script.name for s in found) > 1}
     if twice:
@@ -135,6 +142,9 @@ def evaluate_scripts(
         raise ValueError(f"a test set needs {', '.join(missing)}: give a bundle that has it.")
     parts.check()
     check_judge_is_no_reward(parts, options.judge)
+    whole = options.as_it_is and options.limit is None
+    if check_seal(scripts, asked=options.sealed, whole=whole):
+        break_seal(parts.folder, command_line("", options.arguments))
     before = {} if options.against is None else read_script_rows(options.against)
     embed = _load_embed()
     system = _cloning(parts, embed, config, stream=options.stream)
@@ -182,6 +192,7 @@ def ablate_scripts(
     """Judge the guards, one by one, on every test set; see `training.evaluation.ablation`."""
     require("jiwer")
     scripts = find_scripts(options.names)
+    check_seal(scripts, asked=options.sealed, whole=False)
     missing = [*parts.missing("cloned"), *parts.missing("tokenizer")]
     if missing:
         raise ValueError(f"guards need {', '.join(missing)}: give a bundle that has it.")

@@ -20,6 +20,11 @@ from training.corpus.engines import EngineError
 pytestmark = pytest.mark.usefixtures("fake_flite")
 
 
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.corpus.check.NUM_DRAWN", 100)
+
+
 def toy(**changes: Any) -> CorpusConfig:
     config = load_config(CorpusConfig, packaged_configs() / "data/corpus_toy.yaml")
     base = {"num_train": 12, "num_hard": 2, "num_validation": 2, "shard_size": 4}
@@ -48,9 +53,60 @@ def test_corpus_is_whole_and_as_its_rows_say(tmp_path: Path) -> None:
             assert row["phones"][-1][1] == pytest.approx(row["duration"], abs=1e-3)
     figures = check_corpus(tmp_path / "corpus")
     assert figures["texts_of_other_splits_in_train"] == 0
+    assert figures["evaluation_texts_in_training"] == 0
+    assert figures["heldout"]["evaluation_texts"]["found"] == 2  # they read held-out sentences
+    drawn = figures["post_training"]
+    assert set(drawn) == {"train, made harder", "train_hard, made harder", "counted texts"}
+    assert all(found["texts"] == 100 and found["found"] == 0 for found in drawn.values())
     assert figures["train"]["clipped_files"] == 0
     [pause] = {v[1] < -30 for v in figures["train"]["pause_db_5_50_95"].values()}
     assert pause
+
+
+def test_a_check_finds_texts_of_test_sets_wherever_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = tmp_path / "corpus"
+    build_corpus(toy(), corpus)
+    lines = {
+        "train": "He said: leave your shoes by the door. It costs 25 dollars!",
+        "train_hard": "YES!!!",
+        "validation": "Please, leave your shoes by the front door.",
+        "answers": "one two three four five six seven eight nine ten",
+        "more": "A text that nobody knows.",
+    }
+    answers, more = corpus / "post.txt", tmp_path / "more.jsonl"
+    answers.write_text(f"# drawn\n{lines['answers']}\n{lines['more']}\n")
+    more.write_text(json.dumps({"id": "a", "text": lines["more"]}) + "\n")
+
+    def check(*arguments: str) -> tuple[int, dict[str, Any], str]:
+        status = main(["--output", str(corpus), "--check", *arguments])
+        said = capsys.readouterr()
+        return status, json.loads(said.out), said.err
+
+    status, figures, _ = check("--post-training", str(more))
+    assert status == 0 and figures["post_training"][str(more)]["texts"] == 1
+    status, figures, told = check("--post-training", str(answers))
+    assert status == 1 and "1 evaluation texts in training" in told
+    assert figures["post_training"][str(answers)]["first"] == [lines["answers"]]
+    (tmp_path / "set.jsonl").write_text(json.dumps({"text": lines["more"]}) + "\n")
+    asked = ("--post-training", str(more), f"test_sets=[{tmp_path / 'set.jsonl'}]")
+    assert check(*asked)[0] == 1
+    for manifest in ("train_hard", "validation", "train"):
+        path = corpus / f"{manifest}.jsonl"
+        row = json.loads(path.read_text().splitlines()[0])
+        before = path.read_text()
+        if manifest == "train":  # a part of it alone is none
+            path.write_text(before + json.dumps({**row, "text": lines["train"]}) + "\n")
+            assert check()[0] == 0
+            lines["train"] += " Leave your shoes by the front door please leave your shoes by the"
+            lines["train"] += " front door."
+        path.write_text(before + json.dumps({**row, "text": lines[manifest]}) + "\n")
+        status, figures, told = check()
+        assert status == 1 and "evaluation texts in training" in told
+        assert figures[manifest]["evaluation_texts"]["first"] == [lines[manifest]]
+        path.write_text(before)
+    assert check()[0] == 0
 
 
 def test_interrupted_build_goes_on(

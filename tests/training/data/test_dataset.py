@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ import torch
 
 from training.data.augment import AugmentConfig
 from training.data.dataset import UtteranceDataset
-from training.data.manifest import ManifestError, Utterance, write_manifest
+from training.data.exclusion import Exclusion
+from training.data.manifest import ManifestError, Utterance, read_manifest, write_manifest
+from training.data.shards.build import Precompute, build_shards
+from training.data.split import DataConfig, open_split
 
 
 @pytest.fixture
@@ -57,3 +61,46 @@ def test_draw_augments_and_keeps_the_clean_waveform(manifest: Path) -> None:
     assert torch.equal(one.waveform, again.waveform)
     assert torch.equal(one.clean, dataset[1].waveform)
     assert not torch.equal(one.waveform, one.clean)
+
+
+def texts_of(manifest: Path, *texts: str) -> Path:
+    rows = read_manifest(manifest).utterances
+    changed = [replace(row, text=text) for row, text in zip(rows, texts, strict=True)]
+    write_manifest(manifest, changed)
+    return manifest
+
+
+def test_excluded_texts_are_left_out_and_told(
+    manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts_of(manifest, "It is 5.", "nothing of the sort", "it is five, he said")
+    dataset = UtteranceDataset(manifest, 8000, exclusion=Exclusion(["It is five"]))
+    assert [row.id for row in dataset.utterances] == ["1", "2"]
+    assert dataset.durations == [1.0, 2.0] and dataset.num_excluded == 1
+    [reject] = dataset.rejects
+    assert reject.reason == "the text of '0' is or holds one of a test set: 'it is five'."
+    told = capsys.readouterr().out
+    assert f"{manifest}: 1 of 3 utterances have texts of test sets and are left out" in told
+    with pytest.raises(ManifestError, match="1 of them have texts of test sets"):
+        UtteranceDataset(manifest, 8000, max_seconds=0.6, exclusion=Exclusion(["It is five"]))
+
+
+def test_no_stage_reads_a_text_of_a_test_set(manifest: Path, tmp_path: Path) -> None:
+    texts_of(
+        manifest, "Yes!", "A text of our own.", "Oh, please leave your shoes by the front door"
+    )
+    build_shards(read_manifest(manifest), tmp_path / "shards", Precompute(audio_rate=8000))
+    rejects = tmp_path / "rejects.jsonl"
+    own = tmp_path / "own.txt"
+    own.write_text("A text of our own.\n")
+    for data in (DataConfig(train=manifest), DataConfig(shards=str(tmp_path / "shards"))):
+        found = open_split(data, "train", 8000, rejects=rejects)
+        assert found is not None and [row.text for row in found.utterances] == [
+            "A text of our own."
+        ]
+        with pytest.raises(ManifestError, match="3 of them have texts of test sets"):
+            open_split(replace(data, test_sets=(own,)), "train", 8000)
+    assert len(rejects.read_text().splitlines()) == 4
+    # Nothing is chosen by them either.
+    valid = open_split(DataConfig(train=manifest, valid=manifest), "valid", 8000)
+    assert valid is not None and len(valid) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from concurrent.futures import Future
 from io import StringIO
 from pathlib import Path
@@ -15,7 +16,7 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from training.evaluation import script_command
+from training.evaluation import script_command, sealed
 from training.evaluation.cloning import CloningSystem, longest
 from training.evaluation.command import evaluate
 from training.evaluation.compare import compare, compare_folders, warn_of_prompts
@@ -244,11 +245,14 @@ def test_a_bundle_is_judged_on_a_set_and_can_be_heard(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--set", "easy"], "there is no test set 'easy': give plain, hard, or a file"),
+        (
+            ["--set", "easy"],
+            "there is no test set 'easy': give plain, hard, development, or a file",
+        ),
         (["--set", "hard"], "a test set needs speech_lm"),
         (["--set", "hard", "--seeds", "x"], "--seeds are whole numbers"),
         (["--set", "hard", "--seeds", "1,1"], "names a seed twice"),
-        (["--freeze"], "--freeze, --ablate, --stream and --against need a test set"),
+        (["--freeze"], "--freeze, --ablate, --stream, --sealed and --against need a test set"),
     ],
 )
 def test_mistakes_are_one_sentence(
@@ -257,6 +261,63 @@ def test_mistakes_are_one_sentence(
     result = command(tmp_path, monkeypatch, *arguments)
     assert result.exit_code == 2
     assert message in " ".join(result.output.split()) and "Traceback" not in result.output
+
+
+def test_the_sealed_set_is_spoken_once_and_written_down(
+    tmp_path: Path, tiny_bundle: Path, set_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "eval"
+    folder.mkdir()
+    shutil.copy(set_file, folder / "sealed.jsonl")
+    monkeypatch.setattr(sealed, "sealed_path", lambda: folder / "sealed.jsonl")
+    log = folder / "sealed.log.jsonl"
+    bundle = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, bundle)
+
+    def run(*more: str, test_set: Path = folder / "sealed.jsonl") -> tuple[int, str]:
+        options = ["--bundle", str(bundle), "--set", str(test_set), "--judge", "mine"]
+        result = command(tmp_path, monkeypatch, *options, *more)
+        return result.exit_code, " ".join(result.output.split())
+
+    code, said = run()
+    assert code == 2 and "is sealed: it is spoken once for each bundle" in said
+    copied = run(test_set=set_file)  # by its texts, whatever the file is called
+    assert copied[0] == 2 and "is sealed" in copied[1]
+    for more in (
+        ["--limit", "1"],
+        ["--ablate"],
+        ["--plain-sampling"],
+        ["--generation", "num_steps=1"],
+        ["--component", str(tiny_bundle / "speech_lm")],
+    ):
+        code, said = run("--sealed", *more)
+        assert code == 2 and "as a whole by a bundle as it is" in said, more
+    assert not log.exists()
+
+    code, said = run("--sealed")
+    assert code == 0, said
+    [row] = [json.loads(text) for text in log.read_text().splitlines()]
+    assert set(row) == {"date", "bundle", "fingerprint", "set", "command"}
+    assert "--sealed" in row["command"] and len(row["fingerprint"]) == 64
+    code, said = run("--sealed")
+    assert code == 2 and "have spoken the sealed set on" in said and row["date"][:10] in said
+    # Another card or another setting makes no other bundle, other weights do.
+    (bundle / "README.md").write_text("# Another\n")
+    assert run("--sealed")[0] == 2 and len(log.read_text().splitlines()) == 1
+    (bundle / "voices").mkdir(exist_ok=True)
+    (bundle / "voices" / "new.voice").write_bytes(b"another")
+    assert sealed.bundle_fingerprint(bundle) != row["fingerprint"]
+
+
+def test_the_log_is_no_set_and_sealed_needs_the_set(
+    tmp_path: Path, tiny_bundle: Path, set_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--bundle", str(tiny_bundle), "--set", str(set_file), "--judge", "mine"]
+    result = command(tmp_path, monkeypatch, *options, "--sealed")
+    assert result.exit_code == 2
+    assert "--sealed is for the sealed set" in " ".join(result.output.split())
+    shipped = find_scripts(["sealed", "hard", "plain", "development"])
+    assert [sealed.is_sealed(script) for script in shipped] == [True, False, False, False]
 
 
 def test_a_frozen_set_is_not_frozen_again(

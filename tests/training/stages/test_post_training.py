@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
-from tokenlm.checkpoint import save_component
+from tokenlm.checkpoint import packaged_configs, save_component
 from tokenlm.checkpoint.registry import load_model
 from tokenlm.models.lm import SpeechLM
 from tokenlm.models.lm.layout import IGNORE
 from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
+from tokenlm.text.normalize import normalize
+from training.data.exclusion import evaluation_exclusion
+from training.evaluation.script import read_script
 from training.rl import regression
 from training.rl.regression import RegressionConfig, find_regression
 from training.rl.rewards import Answer, TokenAsrReward
@@ -121,6 +125,53 @@ def test_some_texts_are_made_harder(stage_config: Callable[..., Path]) -> None:
         load_task(stage_config("grpo", hard_kinds={"short": -1.0}), [])
     with pytest.raises(ValueError, match="hard_share"):
         load_task(stage_config("grpo", hard_share=1.5), [])
+
+
+def test_no_text_of_a_test_set_is_drawn(stage_config: Callable[..., Path], tmp_path: Path) -> None:
+    # Every word of the toy texts is one here, and so is every pair: "short" can give nothing else.
+    _, task = load_task(stage_config("grpo"), [])
+    assert isinstance(task, GRPOTask)
+    task.build()
+    words = {word for pair in task.texts.pairs for word in pair.words.strip(".").split()}
+    test_set = tmp_path / "set.txt"
+    test_set.write_text("\n".join(sorted(words)))
+    settings = {"hard_share": 0.5, "counted_share": 0.5, "prompt_share": 0.0}
+    settings["hard_kinds"] = {"short": 9.0}
+    path = stage_config("grpo", **settings)
+    data = yaml.safe_load(path.read_text())["data"]
+    path = stage_config("grpo", "more", **settings, data={**data, "test_sets": [str(test_set)]})
+    _, task = load_task(path, [])
+    assert isinstance(task, GRPOTask)
+    task.build()
+    drawn = [task.texts.draw(0, torch.Generator().manual_seed(seed)) for seed in range(80)]
+    exclusion = evaluation_exclusion((test_set,))
+    assert all(exclusion.excludes(word) for word in words)
+    assert not [item.words for item in drawn if exclusion.excludes(item.words)]
+    known = {word for pair in task.texts.pairs for word in pair.words.split()}
+    counted = [item for item in drawn if not set(item.words.strip(".!?").split()) & known]
+    assert 20 <= len(counted) <= 60
+    for item in counted:
+        assert list(item.text) == list(task.tokenizer.encode(item.words)) and not item.prompt
+    with pytest.raises(ValueError, match="counted_share must be"):
+        load_task(stage_config("grpo", hard_share=0.6, counted_share=0.5), [])
+
+
+def test_plain_texts_are_those_of_the_regression_set_by_default(task: GRPOTask) -> None:
+    default = RegressionConfig()
+    assert str(default.plain_texts) == "configs/eval/regression.jsonl"
+    lines = read_script(packaged_configs() / "eval" / "regression.jsonl").lines
+    asked: list[str] = []
+
+    def measure(policy: Any, texts: Sequence[Any], *others: Any) -> dict[str, float]:
+        asked.extend(text for _, text in texts)
+        return {"read_error": 0.1, "speaking_rate": 5.0}
+
+    found = regression.Regression(default, task.tokenizer, task.read_back)
+    found._measure = measure  # type: ignore[method-assign]
+    found.check(task.reference, task.policy, [((1,), "not these")], [((), ())])
+    assert len(asked) == 2 * default.num_texts
+    places = [[normalize(line.text) for line in lines].index(text) for text in asked[:40]]
+    assert places == sorted(set(places)) and places[-1] > 0.95 * len(lines)  # of every kind
 
 
 def test_a_policy_without_prompts_is_measured_without(

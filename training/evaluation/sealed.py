@@ -1,0 +1,101 @@
+"""The sealed set: spoken once for each bundle that is published, and every time is written down.
+
+A set that is looked at often is chosen by, whether one means to or not. `configs/eval/sealed.jsonl`
+is spoken by `tokenlm evaluate --set sealed --sealed` alone, with the bundle as it is, and the log
+beside it says when, which bundle, and by which command. The same weights are never asked again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tokenlm.checkpoint.bundle import bundle_files, file_checksum, read_manifest
+from tokenlm.checkpoint.card import CARD_FILE
+from tokenlm.checkpoint.resolve import packaged_configs
+from training.evaluation.script import Script, read_script
+
+NAME = "sealed"
+LOG_FILE = "sealed.log.jsonl"
+
+
+def sealed_path() -> Path:
+    """The sealed set."""
+    return packaged_configs() / "eval" / f"{NAME}.jsonl"
+
+
+def is_sealed(script: Script) -> bool:
+    """Whether a script is the sealed set, under whatever name."""
+    return script.name == NAME or script.digest == read_script(sealed_path()).digest
+
+
+def check_seal(scripts: Sequence[Script], *, asked: bool, whole: bool) -> bool:
+    """Compare what is asked for with what may be.
+
+    Args:
+        scripts: that are to be spoken.
+        asked: whether the sealed set was asked for as such.
+        whole: whether all of it is to be spoken, by a bundle as it is.
+
+    Returns:
+        Whether the sealed set is among them.
+
+    Raises:
+        ValueError: it is and was not asked for, or the other way round, or not the whole is.
+    """
+    found = [script for script in scripts if is_sealed(script)]
+    if found and not asked:
+        raise ValueError(
+            f"{found[0].path} is sealed: it is spoken once for each bundle that is published, and "
+            "that is written down. --sealed says that this is meant; develop on hard, plain and "
+            "development."
+        )
+    if asked and not found:
+        raise ValueError("--sealed is for the sealed set: --set sealed.")
+    if found and not whole:
+        raise ValueError(
+            "the sealed set is spoken as a whole by a bundle as it is: --bundle, without "
+            "--component, --generation, --plain-sampling, --limit and --ablate."
+        )
+    return bool(found)
+
+
+def break_seal(bundle: Path, command: str, log: Path | None = None) -> None:
+    """Write down that a bundle speaks the sealed set, before it does.
+
+    Args:
+        bundle: its folder.
+        command: by which it is spoken.
+        log: the file that is added to; default that beside the set.
+
+    Raises:
+        ValueError: these weights have spoken it before.
+    """
+    path = sealed_path().with_name(LOG_FILE) if log is None else log
+    fingerprint = bundle_fingerprint(bundle)
+    rows = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for row in map(json.loads, filter(None, rows)):
+        if row["fingerprint"] == fingerprint:
+            raise ValueError(
+                f"the weights of {bundle} have spoken the sealed set on {row['date']} already, by "
+                f"{row['command']!r}: see {path}."
+            )
+    row = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "bundle": read_manifest(bundle).name,
+        "fingerprint": fingerprint,
+        "set": hashlib.sha256(sealed_path().read_bytes()).hexdigest(),
+        "command": command,
+    }
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def bundle_fingerprint(folder: Path) -> str:
+    """SHA-256 of what a bundle speaks with: its files but manifest, settings and card."""
+    files = [path for path in bundle_files(folder) if path != CARD_FILE]
+    facts = json.dumps([[path, file_checksum(folder / path)] for path in files])
+    return hashlib.sha256(facts.encode()).hexdigest()
