@@ -17,7 +17,6 @@ from tokenlm.modules.streaming import State, allocated_bytes
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.voice import Voice
 
-
 ValueT = TypeVar("ValueT", FlowState | CosyVoiceFlowState, Prefix)
 Key = tuple[Any, ...]
 """What an entry depends on; its first part is the kind, "lm" or "flow"."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from tokenlm.audio.joining import SegmentJoiner
-from tokenlm.models.lm.cache import CacheRow, KeyValueCache
 from tokenlm.models.flow import CosyVoiceFlowState, FlowState
+from tokenlm.models.lm.cache import CacheRow, KeyValueCache
 from tokenlm.models.lm.decoding import Decoding, Prefix
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.modules.noise import mix

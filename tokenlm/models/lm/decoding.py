@@ -21,7 +21,6 @@ from tokenlm.models.lm.plan import Plan
 from tokenlm.models.lm.sampling import SamplingConfig, sample
 from tokenlm.modules.noise import uniform_draws
 
-
 READ_POSITIONS = 64
 """A sequence with more to read than its last token reads so many positions at once, at most."""
 

@@ -94,9 +94,7 @@ class Plan:
     def drop(self, count: int) -> None:
         """The model has read the next `count` positions."""
         pending = self.pending
-        self.pending = Layout(
-            pending.kinds[count:], pending.ids[count:], pending.targets[count:]
-        )
+        self.pending = Layout(pending.kinds[count:], pending.ids[count:], pending.targets[count:])
 
     def _proceed(self) -> None:
         if self.layout == "one_shot" and not self._has_ended:
