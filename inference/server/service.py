@@ -67,6 +67,7 @@ class Service:
     ) -> None:
         self.config = config
         self.synthesizer = synthesizer
+        synthesizer.prompts.max_bytes = config.limits.max_prompt_bytes
         self.engine = engine
         self.keys = keys
         self.bundle = synthesizer.components.manifest.name

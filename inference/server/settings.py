@@ -44,6 +44,8 @@ class Limits:
     """No utterance goes on for longer."""
     drain_seconds: float = 60.0
     """Time that live utterances have to end after the server is told to stop."""
+    max_prompt_bytes: int = 1 << 30
+    """Memory for what the models make of the prompts of voices; those that were used last stay."""
     socket_send_bytes: int = 131_072
     """Bytes that the system may hold back for a slow client; 0 leaves it to the system."""
 
@@ -56,6 +58,7 @@ class Limits:
             "max_upload_bytes": 1,
             "max_uploads": 1,
             "max_voices": 0,
+            "max_prompt_bytes": 0,
             "socket_send_bytes": 0,
             "drain_seconds": 0.0,
         }.items():

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from tokenlm.synthesis import Synthesizer
+from tokenlm.models.lm.cache import KeyValues
+from tokenlm.modules.streaming import allocated_bytes
+from tokenlm.synthesis import Synthesizer, prompt_cache
 from tokenlm.synthesis.prompt_cache import PromptCache
 
 
@@ -44,12 +50,103 @@ def test_it_is_bounded_and_forgets_what_was_used_longest_ago(synthesizer: Synthe
     cache = PromptCache(synthesizer.components, max_entries=2)
     for num_steps in (1, 2, 1, 3):
         cache.flow_state(ann, context, num_steps, 0.0)
-    assert [key[3] for key in cache._entries] == [1, 3]  # type: ignore[index]
-    size = cache.flow_state(ann, context, 1, 0.0).num_bytes
+    assert [key[3] for key in cache._entries] == [1, 3]
+    size = allocated_bytes([cache.flow_state(ann, context, 3, 0.0)])
     small = PromptCache(synthesizer.components, max_bytes=2 * size + 10)
-    for guidance in (0.0, 0.5, 0.6):
-        small.flow_state(ann, context, 1, guidance)
-        assert small.num_bytes <= 2 * size + 10
+    for number in range(4):
+        other = replace(ann, speaker_embedding=ann.speaker_embedding + number)
+        small.flow_state(other, context, 3, 0.0)
+        assert small.num_bytes == min(number + 1, 2) * size
+
+
+def test_the_newest_is_always_kept(synthesizer: Synthesizer) -> None:
+    """Of LM and flow each, however large it is; the limit may be set later."""
+    ann, bob = synthesizer.voice("ann"), synthesizer.voice("bob")
+    context = synthesizer.components.flow.config.default_context
+    cache = PromptCache(synthesizer.components)
+    cache.max_bytes = 1
+    for _ in range(2):
+        for voice in (ann, bob):
+            cache.prefix(voice, "one_shot")
+            cache.flow_state(voice, context, 2, 0.7)
+            digests = {key[0]: key[1] for key in cache._entries}
+            assert digests == {"lm": voice.digest, "flow": voice.digest} and len(cache) == 2
+
+
+def test_memory_is_what_is_allocated() -> None:
+    """A view counts with all that it looks into, and what several look into counts once."""
+    whole = torch.zeros(1000)
+    part, other = whole[:10].view(1, 1, 10, 1), whole[500:520].view(1, 1, 20, 1)
+    own = torch.zeros(1, 1, 5, 1)
+    states = [KeyValues(keys=[part], values=[other]), KeyValues(keys=[part], values=[own])]
+    assert allocated_bytes(states) == 4000 + 20
+    assert allocated_bytes([states[0], states[0].shared()]) == 4000
+
+
+def at_once(count: int, ask: Callable[[], Any]) -> list[Any]:
+    """What `count` threads get, or the errors that they get."""
+
+    def caught() -> Any:
+        try:
+            return ask()
+        except RuntimeError as error:
+            return error
+
+    with ThreadPoolExecutor(count) as pool:
+        return [future.result(60) for future in [pool.submit(caught) for _ in range(count)]]
+
+
+@pytest.mark.parametrize("num_failures", [0, 1])
+def test_what_several_want_at_once_is_made_once(
+    synthesizer: Synthesizer, num_failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure is that of who made it, and is not kept."""
+    ann, calls, original = synthesizer.voice("ann"), [], prompt_cache.read_prefix
+    cache = PromptCache(synthesizer.components)
+    all_ask = threading.Event()
+
+    def slow(*arguments: Any) -> Any:
+        calls.append(None)
+        all_ask.wait(0.3)  # the others come meanwhile
+        if len(calls) <= num_failures:
+            raise RuntimeError("no luck")
+        return original(*arguments)
+
+    monkeypatch.setattr(prompt_cache, "read_prefix", slow)
+    found = at_once(4, lambda: cache.prefix(ann, "one_shot"))
+    failed = [value for value in found if isinstance(value, RuntimeError)]
+    others = [value for value in found if not isinstance(value, RuntimeError)]
+    assert len(failed) == num_failures and len({id(value) for value in others}) == 1
+    assert len(calls) == 1 + num_failures and len(cache) == 1
+    assert cache.prefix(ann, "one_shot") is others[0] and cache._in_work == {}
+
+
+def test_a_session_holds_what_it_speaks_with(
+    synthesizer: Synthesizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the cache forgets meanwhile: a prompt is read once for all segments."""
+    prompts, flow, calls = synthesizer.prompts, synthesizer.components.flow, []
+    text = "The quick brown fox jumps. Is it so, one two three? Well; yes, it is one!"
+    expected = list(synthesizer.stream(text, seed=2))
+    original, read = flow.start, prompt_cache.read_prefix
+
+    def start(**options: Any) -> Any:
+        calls.append("flow")
+        return original(**options)
+
+    def counted(*arguments: Any) -> Any:
+        calls.append("lm")
+        return read(*arguments)
+
+    monkeypatch.setattr(flow, "start", start)
+    monkeypatch.setattr(prompt_cache, "read_prefix", counted)
+    prompts.clear()
+    stream, found = synthesizer.stream(text, seed=2), []
+    for chunk in stream:
+        prompts.clear()
+        found.append(chunk)
+    assert len(stream.speech_tokens) > 1 and sorted(calls) == ["flow", "lm"]
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 def test_what_is_given_out_is_a_copy(synthesizer: Synthesizer) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import pytest
+
+from tokenlm.text import incremental
 from tokenlm.text.incremental import HELD_WORDS, PARAGRAPH, IncrementalNormalizer
 from tokenlm.text.normalize import normalize_paragraphs
 
@@ -79,6 +82,51 @@ def test_long_paragraphs_stay_cheap() -> None:
     words = [word for _ in range(40) for word in normalizer.feed(sentence)]
     assert len(normalizer._text) < 600
     assert words + normalizer.finish() == whole(sentence * 40)
+
+
+KINDS = ["1 ", "a.", "<", "((", "1-", "$1,", "A.A.", "x", "12", "[a ", "_", "http://a", "1. a ",
+         "\n", " ", "\t \r", "the ", "THE ", "é", "你好。", "\u0301", "3 million ", "no end and on ",
+         "Dr. Smith paid $3, on May 5, 2024; ", "- an item\n", "# Heading\n\nText. "]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_work_is_linear_and_what_is_held_is_bounded(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Work is characters that are normalised, whatever the text is and however it comes."""
+    read: list[int] = []
+
+    def counted(text: str) -> list[str]:
+        read.append(len(text))
+        return normalize_paragraphs(text)
+
+    monkeypatch.setattr(incremental, "normalize_paragraphs", counted)
+    found = []
+    for size in (1, 997):
+        text = (kind * 1200)[:1200]
+        read.clear()
+        found.append(fed([text[at : at + size] for at in range(0, len(text), size)]))
+        assert max(read) <= 1024
+        assert sum(read) <= 30 * len(text)
+    assert found[0] == found[1]
+
+
+def test_sentences_without_end_are_read_as_they_are_whole() -> None:
+    for kind in ("1 ", "12", "3 million ", "the old man and the sea and ", "$1,", "你好 "):
+        text = (kind * 1200)[:1200]
+        assert fed([text]) == whole(text), kind
+
+
+def test_words_without_end_lose_nothing() -> None:
+    text = "so " + "abcdefghij" * 300 + " it is."
+    assert "".join(fed([text])) == "".join(whole(text))
+
+
+def test_breaks_between_paragraphs_survive_cuts() -> None:
+    sentence = "The quick brown fox jumps over the lazy dog, and it is gone. "
+    text = "\n\n".join(f"{number}. {sentence * 8}" for number in range(6))
+    assert fed([text]) == fed(list(text)) == whole(text)
+    assert fed([text]).count(PARAGRAPH) == whole(text).count(PARAGRAPH) >= 5
 
 
 def test_nothing() -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+
+import pytest
 
 from tokenlm.text.incremental import PARAGRAPH
 from tokenlm.text.segment import segment
 from tokenlm.text.segmenter import ClosedSegmenter, OpenSegmenter
+from tokenlm.text.writing import SPOKEN
 
 VOCABULARY = (
     "a the fox jumps over lazy and but when quick yes no it is incomprehensible dog".split()
@@ -83,6 +87,42 @@ def test_overlong_sentences_are_cut_at_commas_and_conjunctions() -> None:
         ("seven eight nine ten eleven twelve ab", 0.1),
         ("and so it goes", 0.0),
     ]
+
+
+@pytest.mark.parametrize("kind", [ClosedSegmenter, OpenSegmenter])
+@pytest.mark.parametrize("start", [[], ["no."]])
+def test_work_is_linear(
+    kind: type[ClosedSegmenter] | type[OpenSegmenter], start: list[str]
+) -> None:
+    """A sentence without end, alone and behind a short one: characters that are measured."""
+    measured = 0
+
+    def measure(text: str) -> int:
+        nonlocal measured
+        measured += len(text)
+        return len(text)
+
+    work = []
+    for count in (500, 2000):
+        measured = 0
+        segmenter = kind(max_length=100, writing=replace(SPOKEN, measure=measure))
+        for word in [*start, *["word"] * count]:
+            segmenter.add(word)
+        segmenter.finish()
+        assert sum(len(part.words) for part in segmenter.segments) == count + len(start)
+        work.append(measured)
+    assert work[1] < 6 * work[0]
+
+
+def test_a_word_that_is_too_long_is_cut() -> None:
+    segmenter = OpenSegmenter(max_length=100)
+    for word in ["so", "x" * 1000, "it", "is."]:
+        segmenter.add(word)
+    segmenter.finish()
+    assert all(len(part.text) <= 100 for part in segmenter.segments)
+    assert "".join(part.text.replace(" ", "") for part in segmenter.segments) == (
+        "so" + "x" * 1000 + "itis."
+    )
 
 
 def test_paragraphs() -> None:

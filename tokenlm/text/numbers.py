@@ -16,7 +16,9 @@ _NUMBER_SIGN = re.compile(r"(?<![\w#&])#{1,3} ?(?=[0-9])")
 _MILLION = re.compile(rf"(?<![\w.,])({AMOUNT})(?: ?(bn|mn)|(M|B(?=\b)))(?![\w'-])")
 _RANGE = re.compile(rf"(?<![\w.,/])({AMOUNT})( ?[-–—] ?)(?={AMOUNT}(?![\w/-]))")
 _BEFORE_WORD = re.compile(rf"(?<![\w.,/])({AMOUNT})-(?=[A-Za-z]{{2,}})")
-_DECIMAL_LETTER = re.compile(r"(?<![\w.])([0-9]{1,36}(?:,[0-9]{3})*\.[0-9]{1,36})(?=[A-Za-z])")
+_DECIMAL_LETTER = re.compile(
+    r"(?<![\w.])([0-9]{1,36}(?:,[0-9]{3}){0,100}\.[0-9]{1,36})(?=[A-Za-z])"
+)
 _YEAR = re.compile(
     r"(?<![\w.,/-])((?:1[1-9]|20)[0-9]{2})(?![\w/]|[.,][0-9]|-[0-9])( [a-z]{2,20}\b)?"
 )

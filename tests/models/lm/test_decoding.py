@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from tokenlm.models.lm import BackboneConfig, SamplingConfig, SpeechLM, SpeechLMConfig
+from tokenlm.models.lm import decoding as decoding_module
 from tokenlm.models.lm.cache import BLOCK_POSITIONS, KeyValueCache
-from tokenlm.models.lm.decoding import Decoding, decode_step, read_prefix
+from tokenlm.models.lm.decoding import READ_POSITIONS, Decoding, decode_step, read_prefix
+from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.lm.layout import interleaved
 from tokenlm.models.lm.model import LayoutBatch
 from tokenlm.models.lm.plan import Plan
@@ -142,3 +144,161 @@ def test_a_prefix_starts_many_sequences(model: SpeechLM) -> None:
 
 def test_nothing_is_forced_out_of_an_empty_list(model: SpeechLM) -> None:
     assert started(model, KeyValueCache(model), [1], forced=[]).is_done
+
+
+GUIDED = GuardConfig(guidance_scale=0.5)
+
+
+@pytest.mark.parametrize("guards", [None, GUIDED])
+def test_a_neighbour_waits_for_few_positions(
+    model: SpeechLM, guards: GuardConfig | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a long text is read, others go on with every step; and it says what it says alone."""
+    text = [number % 32 for number in range(700)]
+    alone = started(model, KeyValueCache(model), text, forced=[3] * 5, guards=guards)
+    expected = logits_of(model, alone)
+    read: list[int] = []
+    original = decoding_module._read
+
+    def counted(model: SpeechLM, rows: list, kinds: list, ids: list) -> torch.Tensor:
+        if len(ids[0]) > 1:
+            read.append(len(ids[0]))
+        return original(model, rows, kinds, ids)
+
+    cache = KeyValueCache(model)
+    neighbour = started(model, cache, [1], forced=[2] * 60)
+    decode_step(model, [neighbour])
+    late = started(model, cache, text, forced=[3] * 5, guards=guards)
+    monkeypatch.setattr(decoding_module, "_read", counted)
+    steps, found = 0, []
+    while not late.is_done:
+        read.clear()
+        count = len(late.tokens)
+        decode_step(model, [late, neighbour], max_positions=READ_POSITIONS)
+        steps += 1
+        assert len(neighbour.tokens) == 1 + steps
+        assert sum(read) < 2 * READ_POSITIONS
+        if len(late.tokens) > count:
+            assert late.logits is not None
+            found.append(late.logits)
+    assert 11 + 5 <= steps + 1 <= 12 + 5
+    torch.testing.assert_close(torch.stack(found), torch.stack(expected), atol=1e-4, rtol=0)
+
+
+def logits_of(model: SpeechLM, decoding: Decoding) -> list[torch.Tensor]:
+    """Logits of every token of a sequence that is decoded alone."""
+    found = []
+    while decoding.can_step:
+        decode_step(model, [decoding])
+        assert decoding.logits is not None
+        found.append(decoding.logits)
+    return found
+
+
+def test_what_is_read_in_pieces_is_what_is_read_at_once(
+    model: SpeechLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = [number % 32 for number in range(300)]
+    found = []
+    for size in (READ_POSITIONS, 1000):
+        monkeypatch.setattr(decoding_module, "READ_POSITIONS", size)
+        decoding = started(model, KeyValueCache(model), text, forced=[3] * 3)
+        found.append(torch.stack(logits_of(model, decoding)))
+    torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("guards", [None, GUIDED])
+@pytest.mark.parametrize("place", ["_read", "sample", "guide", "head", "accept"])
+def test_a_step_that_failed_can_be_tried_again(
+    model: SpeechLM, guards: GuardConfig | None, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it fails, and however often: afterwards everybody says what they say anyway."""
+    texts = [[1, 2, 3], [4] * 150, [7, 8]]
+
+    def begin() -> list[Decoding]:
+        cache = KeyValueCache(model)
+        return [started(model, cache, text, guards=guards) for text in texts]
+
+    expected = begin()
+    for _ in range(20):
+        decode_step(model, [item for item in expected if item.can_step])
+    calls = 0
+
+    def failing(original: object) -> object:
+        def call(*arguments: object, **options: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls % 5 == 0:
+                raise MemoryError("no room")
+            result = original(*arguments, **options)  # type: ignore[operator]
+            if calls % 7 == 0 and place != "accept":
+                raise MemoryError("no room after all")
+            return result
+
+        return call
+
+    owner: object = decoding_module
+    if place in ("head", "accept"):
+        owner, place = (model.head, "forward") if place == "head" else (Decoding, place)
+    monkeypatch.setattr(owner, place, failing(getattr(owner, place)))
+    again = begin()
+    failures = 0
+    for _ in range(400):
+        counts = [len(item.tokens) for item in again]
+        lacking = [
+            item
+            for item, count, other in zip(again, counts, expected, strict=True)
+            if item.can_step and count < len(other.tokens)
+        ]
+        if not lacking:
+            break
+        try:
+            decode_step(model, lacking)
+        except MemoryError:
+            failures += 1
+    if guards is not None or place != "guide":
+        assert failures > 2
+    for item, other in zip(again, expected, strict=True):
+        assert item.tokens == other.tokens and len(item.tokens) > 1
+
+
+@pytest.mark.parametrize("place", ["add", "remove", "reserve", "guided"])
+def test_a_cache_without_memory_stays_as_it_was(
+    model: SpeechLM, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = KeyValueCache(model)
+    first, second = started(model, cache, [1, 2]), started(model, cache, [3])
+    decode_step(model, [first, second])
+    kept, calls = [part.clone() for part in (*cache.keys, *cache.values)], 0
+
+    def failing(original: object) -> object:
+        def call(*arguments: object, **options: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls > (7 if place == "guided" else 3):
+                raise MemoryError("no room")
+            return original(*arguments, **options)  # type: ignore[operator]
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "cat", failing(torch.cat))
+        patch.setattr(torch.nn.functional, "pad", failing(torch.nn.functional.pad))
+        with pytest.raises(MemoryError):
+            if place == "add":
+                cache.add()
+            elif place == "remove":
+                first.close()
+            elif place == "reserve":
+                cache.reserve(1000)
+            else:
+                patch.undo()
+                patch.setattr(decoding_module, "Unguided", failing(decoding_module.Unguided))
+                calls = 7
+                started(model, cache, [1], guards=GUIDED)
+    assert [row.index for row in cache.rows] == [0, 1]
+    for part, before in zip((*cache.keys, *cache.values), kept, strict=True):
+        assert torch.equal(part, before)
+    first.close()
+    second.close()
+    assert cache.rows == []
