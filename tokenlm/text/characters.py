@@ -10,7 +10,6 @@ import html
 import logging
 import re
 import unicodedata
-from collections.abc import Sequence
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +74,8 @@ _ROUND_NUMBER = re.compile(
 _UNSPEAKABLE = re.compile(f"[^\\n -~{KEPT}]")
 _MAX_NAMED = 20
 """Words that a warning names at most."""
+_LONGEST_WORD = 64
+"""What goes on for longer is taken as words of their own."""
 _BLANK = re.compile(r"[^\S\n]+")
 _LINE_END = re.compile("\r\n?|[\u2028\u0085\v\f]")
 
@@ -105,25 +106,52 @@ def fold_characters(text: str) -> str:
     return _BLANK.sub(" ", _drop_controls("".join(_fold(char) for char in text)))
 
 
-def foreign_words(text: str) -> list[str]:
-    """The words of a text that `fold_characters` leaves out, since their script is another one.
+class ForeignWords:
+    """The words of a text, whole or in pieces, that `fold_characters` leaves out.
 
-    They come in order, each once. A word is left out if any of its letters is; in scripts without
+    A word is left out if any of its letters is, since its script is another one; in scripts without
     spaces between words, it is all that stands together.
     """
-    if text.isascii():
-        return []
-    text = _LONE_GREEK.sub(_greek, unicodedata.normalize("NFC", text))
-    spaced = "".join(char if _is_of_word(char) else " " for char in text)
-    return list(dict.fromkeys(word for word in spaced.split() if any(map(_is_foreign, word))))
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+        """Each once, in order; of very many the first."""
+        self._rest = ""
+        """A word that may go on."""
+
+    def feed(self, piece: str) -> None:
+        """Takes the next piece of the text."""
+        text = self._rest + piece
+        end = len(text)
+        while end and len(text) - end < _LONGEST_WORD and _is_of_word(text[end - 1]):
+            end -= 1
+        self._rest = text[end:] if len(text) - end < _LONGEST_WORD else ""
+        self._look(text[: len(text) - len(self._rest)])
+
+    def finish(self) -> None:
+        """The text is complete: one warning is logged with the words, if there are any."""
+        self._look(self._rest)
+        self._rest = ""
+        if self.words:
+            more = ", and others" if len(self.words) > _MAX_NAMED else ""
+            named = ", ".join(self.words[:_MAX_NAMED])
+            _log.warning("left out, being in a script that is not read here: %s%s", named, more)
+
+    def _look(self, text: str) -> None:
+        if text.isascii() or len(self.words) > _MAX_NAMED:
+            return
+        text = _OHM.sub("ohm", _MICRO.sub("u", text))
+        text = _LONE_GREEK.sub(_greek, unicodedata.normalize("NFC", text))
+        spaced = "".join(char if _is_of_word(char) else " " for char in text)
+        found = dict.fromkeys(word for word in spaced.split() if any(map(_is_foreign, word)))
+        self.words += [word for word in found if word not in self.words][: _MAX_NAMED + 1]
 
 
-def warn_of_foreign(words: Sequence[str]) -> None:
-    """Log one warning with the words of a text that are left out; none where there are none."""
-    if words:
-        named = ", ".join(words[:_MAX_NAMED])
-        more = f" and {len(words) - _MAX_NAMED} more" if len(words) > _MAX_NAMED else ""
-        _log.warning("left out, being in a script that is not read here: %s%s", named, more)
+def warn_of_foreign_words(text: str) -> None:
+    """Log one warning with the words that `fold_characters` leaves out of a text, if any."""
+    foreign = ForeignWords()
+    foreign.feed(text)
+    foreign.finish()
 
 
 def _is_of_word(char: str) -> bool:

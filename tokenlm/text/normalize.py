@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from tokenlm.text.abbreviations import expand_abbreviations
 from tokenlm.text.acronyms import expand_acronyms, lower_shouting
-from tokenlm.text.characters import fold_characters, foreign_words, warn_of_foreign
+from tokenlm.text.characters import fold_characters, warn_of_foreign_words
 from tokenlm.text.codes import expand_codes
 from tokenlm.text.dates import expand_dates
 from tokenlm.text.formulas import expand_formulas, expand_signs
@@ -81,7 +81,7 @@ def normalize(text: str) -> str:
         >>> normalize("Dr. Smith paid $3.50 on May 5, 2024.")
         'doctor smith paid three dollars and fifty cents on may fifth, twenty twenty four.'
     """
-    warn_of_foreign(foreign_words(text))
+    warn_of_foreign_words(text)
     paragraphs = normalize_paragraphs(text)
     # The blank line was a full stop to the eye: a heading does not run into the text below it.
     closed = [part if part[-1] in ".?!" else f"{part.rstrip(',;:-')}." for part in paragraphs[:-1]]
