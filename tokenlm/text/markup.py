@@ -83,12 +83,14 @@ _FIRST_LETTERS = re.compile(r"[a-z]+")
 
 _OPEN_WORDS = frozenset(
     "the a an of and or nor my your his its our their whose because than into onto upon between "
-    "during Mr. Mrs. Ms. Dr. Prof. St. No. vs. e.g. i.e. cf.".split()
+    "during Mr. Mrs. Ms. Dr. Prof. vs. e.g. i.e. cf.".split()
 )
 """Words that end no line: what stands below goes on with them, whatever it is."""
 _OPEN_TO_LOWER_CASE = frozenset(
     "to for from at with as is are was were be been has have had will would can could should may "
-    "might must very that which who if this these those her not".split()
+    "might must that which who if this these those not many some several few more most other "
+    "another such each every any no all both much very too so quite rather only also just even still "
+    "never always already i we they he she".split()
 )
 """The same, if what stands below begins in lower case."""
 _GOES_ON_WITH = frozenset(
@@ -238,7 +240,7 @@ def _read_line(line: str) -> _Written:
         return _Written("heading", heading[1])
     is_indented = line[0] == " "
     body = line.strip()
-    is_whole_row = body[0] == "|" and (body.count("|") > 2 or body[1:2] == " ")
+    is_whole_row = body[0] == "|" and (body[-1] == "|" and body.count("|") > 2 or body[1:2] == " ")
     if is_whole_row or _SPACED_BAR.search(body):
         return _Written("row", body, length, depth, is_whole_row=is_whole_row)
     if bullet := _BULLET.match(line):
