@@ -19,16 +19,17 @@ from tokenlm.synthesis.guards import ATTEMPT, attempt, speak_checked
 from tokenlm.synthesis.offline import write_segments
 from tokenlm.synthesis.read_back import Reading
 from tokenlm.synthesis.script import Script
+from tokenlm.text.errors import WordErrors
 
 REQUESTS = [SpeechRequest(text_tokens=[1], seed=7, segment=n) for n in range(2)]
 TEXTS = ["abcd", "efgh"]
 
 
 class Stage:
-    """An LM and a reader that follow a script: errors of each attempt at each segment, or both
-    errors and surprise."""
+    """An LM and a reader that follow a script: errors of each attempt at each segment, or errors
+    and surprise, or both and the number of lost words."""
 
-    def __init__(self, errors: Sequence[Sequence[float | tuple[float, float] | None]]) -> None:
+    def __init__(self, errors: Sequence[Sequence[float | tuple[float, ...] | None]]) -> None:
         self.errors = errors
         self.rounds: list[int] = []
         self.checked: list[str] = []
@@ -46,13 +47,16 @@ class Stage:
             if error is None:
                 found.append(None)
             else:
-                error, surprise = error if isinstance(error, tuple) else (error, 1.0)
-                found.append(Reading(error=error, surprise=surprise))
+                error, surprise, lost = (
+                    (*error, 0)[:3] if isinstance(error, tuple) else (error, 1.0, 0)
+                )
+                words = WordErrors(lost=int(lost))
+                found.append(Reading(error=error, surprise=surprise, words=words))
         return found
 
 
 def run(
-    errors: Sequence[Sequence[float | tuple[float, float] | None]], **guards: float
+    errors: Sequence[Sequence[float | tuple[float, ...] | None]], **guards: float
 ) -> tuple[list, Stage]:
     stage = Stage(errors)
     config = GuardConfig(**{"max_read_error": 0.25, **guards})  # type: ignore[arg-type]
@@ -88,6 +92,14 @@ def test_of_equal_errors_the_clearest_is_taken() -> None:
     errors = [[(0.0, 0.5), (0.0, 0.2), (0.1, 0.1)], [(0.2, 0.3), (0.1, 0.9), (0.1, 0.8)]]
     found, _ = run(errors, num_candidates=3)
     assert [part.tokens for part in found] == [[0, 1], [1, 2]]
+
+
+def test_every_word_is_asked_for_before_anything_else() -> None:
+    """A lost word of ten is a small error of the whole."""
+    errors = [[(0.1, 1.0, 1), (0.3, 1.0, 0)], [(0.05, 1.0, 2), (0.1, 1.0, 1), (0.2, 1.0, 1)]]
+    found, stage = run(errors, max_attempts=3, max_read_error=0.4)
+    assert [part.tokens for part in found] == [[0, 1], [1, 1]]
+    assert [part.num_attempts for part in found] == [2, 3] and stage.rounds == [2, 2, 1]
 
 
 def test_a_text_that_cannot_be_checked_is_spoken_once_more_by_nobody() -> None:
@@ -142,7 +154,8 @@ def test_a_bundle_says_which_guards_watch(tiny_bundle: Path, tmp_path: Path) -> 
         for synthesizer in (checked, plain)
     )
     chosen, plainly = checked.components.read_back([text, text], [*best, *first])
-    assert chosen is not None and plainly is not None and chosen.error <= plainly.error
+    assert chosen is not None and plainly is not None
+    assert (chosen.words.total, chosen.error) <= (plainly.words.total, plainly.error)
 
 
 def test_a_bundle_without_recogniser_cannot_check(tiny_bundle: Path, tmp_path: Path) -> None:

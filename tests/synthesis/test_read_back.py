@@ -10,7 +10,8 @@ import torch
 
 from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
 from tokenlm.synthesis import Synthesizer
-from tokenlm.synthesis.read_back import UNREAD, ReadBack
+from tokenlm.synthesis.read_back import ReadBack, Reading
+from tokenlm.text.errors import WordErrors
 from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer
 from tokenlm.text.pronouncer import Pronouncer
 
@@ -81,9 +82,33 @@ def test_errors_and_surprise_by_hand(tokenizer: PhonemeTokenizer) -> None:
         assert found.surprise == pytest.approx(-math.log(total) / len(units), rel=1e-4)
 
 
+def test_words_that_are_lost_doubled_or_put_in(tokenizer: PhonemeTokenizer) -> None:
+    reader = Saying(recognizer(phones=tokenizer.sounds), tokenizer)
+    cat, back = [3, 1, 4], [2, 1, 3]
+    for said, words in (
+        ([cat, back, cat], WordErrors()),
+        ([cat, cat], WordErrors(lost=1)),
+        ([cat, back, back, cat], WordErrors(doubled=1)),
+        ([cat, back, cat, back, cat], WordErrors(doubled=2)),
+        ([cat, back, cat, [2, 4, 2, 4]], WordErrors(inserted=1)),
+        ([cat, [2, 1, 4], cat], WordErrors()),  # one wrong phone is no lost word
+    ):
+        reader.path = [place for word in said for phone in word for place in (phone, 0)]
+        (found,) = reader(["cat, back, cat."], [[1] * (len(reader.path) // 2)])
+        assert found is not None and found.words == words, said
+
+
+def test_words_of_characters() -> None:
+    spaced = ReadBack(recognizer(alphabet=" ab你好"))
+    assert spaced.encode_words("ab, b. 你好a") == [[2, 3], [3], [4], [5], [2]]
+    unspaced = ReadBack(recognizer(alphabet="ab"))
+    assert unspaced.encode_words("ab b") == [[1], [2], [2]]
+
+
 def test_what_cannot_be_read(tokenizer: PhonemeTokenizer) -> None:
     reader = ReadBack(recognizer(phones=tokenizer.sounds), tokenizer)
-    assert reader(["...", "cat", "?!"], [[1, 2], [], []]) == [None, UNREAD, None]
+    unread = Reading(error=1.0, surprise=math.inf, words=WordErrors(lost=2))
+    assert reader(["...", "cat back", "?!"], [[1, 2], [], []]) == [None, unread, None]
     assert reader([], []) == []
     # Two places are too few for three phones.
     (short,) = reader(["cat"], [[4]])

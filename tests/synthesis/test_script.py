@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tokenlm.synthesis.script import Script, closed
+from tokenlm.text.frontend import frontend
 
 TEXT = "This is the first sentence. And here comes the second one!\n\nThen an end."
 
@@ -37,6 +38,31 @@ def test_whole_and_in_pieces(layout: str) -> None:
         script.finish()
         script.finish()
         assert facts(script) == expected
+
+
+def test_words_that_are_left_out_are_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    text = "Say Привет to 你好, please. Привет!"
+    for size in (100, 1):
+        caplog.clear()
+        script = Script(encode, max_length=100, layout="one_shot")
+        if size == 100:
+            script.read(text)
+        else:
+            for character in text:
+                script.feed(character)
+            script.finish()
+        assert script.foreign_words == ["Привет", "你好"]
+        (record,) = caplog.records
+        assert record.getMessage().endswith("Привет, 你好")
+        assert script.segments[0].text == "say to, please!"
+    caplog.clear()
+    script = Script(encode, max_length=100, layout="one_shot")
+    with pytest.raises(ValueError, match="nothing that can be said"):
+        script.read("Привет")
+    assert len(caplog.records) == 1
+    script = Script(encode, max_length=100, layout="one_shot", text_frontend=frontend("none"))
+    script.read(text)
+    assert script.foreign_words == [] and len(caplog.records) == 1
 
 
 def test_interleaved_text_comes_word_by_word() -> None:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import logging
+
 import pytest
 
-from tokenlm.text.characters import KEPT, fold_characters
+from tokenlm.text.characters import KEPT, ForeignWords, fold_characters
+from tokenlm.text.normalize import normalize
 
 
 @pytest.mark.parametrize(
@@ -37,3 +40,51 @@ def test_alphabet() -> None:
     everything = "".join(map(chr, range(0x11000)))
     allowed = {*map(chr, range(32, 127)), "\n", *KEPT}
     assert set(fold_characters(everything)) <= allowed
+
+
+FOREIGN = [
+    ("Say Привет to 你好世界 now.", ["Привет", "你好世界"]),
+    ("мир, Мир и мир", ["мир", "Мир", "и"]),
+    ("नमस्ते דוד مرحبا 안녕하세요 สวัสดี", ["नमस्ते", "דוד", "مرحبا", "안녕하세요", "สวัสดี"]),
+    ("Καλημέρα κόσμε", ["Καλημέρα", "κόσμε"]),
+    ("こんにちは、Tokyo！東京です。", ["こんにちは", "東京です"]),
+    ("caféмир", ["caféмир"]),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), FOREIGN)
+def test_foreign_words_are_named_once(
+    text: str, words: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    normalize(text)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().endswith(": " + ", ".join(words))
+    foreign = ForeignWords()
+    for character in text:
+        foreign.feed(character)
+    foreign.finish()
+    assert foreign.words == words
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "plain",
+        "café Łódź ﬁne ½ ² ① Ａ",
+        "α-helix, 5 µm, 3 kΩ, Δt, β",
+        "😀 👍🏽 → ✓ €5",
+        "٣ ५ — “ï”…",
+    ],
+)
+def test_what_is_read_is_not_named(text: str, caplog: pytest.LogCaptureFixture) -> None:
+    normalize(text)
+    assert not caplog.records
+
+
+def test_very_many_foreign_words_stay_few() -> None:
+    foreign = ForeignWords()
+    for number in range(500):
+        foreign.feed("мир" * (number % 100 + 1) + " " + "界" * 300)
+    foreign.finish()
+    assert 20 < len(foreign.words) < 50

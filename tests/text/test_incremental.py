@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from tokenlm.text.incremental import HELD_WORDS, PARAGRAPH, IncrementalNormalize
 from tokenlm.text.normalize import normalize_paragraphs
 
 PAIRS = Path(__file__).parent / "normalize_pairs.tsv"
+LAYOUTS = Path(__file__).parent / "layout_pairs.tsv"
 
 
 def fed(pieces: list[str]) -> list[str]:
@@ -25,6 +28,13 @@ def whole(text: str) -> list[str]:
     for paragraph in normalize_paragraphs(text):
         words += [PARAGRAPH, *paragraph.split()] if words else paragraph.split()
     return words
+
+
+def laid_out() -> list[str]:
+    """Lists, headings, tables, verse, wrapped prose."""
+    lines = LAYOUTS.read_text(encoding="utf-8").splitlines()
+    texts = [line.split("\t")[0] for line in lines if "\t" in line and not line.startswith("#")]
+    return [re.sub(r"\\(.)", lambda m: {"n": "\n", "r": "\r"}.get(m[1], m[1]), t) for t in texts]
 
 
 def written() -> list[str]:
@@ -49,6 +59,38 @@ def test_texts_in_a_row_and_any_cut() -> None:
         cuts = sorted(draw.randrange(len(text) + 1) for _ in range(9))
         pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
         assert fed([text]) == fed(pieces) == fed(list(text)) == expected
+
+
+def test_every_layout() -> None:
+    texts = laid_out()
+    assert len(texts) > 90
+    for text in texts:
+        assert fed([text]) == whole(text), text
+
+
+def test_layouts_in_a_row_and_any_cut() -> None:
+    """Long enough that what has been said is forgotten, in the middle of lines."""
+    draw = random.Random(5)
+    texts = laid_out()
+    words = "we saw Mary and her brother walk to London with Dr. Brown while it rained".split()
+
+    def sentence() -> str:
+        said = " ".join(draw.choice(words) for _ in range(draw.randrange(3, 14)))
+        return said[0].upper() + said[1:] + draw.choice(".?!")
+
+    for number in range(8):
+        parts = []
+        for _ in range(5):
+            prose = draw.choice(["", "", "- ", "1. ", "> ", "# "])
+            prose += " ".join(sentence() for _ in range(draw.randrange(1, 12)))
+            parts += [textwrap.fill(prose, draw.choice([40, 66, 76, 2000])), draw.choice(texts)]
+        text = "".join(part + draw.choice(["\n", "\n", "\r\n", "\n\n"]) for part in parts)
+        expected = whole(text)
+        cuts = sorted(draw.randrange(len(text) + 1) for _ in range(9))
+        pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+        assert fed([text]) == expected, text
+        if number == 0:
+            assert fed(pieces) == fed(list(text)) == expected
 
 
 def test_only_what_may_change_is_held() -> None:

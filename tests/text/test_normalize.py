@@ -13,18 +13,18 @@ SPOKEN = re.compile(r"(?:[a-z](?:[a-z' ,.?!;:-]*[a-z.?!;:])?)?")
 MISPLACED = re.compile(r"  |(?<![a-z])'|'(?![a-z])|(?<![a-z])-|-(?![a-z])| [,.?!;:]|[,.?!;:][^ ]")
 
 
-def read_pairs() -> list[tuple[str, str]]:
-    path = Path(__file__).with_name("normalize_pairs.tsv")
+def read_pairs(name: str) -> list[tuple[str, str]]:
+    path = Path(__file__).with_name(name)
     pairs = []
     for line in path.read_text(encoding="utf-8").splitlines():
         written, tab, spoken = line.partition("\t")
         if tab:
-            unescaped = re.sub(r"\\(.)", lambda m: "\n" if m[1] == "n" else m[1], written)
+            unescaped = re.sub(r"\\(.)", lambda m: {"n": "\n", "r": "\r"}.get(m[1], m[1]), written)
             pairs.append((unescaped, spoken))
     return pairs
 
 
-PAIRS = read_pairs()
+PAIRS = read_pairs("normalize_pairs.tsv") + read_pairs("layout_pairs.tsv")
 
 
 def check_form(text: str, spoken: str) -> None:

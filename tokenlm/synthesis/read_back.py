@@ -9,6 +9,7 @@ Shapes: B rows, N tokens, C digits of a code, U units (phones or characters) kno
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,9 +19,12 @@ from torch.nn import functional
 
 from tokenlm.models.token_recognizer import PHONES_PER_TOKEN, TokenRecognizer, greedy_ctc
 from tokenlm.text.alphabet import decode_characters, encode_characters
-from tokenlm.text.errors import edit_distance
+from tokenlm.text.errors import WordErrors, edit_distance, word_errors
 from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer
 from tokenlm.text.tokenizer import AnyTextTokenizer
+from tokenlm.text.writing import UNSPACED
+
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +38,9 @@ class Reading:
     surprise: float
     """Negative CTC log-likelihood of the text, natural logarithm per unit of it. It tells readings
     apart that have the same errors: the clearer one surprises less."""
-
-
-UNREAD = Reading(error=1.0, surprise=float("inf"))
-"""Of no speech at all."""
+    words: WordErrors = WordErrors()
+    """Words that were lost, doubled or put in. One lost word of ten is a small error of the whole,
+    and to who listens the worst."""
 
 
 class ReadBack:
@@ -58,6 +61,10 @@ class ReadBack:
         if isinstance(text_tokenizer, PhonemeTokenizer):
             if self._numbers.keys() >= set(text_tokenizer.sounds):
                 self._pronunciation = text_tokenizer
+        self._space = 0
+        """The unit between words, where characters are compared and they have one."""
+        if self._pronunciation is None:
+            self._space = recognizer.config.alphabet.find(" ") + 1
 
     @property
     def unit(self) -> str:
@@ -73,7 +80,23 @@ class ReadBack:
         """Indices, 1 and up, of the units of a normalised text; none where it has none of them."""
         if self._pronunciation is None:
             return encode_characters(text, self.recognizer.config.alphabet)
-        return [self._numbers[phone] for phone in self._pronunciation.pronounce(text)]
+        return [unit for word in self.encode_words(text) for unit in word]
+
+    def encode_words(self, text: str) -> list[list[int]]:
+        """The same, word for word; of scripts that part no words each character is one."""
+        if self._pronunciation is not None:
+            said = map(self._pronunciation.pronounce, text.replace("-", " ").split())
+            return [[self._numbers[phone] for phone in word] for word in said if word]
+        alphabet = self.recognizer.config.alphabet
+        words: list[list[int]] = [[]]
+        for unit in encode_characters(text, alphabet):
+            if unit == self._space:
+                words.append([])
+            elif not self._space or _UNSPACED.match(alphabet[unit - 1]):
+                words += [[unit], []]
+            else:
+                words[-1].append(unit)
+        return [word for word in words if word]
 
     def log_probs(self, codes: Tensor, mask: Tensor | None = None) -> Tensor:
         """CTC log-probabilities of units, with a gradient for the code vectors.
@@ -102,7 +125,10 @@ class ReadBack:
             A reading of each, None of a text without a unit that is known: it cannot be checked.
         """
         references = [self.encode(text) for text in texts]
-        found: list[Reading | None] = [UNREAD if reference else None for reference in references]
+        found: list[Reading | None] = [
+            self._unread(text) if reference else None
+            for text, reference in zip(texts, references, strict=True)
+        ]
         filled = [n for n, (units, row) in enumerate(zip(references, rows, strict=True))
                   if units and row]  # fmt: skip
         if not filled:
@@ -129,8 +155,16 @@ class ReadBack:
             found[n] = Reading(
                 error=edit_distance(references[n], heard) / count,
                 surprise=float(surprises[place]) / count,
+                words=self._word_errors(texts[n], heard),
             )
         return found
+
+    def _unread(self, text: str) -> Reading:
+        """Of no speech at all."""
+        return Reading(error=1.0, surprise=float("inf"), words=self._word_errors(text, []))
+
+    def _word_errors(self, text: str, heard: list[int]) -> WordErrors:
+        return word_errors(self.encode_words(text), [unit for unit in heard if unit != self._space])
 
     def _tidy(self, heard: list[int]) -> list[int]:
         """What was read, without spaces at the ends or more than one in a row."""

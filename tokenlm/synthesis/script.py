@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tokenlm.models.lm.plan import LayoutName
+from tokenlm.text.characters import ForeignWords
 from tokenlm.text.frontend import Frontend, frontend
 from tokenlm.text.segmenter import ClosedSegmenter, GrowingSegment, OpenSegmenter
 
@@ -60,10 +61,19 @@ class Script:
         self._instruction_end = instruction_end
         self._frontend = text_frontend or frontend("english")
         self._reader = self._frontend.reader()
+        self._foreign = ForeignWords() if self._frontend.leaves_words_out else None
         kind = OpenSegmenter if layout == "interleaved" else ClosedSegmenter
         self._segmenter: OpenSegmenter | ClosedSegmenter = kind(
             max_length=max_length, writing=self._frontend.writing
         )
+
+    @property
+    def foreign_words(self) -> list[str]:
+        """Words so far that are left out, being in a script that the front-end does not read.
+
+        When the text is complete, a warning is logged that names them.
+        """
+        return [] if self._foreign is None else self._foreign.words
 
     @property
     def num_text_tokens(self) -> int:
@@ -76,12 +86,16 @@ class Script:
         Raises:
             ValueError: it holds nothing that can be said.
         """
+        if self._foreign is not None:
+            self._foreign.feed(text)
         self._add(self._frontend.words(text))
         self.finish()
 
     def feed(self, piece: str) -> None:
         """Takes the next piece of the text."""
         assert not self.is_finished
+        if self._foreign is not None:
+            self._foreign.feed(piece)
         self._add(self._reader.feed(piece))
 
     def finish(self) -> None:
@@ -92,6 +106,8 @@ class Script:
         """
         if self.is_finished:
             return
+        if self._foreign is not None:
+            self._foreign.finish()
         self._add(self._reader.finish())
         self._segmenter.finish()
         self._tokenize()

@@ -7,8 +7,11 @@ expressions of the other files can say `[0-9A-Za-z]` and mean it.
 from __future__ import annotations
 
 import html
+import logging
 import re
 import unicodedata
+
+_log = logging.getLogger(__name__)
 
 KEPT = "°£€¥₹₩₽₿¢×÷±≈≤≥≠√∞–—−©§•"
 """Symbols beyond ASCII that later rules know how to say (dashes and bullets: to pause at)."""
@@ -32,7 +35,9 @@ _SYMBOLS = {
     "º": "°", "˚": "°", "Ω": "Ω", "→": " to ", "←": " from ", "⇒": " implies ", "∑": " sum ",
     "∈": " in ", "∂": " partial ", "∫": " integral ", "≅": "≈", "≃": "≈", "∼": "~", "〜": "~",
     "～": "~", "⩽": "≤", "⩾": "≥", "−": "−", "ª": "a", "`": "'", "✕": "×", "✖": "×", "⋅": "×",
-    "❤": " ", "【": "[", "】": "]", "「": '"', "」": '"',
+    "❤": " ", "【": "[", "】": "]", "「": '"', "」": '"', "『": '"', "』": '"',
+    "│": "|", "┃": "|", "║": "|", "｜": "|", "─": "-", "━": "-", "═": "-",
+    **dict.fromkeys("┌┐└┘├┤┬┴┼╔╗╚╝╠╣╦╩╬┏┓┗┛┣┫┳┻╋", "+"),
 }  # fmt: skip
 
 _GREEK = {
@@ -59,7 +64,19 @@ _OHM = re.compile("(?<=[0-9kM ])[ΩΩ](?![\u0370-\u03ff])")
 _LONE_GREEK = re.compile(
     "(?<![\u0370-\u03ff\u1f00-\u1fff])[\u0370-\u03ff](?![\u0370-\u03ff\u1f00-\u1fff])"
 )
+_APOSTROPHE = re.compile("(?<=[A-Za-z])`(?=[A-Za-z])")
+_PARTED = re.compile("\u00ad[^\\S\\n]*\\n[^\\S\\n]*")
+_PICTURES = "\u00b7\u2043\u2219\u203a\u00bb\u25a0-\u25ff\u2190-\u21ff\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff\ufe0f\u200d"
+"""Symbols and joiners that, at the start of a line, stand for a bullet."""
+_PICTURE_BULLET = re.compile(f"(?m)^[^\\S\\n]*(?![\u2776-\u2793])[{_PICTURES}]+[^\\S\\n]+(?=\\S)")
+_ROUND_NUMBER = re.compile(
+    "(?m)^[^\\S\\n]*(?:([\u2460-\u2473\u2474-\u249b\u2776-\u2793])|([0-9])\ufe0f?\u20e3)[^\\S\\n]*"
+)
 _UNSPEAKABLE = re.compile(f"[^\\n -~{KEPT}]")
+_MAX_NAMED = 20
+"""Words that a warning names at most."""
+_LONGEST_WORD = 64
+"""What goes on for longer is taken as words of their own."""
 _BLANK = re.compile(r"[^\S\n]+")
 _LINE_END = re.compile("\r\n?|[\u2028\u0085\v\f]")
 
@@ -76,9 +93,10 @@ def fold_characters(text: str) -> str:
     """
     text = _ENTITY.sub(_unescape, text)
     text = _LINE_END.sub("\n", text).replace("\u2029", "\n\n")
-    text = _GROUP_SPACE.sub("", text)
+    text = _APOSTROPHE.sub("'", _GROUP_SPACE.sub("", text))
     if text.isascii():
         return _BLANK.sub(" ", _drop_controls(text))
+    text = _PICTURE_BULLET.sub("• ", _ROUND_NUMBER.sub(_round_number, _PARTED.sub("", text)))
     text = _VULGAR_FRACTION.sub(_fraction, text)
     text = _SUPERSCRIPT.sub(_power, text)
     text = _MICRO.sub("u", text)
@@ -87,6 +105,68 @@ def fold_characters(text: str) -> str:
     text = unicodedata.normalize("NFC", text)
     text = _LONE_GREEK.sub(_greek, text)
     return _BLANK.sub(" ", _drop_controls("".join(_fold(char) for char in text)))
+
+
+class ForeignWords:
+    """The words of a text, whole or in pieces, that `fold_characters` leaves out.
+
+    A word is left out if any of its letters is, since its script is another one; in scripts without
+    spaces between words, it is all that stands together.
+    """
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+        """Each once, in order; of very many the first."""
+        self._rest = ""
+        """A word that may go on."""
+
+    def feed(self, piece: str) -> None:
+        """Takes the next piece of the text."""
+        text = self._rest + piece
+        end = len(text)
+        while end and len(text) - end < _LONGEST_WORD and _is_of_word(text[end - 1]):
+            end -= 1
+        self._rest = text[end:] if len(text) - end < _LONGEST_WORD else ""
+        self._look(text[: len(text) - len(self._rest)])
+
+    def finish(self) -> None:
+        """The text is complete: one warning is logged with the words, if there are any."""
+        self._look(self._rest)
+        self._rest = ""
+        if self.words:
+            more = ", and others" if len(self.words) > _MAX_NAMED else ""
+            named = ", ".join(self.words[:_MAX_NAMED])
+            _log.warning("left out, being in a script that is not read here: %s%s", named, more)
+
+    def _look(self, text: str) -> None:
+        if text.isascii() or len(self.words) > _MAX_NAMED:
+            return
+        text = _OHM.sub("ohm", _MICRO.sub("u", text))
+        text = _LONE_GREEK.sub(_greek, unicodedata.normalize("NFC", text))
+        spaced = "".join(char if _is_of_word(char) else " " for char in text)
+        found = dict.fromkeys(word for word in spaced.split() if any(map(_is_foreign, word)))
+        self.words += [word for word in found if word not in self.words][: _MAX_NAMED + 1]
+
+
+def warn_of_foreign_words(text: str) -> None:
+    """Log one warning with the words that `fold_characters` leaves out of a text, if any."""
+    foreign = ForeignWords()
+    foreign.feed(text)
+    foreign.finish()
+
+
+def _is_of_word(char: str) -> bool:
+    return char.isascii() and char.isalpha() or unicodedata.category(char)[0] in "LM"
+
+
+def _is_foreign(char: str) -> bool:
+    return char.isalpha() and not _fold(char).strip()
+
+
+def _round_number(match: re.Match[str]) -> str:
+    """A number in a circle or on a key, at the start of a line, is that of an item."""
+    number = match[2] or str(int(unicodedata.numeric(match[1])))
+    return f"{number}) "
 
 
 def _unescape(match: re.Match[str]) -> str:

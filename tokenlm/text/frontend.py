@@ -38,6 +38,8 @@ class Frontend:
     """Words of a whole text, with `PARAGRAPH` between paragraphs."""
     normalize: Callable[[str], str]
     """A whole text in one line; '' where nothing can be said."""
+    leaves_words_out: bool
+    """Whether words of scripts that it does not read are left out."""
 
 
 def _english_words(text: str) -> list[str]:
@@ -59,8 +61,8 @@ def _line_as_written(text: str) -> str:
 
 
 _FRONTENDS: dict[NormalizerName, Frontend] = {
-    "english": Frontend(SPOKEN, IncrementalNormalizer, _english_words, normalize),
-    "none": Frontend(AS_WRITTEN, AsWritten, _words_as_written, _line_as_written),
+    "english": Frontend(SPOKEN, IncrementalNormalizer, _english_words, normalize, True),
+    "none": Frontend(AS_WRITTEN, AsWritten, _words_as_written, _line_as_written, False),
 }
 
 

@@ -30,11 +30,14 @@ _LONG_WORD, _WORD_PART = 192, 64
 """What goes on for longer without a space is taken as words of so many characters."""
 _MOST_BLANKS = 64
 """White space in a row, line ends apart, that is kept."""
+_LINE_CHARACTERS = 200
+"""Of the start of a line, as much tells what kind of line it is."""
 _OPEN_CHARACTERS = 200
 """A bracket or tag that stays open for longer is none."""
 
 _LINE_END = r"(?:\r\n?+|[\n\u2028\u0085\v\f])"
 BLANK_LINE = re.compile(rf"{_LINE_END}[^\S\r\n\u2028\u0085\v\f]*{_LINE_END}|\u2029")
+_LINE_END_MARKS = re.compile(f"{_LINE_END}|\u2029")
 _LINE_ENDS = frozenset("\r\n\u2028\u2029\u0085\v\f")
 _OPEN = re.compile(r"[\[<](?=[A-Za-z/!])[^\]>]*+$")
 _CLOSING = "\"')]}”’»*_"
@@ -62,6 +65,8 @@ class IncrementalNormalizer:
     def _begin(self) -> None:
         self._text = ""
         """What may still matter: all since the last cut."""
+        self._line_start = ""
+        """What was cut off of its first line."""
         self._blank = ""
         """The white space that it ends with."""
         self._word_length = 0
@@ -126,7 +131,7 @@ class IncrementalNormalizer:
     def _read(self) -> list[str]:
         """Normalises the text as it is, after a word, and gives out what is settled."""
         text, readings = self._text, self._readings
-        readings.append((len(self._ends), len(text), _speak(text)))
+        readings.append((len(self._ends), len(text), self._speak(text)))
         settled_end = len(self._ends) - HELD_WORDS
         if readings[0][0] > settled_end:
             return []
@@ -135,15 +140,25 @@ class IncrementalNormalizer:
         spoken = [words for _, _, words in readings]
         opened = _OPEN.search(text, max(len(text) - _OPEN_CHARACTERS, 0))
         if opened:
-            spoken.append(_speak(text[: opened.start()]))
+            spoken.append(self._speak(text[: opened.start()]))
         given = self._give(spoken[0][: _common(spoken)])
         if len(text) >= self._next_cut:
             given += self._cut()
         return given
 
+    def _speak(self, text: str) -> list[str]:
+        return _speak(text, self._line_start)
+
+    def _line_until(self, place: int) -> str:
+        """The start of the line that goes on at a place."""
+        before = self._text[:place]
+        line = _LINE_END_MARKS.split(before)[-1]
+        is_first = len(line) == len(before)
+        return ((self._line_start if is_first else "") + line)[:_LINE_CHARACTERS]
+
     def _close(self) -> list[str]:
         """Gives out all that is left of the text, and forgets it."""
-        given = self._give(_speak(self._text))
+        given = self._give(self._speak(self._text))
         self._begin()
         return given
 
@@ -168,26 +183,28 @@ class IncrementalNormalizer:
         if length < _MOST_CHARACTERS:
             self._next_cut = length + length // 4
             return []
-        rest = self._text[last:]
+        rest, line_start = self._text[last:], self._line_until(last)
         given = self._give(self._readings[0][2])
         self._begin()
+        self._line_start = line_start
         return given + self.feed(rest) + self._word_ended()
 
     def _cut_at(self, place: int) -> bool:
         """Forgets the text before `place`, if that changes nothing of what has been read."""
-        count = len(_speak(self._text[:place]))
+        count = len(self._speak(self._text[:place]))
         if count > self._num_given:
             return False
         shorter = []
+        line_start = self._line_until(place)
         is_break = all(words[count : count + 1] == [PARAGRAPH] for _, _, words in self._readings)
         count += is_break
         for _, end, words in self._readings:
-            own = _speak(self._text[place:end])
+            own = _speak(self._text[place:end], line_start)
             shorter.append(own)
             if own != words[count:]:
                 return False
         num_words = self._ends.index(place) + 1
-        self._text = self._text[place:]
+        self._text, self._line_start = self._text[place:], line_start
         if count > self._num_given:  # the break is all that has not been given out
             self._pending_break = True
         self._num_given = max(self._num_given - count, 0)
@@ -201,10 +218,10 @@ class IncrementalNormalizer:
         return True
 
 
-def _speak(text: str) -> list[str]:
+def _speak(text: str, line_start: str) -> list[str]:
     """The words of a text, with `PARAGRAPH` between paragraphs."""
     words: list[str] = []
-    for paragraph in normalize_paragraphs(text):
+    for paragraph in normalize_paragraphs(text, line_start=line_start):
         if words:
             words.append(PARAGRAPH)
         words += paragraph.split()

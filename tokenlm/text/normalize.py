@@ -8,15 +8,15 @@ names and numerals have been told apart by it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tokenlm.text.abbreviations import expand_abbreviations
 from tokenlm.text.acronyms import expand_acronyms, lower_shouting
-from tokenlm.text.characters import fold_characters
+from tokenlm.text.characters import fold_characters, warn_of_foreign_words
 from tokenlm.text.codes import expand_codes
 from tokenlm.text.dates import expand_dates
 from tokenlm.text.formulas import expand_formulas, expand_signs
-from tokenlm.text.markup import split_paragraphs, strip_markup
+from tokenlm.text.markup import Line, read_layout
 from tokenlm.text.money import expand_money
 from tokenlm.text.numbers import expand_numbers, expand_ordinals, expand_ranges
 from tokenlm.text.punctuation import expand_symbols, settle, shape_pauses
@@ -47,24 +47,28 @@ _PASSES: tuple[Callable[[str], str], ...] = (
 )
 
 
-def normalize_paragraphs(text: str) -> list[str]:
-    """Normalise a text paragraph by paragraph (they are parted by blank lines).
+def normalize_paragraphs(text: str, *, line_start: str = "") -> list[str]:
+    """Normalise a text paragraph by paragraph (they are parted by blank lines and headings).
 
     Args:
         text: any string.
+        line_start: of a text that is the rest of a longer one, what stands before it in its first
+            line. It is not read; it tells what kind of line that is, and how long.
 
     Returns:
         The paragraphs as `normalize` gives them; those without anything to say are left out.
         Joined by newlines they are what `segment` takes for a text with paragraphs.
     """
-    spoken = (
-        _normalize_line(part) for part in split_paragraphs(strip_markup(fold_characters(text)))
-    )
+    layout = read_layout(fold_characters(text), fold_characters(line_start))
+    spoken = (_normalize_lines(lines) for lines in layout)
     return [part for part in spoken if part]
 
 
 def normalize(text: str) -> str:
     """Turn written English into what a person says.
+
+    Words of other scripts are left out; a warning of the logger of `tokenlm.text.characters` names
+    them.
 
     Args:
         text: any string, of any script; never an error.
@@ -77,10 +81,21 @@ def normalize(text: str) -> str:
         >>> normalize("Dr. Smith paid $3.50 on May 5, 2024.")
         'doctor smith paid three dollars and fifty cents on may fifth, twenty twenty four.'
     """
+    warn_of_foreign_words(text)
     paragraphs = normalize_paragraphs(text)
     # The blank line was a full stop to the eye: a heading does not run into the text below it.
     closed = [part if part[-1] in ".?!" else f"{part.rstrip(',;:-')}." for part in paragraphs[:-1]]
     return " ".join([*closed, *paragraphs[-1:]])
+
+
+def _normalize_lines(lines: Sequence[Line]) -> str:
+    """The lines of a paragraph in one, each closed as a sentence or with its own mark."""
+    said = [(spoken, line.end) for line in lines if (spoken := _normalize_line(line.text))]
+    last = len(said) - 1
+    for number, (spoken, end) in enumerate(said):
+        mark = end or "." if number < last else end.strip(",")
+        said[number] = (spoken if spoken[-1] in ".?!;:" else spoken + mark, end)
+    return " ".join(spoken for spoken, _ in said)
 
 
 def _normalize_line(text: str) -> str:
