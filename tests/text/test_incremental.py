@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenlm.text.incremental import HELD_WORDS, PARAGRAPH, IncrementalNormalizer
 from tokenlm.text.normalize import normalize_paragraphs
 
-PAIRS = Path(__file__).parent / "normalize_pairs.tsv"
+TABLES = [Path(__file__).parent / f"normalize_{name}.tsv" for name in ("pairs", "kinds")]
 
 
 def fed(pieces: list[str]) -> list[str]:
@@ -25,13 +25,13 @@ def whole(text: str) -> list[str]:
 
 
 def written() -> list[str]:
-    lines = PAIRS.read_text(encoding="utf-8").splitlines()
+    lines = [line for table in TABLES for line in table.read_text("utf-8").splitlines()]
     return [line.split("\t")[0] for line in lines if "\t" in line and not line.startswith("#")]
 
 
 def test_every_known_text() -> None:
     texts = written()
-    assert len(texts) > 300
+    assert len(texts) > 700
     for text in texts[::2]:
         assert fed([text]) == whole(text), text
 

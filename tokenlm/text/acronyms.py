@@ -44,7 +44,8 @@ _FIXED = {
     "wwi": "world war one", "wwii": "world war two",
 }  # fmt: skip
 _INTERJECTIONS = frozenset(
-    "hm hmm mm mmm brr grr shh sh psst pst tsk pfft zzz zz hmph nth th st nd rd ll ve re ng".split()
+    "hm hmm mm mmm brr grr shh sh psst pst tsk pfft zzz zz hmph nth th st nd rd ll ve re ng mhm "
+    "mhmm pff psh pssh tch bzz bzzt hrm aww eww".split()
 )
 _ONSETS = frozenset(
     "b bl br c ch chr cl cr d dr dw f fl fr g gh gl gn gr h j k kh kl kn kr l m n p ph pl pr "
@@ -165,10 +166,10 @@ def _word(word: str) -> str:
     lower = word.lower()
     if lower in _INTERJECTIONS or len(lower) == 1:
         return lower
+    short = _REPEATED.sub(r"\1\1", lower)
+    if short in _INTERJECTIONS:
+        return "zzz" if short == "zz" else short
     if not _VOWELS.search(lower):
-        short = _REPEATED.sub(r"\1\1", lower)
-        if short in _INTERJECTIONS:
-            return short
         return " ".join(lower) if len(lower) <= 6 else lower
     return _REPEATED.sub(_shorten, lower)
 

@@ -13,12 +13,14 @@ _LINE_TAG = re.compile(
 _LINK = re.compile(r"!?\[([^\[\]\n]{1,300})\]\((?:https?://|/|#|\.)[^()\s]{0,300}\)")
 _HEADING = re.compile(r"(?m)^[ ]{0,3}#{1,6} +")
 _RULE = re.compile(r"(?m)^[ ]*(?:[-*_=~#][ ]?){3,200}$")
-_QUOTED_LINE = re.compile(r"(?m)^(?:[ ]?>){1,9} ?(?=[^=\s])")
+_QUOTED_LINE = re.compile(r"(?m)^(?:[ ]?>){1,9} ?(?=[^=\s0-9$£€.])")
 _BULLET = re.compile(r"(?m)^[ ]*(?:[-*+–—][ ]+|•[ •]*)(?=\S)([^\n]*)$")
 _EMPHASIS = re.compile(r"(?<![A-Za-z0-9*])\*{1,3}(?=[^\s*])|(?<=[^\s*])\*{1,3}(?![A-Za-z0-9*])")
 _STRIKE = re.compile(r"~~")
 _EMOTICON = re.compile(
-    r"(?<!\S)(?:[:;=][-'^]?[()\[\]DPpOo3|/\\*]{1,3}|[xX]D+|<3|</3|\^_\^|-_-|[oO]_[oO]|T_T|"
+    r"(?<!\S)(?:[:;=][-'^]?[()\[\]DPpOo3|/\\*]{1,3}|[xX]D+|"
+    r"<3(?! ?%| (?:ms|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|weeks?|months?|years?|km|kg|cm|mm|m|g|"
+    r"miles?|percent|times|points?|people)\b)|</3|\^_\^|-_-|[oO]_[oO]|T_T|"
     r"\(:|\):|:'\()(?![^\s.,!?])"
 )
 _PARAGRAPH = re.compile(r"\n[^\S\n]*\n\s*")
