@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tokenlm.text.dates import MONTHS
+from tokenlm.text.dates import MONTHS, stop_after_date
 from tokenlm.text.numerals import cardinal, code_number
 from tokenlm.text.punctuation import STARTERS, sentence_stop
 from tokenlm.text.roman import roman_value
@@ -46,7 +46,8 @@ _COUNTED = {
     "Chap": "chapter", "p": "page", "pp": "pages", "pg": "page", "Fig": "figure",
     "Figs": "figures", "Eq": "equation", "Sec": "section", "Ver": "version", "Pt": "part",
     "Art": "article", "Tab": "table", "Ex": "example", "Rm": "room", "Ste": "suite",
-    "Apt": "apartment", "Ext": "extension", "Op": "opus", "c": "circa",
+    "Apt": "apartment", "Ext": "extension", "Op": "opus", "c": "circa", "Col": "column",
+    "Para": "paragraph", "Ln": "line", "Bk": "book", "Nr": "number",
 }  # fmt: skip
 _MONTHS = {month[:3].capitalize(): month for month in MONTHS if month != "may"} | {
     "Sept": "september"
@@ -67,13 +68,18 @@ _PHRASES = (
     (re.compile(r"(?<=[0-9](?:st|nd|rd|th) )ed\.(?=[ ,;)\]]|$)"), "edition"),
     (re.compile(r"\best\.?(?= (?:in )?1[0-9]{3}\b| (?:in )?20[0-9]{2}\b)", re.IGNORECASE), "established"),
     (re.compile(r"\b[nN]° ?(?=[0-9])"), "number "),
+    (re.compile(r"\b[nN]o\.(?= of (?:the )?[a-z]{2,})"), "number"),
+    (re.compile(r"\bPt\. (?=[A-Z][a-z])"), "Point "),
+    (re.compile(r"\bCo\. (?:Rd\.|Road) (?=[0-9])"), "County Road "),
+    (re.compile(r"\b[fF]ig\. (?=[A-H](?:[,.;:)]| (?:and|or|shows?|is|has)\b))"), "figure "),
+    (re.compile(r"\bApp\. (?=[A-H](?:[,.;:)]| (?:and|or|shows?|is|has)\b))"), "appendix "),
     (re.compile(r"(?<![\w&])AT&T(?![\w&])"), "a t and t"),
     (re.compile(r"(?<![\w&])([CF])#(?![\w#])"), r"\1 sharp"),
     (re.compile(r"\bvs\b(?!\.)", re.IGNORECASE), "versus"),
     (re.compile(r"(?<=[a-z]) '?n' (?=[a-z])"), " and "),
 )
 _TITLE = re.compile(
-    rf"(?<![0-9])(?<![0-9] )\b(?:({'|'.join(_TITLES)})\.(?= ?[\w&])"
+    rf"(?:(?<![0-9])(?<![0-9] )|(?![FfMm]t\b))\b(?:({'|'.join(_TITLES)})\.(?= ?[\w&])"
     rf"|({'|'.join(_TITLES).lower()})\.(?= ?[A-Z0-9&])(?! ?(?:{'|'.join(STARTERS)})\b)"
     rf"|(Mr|Mrs|Ms|Dr|Prof|Sgt|Lt|Mt|Ft|Capt|Col)(?= [A-Z][a-z]))"
 )
@@ -87,18 +93,18 @@ _SAINT = re.compile(r"\bSte?\.? (?=[A-Z][a-z])")
 _FINAL_WORD = re.compile(rf"\b({'|'.join(_FINAL)})\.", re.IGNORECASE)
 _BARE_FINAL = re.compile(r"(?:(?<=[a-z] )|(?<=[a-z], ))(Inc|Ltd|Corp|Jr|Sr|etc)\b(?![.\w])")
 _PLAIN_WORD = re.compile(
-    rf"(?<![0-9])\b(?!(?<=[0-9] )min\.)((?i:{'|'.join(_PLAIN)}))\.(?=[ ,]? ?[a-z0-9($£€\"'])"
-    rf"(?! (?:i|he|she|it|we|they|you|to|the)\b)"
+    rf"(?<![0-9])\b(?!(?<=[0-9] )min\.|(?:max|min|apt|ref|ext)\. (?:i|he|she|it|we|they|you|to|the)\b)((?i:{'|'.join(_PLAIN)}))\.(?=[ ,]? ?[a-z0-9($£€\"'])"
 )
 _COUNTED_WORD = re.compile(
     rf"\b({'|'.join(_COUNTED)}|{'|'.join(_COUNTED).lower()})\. ?(?:(?=\(?[0-9])|([IVX]{{1,6}})\b)"
 )
 # "Wait a sec. 5 people are ahead.": after these the word is itself, not short for another.
 _WORD_BEFORE = re.compile(
-    r"\b(?:an?|the|my|your|his|her|our|their|this|that|each|every|some|any|of|modern|fine|pop|abstract|"
-    r"said|say|says|answer is|oh|vitamin|turn up) $",
+    r"\b(?:an?|the|my|your|his|her|our|their|this|that|each|every|some|any|of|one|modern|fine|pop|"
+    r"abstract|street|vitamin|turn up) $",
     re.IGNORECASE,
 )
+_SAID_BEFORE = re.compile(r"\b(?:said|say|says|answer is|answer was|oh|still) $", re.IGNORECASE)
 _WORDS_TOO = frozenset("no art sec fig ex tab ch op pt c vol p ext apt".split())
 _ONE_BEFORE = re.compile(
     r"$|[\"',;:)?!–—]|\.(?:$| [A-Z])| (?:of|is|was|and|or|to|in|by|has|begins|covers|deals|shows)\b"
@@ -128,7 +134,7 @@ _NO_ROAD = frozenset(
     "Mount Mt East West North South Port Lake Fort Old New Little Great Cape Bay River Isle Point "
     "Monday Tuesday Wednesday Thursday Friday Saturday Sunday Sault Church Saint".split()
 )
-_DOTTED_UNIT = re.compile(r"(?<=[0-9]) ?(m\.p\.h|k\.p\.h|m\.p\.g|r\.p\.m|b\.p\.m|f\.p\.s|p\.s\.i)\.")
+_DOTTED_UNIT = re.compile(r"(?<=[0-9]) ?(m\.p\.h|k\.p\.h|m\.p\.g|r\.p\.m|b\.p\.m|f\.p\.s|p\.s\.i)\.", re.IGNORECASE)
 _INITIALISM = re.compile(r"(?<![\w.])((?:[A-Za-z]\.){2,8})(s\b|'s\b)?(?![\w])")
 _INITIALS = re.compile(r"(?<![\w.'])((?:[A-Z]\. ?){1,4})(?=[A-Z][a-z])")
 _DEGREE = re.compile(r"(?<![\w.])(M|B|D|Ed|Ph|LL)\. ?(Sc|Phil|Ed|Eng|Tech|D|A|B|M)\b\.?")
@@ -155,7 +161,7 @@ def expand_abbreviations(text: str) -> str:
     text = _PLAIN_WORD.sub(lambda match: _PLAIN[match[1].lower()], text)
     text = _MONTH.sub(_month, text)
     text = _DOTTED_UNIT.sub(
-        lambda match: f" {match[1].replace('.', '')}{sentence_stop(match, strict=True)}", text
+        lambda match: f" {match[1].lower().replace('.', '')}{sentence_stop(match, strict=True)}", text
     )
     text = _INITIALISM.sub(_initialism, text)
     return _INITIALS.sub(_initials, text)
@@ -166,9 +172,7 @@ def _counted_word(match: re.Match[str]) -> str:
     word, numeral = match.groups()
     before = match.string[max(match.start() - 12, 0) : match.start()]
     is_short = word[0].isupper() or word not in _WORDS_TOO
-    if not is_short and _WORD_BEFORE.search(before):
-        return match.group()
-    if word == "c" and not re.match(r"[0-9]{3,4}(?!\w)", match.string[match.end() :][:6]):
+    if not is_short and (_SAID_BEFORE if word == "no" else _WORD_BEFORE).search(before):
         return match.group()
     if numeral == "I":
         is_pronoun = word.lower() == "no" or not is_short
@@ -190,7 +194,7 @@ def _plain_street(match: re.Match[str]) -> str:
 def _month(match: re.Match[str]) -> str:
     """A month ends a sentence as other words do; 'Jan.' before a new sentence may be a name."""
     name = match[1]
-    stop = sentence_stop(match, strict=True)
+    stop = stop_after_date(match)
     before = match.string[max(match.start() - 20, 0) : match.start()]
     if name in ("Jan", "Mar") and stop and not _MONTH_BEFORE.search(before):
         return match.group()

@@ -43,10 +43,12 @@ _FIXED = {
     "javascript": "javascript", "ieee": "i triple e", "pc": "p c", "tv": "t v", "mri": "m r i",
     "wwi": "world war one", "wwii": "world war two",
 }  # fmt: skip
-_INTERJECTIONS = frozenset(
-    "hm hmm mm mmm brr grr shh sh psst pst tsk pfft zzz zz hmph nth th st nd rd ll ve re ng mhm "
-    "mhmm pff psh pssh tch bzz bzzt hrm aww eww".split()
+_SOUNDS = frozenset(
+    "hm hmm mm mmm brr grr shh sh psst pst tsk pfft zzz zz hmph mhm mhmm pff psh pssh tch bzz bzzt "
+    "hrm aww eww".split()
 )
+_INTERJECTIONS = _SOUNDS | frozenset("nth th st nd rd ll ve re ng".split())
+_HYPHENED = frozenset("wi-fi hi-fi lo-fi sci-fi e-mail e-mails x-ray x-rays t-shirt t-shirts".split())
 _ONSETS = frozenset(
     "b bl br c ch chr cl cr d dr dw f fl fr g gh gl gn gr h j k kh kl kn kr l m n p ph pl pr "
     "ps qu r rh s sc sch scr sh shr sk sl sm sn sp sph spl spr squ st str sw t th thr tr "
@@ -104,6 +106,8 @@ def _token(match: re.Match[str]) -> str:
     token = match.group()
     if token.isdigit() or not any(sign.isalpha() for sign in token):
         return token
+    if token.lower().removesuffix("'s") in _HYPHENED:
+        return token.lower()
     parts = token.split("-")
     words = last = _speak(parts[0], joined=len(parts) > 1)
     for before, part in zip(parts, parts[1:], strict=False):
@@ -155,6 +159,10 @@ def _piece(piece: str, has_digits: bool) -> str:
 
 
 def _capitals(letters: str, suffix: str = "") -> str:
+    if len(letters) > 2 and letters not in _SPELLED:
+        sound = _REPEATED.sub(r"\1\1", letters.lower())
+        if sound in _SOUNDS:
+            return _word(letters)
     if is_spelled(letters):
         return " ".join(letters.lower()) + suffix
     word = _FIXED.get(letters.lower()) or _word(letters)

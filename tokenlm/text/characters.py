@@ -56,11 +56,11 @@ _VULGAR_FRACTION = re.compile("([0-9])?([¼½¾⅐-⅞↉])")
 _SPACE = "[\u00a0\u2005-\u200a\u202f]"
 _GROUP_SPACE = re.compile(
     f"(?<![0-9.,+(])(?<![0-9]{_SPACE})([1-9][0-9]{{0,2}}(?:{_SPACE}[0-9]{{3}}){{1,8}})"
-    f"(?!{_SPACE}?[0-9])|(?<=[0-9]) (?=000(?![0-9]))"
+    f"(?!{_SPACE}?[0-9])"
 )
 _SPACES = re.compile(_SPACE)
 # Typed on a key that is near: don`t, and rock `n` roll.
-_BACKTICK = re.compile(r"(?<=[A-Za-z])`(?=[A-Za-z])|(?<![\w`])`(?=(?:[Tt]is|[Tt]was|n|em|til)\b)")
+_BACKTICK = re.compile(r"(?<=[A-Za-z0-9])`(?=[A-Za-z])|(?<![\w`])`(?=(?:[Tt]is|[Tt]was|n|em|til)\b)")
 _RAISED_FRACTION = re.compile("([0-9])?([⁰¹²³⁴-⁹]{1,3})[/⁄]([₀-₉]{1,3})(?![₀-₉])")
 _ROMAN_SIGNS = re.compile("[Ⅰ-ⅿ]+")
 # "Henry Ⅰ" is a rank, to be read as if in letters; elsewhere the sign is a count.
@@ -123,8 +123,6 @@ def _raised_fraction(match: re.Match[str]) -> str:
 
 
 def _join_groups(match: re.Match[str]) -> str:
-    if not match[1]:
-        return ""
     number = _SPACES.sub("", match[1])
     return number if len(number) < 10 else f"{int(number):,}"  # ten digits could be a telephone
 

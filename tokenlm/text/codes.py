@@ -31,17 +31,18 @@ _SPACED_PHONE = re.compile(
     r"(?:1[ .-]?)?\([0-9]{3}\) ?[0-9]{3}[ .-]?[0-9]{4}|"
     r"(?:1[ .-])?[0-9]{3}([ .-])[0-9]{3}\1[0-9]{4}|"
     r"0[0-9]{2,4}[ -][0-9]{3,4}[ -][0-9]{3,4}|"
-    r"0[0-9]{2,4}[ /-][0-9]{5,8}|0[0-9](?:[ .][0-9]{2}){4}|0[0-9] [0-9]{4} [0-9]{4}|"
+    r"0[0-9]{2,4}[ /-][0-9]{5,8}|(?<![0-9a-fA-F] )0[1-9](?:[ .][0-9]{2}){4}(?! [0-9a-fA-F])|"
+    r"0[0-9] [0-9]{4} [0-9]{4}|00[1-9][0-9]{0,2}(?:[ -][0-9]{2,8}){1,4}|"
     r"[0-9]{3}-[0-9]{2}-[0-9]{4}|"
     r"[0-9]{3}-(?![0-9]00\b)[0-9]{4})(?: ?[xX]([0-9]{2,5}))?(?![\w-]|[.,][0-9])"
 )
 _BARE_PHONE = re.compile(
     r"(?<![\w.,$£€¥₹+#/-])(?<![$£€¥₹] )(1?)([2-9][0-9]{2})([0-9]{3})([0-9]{4})"
-    r"(?![\w/]|[.,-][0-9]| ?[%°€$£])( [a-z]{2,16}\b)?"
+    r"(?![\w/]|[.,-][0-9]| ?[%°€$£]| to [0-9])( [a-z]{2,16}\b)?"
 )
 # "1-800-FLOWERS": the letters are keys, but nobody reads them so.
 _TOLL_FREE_WORD = re.compile(
-    r"(?<![\w-])(1[ .-])?\(?(8(?:00|22|33|44|55|66|77|88))\)?[ .-](?=[0-9A-Z]{0,4}-?[A-Z]{3})"
+    r"(?<![\w-])(1[ .-])?\(?(8(?:00|22|33|44|55|66|77|88))\)?[ .-](?:(?=[0-9A-Z]{0,4}-?[A-Z]{3})|(?<=1[ .-][0-9]{3}-)(?=[a-z]{3}))"
 )
 _INTERNATIONAL = re.compile(r"(?<![\w+])\+[0-9]{7,15}(?![0-9])")
 _CUED_DIGITS = re.compile(
@@ -73,10 +74,13 @@ _SERIAL = re.compile(r"(?<![\w.,-])[0-9]{1,7}(?:-[0-9]{1,7}){3,6}(?![\w-])")
 _GROUP = re.compile(r"[0-9]{1,15}")
 _NOT_COUNTED = frozenset("is was has as this its his works rings does answers belongs".split())
 _ROAD = re.compile(
-    r"\b(?:([Hh]wy|HWY)|([Rr]te?|RTE?))\b\.? ?(?=[0-9]{1,4}\b(?![.,][0-9]))|\bI[- ](?=[0-9]{1,3}\b"
-    r"(?: ?(?:North|South|East|West|[NSEW]\b)))"
+    r"\b(?:([Hh]wy|HWY)|([Rr]te?|RTE?))\b\.? ?(?=[0-9]{1,4}\b(?![.,][0-9]))"
 )
-_US_ROAD = re.compile(r"\bU\.S\. ([1-9][0-9]{0,2})(?![\w%]|[.,:-][0-9]| [a-z]{2,16}s\b)")
+_INTERSTATE = re.compile(r"(?<![\w-])I-([0-9]{1,3})(?: ?([NSEW])B?)?(?![\w-]|[.,][0-9])")
+_COMPASS = {"N": "north", "S": "south", "E": "east", "W": "west"}
+_NUMBERED_ROAD = re.compile(
+    r"\b(U\.S\.|SR|CR|FM)[ -]([1-9][0-9]{0,3})(?![\w%]|[.,:-][0-9]| [a-z]{2,16}s\b)"
+)
 _LONG = re.compile(rf"[0-9]{{{MAX_CARDINAL_DIGITS + 1},}}")
 _DIGIT = re.compile(r"[0-9]")
 
@@ -105,10 +109,11 @@ def expand_codes(text: str) -> str:
     text = _INTERNATIONAL.sub(lambda match: f"plus {digits(match.group())}", text)
     text = _ZIP_CODE.sub(lambda match: f"{match[1]} {_grouped(match[2] + (match[3] or ''))}", text)
     text = _MODEL.sub(_model, text)
-    text = _ROAD.sub(
-        lambda match: "Highway " if match[1] else "Route " if match[2] else "I-", text
+    text = _ROAD.sub(lambda match: "Highway " if match[1] else "Route ", text)
+    text = _INTERSTATE.sub(_interstate, text)
+    text = _NUMBERED_ROAD.sub(
+        lambda match: f"{match[1].replace('.', '')} {code_number(match[2])}", text
     )
-    text = _US_ROAD.sub(lambda match: f"u s {code_number(match[1])}", text)
     text = _CUED_DIGITS.sub(_cued_digits, text)
     return _DOTTED.sub(lambda match: _parts(match.group(1)), text)
 
@@ -135,6 +140,11 @@ def _parts(number: str) -> str:
     return " point ".join(spoken_number(part) for part in number.split("."))
 
 
+def _interstate(match: re.Match[str]) -> str:
+    number, side = match.groups()
+    return f"I {code_number(number)}{' ' + _COMPASS[side] if side else ''}"
+
+
 def _spaced_phone(match: re.Match[str]) -> str:
     number, extension = match.group(), match[2]
     if number.startswith("+") and sum(map(str.isdigit, number)) < 7:  # a sum: "+5 10"
@@ -151,7 +161,7 @@ def _bare_phone(match: re.Match[str]) -> str:
     is_count = word.endswith("s") and word not in _NOT_COUNTED
     if is_count or word in ("people", "men", "women", "children") or match[4].endswith("000"):
         return match.group()
-    words = ", ".join(digits(group) for group in groups)
+    words = ", ".join([_phone_group(groups[0]), *map(digits, groups[1:])])
     return f"{'one, ' if one else ''}{words}{following or ''}"
 
 

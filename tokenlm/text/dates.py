@@ -34,7 +34,7 @@ _WEEKDAY_LIST = re.compile(
 _DAY_AND_GAP = re.compile(r"([A-Za-z]+)(\.?)([^A-Za-z.]*)")
 _WEEKDAY = re.compile(
     # A day with a full stop; not the sun, nor somebody who sat down or wed.
-    rf"(?<![\w'])(?<![Tt]he )(?<!Our )(?<!our )(?<!a )({_SHORT_DAY})\.(?! ?[.\w]*@|\w)"
+    rf"(?<![\w'])({_SHORT_DAY})\.(?!\w)"
     # Without one: after words that days follow, before a date, a time or a part of the day.
     rf"|(?<![\w'])(?:(?<=[oO]n )|(?<=[bB]y )|(?<=ntil )|(?<=till )|(?<=from )|(?<=next )|(?<=last )|(?<=every )|"
     rf"(?<=[sS]ince )|(?<=[eE]ach ))({_SHORT_DAY})\b(?!['-]| [A-Z][a-z])"
@@ -59,6 +59,10 @@ _SHORT_MONTH = re.compile(
     r"\b((?:[iI]n|[sS]ince|[uU]ntil|[bB]y|last|next|early|late|mid|[tT]his|of|from|[dD]uring|till|every|to) )"
     r"(Feb|Apr|Aug|Sept?|Oct|Nov|Dec|(?<=[iI]n )(?:Jan|Mar)|(?<=early )(?:Jan|Mar)|(?<=late )(?:Jan|Mar))"
     r"(?![\w.'-]| [A-Z][a-z]| [0-9]| del\b)"
+)
+_OPENING = re.compile(
+    r"(?:^|[.?!\"] )(?:In|On|By|Since|Until|During|Last|Next|Every|Early|Late|This|From)"
+    r"(?: early| late| mid)?[ -]$"
 )
 _CENTURY = re.compile(
     r"\b([0-9]{1,2}(?:st|nd|rd|th))[- ](?:c\.|cent\.|(?:c|cent)(?= (?:BC|AD|CE|B\.C|A\.D)))(?![\w.])"
@@ -106,7 +110,7 @@ _CUED_YEAR = re.compile(
 )
 _ERA_YEAR = re.compile(
     r"(?<![\w.,-])([0-9]{1,4}) ?(BCE?|CE|AD|B\.C\.(?:E\.)?|C\.E\.|A\.D\.)(?![A-Za-z])"
-    r"|\b(AD|A\.D\.) ([0-9]{1,4})(?![\w.,][0-9])"
+    r"|\b(AD|A\.D\.) ?([0-9]{1,4})(?![\w.,][0-9])"
 )
 _ERA = r"(?:BCE?|CE|AD|B\.C\.(?:E\.)?|C\.E\.|A\.D\.)"
 _ERA_SPAN = re.compile(rf"(?<![\w.,-])([0-9]{{1,4}}) ?[-–] ?([0-9]{{1,4}} ?{_ERA})(?![A-Za-z])")
@@ -149,6 +153,13 @@ def _day_name(name: str) -> str:
     return _WEEKDAYS[name.capitalize()]
 
 
+def stop_after_date(match: re.Match[str]) -> str:
+    """The full stop of a short day or month, where the sentence ends: not in 'In Jan. I left.'"""
+    opens = _OPENING.search(match.string[max(match.start() - 20, 0) : match.start()])
+    at_end = not match.string[match.end() : match.end() + 4].strip("\"') ")
+    return "" if opens and not at_end else sentence_stop(match, strict=True)
+
+
 def _weekday_list(match: re.Match[str]) -> str:
     """'Mon-Fri', 'Mon, Wed, Fri', 'Sat. & Sun.'"""
     words = ""
@@ -168,8 +179,10 @@ def _weekday_list(match: re.Match[str]) -> str:
 def _weekday(match: re.Match[str]) -> str:
     if not match[1]:
         return _day_name(match[2] or match[3] or match[4])
-    # "Yes, he Sat." has no day: but who writes that? A capital amid a sentence is a name.
-    return _day_name(match[1]) + sentence_stop(match, strict=True)
+    before = match.string[max(match.start() - 5, 0) : match.start()]
+    if match[1] == "Sun" and before.lower().endswith(("the ", " our ", " a ")):
+        return match.group()
+    return _day_name(match[1]) + stop_after_date(match)
 
 
 def _month_span(match: re.Match[str]) -> str:
@@ -248,7 +261,9 @@ def _tail(match: re.Match[str], name: str) -> str:
     group = match.group()
     if group.endswith(","):
         return ","
-    return "." if group.endswith(".") and len(name) > 4 else ""
+    if not group.endswith("."):
+        return ""
+    return "." if len(name) > 4 else sentence_stop(match, strict=True)
 
 
 def _month_year(match: re.Match[str]) -> str:

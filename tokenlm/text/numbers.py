@@ -12,9 +12,11 @@ from tokenlm.text.numerals import cardinal, code_number, ordinal, plural, spoken
 
 # Groups of other countries: 1.234.567,89 and 1'234'567 and 12,34,567 and 1 234 567.
 _DOTTED_GROUPS = re.compile(
-    r"(?<![\w.,/])([0-9]{1,3}(?:\.[0-9]{3}){1,8})(,[0-9]{1,2})?(?![0-9]|[.,][0-9])"
+    r"(?<![\w.,/])([0-9]{1,3}(?:\.[0-9]{3}){1,8})(,[0-9]{1,2})?(?![0-9]|[.,-][0-9])"
 )
-_OCTETS = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9]{2})\.){3}[12][0-9]{2}")
+_OCTETS = re.compile(
+    r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(?:\.(?:25[0-5]|2[0-4][0-9]|1[0-9]{2})){3}"
+)
 _VERSION_BEFORE = re.compile(
     r"(?:version|release|ver\.?|v\.?|build|firmware|update|section|§) ?$", re.IGNORECASE
 )
@@ -27,6 +29,7 @@ _OTHER_GROUPS = re.compile(
 _SPACED_GROUPS = re.compile(
     r"(?<![\w.,'/+()-])(?<![0-9] )(?:([1-9][0-9]{0,1}(?: [0-9]{3}){2,3})(,[0-9]{1,2})?(?![\w-]| ?[0-9]|[.,][0-9])"
     r"|([1-9][0-9]{0,2}(?: [0-9]{3}){1,2})(,[0-9]{2})(?![\w-]| ?[0-9]|[.,][0-9])"
+    r"|([1-9][0-9]{0,2}(?: [0-9]{3}){0,2} 000)(?![\w-]| ?[0-9]|[.,][0-9])"
     r"|([1-9][0-9]{0,2}(?: [0-9]{3}){1,3})(?= (?:people|inhabitants|residents|voters|users|"
     r"soldiers|workers|copies|homes|votes|euros?|dollars|pounds|francs|yen|km|kg|tonnes?|tons|miles|"
     r"hectares|square)\b| ?[€$£%°]|(?:km|kg)\b))"
@@ -44,6 +47,9 @@ _DECIMAL_COMMA = re.compile(
 _ORDINAL = re.compile(
     r"(?<![\w.])([0-9]{1,3}(?:,[0-9]{3}){1,8}|[0-9]{1,36})(?:-?(?:st|nd|rd|th)|ST|ND|RD|TH)"
     r"(?![A-Za-z0-9])"
+)
+_ORDINAL_RANGE = re.compile(
+    r"(?<![\w.,-])([0-9]{1,4}(?:st|nd|rd|th)) ?[-–] ?(?=[0-9]{1,4}(?:st|nd|rd|th)\b(?!-))"
 )
 _PLURAL = re.compile(r"(?<![\w.,])([0-9]{1,6})'?s(?!\w)")
 _NUMBER_SIGN = re.compile(r"(?<![\w#&])#{1,3} ?(?=[0-9])")
@@ -78,6 +84,7 @@ _RACE_BEHIND = re.compile(
     r"screens?|resolution|TVs?|monitors?|displays?|movies?|cameras?|footage|streaming|gaming|Ultra|"
     r"HDR|UHD|projector|content|quality|webcam|panel)\b"
 )
+_COMPANY_BEFORE = re.compile(r"(?:^|[.!?] |\bat |\bby )$")
 _RACES = frozenset("3 5 8 10 12 15 20 21".split())
 _ARTICLE_BEFORE = re.compile(r"\b(?:an?|the|my|his|her|our|their|your|this|that|first|in|another) $", re.I)
 _NOUN_BEHIND = re.compile(
@@ -118,7 +125,7 @@ def expand_ordinals(text: str) -> str:
     """Say '22nd', '#5', '10M', and part numbers from the words they are joined to."""
     if not _DIGIT.search(text):
         return text
-    text = _ORDINAL.sub(_ordinal, text)
+    text = _ORDINAL.sub(_ordinal, _ORDINAL_RANGE.sub(r"\1 to ", text))
     text = _PLURAL.sub(lambda match: plural(code_number(match[1])), text)
     text = _NUMBER_SIGN.sub(" number ", text)
     text = _RETIREMENT.sub(
@@ -192,8 +199,8 @@ def _is_magnitude(match: re.Match[str], amount: str, letter: str, first: str) ->
     if letter in "BT":
         is_model = letter == "B" and _MODEL_BEHIND.match(text, end)
         return bool("." in amount or first or is_model)
-    if letter == "M":
-        return True
+    if letter == "M":  # 3M makes tape
+        return amount != "3" or not _COMPANY_BEFORE.search(text[max(match.start() - 5, 0) : match.start()])
     if _RACE_BEHIND.match(text, end) or (letter == "K" and amount in ("2", "4", "8")):
         return False
     before = text[max(match.start() - 10, 0) : match.start()]

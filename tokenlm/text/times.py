@@ -39,7 +39,7 @@ _MINUTE_SECOND = re.compile(r"(?<![\w.,])([0-9]{1,2})m([0-5][0-9])(?!\w|[.,][0-9
 # A lone "5m" is a length, unless what stands around it speaks of time; so is "3d" a name.
 _SPAN_UNIT = "(mo|[mdwy])"
 _SPAN_BEFORE = re.compile(
-    rf"(?i:\b(wait(?:ed|ing)?|takes?|took|lasts?|lasted|paused?|sleeps?|slept|rest(?:ed)?|snoozed?|back in|"
+    rf"(?i:\b(eta:?|wait(?:ed|ing)?|takes?|took|lasts?|lasted|paused?|sleeps?|slept|rest(?:ed)?|snoozed?|back in|"
     rf"starts in|begins in|ends in|opens in|closes in|leaves in|arrives in|ready in|done in|up in|every|last|past|next|another|within|expires in|after) )"
     rf"([0-9]{{1,3}})(?i:{_SPAN_UNIT})(?![\w'-])(?! (?:of|tall|wide|deep|long|high|away|from|below|above)\b)"
 )
@@ -48,7 +48,7 @@ _SPAN_AFTER = re.compile(
     rf"younger|old|passed|from now|to go|before|after that|each day|a day|per day|into)\b)"
 )
 _SPAN_NOUN = re.compile(
-    rf"(?<![\w.,$£€-])([0-9]{{1,3}})([mdwyh])(?= (?:read|break|timer|call|video|clip|meeting|delay|session|"
+    rf"(?<![\w.,$£€-])([0-9]{{1,3}})([mdwyh])(?= (?:reads?|breaks?|timer|call|video|clip|meeting|delay|session|"
     rf"interval|nap|talk|speech|interview|workout|warm-up|countdown|pause|wait|ride|clock|shift|day|"
     rf"trial|trip|journey|flight|period|window|cooldown|streak|forecast|warranty|visit)\b)"
 )

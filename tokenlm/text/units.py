@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
-from tokenlm.text.money import AMOUNT
+from tokenlm.text.money import AMOUNT, is_attribute
 from tokenlm.text.numbers import MILLIONS_BEHIND
 from tokenlm.text.numerals import is_one, spoken_number
+from tokenlm.text.punctuation import sentence_stop
 
 _PREFIXED = {
     "m": "meter", "g": "gram", "l": "liter", "L": "liter", "s": "second", "Hz": "hertz",
@@ -50,7 +51,9 @@ _UNITS: dict[str, str] = {
     "sq in": "square inch", "sq. in.": "square inch", "sq yd": "square yard",
     "sq. yd.": "square yard", "sq. mi.": "square mile", "sq. m": "square meter",
     "sq. km": "square kilometer", "sq. m.": "square meter", "sq. km.": "square kilometer",
-    "c.": "cup", "deg": "degree", "deg.": "degree", "deg C": "degree celsius",
+    "sq.ft.": "square foot", "cu.ft.": "cubic foot", "ft-lb": "foot pound",
+    "ft-lbs": "foot pound", "ft lb": "foot pound", "ft lbs": "foot pound",
+    "ft. lbs.": "foot pound", "ft.-lbs.": "foot pound", "c.": "cup", "deg": "degree", "deg.": "degree", "deg C": "degree celsius",
     "deg F": "degree fahrenheit", "deg. C": "degree celsius", "deg. F": "degree fahrenheit",
     "doz": "dozen", "doz.": "dozen", "hp": "horsepower", "nmi": "nautical mile",
 }  # fmt: skip
@@ -84,21 +87,6 @@ _POWERS = {"2": "square", "3": "cubic"}
 _SHAPES = (
     "long|wide|tall|thick|deep|high|square|diameter|radius|old|range|heavy|plus|rated|capable|away"
 )
-# A unit before these has no plural, even without an article: "100 m sprints".
-_ATTRIBUTED = (
-    r"dash|race|sprints?|hurdles|relay|freestyle|butterfly|backstroke|breaststroke|run|limit|"
-    r"radius|mark|screens?|monitors?|displays?|laptops?|cans?|bottles?|bags?|pipes?|bolts?|lens|zoom"
-)
-_NOT_ATTRIBUTED = (
-    "of|and|or|to|in|on|at|by|from|per|is|was|are|were|for|with|than|the|an?|if|as|but|so|that|when|"
-    "while|will|would|can|could|has|had|have|over|under|above|below|each|every|more|less|too|away|"
-    "ago|later|before|after|until|it|he|she|we|they|you|long|wide|tall|deep|high|thick|across|up|"
-    "down|out|off|apart|into|through|along|around|north|south|east|west|behind|ahead|short|total|only"
-)
-_ARTICLE_BEFORE = re.compile(r"\b[Aa]n? (?:[a-z]{3,12} )?$")
-_ATTRIBUTE = re.compile(rf" (?:{_ATTRIBUTED})\b| (?!(?:{_NOT_ATTRIBUTED})\b)[a-z]{{3,}}")
-_ATTRIBUTE_ALWAYS = re.compile(rf" (?:{_ATTRIBUTED})\b")
-
 
 def _alternatives(symbols: set[str] | dict[str, str]) -> str:
     return "|".join(re.escape(symbol) for symbol in sorted(symbols, key=len, reverse=True))
@@ -107,31 +95,36 @@ def _alternatives(symbols: set[str] | dict[str, str]) -> str:
 _MEASURE = re.compile(
     rf"(?<![\w.,])({AMOUNT})(?:( ?[-–—] ?| to |-to-)({AMOUNT}))?( ?|-)({_alternatives(_UNITS)})"
     rf"(?:\^?([23])(?![0-9A-Za-z]|[.,][0-9]))?(?:/({_alternatives(_DENOMINATORS)})(?:\^?"
-    rf"([23]))?)?(?![A-Za-z0-9^]|'[a-rt-z])(\.(?= [a-z0-9,(]|[,)])|-(?=(?:{_SHAPES})\b))?"
+    rf"([23]))?)?(?![A-Za-z0-9^]|'[a-rt-z])(\.(?= [a-z0-9,(]| [NSEW]{{1,3}}\b|[,)])|-(?=(?:{_SHAPES})\b))?"
 )
 _FRACTION_MEASURE = re.compile(
     r"(?<=[0-9]/[0-9])( ?-?)(tsp|tbsp|in|ft|mi|lb|lbs|oz|yd|kg|km|hr|hrs|qt|gal|c(?=\. [a-z]))\b"
-    r"(\.(?= [a-z0-9,(]|[,)]))?(?! (?:the|a|an|my|your|his|her|its|our|their|this|that|each|every)\b)"
+    r"(\.)?(?! (?:the|a|an|my|your|his|her|its|our|their|this|that|each|every)\b)"
 )
+_WHOLE = re.compile(r"(?<![\w.,/])[0-9]{1,4}[ -][0-9]{1,3}/[0-9]{1,3}$")
 # "3 in of rain", but "5 in the room": inches where no place, time or group can follow.
 _FREE = r"(?= *(?:$|[.,;:!?)]| (?:and|by|or|but|is|was|are|were|for|with|on|at|from|when|than|as|x|×)\b))"
 _INCHES = re.compile(
     rf"(?<![\w.,])((?:[0-9]{{1,4}}[ -])?[0-9]{{1,3}}/[0-9]{{1,3}}|{AMOUNT})( | ?- ?)in(\.(?= [A-Za-z0-9(x×]|[,;)]|$)|(?="
-    rf" of\b| (?:wide|tall|thick|across|square)\b| in diameter| (?:long|deep|high){_FREE}"
-    rf"|[,;)]|[.!?]?$| ?[x×] ?[0-9]| by [0-9]))"
+    rf" of\b| per\b| (?:wide|tall|thick|across|square)\b| in diameter| (?:long|deep|high){_FREE}"
+    rf"|[,;)]|[.!?]?$| ?[x×] ?[0-9]| by [0-9]"
+    r"| (?:pan|pizza|ruler|pipe|screen|tablet|knife|blade|pot|skillet|hole|nails?|screws?|boards?|plate|cake|"
+    r"tin|gap|margin|monitor|sub|sandwich|wheels?|tires?|tyres?|display|phone|laptop|tv|TV)\b))"
 )
 _FEET_AND_INCHES = re.compile(
     rf"(?<![\w.,])([0-9]{{1,3}})( ?-?)(?:ft\b\.?|feet|foot),?( |-)({AMOUNT})[ -]?in(?:\b|(?=ch))(?!ches|ch)"
     r"(\.(?= [a-z0-9,(]|[,)]))?"
 )
+_STONES = re.compile(r"(?<=[0-9]) ?st\b\.?(?=,? [0-9]{1,2} ?lbs?\b)")
 _PINTS = re.compile(
     rf"(?<![\w.,])({AMOUNT}) ?pts?(?:\.(?= (?!font|type|size|bold|lead|lower|higher|up|down)[a-z])|\.?(?= of\b))"
 )
 _TEMPERATURE = re.compile(
-    rf"(?<![\w.,$£€/])({AMOUNT})(?: ?(?:[-–]| to ) ?(-?{AMOUNT}))?( ?)([CF])(?![\w'$°+#]|-[A-Za-z0-9]|\.[A-Za-z]"
-    r"|/[A-Z])"
+    rf"(?<![\w.,$£€])(?<![0-9]/)({AMOUNT})(?:°?[CF]?(?: ?[-–] ?| to )(-?{AMOUNT}))?°?( ?)([CF])(?![\w'$°+#]|-[A-Za-z0-9]|\.[A-Za-z]"
+    r"|/[A-Z])|\b(degrees?) ([CF])\b(?!['+#-])"
 )
 _WORD_BEFORE = re.compile(r"(^|[.!?:] |[\"(])?\b([A-Za-z']{1,20})\.? $")
+_SCALES = {"C": "celsius", "F": "fahrenheit"}
 _LETTERED = frozenset(
     "seat seats row room gate apt apartment flat unit units size section figure fig table exit grade "
     "platform line class highway building block form type model vitamin note appendix chapter no number "
@@ -180,6 +173,7 @@ def expand_units(text: str) -> str:
     text = _FEET_INCHES.sub(_feet_inches, text)
     text = _FEET_AND_INCHES.sub(_feet_and_inches, text)
     text = _INCHES.sub(_inches, text)
+    text = _STONES.sub(" stone", text)
     text = _PINTS.sub(lambda match: _counted(match[1], "pint"), text)
     text = _TEMPERATURE.sub(_temperature, text)
     if '"' in text:
@@ -213,6 +207,8 @@ def _measure(match: re.Match[str]) -> str:
     first, last, gap, symbol, power, per, per_power, _ = match.group(1, 3, 4, 5, 6, 7, 8, 9)
     if not (per or power) and _is_letter(symbol, gap):
         return match.group()
+    if symbol == "s" and match.string[match.start() - 1 : match.start()] == "-":
+        return match.group()  # 1-on-1s
     if symbol == "m" and not gap and MILLIONS_BEHIND.match(match.string, match.end()):
         return match.group()
     rest, tail = match.string[match.end() :][:24], match[9] or ""
@@ -223,47 +219,42 @@ def _measure(match: re.Match[str]) -> str:
         unit += _per(_DENOMINATORS[per], per_power)
     words = f"{spoken_number(first)} to {spoken_number(last)}" if last else spoken_number(first)
     singular = gap == "-" or tail == "-" or (is_one(first) and not last)
-    singular = singular or _is_attribute(match.string, match.start(), match.end())
-    return f"{words} {unit if singular else pluralise(unit)}{' ' if tail == '-' else ''}"
-
-
-def _is_attribute(text: str, start: int, end: int) -> bool:
-    """Whether a measure describes the noun behind it: 'a 10 km run', '100 m sprints'."""
-    rest = text[end : end + 24]
-    if _ATTRIBUTE_ALWAYS.match(rest):
-        return True
-    return bool(_ARTICLE_BEFORE.search(text[max(start - 16, 0) : start]) and _ATTRIBUTE.match(rest))
+    singular = singular or is_attribute(match.string, match.start(), match.end())
+    end = " " if tail == "-" else ""
+    if symbol.endswith(".") and not tail:
+        end = sentence_stop(match, strict=True)
+    return f"{words} {unit if singular else pluralise(unit)}{end}"
 
 
 def _fraction_measure(match: re.Match[str]) -> str:
-    gap, symbol, _ = match.groups()
+    gap, symbol, stop = match.groups()
     if symbol == "in" and gap == " " and not re.match(
         r"\.| (?:of|wide|long|thick|tall|deep|high|hole|bolt|pipe|screw|drill|socket|hose)\b|[,;)]|$",
         match.string[match.end(2) :],
     ):
         return match.group()
     unit = _UNITS["c." if symbol == "c" else symbol]
-    return f" {unit}"
+    number = _WHOLE.search(match.string[max(match.start() - 16, 0) : match.start()])
+    if number and "-" not in gap:
+        start = match.start() - len(number.group())
+        if not is_attribute(match.string, start, match.end()):
+            unit = pluralise(unit)
+    return f" {unit}{sentence_stop(match, strict=True) if stop else ''}"
 
 
 def _inches(match: re.Match[str]) -> str:
     number, _, stop = match.groups()
-    end = "." if stop and _ends_sentence(match) else ""
+    end = sentence_stop(match) if stop else ""
+    attribute = is_attribute(match.string, match.start(), match.end())
     if "/" in number:
-        return f"{number} inch{end}"
-    attribute = _is_attribute(match.string, match.start(), match.end())
+        return f"{number} {'inches' if _WHOLE.search(number) and not attribute else 'inch'}{end}"
     words = f"{spoken_number(number)} inch" if attribute else _counted(number, "inch")
     return words + end
 
 
-def _ends_sentence(match: re.Match[str]) -> bool:
-    rest = match.string[match.end() : match.end() + 4].lstrip("\"') ")
-    return not rest or rest[0].isupper()
-
-
 def _feet_and_inches(match: re.Match[str]) -> str:
     feet, gap, between, inches, stop = match.groups()
-    is_adjective = "-" in gap or _is_attribute(match.string, match.start(), match.end())
+    is_adjective = "-" in gap or is_attribute(match.string, match.start(), match.end())
     end = match.string[match.end() : match.end() + 1]
     if is_adjective:
         return f"{spoken_number(feet)} foot {spoken_number(inches)} inch{' ' if end == '-' else ''}"
@@ -272,7 +263,9 @@ def _feet_and_inches(match: re.Match[str]) -> str:
 
 def _temperature(match: re.Match[str]) -> str:
     """'72F' is a temperature; 'seat 12F', 'a 32C' and 'iPhone 5C' are not."""
-    first, last, gap, letter = match.groups()
+    first, last, gap, letter, degrees, degrees_letter = match.groups()
+    if degrees:
+        return f"{degrees} {_SCALES[degrees_letter]}"
     before = match.string[max(match.start() - 24, 0) : match.start()]
     rest = match.string[match.end() : match.end() + 16]
     word = _WORD_BEFORE.search(before)
@@ -290,10 +283,9 @@ def _temperature(match: re.Match[str]) -> str:
             return match.group()
     elif not is_sure and gap and len(first) == 1:
         return match.group()
-    scale = "celsius" if letter == "C" else "fahrenheit"
     words = f"{spoken_number(first)} to {_signed(last)}" if last else spoken_number(first)
     one = is_one(first) and not last or bool(_WEATHER.match(rest)) and name in ("a", "an")
-    return f"{words} {'degree' if one else 'degrees'} {scale}"
+    return f"{words} {'degree' if one else 'degrees'} {_SCALES[letter]}"
 
 
 def _signed(number: str) -> str:
@@ -345,7 +337,7 @@ def _expand_inches(text: str) -> str:
         if match[1] and not is_open:
             if "/" in match[1]:
                 return f"{match[1]} inch "
-            if _is_attribute(text, match.start(), match.end()):
+            if is_attribute(text, match.start(), match.end()):
                 return f"{spoken_number(match[1])} inch "
             return f"{_counted(match[1], 'inch')} "
         is_open = not is_open
