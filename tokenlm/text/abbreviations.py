@@ -47,7 +47,9 @@ _COUNTED = {
     "Figs": "figures", "Eq": "equation", "Sec": "section", "Ver": "version", "Pt": "part",
     "Art": "article", "Tab": "table", "Ex": "example", "Rm": "room", "Ste": "suite",
     "Apt": "apartment", "Ext": "extension", "Op": "opus", "c": "circa", "Col": "column",
-    "Para": "paragraph", "Ln": "line", "Bk": "book", "Nr": "number",
+    "Para": "paragraph", "Ln": "line", "Bk": "book", "Nr": "number", "Secs": "sections",
+    "Arts": "articles", "Eqs": "equations", "Chs": "chapters", "Chaps": "chapters",
+    "Refs": "references", "Ref": "reference", "Exs": "examples", "Paras": "paragraphs",
 }  # fmt: skip
 _MONTHS = {month[:3].capitalize(): month for month in MONTHS if month != "may"} | {
     "Sept": "september"
@@ -66,10 +68,19 @@ _PHRASES = (
     (re.compile(r"\bs/he\b"), "she or he"),
     (re.compile(r"\b[Rr]ock ?['`]?n['`]? ?[Rr]oll\b"), "rock and roll"),
     (re.compile(r"(?<=[0-9](?:st|nd|rd|th) )ed\.(?=[ ,;)\]]|$)"), "edition"),
-    (re.compile(r"\best\.?(?= (?:in )?1[0-9]{3}\b| (?:in )?20[0-9]{2}\b)", re.IGNORECASE), "established"),
+    (
+        re.compile(r"\best\.?(?= (?:in )?1[0-9]{3}\b| (?:in )?20[0-9]{2}\b)", re.IGNORECASE),
+        "established",
+    ),
     (re.compile(r"\b[nN]° ?(?=[0-9])"), "number "),
     (re.compile(r"\b[nN]o\.(?= of (?:the )?[a-z]{2,})"), "number"),
     (re.compile(r"\bPt\. (?=[A-Z][a-z])"), "Point "),
+    (re.compile(r"\bRt\. Hon\."), "right honorable"),
+    (re.compile(r"\bApt (?=#?[0-9])"), "apartment "),
+    (re.compile(r"\bRm (?=[0-9])"), "room "),
+    (re.compile(r"\bSte (?=#?[0-9])"), "suite "),
+    # E. coli, C. elegans: no sentence begins with a small letter.
+    (re.compile(r"(?<![\w.'&])([A-Z])\.(?= [a-z]{4,})"), r"\1"),
     (re.compile(r"\bCo\. (?:Rd\.|Road) (?=[0-9])"), "County Road "),
     (re.compile(r"\b[fF]ig\. (?=[A-H](?:[,.;:)]| (?:and|or|shows?|is|has)\b))"), "figure "),
     (re.compile(r"\bApp\. (?=[A-H](?:[,.;:)]| (?:and|or|shows?|is|has)\b))"), "appendix "),
@@ -93,7 +104,8 @@ _SAINT = re.compile(r"\bSte?\.? (?=[A-Z][a-z])")
 _FINAL_WORD = re.compile(rf"\b({'|'.join(_FINAL)})\.", re.IGNORECASE)
 _BARE_FINAL = re.compile(r"(?:(?<=[a-z] )|(?<=[a-z], ))(Inc|Ltd|Corp|Jr|Sr|etc)\b(?![.\w])")
 _PLAIN_WORD = re.compile(
-    rf"(?<![0-9])\b(?!(?<=[0-9] )min\.|(?:max|min|apt|ref|ext)\. (?:i|he|she|it|we|they|you|to|the)\b)((?i:{'|'.join(_PLAIN)}))\.(?=[ ,]? ?[a-z0-9($£€\"'])"
+    rf"(?<![0-9])\b(?!(?<=[0-9] )min\.|(?:max|min|apt|ref|ext)\. (?:i|he|she|it|we|they|you|to|"
+    rf"the)\b)((?i:{'|'.join(_PLAIN)}))\.(?=[ ,]? ?[a-z0-9($£€\"'])"
 )
 _COUNTED_WORD = re.compile(
     rf"\b({'|'.join(_COUNTED)}|{'|'.join(_COUNTED).lower()})\. ?(?:(?=\(?[0-9])|([IVX]{{1,6}})\b)"
@@ -104,6 +116,7 @@ _WORD_BEFORE = re.compile(
     r"abstract|street|vitamin|turn up) $",
     re.IGNORECASE,
 )
+_OWNED = re.compile(r"\b(?:the|an?|my|your|his|her|our|their|that|this) $", re.IGNORECASE)
 _SAID_BEFORE = re.compile(r"\b(?:said|say|says|answer is|answer was|oh|still) $", re.IGNORECASE)
 _WORDS_TOO = frozenset("no art sec fig ex tab ch op pt c vol p ext apt".split())
 _ONE_BEFORE = re.compile(
@@ -112,29 +125,36 @@ _ONE_BEFORE = re.compile(
 _MONTH = re.compile(rf"(?<![\w'])({'|'.join(_MONTHS)})\.(?=[, )?!:;\"'–-]|$)")
 # Jan and Mar are names as well: "I met Jan. He left."
 _MONTH_BEFORE = re.compile(
-    r"(?:^|[(\"]|[.?!] |\b(?:[iI]n|[sS]ince|[uU]ntil|[bB]y|last|next|early|late|mid|of|from|to|till|every|during|"
+    r"(?:^|[(\"]|[.?!] |\b(?:[iI]n|[sS]ince|[uU]ntil|[bB]y|last|next|early|late|mid|of|from|to|"
+    r"till|every|during|"
     r"through|before|after|and|this|[0-9]|the [a-z ]{3,14}) )$"
 )
 _DIRECTIONS = {
     "N": "north", "S": "south", "E": "east", "W": "west", "NW": "northwest", "NE": "northeast",
     "SW": "southwest", "SE": "southeast",
 }  # fmt: skip
-_ROADS = "|".join([*_STREETS, "Street", "Avenue", "Road", "Drive", "Boulevard", "Lane", "Place", "Way", "Court"])
-_NAMED_ROAD = (
-    rf"(?:(?:[A-Z][a-z']{{1,20}}|[0-9]{{1,3}}(?:st|nd|rd|th)) ){{1,2}}(?:{_ROADS})\b"
+_ROADS = "|".join(
+    [*_STREETS, "Street", "Avenue", "Road", "Drive", "Boulevard", "Lane", "Place", "Way", "Court"]
 )
+_NAMED_ROAD = rf"(?:(?:[A-Z][a-z']{{1,20}}|[0-9]{{1,3}}(?:st|nd|rd|th)) ){{1,2}}(?:{_ROADS})\b"
 _DIRECTION = re.compile(rf"(?<![\w.])(?:(NW|NE|SW|SE|[NSEW])\.?|(N|S)\.([EW])\.) (?={_NAMED_ROAD})")
 _DIRECTION_BEHIND = re.compile(
     rf"(?<=[a-z]) ({_ROADS})(\.?,?) (?:(NW|NE|SW|SE)\b|([NSEW])(?=[,;)]|\.?$))"
 )
-_HOUSE = re.compile(rf"(?<![\w.,$£€/-])([0-9]{{3,5}})(?= (?:(?:NW|NE|SW|SE|[NSEW])\.? )?{_NAMED_ROAD}(?! bankers))")
+_HOUSE = re.compile(
+    rf"(?<![\w.,$£€/-])([0-9]{{3,5}})(?= (?:(?:NW|NE|SW|SE|[NSEW])\.? )?{_NAMED_ROAD}(?! bankers))"
+)
 _PLAIN_STREET = re.compile(r"\b(?:(Blvd|Pkwy|Fwy|Expy|Expwy|Tpke|Hwy)\b\.?|(Ave|Rd|Ln)\.)")
-_STREET_FIRST = re.compile(r"\b(?:[oO]n|[aA]long|[dD]own|[oO]ff|[oO]nto|[uU]p|[aA]t) (?:[A-Z][a-z]+ )?$")
+_STREET_FIRST = re.compile(
+    r"\b(?:[oO]n|[aA]long|[dD]own|[oO]ff|[oO]nto|[uU]p|[aA]t) (?:[A-Z][a-z]+ )?$"
+)
 _NO_ROAD = frozenset(
     "Mount Mt East West North South Port Lake Fort Old New Little Great Cape Bay River Isle Point "
     "Monday Tuesday Wednesday Thursday Friday Saturday Sunday Sault Church Saint".split()
 )
-_DOTTED_UNIT = re.compile(r"(?<=[0-9]) ?(m\.p\.h|k\.p\.h|m\.p\.g|r\.p\.m|b\.p\.m|f\.p\.s|p\.s\.i)\.", re.IGNORECASE)
+_DOTTED_UNIT = re.compile(
+    r"(?<=[0-9]) ?(m\.p\.h|k\.p\.h|m\.p\.g|r\.p\.m|b\.p\.m|f\.p\.s|p\.s\.i)\.", re.IGNORECASE
+)
 _INITIALISM = re.compile(r"(?<![\w.])((?:[A-Za-z]\.){2,8})(s\b|'s\b)?(?![\w])")
 _INITIALS = re.compile(r"(?<![\w.'])((?:[A-Z]\. ?){1,4})(?=[A-Z][a-z])")
 _DEGREE = re.compile(r"(?<![\w.])(M|B|D|Ed|Ph|LL)\. ?(Sc|Phil|Ed|Eng|Tech|D|A|B|M)\b\.?")
@@ -154,17 +174,27 @@ def expand_abbreviations(text: str) -> str:
     text = _PLAIN_STREET.sub(_plain_street, text)
     text = _SAINT.sub("saint ", text)
     text = _BARE_TITLE.sub(lambda match: _lookup(_TITLES, match[1]) + sentence_stop(match), text)
-    text = _TITLE.sub(lambda match: _lookup(_TITLES, match[1] or match[2] or match[3]), text)
+    text = _TITLE.sub(_title, text)
     text = _DEGREE.sub(_degree, text)
     text = _FINAL_WORD.sub(_final, text)
     text = _BARE_FINAL.sub(lambda match: _FINAL[match[1].lower()], text)
     text = _PLAIN_WORD.sub(lambda match: _PLAIN[match[1].lower()], text)
     text = _MONTH.sub(_month, text)
     text = _DOTTED_UNIT.sub(
-        lambda match: f" {match[1].lower().replace('.', '')}{sentence_stop(match, strict=True)}", text
+        lambda match: f" {match[1].lower().replace('.', '')}{sentence_stop(match, strict=True)}",
+        text,
     )
     text = _INITIALISM.sub(_initialism, text)
     return _INITIALS.sub(_initials, text)
+
+
+def _title(match: re.Match[str]) -> str:
+    """'Dr. Brown', and 'I saw the Dr. He was kind.', where a sentence ends."""
+    words = _lookup(_TITLES, match[1] or match[2] or match[3])
+    before = match.string[max(match.start() - 8, 0) : match.start()]
+    if match.group().endswith(".") and _OWNED.search(before):
+        return words + sentence_stop(match, strict=True)
+    return words
 
 
 def _counted_word(match: re.Match[str]) -> str:
@@ -173,6 +203,8 @@ def _counted_word(match: re.Match[str]) -> str:
     before = match.string[max(match.start() - 12, 0) : match.start()]
     is_short = word[0].isupper() or word not in _WORDS_TOO
     if not is_short and (_SAID_BEFORE if word == "no" else _WORD_BEFORE).search(before):
+        return match.group()
+    if word == "secs" and before[-2:-1].isdigit():
         return match.group()
     if numeral == "I":
         is_pronoun = word.lower() == "no" or not is_short

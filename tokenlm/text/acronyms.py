@@ -48,7 +48,9 @@ _SOUNDS = frozenset(
     "hrm aww eww".split()
 )
 _INTERJECTIONS = _SOUNDS | frozenset("nth th st nd rd ll ve re ng".split())
-_HYPHENED = frozenset("wi-fi hi-fi lo-fi sci-fi e-mail e-mails x-ray x-rays t-shirt t-shirts".split())
+_HYPHENED = frozenset(
+    "wi-fi hi-fi lo-fi sci-fi e-mail e-mails x-ray x-rays t-shirt t-shirts".split()
+)
 _ONSETS = frozenset(
     "b bl br c ch chr cl cr d dr dw f fl fr g gh gl gn gr h j k kh kl kn kr l m n p ph pl pr "
     "ps qu r rh s sc sch scr sh shr sk sl sm sn sp sph spl spr squ st str sw t th thr tr "

@@ -60,7 +60,9 @@ _GROUP_SPACE = re.compile(
 )
 _SPACES = re.compile(_SPACE)
 # Typed on a key that is near: don`t, and rock `n` roll.
-_BACKTICK = re.compile(r"(?<=[A-Za-z0-9])`(?=[A-Za-z])|(?<![\w`])`(?=(?:[Tt]is|[Tt]was|n|em|til)\b)")
+_BACKTICK = re.compile(
+    r"(?<=[A-Za-z0-9])`(?=[A-Za-z])|(?<![\w`])`(?=(?:[Tt]is|[Tt]was|n|em|til)\b)"
+)
 _RAISED_FRACTION = re.compile("([0-9])?([⁰¹²³⁴-⁹]{1,3})[/⁄]([₀-₉]{1,3})(?![₀-₉])")
 _ROMAN_SIGNS = re.compile("[Ⅰ-ⅿ]+")
 # "Henry Ⅰ" is a rank, to be read as if in letters; elsewhere the sign is a count.

@@ -42,7 +42,8 @@ _BARE_PHONE = re.compile(
 )
 # "1-800-FLOWERS": the letters are keys, but nobody reads them so.
 _TOLL_FREE_WORD = re.compile(
-    r"(?<![\w-])(1[ .-])?\(?(8(?:00|22|33|44|55|66|77|88))\)?[ .-](?:(?=[0-9A-Z]{0,4}-?[A-Z]{3})|(?<=1[ .-][0-9]{3}-)(?=[a-z]{3}))"
+    r"(?<![\w-])(1[ .-])?\(?(8(?:00|22|33|44|55|66|77|"
+    r"88))\)?[ .-](?:(?=[0-9A-Z]{0,4}-?[A-Z]{3})|(?<=1[ .-][0-9]{3}-)(?=[a-z]{3}))"
 )
 _INTERNATIONAL = re.compile(r"(?<![\w+])\+[0-9]{7,15}(?![0-9])")
 _CUED_DIGITS = re.compile(
@@ -73,9 +74,7 @@ _CARD = re.compile(r"(?<![\w.,-])[0-9]{4}(?:([ -])[0-9]{4})(?:\1[0-9]{4}){1,3}(?
 _SERIAL = re.compile(r"(?<![\w.,-])[0-9]{1,7}(?:-[0-9]{1,7}){3,6}(?![\w-])")
 _GROUP = re.compile(r"[0-9]{1,15}")
 _NOT_COUNTED = frozenset("is was has as this its his works rings does answers belongs".split())
-_ROAD = re.compile(
-    r"\b(?:([Hh]wy|HWY)|([Rr]te?|RTE?))\b\.? ?(?=[0-9]{1,4}\b(?![.,][0-9]))"
-)
+_ROAD = re.compile(r"\b(?:([Hh]wy|HWY)|([Rr]te?|RTE?))\b\.? ?(?=[0-9]{1,4}\b(?![.,][0-9]))")
 _INTERSTATE = re.compile(r"(?<![\w-])I-([0-9]{1,3})(?: ?([NSEW])B?)?(?![\w-]|[.,][0-9])")
 _COMPASS = {"N": "north", "S": "south", "E": "east", "W": "west"}
 _NUMBERED_ROAD = re.compile(

@@ -27,7 +27,8 @@ _DASH = r" ?[-–] ?"
 
 _SHORT_DAY = f"(?:{'|'.join([*_WEEKDAYS, *(name.upper() for name in _WEEKDAYS)])})"
 _WEEKDAY_LIST = re.compile(
-    rf"\b{_SHORT_DAY}\b\.?(?:(?:, ?(?:and |or |& ?)?| (?:and|or|to|through|thru|until|till|&) | ?[-–&/] ?)"
+    rf"\b{_SHORT_DAY}\b\.?(?:(?:, ?(?:and |or |& ?)?| (?:and|or|to|through|thru|until|till|&) |"
+    rf" ?[-–&/] ?)"
     rf"{_SHORT_DAY}\b\.?){{1,6}}"
     r"|\b(?:mon|tue|wed|thu|fri|sat|sun)[-–](?:mon|tue|wed|thu|fri|sat|sun)\b"
 )
@@ -36,9 +37,11 @@ _WEEKDAY = re.compile(
     # A day with a full stop; not the sun, nor somebody who sat down or wed.
     rf"(?<![\w'])({_SHORT_DAY})\.(?!\w)"
     # Without one: after words that days follow, before a date, a time or a part of the day.
-    rf"|(?<![\w'])(?:(?<=[oO]n )|(?<=[bB]y )|(?<=ntil )|(?<=till )|(?<=from )|(?<=next )|(?<=last )|(?<=every )|"
+    rf"|(?<![\w'])(?:(?<=[oO]n )|(?<=[bB]y )|(?<=ntil )|(?<=till )|(?<=from )|(?<=next )|"
+    rf"(?<=last )|(?<=every )|"
     rf"(?<=[sS]ince )|(?<=[eE]ach ))({_SHORT_DAY})\b(?!['-]| [A-Z][a-z])"
-    rf"|(?<![\w'])(?<![Tt]he )({_SHORT_DAY})(?=,? [0-9]|, (?:[A-Z]|the [0-9])| (?:morning|night|evening|afternoon|noon)\b| at [0-9])"
+    rf"|(?<![\w'])(?<![Tt]he )({_SHORT_DAY})(?=,? [0-9]|, (?:[A-Z]|the [0-9])| (?:morning|"
+    rf"night|evening|afternoon|noon)\b| (?:at|@) ?[0-9])"
     r"|(?<![\w'])(?<=this )(Mon|Tues?|Wed|Thurs?|Thu|Fri)\b(?!['-]| [A-Z][a-z])"
 )
 _MONTH_DAY = re.compile(
@@ -56,8 +59,10 @@ _DASHED = re.compile(rf"(?<![\w/-]){_DAY}-{_MONTH}-([12][0-9]{{3}}|[0-9]{{2}})(?
 _MONTH_SPAN = re.compile(rf"\b{_MONTH}{_DASH}({_MONTH_NAME}\b\.?)")
 _MONTH_ENDS = re.compile(r"(?! ?[0-9])")
 _SHORT_MONTH = re.compile(
-    r"\b((?:[iI]n|[sS]ince|[uU]ntil|[bB]y|last|next|early|late|mid|[tT]his|of|from|[dD]uring|till|every|to) )"
-    r"(Feb|Apr|Aug|Sept?|Oct|Nov|Dec|(?<=[iI]n )(?:Jan|Mar)|(?<=early )(?:Jan|Mar)|(?<=late )(?:Jan|Mar))"
+    r"\b((?:[iI]n|[sS]ince|[uU]ntil|[bB]y|last|next|early|late|mid|[tT]his|of|from|[dD]uring|"
+    r"till|every|to) )"
+    r"(Feb|Apr|Aug|Sept?|Oct|Nov|Dec|(?<=[iI]n )(?:Jan|Mar)|(?<=early )(?:Jan|Mar)|"
+    r"(?<=late )(?:Jan|Mar))"
     r"(?![\w.'-]| [A-Z][a-z]| [0-9]| del\b)"
 )
 _OPENING = re.compile(
@@ -65,7 +70,8 @@ _OPENING = re.compile(
     r"(?: early| late| mid)?[ -]$"
 )
 _CENTURY = re.compile(
-    r"\b([0-9]{1,2}(?:st|nd|rd|th))[- ](?:c\.|cent\.|(?:c|cent)(?= (?:BC|AD|CE|B\.C|A\.D)))(?![\w.])"
+    r"\b([0-9]{1,2}(?:st|nd|rd|th))[- ](?:c\.|cent\.|(?:c|cent)(?= (?:BC|AD|CE|B\.C|"
+    r"A\.D)))(?![\w.])"
 )
 _CIRCA = re.compile(
     r"(?<!\w)[cC]a?\. ?(?=[0-9]{3,4}(?![\w,.][0-9]|\w)|[0-9]{1,4} ?(?:BC|AD|CE|B\.C|A\.D))"
@@ -85,9 +91,10 @@ _NUMERIC_MONTH = re.compile(
 _DECADE = re.compile(r"(?<![\w.,$£€])(?<![0-9]-)((?:1[0-9]|20)[0-9]0)'?s\b")
 _PLURAL = re.compile(r"(?<=\b[Tt]he )([0-9]{3})s\b")
 _SHORT_DECADE = re.compile(
-    r"(?:(?<=')|(?<!\w)'|(?<![\w.,'])(?=[2-9]0s to|[2-9]0's)|"
+    r"(?:(?<=')|(?<!\w)'|(?<![\w.,'])(?=[2-9]0s to|[1-9]0s and [1-9]0s)|(?<=[1-9]0s and )(?=[1-9]0s|[2-9]0's)|"
     r"((?:\b(?:the|his|her|their|my|our|your|early|mid|late|low|high|upper|lower|roaring|"
-    r"swinging|turbulent)[ -])|(?:\bin (?=[1-9]0's|[1-9]0s (?:and [1-9]0s|music|fashion|style|films?|"
+    r"swinging|turbulent)[ -])|(?:\bin (?=[1-9]0's|[1-9]0s (?:and [1-9]0s|music|fashion|style|"
+    r"films?|"
     r"movies|television|tv|pop|rock|slang)\b))))"
     r"([1-9]0)'?s\b",
     re.IGNORECASE,
@@ -154,14 +161,14 @@ def _day_name(name: str) -> str:
 
 
 def stop_after_date(match: re.Match[str]) -> str:
-    """The full stop of a short day or month, where the sentence ends: not in 'In Jan. I left.'"""
+    """The full stop of a short day or month, unless the sentence goes on ('In Jan. I left')."""
     opens = _OPENING.search(match.string[max(match.start() - 20, 0) : match.start()])
     at_end = not match.string[match.end() : match.end() + 4].strip("\"') ")
     return "" if opens and not at_end else sentence_stop(match, strict=True)
 
 
 def _weekday_list(match: re.Match[str]) -> str:
-    """'Mon-Fri', 'Mon, Wed, Fri', 'Sat. & Sun.'"""
+    """'Mon-Fri', 'Mon, Wed, Fri', 'Sat. & Sun.' and their like."""
     words = ""
     parts = _DAY_AND_GAP.findall(match.group())
     for name, _, gap in parts:
@@ -189,8 +196,10 @@ def _month_span(match: re.Match[str]) -> str:
     first, last = match.groups()
     end = "." if last.endswith(".") and sentence_stop(match, strict=True) else ""
     names = f"{MONTHS[_month(first) - 1]} to {MONTHS[_month(last) - 1]}"
-    return names + end if _MONTH_ENDS.match(match.string, match.end()) else (
-        f"{MONTHS[_month(first) - 1]} to {last}"
+    return (
+        names + end
+        if _MONTH_ENDS.match(match.string, match.end())
+        else (f"{MONTHS[_month(first) - 1]} to {last}")
     )
 
 

@@ -13,8 +13,10 @@ _SET_PHRASES = {
     "24-7": "twenty four seven",
 }  # fmt: skip
 _NO_RANGE = re.compile(
-    r"(?<![\w/.,$£€-])(?:(50)-50|(20)-20|([1-9][05])-([1-9][05])(?= (?:chance|split|rule|odds|mix|ratio|deal|"
-    r"basis|vote|share|shot|rule|principle|partnership|custody|blend|hybrid)\b)|(1)-2(?= (?:punch|combo)))(?![\w/-]|[.,][0-9])"
+    r"(?<![\w/.,$£€-])(?:(50)-50|(20)-20|([1-9][05])-([1-9][05])(?= (?:chance|split|rule|odds|"
+    r"mix|ratio|deal|"
+    r"basis|vote|share|shot|rule|principle|partnership|custody|blend|hybrid)\b)|"
+    r"(1)-2(?= (?:punch|combo)))(?![\w/-]|[.,][0-9])"
 )
 _SET_PHRASE = re.compile(rf"(?<![\w/.,])({'|'.join(_SET_PHRASES)})(?![\w/]|[.,][0-9])")
 _DENOMINATORS = frozenset((*range(2, 13), 16, 20, 32, 50, 64, 100, 1000))
@@ -26,8 +28,9 @@ _MINUS_SIGN = re.compile(r"(?<=[0-9a-z)]) ?[-–] ?(?=[0-9(])|(?<=[0-9)]) ?- ?(?
 _SLASH_SIGN = re.compile(r"(?<=[0-9a-z)]) ?/ ?(?=[0-9a-z(])")
 _TIMES_SIGN = re.compile(r"(?<=[0-9)]) ?x ?(?=[0-9(])")
 _BY = re.compile(
-    r"(?<=[0-9]) x (?=[0-9])|(?<=(?:in|ft|yd)) x (?=[0-9])|(?<=(?:in|ft|yd)\.) x (?=[0-9])|(?<=[0-9][mnt\"']) x (?=[0-9])|(?<=[cm]m) x (?=[0-9])|(?<=[1-9])x"
-    r"(?=[0-9.]{1,6} ?(?:[mc]?m|ft|in)\b)"
+    r"(?<=[0-9]) x (?=[0-9])|(?<=(?:in|ft|yd)) x (?=[0-9])|(?<=(?:in|ft|yd)\.) x (?=[0-9])|"
+    r"(?<=[0-9][mnt\"']) x (?=[0-9])|(?<=[cm]m) x (?=[0-9])|(?<=[0-9])x"
+    r"(?=(?:[0-9.]{1,6}x)?[0-9.]{1,6} ?(?:[mck]?m|ft|in|px)\b)"
 )
 _FUNCTION = re.compile(r"(?<!\w)([a-zA-Z])\(([a-z])\)")
 _STAR = re.compile(r"(?<=[0-9A-Za-z)]) ?\*\*? ?(?=[0-9(])|(?<=[0-9)]) ?\*\*? ?(?=[A-Za-z0-9(])")
@@ -58,7 +61,8 @@ _RELATIONS = {
 _RELATION = re.compile("===|==|!=|<=|>=|->|=>|<-|=|≠|≈|≤|≥|<|>")
 # "takes <5 minutes", "<5", "(> 90 %)": nothing there that is less or greater, so no "is".
 _BOUND = re.compile(
-    r"(?:(?<=^)|(?<=[(\[,;:.!?\"] )|(?<=[(\[\"])|(?<=[A-Za-z][a-z])|(?<=[a-z][a-z] )|(?<=[a-z]\) )|(?<=\b[aA] ))"
+    r"(?:(?<=^)|(?<=[(\[,;:.!?\"] )|(?<=[(\[\"])|(?<=[A-Za-z][a-z])|(?<=[a-z][a-z] )|"
+    r"(?<=[a-z]\) )|(?<='[a-z] )|(?<=\b[aA] )(?=[<>]=?[0-9$£€]))"
     r"(<=|>=|=<|≤|≥|<|>) ?(?=[$£€¥~-]?\.?[0-9]|minus [0-9])"
 )
 _BOUND_WORDS = {

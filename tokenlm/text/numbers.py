@@ -27,19 +27,23 @@ _OTHER_GROUPS = re.compile(
     r"|[0-9]{1,2}(?:,[0-9]{2}){1,5},[0-9]{3})(?![\w']|,[0-9])"
 )
 _SPACED_GROUPS = re.compile(
-    r"(?<![\w.,'/+()-])(?<![0-9] )(?:([1-9][0-9]{0,1}(?: [0-9]{3}){2,3})(,[0-9]{1,2})?(?![\w-]| ?[0-9]|[.,][0-9])"
+    r"(?<![\w.,'/+()-])(?<![0-9] )(?:([1-9][0-9]{0,1}(?: [0-9]{3}){2,3})(,[0-9]{1,2})?(?![\w-]|"
+    r" ?[0-9]|[.,][0-9])"
     r"|([1-9][0-9]{0,2}(?: [0-9]{3}){1,2})(,[0-9]{2})(?![\w-]| ?[0-9]|[.,][0-9])"
     r"|([1-9][0-9]{0,2}(?: [0-9]{3}){0,2} 000)(?![\w-]| ?[0-9]|[.,][0-9])"
     r"|([1-9][0-9]{0,2}(?: [0-9]{3}){1,3})(?= (?:people|inhabitants|residents|voters|users|"
-    r"soldiers|workers|copies|homes|votes|euros?|dollars|pounds|francs|yen|km|kg|tonnes?|tons|miles|"
+    r"soldiers|workers|copies|homes|votes|euros?|dollars|pounds|francs|yen|km|kg|tonnes?|tons|"
+    r"miles|"
     r"hectares|square)\b| ?[€$£%°]|(?:km|kg)\b))"
 )
 _NO_COUNT_BEFORE = re.compile(
-    r"(?i:\b(?:call|dial|phone|tel|telephone|fax|number|number is|no|page|line|room|january|february|"
+    r"(?i:\b(?:call|dial|phone|tel|telephone|fax|number|number is|no|page|line|room|january|"
+    r"february|"
     r"march|april|may|june|july|august|september|october|november|december|[ap]m)[.:]{0,2} )$"
 )
 _DECIMAL_COMMA = re.compile(
-    r"(?<![\w.,([{])(?:([0-9]{1,4}),([0-9]{1,2})(?= ?(?:%|€|°|(?:EUR|[Ee]uros?|km|kg|cm|mm|m|g|l|L|ml|"
+    r"(?<![\w.,([{])(?:([0-9]{1,4}),([0-9]{1,2})(?= ?(?:%|€|°|(?:EUR|[Ee]uros?|km|kg|cm|mm|m|g|"
+    r"l|L|ml|"
     r"kWh|kW|MW|GHz|MHz|GB|MB|TB|km/h)\b(?!'))(?!,?[0-9]))|0,([0-9]{1,4})(?![\w)\]}]|[.,][0-9]))"
     r"|(?<=[€£$])( ?[0-9]{1,4}),([0-9]{2})(?![\w]|[.,][0-9])"
 )
@@ -58,20 +62,28 @@ _MAGNITUDES = {
     "t": "trillion", "tn": "trillion",
 }  # fmt: skip
 _MAGNITUDE = re.compile(
-    rf"(?<![\w.,/])(?:({AMOUNT})([kKMmBT]?)( ?[-–—] ?))?({AMOUNT})(?: ?(bn|mn|tn)|([kKMmBT])(?=\b))(?![\w'’&-]|\()"
+    rf"(?<![\w.,/])(?:({AMOUNT})([kKMmBT]?)( ?[-–—] ?))?({AMOUNT})(?: ?(bn|mn|tn)|"
+    rf"([kKMmBT])(?=\b))(?![\w'’&-]|\()"
 )
-_RETIREMENT = re.compile(r"(?<![\w.,])(401)\(?([kK])\)?(?!\w)|(?<![\w.,])(403|457)\(?([bB])\)?(?!\w)")
+_RETIREMENT = re.compile(
+    r"(?<![\w.,])(401)\(?([kK])\)?(?!\w)|(?<![\w.,])(403|457)\(?([bB])\)?(?!\w)"
+)
 _MANY = (
-    "people|users|views|followers|dollars|euros|pounds|parameters|params|tokens|years|stars|downloads|"
-    "players|subscribers|customers|clients|devices|records|rows|documents|images|pages|words|messages|"
+    "people|users|views|followers|dollars|euros|pounds|parameters|params|tokens|years|stars|"
+    "downloads|"
+    "players|subscribers|customers|clients|devices|records|rows|documents|images|pages|words|"
+    "messages|"
     "streams|hits|plays|visits|visitors|humans|voters|workers|citizens|barrels|tons|tonnes|shares|"
-    "queries|requests|transactions|cells|neurons|searches|emails|tweets|posts|likes|phones|computers|"
+    "queries|requests|transactions|cells|neurons|searches|emails|tweets|posts|likes|phones|"
+    "computers|"
     "websites|sites|trees|animals|birds|insects|fish|children|women|men|students|jobs|homes|"
-    "households|refugees|deaths|cases|doses|bushels|viewers|listeners|readers|fans|members|accounts|"
+    "households|refugees|deaths|cases|doses|bushels|viewers|listeners|readers|fans|members|"
+    "accounts|"
     "copies|units sold"
 )
 _SUMS = (
-    "steps|miles|lines|samples|examples|sales|units|budget|deal|loan|salary|grand|a year|per year|each|"
+    "steps|miles|lines|samples|examples|sales|units|budget|deal|loan|salary|grand|a year|"
+    "per year|each|"
     "in (?:sales|revenue|funding|damage|debt|cash|prizes|losses|profit)"
 )
 _ADJECTIVES = "(?:more |new |active |monthly |daily |unique |or so )?"
@@ -80,21 +92,26 @@ MILLIONS_BEHIND = re.compile(rf" {_ADJECTIVES}(?:{_MANY})\b")
 _COUNTED_BEHIND = re.compile(rf" {_ADJECTIVES}(?:{_MANY}|{_SUMS})\b")
 _MODEL_BEHIND = re.compile(r" (?:models?|versions?|variants?|LLMs?|network|checkpoint)\b")
 _RACE_BEHIND = re.compile(
-    r" (?:runs?|races?|runners?|walks?|fun|course|charity|marathon|training|event|time|video|videos|"
+    r" (?:runs?|races?|runners?|walks?|fun|course|charity|marathon|training|event|time|video|"
+    r"videos|"
     r"screens?|resolution|TVs?|monitors?|displays?|movies?|cameras?|footage|streaming|gaming|Ultra|"
     r"HDR|UHD|projector|content|quality|webcam|panel)\b"
 )
 _COMPANY_BEFORE = re.compile(r"(?:^|[.!?] |\bat |\bby )$")
 _RACES = frozenset("3 5 8 10 12 15 20 21".split())
-_ARTICLE_BEFORE = re.compile(r"\b(?:an?|the|my|his|her|our|their|your|this|that|first|in|another) $", re.I)
+_ARTICLE_BEFORE = re.compile(
+    r"\b(?:an?|the|my|his|her|our|their|your|this|that|first|in|another) $", re.I
+)
 _NOUN_BEHIND = re.compile(
-    r" (?!(?:and|or|in|on|at|to|for|with|of|is|was|last|this|next|today|every|by|from|but|as|that|race|"
+    r" (?!(?:and|or|in|on|at|to|for|with|of|is|was|last|this|next|today|every|by|from|but|as|"
+    r"that|race|"
     r"yesterday|tomorrow|time|again)\b)[a-z]{2,}"
 )
 _RANGE = re.compile(rf"(?<![\w.,/])({AMOUNT})( ?[-–—] ?)(?={AMOUNT}(?![\w/-]))")
 _BEFORE_WORD = re.compile(rf"(?<![\w.,/])({AMOUNT})-(?=[A-Za-z]{{2,}})")
 _COMPOUND = re.compile(
-    rf"(?<![\w.,/])({AMOUNT})-((?:(?:in|on|for|to|by|an?|of|and|at|per|up|down|out|the|or|g)-){{1,3}})(?=[A-Za-z0-9])"
+    rf"(?<![\w.,/])({AMOUNT})-((?:(?:in|on|for|to|by|an?|of|and|at|per|up|down|out|the|or|"
+    rf"g)-){{1,3}})(?=[A-Za-z0-9])"
 )
 _DECIMAL_LETTER = re.compile(r"(?<![\w.])([0-9]{1,36}(?:,[0-9]{3})*\.[0-9]{1,36})(?=[A-Za-z])")
 _YEAR = re.compile(
@@ -133,7 +150,9 @@ def expand_ordinals(text: str) -> str:
     )
     text = _MAGNITUDE.sub(_magnitude, text)
     text = _DECIMAL_LETTER.sub(lambda match: f"{spoken_number(match[1])} ", text)
-    text = _COMPOUND.sub(lambda match: f"{spoken_number(match[1])} {match[2].replace('-', ' ')}", text)
+    text = _COMPOUND.sub(
+        lambda match: f"{spoken_number(match[1])} {match[2].replace('-', ' ')}", text
+    )
     return _BEFORE_WORD.sub(lambda match: f"{spoken_number(match[1])} ", text)
 
 
@@ -187,7 +206,8 @@ def _magnitude(match: re.Match[str]) -> str:
     if not first:
         return f"{spoken_number(amount)} {last}"
     own = _MAGNITUDES[first_letter.lower()] if first_letter else last
-    return f"{spoken_number(first)}{'' if own == last else ' ' + own} to {spoken_number(amount)} {last}"
+    start = spoken_number(first) if own == last else f"{spoken_number(first)} {own}"
+    return f"{start} to {spoken_number(amount)} {last}"
 
 
 def _is_magnitude(match: re.Match[str], amount: str, letter: str, first: str) -> bool:
@@ -200,7 +220,9 @@ def _is_magnitude(match: re.Match[str], amount: str, letter: str, first: str) ->
         is_model = letter == "B" and _MODEL_BEHIND.match(text, end)
         return bool("." in amount or first or is_model)
     if letter == "M":  # 3M makes tape
-        return amount != "3" or not _COMPANY_BEFORE.search(text[max(match.start() - 5, 0) : match.start()])
+        return amount != "3" or not _COMPANY_BEFORE.search(
+            text[max(match.start() - 5, 0) : match.start()]
+        )
     if _RACE_BEHIND.match(text, end) or (letter == "K" and amount in ("2", "4", "8")):
         return False
     before = text[max(match.start() - 10, 0) : match.start()]

@@ -39,18 +39,23 @@ _MINUTE_SECOND = re.compile(r"(?<![\w.,])([0-9]{1,2})m([0-5][0-9])(?!\w|[.,][0-9
 # A lone "5m" is a length, unless what stands around it speaks of time; so is "3d" a name.
 _SPAN_UNIT = "(mo|[mdwy])"
 _SPAN_BEFORE = re.compile(
-    rf"(?i:\b(eta:?|wait(?:ed|ing)?|takes?|took|lasts?|lasted|paused?|sleeps?|slept|rest(?:ed)?|snoozed?|back in|"
-    rf"starts in|begins in|ends in|opens in|closes in|leaves in|arrives in|ready in|done in|up in|every|last|past|next|another|within|expires in|after) )"
-    rf"([0-9]{{1,3}})(?i:{_SPAN_UNIT})(?![\w'-])(?! (?:of|tall|wide|deep|long|high|away|from|below|above)\b)"
+    rf"(?i:\b(eta:?|wait(?:ed|ing)?|takes?|took|lasts?|lasted|paused?|sleeps?|slept|"
+    rf"rest(?:ed)?|snoozed?|back in|"
+    rf"starts in|begins in|ends in|opens in|closes in|leaves in|arrives in|ready in|done in|"
+    rf"up in|every|last|past|next|another|within|expires in|after) )"
+    rf"([0-9]{{1,3}})(?i:{_SPAN_UNIT})(?![\w'-])(?! (?:of|tall|wide|deep|long|high|away|from|"
+    rf"below|above)\b)"
 )
 _SPAN_AFTER = re.compile(
     rf"(?<![\w.,$£€-])([0-9]{{1,3}}){_SPAN_UNIT}(?= (?:ago|later|left|remaining|early|late|older|"
     rf"younger|old|passed|from now|to go|before|after that|each day|a day|per day|into)\b)"
 )
 _SPAN_NOUN = re.compile(
-    rf"(?<![\w.,$£€-])([0-9]{{1,3}})([mdwyh])(?= (?:reads?|breaks?|timer|call|video|clip|meeting|delay|session|"
-    rf"interval|nap|talk|speech|interview|workout|warm-up|countdown|pause|wait|ride|clock|shift|day|"
-    rf"trial|trip|journey|flight|period|window|cooldown|streak|forecast|warranty|visit)\b)"
+    r"(?<![\w.,$£€-])([0-9]{1,3})([mdwyh])(?= (?:reads?|breaks?|timer|call|video|clip|"
+    r"meeting|delay|session|"
+    r"interval|nap|talk|speech|interview|workout|warm-up|countdown|pause|wait|ride|clock|"
+    r"shift|day|"
+    r"trial|trip|journey|flight|period|window|cooldown|streak|forecast|warranty|visit)\b)"
 )
 _YEAR_OLD = re.compile(r"(?<![\w.,-])([0-9]{1,3}) ?(?:yo|y/o)(s?)(?!\w)")
 _DIGIT = re.compile(r"[0-9]")

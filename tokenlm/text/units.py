@@ -53,7 +53,8 @@ _UNITS: dict[str, str] = {
     "sq. km": "square kilometer", "sq. m.": "square meter", "sq. km.": "square kilometer",
     "sq.ft.": "square foot", "cu.ft.": "cubic foot", "ft-lb": "foot pound",
     "ft-lbs": "foot pound", "ft lb": "foot pound", "ft lbs": "foot pound",
-    "ft. lbs.": "foot pound", "ft.-lbs.": "foot pound", "c.": "cup", "deg": "degree", "deg.": "degree", "deg C": "degree celsius",
+    "ft. lbs.": "foot pound", "ft.-lbs.": "foot pound", "c.": "cup",
+    "deg": "degree", "deg.": "degree", "deg C": "degree celsius",
     "deg F": "degree fahrenheit", "deg. C": "degree celsius", "deg. F": "degree fahrenheit",
     "doz": "dozen", "doz.": "dozen", "hp": "horsepower", "nmi": "nautical mile",
 }  # fmt: skip
@@ -88,6 +89,7 @@ _SHAPES = (
     "long|wide|tall|thick|deep|high|square|diameter|radius|old|range|heavy|plus|rated|capable|away"
 )
 
+
 def _alternatives(symbols: set[str] | dict[str, str]) -> str:
     return "|".join(re.escape(symbol) for symbol in sorted(symbols, key=len, reverse=True))
 
@@ -95,7 +97,8 @@ def _alternatives(symbols: set[str] | dict[str, str]) -> str:
 _MEASURE = re.compile(
     rf"(?<![\w.,])({AMOUNT})(?:( ?[-–—] ?| to |-to-)({AMOUNT}))?( ?|-)({_alternatives(_UNITS)})"
     rf"(?:\^?([23])(?![0-9A-Za-z]|[.,][0-9]))?(?:/({_alternatives(_DENOMINATORS)})(?:\^?"
-    rf"([23]))?)?(?![A-Za-z0-9^]|'[a-rt-z])(\.(?= [a-z0-9,(]| [NSEW]{{1,3}}\b|[,)])|-(?=(?:{_SHAPES})\b))?"
+    rf"([23]))?)?(?![A-Za-z0-9^]|'[a-rt-z])(\.(?= [a-z0-9,(]| [NSEW]{{1,3}}\b|[,)])|"
+    rf"-(?=(?:{_SHAPES})\b))?"
 )
 _FRACTION_MEASURE = re.compile(
     r"(?<=[0-9]/[0-9])( ?-?)(tsp|tbsp|in|ft|mi|lb|lbs|oz|yd|kg|km|hr|hrs|qt|gal|c(?=\. [a-z]))\b"
@@ -103,32 +106,40 @@ _FRACTION_MEASURE = re.compile(
 )
 _WHOLE = re.compile(r"(?<![\w.,/])[0-9]{1,4}[ -][0-9]{1,3}/[0-9]{1,3}$")
 # "3 in of rain", but "5 in the room": inches where no place, time or group can follow.
-_FREE = r"(?= *(?:$|[.,;:!?)]| (?:and|by|or|but|is|was|are|were|for|with|on|at|from|when|than|as|x|×)\b))"
+_FREE = (
+    r"(?= *(?:$|[.,;:!?)]| (?:and|by|or|but|is|was|are|were|for|with|on|at|from|when|than|as|x|×)"
+    r"\b))"
+)
 _INCHES = re.compile(
-    rf"(?<![\w.,])((?:[0-9]{{1,4}}[ -])?[0-9]{{1,3}}/[0-9]{{1,3}}|{AMOUNT})( | ?- ?)in(\.(?= [A-Za-z0-9(x×]|[,;)]|$)|(?="
+    rf"(?<![\w.,])((?:[0-9]{{1,4}}[ -])?[0-9]{{1,3}}/[0-9]{{1,3}}|{AMOUNT})( |"
+    rf" ?- ?)in(\.(?= [A-Za-z0-9(x×=]|[,;)]|$)|(?="
     rf" of\b| per\b| (?:wide|tall|thick|across|square)\b| in diameter| (?:long|deep|high){_FREE}"
     rf"|[,;)]|[.!?]?$| ?[x×] ?[0-9]| by [0-9]"
-    r"| (?:pan|pizza|ruler|pipe|screen|tablet|knife|blade|pot|skillet|hole|nails?|screws?|boards?|plate|cake|"
+    r"| (?:pan|pizza|ruler|pipe|screen|tablet|knife|blade|pot|skillet|hole|nails?|screws?|"
+    r"boards?|plate|cake|"
     r"tin|gap|margin|monitor|sub|sandwich|wheels?|tires?|tyres?|display|phone|laptop|tv|TV)\b))"
 )
 _FEET_AND_INCHES = re.compile(
-    rf"(?<![\w.,])([0-9]{{1,3}})( ?-?)(?:ft\b\.?|feet|foot),?( |-)({AMOUNT})[ -]?in(?:\b|(?=ch))(?!ches|ch)"
+    rf"(?<![\w.,])([0-9]{{1,3}})( ?-?)(?:ft\b\.?|feet|foot),?( |-)({AMOUNT})[ -]?in(?:\b|"
+    rf"(?=ch))(?!ches|ch)"
     r"(\.(?= [a-z0-9,(]|[,)]))?"
 )
 _STONES = re.compile(r"(?<=[0-9]) ?st\b\.?(?=,? [0-9]{1,2} ?lbs?\b)")
 _PINTS = re.compile(
-    rf"(?<![\w.,])({AMOUNT}) ?pts?(?:\.(?= (?!font|type|size|bold|lead|lower|higher|up|down)[a-z])|\.?(?= of\b))"
+    rf"(?<![\w.,])({AMOUNT}) ?pts?(?:\.(?= (?!font|type|size|bold|lead|lower|higher|up|"
+    rf"down)[a-z])|\.?(?= of\b))"
 )
 _TEMPERATURE = re.compile(
-    rf"(?<![\w.,$£€])(?<![0-9]/)({AMOUNT})(?:°?[CF]?(?: ?[-–] ?| to )(-?{AMOUNT}))?°?( ?)([CF])(?![\w'$°+#]|-[A-Za-z0-9]|\.[A-Za-z]"
+    rf"(?<![\w.,$£€])(?<![0-9]/)({AMOUNT})(?:°?[CF]?(?: ?[-–] ?|"
+    rf" to )(-?{AMOUNT}))?°?( ?)([CF])(?![\w'$°+#]|-[A-Za-z0-9]|\.[A-Za-z]"
     r"|/[A-Z])|\b(degrees?) ([CF])\b(?!['+#-])"
 )
 _WORD_BEFORE = re.compile(r"(^|[.!?:] |[\"(])?\b([A-Za-z']{1,20})\.? $")
 _SCALES = {"C": "celsius", "F": "fahrenheit"}
 _LETTERED = frozenset(
-    "seat seats row room gate apt apartment flat unit units size section figure fig table exit grade "
-    "platform line class highway building block form type model vitamin note appendix chapter no number "
-    "part question level terminal floor suite door ward bay box lane locker cabin stall berth "
+    "seat seats row room gate apt apartment flat unit units size section figure fig table exit "
+    "grade platform line class highway building block form type model vitamin note appendix "
+    "chapter no number part question level terminal floor suite door ward bay box lane locker cabin stall berth "
     "track article item step option answer group team zone route bus train paragraph exhibit "
     "page shop stand hall pier plot lot channel key".split()
 )
@@ -137,11 +148,13 @@ _WARM = frozenset(
     "until minus from and only feels like of or near roughly hit hits reach reaches".split()
 )
 _AFTER_APART = re.compile(
-    r"$|[.,;:!?)\"-]| (?:outside|inside|today|tonight|tomorrow|now|for|in|and|or|to|at|on|with|until|"
+    r"$|[.,;:!?)\"-]| (?:outside|inside|today|tonight|tomorrow|now|for|in|and|or|to|at|on|with|"
+    r"until|"
     r"is|was|water|oven|heat|this|during|by|when|yesterday|yet|but|all|hot|cold|warmer|colder)\b"
 )
 _WEATHER = re.compile(
-    r" (?:days?|nights?|mornings?|afternoons?|weather|rooms?|ovens?|water|heat|temperatures?|wash|air|"
+    r" (?:days?|nights?|mornings?|afternoons?|weather|rooms?|ovens?|water|heat|temperatures?|"
+    r"wash|air|"
     r"summer|winter|rise|drop|range|difference|bath)\b"
 )
 _FEET_INCHES = re.compile(rf"(?<![\w'.,])([0-9]{{1,3}})'[ -]?({AMOUNT})(?:\"|''|(?![0-9'A-Za-z]))")
@@ -158,7 +171,8 @@ _PER = re.compile(
     r"min|second|sec|user|head|page|km|mile)\b(?!/)"
 )
 _MULTIPLIER = re.compile(
-    rf"(?<![\w.,=^])(?<!= )(?<![-+*/] )({AMOUNT})(?:[xX×]? ?[-–—] ?({AMOUNT}))?(?:[xX×]|(?: x(?= (?:a|an|per|daily|"
+    rf"(?<![\w.,=^])(?<!= )(?<![-+*/] )({AMOUNT})(?:[xX×]? ?[-–—] ?({AMOUNT}))?(?:[xX×]|"
+    rf"(?: x(?= (?:a|an|per|daily|"
     rf"weekly|each|more|faster)\b)))(?![A-Za-z0-9]| ?[-+*=^<>)]| ?/(?!week|day|month|year|hour))"
 )
 _BRACKETED_MULTIPLIER = re.compile(rf"(?<!\w)\((?:({AMOUNT})[xX×]|[xX×] ?({AMOUNT}))\)")
@@ -212,7 +226,12 @@ def _measure(match: re.Match[str]) -> str:
     if symbol == "m" and not gap and MILLIONS_BEHIND.match(match.string, match.end()):
         return match.group()
     rest, tail = match.string[match.end() :][:24], match[9] or ""
-    if not tail and rest[:1] == "-" and rest[1:2].isalnum() and (len(symbol) == 1 or symbol == "in"):
+    if (
+        not tail
+        and rest[:1] == "-"
+        and rest[1:2].isalnum()
+        and (len(symbol) == 1 or symbol == "in")
+    ):
         return match.group()  # 2-in-1, 4-g-free
     unit = f"{_POWERS[power]} {_UNITS[symbol]}" if power else _UNITS[symbol]
     if per:
@@ -228,9 +247,14 @@ def _measure(match: re.Match[str]) -> str:
 
 def _fraction_measure(match: re.Match[str]) -> str:
     gap, symbol, stop = match.groups()
-    if symbol == "in" and gap == " " and not re.match(
-        r"\.| (?:of|wide|long|thick|tall|deep|high|hole|bolt|pipe|screw|drill|socket|hose)\b|[,;)]|$",
-        match.string[match.end(2) :],
+    if (
+        symbol == "in"
+        and gap == " "
+        and not re.match(
+            r"\.| (?:of|wide|long|thick|tall|deep|high|hole|bolt|pipe|screw|drill|socket|"
+            r"hose)\b|[,;)]|$",
+            match.string[match.end(2) :],
+        )
     ):
         return match.group()
     unit = _UNITS["c." if symbol == "c" else symbol]
