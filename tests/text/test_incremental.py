@@ -36,6 +36,17 @@ def test_every_known_text() -> None:
         assert fed([text]) == whole(text), text
 
 
+def test_every_kind_amid_a_sentence() -> None:
+    """What stands before and behind an expression may not settle it too early."""
+    texts = written()[-520::5]
+    assert len(texts) > 100
+    for text in texts:
+        amid = f"We know that {text} It was so. He left at last in the end."
+        assert fed([amid]) == whole(amid), text
+        followed = f"{text} Anna came by 3 of them."
+        assert fed([followed]) == whole(followed), text
+
+
 def test_texts_in_a_row_and_any_cut() -> None:
     draw = random.Random(3)
     texts = written()

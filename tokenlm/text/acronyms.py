@@ -176,10 +176,12 @@ def _word(word: str) -> str:
     lower = word.lower()
     if lower in _INTERJECTIONS or len(lower) == 1:
         return lower
-    short = _REPEATED.sub(r"\1\1", lower)
-    if short in _INTERJECTIONS:
-        return "zzz" if short == "zz" else short
-    if not _VOWELS.search(lower):
+    has_vowel = _VOWELS.search(lower)
+    if not has_vowel or lower.endswith("ww"):
+        short = _REPEATED.sub(r"\1\1", lower)
+        if short in _INTERJECTIONS:
+            return "zzz" if short == "zz" else short
+    if not has_vowel:
         return " ".join(lower) if len(lower) <= 6 else lower
     return _REPEATED.sub(_shorten, lower)
 

@@ -91,7 +91,8 @@ _NUMERIC_MONTH = re.compile(
 _DECADE = re.compile(r"(?<![\w.,$£€])(?<![0-9]-)((?:1[0-9]|20)[0-9]0)'?s\b")
 _PLURAL = re.compile(r"(?<=\b[Tt]he )([0-9]{3})s\b")
 _SHORT_DECADE = re.compile(
-    r"(?:(?<=')|(?<!\w)'|(?<![\w.,'])(?=[2-9]0s to|[1-9]0s and [1-9]0s)|(?<=[1-9]0s and )(?=[1-9]0s|[2-9]0's)|"
+    r"(?:(?<=')|(?<!\w)'|(?<![\w.,'])(?=[2-9]0s to|[1-9]0s and [1-9]0s)|"
+    r"(?<=[1-9]0s and )(?=[1-9]0s|[2-9]0's)|"
     r"((?:\b(?:the|his|her|their|my|our|your|early|mid|late|low|high|upper|lower|roaring|"
     r"swinging|turbulent)[ -])|(?:\bin (?=[1-9]0's|[1-9]0s (?:and [1-9]0s|music|fashion|style|"
     r"films?|"

@@ -38,6 +38,7 @@ _DURATION_PART = re.compile(r"([0-9.]+) ?([a-z]+)")
 _MINUTE_SECOND = re.compile(r"(?<![\w.,])([0-9]{1,2})m([0-5][0-9])(?!\w|[.,][0-9])")
 # A lone "5m" is a length, unless what stands around it speaks of time; so is "3d" a name.
 _SPAN_UNIT = "(mo|[mdwy])"
+_SPAN_SIGN = re.compile(r"[0-9](?i:mo|[mdwyh])\b")
 _SPAN_BEFORE = re.compile(
     rf"(?i:\b(eta:?|wait(?:ed|ing)?|takes?|took|lasts?|lasted|paused?|sleeps?|slept|"
     rf"rest(?:ed)?|snoozed?|back in|"
@@ -72,11 +73,12 @@ def expand_times(text: str) -> str:
         lambda match: f"{_count(match[1], 'minute')} {_count(match[2], 'second')}", text
     )
     text = _YEAR_OLD.sub(lambda match: f"{cardinal(int(match[1]))} year old{match[2]}", text)
-    text = _SPAN_BEFORE.sub(
-        lambda match: f"{match[1]} {_count(match[2], _SPANS[match[3].lower()])}", text
-    )
-    text = _SPAN_AFTER.sub(lambda match: _count(match[1], _SPANS[match[2]]), text)
-    text = _SPAN_NOUN.sub(lambda match: f"{cardinal(int(match[1]))} {_SPANS[match[2]]}", text)
+    if _SPAN_SIGN.search(text):
+        text = _SPAN_BEFORE.sub(
+            lambda match: f"{match[1]} {_count(match[2], _SPANS[match[3].lower()])}", text
+        )
+        text = _SPAN_AFTER.sub(lambda match: _count(match[1], _SPANS[match[2]]), text)
+        text = _SPAN_NOUN.sub(lambda match: f"{cardinal(int(match[1]))} {_SPANS[match[2]]}", text)
     text = _HOUR_MINUTE.sub(
         lambda match: f"{_count(match[1], 'hour')} {_count(match[2], 'minute')}", text
     )

@@ -139,9 +139,9 @@ _SCALES = {"C": "celsius", "F": "fahrenheit"}
 _LETTERED = frozenset(
     "seat seats row room gate apt apartment flat unit units size section figure fig table exit "
     "grade platform line class highway building block form type model vitamin note appendix "
-    "chapter no number part question level terminal floor suite door ward bay box lane locker cabin stall berth "
-    "track article item step option answer group team zone route bus train paragraph exhibit "
-    "page shop stand hall pier plot lot channel key".split()
+    "chapter no number part question level terminal floor suite door ward bay box lane locker "
+    "cabin stall berth track article item step option answer group team zone route bus train "
+    "paragraph exhibit page shop stand hall pier plot lot channel key".split()
 )
 _WARM = frozenset(
     "to at by is it's was be been about around below above under over nearly between than reached "
@@ -185,10 +185,12 @@ def expand_units(text: str) -> str:
         return _PER.sub(_per_word, text)
     text = _COORDINATE.sub(_coordinate, text)
     text = _FEET_INCHES.sub(_feet_inches, text)
-    text = _FEET_AND_INCHES.sub(_feet_and_inches, text)
-    text = _INCHES.sub(_inches, text)
+    if "in" in text:
+        text = _FEET_AND_INCHES.sub(_feet_and_inches, text)
+        text = _INCHES.sub(_inches, text)
     text = _STONES.sub(" stone", text)
-    text = _PINTS.sub(lambda match: _counted(match[1], "pint"), text)
+    if "pt" in text:
+        text = _PINTS.sub(lambda match: _counted(match[1], "pint"), text)
     text = _TEMPERATURE.sub(_temperature, text)
     if '"' in text:
         text = _expand_inches(text)
