@@ -43,11 +43,12 @@ _FIXED = {
     "javascript": "javascript", "ieee": "i triple e", "pc": "p c", "tv": "t v", "mri": "m r i",
     "wwi": "world war one", "wwii": "world war two",
 }  # fmt: skip
-_SOUNDS = frozenset(
+SOUNDS = frozenset(
     "hm hmm mm mmm brr grr shh sh psst pst tsk pfft zzz zz hmph mhm mhmm pff psh pssh tch bzz bzzt "
     "hrm aww eww".split()
 )
-_INTERJECTIONS = _SOUNDS | frozenset("nth th st nd rd ll ve re ng".split())
+"""Interjections that are no letters, though most have no vowel; lexica say how they sound."""
+_INTERJECTIONS = SOUNDS | frozenset("nth th st nd rd ll ve re ng".split())
 _HYPHENED = frozenset(
     "wi-fi hi-fi lo-fi sci-fi e-mail e-mails x-ray x-rays t-shirt t-shirts".split()
 )
@@ -163,7 +164,7 @@ def _piece(piece: str, has_digits: bool) -> str:
 def _capitals(letters: str, suffix: str = "") -> str:
     if len(letters) > 2 and letters not in _SPELLED:
         sound = _REPEATED.sub(r"\1\1", letters.lower())
-        if sound in _SOUNDS:
+        if sound in SOUNDS:
             return _word(letters)
     if is_spelled(letters):
         return " ".join(letters.lower()) + suffix
