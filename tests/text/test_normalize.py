@@ -72,7 +72,8 @@ def test_random_fragments_never_fail() -> None:
         "192.168.1.1 iPhone C++ and the World War II – — £ ½ ² < > \\ / _ ~ * & ; : , I jR. 5'11\" "
         "No. Fig. sec. Vol. Sat. Fri. Sept. B.C. AD c. ft. in. lbs. of in x 2x 2–3x 30m 20s 1h ago "
         "1.234,56 1'000 12,34,567 234 567 (020) 7946 5551234567 1-800-FLOWERS 72F -5C 3B 10k "
-        "people ⅷ Ⅷ ➀ ① ¹ ¾ don`t <5 <a@b.c> >= Elm Ave. Dr. N. Main I-95 Rt. 66 hmm Wi-Fi 2-in-1 4-g-"
+        "people ⅷ Ⅷ ➀ ① ¹ ¾ don`t <5 <a@b.c> >= Elm Ave. Dr. N. Main I-95 Rt. 66 hmm Wi-Fi "
+        "2-in-1 4-g-"
     ).split()
     choose = random.Random(1)
     for _ in range(250):
