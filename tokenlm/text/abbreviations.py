@@ -282,6 +282,9 @@ def _initials(match: re.Match[str]) -> str:
     rest = match.string[match.end() : match.end() + 12]
     word = re.match(r"[A-Za-z]+", rest)
     single = match[1].count(".") == 1
+    before = match.string[max(match.start() - 4, 0) : match.start()]
+    if single and before.endswith((" an ", " a ")):  # "He got an A. Anna got a B."
+        return match.group()
     if single and word and word.group() in STARTERS:
         return match.group()
     return " ".join(match[1].lower().replace(".", " ").split()) + " "

@@ -74,7 +74,10 @@ _CARD = re.compile(r"(?<![\w.,-])[0-9]{4}(?:([ -])[0-9]{4})(?:\1[0-9]{4}){1,3}(?
 _SERIAL = re.compile(r"(?<![\w.,-])[0-9]{1,7}(?:-[0-9]{1,7}){3,6}(?![\w-])")
 _GROUP = re.compile(r"[0-9]{1,15}")
 _NOT_COUNTED = frozenset("is was has as this its his works rings does answers belongs".split())
-_ROAD = re.compile(r"\b(?:([Hh]wy|HWY)|([Rr]te?|RTE?))\b\.? ?(?=[0-9]{1,4}\b(?![.,][0-9]))")
+_ROAD = re.compile(
+    r"\b(?:([Hh]wy|HWY|Highway)|(?:[Rr]te?|RTE?|Route))\b\.? ?([0-9]{1,4})\b(?![.,:-][0-9]|-|%)"
+    r"(?: ([NSEW])\b(?!\.[A-Z]))?"
+)
 _INTERSTATE = re.compile(r"(?<![\w-])I-([0-9]{1,3})(?: ?([NSEW])B?)?(?![\w-]|[.,][0-9])")
 _COMPASS = {"N": "north", "S": "south", "E": "east", "W": "west"}
 _NUMBERED_ROAD = re.compile(
@@ -108,7 +111,7 @@ def expand_codes(text: str) -> str:
     text = _INTERNATIONAL.sub(lambda match: f"plus {digits(match.group())}", text)
     text = _ZIP_CODE.sub(lambda match: f"{match[1]} {_grouped(match[2] + (match[3] or ''))}", text)
     text = _MODEL.sub(_model, text)
-    text = _ROAD.sub(lambda match: "Highway " if match[1] else "Route ", text)
+    text = _ROAD.sub(_road, text)
     text = _INTERSTATE.sub(_interstate, text)
     text = _NUMBERED_ROAD.sub(
         lambda match: f"{match[1].replace('.', '')} {code_number(match[2])}", text
@@ -137,6 +140,12 @@ def _cued_version(match: re.Match[str]) -> str:
 def _parts(number: str) -> str:
     """'3.11' -> 'three point eleven': the parts of a version are counted, not decimals."""
     return " point ".join(spoken_number(part) for part in number.split("."))
+
+
+def _road(match: re.Match[str]) -> str:
+    highway, number, side = match.groups()
+    words = f"{'Highway' if highway else 'Route'} {code_number(number)}"
+    return f"{words} {_COMPASS[side]}" if side else words
 
 
 def _interstate(match: re.Match[str]) -> str:

@@ -97,6 +97,11 @@ _RACE_BEHIND = re.compile(
     r"screens?|resolution|TVs?|monitors?|displays?|movies?|cameras?|footage|streaming|gaming|Ultra|"
     r"HDR|UHD|projector|content|quality|webcam|panel)\b"
 )
+_COUNT_BEFORE = re.compile(
+    r"\b(?:are|about|over|nearly|almost|than|approximately|around|reach(?:e[sd])?|hits?|exceeds?|"
+    r"population:?|total:?|some|roughly|up to|worth|costs?|raised) $",
+    re.IGNORECASE,
+)
 _COMPANY_BEFORE = re.compile(r"(?:^|[.!?] |\bat |\bby )$")
 _RACES = frozenset("3 5 8 10 12 15 20 21".split())
 _ARTICLE_BEFORE = re.compile(
@@ -218,7 +223,8 @@ def _is_magnitude(match: re.Match[str], amount: str, letter: str, first: str) ->
         return True
     if letter in "BT":
         is_model = letter == "B" and _MODEL_BEHIND.match(text, end)
-        return bool("." in amount or first or is_model)
+        is_count = _COUNT_BEFORE.search(text[max(match.start() - 16, 0) : match.start()])
+        return bool("." in amount or first or is_model or is_count)
     if letter == "M":  # 3M makes tape
         return amount != "3" or not _COMPANY_BEFORE.search(
             text[max(match.start() - 5, 0) : match.start()]

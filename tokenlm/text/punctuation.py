@@ -53,7 +53,10 @@ def sentence_stop(match: re.Match[str], *, strict: bool = False) -> str:
     if not rest.strip("\"')] "):
         return "."
     following = _NEXT_WORD.match(rest)
-    if not following or rest[following.end() : following.end() + 1].isupper():  # 5 p.m. EST
+    if not following:
+        return ""
+    after = rest[following.end() : following.end() + 1]
+    if after.isupper() or (after == "." and len(following.group(1)) == 1):  # 5 p.m. EST, A.D.
         return ""
     return "." if not strict or following.group(1) in STARTERS else ""
 

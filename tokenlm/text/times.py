@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from tokenlm.text.money import is_attribute
 from tokenlm.text.numerals import cardinal, is_one, pair, spoken_number
 from tokenlm.text.punctuation import sentence_stop
 
@@ -79,9 +80,7 @@ def expand_times(text: str) -> str:
         )
         text = _SPAN_AFTER.sub(lambda match: _count(match[1], _SPANS[match[2]]), text)
         text = _SPAN_NOUN.sub(lambda match: f"{cardinal(int(match[1]))} {_SPANS[match[2]]}", text)
-    text = _HOUR_MINUTE.sub(
-        lambda match: f"{_count(match[1], 'hour')} {_count(match[2], 'minute')}", text
-    )
+    text = _HOUR_MINUTE.sub(_hour_minute, text)
     text = _HALF_TIME.sub(_half_time, text)
     text = _SHORT_SPAN_START.sub(lambda match: cardinal(int(match[1])), text)
     return _O_CLOCK.sub(lambda match: f"{cardinal(int(match[1]))} o'clock", text)
@@ -92,17 +91,25 @@ def _count(number: str, noun: str) -> str:
     return f"{cardinal(value)} {noun}{'' if value == 1 else 's'}"
 
 
+def _hour_minute(match: re.Match[str]) -> str:
+    hours, minutes = int(match[1]), int(match[2])
+    if is_attribute(match.string, match.start(), match.end()):  # "a 2h30 film"
+        return f"{cardinal(hours)} hour {cardinal(minutes)} minute"
+    return f"{_count(match[1], 'hour')} {_count(match[2], 'minute')}"
+
+
 def _duration(match: re.Match[str]) -> str:
     """'1h 30m 20s': the parts stand from the longest to the shortest, else it is none."""
     parts = _DURATION_PART.findall(match[1])
     ranks = [_LONGEST_FIRST.index(_SPANS[unit]) for _, unit in parts]
     if any(later <= rank for rank, later in zip(ranks, ranks[1:], strict=False)):
         return match.group()
+    attribute = is_attribute(match.string, match.start(), match.end())
     joints = re.split(r"[0-9.]+ ?[a-z]+\.?", match[1])[1:-1]
     words = ""
     for (number, unit), joint in zip(parts, [*joints, ""], strict=True):
         noun = _SPANS[unit]
-        words += f"{spoken_number(number)} {noun}{'' if is_one(number) else 's'}"
+        words += f"{spoken_number(number)} {noun}{'' if attribute or is_one(number) else 's'}"
         words += f" {joint.strip()} ".replace(" ,", ",").replace("  ", " ")
     return words.rstrip()
 
