@@ -153,7 +153,7 @@ _NO_ROAD = frozenset(
     "Monday Tuesday Wednesday Thursday Friday Saturday Sunday Sault Church Saint".split()
 )
 _DOTTED_UNIT = re.compile(
-    r"(?<=[0-9]) ?(m\.p\.h|k\.p\.h|m\.p\.g|r\.p\.m|b\.p\.m|f\.p\.s|p\.s\.i)\.", re.IGNORECASE
+    r"(?<=[0-9]) ?(m\.p\.h|k\.p\.h|m\.p\.g|r\.p\.m|b\.p\.m|f\.p\.s|p\.s\.i)(?:\.|\b)", re.IGNORECASE
 )
 _INITIALISM = re.compile(r"(?<![\w.])((?:[A-Za-z]\.){2,8})(s\b|'s\b)?(?![\w])")
 _INITIALS = re.compile(r"(?<![\w.'])((?:[A-Z]\. ?){1,4})(?=[A-Z][a-z])")
@@ -180,12 +180,14 @@ def expand_abbreviations(text: str) -> str:
     text = _BARE_FINAL.sub(lambda match: _FINAL[match[1].lower()], text)
     text = _PLAIN_WORD.sub(lambda match: _PLAIN[match[1].lower()], text)
     text = _MONTH.sub(_month, text)
-    text = _DOTTED_UNIT.sub(
-        lambda match: f" {match[1].lower().replace('.', '')}{sentence_stop(match, strict=True)}",
-        text,
-    )
+    text = _DOTTED_UNIT.sub(_dotted_unit, text)
     text = _INITIALISM.sub(_initialism, text)
     return _INITIALS.sub(_initials, text)
+
+
+def _dotted_unit(match: re.Match[str]) -> str:
+    stop = sentence_stop(match, strict=True) if match.group().endswith(".") else ""
+    return f" {match[1].lower().replace('.', '')}{stop}"
 
 
 def _title(match: re.Match[str]) -> str:

@@ -73,6 +73,10 @@ _TRIPLE = re.compile(r"(?<![\w.,/-])[0-9]{1,2}(?:-[0-9]{1,2}){2}(?![\w/-]|[.,][0
 _CARD = re.compile(r"(?<![\w.,-])[0-9]{4}(?:([ -])[0-9]{4})(?:\1[0-9]{4}){1,3}(?![\w-])")
 _SERIAL = re.compile(r"(?<![\w.,-])[0-9]{1,7}(?:-[0-9]{1,7}){3,6}(?![\w-])")
 _GROUP = re.compile(r"[0-9]{1,15}")
+_COUNT_BEFORE = re.compile(
+    r"(?:than|over|about|nearly|almost|exceeds?|exceeding|values?|total|population|equals?|up to|of|"
+    r"id|ID|=|:=)[ :]{1,2}$"
+)
 _NOT_COUNTED = frozenset("is was has as this its his works rings does answers belongs".split())
 _ROAD = re.compile(
     r"\b(?:([Hh]wy|HWY|Highway)|(?:[Rr]te?|RTE?|Route))\b\.? ?([0-9]{1,4})\b(?![.,:-][0-9]|-|%)"
@@ -166,7 +170,8 @@ def _bare_phone(match: re.Match[str]) -> str:
     """Ten digits in a row are a telephone number, unless they count something."""
     one, *groups, following = match.groups()
     word = (following or "").strip()
-    is_count = word.endswith("s") and word not in _NOT_COUNTED
+    before = match.string[max(match.start() - 12, 0) : match.start()]
+    is_count = word.endswith("s") and word not in _NOT_COUNTED or _COUNT_BEFORE.search(before)
     if is_count or word in ("people", "men", "women", "children") or match[4].endswith("000"):
         return match.group()
     words = ", ".join([_phone_group(groups[0]), *map(digits, groups[1:])])

@@ -13,7 +13,7 @@ _LINE_TAG = re.compile(
 _LINK = re.compile(r"!?\[([^\[\]\n]{1,300})\]\((?:https?://|/|#|\.)[^()\s]{0,300}\)")
 _HEADING = re.compile(r"(?m)^[ ]{0,3}#{1,6} +")
 _RULE = re.compile(r"(?m)^[ ]*(?:[-*_=~#][ ]?){3,200}$")
-_QUOTED_LINE = re.compile(r"(?m)^(?:[ ]?>){1,9} ?(?!-[0-9])(?=[^=\s0-9$£€.]|[0-9]{1,3}[.)] )")
+_QUOTED_LINE = re.compile(r"(?m)^(?:[ ]?>){1,9} ?(?![-.][0-9])(?=[^=\s0-9$£€]|[0-9]{1,3}[.)] )")
 _BULLET = re.compile(r"(?m)^[ ]*(?:[-*+–—][ ]+|•[ •]*)(?=\S)([^\n]*)$")
 _EMPHASIS = re.compile(r"(?<![A-Za-z0-9*])\*{1,3}(?=[^\s*])|(?<=[^\s*])\*{1,3}(?![A-Za-z0-9*])")
 _STRIKE = re.compile(r"~~")
