@@ -90,9 +90,9 @@ _PHRASES = (
     (re.compile(r"(?<=[a-z]) '?n' (?=[a-z])"), " and "),
 )
 _TITLE = re.compile(
-    rf"(?:(?<![0-9])(?<![0-9] )|(?![FfMm]t\b))\b(?:({'|'.join(_TITLES)})\.(?= ?[\w&])"
-    rf"|({'|'.join(_TITLES).lower()})\.(?= ?[A-Z0-9&])(?! ?(?:{'|'.join(STARTERS)})\b)"
-    rf"|(Mr|Mrs|Ms|Dr|Prof|Sgt|Lt|Mt|Ft|Capt|Col)(?= [A-Z][a-z]))"
+    rf"(?:(?<![0-9])(?<![0-9] )|(?![FfMm]t\b))\b(?:({'|'.join(_TITLES)})\.(?= ?[\w&])|"
+    rf"({'|'.join(_TITLES).lower()})\.(?= ?[A-Z0-9&])(?! ?(?:{'|'.join(STARTERS)})\b)|(Mr|Mrs|Ms|"
+    rf"Dr|Prof|Sgt|Lt|Mt|Ft|Capt|Col)(?= [A-Z][a-z]))"
 )
 _BARE_TITLE = re.compile(r"\b(Mr|Mrs|Dr|Prof|mr|mrs|dr|prof)\.(?! ?[\w&])")
 _STREET = re.compile(
@@ -126,8 +126,7 @@ _MONTH = re.compile(rf"(?<![\w'])({'|'.join(_MONTHS)})\.(?=[, )?!:;\"'–-]|$)")
 # Jan and Mar are names as well: "I met Jan. He left."
 _MONTH_BEFORE = re.compile(
     r"(?:^|[(\"]|[.?!] |\b(?:[iI]n|[sS]ince|[uU]ntil|[bB]y|last|next|early|late|mid|of|from|to|"
-    r"till|every|during|"
-    r"through|before|after|and|this|[0-9]|the [a-z ]{3,14}) )$"
+    r"till|every|during|through|before|after|and|this|[0-9]|the [a-z ]{3,14}) )$"
 )
 _DIRECTIONS = {
     "N": "north", "S": "south", "E": "east", "W": "west", "NW": "northwest", "NE": "northeast",

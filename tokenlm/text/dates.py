@@ -28,8 +28,7 @@ _DASH = r" ?[-–] ?"
 _SHORT_DAY = f"(?:{'|'.join([*_WEEKDAYS, *(name.upper() for name in _WEEKDAYS)])})"
 _WEEKDAY_LIST = re.compile(
     rf"\b{_SHORT_DAY}\b\.?(?:(?:, ?(?:and |or |& ?)?| (?:and|or|to|through|thru|until|till|&) |"
-    rf" ?[-–&/] ?)"
-    rf"{_SHORT_DAY}\b\.?){{1,6}}"
+    rf" ?[-–&/] ?){_SHORT_DAY}\b\.?){{1,6}}"
     r"|\b(?:mon|tue|wed|thu|fri|sat|sun)[-–](?:mon|tue|wed|thu|fri|sat|sun)\b"
 )
 _DAY_AND_GAP = re.compile(r"([A-Za-z]+)(\.?)([^A-Za-z.]*)")
@@ -38,10 +37,9 @@ _WEEKDAY = re.compile(
     rf"(?<![\w'])({_SHORT_DAY})\.(?!\w)"
     # Without one: after words that days follow, before a date, a time or a part of the day.
     rf"|(?<![\w'])(?:(?<=[oO]n )|(?<=[bB]y )|(?<=ntil )|(?<=till )|(?<=from )|(?<=next )|"
-    rf"(?<=last )|(?<=every )|"
-    rf"(?<=[sS]ince )|(?<=[eE]ach ))({_SHORT_DAY})\b(?!['-]| [A-Z][a-z])"
-    rf"|(?<![\w'])(?<![Tt]he )({_SHORT_DAY})(?=,? [0-9]|, (?:[A-Z]|the [0-9])| (?:morning|"
-    rf"night|evening|afternoon|noon)\b| (?:at|@) ?[0-9])"
+    rf"(?<=last )|(?<=every )|(?<=[sS]ince )|(?<=[eE]ach ))({_SHORT_DAY})\b(?!['-]| [A-Z][a-z])|"
+    rf"(?<![\w'])(?<![Tt]he )({_SHORT_DAY})(?=,? [0-9]|, (?:[A-Z]|the [0-9])| (?:morning|night|"
+    rf"evening|afternoon|noon)\b| (?:at|@) ?[0-9])"
     r"|(?<![\w'])(?<=this )(Mon|Tues?|Wed|Thurs?|Thu|Fri)\b(?!['-]| [A-Z][a-z])"
 )
 _MONTH_DAY = re.compile(
@@ -59,15 +57,13 @@ _DASHED = re.compile(rf"(?<![\w/-]){_DAY}-{_MONTH}-([12][0-9]{{3}}|[0-9]{{2}})(?
 _MONTH_SPAN = re.compile(rf"\b{_MONTH}{_DASH}({_MONTH_NAME}\b\.?)")
 _MONTH_ENDS = re.compile(r"(?! ?[0-9])")
 _SHORT_MONTH = re.compile(
-    r"\b((?:[iI]n|[sS]ince|[uU]ntil|[bB]y|last|next|early|late|mid|[tT]his|of|from|[dD]uring|"
-    r"till|every|to) )"
-    r"(Feb|Apr|Aug|Sept?|Oct|Nov|Dec|(?<=[iI]n )(?:Jan|Mar)|(?<=early )(?:Jan|Mar)|"
-    r"(?<=late )(?:Jan|Mar))"
-    r"(?![\w.'-]| [A-Z][a-z]| [0-9]| del\b)"
+    r"\b((?:[iI]n|[sS]ince|[uU]ntil|[bB]y|last|next|early|late|mid|[tT]his|of|from|[dD]uring|till|"
+    r"every|to) )(Feb|Apr|Aug|Sept?|Oct|Nov|Dec|(?<=[iI]n )(?:Jan|Mar)|(?<=early )(?:Jan|Mar)|"
+    r"(?<=late )(?:Jan|Mar))(?![\w.'-]| [A-Z][a-z]| [0-9]| del\b)"
 )
 _OPENING = re.compile(
-    r"(?:^|[.?!\"] )(?:In|On|By|Since|Until|During|Last|Next|Every|Early|Late|This|From)"
-    r"(?: early| late| mid)?[ -]$"
+    r"(?:^|[.?!\"] )(?:In|On|By|Since|Until|During|Last|Next|Every|Early|Late|This|From)(?: early|"
+    r" late| mid)?[ -]$"
 )
 _CENTURY = re.compile(
     r"\b([0-9]{1,2}(?:st|nd|rd|th))[- ](?:c\.|cent\.|(?:c|cent)(?= (?:BC|AD|CE|B\.C|"
@@ -92,11 +88,9 @@ _DECADE = re.compile(r"(?<![\w.,$£€])(?<![0-9]-)((?:1[0-9]|20)[0-9]0)'?s\b")
 _PLURAL = re.compile(r"(?<=\b[Tt]he )([0-9]{3})s\b")
 _SHORT_DECADE = re.compile(
     r"(?:(?<=')|(?<!\w)'|(?<![\w.,'])(?=[2-9]0s to|[1-9]0s and [1-9]0s)|"
-    r"(?<=[1-9]0s and )(?=[1-9]0s|[2-9]0's)|"
-    r"((?:\b(?:the|his|her|their|my|our|your|early|mid|late|low|high|upper|lower|roaring|"
-    r"swinging|turbulent)[ -])|(?:\bin (?=[1-9]0's|[1-9]0s (?:and [1-9]0s|music|fashion|style|"
-    r"films?|"
-    r"movies|television|tv|pop|rock|slang)\b))))"
+    r"(?<=[1-9]0s and )(?=[1-9]0s|[2-9]0's)|((?:\b(?:the|his|her|their|my|our|your|early|mid|late|"
+    r"low|high|upper|lower|roaring|swinging|turbulent)[ -])|(?:\bin (?=[1-9]0's|"
+    r"[1-9]0s (?:and [1-9]0s|music|fashion|style|films?|movies|television|tv|pop|rock|slang)\b))))"
     r"([1-9]0)'?s\b",
     re.IGNORECASE,
 )
@@ -117,8 +111,8 @@ _CUED_YEAR = re.compile(
     re.IGNORECASE,
 )
 _ERA_YEAR = re.compile(
-    r"(?<![\w.,-])([0-9]{1,4}) ?(BCE?|CE|AD|B\.C\.(?:E\.)?|C\.E\.|A\.D\.)(?![A-Za-z])"
-    r"|\b(AD|A\.D\.) ?([0-9]{1,4})(?![\w.,][0-9])"
+    r"(?<![\w.,-])([0-9]{1,4}) ?(BCE?|CE|AD|B\.C\.(?:E\.)?|C\.E\.|A\.D\.)(?![A-Za-z])|\b(AD|"
+    r"A\.D\.) ?([0-9]{1,4})(?![\w.,][0-9])"
 )
 _ERA = r"(?:BCE?|CE|AD|B\.C\.(?:E\.)?|C\.E\.|A\.D\.)"
 _ERA_SPAN = re.compile(rf"(?<![\w.,-])([0-9]{{1,4}}) ?[-–] ?([0-9]{{1,4}} ?{_ERA})(?![A-Za-z])")

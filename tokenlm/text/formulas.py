@@ -13,9 +13,8 @@ _SET_PHRASES = {
     "24-7": "twenty four seven",
 }  # fmt: skip
 _NO_RANGE = re.compile(
-    r"(?<![\w/.,$£€-])(?:(50)-50|(20)-20|([1-9][05])-([1-9][05])(?= (?:chance|split|rule|odds|"
-    r"mix|ratio|deal|"
-    r"basis|vote|share|shot|rule|principle|partnership|custody|blend|hybrid)\b)|"
+    r"(?<![\w/.,$£€-])(?:(50)-50|(20)-20|([1-9][05])-([1-9][05])(?= (?:chance|split|rule|odds|mix|"
+    r"ratio|deal|basis|vote|share|shot|rule|principle|partnership|custody|blend|hybrid)\b)|"
     r"(1)-2(?= (?:punch|combo)))(?![\w/-]|[.,][0-9])"
 )
 _SET_PHRASE = re.compile(rf"(?<![\w/.,])({'|'.join(_SET_PHRASES)})(?![\w/]|[.,][0-9])")
@@ -38,7 +37,8 @@ _POWER = re.compile(r"(?<=[0-9A-Za-z)\]])\^\(?([-+]?[0-9]{1,6}(?:\.[0-9]{1,6})?|
 _WORD_POWER = re.compile(r"(?<=[0-9A-Za-z)])\^(?=[a-z]{2})")
 _ZONE_OFFSET = re.compile(r"(?:(?<=\bUTC)|(?<=\bGMT))[-−–](?=[0-9])")
 _NEGATIVE = re.compile(
-    r"(?<![0-9A-Za-z.,)%°$£€'\]–-])(?:-|–(?! ))(?=\.?[0-9])(?![0-9]{1,2}-)|(?<=\()-(?=[0-9])"
+    r"(?<![0-9A-Za-z.,)%°$£€'\]–-])(?!(?<=×)–)(?:-|–(?! ))(?=\.?[0-9])(?![0-9]{1,2}-)|"
+    r"(?<=\()-(?=[0-9])"
 )
 _NEGATIVE_MONEY = re.compile(r"(?<![0-9A-Za-z)%])[-−–](?=[$£€¥₹] ?[0-9])|(?<=[$£€¥₹])-(?=[0-9])")
 _SCIENTIFIC = re.compile(rf"(?<![\w.])({AMOUNT})[eE]([-+]?)([0-9]{{1,3}})(?![\w.])")
@@ -61,9 +61,9 @@ _RELATIONS = {
 _RELATION = re.compile("===|==|!=|<=|>=|->|=>|<-|=|≠|≈|≤|≥|<|>")
 # "takes <5 minutes", "<5", "(> 90 %)": nothing there that is less or greater, so no "is".
 _BOUND = re.compile(
-    r"(?:(?<=^)|(?<=[(\[,;:.!?\"] )|(?<=[(\[\"])|(?<=[A-Za-z][a-z])|(?<=[a-z][a-z] )|"
-    r"(?<=[a-z]\) )|(?<='[a-z] )|(?<=\b[aA] )(?=[<>]=?[0-9$£€]))"
-    r"(<=|>=|=<|≤|≥|<|>) ?(?=[$£€¥~-]?\.?[0-9]|minus [0-9])"
+    r"(?:(?<=^)|(?<=[(\[,;:.!?\"] )|(?<=[(\[\"])|(?<=[A-Za-z][a-z])|(?<=[a-z][a-z] )|(?<=[a-z]\) )|"
+    r"(?<='[a-z] )|(?<=\b[aA] )(?=[<>]=?[0-9$£€]))(<=|>=|=<|≤|≥|<|>) ?(?=[$£€¥~-]?\.?[0-9]|"
+    r"minus [0-9])"
 )
 _BOUND_WORDS = {
     "<": "less than", ">": "greater than", "<=": "less than or equal to",

@@ -18,10 +18,9 @@ _BULLET = re.compile(r"(?m)^[ ]*(?:[-*+–—][ ]+|•[ •]*)(?=\S)([^\n]*)$")
 _EMPHASIS = re.compile(r"(?<![A-Za-z0-9*])\*{1,3}(?=[^\s*])|(?<=[^\s*])\*{1,3}(?![A-Za-z0-9*])")
 _STRIKE = re.compile(r"~~")
 _EMOTICON = re.compile(
-    r"(?<!\S)(?:[:;=][-'^]?[()\[\]DPpOo3|/\\*]{1,3}|[xX]D+|"
-    r"<3(?! ?%| (?:ms|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|weeks?|months?|years?|km|"
-    r"kg|cm|mm|m|g|"
-    r"miles?|percent|times|points?|people)\b)|</3|\^_\^|-_-|[oO]_[oO]|T_T|"
+    r"(?<!\S)(?:[:;=][-'^]?[()\[\]DPpOo3|/\\*]{1,3}|[xX]D+|<3(?! ?%| (?:ms|seconds?|secs?|minutes?|"
+    r"mins?|hours?|hrs?|days?|weeks?|months?|years?|km|kg|cm|mm|m|g|miles?|percent|times|points?|"
+    r"people)\b)|</3|\^_\^|-_-|[oO]_[oO]|T_T|"
     r"\(:|\):|:'\()(?![^\s.,!?])"
 )
 _PARAGRAPH = re.compile(r"\n[^\S\n]*\n\s*")

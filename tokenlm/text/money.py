@@ -41,22 +41,17 @@ AMOUNT = (
 # A unit before these has no plural, even without an article: "100 m sprints".
 _ATTRIBUTED = (
     r"dash|race|sprints?|hurdles|relay|freestyle|butterfly|backstroke|breaststroke|run|limit|"
-    r"radius|mark|screens?|monitors?|displays?|laptops?|cans?|bottles?|bags?|pipes?|bolts?|"
-    r"lens|zoom|"
-    r"tanks?|nails?|screws?|pans?|tires?|tyres?|wheels?|hoses?|cables?|poles?|boards?|jars?|"
-    r"packs?|walls?|"
-    r"fences?|ceilings?|bulbs?|batter(?:y|ies)|engines?|motors?|drives?|disks?|ladders?|"
-    r"steaks?|burgers?|"
-    r"doses?|tablets?|pills?|capsules?|shifts?|walks?|rides?|breaks?|waits?|delays?|calls?|"
-    r"naps?|videos?|"
-    r"hikes?|swims?|ruler|pizzas?"
+    r"radius|mark|screens?|monitors?|displays?|laptops?|cans?|bottles?|bags?|pipes?|bolts?|lens|"
+    r"zoom|tanks?|nails?|screws?|pans?|tires?|tyres?|wheels?|hoses?|cables?|poles?|boards?|jars?|"
+    r"packs?|walls?|fences?|ceilings?|bulbs?|batter(?:y|ies)|engines?|motors?|drives?|disks?|"
+    r"ladders?|steaks?|burgers?|doses?|tablets?|pills?|capsules?|shifts?|walks?|rides?|breaks?|"
+    r"waits?|delays?|calls?|naps?|videos?|hikes?|swims?|ruler|pizzas?"
 )
 _NOT_ATTRIBUTED = (
     "of|and|or|to|in|on|at|by|from|per|is|was|are|were|for|with|than|the|an?|if|as|but|so|that|"
-    "when|"
-    "while|will|would|can|could|has|had|have|over|under|above|below|each|every|more|less|too|away|"
-    "ago|later|before|after|until|it|he|she|we|they|you|long|wide|tall|deep|high|thick|across|up|"
-    "down|out|off|apart|into|through|along|around|north|south|east|west|behind|ahead|short|"
+    "when|while|will|would|can|could|has|had|have|over|under|above|below|each|every|more|less|too|"
+    "away|ago|later|before|after|until|it|he|she|we|they|you|long|wide|tall|deep|high|thick|across|"
+    "up|down|out|off|apart|into|through|along|around|north|south|east|west|behind|ahead|short|"
     "total|only|my|do|be|no|go|us|me|am|oh|vs|etc"
 )
 _ARTICLE_BEFORE = re.compile(r"\b[Aa]n? (?:[a-z]{3,12} )?$")

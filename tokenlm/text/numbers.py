@@ -23,28 +23,25 @@ _VERSION_BEFORE = re.compile(
 _EURO = re.compile(r" ?(?:€|EUR\b|[Ee]uros?\b)")
 _EURO_BEFORE = re.compile(r"(?:€|\bEUR) ?$")
 _OTHER_GROUPS = re.compile(
-    r"(?<![\w.,'/])([1-9][0-9]{0,2}(?:'[0-9]{3}){1,8}|[1-9][0-9]{0,2}(?:_[0-9]{3}){1,8}"
-    r"|[0-9]{1,2}(?:,[0-9]{2}){1,5},[0-9]{3})(?![\w']|,[0-9])"
+    r"(?<![\w.,'/])([1-9][0-9]{0,2}(?:'[0-9]{3}){1,8}|[1-9][0-9]{0,2}(?:_[0-9]{3}){1,8}|"
+    r"[0-9]{1,2}(?:,[0-9]{2}){1,5},[0-9]{3})(?![\w']|,[0-9])"
 )
 _SPACED_GROUPS = re.compile(
     r"(?<![\w.,'/+()-])(?<![0-9] )(?:([1-9][0-9]{0,1}(?: [0-9]{3}){2,3})(,[0-9]{1,2})?(?![\w-]|"
-    r" ?[0-9]|[.,][0-9])"
-    r"|([1-9][0-9]{0,2}(?: [0-9]{3}){1,2})(,[0-9]{2})(?![\w-]| ?[0-9]|[.,][0-9])"
-    r"|([1-9][0-9]{0,2}(?: [0-9]{3}){0,2} 000)(?![\w-]| ?[0-9]|[.,][0-9])"
-    r"|([1-9][0-9]{0,2}(?: [0-9]{3}){1,3})(?= (?:people|inhabitants|residents|voters|users|"
-    r"soldiers|workers|copies|homes|votes|euros?|dollars|pounds|francs|yen|km|kg|tonnes?|tons|"
-    r"miles|"
+    r" ?[0-9]|[.,][0-9])|([1-9][0-9]{0,2}(?: [0-9]{3}){1,2})(,[0-9]{2})(?![\w-]| ?[0-9]|[.,][0-9])|"
+    r"([1-9][0-9]{0,2}(?: [0-9]{3}){0,2} 000)(?![\w-]| ?[0-9]|[.,][0-9])|"
+    r"([1-9][0-9]{0,2}(?: [0-9]{3}){1,3})(?= (?:people|inhabitants|residents|voters|users|soldiers|"
+    r"workers|copies|homes|votes|euros?|dollars|pounds|francs|yen|km|kg|tonnes?|tons|miles|"
     r"hectares|square)\b| ?[€$£%°]|(?:km|kg)\b))"
 )
 _NO_COUNT_BEFORE = re.compile(
     r"(?i:\b(?:call|dial|phone|tel|telephone|fax|number|number is|no|page|line|room|january|"
-    r"february|"
-    r"march|april|may|june|july|august|september|october|november|december|[ap]m)[.:]{0,2} )$"
+    r"february|march|april|may|june|july|august|september|october|november|december|"
+    r"[ap]m)[.:]{0,2} )$"
 )
 _DECIMAL_COMMA = re.compile(
-    r"(?<![\w.,([{])(?:([0-9]{1,4}),([0-9]{1,2})(?= ?(?:%|€|°|(?:EUR|[Ee]uros?|km|kg|cm|mm|m|g|"
-    r"l|L|ml|"
-    r"kWh|kW|MW|GHz|MHz|GB|MB|TB|km/h)\b(?!'))(?!,?[0-9]))|0,([0-9]{1,4})(?![\w)\]}]|[.,][0-9]))"
+    r"(?<![\w.,([{])(?:([0-9]{1,4}),([0-9]{1,2})(?= ?(?:%|€|°|(?:EUR|[Ee]uros?|km|kg|cm|mm|m|g|l|L|"
+    r"ml|kWh|kW|MW|GHz|MHz|GB|MB|TB|km/h)\b(?!'))(?!,?[0-9]))|0,([0-9]{1,4})(?![\w)\]}]|[.,][0-9]))"
     r"|(?<=[€£$])( ?[0-9]{1,4}),([0-9]{2})(?![\w]|[.,][0-9])"
 )
 
@@ -62,29 +59,24 @@ _MAGNITUDES = {
     "t": "trillion", "tn": "trillion",
 }  # fmt: skip
 _MAGNITUDE = re.compile(
-    rf"(?<![\w.,/])(?:({AMOUNT})([kKMmBT]?)( ?[-–—] ?))?({AMOUNT})(?: ?(bn|mn|tn)|"
-    rf"([kKMmBT])(?=\b))(?![\w'’&-]|\()"
+    rf"(?<![\w.,/])(?:({AMOUNT})([kKMmBbT]?)( ?[-–—] ?))?({AMOUNT})(?: ?(bn|mn|tn)|"
+    rf"([kKMmBbT])(?=\b))(?![\w'’&-]|\()"
 )
 _RETIREMENT = re.compile(
     r"(?<![\w.,])(401)\(?([kK])\)?(?!\w)|(?<![\w.,])(403|457)\(?([bB])\)?(?!\w)"
 )
 _MANY = (
     "people|users|views|followers|dollars|euros|pounds|parameters|params|tokens|years|stars|"
-    "downloads|"
-    "players|subscribers|customers|clients|devices|records|rows|documents|images|pages|words|"
-    "messages|"
-    "streams|hits|plays|visits|visitors|humans|voters|workers|citizens|barrels|tons|tonnes|shares|"
-    "queries|requests|transactions|cells|neurons|searches|emails|tweets|posts|likes|phones|"
-    "computers|"
-    "websites|sites|trees|animals|birds|insects|fish|children|women|men|students|jobs|homes|"
-    "households|refugees|deaths|cases|doses|bushels|viewers|listeners|readers|fans|members|"
-    "accounts|"
-    "copies|units sold"
+    "downloads|players|subscribers|customers|clients|devices|records|rows|documents|images|pages|"
+    "words|messages|streams|hits|plays|visits|visitors|humans|voters|workers|citizens|barrels|tons|"
+    "tonnes|shares|queries|requests|transactions|cells|neurons|searches|emails|tweets|posts|likes|"
+    "phones|computers|websites|sites|trees|animals|birds|insects|fish|children|women|men|students|"
+    "jobs|homes|households|refugees|deaths|cases|doses|bushels|viewers|listeners|readers|fans|"
+    "members|accounts|copies|units sold"
 )
 _SUMS = (
-    "steps|miles|lines|samples|examples|sales|units|budget|deal|loan|salary|grand|a year|"
-    "per year|each|"
-    "in (?:sales|revenue|funding|damage|debt|cash|prizes|losses|profit)"
+    "steps|miles|lines|samples|examples|sales|units|budget|deal|loan|salary|grand|a year|per year|"
+    "each|in (?:sales|revenue|funding|damage|debt|cash|prizes|losses|profit)"
 )
 _ADJECTIVES = "(?:more |new |active |monthly |daily |unique |or so )?"
 MILLIONS_BEHIND = re.compile(rf" {_ADJECTIVES}(?:{_MANY})\b")
@@ -93,9 +85,8 @@ _COUNTED_BEHIND = re.compile(rf" {_ADJECTIVES}(?:{_MANY}|{_SUMS})\b")
 _MODEL_BEHIND = re.compile(r" (?:models?|versions?|variants?|LLMs?|network|checkpoint)\b")
 _RACE_BEHIND = re.compile(
     r" (?:runs?|races?|runners?|walks?|fun|course|charity|marathon|training|event|time|video|"
-    r"videos|"
-    r"screens?|resolution|TVs?|monitors?|displays?|movies?|cameras?|footage|streaming|gaming|Ultra|"
-    r"HDR|UHD|projector|content|quality|webcam|panel)\b"
+    r"videos|screens?|resolution|TVs?|monitors?|displays?|movies?|cameras?|footage|streaming|"
+    r"gaming|Ultra|HDR|UHD|projector|content|quality|webcam|panel)\b"
 )
 _COUNT_BEFORE = re.compile(
     r"\b(?:are|about|over|nearly|almost|than|approximately|around|reach(?:e[sd])?|hits?|exceeds?|"
@@ -108,9 +99,8 @@ _ARTICLE_BEFORE = re.compile(
     r"\b(?:an?|the|my|his|her|our|their|your|this|that|first|in|another) $", re.I
 )
 _NOUN_BEHIND = re.compile(
-    r" (?!(?:and|or|in|on|at|to|for|with|of|is|was|last|this|next|today|every|by|from|but|as|"
-    r"that|race|"
-    r"yesterday|tomorrow|time|again)\b)[a-z]{2,}"
+    r" (?!(?:and|or|in|on|at|to|for|with|of|is|was|last|this|next|today|every|by|from|but|as|that|"
+    r"race|yesterday|tomorrow|time|again)\b)[a-z]{2,}"
 )
 _RANGE = re.compile(rf"(?<![\w.,/])({AMOUNT})( ?[-–—] ?)(?={AMOUNT}(?![\w/-]))")
 _BEFORE_WORD = re.compile(rf"(?<![\w.,/])({AMOUNT})-(?=[A-Za-z]{{2,}})")
@@ -221,6 +211,8 @@ def _is_magnitude(match: re.Match[str], amount: str, letter: str, first: str) ->
         return bool(MILLIONS_BEHIND.match(text, end))
     if _COUNTED_BEHIND.match(text, end):
         return True
+    if letter == "b":
+        return False
     if letter in "BT":
         is_model = letter == "B" and _MODEL_BEHIND.match(text, end)
         is_count = _COUNT_BEFORE.search(text[max(match.start() - 16, 0) : match.start()])

@@ -41,23 +41,21 @@ _MINUTE_SECOND = re.compile(r"(?<![\w.,])([0-9]{1,2})m([0-5][0-9])(?!\w|[.,][0-9
 _SPAN_UNIT = "(mo|[mdwy])"
 _SPAN_SIGN = re.compile(r"[0-9](?i:mo|[mdwyh])\b")
 _SPAN_BEFORE = re.compile(
-    rf"(?i:\b(eta:?|wait(?:ed|ing)?|takes?|took|lasts?|lasted|paused?|sleeps?|slept|"
-    rf"rest(?:ed)?|snoozed?|back in|"
-    rf"starts in|begins in|ends in|opens in|closes in|leaves in|arrives in|ready in|done in|"
-    rf"up in|every|last|past|next|another|within|expires in|after) )"
-    rf"([0-9]{{1,3}})(?i:{_SPAN_UNIT})(?![\w'-])(?! (?:of|tall|wide|deep|long|high|away|from|"
-    rf"below|above)\b)"
+    rf"(?i:\b(eta:?|wait(?:ed|ing)?|takes?|took|lasts?|lasted|paused?|sleeps?|slept|rest(?:ed)?|"
+    rf"snoozed?|back in|starts in|begins in|ends in|opens in|closes in|leaves in|arrives in|"
+    rf"ready in|done in|up in|every|last|past|next|another|within|expires in|after) )"
+    rf"([0-9]{{1,3}})(?i:{_SPAN_UNIT})(?![\w'-])(?! (?:of|tall|wide|deep|long|high|away|from|below|"
+    rf"above)\b)"
 )
 _SPAN_AFTER = re.compile(
     rf"(?<![\w.,$£€-])([0-9]{{1,3}}){_SPAN_UNIT}(?= (?:ago|later|left|remaining|early|late|older|"
     rf"younger|old|passed|from now|to go|before|after that|each day|a day|per day|into)\b)"
 )
 _SPAN_NOUN = re.compile(
-    r"(?<![\w.,$£€-])([0-9]{1,3})([mdwyh])(?= (?:reads?|breaks?|timer|call|video|clip|"
-    r"meeting|delay|session|"
-    r"interval|nap|talk|speech|interview|workout|warm-up|countdown|pause|wait|ride|clock|"
-    r"shift|day|"
-    r"trial|trip|journey|flight|period|window|cooldown|streak|forecast|warranty|visit)\b)"
+    r"(?<![\w.,$£€-])([0-9]{1,3})([mdwyh])(?= (?:reads?|breaks?|timer|call|video|clip|meeting|"
+    r"delay|session|interval|nap|talk|speech|interview|workout|warm-up|countdown|pause|wait|ride|"
+    r"clock|shift|day|trial|trip|journey|flight|period|window|cooldown|streak|forecast|warranty|"
+    r"visit)\b)"
 )
 _YEAR_OLD = re.compile(r"(?<![\w.,-])([0-9]{1,3}) ?(?:yo|y/o)(s?)(?!\w)")
 _DIGIT = re.compile(r"[0-9]")
@@ -109,6 +107,8 @@ def _duration(match: re.Match[str]) -> str:
     words = ""
     for (number, unit), joint in zip(parts, [*joints, ""], strict=True):
         noun = _SPANS[unit]
+        if number.isdigit():
+            number = number.lstrip("0") or "0"
         words += f"{spoken_number(number)} {noun}{'' if attribute or is_one(number) else 's'}"
         words += f" {joint.strip()} ".replace(" ,", ",").replace("  ", " ")
     return words.rstrip()

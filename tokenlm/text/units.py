@@ -112,12 +112,11 @@ _FREE = (
 )
 _INCHES = re.compile(
     rf"(?<![\w.,])((?:[0-9]{{1,4}}[ -])?[0-9]{{1,3}}/[0-9]{{1,3}}|{AMOUNT})( |"
-    rf" ?- ?)in(\.(?= [A-Za-z0-9(x×=]|[,;)]|$)|(?="
-    rf" of\b| per\b| (?:wide|tall|thick|across|square)\b| in diameter| (?:long|deep|high){_FREE}"
-    rf"|[,;)]|[.!?]?$| ?[x×] ?[0-9]| by [0-9]"
-    r"| (?:pan|pizza|ruler|pipe|screen|tablet|knife|blade|pot|skillet|hole|nails?|screws?|"
-    r"boards?|plate|cake|"
-    r"tin|gap|margin|monitor|sub|sandwich|wheels?|tires?|tyres?|display|phone|laptop|tv|TV)\b))"
+    rf" ?- ?)in(\.(?= [A-Za-z0-9(x×=]|[,;)]|$)|(?= of\b| per\b| (?:wide|tall|thick|across|"
+    rf"square)\b| in diameter| (?:long|deep|high){_FREE}|[,;)]|[.!?]?$| ?[x×] ?[0-9]| by [0-9]"
+    r"| (?:pan|pizza|ruler|pipe|screen|tablet|knife|blade|pot|skillet|hole|nails?|screws?|boards?|"
+    r"plate|cake|tin|gap|margin|monitor|sub|sandwich|wheels?|tires?|tyres?|display|phone|laptop|tv|"
+    r"TV)\b))"
 )
 _FEET_AND_INCHES = re.compile(
     rf"(?<![\w.,])([0-9]{{1,3}})( ?-?)(?:ft\b\.?|feet|foot),?( |-)({AMOUNT})[ -]?in(?:\b|"
@@ -126,8 +125,8 @@ _FEET_AND_INCHES = re.compile(
 )
 _STONES = re.compile(r"(?<=[0-9]) ?st\b\.?(?=,? [0-9]{1,2} ?lbs?\b)")
 _PINTS = re.compile(
-    rf"(?<![\w.,])({AMOUNT}) ?pts?(?:\.(?= (?!font|type|size|bold|lead|lower|higher|up|"
-    rf"down)[a-z])|\.?(?= of\b))"
+    rf"(?<![\w.,])({AMOUNT}) ?pts?(?:\.(?= (?!font|type|size|bold|lead|lower|higher|up|down)[a-z])|"
+    rf"\.?(?= of\b))"
 )
 _TEMPERATURE = re.compile(
     rf"(?<![\w.,$£€])(?<![0-9]/)({AMOUNT})(?:°?[CF]?(?: ?[-–] ?|"
@@ -149,13 +148,12 @@ _WARM = frozenset(
 )
 _AFTER_APART = re.compile(
     r"$|[.,;:!?)\"-]| (?:outside|inside|today|tonight|tomorrow|now|for|in|and|or|to|at|on|with|"
-    r"until|"
-    r"is|was|water|oven|heat|this|during|by|when|yesterday|yet|but|all|hot|cold|warmer|colder)\b"
+    r"until|is|was|water|oven|heat|this|during|by|when|yesterday|yet|but|all|hot|cold|warmer|"
+    r"colder)\b"
 )
 _WEATHER = re.compile(
-    r" (?:days?|nights?|mornings?|afternoons?|weather|rooms?|ovens?|water|heat|temperatures?|"
-    r"wash|air|"
-    r"summer|winter|rise|drop|range|difference|bath)\b"
+    r" (?:days?|nights?|mornings?|afternoons?|weather|rooms?|ovens?|water|heat|temperatures?|wash|"
+    r"air|summer|winter|rise|drop|range|difference|bath)\b"
 )
 _FEET_INCHES = re.compile(rf"(?<![\w'.,])([0-9]{{1,3}})'[ -]?({AMOUNT})(?:\"|''|(?![0-9'A-Za-z]))")
 _FEET = re.compile(rf"(?<![\w'.,])({AMOUNT})'(?=[ ,.)]|$)(?=[^']*$)")
@@ -172,8 +170,8 @@ _PER = re.compile(
 )
 _MULTIPLIER = re.compile(
     rf"(?<![\w.,=^])(?<!= )(?<![-+*/] )({AMOUNT})(?:[xX×]? ?[-–—] ?({AMOUNT}))?(?:[xX×]|"
-    rf"(?: x(?= (?:a|an|per|daily|"
-    rf"weekly|each|more|faster)\b)))(?![A-Za-z0-9]| ?[-+*=^<>)]| ?/(?!week|day|month|year|hour))"
+    rf"(?: x(?= (?:a|an|per|daily|weekly|each|more|faster)\b)))(?![A-Za-z0-9]| ?[-+*=^<>)]|"
+    rf" ?/(?!week|day|month|year|hour))"
 )
 _BRACKETED_MULTIPLIER = re.compile(rf"(?<!\w)\((?:({AMOUNT})[xX×]|[xX×] ?({AMOUNT}))\)")
 _DIGIT = re.compile(r"[0-9]")
@@ -253,8 +251,8 @@ def _fraction_measure(match: re.Match[str]) -> str:
         symbol == "in"
         and gap == " "
         and not re.match(
-            r"\.| (?:of|wide|long|thick|tall|deep|high|hole|bolt|pipe|screw|drill|socket|"
-            r"hose)\b|[,;)]|$",
+            r"\.| (?:of|wide|long|thick|tall|deep|high|hole|bolt|pipe|screw|drill|socket|hose)\b|"
+            r"[,;)]|$",
             match.string[match.end(2) :],
         )
     ):

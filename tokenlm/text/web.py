@@ -35,8 +35,7 @@ _EMAIL = re.compile(
 # <https://…> and <jane@example.com>: the brackets only show where the address ends.
 _BRACKETED = re.compile(
     r"<(?=(?:(?:https?|ftp|mailto|tel|file|ssh|git|wss?):|www\.|[\w.+%-]{1,64}@|"
-    r"[\w-]{1,63}\.[\w.-]{1,60}[/>]))"
-    r"(?:mailto:|tel:)?([^\s<>]{1,2000})>",
+    r"[\w-]{1,63}\.[\w.-]{1,60}[/>]))(?:mailto:|tel:)?([^\s<>]{1,2000})>",
     re.ASCII,
 )
 _SHORT_EMAIL = re.compile(r"[\w.+%-]{1,64}@(?:[\w-]{1,63}\.){1,5}[A-Za-z]", re.ASCII)
