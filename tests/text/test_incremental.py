@@ -13,7 +13,7 @@ from tokenlm.text import incremental
 from tokenlm.text.incremental import HELD_WORDS, PARAGRAPH, IncrementalNormalizer
 from tokenlm.text.normalize import normalize_paragraphs
 
-PAIRS = Path(__file__).parent / "normalize_pairs.tsv"
+TABLES = [Path(__file__).parent / f"normalize_{name}.tsv" for name in ("pairs", "kinds")]
 LAYOUTS = Path(__file__).parent / "layout_pairs.tsv"
 
 
@@ -38,15 +38,26 @@ def laid_out() -> list[str]:
 
 
 def written() -> list[str]:
-    lines = PAIRS.read_text(encoding="utf-8").splitlines()
+    lines = [line for table in TABLES for line in table.read_text("utf-8").splitlines()]
     return [line.split("\t")[0] for line in lines if "\t" in line and not line.startswith("#")]
 
 
 def test_every_known_text() -> None:
     texts = written()
-    assert len(texts) > 300
+    assert len(texts) > 700
     for text in texts[::2]:
         assert fed([text]) == whole(text), text
+
+
+def test_every_kind_amid_a_sentence() -> None:
+    """What stands before and behind an expression may not settle it too early."""
+    texts = written()[-520::5]
+    assert len(texts) > 100
+    for text in texts:
+        amid = f"We know that {text} It was so. He left at last in the end."
+        assert fed([amid]) == whole(amid), text
+        followed = f"{text} Anna came by 3 of them."
+        assert fed([followed]) == whole(followed), text
 
 
 def test_texts_in_a_row_and_any_cut() -> None:
@@ -127,7 +138,8 @@ def test_long_paragraphs_stay_cheap() -> None:
 
 
 KINDS = ["1 ", "a.", "<", "((", "1-", "$1,", "A.A.", "x", "12", "[a ", "_", "http://a", "1. a ",
-         "\n", " ", "\t \r", "the ", "THE ", "é", "你好。", "\u0301", "3 million ", "no end and on ",
+         "\n", " ", "\t \r", "the ", "THE ", "é", "你好。", "\u0301", "3 million ",
+         "no end and on ",
          "Dr. Smith paid $3, on May 5, 2024; ", "- an item\n", "# Heading\n\nText. "]  # fmt: skip
 
 
@@ -138,9 +150,9 @@ def test_work_is_linear_and_what_is_held_is_bounded(
     """Work is characters that are normalised, whatever the text is and however it comes."""
     read: list[int] = []
 
-    def counted(text: str) -> list[str]:
+    def counted(text: str, *, line_start: str = "") -> list[str]:
         read.append(len(text))
-        return normalize_paragraphs(text)
+        return normalize_paragraphs(text, line_start=line_start)
 
     monkeypatch.setattr(incremental, "normalize_paragraphs", counted)
     found = []

@@ -4,8 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from tokenlm.text.acronyms import SOUNDS
 from tokenlm.text.lexicon import read_lexicon, write_lexicon
 from tokenlm.text.tokenizer_config import TokenizerError
+
+BUNDLE_LEXICON = (
+    Path(__file__).parents[2] / "checkpoints" / "mini-en" / "text_tokenizer" / "lexicon.txt"
+)
 
 
 def test_reads_the_format_of_the_cmu_dictionary(tmp_path: Path) -> None:
@@ -31,3 +36,14 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(TokenizerError, match="cannot be read"):
         read_lexicon(path)
+
+
+def test_interjections_are_sounds_and_no_letters() -> None:
+    """Letter-to-sound rules spell what has no vowel: 'hmm' would be 'aitch em em'."""
+    lexicon = read_lexicon(BUNDLE_LEXICON)
+    assert len(SOUNDS) > 20
+    for sound in SOUNDS:
+        said = lexicon[sound]
+        letters = sum(phone.rstrip("1") in ("ey", "eh", "iy") for phone in said)
+        assert letters <= 1 and len(said) <= len(sound) + 1, (sound, said)
+    assert lexicon["fi"] == ("f", "ay1") and lexicon["sci"] == ("s", "ay1")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
-from tokenlm.text.dates import MONTHS
+from tokenlm.text.dates import MONTHS, stop_after_date
+from tokenlm.text.numerals import cardinal, code_number
+from tokenlm.text.punctuation import STARTERS, sentence_stop
+from tokenlm.text.roman import roman_value
 
 _TITLES = {
     "Mr": "mister", "Mrs": "missus", "Ms": "miz", "Messrs": "messers", "Dr": "doctor",
@@ -17,7 +20,10 @@ _TITLES = {
 _STREETS = {
     "St": "street", "Ave": "avenue", "Av": "avenue", "Blvd": "boulevard", "Rd": "road",
     "Ln": "lane", "Dr": "drive", "Hwy": "highway", "Pkwy": "parkway", "Sq": "square",
-    "Pl": "place", "Ct": "court", "Ter": "terrace", "Cres": "crescent",
+    "Pl": "place", "Ct": "court", "Ter": "terrace", "Cres": "crescent", "Cir": "circle",
+    "Fwy": "freeway", "Expy": "expressway", "Expwy": "expressway", "Tpke": "turnpike",
+    "Trl": "trail", "Plz": "plaza", "Aly": "alley", "Xing": "crossing", "Cswy": "causeway",
+    "Byp": "bypass", "Rte": "route",
 }  # fmt: skip
 # Sentences do end after these: the full stop is kept where a new one seems to begin.
 _FINAL = {
@@ -40,7 +46,10 @@ _COUNTED = {
     "Chap": "chapter", "p": "page", "pp": "pages", "pg": "page", "Fig": "figure",
     "Figs": "figures", "Eq": "equation", "Sec": "section", "Ver": "version", "Pt": "part",
     "Art": "article", "Tab": "table", "Ex": "example", "Rm": "room", "Ste": "suite",
-    "Apt": "apartment", "Ext": "extension", "Op": "opus", "c": "circa",
+    "Apt": "apartment", "Ext": "extension", "Op": "opus", "c": "circa", "Col": "column",
+    "Para": "paragraph", "Ln": "line", "Bk": "book", "Nr": "number", "Secs": "sections",
+    "Arts": "articles", "Eqs": "equations", "Chs": "chapters", "Chaps": "chapters",
+    "Refs": "references", "Ref": "reference", "Exs": "examples", "Paras": "paragraphs",
 }  # fmt: skip
 _MONTHS = {month[:3].capitalize(): month for month in MONTHS if month != "may"} | {
     "Sept": "september"
@@ -57,16 +66,33 @@ _PHRASES = (
     (re.compile(r"(?<![\w/])[nN]/[aA](?![\w/])"), "not applicable"),
     (re.compile(r"\band/or\b", re.IGNORECASE), "and or"),
     (re.compile(r"\bs/he\b"), "she or he"),
-    (re.compile(r"\b[Rr]ock ?'?n'? ?[Rr]oll\b"), "rock and roll"),
+    (re.compile(r"\b[Rr]ock ?['`]?n['`]? ?[Rr]oll\b"), "rock and roll"),
+    (re.compile(r"(?<=[0-9](?:st|nd|rd|th) )ed\.(?=[ ,;)\]]|$)"), "edition"),
+    (
+        re.compile(r"\best\.?(?= (?:in )?1[0-9]{3}\b| (?:in )?20[0-9]{2}\b)", re.IGNORECASE),
+        "established",
+    ),
     (re.compile(r"\b[nN]° ?(?=[0-9])"), "number "),
+    (re.compile(r"\b[nN]o\.(?= of (?:the )?[a-z]{2,})"), "number"),
+    (re.compile(r"\bPt\. (?=[A-Z][a-z])"), "Point "),
+    (re.compile(r"\bRt\. Hon\."), "right honorable"),
+    (re.compile(r"\bApt (?=#?[0-9])"), "apartment "),
+    (re.compile(r"\bRm (?=[0-9])"), "room "),
+    (re.compile(r"\bSte (?=#?[0-9])"), "suite "),
+    # E. coli, C. elegans: no sentence begins with a small letter.
+    (re.compile(r"(?<![\w.'&])([A-Z])\.(?= [a-z]{4,})"), r"\1"),
+    (re.compile(r"\bCo\. (?:Rd\.|Road) (?=[0-9])"), "County Road "),
+    (re.compile(r"\b[fF]ig\. (?=[A-H](?:[,.;:)]| (?:and|or|shows?|is|has)\b))"), "figure "),
+    (re.compile(r"\bApp\. (?=[A-H](?:[,.;:)]| (?:and|or|shows?|is|has)\b))"), "appendix "),
     (re.compile(r"(?<![\w&])AT&T(?![\w&])"), "a t and t"),
     (re.compile(r"(?<![\w&])([CF])#(?![\w#])"), r"\1 sharp"),
     (re.compile(r"\bvs\b(?!\.)", re.IGNORECASE), "versus"),
     (re.compile(r"(?<=[a-z]) '?n' (?=[a-z])"), " and "),
 )
 _TITLE = re.compile(
-    rf"\b({'|'.join(_TITLES)}|{'|'.join(_TITLES).lower()})\.(?= ?[\w&])|\b(Mr|Mrs|Ms|Dr|Prof|"
-    rf"Sgt|Lt|Mt|Ft|Capt|Col)(?= [A-Z][a-z])"
+    rf"(?:(?<![0-9])(?<![0-9] )|(?![FfMm]t\b))\b(?:({'|'.join(_TITLES)})\.(?= ?[\w&])|"
+    rf"({'|'.join(_TITLES).lower()})\.(?= ?[A-Z0-9&])(?! ?(?:{'|'.join(STARTERS)})\b)|(Mr|Mrs|Ms|"
+    rf"Dr|Prof|Sgt|Lt|Mt|Ft|Capt|Col)(?= [A-Z][a-z]))"
 )
 _BARE_TITLE = re.compile(r"\b(Mr|Mrs|Dr|Prof|mr|mrs|dr|prof)\.(?! ?[\w&])")
 _STREET = re.compile(
@@ -77,56 +103,135 @@ _NO_STREET = frozenset("The A My Our Dear Your This That And Mr Mrs Prof".split(
 _SAINT = re.compile(r"\bSte?\.? (?=[A-Z][a-z])")
 _FINAL_WORD = re.compile(rf"\b({'|'.join(_FINAL)})\.", re.IGNORECASE)
 _BARE_FINAL = re.compile(r"(?:(?<=[a-z] )|(?<=[a-z], ))(Inc|Ltd|Corp|Jr|Sr|etc)\b(?![.\w])")
-_PLAIN_WORD = re.compile(rf"\b((?i:{'|'.join(_PLAIN)}))\.(?=[ ,]? ?[a-z0-9($£€\"'])")
-_COUNTED_WORD = re.compile(
-    rf"\b({'|'.join(_COUNTED)}|{'|'.join(_COUNTED).lower()})\. ?(?=\(?[0-9]|[IVX]{{1,5}}\b)"
+_PLAIN_WORD = re.compile(
+    rf"(?<![0-9])\b(?!(?<=[0-9] )min\.|(?:max|min|apt|ref|ext)\. (?:i|he|she|it|we|they|you|to|"
+    rf"the)\b)((?i:{'|'.join(_PLAIN)}))\.(?=[ ,]? ?[a-z0-9($£€\"'])"
 )
-_MONTH = re.compile(rf"\b({'|'.join(_MONTHS)})\.(?=[, ]|$)")
+_COUNTED_WORD = re.compile(
+    rf"\b({'|'.join(_COUNTED)}|{'|'.join(_COUNTED).lower()})\. ?(?:(?=\(?[0-9])|([IVX]{{1,6}})\b)"
+)
+# "Wait a sec. 5 people are ahead.": after these the word is itself, not short for another.
+_WORD_BEFORE = re.compile(
+    r"\b(?:an?|the|my|your|his|her|our|their|this|that|each|every|some|any|of|one|modern|fine|pop|"
+    r"abstract|street|vitamin|turn up) $",
+    re.IGNORECASE,
+)
+_OWNED = re.compile(r"\b(?:the|an?|my|your|his|her|our|their|that|this) $", re.IGNORECASE)
+_SAID_BEFORE = re.compile(r"\b(?:said|say|says|answer is|answer was|oh|still) $", re.IGNORECASE)
+_WORDS_TOO = frozenset("no art sec fig ex tab ch op pt c vol p ext apt".split())
+_ONE_BEFORE = re.compile(
+    r"$|[\"',;:)?!–—]|\.(?:$| [A-Z])| (?:of|is|was|and|or|to|in|by|has|begins|covers|deals|shows)\b"
+)
+_MONTH = re.compile(rf"(?<![\w'])({'|'.join(_MONTHS)})\.(?=[, )?!:;\"'–-]|$)")
+# Jan and Mar are names as well: "I met Jan. He left."
+_MONTH_BEFORE = re.compile(
+    r"(?:^|[(\"]|[.?!] |\b(?:[iI]n|[sS]ince|[uU]ntil|[bB]y|last|next|early|late|mid|of|from|to|"
+    r"till|every|during|through|before|after|and|this|[0-9]|the [a-z ]{3,14}) )$"
+)
+_DIRECTIONS = {
+    "N": "north", "S": "south", "E": "east", "W": "west", "NW": "northwest", "NE": "northeast",
+    "SW": "southwest", "SE": "southeast",
+}  # fmt: skip
+_ROADS = "|".join(
+    [*_STREETS, "Street", "Avenue", "Road", "Drive", "Boulevard", "Lane", "Place", "Way", "Court"]
+)
+_NAMED_ROAD = rf"(?:(?:[A-Z][a-z']{{1,20}}|[0-9]{{1,3}}(?:st|nd|rd|th)) ){{1,2}}(?:{_ROADS})\b"
+_DIRECTION = re.compile(rf"(?<![\w.])(?:(NW|NE|SW|SE|[NSEW])\.?|(N|S)\.([EW])\.) (?={_NAMED_ROAD})")
+_DIRECTION_BEHIND = re.compile(
+    rf"(?<=[a-z]) ({_ROADS})(\.?,?) (?:(NW|NE|SW|SE)\b|([NSEW])(?=[,;)]|\.?$))"
+)
+_HOUSE = re.compile(
+    rf"(?<![\w.,$£€/-])([0-9]{{3,5}})(?= (?:(?:NW|NE|SW|SE|[NSEW])\.? )?{_NAMED_ROAD}(?! bankers))"
+)
+_PLAIN_STREET = re.compile(r"\b(?:(Blvd|Pkwy|Fwy|Expy|Expwy|Tpke|Hwy)\b\.?|(Ave|Rd|Ln)\.)")
+_STREET_FIRST = re.compile(
+    r"\b(?:[oO]n|[aA]long|[dD]own|[oO]ff|[oO]nto|[uU]p|[aA]t) (?:[A-Z][a-z]+ )?$"
+)
+_NO_ROAD = frozenset(
+    "Mount Mt East West North South Port Lake Fort Old New Little Great Cape Bay River Isle Point "
+    "Monday Tuesday Wednesday Thursday Friday Saturday Sunday Sault Church Saint".split()
+)
+_DOTTED_UNIT = re.compile(
+    r"(?<=[0-9]) ?(m\.p\.h|k\.p\.h|m\.p\.g|r\.p\.m|b\.p\.m|f\.p\.s|p\.s\.i)(?:\.|\b)", re.IGNORECASE
+)
 _INITIALISM = re.compile(r"(?<![\w.])((?:[A-Za-z]\.){2,8})(s\b|'s\b)?(?![\w])")
 _INITIALS = re.compile(r"(?<![\w.'])((?:[A-Z]\. ?){1,4})(?=[A-Z][a-z])")
 _DEGREE = re.compile(r"(?<![\w.])(M|B|D|Ed|Ph|LL)\. ?(Sc|Phil|Ed|Eng|Tech|D|A|B|M)\b\.?")
-_STARTERS = frozenset(
-    "He She It The They This That These Those But And In We I You A An So Then There What "
-    "When Where Why How If As At On My Our His Her Their Its No Yes For After Before While "
-    "However Although Now Not Some Many Most All Both Each Who Which Do Did Is Are Was Were "
-    "Can Could".split()
-)
-_NEXT_WORD = re.compile(r"[\"')\]]{0,3} +[\"'(]?([A-Z][a-z]*)")
-
-
-def sentence_stop(match: re.Match[str], *, strict: bool = False) -> str:
-    """'.' when the full stop of an abbreviation also ends the sentence, else ''.
-
-    Args:
-        match: the abbreviation with its full stop.
-        strict: names may follow the abbreviation (U.S. Army): only a word that commonly opens a
-            sentence counts, not any capital.
-    """
-    rest = match.string[match.end() : match.end() + 40]
-    if not rest.strip("\"')] "):
-        return "."
-    following = _NEXT_WORD.match(rest)
-    if not following or rest[following.end() : following.end() + 1].isupper():  # 5 p.m. EST
-        return ""
-    return "." if not strict or following.group(1) in _STARTERS else ""
 
 
 def expand_abbreviations(text: str) -> str:
     """Say abbreviations; a full stop stays where it also ends the sentence."""
     for pattern, words in _PHRASES:
         text = pattern.sub(words, text)
-    text = _COUNTED_WORD.sub(lambda match: f"{_lookup(_COUNTED, match[1])} ", text)
+    text = _COUNTED_WORD.sub(_counted_word, text)
+    text = _HOUSE.sub(lambda match: code_number(match[1]), text)
+    text = _DIRECTION.sub(lambda match: f"{_direction(match[1], match[2], match[3])} ", text)
+    text = _DIRECTION_BEHIND.sub(
+        lambda match: f" {match[1]}{match[2]} {_DIRECTIONS[match[3] or match[4]]}", text
+    )
     text = _STREET.sub(_street, text)
+    text = _PLAIN_STREET.sub(_plain_street, text)
     text = _SAINT.sub("saint ", text)
     text = _BARE_TITLE.sub(lambda match: _lookup(_TITLES, match[1]) + sentence_stop(match), text)
-    text = _TITLE.sub(lambda match: _lookup(_TITLES, match[1] or match[2]), text)
+    text = _TITLE.sub(_title, text)
     text = _DEGREE.sub(_degree, text)
     text = _FINAL_WORD.sub(_final, text)
     text = _BARE_FINAL.sub(lambda match: _FINAL[match[1].lower()], text)
     text = _PLAIN_WORD.sub(lambda match: _PLAIN[match[1].lower()], text)
-    text = _MONTH.sub(lambda match: _MONTHS[match[1]], text)
+    text = _MONTH.sub(_month, text)
+    text = _DOTTED_UNIT.sub(_dotted_unit, text)
     text = _INITIALISM.sub(_initialism, text)
     return _INITIALS.sub(_initials, text)
+
+
+def _dotted_unit(match: re.Match[str]) -> str:
+    stop = sentence_stop(match, strict=True) if match.group().endswith(".") else ""
+    return f" {match[1].lower().replace('.', '')}{stop}"
+
+
+def _title(match: re.Match[str]) -> str:
+    """'Dr. Brown', and 'I saw the Dr. He was kind.', where a sentence ends."""
+    words = _lookup(_TITLES, match[1] or match[2] or match[3])
+    before = match.string[max(match.start() - 8, 0) : match.start()]
+    if match.group().endswith(".") and _OWNED.search(before):
+        return words + sentence_stop(match, strict=True)
+    return words
+
+
+def _counted_word(match: re.Match[str]) -> str:
+    """'Fig. 3' is a figure, 'He ate a fig. I ate two.' is not."""
+    word, numeral = match.groups()
+    before = match.string[max(match.start() - 12, 0) : match.start()]
+    is_short = word[0].isupper() or word not in _WORDS_TOO
+    if not is_short and (_SAID_BEFORE if word == "no" else _WORD_BEFORE).search(before):
+        return match.group()
+    if word == "secs" and before[-2:-1].isdigit():
+        return match.group()
+    if numeral == "I":
+        is_pronoun = word.lower() == "no" or not is_short
+        if is_pronoun or not _ONE_BEFORE.match(match.string, match.end()):
+            return match.group()
+    said = cardinal(roman_value(numeral)) if numeral else ""
+    return f"{_lookup(_COUNTED, word)} {said}"
+
+
+def _direction(short: str, first: str, second: str) -> str:
+    return _DIRECTIONS[short or first + second]
+
+
+def _plain_street(match: re.Match[str]) -> str:
+    stop = sentence_stop(match, strict=True) if match.group().endswith(".") else ""
+    return _STREETS[match[1] or match[2]] + stop
+
+
+def _month(match: re.Match[str]) -> str:
+    """A month ends a sentence as other words do; 'Jan.' before a new sentence may be a name."""
+    name = match[1]
+    stop = stop_after_date(match)
+    before = match.string[max(match.start() - 20, 0) : match.start()]
+    if name in ("Jan", "Mar") and stop and not _MONTH_BEFORE.search(before):
+        return match.group()
+    return _MONTHS[name] + stop
 
 
 def _lookup(words: dict[str, str], written: str) -> str:
@@ -142,6 +247,10 @@ def _street(match: re.Match[str]) -> str:
     if stop and sentence_stop(match, strict=True):
         return f"{words}."
     names_follow = street in ("Dr", "St", "Ct", "Pl", "Sq", "Av", "Ter")
+    if stop and street == "St" and name not in _NO_ROAD:
+        before = match.string[max(match.start() - 24, 0) : match.start()]
+        if name[0].isdigit() or _STREET_FIRST.search(before):  # "on Elm St. Tom waits."
+            return words + sentence_stop(match)
     is_street = _AFTER_STREET.match(match.string, match.end()) or (stop and not names_follow)
     return words if is_street else match.group()
 
@@ -174,6 +283,9 @@ def _initials(match: re.Match[str]) -> str:
     rest = match.string[match.end() : match.end() + 12]
     word = re.match(r"[A-Za-z]+", rest)
     single = match[1].count(".") == 1
-    if single and word and word.group() in _STARTERS:
+    before = match.string[max(match.start() - 4, 0) : match.start()]
+    if single and before.endswith((" an ", " a ")):  # "He got an A. Anna got a B."
+        return match.group()
+    if single and word and word.group() in STARTERS:
         return match.group()
     return " ".join(match[1].lower().replace(".", " ").split()) + " "

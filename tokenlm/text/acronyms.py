@@ -43,8 +43,14 @@ _FIXED = {
     "javascript": "javascript", "ieee": "i triple e", "pc": "p c", "tv": "t v", "mri": "m r i",
     "wwi": "world war one", "wwii": "world war two",
 }  # fmt: skip
-_INTERJECTIONS = frozenset(
-    "hm hmm mm mmm brr grr shh sh psst pst tsk pfft zzz zz hmph nth th st nd rd ll ve re ng".split()
+SOUNDS = frozenset(
+    "hm hmm mm mmm brr grr shh sh psst pst tsk pfft zzz zz hmph mhm mhmm pff psh pssh tch bzz bzzt "
+    "hrm aww eww".split()
+)
+"""Interjections that are no letters, though most have no vowel; lexica say how they sound."""
+_INTERJECTIONS = SOUNDS | frozenset("nth th st nd rd ll ve re ng".split())
+_HYPHENED = frozenset(
+    "wi-fi hi-fi lo-fi sci-fi e-mail e-mails x-ray x-rays t-shirt t-shirts".split()
 )
 _ONSETS = frozenset(
     "b bl br c ch chr cl cr d dr dw f fl fr g gh gl gn gr h j k kh kl kn kr l m n p ph pl pr "
@@ -103,6 +109,8 @@ def _token(match: re.Match[str]) -> str:
     token = match.group()
     if token.isdigit() or not any(sign.isalpha() for sign in token):
         return token
+    if token.lower().removesuffix("'s") in _HYPHENED:
+        return token.lower()
     parts = token.split("-")
     words = last = _speak(parts[0], joined=len(parts) > 1)
     for before, part in zip(parts, parts[1:], strict=False):
@@ -154,6 +162,10 @@ def _piece(piece: str, has_digits: bool) -> str:
 
 
 def _capitals(letters: str, suffix: str = "") -> str:
+    if len(letters) > 2 and letters not in _SPELLED:
+        sound = _REPEATED.sub(r"\1\1", letters.lower())
+        if sound in SOUNDS:
+            return _word(letters)
     if is_spelled(letters):
         return " ".join(letters.lower()) + suffix
     word = _FIXED.get(letters.lower()) or _word(letters)
@@ -165,10 +177,12 @@ def _word(word: str) -> str:
     lower = word.lower()
     if lower in _INTERJECTIONS or len(lower) == 1:
         return lower
-    if not _VOWELS.search(lower):
+    has_vowel = _VOWELS.search(lower)
+    if not has_vowel or lower.endswith("ww"):
         short = _REPEATED.sub(r"\1\1", lower)
         if short in _INTERJECTIONS:
-            return short
+            return "zzz" if short == "zz" else short
+    if not has_vowel:
         return " ".join(lower) if len(lower) <= 6 else lower
     return _REPEATED.sub(_shorten, lower)
 

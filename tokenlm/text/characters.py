@@ -38,6 +38,9 @@ _SYMBOLS = {
     "❤": " ", "【": "[", "】": "]", "「": '"', "」": '"', "『": '"', "』": '"',
     "│": "|", "┃": "|", "║": "|", "｜": "|", "─": "-", "━": "-", "═": "-",
     **dict.fromkeys("┌┐└┘├┤┬┴┼╔╗╚╝╠╣╦╩╬┏┓┗┛┣┫┳┻╋", "+"),
+    "ʽ": "'", "ʾ": "'", "ʿ": "'", "ˈ": "'",
+    "ˊ": "'", "ˋ": "'", "‵": "'", "＇": "'", "｀": "'", "՚": "'", "׳": "'", "❛": "'", "❜": "'",
+    "Ꞌ": "'", "ꞌ": "'", "❝": '"', "❞": '"', "＂": '"', "״": '"',
 }  # fmt: skip
 
 _GREEK = {
@@ -56,21 +59,37 @@ _SUPERSCRIPTS = {
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
 _VULGAR_FRACTION = re.compile("([0-9])?([¼½¾⅐-⅞↉])")
+_SPACE = "[\u00a0\u2005-\u200a\u202f]"
 _GROUP_SPACE = re.compile(
-    "(?<=[0-9])(?:[\u00a0\u2009\u202f\u2007](?=[0-9]{3}(?![0-9]))| (?=000(?![0-9])))"
+    f"(?<![0-9.,+(])(?<![0-9]{_SPACE})([1-9][0-9]{{0,2}}(?:{_SPACE}[0-9]{{3}}){{1,8}})"
+    f"(?!{_SPACE}?[0-9])"
 )
+_SPACES = re.compile(_SPACE)
+# Typed on a key that is near: don`t, and rock `n` roll.
+_BACKTICK = re.compile(
+    r"(?<=[A-Za-z0-9])`(?=[A-Za-z])|(?<![\w`])`(?=(?:[Tt]is|[Tt]was|n|em|til)\b)"
+)
+_RAISED_FRACTION = re.compile("([0-9])?([⁰¹²³⁴-⁹]{1,3})[/⁄]([₀-₉]{1,3})(?![₀-₉])")
+_ROMAN_SIGNS = re.compile("[Ⅰ-ⅿ]+")
+# "Henry Ⅰ" is a rank, to be read as if in letters; elsewhere the sign is a count.
+_NAME_BEFORE = re.compile(r"\b(?!Chapter|Part|Act|Scene|Book|Vol|Volume|Section)[A-Z][a-z]+ $")
+_ROMAN_VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
+_WORD_BEFORE = re.compile(r"(?<!sinh)(?<!cosh)(?<!tanh)(?<=[A-Za-z]{4})$")
 _MICRO = re.compile("[µμ](?=(?:[mslgFHAVW]|Hz|mol)(?![A-Za-z\u0370-\u03ff]))")
 _OHM = re.compile("(?<=[0-9kM ])[ΩΩ](?![\u0370-\u03ff])")
 _LONE_GREEK = re.compile(
     "(?<![\u0370-\u03ff\u1f00-\u1fff])[\u0370-\u03ff](?![\u0370-\u03ff\u1f00-\u1fff])"
 )
-_APOSTROPHE = re.compile("(?<=[A-Za-z])`(?=[A-Za-z])")
 _PARTED = re.compile("\u00ad[^\\S\\n]*\\n[^\\S\\n]*")
-_PICTURES = "\u00b7\u2043\u2219\u203a\u00bb\u25a0-\u25ff\u2190-\u21ff\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff\ufe0f\u200d"
+_PICTURES = (
+    "\u00b7\u2043\u2219\u203a\u00bb\u25a0-\u25ff\u2190-\u21ff\u2600-\u27bf\u2b00-\u2bff"
+    "\U0001f000-\U0001faff\ufe0f\u200d"
+)
 """Symbols and joiners that, at the start of a line, stand for a bullet."""
 _PICTURE_BULLET = re.compile(f"(?m)^[^\\S\\n]*(?![\u2776-\u2793])[{_PICTURES}]+[^\\S\\n]+(?=\\S)")
 _ROUND_NUMBER = re.compile(
-    "(?m)^[^\\S\\n]*(?:([\u2460-\u2473\u2474-\u249b\u2776-\u2793])|([0-9])\ufe0f?\u20e3)[^\\S\\n]*"
+    "(?m)^[^\\S\\n]*(?:([\u2460-\u2473\u2474-\u249b\u2776-\u2793])|([0-9])\ufe0f?\u20e3)"
+    "(?![^\\S\\n]*(?:(?:and|or|to|through|is|are)\\b|[-,–]))[^\\S\\n]*"
 )
 _UNSPEAKABLE = re.compile(f"[^\\n -~{KEPT}]")
 _MAX_NAMED = 20
@@ -93,11 +112,14 @@ def fold_characters(text: str) -> str:
     """
     text = _ENTITY.sub(_unescape, text)
     text = _LINE_END.sub("\n", text).replace("\u2029", "\n\n")
-    text = _APOSTROPHE.sub("'", _GROUP_SPACE.sub("", text))
+    text = _GROUP_SPACE.sub(_join_groups, text)
+    text = _BACKTICK.sub("'", text)
     if text.isascii():
         return _BLANK.sub(" ", _drop_controls(text))
     text = _PICTURE_BULLET.sub("• ", _ROUND_NUMBER.sub(_round_number, _PARTED.sub("", text)))
     text = _VULGAR_FRACTION.sub(_fraction, text)
+    text = _RAISED_FRACTION.sub(_raised_fraction, text)
+    text = _ROMAN_SIGNS.sub(_roman_sign, text)
     text = _SUPERSCRIPT.sub(_power, text)
     text = _MICRO.sub("u", text)
     text = _OHM.sub("ohm", text)
@@ -180,11 +202,42 @@ def _fraction(match: re.Match[str]) -> str:
     return f"{whole} {fraction}" if whole else fraction
 
 
+def _raised_fraction(match: re.Match[str]) -> str:
+    whole, above, below = match.groups()
+    below = "".join(str(unicodedata.digit(sign)) for sign in below)
+    return f"{whole + ' ' if whole else ''}{above.translate(_SUPERSCRIPTS)}/{below}"
+
+
+def _join_groups(match: re.Match[str]) -> str:
+    number = _SPACES.sub("", match[1])
+    return number if len(number) < 10 else f"{int(number):,}"  # ten digits could be a telephone
+
+
+def _roman_sign(match: re.Match[str]) -> str:
+    """Numerals that are one character each: in letters after a name, else in digits."""
+    letters = unicodedata.normalize("NFKC", match.group()).upper()
+    if not all(letter in _ROMAN_VALUES for letter in letters):
+        return letters
+    before = match.string[max(match.start() - 24, 0) : match.start()]
+    if _NAME_BEFORE.search(before):
+        return letters
+    values = [_ROMAN_VALUES[letter] for letter in letters]
+    total = sum(
+        -value if value < following else value
+        for value, following in zip(values, [*values[1:], 0], strict=True)
+    )
+    return str(total)
+
+
 def _power(match: re.Match[str]) -> str:
     """Superscript digits after a letter or digit are a power (m² -> m^2), else a footnote."""
     start = match.start()
     before = match.string[start - 1] if start else " "
     power = match.group().translate(_SUPERSCRIPTS)
+    if before.isalpha() and (
+        power == "1" or (power.isdigit() and _WORD_BEFORE.search(match.string[:start][-8:]))
+    ):
+        return " "  # "as shown before¹"
     return f"^{power}" if before.isalnum() or before in ")]" else " "
 
 
@@ -223,6 +276,9 @@ def _fold(char: str) -> str:
             plain += part
         elif part in _SYMBOLS or part in _LETTERS:
             plain += _SYMBOLS.get(part, "") or _LETTERS.get(part, "")
-        elif unicodedata.category(part) not in ("Mn", "Me", "Cf"):
+        elif unicodedata.category(part) not in ("Mn", "Me", "Cf", "No"):
             return " "
+    if category == "No" and not plain.strip():
+        value = unicodedata.numeric(char, -1)
+        return f" {value:.0f} " if value >= 0 and value == int(value) else " "
     return f" {plain} " if category == "No" and plain.isdigit() else plain or " "

@@ -25,13 +25,23 @@ _V_VERSION = re.compile(
 )
 _DOTTED = re.compile(r"(?<![\w.])([0-9]{1,8}(?:\.[0-9]{1,8}){2,8})(?![0-9]|\.[0-9])")
 _SPACED_PHONE = re.compile(
-    r"(?<![\w.,$£€-])(?:\+ ?[0-9]{1,3}[ .-]?(?:\([0-9]{1,4}\)[ .-]?)?[0-9]{2,5}"
-    r"(?:[ .-][0-9]{2,6}){1,4}|"
+    r"(?<![\w.,$£€-])(?:\+ ?[0-9]{1,3}[ .-]?(?:\([0-9]{1,4}\)[ .-]?)?[0-9]{1,5}"
+    r"(?:[ .-][0-9]{2,8}){1,4}|\(0[0-9]{1,5}\)[ /-]?[0-9]{3,8}(?:[ -][0-9]{2,6}){0,2}|"
     r"(?:1[ .-]?)?\([0-9]{3}\) ?[0-9]{3}[ .-]?[0-9]{4}|"
-    r"(?:1[ .-])?[0-9]{3}([ .-])[0-9]{3}\1[0-9]{4}|"
-    r"0[0-9]{2,4} [0-9]{3,4} [0-9]{3,4}|"
-    r"[0-9]{3}-[0-9]{2}-[0-9]{4}|"
-    r"[0-9]{3}-(?![0-9]00\b)[0-9]{4})(?![\w-]|[.,][0-9])"
+    r"(?:1[ .-])?[0-9]{3}([ .-])[0-9]{3}\1[0-9]{4}|0[0-9]{2,4}[ -][0-9]{3,4}[ -][0-9]{3,4}|"
+    r"0[0-9]{2,4}[ /-][0-9]{5,8}|(?<![0-9a-fA-F] )0[1-9](?:[ .][0-9]{2}){4}(?! [0-9a-fA-F])|"
+    r"0[0-9] [0-9]{4} [0-9]{4}|00[1-9][0-9]{0,2}(?:[ -][0-9]{2,8}){1,4}|"
+    r"[0-9]{3}-[0-9]{2}-[0-9]{4}|[0-9]{3}-(?![0-9]00\b)[0-9]{4})(?: ?[xX]([0-9]{2,5}))?(?![\w-]|"
+    r"[.,][0-9])"
+)
+_BARE_PHONE = re.compile(
+    r"(?<![\w.,$£€¥₹+#/-])(?<![$£€¥₹] )(1?)([2-9][0-9]{2})([0-9]{3})([0-9]{4})(?![\w/]|[.,-][0-9]|"
+    r" ?[%°€$£]| to [0-9])( [a-z]{2,16}\b)?"
+)
+# "1-800-FLOWERS": the letters are keys, but nobody reads them so.
+_TOLL_FREE_WORD = re.compile(
+    r"(?<![\w-])(1[ .-])?\(?(8(?:00|22|33|44|55|66|77|88))\)?[ .-](?:(?=[0-9A-Z]{0,4}-?[A-Z]{3})|"
+    r"(?<=1[ .-][0-9]{3}-)(?=[a-z]{3}))"
 )
 _INTERNATIONAL = re.compile(r"(?<![\w+])\+[0-9]{7,15}(?![0-9])")
 _CUED_DIGITS = re.compile(
@@ -61,6 +71,20 @@ _TRIPLE = re.compile(r"(?<![\w.,/-])[0-9]{1,2}(?:-[0-9]{1,2}){2}(?![\w/-]|[.,][0
 _CARD = re.compile(r"(?<![\w.,-])[0-9]{4}(?:([ -])[0-9]{4})(?:\1[0-9]{4}){1,3}(?![\w-])")
 _SERIAL = re.compile(r"(?<![\w.,-])[0-9]{1,7}(?:-[0-9]{1,7}){3,6}(?![\w-])")
 _GROUP = re.compile(r"[0-9]{1,15}")
+_COUNT_BEFORE = re.compile(
+    r"(?:than|over|about|nearly|almost|exceeds?|exceeding|values?|total|population|equals?|up to|"
+    r"of|id|ID|=|:=)[ :]{1,2}$"
+)
+_NOT_COUNTED = frozenset("is was has as this its his works rings does answers belongs".split())
+_ROAD = re.compile(
+    r"\b(?:([Hh]wy|HWY|Highway)|(?:[Rr]te?|RTE?|Route))\b\.? ?([0-9]{1,4})\b(?![.,:-][0-9]|-|%)"
+    r"(?: ([NSEW])\b(?!\.[A-Z]))?"
+)
+_INTERSTATE = re.compile(r"(?<![\w-])I-([0-9]{1,3})(?: ?([NSEW])B?)?(?![\w-]|[.,][0-9])")
+_COMPASS = {"N": "north", "S": "south", "E": "east", "W": "west"}
+_NUMBERED_ROAD = re.compile(
+    r"\b(U\.S\.|SR|CR|FM)[ -]([1-9][0-9]{0,3})(?![\w%]|[.,:-][0-9]| [a-z]{2,16}s\b)"
+)
 _LONG = re.compile(rf"[0-9]{{{MAX_CARDINAL_DIGITS + 1},}}")
 _DIGIT = re.compile(r"[0-9]")
 
@@ -77,7 +101,11 @@ def expand_codes(text: str) -> str:
     text = _CUED_VERSION.sub(_cued_version, text)
     text = _V_VERSION.sub(lambda match: f"version {_parts(match.group(1))} ", text)
     text = _CARD.sub(lambda match: _grouped(match.group()), text)
-    text = _SPACED_PHONE.sub(lambda match: _phone(match.group()), text)
+    text = _TOLL_FREE_WORD.sub(
+        lambda match: f"{'one ' if match[1] else ''}{_phone_group(match[2])} ", text
+    )
+    text = _SPACED_PHONE.sub(_spaced_phone, text)
+    text = _BARE_PHONE.sub(_bare_phone, text)
     text = _SERIAL.sub(lambda match: _grouped(match.group()), text)
     text = _TRIPLE.sub(
         lambda match: " ".join(code_number(part) for part in match.group().split("-")), text
@@ -85,6 +113,11 @@ def expand_codes(text: str) -> str:
     text = _INTERNATIONAL.sub(lambda match: f"plus {digits(match.group())}", text)
     text = _ZIP_CODE.sub(lambda match: f"{match[1]} {_grouped(match[2] + (match[3] or ''))}", text)
     text = _MODEL.sub(_model, text)
+    text = _ROAD.sub(_road, text)
+    text = _INTERSTATE.sub(_interstate, text)
+    text = _NUMBERED_ROAD.sub(
+        lambda match: f"{match[1].replace('.', '')} {code_number(match[2])}", text
+    )
     text = _CUED_DIGITS.sub(_cued_digits, text)
     return _DOTTED.sub(lambda match: _parts(match.group(1)), text)
 
@@ -109,6 +142,38 @@ def _cued_version(match: re.Match[str]) -> str:
 def _parts(number: str) -> str:
     """'3.11' -> 'three point eleven': the parts of a version are counted, not decimals."""
     return " point ".join(spoken_number(part) for part in number.split("."))
+
+
+def _road(match: re.Match[str]) -> str:
+    highway, number, side = match.groups()
+    words = f"{'Highway' if highway else 'Route'} {code_number(number)}"
+    return f"{words} {_COMPASS[side]}" if side else words
+
+
+def _interstate(match: re.Match[str]) -> str:
+    number, side = match.groups()
+    return f"I {code_number(number)}{' ' + _COMPASS[side] if side else ''}"
+
+
+def _spaced_phone(match: re.Match[str]) -> str:
+    number, extension = match.group(), match[2]
+    if number.startswith("+") and sum(map(str.isdigit, number)) < 7:  # a sum: "+5 10"
+        return number
+    if extension:
+        return f"{_phone(number[: -len(extension)])} extension {digits(extension)}"
+    return _phone(number)
+
+
+def _bare_phone(match: re.Match[str]) -> str:
+    """Ten digits in a row are a telephone number, unless they count something."""
+    one, *groups, following = match.groups()
+    word = (following or "").strip()
+    before = match.string[max(match.start() - 12, 0) : match.start()]
+    is_count = word.endswith("s") and word not in _NOT_COUNTED or _COUNT_BEFORE.search(before)
+    if is_count or word in ("people", "men", "women", "children") or match[4].endswith("000"):
+        return match.group()
+    words = ", ".join([_phone_group(groups[0]), *map(digits, groups[1:])])
+    return f"{'one, ' if one else ''}{words}{following or ''}"
 
 
 def _phone(number: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from tokenlm.text.numerals import cardinal, code_number, ordinal, pair, plural, year
+from tokenlm.text.punctuation import sentence_stop
 
 MONTHS = (
     "january february march april may june july august september october november december"
@@ -13,19 +14,33 @@ _WEEKDAYS = {
     "Mon": "monday", "Tue": "tuesday", "Tues": "tuesday", "Wed": "wednesday", "Thu": "thursday",
     "Thur": "thursday", "Thurs": "thursday", "Fri": "friday", "Sat": "saturday", "Sun": "sunday",
 }  # fmt: skip
-_MONTH = (
-    r"(Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|"
+_MONTH_NAME = (
+    r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|"
     r"Sept?(?:ember)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?|JANUARY|FEBRUARY|MARCH|APRIL|MAY|"
     r"JUNE|JULY|AUGUST|SEPTEMBER|OCTOBER|NOVEMBER|DECEMBER|january|february|april|june|july|august|"
-    r"september|october|november|december)\b\.?"
+    r"september|october|november|december)"
 )
+_MONTH = rf"({_MONTH_NAME})\b\.?"
 _DAY = r"(0?[1-9]|[12][0-9]|3[01])"
 _YEAR = r"([12][0-9]{3})(?![\w%]|[.,:][0-9])"
 _DASH = r" ?[-–] ?"
 
-_WEEKDAY_SPAN = re.compile(rf"\b({'|'.join(_WEEKDAYS)})\.? ?[-–] ?({'|'.join(_WEEKDAYS)})\b\.?")
+_SHORT_DAY = f"(?:{'|'.join([*_WEEKDAYS, *(name.upper() for name in _WEEKDAYS)])})"
+_WEEKDAY_LIST = re.compile(
+    rf"\b{_SHORT_DAY}\b\.?(?:(?:, ?(?:and |or |& ?)?| (?:and|or|to|through|thru|until|till|&) |"
+    rf" ?[-–&/] ?){_SHORT_DAY}\b\.?){{1,6}}"
+    r"|\b(?:mon|tue|wed|thu|fri|sat|sun)[-–](?:mon|tue|wed|thu|fri|sat|sun)\b"
+)
+_DAY_AND_GAP = re.compile(r"([A-Za-z]+)(\.?)([^A-Za-z.]*)")
 _WEEKDAY = re.compile(
-    rf"\b({'|'.join(_WEEKDAYS)})(?:\.(?=,? [A-Z0-9a-z])|(?=,? [0-9])|(?=, [A-Z]))"
+    # A day with a full stop; not the sun, nor somebody who sat down or wed.
+    rf"(?<![\w'])({_SHORT_DAY})\.(?!\w)"
+    # Without one: after words that days follow, before a date, a time or a part of the day.
+    rf"|(?<![\w'])(?:(?<=[oO]n )|(?<=[bB]y )|(?<=ntil )|(?<=till )|(?<=from )|(?<=next )|"
+    rf"(?<=last )|(?<=every )|(?<=[sS]ince )|(?<=[eE]ach ))({_SHORT_DAY})\b(?!['-]| [A-Z][a-z])|"
+    rf"(?<![\w'])(?<![Tt]he )({_SHORT_DAY})(?=,? [0-9]|, (?:[A-Z]|the [0-9])| (?:morning|night|"
+    rf"evening|afternoon|noon)\b| (?:at|@) ?[0-9])"
+    r"|(?<![\w'])(?<=this )(Mon|Tues?|Wed|Thurs?|Thu|Fri)\b(?!['-]| [A-Z][a-z])"
 )
 _MONTH_DAY = re.compile(
     rf"\b{_MONTH} {_DAY}(?:st|nd|rd|th)?(?:{_DASH}{_DAY}(?:st|nd|rd|th)?)?(?!\w|[.,:][0-9]|"
@@ -39,7 +54,24 @@ _DAY_MONTH = re.compile(
 )
 _MONTH_YEAR = re.compile(rf"\b{_MONTH}(?: of)?(,)? {_YEAR}")
 _DASHED = re.compile(rf"(?<![\w/-]){_DAY}-{_MONTH}-([12][0-9]{{3}}|[0-9]{{2}})(?![\w-])")
-_MONTH_SPAN = re.compile(rf"\b{_MONTH}{_DASH}(?={_MONTH})")
+_MONTH_SPAN = re.compile(rf"\b{_MONTH}{_DASH}({_MONTH_NAME}\b\.?)")
+_MONTH_ENDS = re.compile(r"(?! ?[0-9])")
+_SHORT_MONTH = re.compile(
+    r"\b((?:[iI]n|[sS]ince|[uU]ntil|[bB]y|last|next|early|late|mid|[tT]his|of|from|[dD]uring|till|"
+    r"every|to) )(Feb|Apr|Aug|Sept?|Oct|Nov|Dec|(?<=[iI]n )(?:Jan|Mar)|(?<=early )(?:Jan|Mar)|"
+    r"(?<=late )(?:Jan|Mar))(?![\w.'-]| [A-Z][a-z]| [0-9]| del\b)"
+)
+_OPENING = re.compile(
+    r"(?:^|[.?!\"] )(?:In|On|By|Since|Until|During|Last|Next|Every|Early|Late|This|From)(?: early|"
+    r" late| mid)?[ -]$"
+)
+_CENTURY = re.compile(
+    r"\b([0-9]{1,2}(?:st|nd|rd|th))[- ](?:c\.|cent\.|(?:c|cent)(?= (?:BC|AD|CE|B\.C|"
+    r"A\.D)))(?![\w.])"
+)
+_CIRCA = re.compile(
+    r"(?<!\w)[cC]a?\. ?(?=[0-9]{3,4}(?![\w,.][0-9]|\w)|[0-9]{1,4} ?(?:BC|AD|CE|B\.C|A\.D))"
+)
 _ISO = re.compile(
     r"(?<![\w/.-])([12][0-9]{3})[-/.](0?[1-9]|1[0-2])[-/.](0?[1-9]|[12][0-9]|3[01])(?:T"
     r"(?=[0-9]{2}:)|(?![\w/-]|\.[0-9]))"
@@ -55,9 +87,10 @@ _NUMERIC_MONTH = re.compile(
 _DECADE = re.compile(r"(?<![\w.,$£€])(?<![0-9]-)((?:1[0-9]|20)[0-9]0)'?s\b")
 _PLURAL = re.compile(r"(?<=\b[Tt]he )([0-9]{3})s\b")
 _SHORT_DECADE = re.compile(
-    r"(?:(?<=')|(?<!\w)'|(?<![\w.,'])(?=[2-9]0s to|[2-9]0's)|"
-    r"((?:\b(?:the|his|her|their|my|our|your|early|mid|late|low|high|upper|lower|in|roaring|"
-    r"swinging|turbulent)[ -])))"
+    r"(?:(?<=')|(?<!\w)'|(?<![\w.,'])(?=[2-9]0s to|[1-9]0s and [1-9]0s)|"
+    r"(?<=[1-9]0s and )(?=[1-9]0s|[2-9]0's)|((?:\b(?:the|his|her|their|my|our|your|early|mid|late|"
+    r"low|high|upper|lower|roaring|swinging|turbulent)[ -])|(?:\bin (?=[1-9]0's|"
+    r"[1-9]0s (?:and [1-9]0s|music|fashion|style|films?|movies|television|tv|pop|rock|slang)\b))))"
     r"([1-9]0)'?s\b",
     re.IGNORECASE,
 )
@@ -78,19 +111,26 @@ _CUED_YEAR = re.compile(
     re.IGNORECASE,
 )
 _ERA_YEAR = re.compile(
-    r"(?<![\w.,-])([0-9]{1,4}) ?(BCE?|CE|AD|B\.C\.(?:E\.)?|C\.E\.|A\.D\.)(?![A-Za-z])"
-    r"|\b(AD|A\.D\.) ([0-9]{1,4})(?![\w.,][0-9])"
+    r"(?<![\w.,-])([0-9]{1,4}) ?(BCE?|CE|AD|B\.C\.(?:E\.)?|C\.E\.|A\.D\.)(?![A-Za-z])|\b(AD|"
+    r"A\.D\.) ?([0-9]{1,4})(?![\w.,][0-9])"
 )
+_ERA = r"(?:BCE?|CE|AD|B\.C\.(?:E\.)?|C\.E\.|A\.D\.)"
+_ERA_SPAN = re.compile(rf"(?<![\w.,-])([0-9]{{1,4}}) ?[-–] ?([0-9]{{1,4}} ?{_ERA})(?![A-Za-z])")
+_ERA_TO_ERA = re.compile(rf"([0-9] ?{_ERA}) ?[-–] ?(?=(?:AD|A\.D\.) ?[0-9]|[0-9])")
 _DIGIT = re.compile(r"[0-9]")
 
 
 def expand_dates(text: str) -> str:
     """Say dates, decades, spans of years, and years that a word before them marks as such."""
-    text = _WEEKDAY_SPAN.sub(lambda match: f"{_WEEKDAYS[match[1]]} to {_WEEKDAYS[match[2]]}", text)
-    text = _WEEKDAY.sub(lambda match: _WEEKDAYS[match[1]], text)
+    text = _WEEKDAY_LIST.sub(_weekday_list, text)
+    text = _WEEKDAY.sub(_weekday, text)
+    text = _MONTH_SPAN.sub(_month_span, text)
+    text = _SHORT_MONTH.sub(_short_month, text)
     if not _DIGIT.search(text):
         return text
-    text = _MONTH_SPAN.sub(lambda match: f"{MONTHS[_month(match[1]) - 1]} to ", text)
+    text = _CENTURY.sub(_century, text)
+    text = _CIRCA.sub("circa ", text)
+    text = _ERA_SPAN.sub(_era_span, text)
     text = _ISO.sub(lambda match: _date(int(match[2]), int(match[3]), match[1]) + " ", text)
     text = _NUMERIC.sub(_numeric, text)
     text = _DASHED.sub(lambda match: _date(_month(match[2]), int(match[1]), match[3]), text)
@@ -106,9 +146,70 @@ def expand_dates(text: str) -> str:
         lambda match: f"{match[1] or ''}{plural(cardinal(int(match[2])))}", text
     )
     text = _SHORT_YEAR.sub(lambda match: pair(int(match[1])) if match[1] != "00" else "oh oh", text)
-    text = _ERA_YEAR.sub(_era_year, text)
+    text = _ERA_YEAR.sub(_era_year, _ERA_TO_ERA.sub(r"\1 to ", text))
     text = _YEAR_SPAN.sub(_year_span, text)
     return _CUED_YEAR.sub(lambda match: f"{match[1]}{year(int(match[2]))}", text)
+
+
+def _day_name(name: str) -> str:
+    return _WEEKDAYS[name.capitalize()]
+
+
+def stop_after_date(match: re.Match[str]) -> str:
+    """The full stop of a short day or month, unless the sentence goes on ('In Jan. I left')."""
+    opens = _OPENING.search(match.string[max(match.start() - 20, 0) : match.start()])
+    at_end = not match.string[match.end() : match.end() + 4].strip("\"') ")
+    return "" if opens and not at_end else sentence_stop(match, strict=True)
+
+
+def _weekday_list(match: re.Match[str]) -> str:
+    """'Mon-Fri', 'Mon, Wed, Fri', 'Sat. & Sun.' and their like."""
+    words = ""
+    parts = _DAY_AND_GAP.findall(match.group())
+    for name, _, gap in parts:
+        if name.capitalize() not in _WEEKDAYS:  # 'and'
+            words += f"{name} "
+            continue
+        joint = gap.strip()
+        words += _day_name(name)
+        words += " to " if joint in ("-", "–") else ", " if joint in (",", "/") else " "
+        words += "and " if "&" in gap else ""
+    words = words.replace(" ,", ",").rstrip()
+    return words + (sentence_stop(match, strict=True) if match.group().endswith(".") else "")
+
+
+def _weekday(match: re.Match[str]) -> str:
+    if not match[1]:
+        return _day_name(match[2] or match[3] or match[4])
+    before = match.string[max(match.start() - 5, 0) : match.start()]
+    if match[1] == "Sun" and before.lower().endswith(("the ", " our ", " a ")):
+        return match.group()
+    return _day_name(match[1]) + stop_after_date(match)
+
+
+def _month_span(match: re.Match[str]) -> str:
+    first, last = match.groups()
+    end = "." if last.endswith(".") and sentence_stop(match, strict=True) else ""
+    names = f"{MONTHS[_month(first) - 1]} to {MONTHS[_month(last) - 1]}"
+    return (
+        names + end
+        if _MONTH_ENDS.match(match.string, match.end())
+        else (f"{MONTHS[_month(first) - 1]} to {last}")
+    )
+
+
+def _short_month(match: re.Match[str]) -> str:
+    before, name = match.groups()
+    return f"{before}{MONTHS[_month(name) - 1]}"
+
+
+def _century(match: re.Match[str]) -> str:
+    stop = sentence_stop(match, strict=True) if match.group().endswith(".") else ""
+    return f"{match[1]} century{stop}"
+
+
+def _era_span(match: re.Match[str]) -> str:
+    return f"{year(int(match[1]))} to {match[2]}"
 
 
 def _month(name: str) -> int:
@@ -164,7 +265,9 @@ def _tail(match: re.Match[str], name: str) -> str:
     group = match.group()
     if group.endswith(","):
         return ","
-    return "." if group.endswith(".") and len(name) > 4 else ""
+    if not group.endswith("."):
+        return ""
+    return "." if len(name) > 4 else sentence_stop(match, strict=True)
 
 
 def _month_year(match: re.Match[str]) -> str:
@@ -175,7 +278,10 @@ def _month_year(match: re.Match[str]) -> str:
 def _era_year(match: re.Match[str]) -> str:
     number, era = match[1] or match[4], match[2] or match[3]
     letters = " ".join(era.lower().replace(".", ""))
-    return f"{year(int(number))} {letters}" if match[1] else f"{letters} {year(int(number))}"
+    if not match[1]:
+        return f"{letters} {year(int(number))}"
+    stop = sentence_stop(match, strict=True) if era.endswith(".") else ""
+    return f"{year(int(number))} {letters}{stop}"
 
 
 def _year_span(match: re.Match[str]) -> str:

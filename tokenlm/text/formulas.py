@@ -12,6 +12,11 @@ _SET_PHRASES = {
     "50/50": "fifty fifty", "20/20": "twenty twenty", "80/20": "eighty twenty",
     "24-7": "twenty four seven",
 }  # fmt: skip
+_NO_RANGE = re.compile(
+    r"(?<![\w/.,$£€-])(?:(50)-50|(20)-20|([1-9][05])-([1-9][05])(?= (?:chance|split|rule|odds|mix|"
+    r"ratio|deal|basis|vote|share|shot|rule|principle|partnership|custody|blend|hybrid)\b)|"
+    r"(1)-2(?= (?:punch|combo)))(?![\w/-]|[.,][0-9])"
+)
 _SET_PHRASE = re.compile(rf"(?<![\w/.,])({'|'.join(_SET_PHRASES)})(?![\w/]|[.,][0-9])")
 _DENOMINATORS = frozenset((*range(2, 13), 16, 20, 32, 50, 64, 100, 1000))
 
@@ -22,8 +27,9 @@ _MINUS_SIGN = re.compile(r"(?<=[0-9a-z)]) ?[-–] ?(?=[0-9(])|(?<=[0-9)]) ?- ?(?
 _SLASH_SIGN = re.compile(r"(?<=[0-9a-z)]) ?/ ?(?=[0-9a-z(])")
 _TIMES_SIGN = re.compile(r"(?<=[0-9)]) ?x ?(?=[0-9(])")
 _BY = re.compile(
-    r"(?<=[0-9]) x (?=[0-9])|(?<=[0-9][mnt\"']) x (?=[0-9])|(?<=[cm]m) x (?=[0-9])|(?<=[1-9])x"
-    r"(?=[0-9.]{1,6} ?(?:[mc]?m|ft|in)\b)"
+    r"(?<=[0-9]) x (?=[0-9])|(?<=(?:in|ft|yd)) x (?=[0-9])|(?<=(?:in|ft|yd)\.) x (?=[0-9])|"
+    r"(?<=[0-9][mnt\"']) x (?=[0-9])|(?<=[cm]m) x (?=[0-9])|(?<=[0-9])x"
+    r"(?=(?:[0-9.]{1,6}x)?[0-9.]{1,6} ?(?:[mck]?m|ft|in|px)\b)"
 )
 _FUNCTION = re.compile(r"(?<!\w)([a-zA-Z])\(([a-z])\)")
 _STAR = re.compile(r"(?<=[0-9A-Za-z)]) ?\*\*? ?(?=[0-9(])|(?<=[0-9)]) ?\*\*? ?(?=[A-Za-z0-9(])")
@@ -31,12 +37,13 @@ _POWER = re.compile(r"(?<=[0-9A-Za-z)\]])\^\(?([-+]?[0-9]{1,6}(?:\.[0-9]{1,6})?|
 _WORD_POWER = re.compile(r"(?<=[0-9A-Za-z)])\^(?=[a-z]{2})")
 _ZONE_OFFSET = re.compile(r"(?:(?<=\bUTC)|(?<=\bGMT))[-−–](?=[0-9])")
 _NEGATIVE = re.compile(
-    r"(?<![0-9A-Za-z.,)%°$£€'\]–-])(?:-|–(?! ))(?=\.?[0-9])(?![0-9]{1,2}-)|(?<=\()-(?=[0-9])"
+    r"(?<![0-9A-Za-z.,)%°$£€'\]–-])(?!(?<=×)–)(?:-|–(?! ))(?=\.?[0-9])(?![0-9]{1,2}-)|"
+    r"(?<=\()-(?=[0-9])"
 )
 _NEGATIVE_MONEY = re.compile(r"(?<![0-9A-Za-z)%])[-−–](?=[$£€¥₹] ?[0-9])|(?<=[$£€¥₹])-(?=[0-9])")
 _SCIENTIFIC = re.compile(rf"(?<![\w.])({AMOUNT})[eE]([-+]?)([0-9]{{1,3}})(?![\w.])")
 _DIMENSIONS = re.compile(
-    rf"(?<![\w.,])({AMOUNT})( ?)[x×]\2({AMOUNT})(?:\2[x×]\2({AMOUNT}))?(?! ?[=×+])(?![\w])"
+    rf"(?<![\w.,])({AMOUNT})( ?)[xX×]\2({AMOUNT})(?:\2[xX×]\2({AMOUNT}))?(s)?(?! ?[=×+])(?![\w])"
 )
 _OUT_OF = re.compile(r"(?<![\w.,/])([0-9]{1,3}(?:\.[0-9])?)/(5|10|100)(?= (?:stars?|points?)\b)")
 _MIXED = re.compile(r"(?<![\w.,/])([0-9]{1,6})[ -]([0-9]{1,2})/([0-9]{1,4})(?![\w/]|[.,][0-9])")
@@ -52,6 +59,17 @@ _RELATIONS = {
     ">": "is greater than",
 }  # fmt: skip
 _RELATION = re.compile("===|==|!=|<=|>=|->|=>|<-|=|≠|≈|≤|≥|<|>")
+# "takes <5 minutes", "<5", "(> 90 %)": nothing there that is less or greater, so no "is".
+_BOUND = re.compile(
+    r"(?:(?<=^)|(?<=[(\[,;:.!?\"] )|(?<=[(\[\"])|(?<=[A-Za-z][a-z])|(?<=[a-z][a-z] )|(?<=[a-z]\) )|"
+    r"(?<='[a-z] )|(?<=\b[aA] )(?=[<>]=?[0-9$£€]))(<=|>=|=<|≤|≥|<|>) ?(?=[$£€¥~-]?\.?[0-9]|"
+    r"minus [0-9])"
+)
+_BOUND_WORDS = {
+    "<": "less than", ">": "greater than", "<=": "less than or equal to",
+    ">=": "greater than or equal to", "=<": "less than or equal to",
+    "≤": "less than or equal to", "≥": "greater than or equal to",
+}  # fmt: skip
 _OPERATORS = {
     "+": "plus", "×": "times", "÷": "divided by", "±": "plus or minus", "−": "minus",
     "√": "square root of", "∞": "infinity",
@@ -77,6 +95,7 @@ def expand_signs(text: str) -> str:
     if any(sign in text for sign in "=≈≠<>≤≥"):
         text = _LEFT_SIDE.sub(_equation_side, text)
         text = _RIGHT_SIDE.sub(_equation_side, text)
+        text = _BOUND.sub(lambda match: f" {_BOUND_WORDS[match[1]]} ", text)
     text = _ZONE_OFFSET.sub(" minus ", text)
     text = _NEGATIVE_MONEY.sub("minus ", text)
     text = _NEGATIVE.sub("minus ", text)
@@ -92,6 +111,9 @@ def expand_formulas(text: str) -> str:
         return text
     text = _POWER.sub(_power, text)
     text = _WORD_POWER.sub(" to the power of ", text)
+    text = _NO_RANGE.sub(
+        lambda match: " ".join(cardinal(int(part)) for part in match.group().split("-")), text
+    )
     text = _SET_PHRASE.sub(lambda match: _SET_PHRASES[match[1]], text)
     text = _OUT_OF.sub(
         lambda match: f"{spoken_number(match[1])} out of {spoken_number(match[2])}", text
@@ -177,4 +199,5 @@ def _dimensions(match: re.Match[str]) -> str:
     if "×" in match.group() and all(len(side) < 4 for side in sides):
         return " times ".join(spoken_number(side) for side in sides)
     screen = all(len(side) in (3, 4) and side.isdigit() for side in sides)
-    return " by ".join(code_number(side) if screen else spoken_number(side) for side in sides)
+    words = [code_number(side) if screen else spoken_number(side) for side in sides]
+    return plural(" by ".join(words)) if match[5] else " by ".join(words)

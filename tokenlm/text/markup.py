@@ -56,11 +56,13 @@ _UNDERSCORES = re.compile(
 _STRIKE = re.compile(r"~~|(?<!\S)==(?=[^\s=])|(?<=[^\s=])==(?!\S)")
 _CODE = re.compile(r"`+")
 _EMOTICON = re.compile(
-    r"(?<!\S)(?:[:;=][-'^]?[()\[\]DPpOo3|/\\*]{1,3}|[xX]D+|<3|</3|\^_\^|-_-|[oO]_[oO]|T_T|"
+    r"(?<!\S)(?:[:;=][-'^]?[()\[\]DPpOo3|/\\*]{1,3}|[xX]D+|<3(?! ?%| (?:ms|seconds?|secs?|minutes?|"
+    r"mins?|hours?|hrs?|days?|weeks?|months?|years?|km|kg|cm|mm|m|g|miles?|percent|times|points?|"
+    r"people)\b)|</3|\^_\^|-_-|[oO]_[oO]|T_T|"
     r"\(:|\):|:'\()(?![^\s.,!?])"
 )
 
-_QUOTE = re.compile(r"(?:[ ]?>){1,9}(?![0-9=])[ ]?")
+_QUOTE = re.compile(r"(?:[ ]?>){1,9}(?!=|[ ]?[-.]?[$£€0-9](?![0-9]{0,2}[.)] ))[ ]?")
 _FENCE = re.compile(r"[ ]*(?:`{3,}[^`]*|~{3,}[^~`]*)")
 _RULE = re.compile(r"[ ]*(?:(?:[-*_=~#–—•][ ]?){3,200}|={2,200}|-{2,200})[ ]?")
 _BORDER = re.compile(r"(?=[^|+]*[|+])(?=[^-=]*[-=])[ |+:=-]+")
@@ -68,7 +70,7 @@ _HEADING = re.compile(r"[ ]?#{1,6}[ ]+(.*?)[ ]*#*[ ]*")
 _BULLET = re.compile(r"[ ]*(?:[-*+–—][ ]+|•[ •]*)(?:\[[ xX]\][ ]+)?(?=\S)")
 _NUMBER = re.compile(
     r"[ ]*(?:(?P<digits>[0-9]{1,3})(?P<mark>[.)])|\((?P<inner>[0-9]{1,2}|[a-z]|[ivx]{2,5})\)|"
-    r"(?P<letter>[a-z]|[ivx]{2,5})(?P<after>[.)])|(?P<capital>[IVX]{2,6}|I)\.|"
+    r"(?P<letter>[a-z]|[ivx]{2,5})(?P<after>[.)])(?! ?[0-9])|(?P<capital>[IVX]{2,6}|I)\.|"
     r"(?P<option>[A-Z])\))(?:[ ]+(?:\[[ xX]\][ ]+)?|$)"
 )
 _CELL = re.compile(r"[ ]*(?<!\\)\|[ ]*")
@@ -89,8 +91,8 @@ _OPEN_WORDS = frozenset(
 _OPEN_TO_LOWER_CASE = frozenset(
     "to for from at with as is are was were be been has have had will would can could should may "
     "might must that which who if this these those not many some several few more most other "
-    "another such each every any no all both much very too so quite rather only also just even still "
-    "never always already i we they he she".split()
+    "another such each every any no all both much very too so quite rather only also just even "
+    "still never always already i we they he she".split()
 )
 """The same, if what stands below begins in lower case."""
 _GOES_ON_WITH = frozenset(

@@ -38,6 +38,26 @@ AMOUNT = (
 )
 """An unsigned number as written, with grouping commas or a decimal point."""
 
+# A unit before these has no plural, even without an article: "100 m sprints".
+_ATTRIBUTED = (
+    r"dash|race|sprints?|hurdles|relay|freestyle|butterfly|backstroke|breaststroke|run|limit|"
+    r"radius|mark|screens?|monitors?|displays?|laptops?|cans?|bottles?|bags?|pipes?|bolts?|lens|"
+    r"zoom|tanks?|nails?|screws?|pans?|tires?|tyres?|wheels?|hoses?|cables?|poles?|boards?|jars?|"
+    r"packs?|walls?|fences?|ceilings?|bulbs?|batter(?:y|ies)|engines?|motors?|drives?|disks?|"
+    r"ladders?|steaks?|burgers?|doses?|tablets?|pills?|capsules?|shifts?|walks?|rides?|breaks?|"
+    r"waits?|delays?|calls?|naps?|videos?|hikes?|swims?|ruler|pizzas?"
+)
+_NOT_ATTRIBUTED = (
+    "of|and|or|to|in|on|at|by|from|per|is|was|are|were|for|with|than|the|an?|if|as|but|so|that|"
+    "when|while|will|would|can|could|has|had|have|over|under|above|below|each|every|more|less|too|"
+    "away|ago|later|before|after|until|it|he|she|we|they|you|long|wide|tall|deep|high|thick|across|"
+    "up|down|out|off|apart|into|through|along|around|north|south|east|west|behind|ahead|short|"
+    "total|only|my|do|be|no|go|us|me|am|oh|vs|etc"
+)
+_ARTICLE_BEFORE = re.compile(r"\b[Aa]n? (?:[a-z]{3,12} )?$")
+_ATTRIBUTE = re.compile(rf" (?:{_ATTRIBUTED})\b| (?!(?:{_NOT_ATTRIBUTED})\b)[a-z]{{2,}}")
+_ATTRIBUTE_ALWAYS = re.compile(rf" (?:{_ATTRIBUTED})\b")
+
 _SIGN = "[$£€¥₹₩₽₿]"
 _CODE = "USD|EUR|GBP|JPY|CHF|CAD|AUD|CNY|INR|BTC"
 _SCALE = (
@@ -54,6 +74,14 @@ _CENTS = re.compile(rf"(?<![\w.,])({AMOUNT}) ?¢")
 _PENCE = re.compile(r"(?<![\w.,-])([0-9]{1,2})p\b(?!\.?[0-9])")
 _RUPEES = re.compile(r"\bRs\.? ?(?=[0-9])")
 _STRAY = re.compile(f"(?<![A-Za-z]){_SIGN}+|{_SIGN}{{2,}}")
+
+
+def is_attribute(text: str, start: int, end: int) -> bool:
+    """Whether a measure describes the noun behind it: 'a 10 km run', '100 m sprints'."""
+    rest = text[end : end + 24]
+    if _ATTRIBUTE_ALWAYS.match(rest):
+        return True
+    return bool(_ARTICLE_BEFORE.search(text[max(start - 16, 0) : start]) and _ATTRIBUTE.match(rest))
 
 
 def expand_money(text: str) -> str:
@@ -94,9 +122,11 @@ def _before(match: re.Match[str]) -> str:
     if last:
         first = f"{spoken_number(amount)}{' ' + scale if scale and scale != last_scale else ''}"
         words = f"{first} to {_sum(last, last_scale, names)}"
-    elif suffix:
+    elif suffix or (
+        (scale or amount.isdigit()) and is_attribute(match.string, match.start(), match.end())
+    ):
         number = f"{spoken_number(amount)} {scale}".rstrip()
-        words = f"{number} {names[0]}{suffix.replace('-', ' ')}"
+        words = f"{number} {names[0]}{(suffix or '').replace('-', ' ')}"
     else:
         words = _sum(amount, scale, names)
     after = match.string[match.end() : match.end() + 1]

@@ -18,7 +18,7 @@ from tokenlm.text.dates import expand_dates
 from tokenlm.text.formulas import expand_formulas, expand_signs
 from tokenlm.text.markup import Line, read_layout
 from tokenlm.text.money import expand_money
-from tokenlm.text.numbers import expand_numbers, expand_ordinals, expand_ranges
+from tokenlm.text.numbers import expand_numbers, expand_ordinals, expand_ranges, join_groups
 from tokenlm.text.punctuation import expand_symbols, settle, shape_pauses
 from tokenlm.text.roman import expand_roman
 from tokenlm.text.times import expand_times
@@ -27,6 +27,7 @@ from tokenlm.text.web import expand_web
 
 _PASSES: tuple[Callable[[str], str], ...] = (
     lower_shouting,
+    join_groups,
     expand_web,
     expand_dates,
     expand_times,

@@ -1,4 +1,7 @@
-"""Numbers that are no date, money, measure or code: counts, ranks, ranges, years."""
+"""Numbers that are no date, money, measure or code: counts, ranks, ranges, years.
+
+Also the ways in which other countries part the groups of three digits.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,104 @@ import re
 from tokenlm.text.money import AMOUNT
 from tokenlm.text.numerals import cardinal, code_number, ordinal, plural, spoken_number, year
 
+# Groups of other countries: 1.234.567,89 and 1'234'567 and 12,34,567 and 1 234 567.
+_DOTTED_GROUPS = re.compile(
+    r"(?<![\w.,/])([0-9]{1,3}(?:\.[0-9]{3}){1,8})(,[0-9]{1,2})?(?![0-9]|[.,-][0-9])"
+)
+_OCTETS = re.compile(
+    r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(?:\.(?:25[0-5]|2[0-4][0-9]|1[0-9]{2})){3}"
+)
+_VERSION_BEFORE = re.compile(
+    r"(?:version|release|ver\.?|v\.?|build|firmware|update|section|§) ?$", re.IGNORECASE
+)
+_EURO = re.compile(r" ?(?:€|EUR\b|[Ee]uros?\b)")
+_EURO_BEFORE = re.compile(r"(?:€|\bEUR) ?$")
+_OTHER_GROUPS = re.compile(
+    r"(?<![\w.,'/])([1-9][0-9]{0,2}(?:'[0-9]{3}){1,8}|[1-9][0-9]{0,2}(?:_[0-9]{3}){1,8}|"
+    r"[0-9]{1,2}(?:,[0-9]{2}){1,5},[0-9]{3})(?![\w']|,[0-9])"
+)
+_SPACED_GROUPS = re.compile(
+    r"(?<![\w.,'/+()-])(?<![0-9] )(?:([1-9][0-9]{0,1}(?: [0-9]{3}){2,3})(,[0-9]{1,2})?(?![\w-]|"
+    r" ?[0-9]|[.,][0-9])|([1-9][0-9]{0,2}(?: [0-9]{3}){1,2})(,[0-9]{2})(?![\w-]| ?[0-9]|[.,][0-9])|"
+    r"([1-9][0-9]{0,2}(?: [0-9]{3}){0,2} 000)(?![\w-]| ?[0-9]|[.,][0-9])|"
+    r"([1-9][0-9]{0,2}(?: [0-9]{3}){1,3})(?= (?:people|inhabitants|residents|voters|users|soldiers|"
+    r"workers|copies|homes|votes|euros?|dollars|pounds|francs|yen|km|kg|tonnes?|tons|miles|"
+    r"hectares|square)\b| ?[€$£%°]|(?:km|kg)\b))"
+)
+_NO_COUNT_BEFORE = re.compile(
+    r"(?i:\b(?:call|dial|phone|tel|telephone|fax|number|number is|no|page|line|room|january|"
+    r"february|march|april|may|june|july|august|september|october|november|december|"
+    r"[ap]m)[.:]{0,2} )$"
+)
+_DECIMAL_COMMA = re.compile(
+    r"(?<![\w.,([{])(?:([0-9]{1,4}),([0-9]{1,2})(?= ?(?:%|€|°|(?:EUR|[Ee]uros?|km|kg|cm|mm|m|g|l|L|"
+    r"ml|kWh|kW|MW|GHz|MHz|GB|MB|TB|km/h)\b(?!'))(?!,?[0-9]))|0,([0-9]{1,4})(?![\w)\]}]|[.,][0-9]))"
+    r"|(?<=[€£$])( ?[0-9]{1,4}),([0-9]{2})(?![\w]|[.,][0-9])"
+)
+
 _ORDINAL = re.compile(
     r"(?<![\w.])([0-9]{1,3}(?:,[0-9]{3}){1,8}|[0-9]{1,36})(?:-?(?:st|nd|rd|th)|ST|ND|RD|TH)"
     r"(?![A-Za-z0-9])"
 )
+_ORDINAL_RANGE = re.compile(
+    r"(?<![\w.,-])([0-9]{1,4}(?:st|nd|rd|th)) ?[-–] ?(?=[0-9]{1,4}(?:st|nd|rd|th)\b(?!-))"
+)
 _PLURAL = re.compile(r"(?<![\w.,])([0-9]{1,6})'?s(?!\w)")
 _NUMBER_SIGN = re.compile(r"(?<![\w#&])#{1,3} ?(?=[0-9])")
-_MILLION = re.compile(rf"(?<![\w.,])({AMOUNT})(?: ?(bn|mn)|(M|B(?=\b)))(?![\w'-])")
+_MAGNITUDES = {
+    "k": "thousand", "m": "million", "mn": "million", "b": "billion", "bn": "billion",
+    "t": "trillion", "tn": "trillion",
+}  # fmt: skip
+_MAGNITUDE = re.compile(
+    rf"(?<![\w.,/])(?:({AMOUNT})([kKMmBbT]?)( ?[-–—] ?))?({AMOUNT})(?: ?(bn|mn|tn)|"
+    rf"([kKMmBbT])(?=\b))(?![\w'’&-]|\()"
+)
+_RETIREMENT = re.compile(
+    r"(?<![\w.,])(401)\(?([kK])\)?(?!\w)|(?<![\w.,])(403|457)\(?([bB])\)?(?!\w)"
+)
+_MANY = (
+    "people|users|views|followers|dollars|euros|pounds|parameters|params|tokens|years|stars|"
+    "downloads|players|subscribers|customers|clients|devices|records|rows|documents|images|pages|"
+    "words|messages|streams|hits|plays|visits|visitors|humans|voters|workers|citizens|barrels|tons|"
+    "tonnes|shares|queries|requests|transactions|cells|neurons|searches|emails|tweets|posts|likes|"
+    "phones|computers|websites|sites|trees|animals|birds|insects|fish|children|women|men|students|"
+    "jobs|homes|households|refugees|deaths|cases|doses|bushels|viewers|listeners|readers|fans|"
+    "members|accounts|copies|units sold"
+)
+_SUMS = (
+    "steps|miles|lines|samples|examples|sales|units|budget|deal|loan|salary|grand|a year|per year|"
+    "each|in (?:sales|revenue|funding|damage|debt|cash|prizes|losses|profit)"
+)
+_ADJECTIVES = "(?:more |new |active |monthly |daily |unique |or so )?"
+MILLIONS_BEHIND = re.compile(rf" {_ADJECTIVES}(?:{_MANY})\b")
+"""What a number with m for million counts; before other words m is a meter."""
+_COUNTED_BEHIND = re.compile(rf" {_ADJECTIVES}(?:{_MANY}|{_SUMS})\b")
+_MODEL_BEHIND = re.compile(r" (?:models?|versions?|variants?|LLMs?|network|checkpoint)\b")
+_RACE_BEHIND = re.compile(
+    r" (?:runs?|races?|runners?|walks?|fun|course|charity|marathon|training|event|time|video|"
+    r"videos|screens?|resolution|TVs?|monitors?|displays?|movies?|cameras?|footage|streaming|"
+    r"gaming|Ultra|HDR|UHD|projector|content|quality|webcam|panel)\b"
+)
+_COUNT_BEFORE = re.compile(
+    r"\b(?:are|about|over|nearly|almost|than|approximately|around|reach(?:e[sd])?|hits?|exceeds?|"
+    r"population:?|total:?|some|roughly|up to|worth|costs?|raised) $",
+    re.IGNORECASE,
+)
+_COMPANY_BEFORE = re.compile(r"(?:^|[.!?] |\bat |\bby )$")
+_RACES = frozenset("3 5 8 10 12 15 20 21".split())
+_ARTICLE_BEFORE = re.compile(
+    r"\b(?:an?|the|my|his|her|our|their|your|this|that|first|in|another) $", re.I
+)
+_NOUN_BEHIND = re.compile(
+    r" (?!(?:and|or|in|on|at|to|for|with|of|is|was|last|this|next|today|every|by|from|but|as|that|"
+    r"race|yesterday|tomorrow|time|again)\b)[a-z]{2,}"
+)
 _RANGE = re.compile(rf"(?<![\w.,/])({AMOUNT})( ?[-–—] ?)(?={AMOUNT}(?![\w/-]))")
 _BEFORE_WORD = re.compile(rf"(?<![\w.,/])({AMOUNT})-(?=[A-Za-z]{{2,}})")
+_COMPOUND = re.compile(
+    rf"(?<![\w.,/])({AMOUNT})-((?:(?:in|on|for|to|by|an?|of|and|at|per|up|down|out|the|or|"
+    rf"g)-){{1,3}})(?=[A-Za-z0-9])"
+)
 _DECIMAL_LETTER = re.compile(
     r"(?<![\w.])([0-9]{1,36}(?:,[0-9]{3}){0,100}\.[0-9]{1,36})(?=[A-Za-z])"
 )
@@ -33,15 +125,31 @@ _COUNTED = frozenset(
 )
 
 
+def join_groups(text: str) -> str:
+    """Write the numbers of other countries as English has them: 1.234.567,8 as 1,234,567.8."""
+    if not _DIGIT.search(text):
+        return text
+    text = _DECIMAL_COMMA.sub(lambda match: match.group().replace(",", ".", 1), text)
+    text = _DOTTED_GROUPS.sub(_dotted_groups, text)
+    text = _OTHER_GROUPS.sub(lambda match: _grouped(match[1]), text)
+    return _SPACED_GROUPS.sub(_spaced_groups, text)
+
+
 def expand_ordinals(text: str) -> str:
     """Say '22nd', '#5', '10M', and part numbers from the words they are joined to."""
     if not _DIGIT.search(text):
         return text
-    text = _ORDINAL.sub(_ordinal, text)
+    text = _ORDINAL.sub(_ordinal, _ORDINAL_RANGE.sub(r"\1 to ", text))
     text = _PLURAL.sub(lambda match: plural(code_number(match[1])), text)
     text = _NUMBER_SIGN.sub(" number ", text)
-    text = _MILLION.sub(_million, text)
+    text = _RETIREMENT.sub(
+        lambda match: f"{code_number(match[1] or match[3])} {(match[2] or match[4]).lower()}", text
+    )
+    text = _MAGNITUDE.sub(_magnitude, text)
     text = _DECIMAL_LETTER.sub(lambda match: f"{spoken_number(match[1])} ", text)
+    text = _COMPOUND.sub(
+        lambda match: f"{spoken_number(match[1])} {match[2].replace('-', ' ')}", text
+    )
     return _BEFORE_WORD.sub(lambda match: f"{spoken_number(match[1])} ", text)
 
 
@@ -56,15 +164,70 @@ def expand_numbers(text: str) -> str:
     return _NUMBER.sub(lambda match: f" {spoken_number(match.group())} ", text)
 
 
+def _grouped(number: str) -> str:
+    """'1.234.567' -> '1,234,567', whatever stands between the digits."""
+    return f"{int(''.join(filter(str.isdigit, number))):,}"
+
+
+def _dotted_groups(match: re.Match[str]) -> str:
+    """One group alone may be three decimals: it counts before a decimal comma or with euros."""
+    number, decimals = match.groups()
+    before = match.string[max(match.start() - 12, 0) : match.start()]
+    if not decimals:
+        if _OCTETS.fullmatch(number) or _VERSION_BEFORE.search(before):
+            return match.group()
+        euros = _EURO_BEFORE.search(before) or _EURO.match(match.string, match.end())
+        if number.count(".") == 1 and (not euros or number.startswith("0")):
+            return match.group()
+    return _grouped(number) + (decimals or "").replace(",", ".")
+
+
+def _spaced_groups(match: re.Match[str]) -> str:
+    before = match.string[max(match.start() - 16, 0) : match.start()]
+    if _NO_COUNT_BEFORE.search(before):
+        return match.group()
+    number, _, decimals = match.group().partition(",")
+    return _grouped(number) + (f".{decimals}" if decimals else "")
+
+
 def _ordinal(match: re.Match[str]) -> str:
     return ordinal(int(match[1].replace(",", "")))
 
 
-def _million(match: re.Match[str]) -> str:
-    scale = match[2] or match[3]
-    if scale == "B" and "." not in match[1]:  # a 2B pencil, flat 12B
+def _magnitude(match: re.Match[str]) -> str:
+    """'3B people' and '10k'; but 'a 2B pencil', 'a 4K screen', 'a 10k' (that is run), '5m'."""
+    first, first_letter, _, amount, scale, letter = match.groups()
+    if letter and not _is_magnitude(match, amount, letter, first or ""):
         return match.group()
-    return f"{spoken_number(match[1])} {'million' if scale.lower().startswith('m') else 'billion'}"
+    last = _MAGNITUDES[(scale or letter).lower()]
+    if not first:
+        return f"{spoken_number(amount)} {last}"
+    own = _MAGNITUDES[first_letter.lower()] if first_letter else last
+    start = spoken_number(first) if own == last else f"{spoken_number(first)} {own}"
+    return f"{start} to {spoken_number(amount)} {last}"
+
+
+def _is_magnitude(match: re.Match[str], amount: str, letter: str, first: str) -> bool:
+    text, end = match.string, match.end()
+    if letter == "m":
+        return bool(MILLIONS_BEHIND.match(text, end))
+    if _COUNTED_BEHIND.match(text, end):
+        return True
+    if letter == "b":
+        return False
+    if letter in "BT":
+        is_model = letter == "B" and _MODEL_BEHIND.match(text, end)
+        is_count = _COUNT_BEFORE.search(text[max(match.start() - 16, 0) : match.start()])
+        return bool("." in amount or first or is_model or is_count)
+    if letter == "M":  # 3M makes tape
+        return amount != "3" or not _COMPANY_BEFORE.search(
+            text[max(match.start() - 5, 0) : match.start()]
+        )
+    if _RACE_BEHIND.match(text, end) or (letter == "K" and amount in ("2", "4", "8")):
+        return False
+    before = text[max(match.start() - 10, 0) : match.start()]
+    is_race = amount in _RACES and _ARTICLE_BEFORE.search(before)
+    return not is_race or bool(_NOUN_BEHIND.match(text, end))
 
 
 def _year_or_count(number: str) -> str:

@@ -26,11 +26,39 @@ _APOSTROPHE = re.compile(r"(?<![a-z])'+|'+(?![a-z])")
 _UNKNOWN = re.compile(r"[^a-z',.?!;:-]+")
 _STRAY_HYPHEN = re.compile(r"(?<![a-z])-+|-+(?![a-z])|-{2,}")
 _MARK_RUN = re.compile(r" ?[,.?!;:](?: ?[,.?!;:])* ?")
+STARTERS = frozenset(
+    "He She It The They This That These Those But And In We I You A An So Then There What "
+    "When Where Why How If As At On My Our His Her Their Its No Yes For After Before While "
+    "However Although Now Not Some Many Most All Both Each Who Which Do Did Is Are Was Were "
+    "Can Could".split()
+)
+"""Words that commonly open a sentence."""
+_NEXT_WORD = re.compile(r"[\"')\]]{0,3} +[\"'(]?([A-Z][a-z]*)")
 _TENS_HYPHEN = re.compile(
     r"\b(twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)-(?=(?:one|two|three|four|five|"
     r"six|seven|eight|nine|"
     r"first|second|third|fourth|fifth|sixth|seventh|eighth|ninth)\b)"
 )
+
+
+def sentence_stop(match: re.Match[str], *, strict: bool = False) -> str:
+    """'.' when the full stop of an abbreviation also ends the sentence, else ''.
+
+    Args:
+        match: the abbreviation with its full stop.
+        strict: names may follow the abbreviation (U.S. Army): only a word that commonly opens a
+            sentence counts, not any capital.
+    """
+    rest = match.string[match.end() : match.end() + 40]
+    if not rest.strip("\"')] "):
+        return "."
+    following = _NEXT_WORD.match(rest)
+    if not following:
+        return ""
+    after = rest[following.end() : following.end() + 1]
+    if after.isupper() or (after == "." and len(following.group(1)) == 1):  # 5 p.m. EST, A.D.
+        return ""
+    return "." if not strict or following.group(1) in STARTERS else ""
 
 
 def expand_symbols(text: str) -> str:

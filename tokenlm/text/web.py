@@ -32,6 +32,13 @@ _EMAIL = re.compile(
     r"[A-Za-z]{2,12}\b",
     re.ASCII,
 )
+# <https://…> and <jane@example.com>: the brackets only show where the address ends.
+_BRACKETED = re.compile(
+    r"<(?=(?:(?:https?|ftp|mailto|tel|file|ssh|git|wss?):|www\.|[\w.+%-]{1,64}@|"
+    r"[\w-]{1,63}\.[\w.-]{1,60}[/>]))(?:mailto:|tel:)?([^\s<>]{1,2000})>",
+    re.ASCII,
+)
+_SHORT_EMAIL = re.compile(r"[\w.+%-]{1,64}@(?:[\w-]{1,63}\.){1,5}[A-Za-z]", re.ASCII)
 _HANDLE = re.compile(r"(?<![\w@/.])@(?=[A-Za-z_][\w.]{0,60})([\w.]{0,60}\w)", re.ASCII)
 _HASHTAG = re.compile(r"(?<![\w&#/])#(?=[0-9_]{0,20}[A-Za-z])(\w{1,100})", re.ASCII)
 _WINDOWS_PATH = re.compile(r"(?<![\w])([A-Za-z]):\\([^\s\"<>|*?]{0,1000})", re.ASCII)
@@ -39,7 +46,7 @@ _UNIX_PATH = re.compile(
     r"(?<![\w/<.*%)\]])(?:~|\.{1,2})?/(?=[\w.])[\w./+@%-]{1,1000}(?<![.,/])/?", re.ASCII
 )
 _FILE = re.compile(
-    rf"(?<![\w./-])(?:[\w-]{{1,100}}/){{0,12}}[\w-]{{1,100}}(?:\.[\w-]{{1,100}}){{0,4}}\."
+    rf"(?<![\w./-])(?!(?:[A-Za-z]\.){{2,6}}(?![A-Za-z]{{2}}))(?:[\w-]{{1,100}}/){{0,12}}[\w-]{{1,100}}(?:\.[\w-]{{1,100}}){{0,4}}\."
     rf"(?:{_EXTENSIONS})(?![\w/-]|\.[A-Za-z0-9])",
     re.ASCII,
 )
@@ -58,6 +65,8 @@ _SIGNS = {
 
 def expand_web(text: str) -> str:
     """Say addresses, handles, hashtags, file names and paths; part snake_case words."""
+    if "<" in text:
+        text = _BRACKETED.sub(_bracketed, text)
     if "@" in text:
         text = _EMAIL.sub(lambda match: _spell(match.group().removeprefix("mailto:")), text)
         text = _HANDLE.sub(lambda match: f" at {_name(match.group(1))}", text)
@@ -83,6 +92,11 @@ def _url(match: re.Match[str]) -> str:
         address, tail = address + ")", tail[1:]
     scheme, found, rest = address.partition("://")
     return _spell((rest if found else scheme).rstrip("/")) + tail
+
+
+def _bracketed(match: re.Match[str]) -> str:
+    address = match[1]
+    return _spell(address) if _SHORT_EMAIL.fullmatch(address) else address
 
 
 def _windows_path(match: re.Match[str]) -> str:
