@@ -35,6 +35,10 @@ def serve(
     voices: Annotated[
         Path | None, typer.Option("--voices", help="Folder of the voices that clients add.")
     ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", help="Name that the server may be asked by; may be repeated."),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any other setting: limits.max_streams=8, cors_origins=['*']."),
@@ -54,6 +58,8 @@ def serve(
     chosen = dataclasses.replace(
         chosen, **{name: value for name, value in given.items() if value is not None}
     )
+    if allow_host:
+        chosen = dataclasses.replace(chosen, allowed_hosts=(*chosen.allowed_hosts, *allow_host))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(name)s: %(message)s")
     with DelayedProgress("loading"):
         synthesizer = load_synthesizer(chosen.bundle, chosen.device, chosen.weights)

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from inference.server import errors, health, speech, voices, websocket
 from inference.server.auth import Keys
 from inference.server.bodies import BodyGate
+from inference.server.hosts import HostGate, Hosts
 from inference.server.service import Service, SpeechEngine
 from inference.server.settings import ServeConfig
 from tokenlm import __version__
@@ -97,6 +98,7 @@ def build_app(
             allow_headers=["Authorization", "Content-Type"],
             expose_headers=list(EXPOSED_HEADERS),
         )
+    app.add_middleware(HostGate, hosts=Hosts(config))
     app.add_middleware(Counted)
     app.openapi = lambda: _describe(app)
     return app

@@ -16,6 +16,7 @@ from starlette.requests import HTTPConnection
 
 from inference.server.auth import Keys
 from inference.server.errors import ApiError
+from inference.server.hosts import Hosts
 from inference.server.limits import Admission
 from inference.server.metrics import Metrics
 from inference.server.provenance import Provenance
@@ -69,6 +70,7 @@ class Service:
         self.synthesizer = synthesizer
         self.engine = engine
         self.keys = keys
+        self.hosts = Hosts(config)
         self.bundle = synthesizer.components.manifest.name
         self.bundle_voices = tuple(synthesizer.voices)
         self.store = VoiceStore(config.voices, max_voices=config.limits.max_voices)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -89,6 +91,11 @@ class ServeConfig:
     """Address to listen at; 0.0.0.0 is every network of the machine."""
     port: int = 8000
     """0 takes any free port."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names that the server may be asked by besides localhost and `host`, without port;
+    "*.example.com" is every name that ends so, and "*" is all."""
+    proxies: tuple[str, ...] = ()
+    """Addresses or networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
     voices: Path = Path("voices")
     """Folder of the voices that clients add: all the state that there is."""
     uploads: bool = True
@@ -112,3 +119,20 @@ class ServeConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port must be from 0 to 65535, got {self.port}")
+        for name in self.allowed_hosts:
+            if not _HOST.fullmatch(name):
+                raise ValueError(
+                    f"allowed_hosts has names without scheme or port, such as speech.example.com "
+                    f"or *.example.com, not {name!r}"
+                )
+        for address in self.proxies:
+            try:
+                ipaddress.ip_network(address)
+            except ValueError:
+                raise ValueError(
+                    "proxies has addresses or networks, such as 10.0.0.2 or 10.0.0.0/8, not "
+                    f"{address!r}"
+                ) from None
+
+
+_HOST = re.compile(r"\*|(?:\*\.)?[A-Za-z0-9_-][A-Za-z0-9._-]*|\[?[0-9A-Fa-f]*:[0-9A-Fa-f:.]+\]?")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from typing import Annotated, Literal
 
@@ -52,6 +53,7 @@ class VoiceBody(BaseModel):
     seconds: float | None = None
     ref_text: str | None = None
     consent: ConsentBody | None = None
+    """Of a voice that was added, on a server with keys."""
 
 
 class VoiceList(BaseModel):
@@ -93,7 +95,7 @@ def _list(service: Service, limit: int, after: str | None) -> VoiceList:
         if name in service.bundle_voices:
             data.append(VoiceBody(id=name, name=name, type="builtin", created_at=0))
         elif (record := service.store.record(name)) is not None:
-            data.append(_describe(record))
+            data.append(_describe(record, service))
     page = data[:limit]
     return VoiceList(
         data=page,
@@ -103,8 +105,9 @@ def _list(service: Service, limit: int, after: str | None) -> VoiceList:
     )
 
 
-def _describe(record: VoiceRecord) -> VoiceBody:
-    consent = record.consent
+def _describe(record: VoiceRecord, service: Service) -> VoiceBody:
+    """What a client is told of a voice; who consented to what is not for everybody."""
+    consent = record.consent if service.keys.needed else None
     return VoiceBody(
         id=record.name,
         name=record.name,
@@ -112,12 +115,7 @@ def _describe(record: VoiceRecord) -> VoiceBody:
         created_at=record.created_at,
         seconds=record.seconds,
         ref_text=record.ref_text,
-        consent=ConsentBody(
-            who=consent.who,
-            statement=consent.statement,
-            date=consent.date,
-            audio_sha256=consent.audio_sha256,
-        ),
+        consent=None if consent is None else ConsentBody(**dataclasses.asdict(consent)),
     )
 
 
@@ -167,7 +165,7 @@ async def add_voice(
             )
     finally:
         service.num_uploads -= 1
-    return _describe(record)
+    return _describe(record, service)
 
 
 def _add(
