@@ -212,7 +212,7 @@ class _Session:
         encoder = PcmEncoder()
         async with self._service.speak(
             feed,
-            voice=settings.voice,
+            voice=settings.voice_name,
             seed=settings.seed,
             speed=settings.speed,
             request_id=uuid.uuid4().hex,
