@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -18,10 +19,13 @@ from torch import Tensor
 
 from inference.live import EngineError, Live, notifier
 from tokenlm.models.lm.cache import KeyValueCache
-from tokenlm.models.lm.decoding import decode_step
+from tokenlm.models.lm.decoding import READ_POSITIONS, decode_step
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.synthesis import Synthesizer, Voice
-from tokenlm.synthesis.session import render_sessions
+from tokenlm.synthesis.session import Session, render_sessions
+
+FEED_CHARACTERS = 64
+"""Text that a request reads at once; then others have a turn."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +40,6 @@ class EngineStream(AsyncIterator[Tensor]):
     def __init__(self, engine: StreamEngine, live: Live, ready: asyncio.Event) -> None:
         self.sample_rate = engine.sample_rate
         self._engine, self._live, self._ready = engine, live, ready
-        self._feeder: asyncio.Task[None] | None = None
         self._finalizer = weakref.finalize(self, engine._cancel, live)
 
     @property
@@ -88,17 +91,20 @@ class EngineStream(AsyncIterator[Tensor]):
                 await self._ready.wait()
 
     def _stop(self) -> None:
-        if self._feeder is not None:
-            self._feeder.cancel()
+        self._live.stop_feeding()
         self._engine._cancel(self._live)
 
 
 class StreamEngine:
     """Decodes all live streams together.
 
-    One worker thread owns all sessions. In each round it writes the next speech token of every
+    One worker thread moves all sessions. In each round it writes the next speech token of every
     session that may go on, in one batch, and renders the chunks that are due. A session joins and
     leaves between any two rounds; one whose reader is slow is left out until there is room again.
+
+    What may take long is no part of a round: text and prompts are read in a thread of their
+    request, and of a long start of a sequence a round reads `READ_POSITIONS`. Where a batch fails,
+    its sessions are moved one by one, and those alone end that fail alone.
     """
 
     def __init__(self, synthesizer: Synthesizer, *, max_streams: int = 16) -> None:
@@ -119,6 +125,8 @@ class StreamEngine:
         self._has_news = False
         """Whether something has come in that the round that runs may not have seen."""
         self._is_closing = self._is_stopped = False
+        # A request has one thing to be read at a time, so nobody waits for another one's.
+        self._readers = ThreadPoolExecutor(max_streams, thread_name_prefix="tokenlm-reader")
         self._worker = threading.Thread(target=self._work, name="tokenlm-engine", daemon=True)
         self._worker.start()
 
@@ -164,29 +172,34 @@ class StreamEngine:
                 raise EngineError(f"there are {self.max_streams} streams already.")
             self._num_opening += 1
         try:
-            session = await asyncio.to_thread(
-                self.synthesizer.open_session,
-                text if isinstance(text, str) else None,
-                voice=voice,
-                seed=seed,
-                speed=speed,
-                sampling=sampling,
-                cache=self._cache,
-                forced_tokens=forced_tokens,
-            )
             loop, ready = asyncio.get_running_loop(), asyncio.Event()
+
+            def open_session() -> Session:
+                session = self.synthesizer.open_session(
+                    text if isinstance(text, str) else None,
+                    voice=voice,
+                    seed=seed,
+                    speed=speed,
+                    sampling=sampling,
+                    cache=self._cache,
+                    forced_tokens=forced_tokens,
+                )
+                session.prepare()
+                return session
+
+            session = await loop.run_in_executor(self._readers, open_session)
             live = Live(session, max_buffer_seconds, notifier(loop, ready))
             stream = EngineStream(self, live, ready)
             with self._wake:
                 if self._is_stopped:
                     raise EngineError("the engine has been closed.")
+                if not isinstance(text, str):
+                    live.feeder = loop.create_task(self._feed(live, text))
                 self._live.append(live)
                 self._tell_worker()
         finally:
             with self._wake:
                 self._num_opening -= 1
-        if not isinstance(text, str):
-            stream._feeder = loop.create_task(self._feed(live, text))
         return stream
 
     async def close(self, drain_seconds: float | None = None) -> None:
@@ -205,20 +218,25 @@ class StreamEngine:
             self._is_stopped = True
             self._tell_worker()
         await asyncio.to_thread(self._worker.join)
+        self._readers.shutdown(wait=False, cancel_futures=True)
 
     async def _feed(self, live: Live, pieces: AsyncIterable[str]) -> None:
+        """Reads text as it comes, a little at a time, in a thread of the request."""
+        script = live.session.script
         try:
             async for piece in pieces:
-                self._add_text(live, piece)
-            self._add_text(live, None)
+                for start in range(0, len(piece), FEED_CHARACTERS):
+                    part = piece[start : start + FEED_CHARACTERS]
+                    await self._read(script.feed, part)
+            await self._read(script.finish)
         except Exception as error:  # whatever the source of the text raises is the reader's to see
             with self._wake:
                 live.error = error
                 self._tell_worker()
 
-    def _add_text(self, live: Live, piece: str | None) -> None:
+    async def _read(self, read: Callable[..., None], *text: str) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._readers, read, *text)
         with self._wake:
-            live.texts.append(piece)
             self._tell_worker()
 
     def _take(self, live: Live) -> Tensor | None:
@@ -262,12 +280,11 @@ class StreamEngine:
     def _drop(self, live: Sequence[Live]) -> None:
         """Frees what has ended, failed or been given up."""
         for item in live:
-            is_over = item.session.is_done and not item.texts
-            if item.is_cancelled or item.error is not None or is_over:
+            if item.is_cancelled or item.error is not None or item.session.is_done:
                 self._finish(item)
 
     def _finish(self, item: Live) -> None:
-        item.session.close()
+        self._guarded([item], item.session.close)
         with self._wake:
             if item.is_cancelled:
                 item.chunks.clear()
@@ -276,20 +293,31 @@ class StreamEngine:
             if item in self._live:
                 self._live.remove(item)
         item.notify()
+        item.stop_feeding()
 
     def _round(self, live: Sequence[Live]) -> bool:
         """One token of every session that may go on, and the chunks that are due."""
         moving = [item for item in live if not item.is_paused]
-        for item in moving:
-            self._guarded([item], self._read_text, item)
         stepping = [item for item in moving if self._can_step(item)]
         rendering = [item for item in moving if item.error is None and item.session.can_render]
         if rendering and self._is_due(rendering, stepping):
-            self._guarded(rendering, self._render, rendering)
+            self._together(rendering, self._render)
             return True
         if stepping:
-            self._guarded(stepping, self._step, stepping)
+            self._together(stepping, self._step)
         return bool(stepping)
+
+    def _together(self, items: Sequence[Live], work: Callable[[Sequence[Live]], None]) -> None:
+        """Does work for all at once; where that fails, for each alone."""
+        if len(items) > 1:
+            try:
+                with torch.inference_mode(False):
+                    work(items)
+                return
+            except Exception:
+                _log.exception("a batch of %d streams failed; now one by one", len(items))
+        for item in items:
+            self._guarded([item], work, [item])
 
     def _can_step(self, item: Live) -> bool:
         if item.error is not None:
@@ -303,23 +331,17 @@ class StreamEngine:
         waited_for = [item for item in stepping if item not in rendering]
         return not waited_for or any(item.is_urgent for item in rendering)
 
-    def _read_text(self, item: Live) -> None:
-        script = item.session.script
-        while item.texts:
-            with self._wake:
-                piece = item.texts.popleft()
-            if piece is None:
-                script.finish()
-            else:
-                script.feed(piece)
-
     def _step(self, items: Sequence[Live]) -> None:
-        decodings = [item.session.decoding for item in items]
+        # Whoever got a token from a batch that failed later has nothing to do but settle.
+        sessions = [item.session for item in items if item.session.is_settled]
+        decodings = [session.decoding for session in sessions]
         decode_step(
-            self.synthesizer.components.speech_lm, [item for item in decodings if item is not None]
+            self.synthesizer.components.speech_lm,
+            [item for item in decodings if item is not None],
+            max_positions=READ_POSITIONS,
         )
         for item in items:
-            item.session.settle()
+            self._guarded([item], item.session.settle)
 
     def _render(self, items: Sequence[Live]) -> None:
         components = self.synthesizer.components
@@ -348,7 +370,7 @@ class StreamEngine:
             if not isinstance(error, ValueError):
                 _log.exception("a stream failed")
             for item in items:
-                item.error = error
+                item.error = item.error or error
 
 
 __all__ = ["EngineError", "EngineStream", "StreamEngine"]

@@ -30,8 +30,8 @@ class Live:
         self.limit_seconds = limit_seconds
         self.notify = notify
         """Tells the reader's event loop that there is something new."""
-        self.texts: deque[str | None] = deque()
-        """Pieces that have come in; None is the end of the text."""
+        self.feeder: asyncio.Task[None] | None = None
+        """Reads the text while it comes in."""
         self.chunks: deque[Tensor] = deque()
         self.buffered_seconds = 0.0
         self.made_seconds = 0.0
@@ -41,6 +41,15 @@ class Live:
         self.is_finished = False
         """Nothing more will come."""
         self.is_cancelled = False
+
+    def stop_feeding(self) -> None:
+        """Nothing more of the text is wanted. May be called in any thread."""
+        feeder = self.feeder
+        if feeder is not None:
+            try:
+                feeder.get_loop().call_soon_threadsafe(feeder.cancel)
+            except RuntimeError:  # the loop has been closed, and its tasks with it
+                pass
 
     @property
     def is_paused(self) -> bool:

@@ -7,7 +7,7 @@ without a state it takes the whole sequence, with one it takes the next piece an
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -69,6 +69,19 @@ class State:
         behind what its own state holds.
         """
         return _map(self, lambda tensor: tensor)
+
+
+def allocated_bytes(values: Iterable[State]) -> int:
+    """Memory that is kept because of some states.
+
+    Of a view that is the whole of what it looks into; what several look into is counted once.
+    """
+    sizes: dict[tuple[torch.device, int], int] = {}
+    for value in values:
+        for _, tensor in _tensors(value):
+            storage = tensor.untyped_storage()
+            sizes[tensor.device, storage.data_ptr()] = storage.nbytes()
+    return sum(sizes.values())
 
 
 def shared_field() -> Any:

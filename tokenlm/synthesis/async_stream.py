@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -34,7 +34,7 @@ class AsyncSynthesisStream(AsyncIterator[Tensor]):
         self._pieces: AsyncIterator[str] | Iterator[str] = (
             aiter(pieces) if isinstance(pieces, AsyncIterable) else iter(pieces)
         )
-        self._work: asyncio.Future[Tensor | None] | None = None
+        self._work: asyncio.Future[Any] | None = None
         self._is_closing = False
 
     @property
@@ -91,15 +91,17 @@ class AsyncSynthesisStream(AsyncIterator[Tensor]):
             piece = await anext(pieces, None)
         else:
             piece = await asyncio.to_thread(next, pieces, None)
+        # Reading a long piece takes its time, which is not the event loop's.
         if piece is None:
-            script.finish()
+            await self._in_thread(script.finish)
         else:
-            script.feed(piece)
+            await self._in_thread(lambda: script.feed(piece))
 
-    async def _in_thread(self, function: Callable[[], Tensor | None]) -> Tensor | None:
+    async def _in_thread(self, function: Callable[[], ResultT]) -> ResultT:
         loop = asyncio.get_running_loop()
-        self._work = loop.run_in_executor(None, function)
-        return await asyncio.shield(self._work)
+        work = loop.run_in_executor(None, function)
+        self._work = work
+        return await asyncio.shield(work)
 
     def _abandon(self) -> None:
         """Closes after an error or a cancellation, when no thread computes any more."""

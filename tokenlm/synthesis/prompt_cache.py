@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 from tokenlm.models.flow import CosyVoiceFlowState, FlowState
 from tokenlm.models.lm.decoding import Prefix, read_prefix
 from tokenlm.models.lm.layout import fits_interleaved
 from tokenlm.models.lm.plan import LayoutName, Plan
 from tokenlm.modules.context import Context
+from tokenlm.modules.streaming import State, allocated_bytes
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.voice import Voice
+
+
+ValueT = TypeVar("ValueT", FlowState | CosyVoiceFlowState, Prefix)
+Key = tuple[Any, ...]
+"""What an entry depends on; its first part is the kind, "lm" or "flow"."""
+
+MAX_BYTES = 1 << 30
+"""Memory of a cache unless it is told otherwise."""
 
 
 class PromptCache:
@@ -21,14 +31,25 @@ class PromptCache:
 
     Of the LM the start of a sequence up to the text to be said; of the flow the state after the
     prompt, one for each context, number of solver steps and guidance. What is given out is a copy.
+    May be used by any number of threads; what several want at once is made once.
     """
 
     def __init__(
-        self, components: Components, *, max_entries: int = 32, max_bytes: int = 1 << 29
+        self, components: Components, *, max_entries: int = 32, max_bytes: int = MAX_BYTES
     ) -> None:
+        """Takes the models, and the bounds.
+
+        Args:
+            components: the models.
+            max_entries: most entries.
+            max_bytes: most memory of all entries together, as it is allocated. May be set at any
+                time. The newest entry of each kind stays whatever its size is: without it a prompt
+                would be read anew by every request.
+        """
         self.max_entries, self.max_bytes = max_entries, max_bytes
         self._components = components
-        self._entries: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._entries: OrderedDict[Key, FlowState | CosyVoiceFlowState | Prefix] = OrderedDict()
+        self._in_work: dict[Key, Future[Any]] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -36,8 +57,8 @@ class PromptCache:
 
     @property
     def num_bytes(self) -> int:
-        """Memory that the entries hold."""
-        return sum(size for _, size in self._entries.values())
+        """Memory that is allocated for the entries."""
+        return allocated_bytes([_state(value) for value in [*self._entries.values()]])
 
     def clear(self) -> None:
         """Forgets everything."""
@@ -54,9 +75,9 @@ class PromptCache:
         """
         components = self._components
 
-        def start() -> tuple[FlowState | CosyVoiceFlowState, int]:
+        def start() -> FlowState | CosyVoiceFlowState:
             device = components.device
-            state = components.flow.start(
+            return components.flow.start(
                 prompt_tokens=voice.prompt_tokens[None].to(device),
                 prompt_mel=voice.prompt_mel[None].to(device),
                 speaker_embedding=voice.speaker_embedding[None].to(device),
@@ -65,18 +86,15 @@ class PromptCache:
                 num_steps=num_steps,
                 guidance_scale=guidance_scale,
             )
-            return state, state.num_bytes
 
         key = ("flow", voice.digest, context, num_steps, guidance_scale)
-        state = self._find(key, start)
-        assert isinstance(state, FlowState | CosyVoiceFlowState)
-        return state.shared()
+        return self._find(key, start).shared()
 
     def prefix(self, voice: Voice, layout: LayoutName, instruction: str = "") -> Prefix:
         """What the LM has read before the text; its plan is to be copied."""
         components = self._components
 
-        def read() -> tuple[Prefix, int]:
+        def read() -> Prefix:
             config = components.speech_lm.config
             blocks = (config.block_text_tokens, config.block_speech_tokens)
             text, tokens = prompt_of(components, voice, instruction)
@@ -90,26 +108,54 @@ class PromptCache:
                 prompt_text=text,
                 prompt_tokens=tokens,
             )
-            prefix = read_prefix(components.speech_lm, plan)
-            return prefix, prefix.key_values.num_bytes
+            return read_prefix(components.speech_lm, plan)
 
         goes_on = components.generation.prompt_in_lm and voice.prompt_text and not instruction
-        found = self._find(("lm", voice.digest if goes_on else "", layout, instruction), read)
-        assert isinstance(found, Prefix)
-        return found
+        return self._find(("lm", voice.digest if goes_on else "", layout, instruction), read)
 
-    def _find(self, key: Hashable, make: Callable[[], tuple[Any, int]]) -> Any:
+    def _find(self, key: Key, make: Callable[[], ValueT]) -> ValueT:
+        """The entry, made if need be; whoever asks for it meanwhile waits."""
+        while True:
+            with self._lock:
+                if key in self._entries:
+                    self._entries.move_to_end(key)
+                    # Any: the key says which kind it is.
+                    known: Any = self._entries[key]
+                    return known
+                waited_for = self._in_work.get(key)
+                if waited_for is None:
+                    own: Future[Any] = Future()
+                    self._in_work[key] = own
+                    break
+            # Where it fails it fails for whoever made it; the next one tries itself.
+            if waited_for.exception() is None:
+                return waited_for.result()
+        try:
+            value = make()
+        except BaseException as error:
+            with self._lock:
+                del self._in_work[key]
+            own.set_exception(error)
+            raise
         with self._lock:
-            if key in self._entries:
-                self._entries.move_to_end(key)
-                return self._entries[key][0]
-        value, size = make()
-        with self._lock:
-            if size <= self.max_bytes and self.max_entries > 0:
-                self._entries[key] = (value, size)
-                while len(self._entries) > self.max_entries or self.num_bytes > self.max_bytes:
-                    self._entries.popitem(last=False)
+            del self._in_work[key]
+            self._entries[key] = value
+            self._shrink()
+        own.set_result(value)
         return value
+
+    def _shrink(self) -> None:
+        """Drops what was used longest ago, but the newest of each kind; with the lock held."""
+        newest = {key[0]: key for key in self._entries}
+        for key in [*self._entries]:
+            if len(self._entries) <= self.max_entries and self.num_bytes <= self.max_bytes:
+                return
+            if key not in newest.values():
+                del self._entries[key]
+
+
+def _state(value: FlowState | CosyVoiceFlowState | Prefix) -> State:
+    return value.key_values if isinstance(value, Prefix) else value
 
 
 def prompt_of(

@@ -5,7 +5,8 @@ Shapes: S samples, N tokens, T mel frames.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import copy
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -114,6 +115,18 @@ class SegmentRenderer:
     def render(self) -> Tensor:
         """Sound (S,) of the next chunk; of all that is left, where that fills none."""
         return render_together(self._components, [self])[0]
+
+    def saved(self) -> Callable[[], None]:
+        """Remembers where the renderer stands; what it gives puts it back there."""
+        flow, vocoder = self.flow.shared(), self.vocoder.shared()
+        tempo, waiting = copy.copy(self._tempo), [*self._waiting]
+        has_sounded = self.has_sounded
+
+        def restore() -> None:
+            self.flow, self.vocoder, self.has_sounded = flow, vocoder, has_sounded
+            self._tempo, self._waiting = tempo, waiting
+
+        return restore
 
     def finish(self, mel: Tensor, *, final: bool) -> Tensor:
         """The next frames (1, T, M) of the flow, in the voice and at the speed of the speech."""

@@ -33,6 +33,9 @@ class Script:
 
     For the one-shot layout a segment is there when it is complete, for the interleaved one as soon
     as it begins. What comes out does not depend on how the text is cut.
+
+    One thread may read the segments while another one feeds: tokens, pauses and segments only come
+    on, and what says that something is complete is written last. It is to be read first.
     """
 
     def __init__(
@@ -89,12 +92,12 @@ class Script:
         """
         if self.is_finished:
             return
-        self.is_finished = True
         self._add(self._reader.finish())
         self._segmenter.finish()
         self._tokenize()
         if not any(c.isalnum() for part in self.segments for c in part.text):
             raise ValueError("the text holds nothing that can be said.")
+        self.is_finished = True
 
     def _add(self, words: list[str]) -> None:
         for word in words:
@@ -106,9 +109,11 @@ class Script:
         known = self._segmenter.segments
         # The last segment of before may have grown or been given another pause.
         for number in range(max(len(self.segments) - 1, 0), len(known)):
-            if number == len(self.segments):
-                self.segments.append(ScriptSegment())
-            self._update(self.segments[number], known[number])
+            is_new = number == len(self.segments)
+            segment = ScriptSegment() if is_new else self.segments[number]
+            self._update(segment, known[number])
+            if is_new:
+                self.segments.append(segment)
 
     def _update(self, segment: ScriptSegment, source: GrowingSegment) -> None:
         segment.pause_seconds = source.pause_seconds

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from tokenlm.audio.joining import SegmentJoiner
 from tokenlm.models.lm.cache import CacheRow, KeyValueCache
-from tokenlm.models.lm.decoding import Decoding
+from tokenlm.models.flow import CosyVoiceFlowState, FlowState
+from tokenlm.models.lm.decoding import Decoding, Prefix
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.modules.noise import mix
 from tokenlm.synthesis.components import Components
@@ -74,11 +76,29 @@ class Session:
         self._components, self._prompts, self._cache = components, prompts, cache
         self._forced = forced_tokens
         self._row: CacheRow | None = None
+        self._prefix: Prefix | None = None
+        self._flow: FlowState | CosyVoiceFlowState | None = None
         self._joiner = SegmentJoiner(components.manifest.sample_rate)
         self._renderers: list[SegmentRenderer] = []
         """Of the segment that is heard next, and of those after it that have been begun."""
         self._num_heard = 0
         """Segments that have been heard whole."""
+
+    def prepare(self) -> None:
+        """Has the models read the prompt, which may take long.
+
+        May be called in any thread before the session is moved; else its first segment does it.
+        What has been read is the session's own until it is closed.
+        """
+        settings, render = self.settings, self.settings.render
+        if self._prefix is None:
+            self._prefix = self._prompts.prefix(
+                settings.voice, self.script.layout, settings.instruction
+            )
+        if self._flow is None:
+            self._flow = self._prompts.flow_state(
+                settings.voice, render.context, render.num_steps, render.guidance_scale
+            )
 
     @property
     def is_done(self) -> bool:
@@ -97,6 +117,14 @@ class Session:
             return False
         self._add_text(self.decoding)
         return self.decoding.can_step
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether notice has been taken of all that the LM has written."""
+        decoding = self.decoding
+        if decoding is None:
+            return True
+        return not decoding.is_done and len(decoding.tokens) == len(self.speech_tokens[-1])
 
     @property
     def can_render(self) -> bool:
@@ -162,8 +190,11 @@ class Session:
     def close(self) -> None:
         """Frees everything. May be called at any time, and again."""
         self.is_closed = True
-        self.decoding = None
+        decoding, self.decoding = self.decoding, None
         self._renderers = []
+        self._prefix = self._flow = None
+        if decoding is not None:
+            decoding.end()
         self._release()
 
     @property
@@ -178,8 +209,17 @@ class Session:
 
     def _begin_segment(self) -> None:
         number = len(self.speech_tokens)
-        settings, render = self.settings, self.settings.render
-        prefix = self._prompts.prefix(settings.voice, self.script.layout, settings.instruction)
+        settings = self.settings
+        self.prepare()
+        prefix, flow = self._prefix, self._flow
+        assert prefix is not None and flow is not None
+        renderer = SegmentRenderer(
+            self._components,
+            flow.shared(),
+            voice=settings.voice,
+            seed=mix(settings.seed, number),
+            speed=settings.render.speed,
+        )
         if self._row is None:
             self._row = self._cache.add()
         forced = None
@@ -197,15 +237,7 @@ class Session:
             row=self._row,
             guards=self._components.generation.guards,
         )
-        flow = self._prompts.flow_state(
-            settings.voice, render.context, render.num_steps, render.guidance_scale
-        )
-        seed = mix(settings.seed, number)
-        self._renderers.append(
-            SegmentRenderer(
-                self._components, flow, voice=settings.voice, seed=seed, speed=render.speed
-            )
-        )
+        self._renderers.append(renderer)
         self.speech_tokens.append([])
         self.pauses.append(self.script.segments[number - 1].pause_seconds if number else 0.0)
         if self.decoding.is_done:
@@ -213,14 +245,44 @@ class Session:
 
     def _add_text(self, decoding: Decoding) -> None:
         segment, plan = self.script.segments[len(self.speech_tokens) - 1], decoding.plan
-        if plan.num_text < len(segment.tokens):
-            plan.add_text(segment.tokens[plan.num_text :])
-        if segment.is_complete:
+        is_complete = segment.is_complete  # read before the tokens, which another thread may add
+        new = segment.tokens[plan.num_text :]
+        if new:
+            plan.add_text(new)
+        if is_complete:
             plan.end_text()
+
+    def _saved(self) -> Callable[[], None]:
+        """Remembers what rendering changes; what it gives puts that back."""
+        renderers, num_heard = [*self._renderers], self._num_heard
+        joiner = copy.copy(self._joiner)
+        undo = [renderer.saved() for renderer in renderers]
+
+        def restore() -> None:
+            self._renderers, self._num_heard, self._joiner = renderers, num_heard, joiner
+            for step in undo:
+                step()
+
+        return restore
 
 
 def render_sessions(components: Components, sessions: Sequence[Session]) -> list[Tensor]:
-    """What is to be heard (S,) of the next chunk of each session, all rendered together."""
+    """What is to be heard (S,) of the next chunk of each session, all rendered together.
+
+    Where it fails for several, they are as they were before: each can be rendered alone.
+    """
+    if len(sessions) == 1:
+        return _render_sessions(components, sessions)
+    saved = [session._saved() for session in sessions]
+    try:
+        return _render_sessions(components, sessions)
+    except BaseException:
+        for restore in saved:
+            restore()
+        raise
+
+
+def _render_sessions(components: Components, sessions: Sequence[Session]) -> list[Tensor]:
     heard = [torch.zeros(0)] * len(sessions)
     sounding = []
     for index, session in enumerate(sessions):

@@ -121,12 +121,12 @@ class PhonemeTokenizer:
         Example: "hello, world" is `hh ax l ow1 , | w er1 l d`.
         """
         parts = _PARTS.findall(text.lower().replace("-", " "))
-        self._pronounce({part for part in parts if part not in MARKS})
+        known = self._pronounce({part for part in parts if part not in MARKS})
         ids: list[int] = []
         for part in parts:
             if part in MARKS:
                 ids.append(self._ids[part])
-            elif said := self._said[part]:
+            elif said := known[part]:
                 ids += [self._ids[BOUNDARY], *said] if ids else said
         return ids
 
@@ -159,21 +159,23 @@ class PhonemeTokenizer:
         ids = [index - len(_SPECIAL) for index in self.encode(text)]
         return [_unstressed(self.phones[index]) for index in ids if index >= 0]
 
-    def _pronounce(self, words: set[str]) -> None:
-        """Fill in `_said` for the words."""
+    def _pronounce(self, words: set[str]) -> dict[str, list[int]]:
+        """What is known of words, these among them; other threads may add to it."""
         if len(self._said) > _MAX_CACHED:
             self._said = {}
-        new = sorted(words - self._said.keys())
+        known = self._said
+        new = sorted(words - known.keys())
         unlisted = []
         for word in new:
             said = self.lexicon.get(word)
             if said is None:
                 unlisted.append(word)
             else:
-                self._said[word] = [self._ids[phone] for phone in said]
+                known[word] = [self._ids[phone] for phone in said]
         found = self.pronouncer.pronounce(unlisted)
         for word, phones in zip(unlisted, found, strict=True):
-            self._said[word] = [phone + len(_SPECIAL) for phone in phones]
+            known[word] = [phone + len(_SPECIAL) for phone in phones]
+        return known
 
 
 def _unstressed(phone: str) -> str:

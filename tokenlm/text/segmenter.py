@@ -46,6 +46,8 @@ class ClosedSegmenter:
         """Of this paragraph, as far as they are in no segment yet."""
         self._num_closed = 0
         """Of these words, those of complete sentences."""
+        self._closed_length = self._rest_length = 0
+        """Length of these, and of the words behind them."""
         # A part of an overlong sentence is never so short that it is joined to the one before.
         self._parts_are_long = EDGE_SHARE * max_length >= min_length
 
@@ -53,18 +55,23 @@ class ClosedSegmenter:
         """Takes the next word."""
         if word == PARAGRAPH:
             self._emit(self._words, keep=0)
-            self._words, self._num_closed = [], 0
+            self._words = []
+            self._all_closed()
             if self.segments:
                 self.segments[-1].pause_seconds = PARAGRAPH_PAUSE
             return
         self._words.append(word)
         if self._writing.ends_sentence(word):
-            self._num_closed = len(self._words)
             self._emit(self._words, keep=1)
+            self._all_closed()
         elif self._num_closed and self._parts_are_long:
-            first, rest = self._words[: self._num_closed], self._words[self._num_closed :]
+            # The length of words is the sum of theirs and of what stands between them.
+            if len(self._words) > self._num_closed + 1:
+                self._rest_length += len(self._writing.separator)
+            self._rest_length += self._writing.measure(word)
             # As long as neither is short, the next sentence is not joined to the last one.
-            if min(self._length(first), self._length(rest)) >= self._min_length:
+            if min(self._closed_length, self._rest_length) >= self._min_length:
+                first, rest = self._words[: self._num_closed], self._words[self._num_closed :]
                 self._emit(first, keep=0)
                 self._words, self._num_closed = rest, 0
 
@@ -74,8 +81,11 @@ class ClosedSegmenter:
         if self.segments:
             self.segments[-1].pause_seconds = 0.0
 
-    def _length(self, words: list[str]) -> int:
-        return self._writing.measure(self._writing.join(words))
+    def _all_closed(self) -> None:
+        """All words that are in no segment yet are those of complete sentences."""
+        self._num_closed = len(self._words)
+        self._closed_length = self._writing.measure(self._writing.join(self._words))
+        self._rest_length = 0
 
     def _emit(self, words: list[str], keep: int) -> None:
         """Makes segments of words; the last `keep` of them may still change and stay words."""
@@ -92,7 +102,6 @@ class ClosedSegmenter:
             self.segments.append(GrowingSegment(own, True, pause, writing))
         if keep and len(found) > keep:
             self._words = writing.split(found[-1].text)
-            self._num_closed = len(self._words)
 
 
 class OpenSegmenter:
@@ -114,6 +123,12 @@ class OpenSegmenter:
         """Takes the next word."""
         if word == PARAGRAPH:
             self._end_paragraph()
+            return
+        if len(word) > 1 and self._writing.measure(word) > self._max_length:
+            # As in `segment`, a word is cut that alone is too long; its parts fit into none.
+            middle = len(word) // 2
+            self.add(word[:middle])
+            self.add(word[middle:])
             return
         current = self._current
         ends = current is not None and self._writing.ends_sentence(current.words[-1])

@@ -92,9 +92,13 @@ class KeyValueCache:
     def add(self, prefix: KeyValues | None = None) -> CacheRow:
         """A new row behind the others, which goes on from `prefix`."""
         row = CacheRow(self, len(self.rows))
-        self.rows.append(row)
         self._map(lambda part: torch.cat([part, part.new_zeros(1, *part.shape[1:])]))
-        row.start(prefix)
+        self.rows.append(row)
+        try:
+            row.start(prefix)
+        except BaseException:
+            self.remove(row)
+            raise
         return row
 
     @torch.inference_mode()
@@ -103,8 +107,8 @@ class KeyValueCache:
         if row not in self.rows:
             return
         index = row.index
-        self.rows.remove(row)
         self._map(lambda part: torch.cat([part[:index], part[index + 1 :]]))
+        self.rows.remove(row)
         for other in self.rows[index:]:
             other.index -= 1
         if not self.rows:
@@ -125,14 +129,19 @@ class KeyValueCache:
             if row.index == target:
                 continue
             other, source = self.rows[target], row.index
-            for part in (*self.keys, *self.values):
-                part[[target, source]] = part[[source, target]]
+            parts = [*self.keys, *self.values]
+            # What may fail for want of memory comes before the first write.
+            swapped = [part[[source, target]] for part in parts]
+            for part, pair in zip(parts, swapped, strict=True):
+                part[[target, source]] = pair
             self.rows[target], self.rows[source] = row, other
             row.index, other.index = target, source
 
     def _map(self, function: Any) -> None:
-        self.keys = [function(part) for part in self.keys]
-        self.values = [function(part) for part in self.values]
+        """Replaces all parts or, where that fails, none."""
+        keys = [function(part) for part in self.keys]
+        values = [function(part) for part in self.values]
+        self.keys, self.values = keys, values
 
 
 class RowsView:

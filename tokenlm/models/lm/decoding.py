@@ -22,6 +22,10 @@ from tokenlm.models.lm.sampling import SamplingConfig, sample
 from tokenlm.modules.noise import uniform_draws
 
 
+READ_POSITIONS = 64
+"""A sequence with more to read than its last token reads so many positions at once, at most."""
+
+
 @dataclass(frozen=True)
 class Prefix:
     """What the LM has read of a prompt, as the start of many sequences."""
@@ -82,22 +86,32 @@ class Decoding:
         """Speech tokens so far, without the prompt's and without eos."""
         self.is_done = forced is not None and not forced
         self.logits: Tensor | None = None
-        """(V,) of the last step."""
-        self.row = row if row is not None else cache.add()
-        self.row.start(key_values)
+        """(V,) behind the last position that was read, before any guidance."""
         self.model = model
         self.guidance_scale = guards.guidance_scale if guards is not None else 0.0
         self.unguided: Unguided | None = None
-        if self.guidance_scale and not self.is_done:
-            self.unguided = Unguided(model, cache, plan.prompt_tokens)
         self._forced = forced
         self._is_bounded = guards is None or guards.length_bounds
         self._monitor = TokenMonitor(guards) if guards is not None else None
+        self.row = row if row is not None else cache.add()
+        try:
+            self.row.start(key_values)
+            if self.guidance_scale and not self.is_done:
+                self.unguided = Unguided(model, cache, plan.prompt_tokens)
+        except BaseException:
+            if row is None:
+                self.row.release()
+            raise
 
     @property
     def can_step(self) -> bool:
         """Whether the next token can be written: neither done nor waiting for text."""
         return not self.is_done and self.plan.predicts
+
+    @property
+    def has_read(self) -> bool:
+        """Whether the model has read all that is known, so that a token can be drawn."""
+        return all(len(track.plan.pending) == 0 for track in self.tracks)
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -186,35 +200,54 @@ def read_prefix(model: SpeechLM, plan: Plan) -> Prefix:
 
 
 @torch.inference_mode()
-def decode_step(model: SpeechLM, decodings: Sequence[Decoding]) -> None:
+def decode_step(
+    model: SpeechLM, decodings: Sequence[Decoding], *, max_positions: int | None = None
+) -> None:
     """Writes the next token of every sequence; all of them share one cache and can step.
 
     Sequences that have read everything but their last token go through the model together; those
-    that have more to read (a start, a block of text) go each alone.
+    that have more to read (a start, a block of text) go each alone, in pieces of `READ_POSITIONS`.
+    The pieces are always the same, so that numbers do not depend on who else is there.
+
+    Where it fails, each sequence is as it was before, or further on as it would be anyway: the step
+    can be tried again, with all of them or with each alone.
+
+    Args:
+        model: of all sequences.
+        decodings: the sequences.
+        max_positions: when so many positions have been read besides the last tokens, whoever is
+            not ready goes on in the next step and writes nothing in this one. The first of
+            `decodings` read first.
     """
     assert all(decoding.can_step for decoding in decodings)
     tracks = [track for decoding in decodings for track in decoding.tracks]
     short = [item for item in tracks if len(item.plan.pending) == 1]
     if short:
         short[0].row.cache.arrange([item.row for item in short])
-        positions = [item.plan.take() for item in short]
-        logits = _read(
-            model,
-            [item.row for item in short],
-            [kinds for kinds, _ in positions],
-            [ids for _, ids in positions],
-        )
-        for item, row in zip(short, logits, strict=True):
-            item.logits = row
+        _read_on(model, short, 1)
+    num_read = 0
     for item in tracks:
-        if item not in short:
-            kinds, ids = item.plan.take()
-            item.logits = _read(model, [item.row], [kinds], [ids])[0]
-    for decoding in decodings:
-        other = decoding.unguided
-        if other is not None and decoding.logits is not None and other.logits is not None:
-            decoding.logits = guide(decoding.logits, other.logits, decoding.guidance_scale)
-    _choose(decodings)
+        while pending := len(item.plan.pending):
+            if max_positions is not None and num_read >= max_positions:
+                break
+            count = min(pending, READ_POSITIONS)
+            _read_on(model, [item], count)
+            num_read += count
+    _choose([decoding for decoding in decodings if decoding.has_read])
+
+
+def _read_on(model: SpeechLM, tracks: Sequence[Decoding | Unguided], count: int) -> None:
+    """Reads the next `count` positions of sequences whose rows lie together."""
+    positions = [item.plan.peek(count) for item in tracks]
+    logits = _read(
+        model,
+        [item.row for item in tracks],
+        [kinds for kinds, _ in positions],
+        [ids for _, ids in positions],
+    )
+    for item, row in zip(tracks, logits, strict=True):
+        item.plan.drop(count)
+        item.logits = row
 
 
 _CACHE_ARGUMENT: dict[type, str] = {}
@@ -243,8 +276,19 @@ def _read(
         use_cache=True,
         **{_cache_argument(model.backbone): view},
     ).last_hidden_state
-    view.advance()
-    return model.head(hidden[:, -1])
+    logits = model.head(hidden[:, -1])
+    view.advance()  # last of all: what fails has read nothing
+    return logits
+
+
+def _guided_logits(decoding: Decoding) -> Tensor:
+    """Logits (V,) that the next token is drawn from."""
+    other = decoding.unguided
+    assert decoding.logits is not None
+    if other is None:
+        return decoding.logits
+    assert other.logits is not None
+    return guide(decoding.logits, other.logits, decoding.guidance_scale)
 
 
 def _choose(decodings: Sequence[Decoding]) -> None:
@@ -253,7 +297,7 @@ def _choose(decodings: Sequence[Decoding]) -> None:
     for item in decodings:
         groups.setdefault(item.sampling, []).append(item)
     for sampling, group in groups.items():
-        logits = torch.stack([item.logits for item in group if item.logits is not None])
+        logits = torch.stack([_guided_logits(item) for item in group])
         forbidden = torch.zeros(logits.shape, dtype=torch.bool)
         for row, item in zip(forbidden, group, strict=True):
             row[item.forbidden()] = True

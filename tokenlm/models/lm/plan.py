@@ -82,9 +82,21 @@ class Plan:
             self._proceed()
 
     def take(self) -> tuple[list[int], list[int]]:
-        """Kinds and ids of the positions that the model is to read now."""
-        taken, self.pending = self.pending, Layout()
-        return taken.kinds, taken.ids
+        """Kinds and ids of all positions that the model is to read now, which is then done."""
+        taken = self.peek(len(self.pending))
+        self.drop(len(self.pending))
+        return taken
+
+    def peek(self, count: int) -> tuple[list[int], list[int]]:
+        """Kinds and ids of the next `count` positions that the model is to read."""
+        return self.pending.kinds[:count], self.pending.ids[:count]
+
+    def drop(self, count: int) -> None:
+        """The model has read the next `count` positions."""
+        pending = self.pending
+        self.pending = Layout(
+            pending.kinds[count:], pending.ids[count:], pending.targets[count:]
+        )
 
     def _proceed(self) -> None:
         if self.layout == "one_shot" and not self._has_ended:
