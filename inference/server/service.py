@@ -26,6 +26,7 @@ from inference.server.token_log import TokenLog
 from inference.server.utterance import SpeechStream, Utterance
 from inference.server.voice_store import VoiceStore
 from tokenlm.synthesis import Synthesizer, Voice, VoiceError
+from tokenlm.text.frontend import frontend
 
 CACHED_VOICES = 64
 """Voices that stay in memory."""
@@ -76,6 +77,9 @@ class Service:
         self.hosts = Hosts(config)
         self.bundle = synthesizer.components.manifest.name
         self.bundle_voices = tuple(synthesizer.voices)
+        normalizer = synthesizer.components.text_tokenizer.config.normalizer
+        self.words = frontend(normalizer).words
+        """The words of a text as the bundle speaks them."""
         self.store = VoiceStore(config.voices, max_voices=config.limits.max_voices)
         self.admission = Admission(config.limits)
         self.metrics = Metrics()

@@ -107,6 +107,9 @@ class ServeConfig:
     is served."""
     cors_origins: tuple[str, ...] = ()
     """Web pages of these origins may use the server from a browser; "*" is all."""
+    sentence_pause_seconds: float | None = 0.3
+    """Over a WebSocket, how long nothing is written behind a whole sentence until it is spoken,
+    whatever may still come; null waits for more text."""
     model_aliases: tuple[str, ...] = ()
     """Names of models that are understood besides that of the bundle."""
     voice_aliases: dict[str, str] = field(default_factory=dict)
@@ -119,6 +122,10 @@ class ServeConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port must be from 0 to 65535, got {self.port}")
+        if self.sentence_pause_seconds is not None and not self.sentence_pause_seconds >= 0:
+            raise ValueError(
+                f"sentence_pause_seconds must not be negative, got {self.sentence_pause_seconds}"
+            )
         for name in self.allowed_hosts:
             if not _HOST.fullmatch(name):
                 raise ValueError(

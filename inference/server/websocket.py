@@ -178,7 +178,12 @@ class _Session:
                 raise ApiError(
                     413, f"At most {MAX_PENDING} utterances may wait.", code="too_many_utterances"
                 )
-            feed = self._open_feed = TextFeed(self._num_begun, self._settings)
+            feed = self._open_feed = TextFeed(
+                self._num_begun,
+                self._settings,
+                self._service.config.sentence_pause_seconds,
+                self._service.words,
+            )
             self._num_begun += 1
             self._feeds.put_nowait(feed)
         feed.put(text)
