@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from inference.commands.options import Precision
 from inference.commands.progress import DelayedProgress
 from inference.commands.speech import load_synthesizer
 
@@ -25,6 +26,10 @@ def serve(
     ] = None,
     device: Annotated[
         str | None, typer.Option("--device", help="Where the models run: cpu, cuda, cuda:1, mps.")
+    ] = None,
+    weights: Annotated[
+        Precision | None,
+        typer.Option("--weights", help="Precision of the large models' weights."),
     ] = None,
     host: Annotated[
         str | None, typer.Option("--host", help="Address to listen at; 0.0.0.0 is every network.")
@@ -54,7 +59,14 @@ def serve(
 
     path = config or packaged_configs() / "serve" / "default.yaml"
     chosen = load_config(ServeConfig, path, settings or ())
-    given = {"bundle": bundle, "device": device, "host": host, "port": port, "voices": voices}
+    given = {
+        "bundle": bundle,
+        "device": device,
+        "weights": weights,
+        "host": host,
+        "port": port,
+        "voices": voices,
+    }
     chosen = dataclasses.replace(
         chosen, **{name: value for name, value in given.items() if value is not None}
     )
