@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from inference.commands.options import Precision
 from inference.commands.progress import DelayedProgress
 from inference.commands.speech import load_synthesizer
 
@@ -26,6 +27,10 @@ def serve(
     device: Annotated[
         str | None, typer.Option("--device", help="Where the models run: cpu, cuda, cuda:1, mps.")
     ] = None,
+    weights: Annotated[
+        Precision | None,
+        typer.Option("--weights", help="Precision of the large models' weights."),
+    ] = None,
     host: Annotated[
         str | None, typer.Option("--host", help="Address to listen at; 0.0.0.0 is every network.")
     ] = None,
@@ -34,6 +39,10 @@ def serve(
     ] = None,
     voices: Annotated[
         Path | None, typer.Option("--voices", help="Folder of the voices that clients add.")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", help="Name that the server may be asked by; may be repeated."),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -50,10 +59,19 @@ def serve(
 
     path = config or packaged_configs() / "serve" / "default.yaml"
     chosen = load_config(ServeConfig, path, settings or ())
-    given = {"bundle": bundle, "device": device, "host": host, "port": port, "voices": voices}
+    given = {
+        "bundle": bundle,
+        "device": device,
+        "weights": weights,
+        "host": host,
+        "port": port,
+        "voices": voices,
+    }
     chosen = dataclasses.replace(
         chosen, **{name: value for name, value in given.items() if value is not None}
     )
+    if allow_host:
+        chosen = dataclasses.replace(chosen, allowed_hosts=(*chosen.allowed_hosts, *allow_host))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(name)s: %(message)s")
     with DelayedProgress("loading"):
         synthesizer = load_synthesizer(chosen.bundle, chosen.device, chosen.weights)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -34,7 +33,7 @@ def check_access(connection: HTTPConnection) -> None:
 
 
 def check_origin(connection: HTTPConnection) -> None:
-    """Refuses what a web page of another origin sends, unless the settings name that origin.
+    """Refuses what a web page of another server sends, unless the settings name its origin.
 
     Browsers send forms and open WebSockets to anywhere, without asking first as they do for JSON: a
     page that somebody visits could add voices to the server on their own machine.
@@ -45,8 +44,9 @@ def check_origin(connection: HTTPConnection) -> None:
     origin = connection.headers.get("origin")
     if origin is None:
         return
-    allowed = service_of(connection).config.cors_origins
-    own = urlsplit(origin).netloc == connection.headers.get("host")
+    service = service_of(connection)
+    allowed = service.config.cors_origins
+    own = service.hosts.owns(origin, connection.headers.get("host"))
     if not (own or origin in allowed or "*" in allowed):
         raise ApiError(
             403,

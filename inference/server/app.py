@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,11 +17,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from inference.server import errors, health, speech, voices, websocket
 from inference.server.auth import Keys
 from inference.server.bodies import BodyGate
+from inference.server.hosts import HostGate, Hosts
+from inference.server.paths import PathGate
 from inference.server.service import Service, SpeechEngine
 from inference.server.settings import ServeConfig
 from tokenlm import __version__
 from tokenlm.synthesis import Synthesizer
 
+_log = logging.getLogger("uvicorn.error")
 PAGE = Path(__file__).with_name("page")
 EXPOSED_HEADERS = (
     "X-Synthesised",
@@ -63,10 +67,14 @@ def build_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = make_engine()
-        app.state.service = Service(config, synthesizer, engine, chosen)
+        service = app.state.service = Service(config, synthesizer, engine, chosen)
+        for sentence in service.look_around():
+            _log.warning("%s", sentence)
         try:
+            await service.self_check.run()
             yield
         finally:
+            await service.self_check.close()
             await engine.close(0.0)
 
     app = FastAPI(
@@ -86,9 +94,12 @@ def build_app(
         websocket.router,
     ):
         app.include_router(router)
+    page: set[str] = set()
     if config.page:
+        page = {"/", *(f"/{path.name}" for path in PAGE.iterdir())}
         app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     app.add_middleware(BodyGate, limits=config.limits, upload_path=voices.PATH)
+    app.add_middleware(PathGate, routes=lambda: app.routes, page=page)
     if config.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -97,6 +108,7 @@ def build_app(
             allow_headers=["Authorization", "Content-Type"],
             expose_headers=list(EXPOSED_HEADERS),
         )
+    app.add_middleware(HostGate, hosts=Hosts(config))
     app.add_middleware(Counted)
     app.openapi = lambda: _describe(app)
     return app

@@ -116,6 +116,15 @@ def _check_head(scope: Scope, limit: int) -> None:
         raise _Refused(_too_long(limit))
 
 
+async def answer_early(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers a request whose body, if it has any, nobody will read."""
+    headers = dict(scope["headers"])
+    if headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers:
+        await error.response()(scope, receive, send)
+    else:
+        await _answer(error, _Reader(receive, 0, DISCARD_SECONDS), send)
+
+
 async def _answer(error: ApiError, reader: _Reader, send: Send) -> None:
     # Closing tells the client that the rest of its body will not be read.
     error.headers["Connection"] = "close"
@@ -140,4 +149,4 @@ def _too_slow(seconds: float) -> ApiError:
     return ApiError(408, f"The body of the request did not come within {seconds:g} s.", code="slow")
 
 
-__all__ = ["BodyGate"]
+__all__ = ["BodyGate", "answer_early"]

@@ -1,4 +1,4 @@
-"""`/health`, `/metrics` and `/v1/models`."""
+"""`/health`, `/metrics`, `/v1/models` and `/v1/audio/models`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.responses import Response
 from inference.server.access import needs_key
 from inference.server.encoders import available_formats
 from inference.server.errors import documented
-from inference.server.service import service_of
+from inference.server.service import Service, service_of
 from tokenlm import __version__
 
 router = APIRouter()
@@ -21,9 +21,11 @@ guarded_router = APIRouter(dependencies=[Depends(needs_key)])
 
 
 class Health(BaseModel):
-    """Whether the server takes requests."""
+    """Whether the server takes requests and can speak."""
 
-    status: Literal["ok", "stopping"]
+    status: Literal["ok", "failing", "stopping"]
+    reason: str | None = None
+    """Why it is not ok."""
     version: str
     bundle: str
     live_streams: int
@@ -52,25 +54,44 @@ class ModelList(BaseModel):
     data: list[Model]
 
 
+class ModelName(BaseModel):
+    """A model as Open WebUI lists it."""
+
+    id: str
+    name: str
+
+
+class ModelNames(BaseModel):
+    """All models, as Open WebUI lists them."""
+
+    models: list[ModelName]
+
+
 @router.get(
     "/health",
     response_model=Health,
-    responses={503: {"model": Health, "description": "The server is about to stop."}},
-    summary="Whether the server takes requests",
+    responses={503: {"model": Health, "description": "It is about to stop, or cannot speak."}},
+    summary="Whether the server takes requests and can speak",
 )
 async def health(request: Request) -> JSONResponse:
-    """Says 200 while requests are taken and 503 once the server is told to stop."""
+    """Says 200 while the server speaks; 503 once it is told to stop, and while its models fail."""
     service = service_of(request)
-    stopping = service.admission.is_draining
+    reason = service.self_check.reason
+    status: Literal["ok", "failing", "stopping"] = "ok" if reason is None else "failing"
+    if service.admission.is_draining:
+        status, reason = "stopping", "the server is about to stop."
+    else:
+        service.self_check.look_again()
     told = Health(
-        status="stopping" if stopping else "ok",
+        status=status,
+        reason=reason,
         version=__version__,
         bundle=service.bundle,
         live_streams=service.admission.num_live,
         queue_length=service.admission.num_waiting,
         needs_key=service.keys.needed,
     )
-    return JSONResponse(told.model_dump(), 503 if stopping else 200)
+    return JSONResponse(told.model_dump(), 200 if status == "ok" else 503)
 
 
 @guarded_router.get(
@@ -89,18 +110,37 @@ async def metrics(request: Request) -> Response:
 
 @guarded_router.get("/v1/models", responses=documented(401, 403), summary="List models")
 async def list_models(request: Request) -> ModelList:
-    """Lists the bundle of this server."""
+    """Lists the bundle of this server, by its own name and by its further ones."""
     service = service_of(request)
+    return ModelList(data=[_model(service, name) for name in service.model_names])
+
+
+@guarded_router.get(
+    "/v1/models/{model_id:path}", responses=documented(401, 403, 404), summary="Describe a model"
+)
+async def get_model(request: Request, model_id: str) -> Model:
+    """Describes the bundle of this server, by any of its names."""
+    service = service_of(request)
+    service.check_model(model_id)
+    return _model(service, model_id)
+
+
+@guarded_router.get(
+    "/v1/audio/models", responses=documented(401, 403), summary="List models for Open WebUI"
+)
+async def name_models(request: Request) -> ModelNames:
+    """Lists the names of the bundle of this server, as Open WebUI asks for them."""
+    names = service_of(request).model_names
+    return ModelNames(models=[ModelName(id=name, name=name) for name in names])
+
+
+def _model(service: Service, name: str) -> Model:
     manifest = service.synthesizer.components.manifest
-    return ModelList(
-        data=[
-            Model(
-                id=service.bundle,
-                description=manifest.description,
-                language=manifest.language,
-                sample_rate=service.engine.sample_rate,
-                lookahead_ms=service.synthesizer.lookahead_ms,
-                response_formats=available_formats(),
-            )
-        ]
+    return Model(
+        id=name,
+        description=manifest.description,
+        language=manifest.language,
+        sample_rate=service.engine.sample_rate,
+        lookahead_ms=service.synthesizer.lookahead_ms,
+        response_formats=available_formats(),
     )

@@ -7,22 +7,15 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from inference.server.errors import ApiError
-from inference.server.speech import MAX_SEED
+from inference.server.speech import SpeechSettings
 
 
-class SessionConfig(BaseModel):
+class SessionConfig(SpeechSettings):
     """Settings of the utterances that begin after it."""
-
-    model_config = ConfigDict(extra="forbid")
 
     type: Literal["session.config"] = "session.config"
     api_key: str | None = None
-    model: str | None = None
-    voice: str | None = None
-    instructions: str | None = None
     response_format: Literal["pcm"] = "pcm"
-    speed: Annotated[float, Field(ge=0.25, le=4.0, allow_inf_nan=False)] = 1.0
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
 
 
 class InputText(BaseModel):

@@ -53,6 +53,9 @@ def build_server(app: FastAPI, config: ServeConfig) -> DrainingServer:
             timeout_keep_alive=max(1, round(limits.idle_timeout_seconds / 12)),
             timeout_graceful_shutdown=LAST_SECONDS,
             server_header=False,
+            # What everybody could write is believed of nobody but the proxies that are named.
+            proxy_headers=bool(config.proxies),
+            forwarded_allow_ips=list(config.proxies),
             log_level="info",
         ),
         app.state,

@@ -16,17 +16,22 @@ from starlette.requests import HTTPConnection
 
 from inference.server.auth import Keys
 from inference.server.errors import ApiError
+from inference.server.hosts import Hosts
 from inference.server.limits import Admission
 from inference.server.metrics import Metrics
 from inference.server.provenance import Provenance
+from inference.server.self_check import SelfCheck
 from inference.server.settings import ServeConfig
 from inference.server.token_log import TokenLog
 from inference.server.utterance import SpeechStream, Utterance
 from inference.server.voice_store import VoiceStore
 from tokenlm.synthesis import Synthesizer, Voice, VoiceError
+from tokenlm.text.frontend import frontend
 
 CACHED_VOICES = 64
 """Voices that stay in memory."""
+CHECK_TEXT = "Hello."
+"""What a server says to itself to know whether it can."""
 
 
 class SpeechEngine(Protocol):
@@ -70,8 +75,12 @@ class Service:
         synthesizer.prompts.max_bytes = config.limits.max_prompt_bytes
         self.engine = engine
         self.keys = keys
+        self.hosts = Hosts(config)
         self.bundle = synthesizer.components.manifest.name
         self.bundle_voices = tuple(synthesizer.voices)
+        normalizer = synthesizer.components.text_tokenizer.config.normalizer
+        self.words = frontend(normalizer).words
+        """The words of a text as the bundle speaks them."""
         self.store = VoiceStore(config.voices, max_voices=config.limits.max_voices)
         self.admission = Admission(config.limits)
         self.metrics = Metrics()
@@ -83,7 +92,13 @@ class Service:
         self.num_uploads = 0
         self.num_sockets = 0
         self.metrics.sockets.set_function(lambda: self.num_sockets)
+        self.self_check = SelfCheck(self._say_something, config.limits.stall_timeout_seconds)
         self._voices: OrderedDict[str, tuple[object, Voice]] = OrderedDict()
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """Names of the bundle: its own, and those that the settings give it."""
+        return tuple(dict.fromkeys((self.bundle, *self.config.model_aliases)))
 
     def check_model(self, name: str | None) -> None:
         """Checks the name of a model that a client asks for.
@@ -91,10 +106,10 @@ class Service:
         Raises:
             ApiError: 404.
         """
-        if name is not None and name not in (self.bundle, *self.config.model_aliases):
+        if name is not None and name not in self.model_names:
             raise ApiError(
                 404,
-                f"There is no model {name[:80]!r}; this server has {self.bundle!r}.",
+                f"The model {name[:80]!r} does not exist; this server has {self.bundle!r}.",
                 param="model",
                 code="model_not_found",
             )
@@ -109,12 +124,45 @@ class Service:
             if not self.bundle_voices:
                 raise ApiError(400, "Name a voice: the bundle has none of its own.", param="voice")
             name = self.bundle_voices[0]
-        if name not in self.bundle_voices and name not in self.store:
-            name = self.config.voice_aliases.get(name, name)
         try:
-            return name, await asyncio.to_thread(self._load_voice, name)
+            return await asyncio.to_thread(self._find_voice, name)
         except VoiceError as error:
             raise ApiError(404, _sentence(error), param="voice", code="voice_not_found") from error
+
+    def _find_voice(self, name: str) -> tuple[str, Voice]:
+        """A voice by its name or by another one that the settings give it, capital or small."""
+        if self._has_voice(name):
+            return name, self._load_voice(name)
+        small = name.lower()
+        for known in self.bundle_voices:
+            if known.lower() == small:
+                return known, self._load_voice(known)
+        for alias, meant in self.config.voice_aliases.items():
+            if alias.lower() == small:
+                if not self._has_voice(meant):
+                    raise VoiceError(
+                        f"the voice {name[:80]!r} stands for {meant!r} here, which there is not; "
+                        "see the setting voice_aliases."
+                    )
+                return meant, self._load_voice(meant)
+        for known in self.store.names():
+            if known.lower() == small:
+                return known, self._load_voice(known)
+        return name, self._load_voice(name)
+
+    def _has_voice(self, name: str) -> bool:
+        return name in self.bundle_voices or name in self.store
+
+    def look_around(self) -> list[str]:
+        """What whoever starts the server should know, a sentence each."""
+        found = []
+        if self.config.uploads and (reason := self.store.why_read_only()) is not None:
+            found.append(f"clients cannot add voices: {reason}")
+        aliases = self.config.voice_aliases.items()
+        lost = [f"{alias}: {meant}" for alias, meant in aliases if not self._has_voice(meant)]
+        if lost:
+            found.append(f"voice_aliases name voices that are not there: {', '.join(lost)}")
+        return found
 
     def _load_voice(self, name: str) -> Voice:
         """Never passes a name on that the lists do not have: it would be taken for a path."""
@@ -176,6 +224,9 @@ class Service:
                 raise ApiError(400, _sentence(error), param="voice") from error
             except ValueError as error:
                 raise ApiError(400, _sentence(error), param="input") from error
+            except Exception as error:
+                self.self_check.note(error)
+                raise
             provenance = Provenance(
                 bundle=self.bundle, voice=name, seed=seed, request_id=request_id
             )
@@ -187,14 +238,32 @@ class Service:
                 async with asyncio.timeout(limits.stream_timeout_seconds):
                     yield utterance
                 end = "done"
+                if utterance.num_samples:
+                    self.self_check.note(None)
+            except ClientGoneError:
+                raise
             except Exception as error:
-                end = "left" if isinstance(error, ClientGoneError) else "failed"
+                end = "failed"
+                self.self_check.note(error)
                 raise
             finally:
                 try:
                     await stream.aclose()
                 finally:
                     self._note(utterance, end, text, speed)
+
+    async def _say_something(self) -> None:
+        """Speaks a short sentence to nobody, past admission, figures and logs."""
+        if not self.bundle_voices:
+            return  # and no voice of a client need be there
+        voice = await asyncio.to_thread(self._load_voice, self.bundle_voices[0])
+        stream = await self.engine.open(CHECK_TEXT, voice=voice)
+        try:
+            heard = [chunk.shape[0] async for chunk in stream]
+        finally:
+            await stream.aclose()
+        if not sum(heard):
+            raise ApiError(500, "Nothing was heard.")
 
     def _note(
         self, utterance: Utterance, end: str, text: str | AsyncIterable[str], speed: float

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -92,6 +94,11 @@ class ServeConfig:
     """Address to listen at; 0.0.0.0 is every network of the machine."""
     port: int = 8000
     """0 takes any free port."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names that the server may be asked by besides localhost and `host`, without port;
+    "*.example.com" is every name that ends so, and "*" is all."""
+    proxies: tuple[str, ...] = ()
+    """Addresses or networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
     voices: Path = Path("voices")
     """Folder of the voices that clients add: all the state that there is."""
     uploads: bool = True
@@ -103,6 +110,9 @@ class ServeConfig:
     is served."""
     cors_origins: tuple[str, ...] = ()
     """Web pages of these origins may use the server from a browser; "*" is all."""
+    sentence_pause_seconds: float | None = 0.3
+    """Over a WebSocket, how long nothing is written behind a whole sentence until it is spoken,
+    whatever may still come; null waits for more text."""
     model_aliases: tuple[str, ...] = ()
     """Names of models that are understood besides that of the bundle."""
     voice_aliases: dict[str, str] = field(default_factory=dict)
@@ -115,3 +125,24 @@ class ServeConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port must be from 0 to 65535, got {self.port}")
+        if self.sentence_pause_seconds is not None and not self.sentence_pause_seconds >= 0:
+            raise ValueError(
+                f"sentence_pause_seconds must not be negative, got {self.sentence_pause_seconds}"
+            )
+        for name in self.allowed_hosts:
+            if not _HOST.fullmatch(name):
+                raise ValueError(
+                    f"allowed_hosts has names without scheme or port, such as speech.example.com "
+                    f"or *.example.com, not {name!r}"
+                )
+        for address in self.proxies:
+            try:
+                ipaddress.ip_network(address)
+            except ValueError:
+                raise ValueError(
+                    "proxies has addresses or networks, such as 10.0.0.2 or 10.0.0.0/8, not "
+                    f"{address!r}"
+                ) from None
+
+
+_HOST = re.compile(r"\*|(?:\*\.)?[A-Za-z0-9_-][A-Za-z0-9._-]*|\[?[0-9A-Fa-f]*:[0-9A-Fa-f:.]+\]?")

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
 from inference.server.access import needs_key
@@ -33,12 +33,11 @@ class VoiceId(BaseModel):
     id: str
 
 
-class SpeechRequest(BaseModel):
-    """What is to be said, and how."""
+class SpeechSettings(BaseModel):
+    """How a text is to be said; null is the same as nothing."""
 
     model_config = ConfigDict(extra="forbid")
 
-    input: Annotated[str, Field(description="The text.")]
     model: Annotated[
         str | None, Field(description="Name of the bundle, which is also the default.")
     ] = None
@@ -48,12 +47,46 @@ class SpeechRequest(BaseModel):
     instructions: Annotated[
         str | None, Field(description="Not followed by this server: refused unless empty.")
     ] = None
-    response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
     speed: Annotated[float, Field(ge=0.25, le=4.0, allow_inf_nan=False)] = 1.0
-    stream_format: Literal["audio", "sse"] = "audio"
     seed: Annotated[
         int, Field(ge=0, le=MAX_SEED, description="The same seed gives the same speech.")
     ] = 0
+    language: Annotated[
+        str | None, Field(description="Changes nothing: a bundle speaks what it speaks.")
+    ] = None
+    user: Annotated[str | None, Field(description="Changes nothing, and is kept nowhere.")] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_null(cls, given: Any) -> Any:
+        """Many clients send null for what they do not set."""
+        if not isinstance(given, dict):
+            return given
+        return {
+            name: value
+            for name, value in given.items()
+            if value is not None or name not in cls.model_fields or cls._is_needed(name)
+        }
+
+    @classmethod
+    def _is_needed(cls, name: str) -> bool:
+        return cls.model_fields[name].is_required()
+
+    @property
+    def voice_name(self) -> str | None:
+        """Name of the voice; None is the first of the bundle."""
+        return self.voice.id if isinstance(self.voice, VoiceId) else self.voice
+
+
+class SpeechRequest(SpeechSettings):
+    """What is to be said, and how."""
+
+    input: Annotated[str, Field(description="The text.")]
+    response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
+    stream_format: Literal["audio", "sse"] = "audio"
+    stream: Annotated[
+        bool | None, Field(description="Changes nothing: bytes always come while they are made.")
+    ] = None
 
 
 def check_sayable(text: str, param: str) -> str:
@@ -110,7 +143,7 @@ async def create_speech(body: SpeechRequest, request: Request) -> SpeechResponse
     speak = partial(
         service.speak,
         body.input,
-        voice=body.voice.id if isinstance(body.voice, VoiceId) else body.voice,
+        voice=body.voice_name,
         seed=body.seed,
         speed=body.speed,
         request_id=uuid.uuid4().hex,

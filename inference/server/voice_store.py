@@ -11,6 +11,7 @@ that several servers may share the folder.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -38,6 +39,10 @@ class VoiceExistsError(ValueError):
 
 class VoiceStoreFullError(ValueError):
     """The folder holds as many voices as it may."""
+
+
+class VoiceStoreReadOnlyError(ValueError):
+    """The folder cannot be written to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +106,23 @@ class VoiceStore:
         try:
             with os.scandir(self.folder) as entries:
                 found = [entry.name for entry in entries if entry.name.endswith(".yaml")]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
             return []
         return sorted(name[:-5] for name in found if NAME.fullmatch(name[:-5]))
 
     def __contains__(self, name: str) -> bool:
         return bool(NAME.fullmatch(name)) and self._record_path(name).is_file()
+
+    def why_read_only(self) -> str | None:
+        """Why no voice can be written here, a sentence; None where one can."""
+        place = self.folder
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        if not place.is_dir():
+            return f"{place} is not a folder."
+        if not os.access(place, os.W_OK | os.X_OK):
+            return f"the folder {place} cannot be written to."
+        return None
 
     def record(self, name: str) -> VoiceRecord | None:
         """What is written about a voice; None where there is none, or not a whole one."""
@@ -154,6 +170,8 @@ class VoiceStore:
             VoiceNameError: the voice has a name that cannot be one of a file.
             VoiceExistsError: there is a voice of this name.
             VoiceStoreFullError: there are too many voices.
+            VoiceStoreReadOnlyError: the folder cannot be written to.
+            OSError: writing failed otherwise, as on a disk that is full.
         """
         self.check_free(check_name(voice.name))
         now = datetime.now(UTC)
@@ -172,7 +190,10 @@ class VoiceStore:
         )
         path = self.folder / record.file
         draft = self.folder / f".{record.file}.yaml"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise VoiceStoreReadOnlyError(_not_written(error)) from error
         try:
             voice.save(path)
             save_config(record, draft)
@@ -181,6 +202,11 @@ class VoiceStore:
         except FileExistsError:
             path.unlink(missing_ok=True)
             raise _taken(record.name) from None
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise VoiceStoreReadOnlyError(_not_written(error)) from error
+            raise
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -191,6 +217,8 @@ class VoiceStore:
 
     def check_free(self, name: str) -> None:
         """Checks that a voice of this name may be added; see `add` for the errors."""
+        if (reason := self.why_read_only()) is not None:
+            raise VoiceStoreReadOnlyError(reason)
         names = self.names()
         # Some file systems do not tell capitals from small letters.
         if name.lower() in {taken.lower() for taken in names}:
@@ -201,7 +229,11 @@ class VoiceStore:
             )
 
     def delete(self, name: str) -> bool:
-        """Removes a voice and its record; whether there was one."""
+        """Removes a voice and its record; whether there was one.
+
+        Raises:
+            VoiceStoreReadOnlyError: the folder cannot be written to.
+        """
         if name not in self:
             return False
         record = self.record(name)
@@ -209,6 +241,8 @@ class VoiceStore:
             self._record_path(name).unlink()
         except FileNotFoundError:
             return False
+        except OSError as error:
+            raise VoiceStoreReadOnlyError(_not_written(error)) from error
         if record is not None:
             (self.folder / record.file).unlink(missing_ok=True)
         return True
@@ -216,6 +250,10 @@ class VoiceStore:
     def _record_path(self, name: str) -> Path:
         assert NAME.fullmatch(name), name
         return self.folder / f"{name}.yaml"
+
+
+def _not_written(error: OSError) -> str:
+    return f"the folder of voices cannot be written to: {error.strerror or error}."
 
 
 def _taken(name: str) -> VoiceExistsError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
+import logging
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, File, Form, Path, Query, Request, UploadFile
@@ -19,16 +21,18 @@ from inference.server.voice_store import (
     VoiceNameError,
     VoiceRecord,
     VoiceStoreFullError,
+    VoiceStoreReadOnlyError,
     check_name,
 )
 from tokenlm.synthesis import VoiceError
 
 PATH = "/v1/audio/voices"
-MAX_PAGE = 1000
-"""Voices that one answer lists at most."""
+PAGE, MAX_PAGE = 100, 1000
+"""Voices that one answer describes unless told, and at most; names alone are up to MAX_PAGE."""
 MAX_TEXT = 1000
 """Characters of the text of a recording, of a person's name, and of a statement."""
 
+_log = logging.getLogger(__name__)
 router = APIRouter(dependencies=[Depends(needs_key)])
 
 
@@ -52,6 +56,14 @@ class VoiceBody(BaseModel):
     seconds: float | None = None
     ref_text: str | None = None
     consent: ConsentBody | None = None
+    """Of a voice that was added, on a server with keys."""
+
+
+class VoiceName(BaseModel):
+    """A voice as Open WebUI and clients of Kokoro list it."""
+
+    id: str
+    name: str
 
 
 class VoiceList(BaseModel):
@@ -62,6 +74,8 @@ class VoiceList(BaseModel):
     first_id: str | None
     last_id: str | None
     has_more: bool
+    voices: list[VoiceName] | list[str]
+    """The names alone, for those who do not turn pages."""
 
 
 class VoiceDeleted(BaseModel):
@@ -75,36 +89,44 @@ class VoiceDeleted(BaseModel):
 @router.get(PATH, responses=documented(400, 401, 403), summary="List voices")
 async def list_voices(
     request: Request,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
+    limit: Annotated[
+        int | None, Query(ge=1, le=MAX_PAGE, description="Voices at most; 100 unless told.")
+    ] = None,
     after: Annotated[str | None, Query(description="Id of the last voice seen.")] = None,
+    legacy: Annotated[
+        bool, Query(description="Whether `voices` has bare names, as older clients read them.")
+    ] = False,
 ) -> VoiceList:
     """Lists the voices of the bundle and those that were added, by name."""
-    return await asyncio.to_thread(_list, service_of(request), limit, after)
+    return await asyncio.to_thread(_list, service_of(request), limit, after, legacy)
 
 
-def _list(service: Service, limit: int, after: str | None) -> VoiceList:
+def _list(service: Service, limit: int | None, after: str | None, legacy: bool) -> VoiceList:
     names = sorted({*service.store.names(), *service.bundle_voices})
     if after is not None:
         names = [name for name in names if name > after]
-    data = []
+    shown = names[: limit or MAX_PAGE]
+    limit, data = limit or PAGE, []
     for name in names:
         if len(data) > limit:
             break
         if name in service.bundle_voices:
             data.append(VoiceBody(id=name, name=name, type="builtin", created_at=0))
         elif (record := service.store.record(name)) is not None:
-            data.append(_describe(record))
+            data.append(_describe(record, service))
     page = data[:limit]
     return VoiceList(
         data=page,
         first_id=page[0].id if page else None,
         last_id=page[-1].id if page else None,
         has_more=len(data) > limit,
+        voices=shown if legacy else [VoiceName(id=name, name=name) for name in shown],
     )
 
 
-def _describe(record: VoiceRecord) -> VoiceBody:
-    consent = record.consent
+def _describe(record: VoiceRecord, service: Service) -> VoiceBody:
+    """What a client is told of a voice; who consented to what is not for everybody."""
+    consent = record.consent if service.keys.needed else None
     return VoiceBody(
         id=record.name,
         name=record.name,
@@ -112,19 +134,14 @@ def _describe(record: VoiceRecord) -> VoiceBody:
         created_at=record.created_at,
         seconds=record.seconds,
         ref_text=record.ref_text,
-        consent=ConsentBody(
-            who=consent.who,
-            statement=consent.statement,
-            date=consent.date,
-            audio_sha256=consent.audio_sha256,
-        ),
+        consent=None if consent is None else ConsentBody(**dataclasses.asdict(consent)),
     )
 
 
 @router.post(
     PATH,
     status_code=201,
-    responses=documented(400, 401, 403, 408, 409, 413, 429, 503),
+    responses=documented(400, 401, 403, 408, 409, 413, 429, 500, 503),
     summary="Add a voice",
 )
 async def add_voice(
@@ -167,7 +184,7 @@ async def add_voice(
             )
     finally:
         service.num_uploads -= 1
-    return _describe(record)
+    return _describe(record, service)
 
 
 def _add(
@@ -193,6 +210,13 @@ def _add(
         raise ApiError(400, _told(error), param="name", code="invalid_name") from error
     except VoiceExistsError as error:
         raise ApiError(409, _told(error), param="name", code="voice_exists") from error
+    except VoiceStoreReadOnlyError as error:
+        raise _read_only() from error
+    except OSError as error:
+        _log.exception("a voice could not be kept")
+        raise ApiError(
+            500, f"The voice could not be kept: {error.strerror or 'the disk failed'}."
+        ) from error
     except VoiceStoreFullError as error:
         raise ApiError(403, _told(error), code="too_many_voices") from error
     except VoiceError as error:
@@ -212,7 +236,11 @@ async def delete_voice(
     _check_uploads(service)
     if voice_id in service.bundle_voices:
         raise ApiError(403, f"The voice {voice_id!r} belongs to the bundle.", param="voice_id")
-    if not await asyncio.to_thread(service.store.delete, voice_id):
+    try:
+        was_there = await asyncio.to_thread(service.store.delete, voice_id)
+    except VoiceStoreReadOnlyError as error:
+        raise _read_only() from error
+    if not was_there:
         raise ApiError(
             404,
             f"There is no voice {voice_id[:80]!r}.",
@@ -254,6 +282,14 @@ def read_consent(text: str) -> tuple[str, str]:
 def _check_uploads(service: Service) -> None:
     if not service.config.uploads:
         raise ApiError(403, "Voices of this server cannot be changed by clients.")
+
+
+def _read_only() -> ApiError:
+    return ApiError(
+        403,
+        "Voices of this server cannot be changed: its folder of voices cannot be written to.",
+        code="read_only",
+    )
 
 
 def _told(error: Exception) -> str:

@@ -178,7 +178,12 @@ class _Session:
                 raise ApiError(
                     413, f"At most {MAX_PENDING} utterances may wait.", code="too_many_utterances"
                 )
-            feed = self._open_feed = TextFeed(self._num_begun, self._settings)
+            feed = self._open_feed = TextFeed(
+                self._num_begun,
+                self._settings,
+                self._service.config.sentence_pause_seconds,
+                self._service.words,
+            )
             self._num_begun += 1
             self._feeds.put_nowait(feed)
         feed.put(text)
@@ -212,7 +217,7 @@ class _Session:
         encoder = PcmEncoder()
         async with self._service.speak(
             feed,
-            voice=settings.voice,
+            voice=settings.voice_name,
             seed=settings.seed,
             speed=settings.speed,
             request_id=uuid.uuid4().hex,

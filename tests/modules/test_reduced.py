@@ -84,3 +84,16 @@ def test_packed_weights_are_those_of_int8() -> None:
     torch.testing.assert_close(
         PackedInt8Linear(layer)(x).detach(), Int8Linear(layer)(x), rtol=2**-7, atol=0
     )
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("kind", [BFloat16Linear, Int8Linear, PackedInt8Linear])
+def test_what_goes_in_has_a_gradient(kind: Any, has_bias: bool) -> None:
+    """Voices are fitted through layers that are not trained."""
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 48, bias=has_bias).requires_grad_(False)
+    reduced, x = kind(layer), torch.randn(5, 64, requires_grad=True)
+    gradients = [torch.autograd.grad(m(x).square().sum(), [x])[0] for m in (layer, reduced)]
+    assert deviation(gradients[1], gradients[0]) < 0.03
+    with torch.no_grad():
+        torch.testing.assert_close(reduced(x), reduced(x.detach()), rtol=0, atol=0)

@@ -122,3 +122,17 @@ def test_nothing_to_say() -> None:
         script.finish()
     with pytest.raises(ValueError, match="nothing that can be said"):
         Script(encode, max_length=100, layout="one_shot").read("")
+
+
+@pytest.mark.parametrize("layout", ["one_shot", "interleaved"])
+def test_the_end_of_a_paragraph_completes_what_is_there(layout: str) -> None:
+    script = Script(encode, max_length=100, layout=layout)  # type: ignore[arg-type]
+    script.feed("Yes, it is.\u2029")
+    assert facts(script) == [([4, 2, 3], True, 0.6)]
+    script.feed("\u2029 No.\u2029")
+    assert facts(script) == [([4, 2, 3], True, 0.6), ([3], True, 0.6)]
+    script.finish()
+    assert facts(script) == [([4, 2, 3], True, 0.6), ([3], True, 0.0)]
+    whole = Script(encode, max_length=100, layout=layout)  # type: ignore[arg-type]
+    whole.read("Yes, it is.\u2029\u2029 No.")
+    assert facts(whole) == facts(script)

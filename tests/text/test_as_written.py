@@ -115,3 +115,11 @@ def test_front_ends() -> None:
     assert plain.normalize("……！") == ""
     assert english.normalize("It costs $3.") == "it costs three dollars."
     assert english.words("One.\n\nTwo.") == ["one.", PARAGRAPH, "two."]
+
+
+def test_a_paragraph_that_is_ended_waits_for_nothing() -> None:
+    reader = AsWritten()
+    assert reader.feed("\u2029") == []
+    assert reader.feed("你好。\u2029") == ["你", "好。", PARAGRAPH]
+    assert reader.feed(" 再见。one\u2029\u2029two") == ["再", "见。", "one", PARAGRAPH]
+    assert reader.finish() == ["two"]

@@ -185,3 +185,11 @@ def test_breaks_between_paragraphs_survive_cuts() -> None:
 
 def test_nothing() -> None:
     assert fed([]) == fed(["", " \n\n ", "🙂"]) == []
+
+
+def test_a_paragraph_that_is_ended_waits_for_nothing() -> None:
+    normalizer = IncrementalNormalizer()
+    assert normalizer.feed("I saw Dr. Lee.\u2029") == ["i", "saw", "doctor", "lee.", PARAGRAPH]
+    assert normalizer.feed(" \u2029And he saw me.") == [PARAGRAPH]
+    assert normalizer.finish() == ["and", "he", "saw", "me."]
+    assert IncrementalNormalizer().feed("\u2029\u2029") == [PARAGRAPH, PARAGRAPH]

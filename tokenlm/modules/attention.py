@@ -43,9 +43,10 @@ class SelfAttention(nn.Module):
 
     def init_state(self, batch_size: int) -> AttentionState:
         """An empty cache."""
-        weight = self.out.weight
-        empty = weight.new_zeros(batch_size, self.num_heads, 0, weight.shape[0] // self.num_heads)
-        positions = torch.zeros(0, dtype=torch.long, device=weight.device)
+        # The weights may be kept in fewer bits, or packed; the bias has the type of what comes out.
+        like = self.out.bias
+        empty = like.new_zeros(batch_size, self.num_heads, 0, like.shape[0] // self.num_heads)
+        positions = torch.zeros(0, dtype=torch.long, device=like.device)
         return AttentionState(keys=empty, values=empty, positions=positions)
 
     def forward(

@@ -111,11 +111,20 @@ class PackedInt8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(…, I) to (…, O)."""
         wide = x.float()
+        if wide.requires_grad and torch.is_grad_enabled():  # voices are fitted by gradient
+            out = functional.linear(wide, self.wide_weight()).to(x.dtype)
+            return out if self.bias is None else out + self.bias.to(x.dtype)
         greatest = wide.abs().amax(dim=-1, keepdim=True).clamp(min=1e-12)
         multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
         out = multiply(wide / greatest, 1 / 63, 64, self.packed)
         out = (out * greatest).to(x.dtype)
         return out if self.bias is None else out + self.bias.to(x.dtype)
+
+    def wide_weight(self) -> Tensor:
+        """The weight (O, I), unpacked: no gradient goes through the packed one."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.ops.quantized.linear_unpack(self.packed)[0].dequantize()
 
 
 def _int8(source: nn.Linear) -> nn.Module:
@@ -134,7 +143,8 @@ def reduce_weights(module: nn.Module, precision: Precision) -> nn.Module:
     """Replaces the linear layers inside `module` by such of `precision`; for inference alone.
 
     The module is on the device where it will run, as int8 is packed for a processor. Small layers
-    (the digits of a code) stay, as do the times of a flow and all other layers.
+    (the digits of a code) stay, as do the times of a flow and all other layers. What is replaced
+    need not have a `weight`, nor one of the type of what comes out: ask its bias, or another layer.
 
     Returns:
         The module, changed in place.

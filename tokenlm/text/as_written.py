@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from tokenlm.text.incremental import BLANK_LINE, PARAGRAPH
+from tokenlm.text.incremental import BLANK_LINE, PARAGRAPH, PARAGRAPH_END
 from tokenlm.text.writing import UNIT, UNSPACED
 
 _ENDS_UNSPACED = re.compile(f"[{UNSPACED}]")
@@ -26,6 +26,16 @@ class AsWritten:
 
     def feed(self, piece: str) -> list[str]:
         """The units that the next piece completes."""
+        units: list[str] = []
+        *ended, rest = piece.split(PARAGRAPH_END)
+        for part in ended:
+            units += [*self._feed(part), *self.finish()]
+            if self._last:
+                units.append(PARAGRAPH)
+            self._text = self._last = ""
+        return units + self._feed(rest)
+
+    def _feed(self, piece: str) -> list[str]:
         self._text += "".join(
             c for c in piece if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf")
         )

@@ -10,6 +10,10 @@ from tokenlm.text.normalize import normalize_paragraphs
 PARAGRAPH = "\n"
 """Stands among the words where a paragraph ends."""
 
+PARAGRAPH_END = "\u2029"
+"""Ends a paragraph where it stands in a text, as a blank line does, but at once: `PARAGRAPH` does
+not wait for the words of the next one."""
+
 HELD_WORDS = 4
 """A word is settled when so many further words have not changed it."""
 _READ_SHARE = 8
@@ -115,6 +119,9 @@ class IncrementalNormalizer:
         if not (is_line_end and BLANK_LINE.search(self._blank)):
             return []
         words = self._close()
+        if character == PARAGRAPH_END:
+            self._pending_break = False
+            return [*words, PARAGRAPH]
         self._pending_break = True
         return words
 

@@ -33,11 +33,13 @@ def start(synthesizer: Synthesizer, tmp_path: Path) -> Iterator[StartServer]:
     """Starts a server with a fake engine; limits and other settings by name."""
     with ExitStack() as stack:
 
-        def begin(*, keys: tuple[str, ...] = (), **settings: Any) -> LiveServer:
+        def begin(
+            *, keys: tuple[str, ...] = (), engine: type[FakeEngine] = FakeEngine, **settings: Any
+        ) -> LiveServer:
             limits = {name: settings.pop(name) for name in list(settings) if hasattr(Limits, name)}
             settings.setdefault("voices", tmp_path / "voices")
             config = ServeConfig(limits=Limits(**limits), **settings)
-            return stack.enter_context(LiveServer(config, synthesizer, FakeEngine, keys=keys))
+            return stack.enter_context(LiveServer(config, synthesizer, engine, keys=keys))
 
         yield begin
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 import torch
 from torch import Tensor
 
+from inference.server.service import CHECK_TEXT
 from tokenlm.synthesis import Voice
 
 SAMPLE_RATE = 24_000
@@ -86,7 +87,9 @@ class FakeStream:
 
 
 class FakeEngine:
-    """See `FakeStream`."""
+    """See `FakeStream`. Nothing is said by one that is broken."""
+
+    breaks_at_start = False
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -94,6 +97,8 @@ class FakeEngine:
         self.opened: list[FakeStream] = []
         self.voices: list[Voice | str | None] = []
         self.is_closed = False
+        self.num_checks = 0
+        self.is_broken = self.breaks_at_start
 
     @property
     def sample_rate(self) -> int:
@@ -114,10 +119,15 @@ class FakeEngine:
     ) -> FakeStream:
         if isinstance(text, str) and not text.strip():
             raise ValueError("the text holds nothing that can be said.")
+        if self.is_broken:
+            raise RuntimeError("the models broke")
         stream = FakeStream(self, text, seed)
         self.live.add(stream)
-        self.opened.append(stream)
-        self.voices.append(voice)
+        if text == CHECK_TEXT:  # what the server says to itself
+            self.num_checks += 1
+        else:
+            self.opened.append(stream)
+            self.voices.append(voice)
         return stream
 
     async def close(self, drain_seconds: float | None = None) -> None:

@@ -18,7 +18,7 @@ BIG = 30_000_000
 
 
 def head(path: str, length: int, *more: str) -> bytes:
-    lines = [f"POST {path} HTTP/1.1", "Host: x", "Content-Type: application/json",
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json",
              f"Content-Length: {length}", *more]  # fmt: skip
     return "\r\n".join([*lines, "", ""]).encode()
 

@@ -96,7 +96,7 @@ def test_every_path_and_status_is_named(synthesizer: Synthesizer, tmp_path: Path
     statuses = set()
     for path, operations in found.items():
         for method, operation in operations.items():
-            shown = path.replace("{voice_id}", "NAME")
+            shown = re.sub(r"{(voice|model)_id}", "NAME", path)
             assert f"| `{method.upper()} {shown}` |" in README, (method, path)
             statuses |= set(operation["responses"])
     assert {status for status in statuses if status >= "400"} <= set(table("status"))

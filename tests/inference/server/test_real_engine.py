@@ -32,7 +32,11 @@ def server(
     synthesizer: Synthesizer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LiveServer]:
     folder = tmp_path_factory.mktemp("real")
-    config = ServeConfig(voices=folder / "voices", token_log=folder / "tokens.jsonl")
+    config = ServeConfig(
+        voices=folder / "voices",
+        token_log=folder / "tokens.jsonl",
+        sentence_pause_seconds=None,  # a busy machine makes pauses of its own
+    )
     with LiveServer(config, synthesizer, lambda: StreamEngine(synthesizer)) as found:
         yield found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -60,9 +61,22 @@ def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_models(shared: LiveServer) -> None:
-    (model,) = httpx.get(f"{shared.url}/v1/models").json()["data"]
+    model, alias = httpx.get(f"{shared.url}/v1/models").json()["data"]
     assert model["id"] == "tiny" and model["sample_rate"] == 24_000
     assert model["lookahead_ms"] == 160.0 and "mp3" in model["response_formats"]
+    assert alias == model | {"id": "tts-1"}
+    with openai.OpenAI(base_url=f"{shared.url}/v1", api_key="x", max_retries=0) as official:
+        assert [found.id for found in official.models.list()] == ["tiny", "tts-1"]
+        for name in ("tiny", "tts-1"):
+            assert official.models.retrieve(name).id == name
+        for name in ("gpt-9", "owner/name", "TINY", "x" * 300, "tts-1/"):
+            with pytest.raises(openai.NotFoundError) as missing:
+                official.models.retrieve(name)
+            assert missing.value.code == "model_not_found" and missing.value.param == "model"
+            assert missing.value.type == "invalid_request_error"
+    # What Open WebUI asks for.
+    named = httpx.get(f"{shared.url}/v1/audio/models").json()
+    assert named == {"models": [{"id": name, "name": name} for name in ("tiny", "tts-1")]}
 
 
 def test_figures(start: StartServer) -> None:
@@ -200,10 +214,61 @@ def test_a_server_without_the_page(start: StartServer) -> None:
     assert response.json()["error"]["message"] == "There is nothing at /."
 
 
-def test_what_does_not_exist(shared: LiveServer) -> None:
-    assert httpx.get(f"{shared.url}/v1/nothing").status_code == 404
-    response = httpx.get(f"{shared.url}/v1/audio/speech")
-    assert response.status_code in (404, 405) and response.json()["error"]["message"]
+@pytest.mark.parametrize("page", [True, False])
+def test_what_does_not_exist(start: StartServer, page: bool) -> None:
+    """Before anything about keys, bodies or their kind, and whatever their size."""
+    server = start(keys=("sesame",), page=page)
+    bodies: list[dict[str, Any]] = [
+        {}, {"json": {"input": "one"}},
+        {"content": b"x", "headers": {"Content-Type": "text/plain"}},
+        {"content": bytes(3_000_000)}, {"files": {"a": bytes(100)}},
+        {"content": iter([b"a" * 70_000] * 20)}, {"headers": {"Authorization": "Bearer wrong"}},
+    ]  # fmt: skip
+    with httpx.Client(base_url=server.url, timeout=30) as client:
+        for path in ("/v1/nothing", "/v1/audio/speech/", "/v1/audio/speach", "/v1/audio/voices/",
+                     "/v1/chat/completions", "/favicon.ico", "/..%2fapp.py"):  # fmt: skip
+            for method in ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"):
+                response = client.request(method, path)
+                assert response.status_code == 404, (method, path)
+            for body in bodies:
+                response = client.post(path, **body)
+                assert response.status_code == 404, (path, body.keys())
+                assert "There is nothing at" in response.json()["error"]["message"]
+    for path in ("/v1/nothing", "/v1/audio/speech", "/", "/health"):
+        with pytest.raises(InvalidStatus) as denied:
+            connect(f"ws://127.0.0.1:{server.port}{path}")
+        assert denied.value.response.status_code == 404, path
+
+
+def test_methods_that_a_path_does_not_take(shared: LiveServer) -> None:
+    with httpx.Client(base_url=shared.url) as client:
+        for method, path, allowed in (
+            ("GET", "/v1/audio/speech", "POST"), ("HEAD", "/v1/audio/speech", "POST"),
+            ("POST", "/v1/models", "GET, HEAD"), ("POST", "/health", "GET, HEAD"),
+            ("PUT", "/v1/audio/voices", "GET, POST, HEAD"), ("POST", "/", "GET, HEAD"),
+            ("GET", "/v1/audio/voices/me", "DELETE"), ("POST", "/page.js", "GET, HEAD"),
+        ):  # fmt: skip
+            response = client.request(method, path, content=bytes(2_000_000))
+            assert response.status_code == 405, (method, path)
+            assert response.headers["allow"] == allowed, (method, path)
+            if method != "HEAD":
+                assert "does not take the method" in response.json()["error"]["message"]
+
+
+def test_heads_are_those_of_what_is_got(shared: LiveServer) -> None:
+    with httpx.Client(base_url=shared.url) as client:
+        for path in ("/health", "/v1/models", "/v1/models/tiny", "/v1/models/none", "/metrics",
+                     "/v1/audio/voices", "/v1/audio/models", "/openapi.json", "/", "/page.js",
+                     "/v1/audio/voices?limit=0"):  # fmt: skip
+            got, head = client.get(path), client.head(path)
+            assert head.status_code == got.status_code, path
+            assert (
+                head.content == b"" and head.headers["content-type"] == got.headers["content-type"]
+            )
+            if path != "/metrics":  # which change
+                assert head.headers["content-length"] == str(len(got.content)), path
+        text = client.get("/metrics").text
+    assert 'tokenlm_requests_total{method="HEAD",route="/v1/models",status="200"}' in text
 
 
 def test_the_tokens_of_every_utterance_are_logged(start: StartServer, tmp_path: Path) -> None:

@@ -13,11 +13,15 @@ import numpy as np
 import openai
 import pytest
 import soundfile
+from conftest import StartServer
 from fake_engine import CHUNK_SAMPLES, SAMPLE_RATE, FakeEngine, tone
 from live_server import LiveServer, eventually
 
 from inference.server.encoders import to_pcm16
+from inference.server.settings import ServeConfig
 from tokenlm.audio.io import SequentialSound, load_audio
+from tokenlm.checkpoint import packaged_configs, resolve
+from tokenlm.config import load_config
 
 
 def engine_of(server: LiveServer) -> FakeEngine:
@@ -47,7 +51,7 @@ def test_the_official_client_speaks(shared: LiveServer) -> None:
         assert np.abs(samples - tone(0, 3).numpy()).max() < 2e-5
         assert "Synthesised" in comment and "bundle tiny, voice bob, seed 0" in comment
         assert said.response.headers["content-type"] == "audio/wav"
-        assert [model.id for model in official.models.list()] == ["tiny"]
+        assert [model.id for model in official.models.list()] == ["tiny", "tts-1"]
         custom = official.audio.speech.create(
             model="tiny", voice={"id": "ann"}, input="one", extra_body={"seed": 2},
             response_format="pcm",
@@ -141,7 +145,7 @@ def test_events(client: httpx.Client) -> None:
         ({"instructions": "cheerfully"}, 400, "cannot follow instructions"),
         ({"response_format": "aac"}, 400, "no encoder for 'aac' here; there is: mp3"),
         ({"response_format": "midi"}, 400, "response_format"),
-        ({"model": "gpt-9"}, 404, "no model 'gpt-9'; this server has 'tiny'"),
+        ({"model": "gpt-9"}, 404, "The model 'gpt-9' does not exist; this server has 'tiny'"),
         ({"voice": "nobody"}, 404, "no voice 'nobody'; the bundle has ann, bob"),
         ({"voice": {"id": "nobody"}}, 404, "no voice 'nobody'"),
         ({"voice": "../bundles/tiny/voices/ann.voice"}, 404, "no voice"),
@@ -159,6 +163,59 @@ def test_refusals(client: httpx.Client, body: dict[str, object], status: int, to
     error = response.json()["error"]
     assert told in error["message"] and set(error) == {"message", "type", "param", "code"}
     assert error["type"] == "invalid_request_error"
+
+
+NOTHING: dict[str, object] = dict.fromkeys(
+    ("model", "voice", "instructions", "response_format", "speed", "seed", "stream_format",
+     "stream", "language", "user")
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        NOTHING,
+        {"stream": True, "language": "en", "user": "somebody"},
+        {"stream": False, "language": "de", "user": ""},
+        {"voice": {"id": "ann"}, "speed": 1, "seed": 0},
+        *({name: None} for name in NOTHING),
+    ],
+)
+def test_what_clients_send_besides(client: httpx.Client, body: dict[str, object]) -> None:
+    plain = speak(client, input="one two")
+    response = speak(client, **{"input": "one two", **body})
+    assert response.status_code == 200, response.text
+    assert response.content == plain.content
+    assert response.headers["content-type"] == plain.headers["content-type"] == "audio/mpeg"
+
+
+@pytest.mark.parametrize(
+    ("asked", "used"),
+    [("alloy", "bob"), ("Alloy", "bob"), ("ALLOY", "bob"), ("ANN", "ann"), ("Bob", "bob")],
+)
+def test_names_of_voices_in_any_case(client: httpx.Client, asked: str, used: str) -> None:
+    response = speak(client, input="one", voice=asked)
+    assert response.status_code == 200 and response.headers["x-tokenlm-voice"] == used
+
+
+def test_every_voice_of_openai_is_one_of_the_bundle() -> None:
+    config = load_config(ServeConfig, packaged_configs() / "serve" / "default.yaml")
+    voices = {path.stem for path in (resolve(config.bundle) / "voices").glob("*.voice")}
+    assert {"alloy", "ash", "ballad", "coral", "echo", "fable", "onyx", "nova", "sage", "shimmer",
+            "verse", "marin", "cedar"} <= set(config.voice_aliases)  # fmt: skip
+    assert set(config.voice_aliases.values()) <= voices
+    assert {"tts-1", "tts-1-hd", "gpt-4o-mini-tts"} == set(config.model_aliases)
+
+
+def test_a_name_that_stands_for_nobody(start: StartServer) -> None:
+    server = start(voice_aliases={"alloy": "slt"})
+    assert server.service.look_around() == [
+        "voice_aliases name voices that are not there: alloy: slt"
+    ]
+    with httpx.Client(base_url=server.url) as client:
+        response = speak(client, input="one", voice="Alloy")
+    assert response.status_code == 404
+    assert "'Alloy' stands for 'slt' here, which there is not" in response.text
 
 
 def test_bodies_that_are_no_json_or_no_text(client: httpx.Client) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -58,12 +61,13 @@ def test_a_voice_is_added_used_and_deleted(
     body = response.json()
     assert (body["id"], body["type"], body["ref_text"]) == ("me", "audio_sample", "is it so?")
     assert body["seconds"] == pytest.approx(2.0)
-    assert body["consent"]["audio_sha256"] == hashlib.sha256(audio).hexdigest()
+    assert body["consent"] is None, "not for everybody"
     # What is stored: a voice, and a record beside it; nothing else.
     folder = server.config.voices
     record = load_config(VoiceRecord, folder / "me.yaml")
     assert record.consent.who == "Ann Example" and record.consent.statement.startswith("My voice")
     assert record.consent.date.endswith("+00:00")
+    assert record.consent.audio_sha256 == hashlib.sha256(audio).hexdigest()
     assert sorted(path.name for path in folder.iterdir()) == sorted(["me.yaml", record.file])
     assert Voice.load(folder / record.file).prompt_text == "is it so?"
 
@@ -225,6 +229,73 @@ def test_a_server_whose_voices_cannot_be_changed(start: StartServer, recording: 
         assert client.get(PATH).status_code == 200
 
 
+def test_voices_for_clients_of_other_servers(client: httpx.Client, recording: Path) -> None:
+    assert add(client, recording.read_bytes()).status_code == 201
+    names = ["ann", "bob", "me"]
+    found = client.get(PATH).json()
+    # Open WebUI reads both of each, clients of Kokoro either of them, older ones bare names.
+    assert {voice["id"]: voice["name"] for voice in found["voices"]} == dict(
+        zip(names, names, strict=True)
+    )
+    assert client.get(PATH, params={"legacy": "true"}).json()["voices"] == names
+    assert [voice["id"] for voice in found["data"]] == names
+    page = client.get(PATH, params={"limit": 1, "after": "ann"}).json()
+    assert page["voices"] == [{"id": "bob", "name": "bob"}] and page["has_more"]
+    said = client.post("/v1/audio/speech", json={"input": "yes", "voice": "ME"})
+    assert said.status_code == 200 and said.headers["x-tokenlm-voice"] == "me"
+
+
+@pytest.mark.parametrize("place", ["file", "file/voices"])
+def test_a_folder_that_cannot_be_written_to(
+    start: StartServer,
+    recording: Path,
+    tmp_path: Path,
+    place: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """It is said at the start, and to whoever adds a voice, before any work is done for it."""
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    server = start(voices=tmp_path / place)
+    warned = capfd.readouterr().err
+    assert "clients cannot add voices: " in warned and "is not a folder" in warned
+    with httpx.Client(base_url=server.url, timeout=30.0) as client:
+        response = add(client, recording.read_bytes())
+        assert response.status_code == 403 and "cannot be written to" in response.text
+        assert response.json()["error"]["code"] == "read_only"
+        assert client.get(PATH).status_code == 200
+        assert client.delete(f"{PATH}/me").status_code == 404
+        assert client.post("/v1/audio/speech", json={"input": "yes"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "told"),
+    [(errno.EROFS, 403, "cannot be written to"), (errno.EACCES, 403, "cannot be written to"),
+     (errno.ENOSPC, 500, "The voice could not be kept: No space left on device")],
+)  # fmt: skip
+def test_a_disk_that_fails_while_a_voice_is_written(
+    client: httpx.Client,
+    server: LiveServer,
+    recording: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    status: int,
+    told: str,
+) -> None:
+    def fails(*arguments: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("inference.server.voice_store.save_config", fails)
+        response = add(client, recording.read_bytes())
+    assert response.status_code == status and told in response.text
+    assert list(server.config.voices.iterdir()) == []
+    assert add(client, recording.read_bytes()).status_code == 201
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", fails)
+        assert client.delete(f"{PATH}/me").status_code == 403
+    assert client.delete(f"{PATH}/me").status_code == 200
+
+
 def test_ten_thousand_voices(
     client: httpx.Client, server: LiveServer, synthesizer: Synthesizer
 ) -> None:
@@ -250,6 +321,8 @@ def test_ten_thousand_voices(
     assert "v00007" not in seen and seen == sorted(seen)
     page = client.get(PATH, params={"after": "v09998"}).json()
     assert [voice["id"] for voice in page["data"]] == ["v09999"] and not page["has_more"]
+    page = client.get(PATH).json()
+    assert (len(page["data"]), len(page["voices"])) == (100, 1000)
     assert client.get(PATH, params={"after": "zzz"}).json()["data"] == []
     assert client.get(PATH, params={"limit": 1001}).status_code == 400
     speak = {"input": "yes", "voice": "v00042"}
