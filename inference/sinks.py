@@ -10,12 +10,10 @@ import struct
 import subprocess
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
-import torch
-from torch import Tensor
-
-from tokenlm.audio.io import save_audio
+if TYPE_CHECKING:
+    from torch import Tensor
 
 StreamFormat = Literal["wav", "pcm"]
 
@@ -73,6 +71,10 @@ class FileSink(Sink):
 
     def finish(self) -> None:
         """Writes the file."""
+        import torch
+
+        from tokenlm.audio.io import save_audio
+
         waveform = torch.cat(self._chunks) if self._chunks else torch.zeros(0)
         save_audio(self._path, waveform, self._sample_rate, comment=self._comment)
 
@@ -155,6 +157,8 @@ def player_command(sample_rate: int) -> list[str]:
 
 def pcm16(waveform: Tensor) -> bytes:
     """A waveform (S,) as 16-bit little-endian samples."""
+    import torch
+
     steps = (waveform.detach().float().clamp(-1.0, 1.0) * 32768).round().clamp(max=32767)
     return steps.to(torch.int16).numpy().astype("<i2").tobytes()
 

@@ -11,8 +11,7 @@ import re
 from importlib import resources
 from pathlib import Path
 
-from tokenlm.checkpoint.bundle import MANIFEST_FILE
-
+MANIFEST_FILE = "bundle.yaml"
 CHECKPOINTS_VARIABLE = "TOKENLM_CHECKPOINTS"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
