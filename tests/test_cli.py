@@ -13,7 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from tokenlm import __version__, cli
+from tokenlm import __version__, cli, installation
 
 
 class FakeEntry:
@@ -67,7 +67,7 @@ def test_version(monkeypatch: pytest.MonkeyPatch) -> None:
         (PermissionError(13, "Permission denied", "a.wav"), "error: a.wav: Permission denied\n"),
         (
             ModuleNotFoundError("No module named 'jiwer'", name="jiwer"),
-            "error: this needs jiwer, which is not installed: pip install 'tokenlm[train]'\n",
+            "error: this needs jiwer, which is not installed: pip install -e '.[train]'\n",
         ),
         (
             ModuleNotFoundError("No module named 'ghost.body'", name="ghost.body"),
@@ -78,7 +78,9 @@ def test_version(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_mistakes_are_one_sentence(
     error: Exception, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "requires", lambda name: ["jiwer>=3.0; extra == 'train'", "numpy"])
+    monkeypatch.setattr(
+        installation, "requires", lambda name: ["jiwer>=3.0; extra == 'train'", "numpy"]
+    )
     result = run(monkeypatch, {"err": raising(error)}, "err")
     assert (result.exit_code, result.stderr) == (2, told)
 
@@ -95,7 +97,7 @@ def test_other_errors_are_ours_and_keep_their_traceback(monkeypatch: pytest.Monk
 
 
 def test_a_missing_extra_hides_only_its_own_verbs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "requires", lambda name: ["uvicorn>=0.30; extra == 'serve'"])
+    monkeypatch.setattr(installation, "requires", lambda name: ["uvicorn>=0.30; extra == 'serve'"])
     missing = ModuleNotFoundError("No module named 'uvicorn'", name="uvicorn")
     verbs: dict[str, Callable[..., Any] | Exception] = {"hello": hello, "serve": missing}
     listed = run(monkeypatch, verbs, "--help").stdout
@@ -104,7 +106,7 @@ def test_a_missing_extra_hides_only_its_own_verbs(monkeypatch: pytest.MonkeyPatc
     result = run(monkeypatch, verbs, "serve", "--port", "80", "more")
     assert result.exit_code == 2
     assert "serve cannot be used: this needs uvicorn" in result.stderr
-    assert "pip install 'tokenlm[serve]'" in result.stderr
+    assert "pip install -e '.[serve]'" in result.stderr
     assert run(monkeypatch, verbs, "--verbose", "serve").exception is missing
 
 
