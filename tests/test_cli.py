@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -129,3 +130,77 @@ def test_help_comes_without_loading_models(tmp_path: Path) -> None:
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
+
+
+LISTED = (
+    "import json, sys\n"
+    "from typer.testing import CliRunner\n"
+    "from tokenlm.cli import build_app\n"
+    "told = []\n"
+    "for words in json.loads(sys.argv[1]):\n"
+    "    result = CliRunner().invoke(build_app(words), words)\n"
+    "    told.append([result.exit_code, result.output])\n"
+    "print(json.dumps([told, sorted(sys.modules)]))\n"
+)
+
+
+def runs(*commands: Sequence[object], cwd: Path) -> tuple[list[tuple[int, str]], set[str]]:
+    """Status and output of commands in one new process, and the modules that it imported."""
+    words = json.dumps([[str(word) for word in command] for command in commands])
+    done = subprocess.run(
+        [sys.executable, "-c", LISTED, words], check=True, cwd=cwd, capture_output=True, text=True
+    )
+    told, modules = json.loads(done.stdout.splitlines()[-1])
+    return [(status, output) for status, output in told], set(modules)
+
+
+def test_errors_of_usage_import_no_torch(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = ("--bundle", tiny_bundle)
+    sound = tmp_path / "page.mp3"
+    sound.write_text("<html>not found</html>")
+    commands: list[tuple[Sequence[object], str]] = [
+        (("say", "yes", "--loud"), "No such option"),
+        (("say", "yes", "--speed", "9"), "than or equal to 4"),
+        (("say", "", *bundle), "empty"),
+        (("say", "...", *bundle), "nothing that can be said"),
+        (("say", "yes", "--text-file", "gone.txt"), "either an argument or"),
+        (("say", "--text-file", "gone.txt"), "gone.txt: No such file"),
+        (("say", "yes", "--voice", "nobody", *bundle), "there is no voice 'nobody'"),
+        (("say", "yes", "--voice", "me.wav", *bundle), "is a recording"),
+        (("say", "yes", "--bundle", "nothing"), "neither a folder nor the name"),
+        (("say", "yes", "--device", "gpu", *bundle), "devices are"),
+        (("say", "yes", "-o", "out.xyz", *bundle), ".wav, .flac"),
+        (("clone", "yes", "--prompt-audio", "gone.wav", *bundle), "no such audio file"),
+        (("clone", "yes", "--prompt-audio", sound, *bundle), "it is a web page"),
+        (("convert", "gone.wav", "--voice", "ann", *bundle), "no such audio file"),
+        (("prepare-voice", "gone.wav"), "no such audio file"),
+        (("transcribe", "gone.wav"), "no such audio file"),
+        (("tokens", "gone.jsonl", "--bundle", "nothing"), "neither a folder nor the name"),
+        (("voices", "--bundle", "nothing"), "neither a folder nor the name"),
+        (("inspect", "nothing"), "neither a folder nor the name"),
+        (("import", "cosyvoice2", "gone", "new"), "gone is no folder"),
+        (("sya", "yes"), "No such command"),
+        (("--help",), "say"),
+        (("say", "--help"), "--voice"),
+    ]
+    told, modules = runs(*(words for words, _ in commands), cwd=tmp_path)
+    for (words, part), (status, output) in zip(commands, told, strict=True):
+        assert (status == 0) == (words[-1] == "--help"), output
+        assert part in output, (words, output)
+    slow = {"torch", "transformers", "matplotlib", "scipy", "soxr", "huggingface_hub", "fastapi"}
+    assert not slow & modules
+
+
+def test_speaking_imports_what_it_needs_and_nothing_else(tiny_bundle: Path, tmp_path: Path) -> None:
+    told, modules = runs(
+        ("say", "Yes, it is.", "-o", "out.wav", "--bundle", tiny_bundle), cwd=tmp_path
+    )
+    assert told[0][0] == 0 and (tmp_path / "out.wav").exists(), told
+    assert "torch" in modules
+    slow = {
+        "transformers", "torch._dynamo", "torch._inductor", "torch.distributed.tensor", "sympy",
+        "vector_quantize_pytorch", "einops", "scipy", "matplotlib", "huggingface_hub", "fastapi",
+        "accelerate", "torchdiffeq", "onnxruntime", "av", "rich.progress",
+    }  # fmt: skip
+    assert not slow & modules
+    assert not {name for name in modules if name.partition(".")[0] == "training"}
