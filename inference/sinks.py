@@ -5,22 +5,26 @@ Shapes: S samples.
 
 from __future__ import annotations
 
+import io
+import os
 import shutil
 import struct
 import subprocess
+import sys
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from tokenlm.audio.io import save_audio
-
-StreamFormat = Literal["wav", "pcm"]
+StreamFormat = Literal["wav", "pcm", "flac", "mp3", "opus"]
 
 _UNKNOWN_SIZE = 0xFFFFFFFF
 """Size in a wav header whose data has no known end yet; players read on to the end."""
+
+_HEADER_SIZE = 44
+"""Bytes before the samples."""
 
 _PLAYERS = {
     "aplay": "aplay -q -t raw -f S16_LE -c 1 -r {rate}",
@@ -73,23 +77,76 @@ class FileSink(Sink):
 
     def finish(self) -> None:
         """Writes the file."""
+        import torch
+
+        from tokenlm.audio.io import save_audio
+
         waveform = torch.cat(self._chunks) if self._chunks else torch.zeros(0)
         save_audio(self._path, waveform, self._sample_rate, comment=self._comment)
 
 
 class PipeSink(Sink):
-    """16-bit samples to a binary stream as they come, bare or behind the header of a wav file."""
+    """Speech to a binary stream as it comes; `pcm` is bare samples of 16 bits.
 
-    def __init__(self, stream: BinaryIO, sample_rate: int, form: StreamFormat = "pcm") -> None:
+    The header of a wav file says how long it is once that is known, where the stream is a file.
+
+    Raises:
+        ValueError: the format cannot be written here.
+    """
+
+    def __init__(
+        self, stream: BinaryIO, sample_rate: int, form: StreamFormat = "pcm", comment: str = ""
+    ) -> None:
         self._stream = stream
+        self._encoder = None
+        self._header: int | None = None
+        self._num_bytes = 0
         if form == "wav":
+            self._header = _position(stream)
             stream.write(wav_header(sample_rate))
             stream.flush()
+        elif form != "pcm":
+            from inference.server.encoders import build_encoder
+
+            self._encoder = build_encoder(form, sample_rate, comment)
 
     def write(self, chunk: Tensor) -> None:
         """Takes the next samples (S,)."""
-        self._stream.write(pcm16(chunk))
+        self._send(pcm16(chunk) if self._encoder is None else self._encoder.encode(chunk))
+
+    def finish(self) -> None:
+        """Writes what the encoder holds back, and the length into a header."""
+        if self._encoder is not None:
+            self._send(self._encoder.finish())
+        if self._header is not None and self._num_bytes < _UNKNOWN_SIZE - _HEADER_SIZE:
+            end = self._stream.tell()
+            for place, size in ((4, self._num_bytes + _HEADER_SIZE - 8), (40, self._num_bytes)):
+                self._stream.seek(self._header + place)
+                self._stream.write(struct.pack("<I", size))
+            self._stream.seek(end)
+            self._stream.flush()
+
+    def _send(self, data: bytes) -> None:
+        self._stream.write(data)
         self._stream.flush()
+        self._num_bytes += len(data)
+
+
+def _position(stream: BinaryIO) -> int | None:
+    """Where a stream stands, if what lies behind can be written again."""
+    try:
+        place = stream.tell() if stream.seekable() else None
+        if place is not None and sys.platform != "win32":
+            import fcntl
+
+            # Of a file that is only added to, everything is written to its end.
+            if fcntl.fcntl(stream.fileno(), fcntl.F_GETFL) & os.O_APPEND:
+                return None
+    except io.UnsupportedOperation:  # a buffer in memory has no number
+        pass
+    except OSError:
+        return None
+    return place
 
 
 class PlayerSink(Sink):
@@ -155,6 +212,8 @@ def player_command(sample_rate: int) -> list[str]:
 
 def pcm16(waveform: Tensor) -> bytes:
     """A waveform (S,) as 16-bit little-endian samples."""
+    import torch
+
     steps = (waveform.detach().float().clamp(-1.0, 1.0) * 32768).round().clamp(max=32767)
     return steps.to(torch.int16).numpy().astype("<i2").tobytes()
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from tokenlm import __version__, cli
+from tokenlm import __version__, cli, installation
 
 
 class FakeEntry:
@@ -67,7 +68,7 @@ def test_version(monkeypatch: pytest.MonkeyPatch) -> None:
         (PermissionError(13, "Permission denied", "a.wav"), "error: a.wav: Permission denied\n"),
         (
             ModuleNotFoundError("No module named 'jiwer'", name="jiwer"),
-            "error: this needs jiwer, which is not installed: pip install 'tokenlm[train]'\n",
+            "error: this needs jiwer, which is not installed: pip install -e '.[train]'\n",
         ),
         (
             ModuleNotFoundError("No module named 'ghost.body'", name="ghost.body"),
@@ -78,7 +79,9 @@ def test_version(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_mistakes_are_one_sentence(
     error: Exception, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "requires", lambda name: ["jiwer>=3.0; extra == 'train'", "numpy"])
+    monkeypatch.setattr(
+        installation, "requires", lambda name: ["jiwer>=3.0; extra == 'train'", "numpy"]
+    )
     result = run(monkeypatch, {"err": raising(error)}, "err")
     assert (result.exit_code, result.stderr) == (2, told)
 
@@ -95,7 +98,7 @@ def test_other_errors_are_ours_and_keep_their_traceback(monkeypatch: pytest.Monk
 
 
 def test_a_missing_extra_hides_only_its_own_verbs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "requires", lambda name: ["uvicorn>=0.30; extra == 'serve'"])
+    monkeypatch.setattr(installation, "requires", lambda name: ["uvicorn>=0.30; extra == 'serve'"])
     missing = ModuleNotFoundError("No module named 'uvicorn'", name="uvicorn")
     verbs: dict[str, Callable[..., Any] | Exception] = {"hello": hello, "serve": missing}
     listed = run(monkeypatch, verbs, "--help").stdout
@@ -104,7 +107,7 @@ def test_a_missing_extra_hides_only_its_own_verbs(monkeypatch: pytest.MonkeyPatc
     result = run(monkeypatch, verbs, "serve", "--port", "80", "more")
     assert result.exit_code == 2
     assert "serve cannot be used: this needs uvicorn" in result.stderr
-    assert "pip install 'tokenlm[serve]'" in result.stderr
+    assert "pip install -e '.[serve]'" in result.stderr
     assert run(monkeypatch, verbs, "--verbose", "serve").exception is missing
 
 
@@ -127,3 +130,77 @@ def test_help_comes_without_loading_models(tmp_path: Path) -> None:
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
+
+
+LISTED = (
+    "import json, sys\n"
+    "from typer.testing import CliRunner\n"
+    "from tokenlm.cli import build_app\n"
+    "told = []\n"
+    "for words in json.loads(sys.argv[1]):\n"
+    "    result = CliRunner().invoke(build_app(words), words)\n"
+    "    told.append([result.exit_code, result.output])\n"
+    "print(json.dumps([told, sorted(sys.modules)]))\n"
+)
+
+
+def runs(*commands: Sequence[object], cwd: Path) -> tuple[list[tuple[int, str]], set[str]]:
+    """Status and output of commands in one new process, and the modules that it imported."""
+    words = json.dumps([[str(word) for word in command] for command in commands])
+    done = subprocess.run(
+        [sys.executable, "-c", LISTED, words], check=True, cwd=cwd, capture_output=True, text=True
+    )
+    told, modules = json.loads(done.stdout.splitlines()[-1])
+    return [(status, output) for status, output in told], set(modules)
+
+
+def test_errors_of_usage_import_no_torch(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = ("--bundle", tiny_bundle)
+    sound = tmp_path / "page.mp3"
+    sound.write_text("<html>not found</html>")
+    commands: list[tuple[Sequence[object], str]] = [
+        (("say", "yes", "--loud"), "No such option"),
+        (("say", "yes", "--speed", "9"), "than or equal to 4"),
+        (("say", "", *bundle), "empty"),
+        (("say", "...", *bundle), "nothing that can be said"),
+        (("say", "yes", "--text-file", "gone.txt"), "either an argument or"),
+        (("say", "--text-file", "gone.txt"), "gone.txt: No such file"),
+        (("say", "yes", "--voice", "nobody", *bundle), "there is no voice 'nobody'"),
+        (("say", "yes", "--voice", "me.wav", *bundle), "is a recording"),
+        (("say", "yes", "--bundle", "nothing"), "neither a folder nor the name"),
+        (("say", "yes", "--device", "gpu", *bundle), "devices are"),
+        (("say", "yes", "-o", "out.xyz", *bundle), ".wav, .flac"),
+        (("clone", "yes", "--prompt-audio", "gone.wav", *bundle), "no such audio file"),
+        (("clone", "yes", "--prompt-audio", sound, *bundle), "it is a web page"),
+        (("convert", "gone.wav", "--voice", "ann", *bundle), "no such audio file"),
+        (("prepare-voice", "gone.wav"), "no such audio file"),
+        (("transcribe", "gone.wav"), "no such audio file"),
+        (("tokens", "gone.jsonl", "--bundle", "nothing"), "neither a folder nor the name"),
+        (("voices", "--bundle", "nothing"), "neither a folder nor the name"),
+        (("inspect", "nothing"), "neither a folder nor the name"),
+        (("import", "cosyvoice2", "gone", "new"), "gone is no folder"),
+        (("sya", "yes"), "No such command"),
+        (("--help",), "say"),
+        (("say", "--help"), "--voice"),
+    ]
+    told, modules = runs(*(words for words, _ in commands), cwd=tmp_path)
+    for (words, part), (status, output) in zip(commands, told, strict=True):
+        assert (status == 0) == (words[-1] == "--help"), output
+        assert part in output, (words, output)
+    slow = {"torch", "transformers", "matplotlib", "scipy", "soxr", "huggingface_hub", "fastapi"}
+    assert not slow & modules
+
+
+def test_speaking_imports_what_it_needs_and_nothing_else(tiny_bundle: Path, tmp_path: Path) -> None:
+    told, modules = runs(
+        ("say", "Yes, it is.", "-o", "out.wav", "--bundle", tiny_bundle), cwd=tmp_path
+    )
+    assert told[0][0] == 0 and (tmp_path / "out.wav").exists(), told
+    assert "torch" in modules
+    slow = {
+        "transformers", "torch._dynamo", "torch._inductor", "torch.distributed.tensor", "sympy",
+        "vector_quantize_pytorch", "einops", "scipy", "matplotlib", "huggingface_hub", "fastapi",
+        "accelerate", "torchdiffeq", "onnxruntime", "av", "rich.progress",
+    }  # fmt: skip
+    assert not slow & modules
+    assert not {name for name in modules if name.partition(".")[0] == "training"}

@@ -2,7 +2,8 @@
 
 Verbs are the entry points of the group `tokenlm.commands` (name = verb, value = function), so that
 this module imports no layer above it, and another package can add its own. The module of a verb
-imports heavy libraries inside its functions: help and version come at once.
+imports heavy libraries inside its functions, and only that of the verb that is asked for is
+imported: help, version and errors of usage come at once.
 """
 
 from __future__ import annotations
@@ -10,20 +11,24 @@ from __future__ import annotations
 import functools
 import gc
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, entry_points, requires
+from importlib.metadata import entry_points
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 from tokenlm import __version__
+from tokenlm.installation import install_command_for
 
 GROUP = "tokenlm.commands"
 MISTAKE = 2
 """Exit status after a mistake of the user."""
 
-_REQUIREMENT = re.compile(r"^([A-Za-z0-9._-]+).*;.*extra\s*==\s*['\"]([\w-]+)['\"]")
+_OPTION = re.compile(r"--?[A-Za-z][\w-]*|--[A-Za-z][\w-]*=.*|-[A-Za-z]\S*\.\w+", re.DOTALL)
+"""What is an option, perhaps with its value, and no text that begins with a dash."""
 
 
 @dataclass
@@ -39,11 +44,46 @@ def main() -> None:
     # Two thousand modules are imported, hardly a cycle among them: looking for some after every 700
     # objects takes a tenth of the time to the first sound.
     gc.set_threshold(50_000)
-    build_app()()
+    build_app(sys.argv[1:])()
 
 
-def build_app() -> typer.Typer:
-    """Builds the command line out of the verbs that are installed."""
+class VerbCommand(TyperCommand):
+    """A verb that takes texts that begin with a dash ("- hello", "-5 degrees") for what they are.
+
+    What cannot be an option is put behind `--`, which ends them.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See click."""
+        taking = {
+            name
+            for parameter in self.params
+            if parameter.param_type_name == "option" and not getattr(parameter, "is_flag", False)
+            for name in parameter.opts
+        }
+        options, words, waits = [], [], False
+        for place, word in enumerate(args):
+            if word == "--" and not waits:
+                words += args[place + 1 :]
+                break
+            is_word = word.startswith("-") and word != "-" and not _OPTION.fullmatch(word)
+            (words if is_word and not waits else options).append(word)
+            waits = not waits and word in taking
+        try:
+            return super().parse_args(ctx, [*options, "--", *words] if words else options)
+        except Exception as error:
+            has_text = any(parameter.name == "text" for parameter in self.params)
+            if has_text and type(error).__name__ == "NoSuchOption":
+                error.message += "; a text that begins with a dash is given behind --"  # type: ignore[attr-defined]
+            raise
+
+
+def build_app(words: Sequence[str] = ()) -> typer.Typer:
+    """Builds the command line out of the verbs that are installed.
+
+    Args:
+        words: what was typed. Where it names a verb, the others are left out.
+    """
     settings = Settings()
     app = typer.Typer(
         name="tokenlm",
@@ -70,13 +110,16 @@ def build_app() -> typer.Typer:
         settings.verbose = verbose
 
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    asked = next((word for word in words if not word.startswith("-")), None)
+    if asked in found and asked is not None:
+        found = {asked: found[asked]}
     for name, entry in sorted(found.items()):
         try:
             function = entry.load()
         except Exception as error:  # whatever is wrong with one verb, the others work
             _add_broken(app, name, error, settings)
         else:
-            app.command(name)(guarded(function, settings))
+            app.command(name, cls=VerbCommand)(guarded(function, settings))
     return app
 
 
@@ -101,23 +144,10 @@ def explain(error: Exception) -> str:
     """One sentence for the user about an error."""
     if isinstance(error, ModuleNotFoundError) and error.name:
         module = error.name.partition(".")[0]
-        return f"this needs {module}, which is not installed: pip install {provider(module)}"
+        return f"this needs {module}, which is not installed: {install_command_for(module)}"
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return str(error) or type(error).__name__
-
-
-def provider(module: str) -> str:
-    """What to give to `pip install` for a module: an extra of tokenlm if one brings it."""
-    try:
-        requirements = requires("tokenlm") or []
-    except PackageNotFoundError:
-        requirements = []
-    for requirement in requirements:
-        match = _REQUIREMENT.match(requirement)
-        if match and match[1].replace("-", "_").lower() == module.lower():
-            return f"'tokenlm[{match[2]}]'"
-    return module
 
 
 def _add_broken(app: typer.Typer, name: str, error: Exception, settings: Settings) -> None:

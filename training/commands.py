@@ -7,9 +7,6 @@ from typing import Annotated
 
 import typer
 
-from training.data.manifest import ManifestError
-from training.data.manifest import validate as validate_manifest
-
 
 def validate(
     manifest: Annotated[Path, typer.Argument(help="Manifest (JSONL) to check.")],
@@ -20,6 +17,9 @@ def validate(
     num_threads: Annotated[int, typer.Option(help="Files decoded at the same time.")] = 4,
 ) -> None:
     """Check a manifest: every bad row with its line number and what is wrong with it."""
+    from training.data.manifest import ManifestError
+    from training.data.manifest import validate as validate_manifest
+
     try:
         checked = validate_manifest(manifest, check_audio=check_audio, num_threads=num_threads)
     except ManifestError as error:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from tokenlm.config import ConfigError
+from tokenlm.installation import install_command
 
 _BASE = ".base_layer."
 
@@ -53,7 +54,7 @@ def add_lora(backbone: nn.Module, settings: LoraSettings) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
-        raise ConfigError("lora needs peft: pip install 'tokenlm[scale]'") from None
+        raise ConfigError(f"lora needs peft: {install_command('scale')}") from None
     linear = {
         name.rpartition(".")[2]
         for name, module in backbone.named_modules()

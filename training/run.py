@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from tokenlm.config import ConfigError, load_config
+from tokenlm.installation import install_command
 from training.stages import STAGES, stage_classes
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def require_extra() -> None:
     missing = [name for name in ("accelerate", "safetensors") if find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"Training needs {' and '.join(missing)}; install with: pip install 'tokenlm[train]'"
+            f"Training needs {' and '.join(missing)}; install with: {install_command('train')}"
         )
 
 

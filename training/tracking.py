@@ -177,7 +177,7 @@ def write_mel_picture(path: Path, mels: Mapping[str, Tensor]) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ValueError(
-            "Pictures need matplotlib; install it with: pip install 'tokenlm[train]'"
+            "Pictures need matplotlib; install it with: pip install matplotlib"
         ) from error
     arrays = {
         name: mel.detach().float().cpu().reshape(-1, mel.shape[-1]) for name, mel in mels.items()

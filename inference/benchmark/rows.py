@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from inference.benchmark.cold_start import measure_cold_starts
 from inference.benchmark.stages import peak_memory_bytes, stage_clock
 from inference.benchmark.subject import SENTENCE, Subject
 from inference.benchmark.timeline import Timeline, watch
@@ -65,7 +66,7 @@ class Plan:
     num_runs: int = 5
     long_seconds: float = 60.0
     """Of the long session; that of the real-time factor is half of it."""
-    parts: tuple[str, ...] = ("first", "factor", "long", "shares", "together")
+    parts: tuple[str, ...] = ("cold", "first", "factor", "long", "shares", "together")
     """What is measured, names of `PARTS`."""
 
     def __post_init__(self) -> None:
@@ -339,7 +340,27 @@ async def _listen(
     return num_samples / engine.sample_rate
 
 
+def _cold_start(subject: Subject, plan: Plan, found: Measurements) -> None:
+    """Processes that are started anew; random weights lie in no bundle that they could load."""
+    if not subject.has_weights:
+        return
+    for runs in measure_cold_starts(subject.synthesizer.components.folder, plan.num_runs):
+        command = runs.command
+        found.rows.append(
+            Row(
+                f"start of the process to its end: {command.name}",
+                _median(runs.wall_seconds),
+                "s",
+                command.floor,
+                command.aim,
+                values=runs.wall_seconds,
+                note=f"{runs.cpu_median:.2f} s of the processor",
+            )
+        )
+
+
 PARTS: dict[str, tuple[str, Callable[[Subject, Plan, Measurements], None]]] = {
+    "cold": ("the start of the process", _cold_start),
     "first": ("time to first audio", _first_audio),
     "factor": ("real-time factor", _real_time_factor),
     "long": ("a long session, streamed and whole", _long_session),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inference.commands.progress import DelayedProgress
+from tokenlm.checkpoint.resolve import resolve
 
 if TYPE_CHECKING:
     from tokenlm.checkpoint import BundleManifest, Finding
@@ -20,10 +21,10 @@ def inspect(
     ] = "mini-en",
 ) -> None:
     """Show what a bundle holds and check it: every checksum, and that its parts fit together."""
-    from tokenlm.checkpoint import BundleError, read_manifest, resolve, validate_bundle
+    folder = resolve(bundle)
+    from tokenlm.checkpoint import BundleError, read_manifest, validate_bundle
     from tokenlm.checkpoint.registry import KINDS
 
-    folder = resolve(bundle)
     with DelayedProgress("checking"):
         findings = validate_bundle(folder, KINDS)
         try:

@@ -57,6 +57,8 @@ def import_weights(
     ] = Normalizer.none,
 ) -> None:
     """Make a bundle of the published weights of another system."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder.")
     import torch
 
     from tokenlm.checkpoint.adapters.cosyvoice2 import import_cosyvoice

@@ -26,10 +26,16 @@ WeightsOption = Annotated[
     ),
 ]
 OutputOption = Annotated[
-    Path, typer.Option("--output", "-o", help="Sound file to write: wav, flac or ogg.")
+    Path, typer.Option("--output", "-o", help="Sound file to write: wav, flac, ogg, mp3 or opus.")
 ]
 SeedOption = Annotated[
-    int, typer.Option("--seed", min=0, help="The same seed gives the same speech.")
+    str,
+    typer.Option(
+        "--seed",
+        metavar="NUMBER",
+        help="The same seed gives the same speech; random draws one, and says which.",
+        show_default="0",
+    ),
 ]
 ContextOption = Annotated[
     Literal["default", "full"],
@@ -82,13 +88,14 @@ SayOutputOption = Annotated[
     typer.Option(
         "--output",
         "-o",
-        help="Sound file to write: wav, flac or ogg; - is standard output, as the speech is made."
+        help="Sound file to write: wav, flac, ogg, mp3 or opus; - is standard output, as the speech"
+        " is made."
         "  [default: out.wav, unless it is played]",
     ),
 ]
 FormatOption = Annotated[
-    Literal["wav", "pcm"],
-    typer.Option("--format", help="Of standard output: wav, or bare 16-bit samples."),
+    Literal["wav", "pcm", "flac", "mp3", "opus"],
+    typer.Option("--format", help="Of standard output; pcm is bare 16-bit samples."),
 ]
 LayoutOption = Annotated[
     Literal["auto", "one_shot", "interleaved"],

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 DELAY_SECONDS = 2.0
 
@@ -24,14 +27,9 @@ class DelayedProgress:
         delay_seconds: float = DELAY_SECONDS,
         console: Console | None = None,
     ) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            console=console or Console(stderr=True),
-            transient=True,
-        )
-        self._task = self._progress.add_task(description, total=None)
+        self._console = console
+        self._state: dict[str, Any] = {"description": description, "total": None}
+        self._progress: Progress | None = None
         self._timer = threading.Timer(delay_seconds, self._show)
         self._timer.daemon = True
         self._lock = threading.Lock()
@@ -43,21 +41,40 @@ class DelayedProgress:
         Args:
             share: what is done, from 0 to 1.
         """
-        self._progress.update(self._task, total=1.0, completed=share)
+        self._change(total=1.0, completed=share)
 
     def describe(self, description: str) -> None:
         """Says what is being done now."""
-        self._progress.update(self._task, description=description)
+        self._change(description=description)
 
     @property
     def is_shown(self) -> bool:
         """Whether the bar is on the screen."""
-        return self._progress.live.is_started
+        return self._progress is not None
+
+    def _change(self, **facts: Any) -> None:
+        with self._lock:
+            self._state.update(facts)
+            if self._progress is not None:
+                self._progress.update(self._progress.task_ids[0], **facts)
 
     def _show(self) -> None:
+        if self._console is None and not sys.stderr.isatty():
+            return
+        # Imported by those who wait alone.
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        console = self._console or Console(stderr=True)
+        bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
+            console=console, transient=True,
+        )  # fmt: skip
         with self._lock:
-            if not self._ended and self._progress.console.is_terminal:
-                self._progress.start()
+            if not self._ended and console.is_terminal:
+                bar.add_task(**self._state)
+                bar.start()
+                self._progress = bar
 
     def __enter__(self) -> DelayedProgress:
         self._timer.start()
@@ -72,5 +89,6 @@ class DelayedProgress:
         self._timer.cancel()
         with self._lock:
             self._ended = True
-        if self.is_shown:
-            self._progress.stop()
+            bar, self._progress = self._progress, None
+        if bar is not None:
+            bar.stop()

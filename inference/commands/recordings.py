@@ -11,6 +11,7 @@ import typer
 from inference.commands.options import BundleOption, DeviceOption
 from inference.commands.progress import DelayedProgress
 from inference.commands.speech import load_synthesizer
+from tokenlm.checkpoint.resolve import resolve
 
 if TYPE_CHECKING:
     from tokenlm.checkpoint.registry import AnySpeechTokenizer
@@ -22,6 +23,9 @@ def transcribe(
     device: DeviceOption = "cpu",
 ) -> None:
     """Write down what the recogniser behind the speech tokens hears."""
+    from tokenlm.audio.io import check_recording
+
+    check_recording(recording)
     with DelayedProgress("listening"):
         text = load_synthesizer(bundle, device).transcribe(recording)
     typer.echo(text)
@@ -35,15 +39,16 @@ def tokens(
     ] = 0,
 ) -> None:
     """Report how many codes of the speech tokenizer recordings use, and how evenly."""
+    folder = resolve(bundle)
+    paths = [path for source in sources for path in list_recordings(source)]
+    paths = paths[:limit] if limit else paths
     import torch
 
     from tokenlm.audio.io import AudioError, load_audio
     from tokenlm.models.speech_tokenizer import codebook_usage
 
-    tokenizer = load_tokenizer(bundle)
+    tokenizer = load_tokenizer(folder)
     rate = tokenizer.config.mel.sample_rate
-    paths = [path for source in sources for path in list_recordings(source)]
-    paths = paths[:limit] if limit else paths
     found, num_samples = [], 0
     with DelayedProgress("listening") as progress:
         for number, path in enumerate(paths):
@@ -69,10 +74,9 @@ def tokens(
     )
 
 
-def load_tokenizer(name: str) -> AnySpeechTokenizer:
+def load_tokenizer(name: str | Path) -> AnySpeechTokenizer:
     """The speech tokenizer of a bundle, or of its own component folder."""
     from tokenlm.checkpoint.registry import SPEECH_TOKENIZERS, load_model
-    from tokenlm.checkpoint.resolve import resolve
 
     folder = resolve(name)
     inside = folder / "speech_tokenizer"

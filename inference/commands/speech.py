@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import os
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +37,8 @@ from inference.commands.options import (
     WeightsOption,
 )
 from inference.commands.progress import DelayedProgress
+from tokenlm.checkpoint.resolve import find_voice, resolve
+from tokenlm.installation import check_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +55,7 @@ def clone(
     prompt_text: PromptTextOption = None,
     output: OutputOption = Path("out.wav"),
     text_file: TextFileOption = None,
-    seed: SeedOption = 0,
+    seed: SeedOption = "0",
     speed: SpeedOption = 1.0,
     bundle: BundleOption = "mini-en",
     context: ContextOption = "default",
@@ -62,9 +66,13 @@ def clone(
     weights: WeightsOption = "float32",
 ) -> None:
     """Say a text in the voice of a recording."""
-    words = _read_text(text, text_file)
+    from tokenlm.audio.io import check_recording
+
+    words, number = _read_text(text, text_file), _read_seed(seed)
     with DelayedProgress("loading") as progress:
         check_output(output)
+        check_recording(prompt_audio)
+        check_text(words, resolve(bundle))
         synthesizer = load_synthesizer(bundle, device, weights)
         progress.describe("listening")
         voice = synthesizer.prepare_voice(prompt_audio, prompt_text)
@@ -73,7 +81,7 @@ def clone(
             lambda: synthesizer.generate(
                 words,
                 voice=voice,
-                seed=seed,
+                seed=number,
                 speed=speed,
                 context=context,
                 num_steps=steps,
@@ -82,7 +90,8 @@ def clone(
                 on_progress=progress.update,
             )
         )
-    write_speech(output, speech, synthesizer, voice=voice, seed=seed, seconds=seconds)
+    write_speech(output, speech, synthesizer, voice=voice, seed=number, seconds=seconds)
+    _tell_seed(seed, number)
 
 
 def say(
@@ -96,7 +105,7 @@ def say(
     play: PlayOption = False,
     form: FormatOption = "wav",
     text_file: TextFileOption = None,
-    seed: SeedOption = 0,
+    seed: SeedOption = "0",
     speed: SpeedOption = 1.0,
     bundle: BundleOption = "mini-en",
     context: ContextOption = "default",
@@ -115,7 +124,7 @@ def say(
     from inference.sinks import check_player
 
     arrives = text == "-" and text_file is None
-    words = "" if arrives else _read_text(text, text_file)
+    words, number = "" if arrives else _read_text(text, text_file), _read_seed(seed)
     if output is None and not play:
         output = Path("out.wav")
     to_pipe = output is not None and str(output) == "-"
@@ -124,11 +133,16 @@ def say(
             check_output(output)
         if play:
             check_player()
+        folder = resolve(bundle)
+        if voice is not None:
+            find_voice(folder, voice)
+        if not arrives:
+            check_text(words, folder)
         synthesizer = load_synthesizer(bundle, device, weights)
         chosen = _choose_voice(synthesizer, voice, None, None)
         options: dict[str, Any] = {
             "voice": chosen,
-            "seed": seed,
+            "seed": number,
             "speed": speed,
             "context": context,
             "layout": layout,
@@ -144,11 +158,12 @@ def say(
         else:
             chunks = synthesizer.stream(arriving_text() if arrives else words, **options)
         start = time.perf_counter()
-        num_samples = _pour(chunks, synthesizer, chosen, seed, play, output, form)
+        num_samples = _pour(chunks, synthesizer, chosen, number, play, output, form)
         seconds = time.perf_counter() - start
     if output is not None:
         told = "standard output" if to_pipe else output
         _tell(told, num_samples / synthesizer.sample_rate, seconds, error_stream=to_pipe)
+    _tell_seed(seed, number, error_stream=to_pipe)
 
 
 def convert(
@@ -160,7 +175,7 @@ def convert(
     prompt_audio: PromptAudioOption = None,
     prompt_text: PromptTextOption = None,
     output: OutputOption = Path("out.wav"),
-    seed: SeedOption = 0,
+    seed: SeedOption = "0",
     bundle: BundleOption = "mini-en",
     context: ContextOption = "default",
     steps: StepsOption = None,
@@ -169,10 +184,18 @@ def convert(
     weights: WeightsOption = "float32",
 ) -> None:
     """Say what a recording says in another voice."""
+    from tokenlm.audio.io import check_recording
+
     if (voice is None) == (prompt_audio is None):
         raise ValueError("give the new voice as either --voice or --prompt-audio.")
+    number = _read_seed(seed)
     with DelayedProgress("loading") as progress:
         check_output(output)
+        check_recording(source)
+        if voice is not None:
+            find_voice(resolve(bundle), voice)
+        if prompt_audio is not None:
+            check_recording(prompt_audio)
         synthesizer = load_synthesizer(bundle, device, weights)
         chosen = _choose_voice(synthesizer, voice, prompt_audio, prompt_text)
         progress.describe("speaking")
@@ -180,13 +203,14 @@ def convert(
             lambda: synthesizer.convert(
                 source,
                 voice=chosen,
-                seed=seed,
+                seed=number,
                 context=context,
                 num_steps=steps,
                 guidance_scale=guidance,
             )
         )
-    write_speech(output, speech, synthesizer, voice=chosen, seed=seed, seconds=seconds)
+    write_speech(output, speech, synthesizer, voice=chosen, seed=number, seconds=seconds)
+    _tell_seed(seed, number)
 
 
 def load_synthesizer(
@@ -197,17 +221,13 @@ def load_synthesizer(
     Raises:
         ValueError: there is no such bundle or device.
     """
-    import torch
-
+    folder = resolve(bundle)
+    check_device(device, by_name=True)
+    # Mistakes have been told by now: torch takes a second.
     from tokenlm.synthesis import Synthesizer
     from tokenlm.synthesis.acceleration import accelerate
 
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"the device {device!r} cannot be used: {reason}") from error
-    synthesizer = Synthesizer.from_pretrained(bundle, device=device)
+    synthesizer = Synthesizer.from_pretrained(folder, device=device)
     accelerate(synthesizer.components, weights=weights)
     return synthesizer
 
@@ -216,7 +236,7 @@ def check_output(path: Path) -> None:
     """Checks that a sound file can be written to `path`, before any work is done for it.
 
     Raises:
-        ValueError: it has another suffix, or is a folder.
+        ValueError: it has another suffix, or is a folder, or its folder cannot be written to.
     """
     from tokenlm.audio.io import WRITABLE_SUFFIXES
 
@@ -226,6 +246,33 @@ def check_output(path: Path) -> None:
         )
     if path.is_dir():
         raise ValueError(f"{path} is a folder.")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise ValueError(f"{path}: {folder} is no folder.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{path}: there is no permission to write to {folder}.")
+
+
+def check_text(text: str, folder: Path) -> None:
+    """Checks that there is something to say, before any work is done for it.
+
+    Args:
+        text: as it was written.
+        folder: the bundle, which knows how it reads texts.
+
+    Raises:
+        ValueError: the text holds nothing that can be said.
+    """
+    if any(letter.isalnum() for letter in text):
+        return
+    if not text.strip():
+        raise ValueError("the text is empty: it holds nothing that can be said.")
+    from tokenlm.text.frontend import frontend
+    from tokenlm.text.tokenizer_config import read_tokenizer_config
+
+    normalizer = read_tokenizer_config(folder / "text_tokenizer").normalizer
+    if not frontend(normalizer).normalize(text):
+        raise ValueError(f"the text {text.strip()[:40]!r} holds nothing that can be said.")
 
 
 def timed(work: Callable[[], Tensor]) -> tuple[Tensor, float]:
@@ -284,7 +331,7 @@ def _pour(
     seed: int,
     play: bool,
     output: Path | None,
-    form: Literal["wav", "pcm"],
+    form: Literal["wav", "pcm", "flac", "mp3", "opus"],
 ) -> int:
     """Gives chunks of speech to all that want them; the number of samples."""
     from inference.sinks import FileSink, PipeSink, PlayerSink
@@ -295,7 +342,8 @@ def _pour(
         if play:
             sinks.append(stack.enter_context(PlayerSink(rate)))
         if output is not None and str(output) == "-":
-            sinks.append(stack.enter_context(PipeSink(sys.stdout.buffer, rate, form)))
+            comment = _comment(synthesizer, voice, seed)
+            sinks.append(stack.enter_context(PipeSink(sys.stdout.buffer, rate, form, comment)))
         elif output is not None:
             comment = _comment(synthesizer, voice, seed)
             sinks.append(stack.enter_context(FileSink(output, rate, comment)))
@@ -323,6 +371,24 @@ def _tell(target: object, length: float, seconds: float, *, error_stream: bool =
         f"{target}: {length:.2f} s of speech in {seconds:.2f} s (real-time factor {factor:.2f})",
         err=error_stream,
     )
+
+
+def _read_seed(text: str) -> int:
+    """The seed that an option asks for.
+
+    Raises:
+        ValueError: it is neither a number nor `random`.
+    """
+    if text == "random":
+        return secrets.randbelow(1 << 31)
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"--seed takes a whole number from 0, or random, not {text!r}.")
+    return int(text)
+
+
+def _tell_seed(asked: str, number: int, *, error_stream: bool = False) -> None:
+    if asked == "random":
+        typer.echo(f"seed {number}", err=error_stream)
 
 
 def _choose_voice(

@@ -10,15 +10,16 @@ import typer
 from inference.commands.options import BundleOption, DeviceOption
 from inference.commands.progress import DelayedProgress
 from inference.commands.speech import load_synthesizer
+from tokenlm.checkpoint.resolve import resolve
 
 
 def voices(bundle: BundleOption = "mini-en") -> None:
     """List the voices of a bundle."""
-    from tokenlm.checkpoint import read_manifest, resolve
+    folder = resolve(bundle)
+    from tokenlm.checkpoint import read_manifest
     from tokenlm.checkpoint.registry import read_model_config
     from tokenlm.synthesis import Voice
 
-    folder = resolve(bundle)
     read_manifest(folder)
     token_rate = read_model_config(folder / "flow").token_rate
     paths = sorted((folder / "voices").glob("*.voice"))
@@ -51,9 +52,12 @@ def prepare_voice(
     device: DeviceOption = "cpu",
 ) -> None:
     """Make a voice file of a recording, to be used with `say` and `convert`."""
+    from tokenlm.audio.io import check_recording
+
     path = Path(f"{recording.stem}.voice") if output is None else output
     if path.suffix != ".voice":
         raise ValueError(f"{path}: a voice file ends in .voice.")
+    check_recording(recording)
     with DelayedProgress("listening"):
         synthesizer = load_synthesizer(bundle, device)
         voice = synthesizer.prepare_voice(recording, text, name=name)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
+import struct
+import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
 import torch
 
 from tokenlm.audio import AudioError, load_audio, save_audio
+from tokenlm.audio import io as audio_io
 
 RATE = 16000
 
@@ -136,6 +140,18 @@ def test_samples_that_are_no_numbers(tmp_path: Path, bad: float) -> None:
     assert not (tmp_path / "out.wav").exists()
 
 
+@pytest.mark.parametrize("suffix", [".mp3", ".opus"])
+def test_save_as_browsers_like_it(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"tone{suffix}"
+    save_audio(path, torch.from_numpy(tone(seconds=1.0)), RATE, comment="made by a machine")
+    with soundfile.SoundFile(path) as file:
+        assert file.comment == "made by a machine"
+        assert file.subtype == ("OPUS" if suffix == ".opus" else "MPEG_LAYER_III")
+    waveform = load_audio(path, RATE)
+    assert abs(waveform.shape[0] - RATE) < 3000
+    assert waveform[4000:12000].std() == pytest.approx(0.5 / math.sqrt(2), abs=0.03)
+
+
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".WAV"])
 def test_save(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / "new" / f"tone{suffix}"
@@ -175,7 +191,9 @@ def test_save_takes_gradients_and_long_files(tmp_path: Path) -> None:
 
 def test_save_refuses_what_it_cannot_write(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"\.wav, \.flac, \.ogg"):
-        save_audio(tmp_path / "tone.mp3", torch.zeros(10), RATE)
+        save_audio(tmp_path / "tone.m4a", torch.zeros(10), RATE)
+    with pytest.raises(AudioError, match="opus has the rates 8000, 12000"):
+        save_audio(tmp_path / "tone.opus", torch.zeros(10), 22_050)
     with pytest.raises(AudioError, match=r"not \(1, 10\)"):
         save_audio(tmp_path / "tone.wav", torch.zeros(1, 10), RATE)
     with pytest.raises(AudioError, match="cannot be written"):
@@ -190,3 +208,219 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
         save_audio(path, torch.zeros(10), -1)
     assert load_audio(path, RATE).shape == (4000,)
     assert [item.name for item in tmp_path.iterdir()] == ["tone.wav"]
+
+
+CONTAINERS = {
+    "m4a": ("ipod", "aac"),
+    "mp4": ("mp4", "aac"),
+    "aac": ("adts", "aac"),
+    "webm": ("webm", "libopus"),
+    "mka": ("matroska", "aac"),
+}
+PHONE_RATE = 48_000
+
+
+def write_by_ffmpeg(path: Path, samples: np.ndarray, rate: int = PHONE_RATE) -> None:
+    """Samples (S, C) in the container of the file's name."""
+    container, codec = CONTAINERS[path.suffix[1:]]
+    layout = "mono" if samples.shape[1] == 1 else "stereo"
+    with av.open(str(path), "w", format=container) as file:
+        stream = file.add_stream(codec, rate=rate, layout=layout)
+        fifo = av.AudioFifo()
+        planes = np.ascontiguousarray(samples.T)
+        frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout=layout)
+        frame.sample_rate = rate
+        fifo.write(frame)
+        while part := fifo.read(stream.codec_context.frame_size or 1024, partial=True):
+            part.pts = None
+            file.mux(stream.encode(part))
+        file.mux(stream.encode(None))
+
+
+DECODERS = {"pyav": ("_by_ffmpeg",), "ffmpeg": ("_by_pyav",), "neither": ("_by_pyav", "_by_ffmpeg")}
+
+
+def only(decoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves one way to what libsndfile does not read."""
+
+    def absent(path: Path) -> None:
+        raise ImportError
+
+    for name in DECODERS[decoder]:
+        monkeypatch.setattr(audio_io, name, absent)
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
+@pytest.mark.parametrize("suffix", CONTAINERS)
+@pytest.mark.parametrize("num_channels", [1, 2])
+def test_what_phones_and_browsers_record(
+    tmp_path: Path, suffix: str, num_channels: int, decoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if decoder == "ffmpeg":
+        fake_ffmpeg(tmp_path, monkeypatch)
+    path = tmp_path / f"memo.{suffix}"
+    mono = tone(PHONE_RATE, seconds=1.0)
+    write_by_ffmpeg(path, np.stack([mono] * num_channels, axis=1))
+    only(decoder, monkeypatch)
+    waveform = load_audio(path, RATE)
+    assert abs(waveform.shape[0] - RATE) < 2000
+    assert waveform[4000:12000].std() == pytest.approx(0.5 / math.sqrt(2), abs=0.03)
+
+
+def fake_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program of that name that knows the arguments it is given, for machines without it."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    program = folder / "ffmpeg"
+    program.write_text(
+        f"""#!{sys.executable}
+import sys
+import av, numpy, soundfile
+arguments = sys.argv[1:]
+assert arguments[arguments.index("-map") + 1] == "0:a:0" and "-nostdin" in arguments
+source, target = arguments[arguments.index("-i") + 1], arguments[-1]
+try:
+    with av.open(source.removeprefix("file:")) as file:
+        unpack = av.AudioResampler(format="fltp")
+        parts = [p.to_ndarray() for f in file.decode(audio=0) for p in unpack.resample(f)]
+        rate = file.streams.audio[0].rate
+except Exception as error:
+    sys.exit(f"{{source}}: Invalid data found when processing input")
+soundfile.write(target, numpy.concatenate(parts, axis=1).T, rate, subtype="FLOAT")
+"""
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+def test_without_a_decoder_the_way_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "memo.m4a"
+    write_by_ffmpeg(path, tone(PHONE_RATE)[:, None])
+    only("neither", monkeypatch)
+    told = message(path)
+    assert "wav, flac, ogg, opus, mp3" in told and "m4a, mp4, aac, webm, mka" in told
+    assert "[audio]'" in told and "ffmpeg -i" in told
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
+@pytest.mark.parametrize("name", ["broken.m4a", "broken.webm", "broken.bin"])
+def test_what_no_decoder_knows(
+    tmp_path: Path, name: str, decoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if decoder == "ffmpeg":
+        fake_ffmpeg(tmp_path, monkeypatch)
+    only(decoder, monkeypatch)
+    path = tmp_path / name
+    path.write_bytes(np.random.default_rng(0).bytes(4000))
+    told = message(path)
+    # By chance such bytes look like a kind of film.
+    assert told.endswith(("as audio: Invalid data found when processing input.", "no sound."))
+    with pytest.raises(AudioError) as caught:
+        load_audio(path, RATE, name="the upload")
+    assert str(caught.value).startswith("the upload cannot") and name not in str(caught.value)
+
+
+def test_a_film_without_sound(tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for _ in range(3):
+            frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    assert message(path) == f"{path} cannot be read as audio: it holds no sound."
+
+
+@pytest.mark.parametrize("name", ["speech.mp3", "speech.wav", "speech.m4a", "speech"])
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"\n<!DOCTYPE html>\n<html><body>404</body></html>", "a web page and starts with '<!DOC"),
+        (b"\xef\xbb\xbf<HTML lang='\xc3\xa9'>" + b"\xff" * 50, "a web page and starts with '<HTML"),
+        (b'{"error": "not found"}', "a JSON document"),
+        (b"<Error><Code>AccessDenied</Code></Error>", "a web page or XML document"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12", "a pointer of Git LFS"),
+        (b"%PDF-1.7\n\x00\x01", "a PDF document"),
+        (b"PK\x03\x04\x00\x00", "a ZIP archive"),
+        (b"#EXTM3U\nhttp://example.org/a.mp3", "a playlist"),
+        (b"\x89PNG\r\n\x1a\n\x00", "a picture"),
+        (b"Not found", "text and starts with 'Not found'"),
+    ],
+)
+def test_what_is_something_else_is_told(
+    tmp_path: Path, name: str, content: bytes, kind: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert f"{path} cannot be read as audio: it is {kind}" in message(path)
+
+
+def riff(riff_size: int, data_size: int, body: bytes, *, before: bytes = b"") -> bytes:
+    facts = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, RATE, 2 * RATE, 2, 16)
+    head = struct.pack("<4sI4s", b"RIFF", riff_size, b"WAVE")
+    return head + facts + before + struct.pack("<4sI", b"data", data_size) + body
+
+
+LIST = struct.pack("<4sI4s", b"LIST", 4, b"INFO")
+JUNK = struct.pack("<4sI", b"JUNK", 28) + bytes(28)
+
+
+@pytest.mark.parametrize("before", [b"", LIST, JUNK])
+@pytest.mark.parametrize("sizes", ["none", "stale", "data", "riff", "endless", "half a sample"])
+def test_a_wav_whose_recorder_was_killed(tmp_path: Path, sizes: str, before: bytes) -> None:
+    pcm = (tone(seconds=1.0) * 32767).astype("<i2").tobytes()
+    told = {
+        "none": (0, 0),
+        "stale": (36 + 800, 800),
+        "data": (36 + len(pcm), 0),
+        "riff": (0, len(pcm)),
+        "endless": (0xFFFFFFFF, 0xFFFFFFFF),
+        "half a sample": (36, 0),
+    }[sizes]
+    body = pcm[:-1] if sizes == "half a sample" else pcm
+    path = tmp_path / "killed.wav"
+    path.write_bytes(riff(*told, body, before=before))
+    waveform = load_audio(path, RATE)
+    assert waveform.shape[0] == len(body) // 2
+    np.testing.assert_allclose(waveform.numpy(), tone(seconds=1.0)[: len(body) // 2], atol=1e-3)
+
+
+def test_an_empty_wav_with_facts_behind_it_stays_empty(tmp_path: Path) -> None:
+    path = tmp_path / "empty.wav"
+    path.write_bytes(riff(36 + len(LIST), 0, LIST))
+    assert "holds no samples" in message(path)
+    pcm = (tone() * 32767).astype("<i2").tobytes()
+    path.write_bytes(riff(36 + len(pcm) + len(LIST), len(pcm), pcm + LIST))
+    assert load_audio(path, RATE).shape[0] == len(pcm) // 2
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "m4a"])
+@pytest.mark.parametrize("offset", [0.0, 0.2])
+def test_channels_in_opposite_phase(
+    tmp_path: Path, suffix: str, offset: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / f"turned.{suffix}"
+    left = tone(PHONE_RATE, seconds=1.0)
+    samples = np.stack([0.9 * left + offset, offset - left], axis=1) * 0.5
+    if suffix == "m4a":
+        write_by_ffmpeg(path, samples)
+    else:
+        soundfile.write(path, samples, PHONE_RATE)
+    with caplog.at_level(logging.WARNING, logger="tokenlm"):
+        waveform = load_audio(path, RATE)
+    assert "in opposite phase" in caplog.text and "only channel 2" in caplog.text
+    assert waveform[4000:12000].std() == pytest.approx(0.25 / math.sqrt(2), abs=0.02)
+
+
+def test_channels_of_different_sounds_are_still_averaged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "wide.wav"
+    samples = np.stack([tone(seconds=1.0), tone(seconds=1.0, frequency=300.0)], axis=1)
+    soundfile.write(path, samples, RATE, subtype="FLOAT")
+    with caplog.at_level(logging.WARNING, logger="tokenlm"):
+        waveform = load_audio(path, RATE)
+    np.testing.assert_allclose(waveform.numpy(), samples.mean(axis=1), atol=1e-6)
+    assert not caplog.text

@@ -10,9 +10,10 @@ import torch
 import yaml
 
 from inference.benchmark import command
+from inference.benchmark.cold_start import measure_cold_starts
 from inference.benchmark.judgement import interval, word_errors
 from inference.benchmark.rows import Plan, Row, measure
-from inference.benchmark.subject import config_subject
+from inference.benchmark.subject import bundle_subject, config_subject
 from inference.benchmark.timeline import Event, Timeline
 from tokenlm.audio.joining import sound_seconds
 
@@ -142,7 +143,7 @@ def test_parts_are_chosen_and_kept_as_they_are_found(tmp_path: Path) -> None:
     assert told == ["real-time factor", "shares of the stages"]
     assert kept[0] == ["real-time factor"]
     assert kept[1][0] == "real-time factor" and "share of vocoder" in kept[1]
-    with pytest.raises(ValueError, match="parts are first"):
+    with pytest.raises(ValueError, match="parts are cold, first"):
         Plan(parts=("speed",))
 
 
@@ -166,3 +167,18 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--config", str(tmp_path), "--quick"]) == 2
     told = capsys.readouterr().err
     assert told.count("error: ") == 2 and "Traceback" not in told
+
+
+def test_cold_starts(tiny_bundle: Path) -> None:
+    subject = bundle_subject(str(tiny_bundle), 5)
+    found = measure(subject, Plan(num_runs=1, parts=("cold",)), lambda what: None)
+    rows = {row.name.rpartition(": ")[2]: row for row in found.rows}
+    assert {"a sentence in a file", "help", "an unknown voice", "an empty text"} <= set(rows)
+    for row in found.rows[:-1]:
+        assert row.value > 0 and row.unit == "s" and "of the processor" in row.note
+    assert rows["a sentence in a file"].aim == 2.8 and rows["help"].floor == 0.5
+
+
+def test_a_command_that_ends_otherwise_is_not_measured(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="ended with status 2, not 0: error: .* neither a folder"):
+        measure_cold_starts(tmp_path / "no bundle", 1)

@@ -235,7 +235,20 @@ def test_inspect_names_parts_that_disagree(copy: Path) -> None:
         (("say", "yes", "--text-file", "x.txt"), "either an argument or --text-file"),
         (("say",), "either an argument or --text-file"),
         (("say", "--text-file", "gone.txt"), "gone.txt: No such file"),
-        (("say", "yes", "--device", "abacus"), "the device 'abacus' cannot be used"),
+        (("say", "yes", "--device", "abacus"), "'abacus' cannot be used: devices are cpu, cuda,"),
+        (("say", "yes", "--device", "cuda:0:1"), "'cuda:0:1' cannot be used: devices are"),
+        (("say", ""), "the text is empty"),
+        (("say", " \n"), "the text is empty"),
+        (("say", "?!"), "the text '?!' holds nothing that can be said"),
+        (("say", "- -"), "the text '- -' holds nothing that can be said"),
+        (("say", "-e"), "No such option: -e; a text that begins with a dash is given behind --"),
+        (("say", "yes", "--seed", "soon"), "--seed takes a whole number from 0, or random"),
+        (("say", "yes", "--voice", "anne"), "there is no voice 'anne' (did you mean 'ann'?)"),
+        (("say", "yes", "--voice", "me.wav"), "me.wav is a recording, not a voice: speak in its"),
+        (("say", "yes", "--voice", "me.M4A"), "tokenlm clone --prompt-audio me.M4A"),
+        (("convert", "gone.wav", "--prompt-audio", "me.wav"), "gone.wav: there is no such audio"),
+        (("transcribe", "gone.wav"), "gone.wav: there is no such audio file"),
+        (("prepare-voice", "gone.wav"), "gone.wav: there is no such audio file"),
         (("clone", "yes", "--prompt-audio", "gone.wav"), "gone.wav: there is no such audio file"),
         (("convert", "gone.wav", "--voice", "ann"), "gone.wav: there is no such audio file"),
     ],
@@ -254,7 +267,9 @@ def test_mistakes_are_told_in_a_sentence_and_nothing_is_written(
 
 def test_unusable_outputs_are_told_before_any_work(tiny_bundle: Path, tmp_path: Path) -> None:
     base = ("say", "yes", "--bundle", "no/such/bundle", "-o")
-    assert ".wav, .flac, .ogg" in fails(*base, tmp_path / "out.mp3")
+    assert ".wav, .flac, .ogg" in fails(*base, tmp_path / "out.m4a")
+    (tmp_path / "file").touch()
+    assert "file is no folder" in fails(*base, tmp_path / "file" / "out.wav")
     (tmp_path / "folder.wav").mkdir()
     assert "is a folder" in fails(*base, tmp_path / "folder.wav")
     assert "neither a folder nor the name of a bundle" in fails(*base, tmp_path / "out.wav")
@@ -275,3 +290,99 @@ def test_silent_and_broken_prompts(tiny_bundle: Path, tmp_path: Path) -> None:
     assert "is silent" in fails(*base, silent)
     assert "cannot be read as audio" in fails(*base, text)
     assert not (tmp_path / "out.wav").exists()
+
+
+def speech_of(path: Path) -> torch.Tensor:
+    return torch.from_numpy(soundfile.read(str(path))[0])
+
+
+@pytest.mark.parametrize(
+    "text", ["- hello", "-5 degrees", "-5", "-- hello", "--hello there", "—hello"]
+)
+def test_texts_that_begin_with_a_dash(text: str, tiny_bundle: Path, tmp_path: Path) -> None:
+    base = ("--bundle", tiny_bundle)
+    succeeds("say", text, "-o", tmp_path / "a.wav", *base)
+    succeeds("say", *base, "-o", tmp_path / "b.wav", "--", text)
+    (tmp_path / "text").write_text(text, encoding="utf-8")
+    succeeds("say", *base, "-o", tmp_path / "c.wav", "--text-file", tmp_path / "text")
+    first = speech_of(tmp_path / "a.wav")
+    assert torch.equal(first, speech_of(tmp_path / "b.wav"))
+    assert torch.equal(first, speech_of(tmp_path / "c.wav"))
+
+
+def test_values_of_options_may_begin_with_a_dash_too(
+    tiny_bundle: Path, recording: Path, tmp_path: Path
+) -> None:
+    succeeds(
+        "clone", "- yes", "--prompt-audio", recording, "--prompt-text", "- is it so", "-o",
+        tmp_path / "a.wav", "--bundle", tiny_bundle,
+    )  # fmt: skip
+    assert (tmp_path / "a.wav").exists()
+
+
+@pytest.mark.parametrize(("form", "subtype"), [("mp3", "MPEG_LAYER_III"), ("opus", "OPUS")])
+def test_speech_as_browsers_like_it(
+    form: str, subtype: str, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / f"out.{form}"
+    base = ("say", "yes it is", "--bundle", tiny_bundle)
+    succeeds(*base, "-o", path)
+    with soundfile.SoundFile(str(path)) as file:
+        assert file.subtype == subtype and "Synthesised" in file.comment
+    result = run(*base, "-o", "-", "--format", form)
+    assert result.exit_code == 0, result.output
+    piped = tmp_path / f"piped.{form}"
+    piped.write_bytes(result.stdout_bytes)
+    succeeds(*base, "-o", tmp_path / "out.wav")
+    length = speech_of(tmp_path / "out.wav").shape[0]
+    for made in (path, piped):
+        with soundfile.SoundFile(str(made)) as file:
+            assert file.subtype == subtype
+            assert abs(len(file.read()) - length) < 3000
+
+
+def test_a_random_seed_is_told(tiny_bundle: Path, tmp_path: Path) -> None:
+    base = ("say", "yes it is", "--bundle", tiny_bundle, "-o")
+    said = succeeds(*base, tmp_path / "a.wav", "--seed", "random")
+    seed = said.rstrip().rpartition("\nseed ")[2]
+    succeeds(*base, tmp_path / "b.wav", "--seed", seed)
+    assert torch.equal(speech_of(tmp_path / "a.wav"), speech_of(tmp_path / "b.wav"))
+    other = succeeds(*base, tmp_path / "c.wav", "--seed", "random")
+    assert other.rstrip().rpartition("\nseed ")[2] != seed
+    assert "\nseed" not in succeeds(*base, tmp_path / "d.wav")
+
+
+def test_one_word_of_our_own_can_be_listened_to(tiny_bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "word.wav"
+    samples = 0.3 * torch.sin(torch.arange(2400) * 0.1)
+    soundfile.write(str(path), samples.numpy(), 24_000)
+    base = ("--bundle", tiny_bundle)
+    succeeds("transcribe", path, *base)
+    succeeds("convert", path, "--voice", "ann", "-o", tmp_path / "out.wav", *base)
+    assert soundfile.info(str(tmp_path / "out.wav")).frames >= 0.3 * 24_000
+    assert "at least 0.4 s are needed" in fails("prepare-voice", path, *base)
+
+
+@pytest.mark.parametrize("device", ["mps", "cuda", "cuda:99"])
+def test_a_device_that_is_not_there_is_a_sentence(device: str, tiny_bundle: Path) -> None:
+    if device == "mps" and torch.backends.mps.is_available():
+        device = "mps:9"
+    elif device == "cuda" and torch.cuda.is_available():
+        device = "cuda:99"
+    told = fails("say", "yes", "--device", device, "--bundle", tiny_bundle)
+    assert told.startswith(f"error: the device '{device}' cannot be used")
+    assert len(told.splitlines()) == 1 and len(told) < 160
+
+
+def test_errors_name_no_temporary_file(
+    tiny_bundle: Path, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(source: object, target: object) -> None:
+        raise PermissionError(13, "Permission denied", str(source), None, str(target))
+
+    monkeypatch.setattr("os.replace", refused)
+    base = ("--bundle", tiny_bundle, "-o")
+    told = fails("prepare-voice", recording, *base, tmp_path / "me.voice")
+    assert f"{tmp_path / 'me.voice'}: Permission denied" in told and "partial" not in told
+    told = fails("say", "yes", *base, tmp_path / "out.wav")
+    assert f"{tmp_path / 'out.wav'}: Permission denied" in told and "partial" not in told

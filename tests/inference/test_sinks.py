@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import struct
+import subprocess
 import sys
+import wave
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,8 @@ import soundfile
 import torch
 
 from inference import sinks
-from inference.sinks import FileSink, PipeSink, PlayerSink, pcm16, wav_header
+from inference.sinks import FileSink, PipeSink, PlayerSink, StreamFormat, pcm16, wav_header
+from tokenlm.audio.io import load_audio
 
 
 def test_samples_of_16_bits() -> None:
@@ -36,6 +40,52 @@ def test_the_header_can_be_read(tmp_path: Path) -> None:
     path.write_bytes(wav_header(24_000) + pcm16(torch.full((480,), 0.25)))
     samples, rate = soundfile.read(str(path))
     assert rate == 24_000 and samples.shape == (480,) and abs(samples[0] - 0.25) < 1e-4
+
+
+def test_a_header_tells_the_length_where_the_output_is_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    with path.open("wb") as stream, PipeSink(stream, 24_000, "wav") as sink:
+        sink.write(torch.full((480,), 0.25))
+        sink.write(torch.full((20,), 0.5))
+    data = path.read_bytes()
+    assert struct.unpack("<I", data[4:8]) == (len(data) - 8,) == (36 + 1000,)
+    assert struct.unpack("<I", data[40:44]) == (1000,)
+    with wave.open(str(path)) as file:
+        assert file.getnframes() == 500
+    with path.open("r+b") as stream:  # behind something else
+        stream.seek(0, 2)
+        with PipeSink(stream, 24_000, "wav") as sink:
+            sink.write(torch.zeros(3))
+    assert path.read_bytes()[: len(data)] == data
+    assert struct.unpack("<I", path.read_bytes()[len(data) + 40 : len(data) + 44]) == (6,)
+
+
+def test_what_cannot_be_written_again_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    with path.open("ab") as stream, PipeSink(stream, 24_000, "wav") as sink:
+        sink.write(torch.zeros(3))
+    assert path.read_bytes() == wav_header(24_000) + bytes(6)
+    program = (
+        "import sys, torch\n"
+        "from inference.sinks import PipeSink\n"
+        "with PipeSink(sys.stdout.buffer, 24_000, 'wav') as sink:\n"
+        "    sink.write(torch.zeros(3))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout == wav_header(24_000) + bytes(6)
+
+
+@pytest.mark.parametrize("form", ["flac", "mp3", "opus"])
+def test_encoded_speech_is_piped_as_it_is_made(form: StreamFormat, tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    sound = 0.5 * torch.sin(torch.arange(24_000) * 0.1)
+    with PipeSink(stream, 24_000, form, "made by a machine") as sink:
+        sink.write(sound)
+        assert stream.tell() > 0, "nothing has come after a second"
+        sink.write(sound)
+    path = tmp_path / f"a.{form}"
+    path.write_bytes(stream.getvalue())
+    assert abs(load_audio(path, 24_000).shape[0] - 48_000) < 3000
 
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:

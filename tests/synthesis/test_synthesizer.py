@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import logging
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +16,10 @@ from torch import Tensor
 from tokenlm.audio.io import load_audio
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.modules.context import FULL_CONTEXT, Context
+from tokenlm.modules.reduced import Precision
 from tokenlm.synthesis import Synthesizer, VoiceError
 from tokenlm.synthesis import offline as module
+from tokenlm.synthesis.acceleration import accelerate
 from tokenlm.synthesis.voice import Voice
 from tokenlm.text.normalize import normalize_paragraphs
 from tokenlm.text.segment import segment
@@ -231,3 +236,49 @@ def test_a_bundle_may_keep_the_prompt_from_the_lm(
         synthesizer.generate("one", voice=voice), synthesizer.generate("one", voice=silent)
     )
     assert not torch.equal(synthesizer.generate("one", voice=voice), with_prompt)
+
+
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
+def test_a_synthesizer_can_be_copied_and_sent_to_another_process(
+    tiny_bundle: Path, weights: Precision
+) -> None:
+    original = Synthesizer.from_pretrained(tiny_bundle)
+    accelerate(original.components, weights=weights)
+    expected = original.generate("Is it so?")  # with what a synthesizer keeps from use to use
+    for other in (copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
+        assert torch.equal(other.generate("Is it so?"), expected)
+        assert other.components.speech_lm is not original.components.speech_lm
+        assert other.voices == original.voices
+
+
+def test_a_seed_of_none_is_drawn_and_told(
+    synthesizer: Synthesizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="tokenlm"):
+        first = synthesizer.generate("Is it so?", seed=None)
+        second = synthesizer.generate("Is it so?", seed=None)
+    seeds = [int(record.getMessage().rpartition(" ")[2]) for record in caplog.records]
+    assert len(set(seeds)) == 2
+    assert torch.equal(synthesizer.generate("Is it so?", seed=seeds[0]), first)
+    assert torch.equal(synthesizer.generate("Is it so?", seed=seeds[1]), second)
+    stream = synthesizer.stream("Is it so?", seed=None)
+    assert 0 <= stream.seed < 1 << 31
+    again = torch.cat(list(synthesizer.stream("Is it so?", seed=stream.seed)))
+    assert torch.equal(torch.cat(list(stream)), again)
+    assert synthesizer.astream("Is it so?", seed=7).seed == 7
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "mps:99", "cuda:-1", "CPU", "", "cuda 0"])
+def test_a_device_that_is_not_there(device: str, tiny_bundle: Path) -> None:
+    with pytest.raises(ValueError, match=f"the device '{device}' cannot be used"):
+        Synthesizer.from_pretrained(tiny_bundle, device=device)
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.1, 0.3])
+def test_short_recordings_are_listened_to(synthesizer: Synthesizer, seconds: float) -> None:
+    samples = 0.3 * torch.sin(torch.arange(round(24_000 * seconds)) * 0.1)
+    assert len(synthesizer.tokenize(samples, sample_rate=24_000)) == 10  # 0.4 s
+    assert synthesizer.convert(samples, sample_rate=24_000).shape[0] >= 0.3 * 24_000
+    assert isinstance(synthesizer.transcribe(samples, sample_rate=24_000), str)
+    with pytest.raises(VoiceError, match="at least 0.4 s"):
+        synthesizer.prepare_voice(samples, sample_rate=24_000)

@@ -9,6 +9,7 @@ import pytest
 import torch
 import toy_stage
 
+from tokenlm.installation import install_command
 from training import run
 from training.config import (
     BatchConfig,
@@ -71,7 +72,7 @@ def test_missing_extra_is_one_sentence(
 ) -> None:
     monkeypatch.setattr(run, "find_spec", lambda name: None)
     assert run.main(["--config", str(toy)]) == 2
-    assert "pip install 'tokenlm[train]'" in capsys.readouterr().err
+    assert install_command("train") in capsys.readouterr().err
 
 
 def test_unknown_tracker(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,25 +1,43 @@
 """Audio files: reading any of them as one float waveform, writing one.
 
-Shapes: S samples.
+libsndfile reads most kinds. What it does not know is given to FFmpeg: inside of PyAV (the extra
+`audio`), or the program `ffmpeg` where that is installed.
+
+Shapes: S samples, C channels.
 """
 
 from __future__ import annotations
 
+import io
 import logging
-from collections.abc import Iterator
+import shutil
+import string
+import struct
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 import numpy as np
 import soundfile
-import torch
-from torch import Tensor
 
 from tokenlm.atomic import atomic_path
 from tokenlm.audio.resample import resample
+from tokenlm.installation import install_command
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _log = logging.getLogger(__name__)
 
-_WRITERS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
+_WRITERS = {
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+    ".opus": ("OGG", "OPUS"),
+}
 WRITABLE_SUFFIXES = tuple(_WRITERS)
 """Ends of the names of files that can be written."""
 _PCM16_SCALE = 32768
@@ -27,10 +45,44 @@ _PCM16_SCALE = 32768
 _WRITE_BLOCK = 65536
 _READ_BLOCK = 65536
 """Samples of all channels that are unpacked at once by default."""
+_OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
+_CANCELLED = 0.1
+"""Channels whose mean has less than this share of their power are in opposite phase."""
+_NUM_SNIFFED = 1024
+"""Bytes that are looked at to tell what a file is."""
+_NOT_AUDIO = (
+    (b"<!doctype html", "a web page"),
+    (b"<html", "a web page"),
+    (b"<?xml", "an XML document"),
+    (b"<", "a web page or XML document"),
+    (b"{", "a JSON document"),
+    (b"[{", "a JSON document"),
+    (b"%pdf", "a PDF document"),
+    (b"pk\x03\x04", "a ZIP archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"\x89png", "a picture"),
+    (b"\xff\xd8\xff", "a picture"),
+    (b"gif8", "a picture"),
+    (b"version https://git-lfs", "a pointer of Git LFS (git lfs pull fetches the file itself)"),
+    (b"#extm3u", "a playlist"),
+)
+"""Starts of files, in lower case, that are mistaken for audio, and what they are."""
 
 
 class AudioError(ValueError):
     """An audio file or waveform that cannot be used; the message names the file."""
+
+
+class _Undecodable(Exception):
+    """A decoder does not know the kind of a file; the message is its reason."""
+
+
+class _Decoded(NamedTuple):
+    """A file that a decoder has opened."""
+
+    sample_rate: int
+    blocks: Iterator[np.ndarray]
+    """All samples, float32 (S, C), some at a time."""
 
 
 class SequentialSound(soundfile.SoundFile):
@@ -59,14 +111,17 @@ class SequentialSound(soundfile.SoundFile):
             yield buffer[:count].copy()
 
 
-def load_audio(path: str | Path, sample_rate: int) -> Tensor:
+def load_audio(path: str | Path, sample_rate: int, *, name: str | None = None) -> Tensor:
     """Read an audio file as one channel at the wanted rate.
 
     Args:
-        path: a file in any format that libsndfile reads (wav, flac, ogg, mp3, ...), also one that
-            was sent while it was made and does not say how long it is. Several channels are
-            averaged.
+        path: a file in any format that libsndfile reads (wav, flac, ogg, opus, mp3, aiff, …), or
+            FFmpeg where it is installed (m4a, mp4, aac, webm, mka, …). It need not say how long it
+            is, or may say it wrongly, as where it was sent or recorded until something broke: what
+            is there is read. Several channels are averaged; of channels in opposite phase, which
+            would cancel one another, the loudest is taken.
         sample_rate: the wanted rate, in hertz.
+        name: what errors call the file; default its path.
 
     Returns:
         (S,) float32, full scale is -1 .. 1.
@@ -75,36 +130,222 @@ def load_audio(path: str | Path, sample_rate: int) -> Tensor:
         AudioError: if the file is missing, is not audio, holds no samples, or holds samples that
             are not finite numbers.
     """
-    path = Path(path)
-    if not path.exists():
-        raise AudioError(f"{path}: there is no such audio file.")
-    if path.is_dir():
-        raise AudioError(f"{path} is a folder, not an audio file.")
-    try:
-        if path.stat().st_size == 0:
-            raise AudioError(f"{path} is an empty file.")
-        with SequentialSound(str(path)) as file:
-            file_rate = file.samplerate
-            blocks = [block.mean(axis=1) for block in file.read_blocks()]
-    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError) as error:
-        # soundfile takes a .raw file to be headerless and asks for its rate with a TypeError.
-        reason = getattr(error, "error_string", None) or str(error)
-        raise AudioError(f"{path} cannot be read as audio: {reason.strip()}") from error
-    samples = np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
+    import torch
+
+    title = str(path) if name is None else name
+    check_recording(path, name=name)
+    samples, file_rate = _read_channel(Path(path), title)
     if samples.shape[0] == 0:
-        raise AudioError(f"{path} holds no samples.")
+        raise AudioError(f"{title} holds no samples.")
     if not np.isfinite(samples).all():
-        raise AudioError(f"{path} holds samples that are not finite numbers (NaN or infinite).")
+        raise AudioError(f"{title} holds samples that are not finite numbers (NaN or infinite).")
     waveform = resample(torch.from_numpy(samples), file_rate, sample_rate)
     if waveform.shape[0] == 0:
-        raise AudioError(f"{path} is too short to be resampled to {sample_rate} Hz.")
+        raise AudioError(f"{title} is too short to be resampled to {sample_rate} Hz.")
     return waveform
+
+
+def check_recording(path: str | Path, *, name: str | None = None) -> None:
+    """Check that there is a file that may be audio, by its first bytes alone.
+
+    Args:
+        path: of the file.
+        name: what errors call the file; default its path.
+
+    Raises:
+        AudioError: there is none, or it is something else.
+    """
+    title, path = str(path) if name is None else name, Path(path)
+    if not path.exists():
+        raise AudioError(f"{title}: there is no such audio file.")
+    if path.is_dir():
+        raise AudioError(f"{title} is a folder, not an audio file.")
+    try:
+        with path.open("rb") as file:
+            start = file.read(_NUM_SNIFFED)
+    except OSError as error:
+        raise AudioError(f"{title} cannot be read: {error.strerror}.") from error
+    if not start:
+        raise AudioError(f"{title} is an empty file.")
+    kind = _other_kind(start)
+    if kind is not None:
+        shown = start.lstrip().split(b"\n")[0].decode("utf-8", "ignore")
+        shown = "".join(letter for letter in shown if letter.isprintable()).strip()[:40]
+        raise AudioError(
+            f"{title} cannot be read as audio: it is {kind} and starts with '{shown}'."
+        )
+
+
+def _other_kind(start: bytes) -> str | None:
+    """What a file is by its first bytes, if that is surely no audio."""
+    bare = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start.startswith(b"NIST_1A"):  # audio behind a header of text
+        return None
+    for opening, kind in _NOT_AUDIO:
+        if bare[: len(opening)].lower() == opening:
+            return kind
+    letters = set(string.printable.encode())
+    return "text" if len(bare) >= 4 and all(byte in letters for byte in bare) else None
+
+
+def _read_channel(path: Path, title: str) -> tuple[np.ndarray, int]:
+    """One channel (S,) of a file, and its sample rate."""
+    decode, decoded = _open(path, title)
+    pieces: list[np.ndarray] = []
+    count, mixed, separate = 0, np.zeros(2), np.zeros((2, 1))
+    try:
+        for block in decoded.blocks:
+            mean = block.mean(axis=1)
+            pieces.append(mean)
+            count += len(mean)
+            mixed = mixed + [mean.sum(dtype=float), np.square(mean, dtype=float).sum()]
+            separate = separate + [block.sum(0, dtype=float), np.square(block, dtype=float).sum(0)]
+        if count and separate.shape[1] > 1:
+            variances = separate[1] / count - (separate[0] / count) ** 2
+            if mixed[1] / count - (mixed[0] / count) ** 2 < _CANCELLED * variances.mean():
+                loudest = int(variances.argmax())
+                _log.warning(
+                    "%s: its channels are in opposite phase and would cancel one another: "
+                    "only channel %d is used", title, loudest + 1,
+                )  # fmt: skip
+                pieces = [block[:, loudest] for block in decode(path).blocks]
+    except (_Undecodable, soundfile.LibsndfileError, OSError, RuntimeError) as error:
+        raise AudioError(f"{title} cannot be read as audio: {_reason(error)}") from error
+    return np.concatenate(pieces) if pieces else np.zeros(0, np.float32), decoded.sample_rate
+
+
+def _open(path: Path, title: str) -> tuple[Callable[[Path], _Decoded], _Decoded]:
+    """Opens a file with the first decoder that knows its kind; gives the decoder, too.
+
+    Raises:
+        AudioError: none does.
+    """
+    reasons = []
+    for decode in (_by_libsndfile, _by_pyav, _by_ffmpeg):
+        try:
+            return decode, decode(path)
+        except ImportError:
+            continue
+        except _Undecodable as error:
+            reasons.append(str(error))
+    if len(reasons) > 1:  # FFmpeg knows more kinds, and knows better
+        raise AudioError(f"{title} cannot be read as audio: {reasons[1]}")
+    raise AudioError(
+        f"{title} cannot be read as audio: {reasons[0]} wav, flac, ogg, opus, mp3, aiff and au are "
+        "read; m4a, mp4, aac, webm, mka and most others too, once PyAV is there: "
+        f"{install_command('audio')} (or ffmpeg, which also converts: ffmpeg -i IN OUT.wav)."
+    )
+
+
+def _reason(error: Exception) -> str:
+    text = (getattr(error, "error_string", None) or str(error)).strip() or type(error).__name__
+    return text if text.endswith(".") else f"{text}."
+
+
+def _by_libsndfile(path: Path) -> _Decoded:
+    try:
+        # libsndfile is told a name to go by its end, unless the file has to be mended first.
+        file = SequentialSound(cast(str, _mended_wav(path) or str(path)))
+    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError) as error:
+        # soundfile takes a .raw file to be headerless and asks for its rate with a TypeError.
+        raise _Undecodable(_reason(error)) from error
+
+    def blocks() -> Iterator[np.ndarray]:
+        with file:
+            yield from file.read_blocks()
+
+    return _Decoded(file.samplerate, blocks())
+
+
+def _mended_wav(path: Path) -> BinaryIO | None:
+    """A wav file with the true length of its samples; None where the length is true already.
+
+    A recorder writes the length when it ends. Where it was killed, the header says 0, or what was
+    so at some time, and the samples go on behind that.
+    """
+    with path.open("rb") as file:
+        if file.read(12)[:4] != b"RIFF":
+            return None
+        size, place = path.stat().st_size, 12
+        while place + 8 <= size:
+            file.seek(place)
+            name, length = struct.unpack("<4sI", file.read(8))
+            if name == b"data":
+                if _are_chunks(file, place + 8 + length, size):
+                    return None
+                file.seek(0)
+                content = bytearray(file.read())
+                struct.pack_into("<I", content, 4, min(size - 8, 0xFFFFFFFF))
+                struct.pack_into("<I", content, place + 4, min(size - place - 8, 0xFFFFFFFF))
+                return io.BytesIO(content)
+            place += 8 + length + length % 2
+    return None
+
+
+def _are_chunks(file: BinaryIO, place: int, size: int) -> bool:
+    """Whether there is nothing from `place` to the end of a file but chunks with a name."""
+    if place >= size:
+        return True
+    while place + 8 <= size:
+        file.seek(place + place % 2)
+        head = file.read(8)
+        if len(head) < 8:
+            break
+        name, length = struct.unpack("<4sI", head)
+        if not all(0x20 <= byte < 0x7F for byte in name):
+            return False
+        place += place % 2 + 8 + length
+    return place <= size + 1
+
+
+def _by_pyav(path: Path) -> _Decoded:
+    import av
+
+    def frames() -> Iterator[av.AudioFrame]:
+        try:
+            with av.open(str(path.resolve()), metadata_errors="ignore") as container:
+                if not container.streams.audio:
+                    raise _Undecodable("it holds no sound.")
+                yield from container.decode(container.streams.audio[0])
+        except (av.FFmpegError, IndexError) as error:
+            # Its text names the file, which may be a temporary one.
+            raise _Undecodable(_reason(Exception(getattr(error, "strerror", None)))) from error
+
+    def blocks() -> Iterator[np.ndarray]:
+        unpack = av.AudioResampler(format="fltp", layout=first.layout, rate=first.sample_rate)
+        for frame in (first, *rest):
+            yield from (part.to_ndarray().T.copy() for part in unpack.resample(frame))
+        yield from (part.to_ndarray().T.copy() for part in unpack.resample(None))
+
+    rest = frames()
+    first = next(rest, None)
+    if first is None:
+        raise _Undecodable("it holds no sound.")
+    return _Decoded(first.sample_rate, blocks())
+
+
+def _by_ffmpeg(path: Path) -> _Decoded:
+    program = shutil.which("ffmpeg")
+    if program is None:
+        raise ImportError("ffmpeg")
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "sound.wav"
+        done = subprocess.run(
+            [program, "-v", "error", "-nostdin", "-i", f"file:{path.resolve()}", "-map", "0:a:0",
+             "-c:a", "pcm_f32le", str(target)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode or not target.exists():
+            lines = done.stderr.strip().splitlines() or ["ffmpeg failed"]
+            raise _Undecodable(_reason(Exception(lines[-1].rpartition(": ")[2])))
+        with SequentialSound(str(target)) as file:
+            return _Decoded(file.samplerate, iter(list(file.read_blocks())))
 
 
 def save_audio(
     path: str | Path, waveform: Tensor, sample_rate: int, *, comment: str | None = None
 ) -> None:
-    """Write a waveform to a wav, flac or ogg file (by its suffix), whole or not at all.
+    """Write a waveform to a wav, flac, ogg, mp3 or opus file (by its suffix), whole or not at all.
 
     Samples beyond full scale are clipped, with a warning in the log. Wav and flac hold 16 bits.
 
@@ -135,7 +376,13 @@ def save_audio(
     # has no 16-bit value and becomes the largest there is, where a plain cast would wrap around.
     steps = np.rint(samples * np.float64(_PCM16_SCALE))
     pcm = np.clip(steps, -_PCM16_SCALE, _PCM16_SCALE - 1).astype(np.int16)
-    data = np.clip(samples, -1.0, 1.0) if encoding == "VORBIS" else pcm
+    data = pcm if encoding == "PCM_16" else np.clip(samples, -1.0, 1.0)
+    if not soundfile.check_format(container, encoding):
+        raise AudioError(f"{path}: the libsndfile that is installed does not write {encoding}.")
+    if encoding == "OPUS" and sample_rate not in _OPUS_RATES:
+        raise AudioError(
+            f"{path}: opus has the rates {', '.join(map(str, _OPUS_RATES))} Hz, not {sample_rate}."
+        )
     try:
         with (
             atomic_path(path) as temporary,

@@ -5,10 +5,10 @@ Shapes: B batch, S samples.
 
 from __future__ import annotations
 
-import numpy as np
-import soxr
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
@@ -34,6 +34,10 @@ def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
         )
     if from_rate == to_rate or waveform.numel() == 0:
         return waveform.detach().float()
+    import numpy as np
+    import soxr
+    import torch
+
     # soxr takes (samples, channels): the items of the batch are its channels.
     samples = waveform.detach().float().cpu().numpy()
     resampled = soxr.resample(samples.T, from_rate, to_rate, quality="HQ")

@@ -20,10 +20,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from tokenlm.checkpoint.component import CONFIG_FILE, WEIGHTS_FILE, ComponentError, read_component
+from tokenlm.checkpoint.resolve import MANIFEST_FILE
 from tokenlm.config import ConfigError, load_config, save_config
 
 FORMAT_VERSION = 1
-MANIFEST_FILE = "bundle.yaml"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _CHECKSUM = re.compile(r"[0-9a-f]{64}")

@@ -11,10 +11,13 @@ import re
 from importlib import resources
 from pathlib import Path
 
-from tokenlm.checkpoint.bundle import MANIFEST_FILE
-
+MANIFEST_FILE = "bundle.yaml"
 CHECKPOINTS_VARIABLE = "TOKENLM_CHECKPOINTS"
 
+_SOUND_SUFFIXES = frozenset(
+    ".wav .flac .ogg .oga .opus .mp3 .m4a .m4b .mp4 .aac .webm .mka .mkv .mov .aiff .aif .au .wma "
+    ".amr .3gp".split()
+)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # A bundle holds data only: nothing that could run is fetched.
 _NOT_FETCHED = ["*.py", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.bin", "*.ckpt", "*.onnx", "*.sh"]
@@ -51,6 +54,39 @@ def resolve(name_or_path: str | Path, *, revision: str | None = None) -> Path:
     if not found.is_dir():
         raise ResolveError(f"{found} is a file; a bundle is a folder with a {MANIFEST_FILE}.")
     return found
+
+
+def bundled_voices(folder: Path) -> dict[str, Path]:
+    """Map the name of every voice of a bundle to its file, in the order of names."""
+    return {path.stem: path for path in sorted((folder / "voices").glob("*.voice"))}
+
+
+def find_voice(folder: Path, name: str | Path) -> Path:
+    """Find the file of a voice.
+
+    Args:
+        folder: the bundle.
+        name: of a voice in it, or the path of a voice file.
+
+    Raises:
+        ResolveError: there is none, or it is a recording.
+    """
+    voices = bundled_voices(folder)
+    if str(name) in voices:
+        return voices[str(name)]
+    path = Path(name).expanduser()
+    if path.suffix.lower() in _SOUND_SUFFIXES:
+        raise ResolveError(
+            f"{name} is a recording, not a voice: speak in its voice with `tokenlm clone "
+            f"--prompt-audio {name}`, or make a voice of it once with `tokenlm prepare-voice "
+            f"{name}` and then use --voice {path.stem}.voice."
+        )
+    if path.is_file():
+        return path
+    close = difflib.get_close_matches(str(name), voices, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    known = ", ".join(voices) or "none"
+    raise ResolveError(f"there is no voice {str(name)!r}{hint}; voices here: {known}")
 
 
 def bundled_names() -> list[str]:

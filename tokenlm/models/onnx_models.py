@@ -33,6 +33,9 @@ class OnnxGraph(nn.Module):
         self.register_buffer("graph", torch.zeros(num_bytes, dtype=torch.uint8))
         self._session: Any = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_session": None}  # a copy opens its own
+
     def session(self) -> Any:
         """The session of onnxruntime.
 

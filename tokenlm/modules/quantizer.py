@@ -9,7 +9,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from vector_quantize_pytorch import FSQ
 
 
 class FiniteScalarQuantizer(nn.Module):
@@ -20,6 +19,9 @@ class FiniteScalarQuantizer(nn.Module):
     """
 
     def __init__(self, dim: int, levels: tuple[int, ...]) -> None:
+        # Takes a second to import, which those who only speak need not wait for.
+        from vector_quantize_pytorch import FSQ
+
         super().__init__()
         self.levels = levels
         self.project_in = nn.Linear(dim, len(levels))

@@ -38,6 +38,11 @@ class AsyncSynthesisStream(AsyncIterator[Tensor]):
         self._is_closing = False
 
     @property
+    def seed(self) -> int:
+        """Seed of its draws, also one that was drawn."""
+        return self._session.settings.seed
+
+    @property
     def speech_tokens(self) -> list[list[int]]:
         """Speech tokens of each segment so far."""
         return [list(tokens) for tokens in self._session.speech_tokens]

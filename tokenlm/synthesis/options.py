@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import secrets
 from typing import Literal, TypedDict
 
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.modules.context import Context
 from tokenlm.synthesis.voice import Voice
+
+_log = logging.getLogger(__name__)
 
 ContextChoice = Context | Literal["default", "full"]
 LayoutChoice = Literal["auto", "one_shot", "interleaved"]
@@ -16,7 +20,7 @@ class StreamOptions(TypedDict, total=False):
     """Options of `Synthesizer.stream`."""
 
     voice: Voice | str | None
-    seed: int
+    seed: int | None
     speed: float
     sampling: SamplingConfig | None
     context: ContextChoice
@@ -24,3 +28,11 @@ class StreamOptions(TypedDict, total=False):
     guidance_scale: float | None
     layout: LayoutChoice
     instruction: str
+
+
+def chosen_seed(seed: int | None) -> int:
+    """The seed of a request; where it is None one is drawn, and logged to be used again."""
+    if seed is None:
+        seed = secrets.randbelow(1 << 31)
+        _log.info("drew the seed %d", seed)
+    return seed

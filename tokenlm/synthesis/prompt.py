@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from tokenlm.audio.io import load_audio
 from tokenlm.audio.level import high_pass, is_silent, rms_dbfs, trim_silence
@@ -46,13 +47,17 @@ def read_recording(source: str | Path | Tensor, sample_rate: int | None, target:
     return resample(source.float(), sample_rate, target)
 
 
-def clean_recording(waveform: Tensor, sample_rate: int, name: str) -> Tensor:
+def clean_recording(
+    waveform: Tensor, sample_rate: int, name: str, *, is_padded: bool = False
+) -> Tensor:
     """Cuts silence off both ends, takes out rumble, and sets the level.
 
     Args:
         waveform: (S,).
         sample_rate: in hertz.
         name: what error messages call the recording.
+        is_padded: whether a recording that is too short gets silence around it. A single word can
+            be listened to, though it says too little about a voice.
 
     Raises:
         VoiceError: the recording is silent, or too short.
@@ -63,12 +68,14 @@ def clean_recording(waveform: Tensor, sample_rate: int, name: str) -> Tensor:
         raise VoiceError(f"{name} is silent.")
     waveform = trim_silence(waveform, sample_rate)
     seconds = waveform.shape[0] / sample_rate
-    if seconds < MIN_SECONDS:
+    if seconds < MIN_SECONDS and not is_padded:
         raise VoiceError(
             f"{name} holds only {seconds:.2f} s of sound; at least {MIN_SECONDS} s are needed."
         )
     gain = 10.0 ** ((LEVEL_DBFS - rms_dbfs(waveform)) / 20.0)
-    return (waveform * gain).clamp(-1.0, 1.0)
+    waveform = (waveform * gain).clamp(-1.0, 1.0)
+    missing = max(round(MIN_SECONDS * sample_rate) - waveform.shape[0], 0)
+    return functional.pad(waveform, (missing // 2, missing - missing // 2))
 
 
 def quietest_cut(waveform: Tensor, sample_rate: int, limit_seconds: float) -> Tensor:

@@ -28,6 +28,11 @@ class SynthesisStream(Iterator[Tensor]):
         self._chunks = _chunks(session, iter(pieces))
 
     @property
+    def seed(self) -> int:
+        """Seed of its draws, also one that was drawn."""
+        return self._session.settings.seed
+
+    @property
     def speech_tokens(self) -> list[list[int]]:
         """Speech tokens of each segment so far."""
         return [list(tokens) for tokens in self._session.speech_tokens]

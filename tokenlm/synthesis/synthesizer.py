@@ -12,14 +12,15 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from tokenlm.checkpoint.resolve import resolve
+from tokenlm.checkpoint.resolve import ResolveError, bundled_voices, find_voice, resolve
+from tokenlm.installation import check_device
 from tokenlm.models.lm.cache import KeyValueCache
 from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.synthesis.async_stream import AsyncSynthesisStream
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.offline import Progress, join_segments, render_segment, write_segments
-from tokenlm.synthesis.options import ContextChoice, LayoutChoice, StreamOptions
+from tokenlm.synthesis.options import ContextChoice, LayoutChoice, StreamOptions, chosen_seed
 from tokenlm.synthesis.prompt import check_voice, clean_recording, prepare_voice, read_recording
 from tokenlm.synthesis.prompt_cache import PromptCache
 from tokenlm.synthesis.rendering import render_settings
@@ -31,12 +32,23 @@ from tokenlm.text.frontend import frontend
 
 
 class Synthesizer:
-    """Speaks with the models of one bundle. Models are shared, a call changes nothing."""
+    """Speaks with the models of one bundle. Models are shared, a call changes nothing.
+
+    Threads may use one together. It can be copied and pickled, which copies its models, too; other
+    processes rather load the bundle themselves, or are forked from one that has it.
+    """
 
     def __init__(self, components: Components) -> None:
         self.components = components
         self.prompts = PromptCache(components)
         """What the models make of prompts; it saves time and changes nothing."""
+
+    def __getstate__(self) -> Components:
+        """What a copy, or another process, needs: the models. It makes its own of prompts."""
+        return self.components
+
+    def __setstate__(self, components: Components) -> None:
+        self.__init__(components)
 
     @classmethod
     def from_pretrained(
@@ -49,8 +61,9 @@ class Synthesizer:
             device: where the models run.
 
         Raises:
-            ValueError: there is no such bundle, or it is not complete.
+            ValueError: there is no such bundle or device, or the bundle is not complete.
         """
+        check_device(device)
         return cls(Components(resolve(name), device))
 
     @property
@@ -68,7 +81,7 @@ class Synthesizer:
     @property
     def voices(self) -> list[str]:
         """Names of the voices in the bundle."""
-        return sorted(path.stem for path in (self.components.folder / "voices").glob("*.voice"))
+        return list(bundled_voices(self.components.folder))
 
     def voice(self, name: str | Path) -> Voice:
         """A voice of the bundle by name, or of a file.
@@ -76,15 +89,10 @@ class Synthesizer:
         Raises:
             VoiceError: there is none, or it belongs to another tokenizer.
         """
-        path = self.components.folder / "voices" / f"{name}.voice"
-        if str(name) in self.voices:
-            voice = Voice.load(path)
-        elif Path(name).is_file():
-            voice = Voice.load(name)
-        else:
-            raise VoiceError(
-                f"there is no voice {str(name)!r}; voices here: {', '.join(self.voices)}"
-            )
+        try:
+            voice = Voice.load(find_voice(self.components.folder, name))
+        except ResolveError as error:
+            raise VoiceError(str(error)) from None
         check_voice(self.components, voice)
         return voice
 
@@ -118,7 +126,7 @@ class Synthesizer:
         text: str,
         *,
         voice: Voice | str | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
         speed: float = 1.0,
         context: ContextChoice = "default",
         sampling: SamplingConfig | None = None,
@@ -134,7 +142,7 @@ class Synthesizer:
         Args:
             text: any English text.
             voice: a voice, or the name of one in the bundle; default the first of them.
-            seed: the same seed gives the same waveform.
+            seed: the same seed gives the same waveform; None draws one, which is logged.
             speed: of the speech, at the same pitch, from 0.25 to 4.
             context: of the flow; "default" is that of streaming, "full" the best quality.
             sampling: default the bundle's.
@@ -152,7 +160,7 @@ class Synthesizer:
         Raises:
             ValueError: the text holds nothing that can be said, or an argument is out of range.
         """
-        chosen = self._voice(voice)
+        chosen, seed = self._voice(voice), chosen_seed(seed)
         settings = render_settings(self.components, context, num_steps, guidance_scale, speed)
         script = self._script(layout if layout != "auto" else "one_shot")
         script.read(text)
@@ -170,7 +178,7 @@ class Synthesizer:
         text: str | Iterable[str],
         *,
         voice: Voice | str | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
         speed: float = 1.0,
         sampling: SamplingConfig | None = None,
         context: ContextChoice = "default",
@@ -230,7 +238,7 @@ class Synthesizer:
         text: str | None,
         *,
         voice: Voice | str | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
         speed: float = 1.0,
         sampling: SamplingConfig | None = None,
         context: ContextChoice = "default",
@@ -259,7 +267,7 @@ class Synthesizer:
             script.read(text)
         settings = SessionSettings(
             voice=chosen,
-            seed=seed,
+            seed=chosen_seed(seed),
             sampling=sampling or self.components.generation.sampling,
             render=render,
             instruction=self.components.generation.told(instruction),
@@ -276,7 +284,7 @@ class Synthesizer:
         *,
         pauses: Sequence[float] = (),
         voice: Voice | str | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
         speed: float = 1.0,
         context: ContextChoice = "default",
         num_steps: int | None = None,
@@ -302,7 +310,13 @@ class Synthesizer:
         settings = render_settings(self.components, context, num_steps, guidance_scale, speed)
         silences = [*pauses, *[0.0] * missing]
         return join_segments(
-            self.components, self.prompts, rows, silences, self._voice(voice), seed, settings
+            self.components,
+            self.prompts,
+            rows,
+            silences,
+            self._voice(voice),
+            chosen_seed(seed),
+            settings,
         )
 
     def convert(
@@ -310,7 +324,7 @@ class Synthesizer:
         source: str | Path | Tensor,
         *,
         voice: Voice | str | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
         sample_rate: int | None = None,
         context: ContextChoice = "default",
         num_steps: int | None = None,
@@ -327,6 +341,7 @@ class Synthesizer:
             Waveform (S,) at `self.sample_rate`.
         """
         chosen = self._voice(voice)
+        seed = chosen_seed(seed)
         tokens = self.tokenize(source, sample_rate=sample_rate)
         settings = render_settings(self.components, context, num_steps, guidance_scale)
         return render_segment(self.components, self.prompts, tokens, chosen, seed, settings)
@@ -337,7 +352,8 @@ class Synthesizer:
         tokenizer = self.components.speech_tokenizer
         rate = tokenizer.config.mel.sample_rate
         title = "the recording" if isinstance(source, Tensor) else str(source)
-        waveform = clean_recording(read_recording(source, sample_rate, rate), rate, title)
+        waveform = read_recording(source, sample_rate, rate)
+        waveform = clean_recording(waveform, rate, title, is_padded=True)
         return tokenizer.encode(waveform[None].to(self.components.device))[0][0].tolist()
 
     def transcribe(self, source: str | Path | Tensor, *, sample_rate: int | None = None) -> str:

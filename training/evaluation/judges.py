@@ -20,14 +20,15 @@ from pathlib import Path
 
 import numpy as np
 
+from tokenlm.installation import install_command
 from training.workers import end_with_parent
 
 SAMPLE_RATE = 16_000
 """What both judges listen to, in hertz."""
 
 INSTALL = {
-    "jiwer": "pip install 'tokenlm[eval]'",
-    "pocketsphinx": "pip install 'tokenlm[eval]'",
+    "jiwer": install_command("eval"),
+    "pocketsphinx": install_command("eval"),
     # Its declared dependencies do not build everywhere, and only its weights are used.
     "resemblyzer": "pip install --no-deps resemblyzer",
     "sherpa_onnx": "pip install sherpa-onnx",

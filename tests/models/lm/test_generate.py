@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import AutoModel
 
 from tokenlm.models.lm import BackboneConfig, SamplingConfig, SpeechLM, SpeechLMConfig
 from tokenlm.models.lm.generate import SpeechRequest, generate_speech, length_bounds
@@ -87,7 +88,7 @@ def test_attention_bias(model: SpeechLM) -> None:
 def test_kinds_choose_their_tables(model: SpeechLM) -> None:
     batch = LayoutBatch.from_layouts([one_shot([7], [3], 20)])
     out = model.embed(batch.kinds, batch.ids)[0]
-    text = model.backbone.get_input_embeddings()
+    text = model.backbone.embed_tokens
     special, speech = model.special_embedding.weight, model.speech_embedding.weight
     expected = torch.stack([special[0], text(torch.tensor(7)), special[1], speech[3]])
     assert torch.equal(out, expected)
@@ -192,7 +193,8 @@ def test_progress_and_nothing_to_do(model: SpeechLM) -> None:
 def test_families(model_type: str) -> None:
     config = replace(BACKBONE, model_type=model_type, head_dim=8, rope_theta=5000.0)
     model = build(replace(CONFIG, backbone=config))
-    assert BackboneConfig.from_transformers(model.backbone.config) == config
+    assert BackboneConfig.from_transformers(config.to_transformers()) == config
+    assert model.backbone.config == config
     assert model(LayoutBatch.from_layouts([one_shot([1], [4], 20)])).shape == (1, 4, 22)
 
 
@@ -205,7 +207,9 @@ def test_unknown_family() -> None:
 
 def test_pretrained_backbone(tmp_path) -> None:
     source = build()
-    source.backbone.save_pretrained(tmp_path)
+    library = AutoModel.from_config(BACKBONE.to_transformers())
+    library.load_state_dict(source.backbone.state_dict())
+    library.save_pretrained(tmp_path)
     model = SpeechLM.from_backbone(str(tmp_path), SpeechLMConfig(codebook_size=7))
     assert model.config.backbone == replace(BACKBONE, head_dim=model.config.backbone.head_dim)
     assert model.config.codebook_size == 7 and model.head.out_features == 9

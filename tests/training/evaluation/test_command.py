@@ -9,6 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from tokenlm.config import load_config
+from tokenlm.installation import install_command
 from training.evaluation import command, judges, run
 from training.evaluation.config import EvaluationConfig
 from training.evaluation.figure import mean_figure
@@ -125,7 +126,7 @@ def test_a_missing_judge_is_told_before_anything_is_read(
     monkeypatch.setattr(judges, "find_spec", lambda name: None)
     result = runner.invoke(app, ["--config", str(CONFIG)])
     assert result.exit_code == 2
-    assert "pip install 'tokenlm[eval]'" in result.output
+    assert install_command("eval") in result.output
 
 
 def test_the_command_tells_no_path_of_this_machine(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tokenlm.installation import install_command
 from training.evaluation import judges
 from training.evaluation.judges import JudgeError, WordJudge, require
 
@@ -14,8 +15,8 @@ from training.evaluation.judges import JudgeError, WordJudge, require
 @pytest.mark.parametrize(
     ("package", "command"),
     [
-        ("jiwer", "pip install 'tokenlm[eval]'"),
-        ("pocketsphinx", "pip install 'tokenlm[eval]'"),
+        ("jiwer", install_command("eval")),
+        ("pocketsphinx", install_command("eval")),
         ("resemblyzer", "pip install --no-deps resemblyzer"),
     ],
 )

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from tokenlm.installation import install_command
+
 SIGMA_MIN = 1e-6
 """Deviation that the path keeps around the data."""
 
@@ -72,7 +74,7 @@ def solve(velocity: Velocity, x0: Tensor, times: Tensor, method: str = "euler") 
         from torchdiffeq import odeint
     except ImportError as error:
         raise ValueError(
-            f"solver {method!r} needs torchdiffeq: pip install 'tokenlm[train]'"
+            f"solver {method!r} needs torchdiffeq: {install_command('train')}"
         ) from error
 
     def function(t: Tensor, x: Tensor) -> Tensor:

@@ -73,9 +73,8 @@ class KeyValueCache:
 
     def __init__(self, model: SpeechLM) -> None:
         backbone = model.config.backbone
-        head_dim = backbone.head_dim or backbone.hidden_size // backbone.num_heads
         weight = model.head.weight
-        empty = weight.new_zeros(0, backbone.num_kv_heads, 0, head_dim)
+        empty = weight.new_zeros(0, backbone.num_kv_heads, 0, backbone.channels_per_head)
         self.keys = [empty for _ in range(backbone.num_layers)]
         """Of each layer (R, H, C, E)."""
         self.values = [empty for _ in range(backbone.num_layers)]

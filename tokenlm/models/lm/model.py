@@ -1,4 +1,4 @@
-"""Speech language model: a `transformers` causal LM that reads text and writes speech tokens.
+"""Speech language model: a causal LM that reads text and writes speech tokens.
 
 Shapes: B batch, L positions, D channels, V speech classes (codes, eos, fill).
 """
@@ -7,117 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
 
+from tokenlm.models.lm.backbone import Backbone, BackboneConfig, build_backbone, pretrained_backbone
 from tokenlm.models.lm.layout import IGNORE, SPECIAL, SPEECH, TEXT, Layout
-from tokenlm.models.lm.packed import ATTENTION, PackedItems
+from tokenlm.models.lm.packed import PackedItems
 
 NUM_SPECIAL_CLASSES = 2
 """eos and fill."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackboneConfig:
-    """Architecture of the backbone, enough to build it without any file."""
-
-    model_type: Literal["qwen2", "qwen3", "llama"] = "qwen2"
-    vocab_size: int = 512
-    """Text ids, those of the text tokenizer."""
-    hidden_size: int = 256
-    intermediate_size: int = 704
-    num_layers: int = 6
-    num_heads: int = 4
-    num_kv_heads: int = 2
-    head_dim: int | None = None
-    """Channels of an attention head; None is hidden_size / num_heads."""
-    rope_theta: float = 10_000.0
-    rope_type: str = "default"
-    """How rotary positions are stretched, as `transformers` calls it: llama3, yarn, linear, …"""
-    rope_settings: dict[str, float] = field(default_factory=dict)
-    """What that way of stretching is told, by the names of `transformers`."""
-    rms_norm_eps: float = 1e-6
-    max_positions: int = 4096
-    attention_dropout: float = 0.0
-
-    def to_transformers(self) -> Any:
-        """The configuration object of `transformers`."""
-        options = {
-            "vocab_size": self.vocab_size,
-            "hidden_size": self.hidden_size,
-            "intermediate_size": self.intermediate_size,
-            "num_hidden_layers": self.num_layers,
-            "num_attention_heads": self.num_heads,
-            "num_key_value_heads": self.num_kv_heads,
-            "rms_norm_eps": self.rms_norm_eps,
-            "max_position_embeddings": self.max_positions,
-            "attention_dropout": self.attention_dropout,
-            "rope_parameters": {
-                "rope_type": self.rope_type,
-                "rope_theta": self.rope_theta,
-                **{k: int(v) if k in _WHOLE else v for k, v in self.rope_settings.items()},
-            },
-            "bos_token_id": None,
-            "eos_token_id": None,
-            "pad_token_id": None,
-        }
-        if self.head_dim is not None:
-            options["head_dim"] = self.head_dim
-        return AutoConfig.for_model(self.model_type, **options)
-
-    @classmethod
-    def from_transformers(cls, config: Any) -> BackboneConfig:
-        """The architecture that a configuration of `transformers` describes.
-
-        Raises:
-            ValueError: a family that is not supported, or something in it that is not.
-        """
-        families = ("qwen2", "qwen3", "llama")
-        if config.model_type not in families:
-            raise ValueError(
-                f"a backbone of the family {config.model_type!r} is not supported; valid: "
-                + ", ".join(families)
-            )
-        rope = dict(getattr(config, "rope_parameters", None) or {})
-        theta = float(rope.pop("rope_theta", getattr(config, "rope_theta", 10_000.0)))
-        rope_type = rope.pop("rope_type", "default")
-        if not all(isinstance(value, (int, float)) for value in rope.values()):
-            raise ValueError(f"rotary positions told by {rope} are not supported, only by numbers")
-        found = cls(
-            model_type=config.model_type,
-            vocab_size=config.vocab_size,
-            hidden_size=config.hidden_size,
-            intermediate_size=config.intermediate_size,
-            num_layers=config.num_hidden_layers,
-            num_heads=config.num_attention_heads,
-            num_kv_heads=config.num_key_value_heads,
-            head_dim=getattr(config, "head_dim", None),
-            rope_theta=theta,
-            rope_type=rope_type,
-            rope_settings=rope,
-            rms_norm_eps=config.rms_norm_eps,
-            max_positions=config.max_position_embeddings,
-            attention_dropout=getattr(config, "attention_dropout", 0.0),
-        )
-        # A bundle has nothing but this description: another model would be read from it.
-        built = found.to_transformers()
-        for name in _FIXED:
-            value, own = getattr(config, name, None), getattr(built, name, None)
-            if value != own:
-                raise ValueError(
-                    f"a {config.model_type} backbone with {name} = {value} is not supported, only "
-                    f"with {own}"
-                )
-        return found
-
-
-_FIXED = ("attention_bias", "mlp_bias", "use_sliding_window", "hidden_act")
-"""What differs between models of a family, and is that of the family here."""
-_WHOLE = ("original_max_position_embeddings",)
-"""Settings of rotary positions that are whole numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,15 +142,11 @@ class LayoutBatch:
 class SpeechLM(nn.Module):
     """Text and speech tokens to the distribution of the next speech token."""
 
-    def __init__(self, config: SpeechLMConfig, backbone: PreTrainedModel | None = None) -> None:
+    def __init__(self, config: SpeechLMConfig, backbone: nn.Module | None = None) -> None:
         """Builds the model; `backbone` is one with weights, in place of a random one."""
         super().__init__()
         self.config = config
-        if backbone is None:
-            backbone = AutoModel.from_config(
-                config.backbone.to_transformers(), attn_implementation=ATTENTION
-            )
-        self.backbone = cast("PreTrainedModel", backbone)
+        self.backbone = build_backbone(config.backbone) if backbone is None else backbone
         dim = config.backbone.hidden_size
         self.special_embedding = None if config.specials_in_speech_table else nn.Embedding(2, dim)
         self.speech_embedding = nn.Embedding(config.num_classes, dim)
@@ -258,6 +154,12 @@ class SpeechLM(nn.Module):
         for table in (self.special_embedding, self.speech_embedding):
             if table is not None:
                 nn.init.normal_(table.weight, std=0.02)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles `forward`, see `torch.nn.Module.compile`."""
+        if isinstance(self.backbone, Backbone):
+            self.backbone.keep_packed_attention_eager()
+        super().compile(*args, **kwargs)
 
     @classmethod
     def from_backbone(cls, name: str, config: SpeechLMConfig) -> SpeechLM:
@@ -270,13 +172,13 @@ class SpeechLM(nn.Module):
         Raises:
             ValueError: a family that is not supported.
         """
-        backbone = AutoModel.from_pretrained(name, attn_implementation=ATTENTION)
+        backbone = pretrained_backbone(name)
         architecture = BackboneConfig.from_transformers(backbone.config)
         return cls(replace(config, backbone=architecture), backbone)
 
     def embed(self, kinds: Tensor, ids: Tensor) -> Tensor:
         """Embeddings (B, L, D) of positions given by kind and id, both (B, L)."""
-        text = self.backbone.get_input_embeddings()(torch.where(kinds == TEXT, ids, 0))
+        text = self.backbone.embed_tokens(torch.where(kinds == TEXT, ids, 0))
         speech = self.speech_embedding(torch.where(kinds == SPEECH, ids, 0))
         special_ids = torch.where(kinds > SPEECH, ids, 0)
         if self.special_embedding is not None:

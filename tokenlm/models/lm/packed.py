@@ -1,4 +1,4 @@
-"""Attention in rows that hold several items, none of which sees another.
+"""Attention of the backbone, also in rows that hold several items, none of which sees another.
 
 A mask over whole rows would be right, too, but its work grows with the square of the row, most of
 it for pairs that do not see one another. Here the items are taken out of their rows, those of
@@ -10,18 +10,13 @@ D channels of a head.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from torch.nn import functional
 
-ATTENTION = "sdpa_of_packed_items"
-"""Name of the attention among those of `transformers`: `sdpa` wherever nothing is packed."""
 FULLEST = 0.75
 """An item is put beside a longer one if it has at least this share of its length."""
 
@@ -73,25 +68,70 @@ class PackedItems:
         return PackedItems(tuple(group.to(device) for group in self.places), self.back.to(device))
 
 
-def _attend_packed(
-    module: torch.nn.Module,
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    dropout: float = 0.0,
+    scale: float | None = None,
+) -> Tensor:
+    """Attention of groups of heads: each head of keys and values serves several of queries.
+
+    Args:
+        query: (B, H, L, D)
+        key: (B, its own H, L', D)
+        value: as `key`.
+        mask: (B, 1 or H, L, L') True where a position may look, or what is added to the scores;
+            None lets each position see those up to its own.
+        dropout: of the weights.
+        scale: of the scores; None is that of D channels.
+
+    Returns:
+        (B, L, H, D)
+    """
+    num_heads, length = query.shape[1], query.shape[2]
+    group = num_heads // key.shape[1]
+    # Without a mask the kernels share keys themselves; with one they would fall back to a slow way.
+    shares = group > 1 and mask is None and query.device.type != "mps"
+    stands_in_row = group > 1 and mask is not None and mask.shape[1] == 1 and length == 1
+    if stands_in_row and not torch.compiler.is_compiling():
+        # The heads of a group stand in for positions: no key is copied.
+        query = query.unflatten(1, (-1, group)).flatten(2, 3)
+    elif group > 1 and not shares:
+        key, value = (part.repeat_interleave(group, dim=1) for part in (key, value))
+    attended = functional.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        dropout_p=dropout,
+        scale=scale,
+        is_causal=mask is None and length > 1,
+        enable_gqa=shares,
+    )
+    if attended.shape[1] != num_heads:
+        attended = attended.reshape(attended.shape[0], num_heads, length, -1)
+    return attended.transpose(1, 2)
+
+
+def attend_packed(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     packed: PackedItems,
     dropout: float,
-    scaling: float | None,
+    scale: float | None,
 ) -> Tensor:
-    """Causal attention within the items.
+    """Causal attention within the items: `attend` of each as if it were alone.
 
     Args:
-        module: the attention of a backbone.
         query: (B, H, L, D)
         key: (B, its own H, L, D)
         value: as `key`.
         packed: the items.
-        dropout: of the attention.
-        scaling: of the scores.
+        dropout: of the weights.
+        scale: of the scores.
 
     Returns:
         (B, L, H, D)
@@ -100,39 +140,10 @@ def _attend_packed(
     found = []
     for places in packed.places:
         own, keys, values = (_take(part, places).transpose(1, 2) for part in flat)
-        attended, _ = sdpa_attention_forward(
-            module, own, keys, values, None, dropout=dropout, scaling=scaling, is_causal=True
-        )
-        found.append(attended.flatten(0, 1))
+        found.append(attend(own, keys, values, None, dropout, scale).flatten(0, 1))
     return _take(torch.cat(found), packed.back)
 
 
 def _take(rows: Tensor, places: Tensor) -> Tensor:
     # The gradient of brackets sorts the places first; that of this adds row by row.
     return rows.index_select(0, places.flatten()).unflatten(0, places.shape)
-
-
-# The number of groups and their shapes vary from batch to batch: compiled, each would be compiled.
-_attend_eagerly = cast("Callable[..., Tensor]", torch.compiler.disable(_attend_packed))
-
-
-def _attention(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    packed: PackedItems | None = None,
-    **options: Any,
-) -> tuple[Tensor, None]:
-    if packed is None:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
-        )
-    return _attend_eagerly(module, query, key, value, packed, dropout, scaling), None
-
-
-AttentionInterface.register(ATTENTION, _attention)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)

@@ -1,0 +1,387 @@
+"""The decoder-only transformer of the language model: Qwen2, Qwen3 or Llama.
+
+It is written here and not taken from `transformers`, whose import takes longer than to say a
+sentence. Names of weights, arguments and results are those of the library's models, so that either
+can stand for the other; its own are used where weights come from the hub, and where rotary
+positions are stretched.
+
+Shapes: B batch, P new positions, L positions that are looked at, D channels, H heads, E channels of
+a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tokenlm.models.lm.packed import PackedItems, attend, attend_packed
+
+_INITIAL_STD = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Architecture of the backbone, enough to build it without any file."""
+
+    model_type: Literal["qwen2", "qwen3", "llama"] = "qwen2"
+    vocab_size: int = 512
+    """Text ids, those of the text tokenizer."""
+    hidden_size: int = 256
+    intermediate_size: int = 704
+    num_layers: int = 6
+    num_heads: int = 4
+    num_kv_heads: int = 2
+    head_dim: int | None = None
+    """Channels of an attention head; None is hidden_size / num_heads."""
+    rope_theta: float = 10_000.0
+    rope_type: str = "default"
+    """How rotary positions are stretched, as `transformers` calls it: llama3, yarn, linear, …"""
+    rope_settings: dict[str, float] = field(default_factory=dict)
+    """What that way of stretching is told, by the names of `transformers`."""
+    rms_norm_eps: float = 1e-6
+    max_positions: int = 4096
+    attention_dropout: float = 0.0
+
+    @property
+    def channels_per_head(self) -> int:
+        """Channels of an attention head."""
+        return self.head_dim or self.hidden_size // self.num_heads
+
+    def to_transformers(self) -> Any:
+        """The configuration object of `transformers`."""
+        options = {
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "num_key_value_heads": self.num_kv_heads,
+            "rms_norm_eps": self.rms_norm_eps,
+            "max_position_embeddings": self.max_positions,
+            "attention_dropout": self.attention_dropout,
+            "head_dim": self.channels_per_head,
+            "rope_parameters": {
+                "rope_type": self.rope_type,
+                "rope_theta": self.rope_theta,
+                **{k: int(v) if k in _WHOLE else v for k, v in self.rope_settings.items()},
+            },
+            "bos_token_id": None,
+            "eos_token_id": None,
+            "pad_token_id": None,
+        }
+        from transformers import AutoConfig
+
+        return AutoConfig.for_model(self.model_type, **options)
+
+    @classmethod
+    def from_transformers(cls, config: Any) -> BackboneConfig:
+        """The architecture that a configuration of `transformers` describes.
+
+        Raises:
+            ValueError: a family that is not supported, or something in it that is not.
+        """
+        families = ("qwen2", "qwen3", "llama")
+        if config.model_type not in families:
+            raise ValueError(
+                f"a backbone of the family {config.model_type!r} is not supported; valid: "
+                + ", ".join(families)
+            )
+        rope = dict(getattr(config, "rope_parameters", None) or {})
+        theta = float(rope.pop("rope_theta", getattr(config, "rope_theta", 10_000.0)))
+        rope_type = rope.pop("rope_type", "default")
+        if not all(isinstance(value, (int, float)) for value in rope.values()):
+            raise ValueError(f"rotary positions told by {rope} are not supported, only by numbers")
+        found = cls(
+            model_type=config.model_type,
+            vocab_size=config.vocab_size,
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            num_layers=config.num_hidden_layers,
+            num_heads=config.num_attention_heads,
+            num_kv_heads=config.num_key_value_heads,
+            head_dim=getattr(config, "head_dim", None),
+            rope_theta=theta,
+            rope_type=rope_type,
+            rope_settings=rope,
+            rms_norm_eps=config.rms_norm_eps,
+            max_positions=config.max_position_embeddings,
+            attention_dropout=getattr(config, "attention_dropout", 0.0),
+        )
+        # A bundle has nothing but this description: another model would be read from it.
+        built = found.to_transformers()
+        for name in _FIXED:
+            value, own = getattr(config, name, None), getattr(built, name, None)
+            if value != own:
+                raise ValueError(
+                    f"a {config.model_type} backbone with {name} = {value} is not supported, only "
+                    f"with {own}"
+                )
+        return found
+
+
+_FIXED = ("attention_bias", "mlp_bias", "use_sliding_window", "hidden_act")
+"""What differs between models of a family, and is that of the family here."""
+_WHOLE = ("original_max_position_embeddings",)
+"""Settings of rotary positions that are whole numbers."""
+
+
+class BackboneOutput(NamedTuple):
+    """What a backbone gives."""
+
+    last_hidden_state: Tensor
+    """(B, P, D)"""
+
+
+class Backbone(nn.Module):
+    """Embeddings to hidden states, each position seeing those before it."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(_Layer(config, number) for number in range(config.num_layers))
+        self.norm = _RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.rotary_emb = _RotaryPositions(config)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=_INITIAL_STD)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def keep_packed_attention_eager(self) -> None:
+        """Takes attention to packed items out of what is compiled.
+
+        The number of groups and their shapes vary from batch to batch: each would be compiled.
+        """
+        eager = torch.compiler.disable(attend_packed)
+        for module in self.modules():
+            if isinstance(module, _Attention):
+                module.attend_packed = eager
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        *,
+        inputs_embeds: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        cache: Any = None,
+        use_cache: bool = False,
+        packed: PackedItems | None = None,
+    ) -> BackboneOutput:
+        """Hidden states of further positions.
+
+        Args:
+            input_ids: (B, P) text ids, or
+            inputs_embeds: (B, P, D) embeddings.
+            attention_mask: (B, L) 1 where valid, each position then sees those before it; or
+                (B, 1 or H, P, L), True where a position may look or what is added to the scores.
+            position_ids: (B, P); None counts from 0.
+            cache: keeps keys and values and gives those of all positions (`update`), or None.
+            use_cache: whether `cache` is used.
+            packed: the items of packed rows, each of which sees itself alone.
+
+        Returns:
+            The states behind the last norm.
+        """
+        if inputs_embeds is None:
+            assert input_ids is not None, "neither ids nor embeddings"
+            inputs_embeds = self.embed_tokens(input_ids)
+        if position_ids is None:
+            position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)[None]
+        if attention_mask is not None and attention_mask.ndim == 2:
+            attention_mask = _causal_mask(attention_mask)
+        turns = self.rotary_emb(position_ids, inputs_embeds.dtype)
+        store = cache if use_cache else None
+        hidden = inputs_embeds
+        for layer in self.layers:
+            hidden = layer(hidden, turns, attention_mask, store, packed)
+        return BackboneOutput(self.norm(hidden))
+
+
+class _Layer(nn.Module):
+    """Attention and a gated feed-forward network, each behind a norm and beside a way around it."""
+
+    def __init__(self, config: BackboneConfig, number: int) -> None:
+        super().__init__()
+        self.self_attn = _Attention(config, number)
+        self.mlp = _GatedNetwork(config)
+        self.input_layernorm = _RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = _RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        turns: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        cache: Any,
+        packed: PackedItems | None,
+    ) -> Tensor:
+        hidden = hidden + self.self_attn(self.input_layernorm(hidden), turns, mask, cache, packed)
+        return hidden + self.mlp(self.post_attention_layernorm(hidden))
+
+
+class _Attention(nn.Module):
+    """Grouped attention: several heads of queries share one of keys and values."""
+
+    def __init__(self, config: BackboneConfig, number: int) -> None:
+        super().__init__()
+        self.number = number
+        self.dropout = config.attention_dropout
+        self.channels = config.channels_per_head
+        size, has_bias = config.hidden_size, config.model_type == "qwen2"
+        wide, narrow = config.num_heads * self.channels, config.num_kv_heads * self.channels
+        self.q_proj = nn.Linear(size, wide, bias=has_bias)
+        self.k_proj = nn.Linear(size, narrow, bias=has_bias)
+        self.v_proj = nn.Linear(size, narrow, bias=has_bias)
+        self.o_proj = nn.Linear(wide, size, bias=False)
+        is_normed = config.model_type == "qwen3"
+        eps = config.rms_norm_eps
+        self.q_norm = _RMSNorm(self.channels, eps) if is_normed else None
+        self.k_norm = _RMSNorm(self.channels, eps) if is_normed else None
+        self.attend_packed: Callable[..., Tensor] = attend_packed
+
+    def forward(
+        self,
+        hidden: Tensor,
+        turns: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        cache: Any,
+        packed: PackedItems | None,
+    ) -> Tensor:
+        query = self.q_proj(hidden).unflatten(-1, (-1, self.channels))
+        key = self.k_proj(hidden).unflatten(-1, (-1, self.channels))
+        value = self.v_proj(hidden).unflatten(-1, (-1, self.channels)).transpose(1, 2)
+        if self.q_norm is not None and self.k_norm is not None:
+            query, key = self.q_norm(query), self.k_norm(key)
+        query, key = _turned(query.transpose(1, 2), turns), _turned(key.transpose(1, 2), turns)
+        if cache is not None:
+            key, value = cache.update(key, value, self.number)
+        dropout = self.dropout if self.training else 0.0
+        scale = self.channels**-0.5
+        if packed is not None:
+            attended = self.attend_packed(query, key, value, packed, dropout, scale)
+        else:
+            attended = attend(query, key, value, mask, dropout, scale)
+        return self.o_proj(attended.flatten(2))
+
+
+class _GatedNetwork(nn.Module):
+    """SwiGLU (Shazeer, 2020)."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class _RMSNorm(nn.Module):
+    """Scales by the root of the mean square, which is taken in float32."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        scaled = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        return self.weight * scaled.to(x.dtype)
+
+
+class _RotaryPositions(nn.Module):
+    """Cosines and sines that queries and keys are turned by (Su et al., 2021)."""
+
+    inv_freq: Tensor
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        size = config.channels_per_head
+        steps = torch.arange(0, size, 2, dtype=torch.float32) / size
+        self.register_buffer("inv_freq", 1.0 / config.rope_theta**steps, persistent=False)
+
+    def forward(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Of positions (B, P): both (B, 1, P, E)."""
+        with torch.autocast(positions.device.type, enabled=False):
+            angles = positions[..., None].float() * self.inv_freq.float()
+            angles = torch.cat([angles, angles], dim=-1)[:, None]
+            return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def _turned(x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
+    """Turns pairs of channels of `x` (B, H, P, E); a pair is half of the channels apart."""
+    cosine, sine = turns
+    first, second = x.chunk(2, dim=-1)
+    return x * cosine + torch.cat([-second, first], dim=-1) * sine
+
+
+def _causal_mask(valid: Tensor) -> Tensor:
+    """(B, 1, L, L), True where a position may look.
+
+    One of padding looks at itself, as softmax over nothing is not a number.
+    """
+    length = valid.shape[1]
+    before = torch.ones(length, length, dtype=torch.bool, device=valid.device).tril()
+    own = torch.eye(length, dtype=torch.bool, device=valid.device)
+    return ((before & valid.bool()[:, None]) | own)[:, None]
+
+
+def build_backbone(config: BackboneConfig) -> nn.Module:
+    """A backbone with random weights.
+
+    Raises:
+        ValueError: `transformers` does not know the way in which its positions are stretched.
+    """
+    if config.rope_type == "default":
+        return Backbone(config)
+    from transformers import AutoModel
+
+    return AutoModel.from_config(config.to_transformers(), attn_implementation=_packed_attention())
+
+
+def pretrained_backbone(name: str) -> Any:
+    """The backbone of `transformers` with weights of the hub, or of a folder."""
+    from transformers import AutoModel
+
+    return AutoModel.from_pretrained(name, attn_implementation=_packed_attention())
+
+
+def _packed_attention() -> str:
+    """Makes attention to packed items known to `transformers`; its name there."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import sdpa_mask
+
+    eager = torch.compiler.disable(attend_packed)
+
+    def attention(
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        dropout: float = 0.0,
+        scaling: float | None = None,
+        packed: PackedItems | None = None,
+        **options: Any,
+    ) -> tuple[Tensor, None]:
+        if packed is not None:
+            return eager(query, key, value, packed, dropout, scaling), None
+        attended, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
+        )
+        return cast("Tensor", attended), None
+
+    name = "sdpa_of_packed_items"
+    AttentionInterface.register(name, attention)
+    AttentionMaskInterface.register(name, sdpa_mask)
+    return name
