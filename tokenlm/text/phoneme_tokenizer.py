@@ -120,7 +120,7 @@ class PhonemeTokenizer:
 
         Example: "hello, world" is `hh ax l ow1 , | w er1 l d`.
         """
-        parts = _PARTS.findall(text.lower().replace("-", " "))
+        parts = split_parts(text)
         self._pronounce({part for part in parts if part not in MARKS})
         ids: list[int] = []
         for part in parts:
@@ -174,6 +174,11 @@ class PhonemeTokenizer:
         found = self.pronouncer.pronounce(unlisted)
         for word, phones in zip(unlisted, found, strict=True):
             self._said[word] = [phone + len(_SPECIAL) for phone in phones]
+
+
+def split_parts(text: str) -> list[str]:
+    """The words and marks of a normalised text; what is neither is passed over."""
+    return _PARTS.findall(text.lower().replace("-", " "))
 
 
 def _unstressed(phone: str) -> str:
