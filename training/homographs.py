@@ -33,8 +33,8 @@ from tokenlm.text.homographs import (
     CLASSES,
     TABLE_FILE,
     WEIGHTS_FILE,
-    HomographTagger,
     Homographs,
+    HomographTagger,
     parse_homographs,
     parse_weights,
     s_form,
@@ -73,6 +73,23 @@ SENSES: dict[tuple[str, str], str] = {
     **dict.fromkeys(
         [("aged", o) for o in ("01071794", "01493423", "01644541", "02581048")], "past"),
 }  # fmt: skip
+
+# WordNet does not say whether a `read` is past. Synsets whose sentences with it are past, those
+# whose are not, and those that have both, one letter a sentence; where nobody can tell, none.
+_READ_PAST = frozenset("""
+    noun-00344259 noun-04363991 noun-05639651 noun-06267145 noun-06366391 noun-06396142
+    noun-06523641 noun-06597204 noun-07277384 noun-14461231 verb-00625741 verb-00627538
+    verb-00922885 verb-00980006 adj-00501313 adj-01308259 adj-01854703 adj-01855622
+    adv-00066190 adv-00267137
+""".split())  # fmt: skip
+_READ_PRESENT = frozenset("""
+    noun-06346220 noun-06387332 noun-06590065 noun-06678506 noun-06825120 noun-09294984
+    noun-11484975 noun-14412882 verb-00593852 verb-00626446 verb-01207420 verb-01777228
+    verb-02374300 adj-00307794 adj-01325451 adj-01801030 adj-01840122 adj-01930513
+    adj-02414032 adj-02649126 adv-00021212 adv-00069346 adv-00069771 adv-00104990
+    adv-00240707 adv-00285854 adv-00478821
+""".split())  # fmt: skip
+_READ_BOTH = {"verb-00625137": "vp", "verb-00627109": "pvp"}
 
 
 @dataclass(frozen=True)
@@ -150,6 +167,22 @@ class WordNet:
                     if len(hits) == 1:
                         yield Example(f"{part}-{place}", lemma, text, parts, *hits[0])
 
+    def readings(self) -> Iterator[tuple[Example, str]]:
+        """Sentences with `read`, and which of its variants it is."""
+        for part, place, _, texts in self.synsets():
+            synset = f"{part}-{place}"
+            found = [(text, parts) for text in texts if (parts := _parts(text)).count("read") == 1]
+            for index, (text, parts) in enumerate(found):
+                letter = _READ_BOTH.get(synset, "")[index : index + 1]
+                if synset in _READ_PAST or letter == "p":
+                    kind = "past"
+                elif synset in _READ_PRESENT or letter == "v":
+                    kind = "verb"
+                else:
+                    continue
+                example = Example(synset, "read", text, tuple(parts), parts.index("read"), kind)
+                yield example, kind
+
     def kind(self, word: str, lemma: str, part: str) -> str | None:
         """Which of `CLASSES` a word is as a form of a lemma, None where it is none that counts."""
         if word[0] != lemma[0]:
@@ -212,7 +245,7 @@ class Settings:
     l2: float = 1.0
     prior: float = 0.7
     """How far counts of senses are believed."""
-    smallest: float = 0.08
+    smallest: float = 0.12
     """Weights nearer to zero are left out."""
 
 
@@ -299,3 +332,99 @@ def write_weights(weights: dict[str, np.ndarray], smallest: float, path: Path) -
     with atomic_path(path) as temporary:
         temporary.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
     return len(lines)
+
+
+@dataclass(frozen=True)
+class Split:
+    """What is learned from, and what is not."""
+
+    training: list[Example]
+    test: list[tuple[Example, str]]
+    """Examples of homographs, and the variant of each."""
+
+
+def split(wordnet: WordNet, homographs: Homographs) -> Split:
+    """Sentences to learn from and to test with; none is in both, nor is any synset of the test."""
+    tagger = HomographTagger(homographs, {})
+    examples = list(wordnet.examples())
+    test = [
+        (example, variant)
+        for example in examples
+        if is_test(example.synset)
+        and example.parts[example.at] != "read"
+        and (variant := true_variant(example, homographs, tagger))
+    ]
+    # Examples of several words of one synset are one sentence.
+    test = list({(e.text, e.at): (e, v) for e, v in [*test, *wordnet.readings()]}.values())
+    synsets = {example.synset for example, _ in test}
+    texts = {example.text for example, _ in test}
+    training = [e for e in examples if e.synset not in synsets and e.text not in texts]
+    return Split(training, test)
+
+
+NOTICE = """\
+# Homographs in example sentences of WordNet 3.0, none of which the weights were learned from.
+# Written by python -m training.homographs --write-tests; columns: synset, which word counted from
+# 0, the word, its variant (of `read` by hand, of the others by the synset), sentence.
+#
+# WordNet 3.0 Copyright 2006 by Princeton University. All rights reserved.
+# Permission to use, copy, modify and distribute this software and database and its documentation
+# for any purpose and without fee or royalty is hereby granted, provided that you agree to comply
+# with the following copyright notice and statements, including the disclaimer, and that the same
+# appear on ALL copies of the software, database and documentation, including modifications that
+# you make for internal use or for distribution.
+# THIS SOFTWARE AND DATABASE IS PROVIDED "AS IS" AND PRINCETON UNIVERSITY MAKES NO REPRESENTATIONS
+# OR WARRANTIES, EXPRESS OR IMPLIED. BY WAY OF EXAMPLE, BUT NOT LIMITATION, PRINCETON UNIVERSITY
+# MAKES NO REPRESENTATIONS OR WARRANTIES OF MERCHANTABILITY OR FITNESS FOR ANY PARTICULAR PURPOSE
+# OR THAT THE USE OF THE LICENSED SOFTWARE, DATABASE OR DOCUMENTATION WILL NOT INFRINGE ANY THIRD
+# PARTY PATENTS, COPYRIGHTS, TRADEMARKS OR OTHER RIGHTS.
+# The name of Princeton University or Princeton may not be used in advertising or publicity
+# pertaining to distribution of the software and/or database. Title to copyright in this software,
+# database and any associated documentation shall at all times remain with Princeton University and
+# LICENSEE agrees to preserve same.
+"""
+
+
+def write_tests(test: Sequence[tuple[Example, str]], path: Path) -> None:
+    """Write the sentences of the test, with what WordNet's licence asks for."""
+    rows = sorted((e.parts[e.at], e.synset, str(e.at), variant, e.text) for e, variant in test)
+    lines = ["\t".join((row[1], row[2], row[0], row[3], row[4])) + "\n" for row in rows]
+    with atomic_path(path) as temporary:
+        temporary.write_text(NOTICE + "".join(lines), encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.homographs",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--wordnet", type=Path, default=WORDNET)
+    parser.add_argument("--output", type=Path, default=TEXT / WEIGHTS_FILE)
+    parser.add_argument("--write-tests", type=Path)
+    options = parser.parse_args(arguments)
+    try:
+        wordnet = WordNet(options.wordnet)
+        homographs = parse_homographs((TEXT / TABLE_FILE).read_text(encoding="utf-8"))
+        parts = split(wordnet, homographs)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    settings = Settings()
+    tagger = HomographTagger(homographs, {})
+    weights = fit(parts.training, tagger, wordnet.counts(), settings)
+    count = write_weights(weights, settings.smallest, options.output)
+    tagger = HomographTagger(homographs, parse_weights(options.output.read_text(encoding="utf-8")))
+    right = sum(tagger.variant(e.parts, e.at) == variant for e, variant in parts.test)
+    print(
+        f"{options.output}: {count} features of {len(parts.training)} examples; right in {right} "
+        f"of {len(parts.test)} sentences that were kept apart"
+    )
+    if options.write_tests:
+        write_tests(parts.test, options.write_tests)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

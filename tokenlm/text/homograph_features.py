@@ -24,20 +24,20 @@ _GROUPS = {
     "he's she's it's that's there's",
     "have": "have has had having haven't hasn't hadn't i've you've we've they've",
     "do": "do does did don't doesn't didn't",
-    "modal": "can could may might must shall should will would can't cannot couldn't won't wouldn't "
-    "shouldn't mustn't needn't i'll you'll he'll she'll we'll they'll it'll i'd you'd he'd she'd "
+    "modal": "can could may might must shall should will would can't cannot couldn't won't "
+    "wouldn't shouldn't mustn't needn't i'll you'll he'll she'll we'll they'll it'll i'd you'd he'd she'd "
     "we'd they'd let's please",
     "to": "to",
-    "prep": "of in on at by for from with about into over under after before between through during "
-    "without within against among around across behind beyond near toward towards upon off out up "
+    "prep": "of in on at by for from with about into over under after before between through "
+    "during without within against among around across behind beyond near toward towards upon off out up "
     "down per via until since as like than",
     "conj": "and or but nor so yet because although though while if unless when where whether that",
     "not": "not never n't hardly",
     "adv": "very too quite rather so always often usually sometimes also just only still already "
     "even ever really almost well soon now then here again seldom rarely",
     "past": "yesterday ago last once earlier previously",
-    "num": "one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty "
-    "hundred thousand million first second third fourth fifth",
+    "num": "one two three four five six seven eight nine ten eleven twelve twenty thirty forty "
+    "fifty hundred thousand million first second third fourth fifth",
     "end": _EDGE,
     "comma": ",",
 }  # fmt: skip
@@ -65,8 +65,9 @@ def context(parts: Sequence[str], at: int) -> Context:
         before.append(part)
     after: list[str] = []
     num_words = 0
-    is_closed = False
-    for part in parts[at + 1 : at + 1 + 2 * WORDS_AHEAD]:
+    ahead = parts[at + 1 : at + 1 + 2 * WORDS_AHEAD]
+    is_closed = len(ahead) == 2 * WORDS_AHEAD
+    for part in ahead:
         if part in _ENDS:
             is_closed = True
             break

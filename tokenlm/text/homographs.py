@@ -91,9 +91,7 @@ def _with_cues(
     }
     if name not in {meaning.name for meaning in meanings}:
         raise ValueError(f"there is no {name!r}")
-    return tuple(
-        Meaning(m.variant, m.name, bias, cues) if m.name == name else m for m in meanings
-    )
+    return tuple(Meaning(m.variant, m.name, bias, cues) if m.name == name else m for m in meanings)
 
 
 class HomographTagger:
