@@ -25,12 +25,12 @@ _GROUPS = {
     "have": "have has had having haven't hasn't hadn't i've you've we've they've",
     "do": "do does did don't doesn't didn't",
     "modal": "can could may might must shall should will would can't cannot couldn't won't "
-    "wouldn't shouldn't mustn't needn't i'll you'll he'll she'll we'll they'll it'll i'd you'd he'd she'd "
-    "we'd they'd let's please",
+    "wouldn't shouldn't mustn't needn't i'll you'll he'll she'll we'll they'll it'll i'd you'd "
+    "he'd she'd we'd they'd let's please",
     "to": "to",
     "prep": "of in on at by for from with about into over under after before between through "
-    "during without within against among around across behind beyond near toward towards upon off out up "
-    "down per via until since as like than",
+    "during without within against among around across behind beyond near toward towards upon off "
+    "out up down per via until since as like than",
     "conj": "and or but nor so yet because although though while if unless when where whether that",
     "not": "not never n't hardly",
     "adv": "very too quite rather so always often usually sometimes also just only still already "

@@ -4,8 +4,8 @@
 
 The words are those of the manifest and of the machine's word list. Flite says them by the lexicon
 of Carnegie Mellon University that it carries, or by rules learned from it. Words with endings such
-as 's and n't are left out, since the tokenizer says these by rule; plurals that end in the wrong
-one of s and z are mended, and what stands in `by_hand.txt` counts more than flite.
+as 's and n't are left out, since the tokenizer says these by rule; plurals that end in an s
+where a z belongs are mended, and what stands in `by_hand.txt` counts more than flite.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def corpus_words(texts: Iterable[str], word_list: Path) -> list[str]:
 
 
 def mended_plurals(lexicon: Lexicon, names: Collection[str] = ()) -> Lexicon:
-    """Plurals (and third persons) whose last phone does not follow from their word, said by rule.
+    """Plurals (and third persons) that end in an s where their word asks for a z, said by rule.
 
     Args:
         lexicon: words and plurals as they are said.
@@ -106,8 +106,8 @@ def mended_plurals(lexicon: Lexicon, names: Collection[str] = ()) -> Lexicon:
         if not word.endswith("s") or len(base) < 4 or base not in lexicon or word in names:
             continue
         ruled = add_ending(lexicon[base], "s")
-        voices = base.endswith("th") and said[-2:] == ("dh", "z")  # paths
-        if said[-1] in "sz" and not voices and (said[-1] != ruled[-1] or has_rough_end(said)):
+        is_voiceless = said[-1] == "s" and ruled[-1] == "z" and not base.endswith("s")
+        if is_voiceless or has_rough_end(said):
             mended[word] = ruled
     return mended
 
