@@ -12,6 +12,7 @@ from rich.progress import track
 from torch import nn
 from torch.nn import functional
 
+from tokenlm.text.endings import split_ending
 from tokenlm.text.lexicon import Lexicon
 from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer
 from tokenlm.text.pronouncer import PLACES_PER_LETTER, Pronouncer, encode_letters, pad_words
@@ -66,6 +67,12 @@ def train_phoneme_tokenizer(
         for word, said in zip(some, pronouncer.pronounce(some), strict=True):
             if tuple(phones[phone] for phone in said) != lexicon[word]:
                 exceptions[word] = lexicon[word]
+    tokenizer = PhonemeTokenizer(phones, exceptions, pronouncer)
+    # What the tokenizer would say by the rules of endings, in place of what was learned.
+    ended = [word for word in words if split_ending(word) and word not in exceptions]
+    for word in ended:
+        if tokenizer.decode(tokenizer.encode(word)).split() != list(lexicon[word]):
+            exceptions[word] = lexicon[word]
     return PhonemeTokenizer(phones, exceptions, pronouncer)
 
 
