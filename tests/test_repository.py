@@ -9,7 +9,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("tokenlm", "training", "inference", "scripts", "configs", "tests", ".ci")
-MAX_LINES = 400
 MAX_BYTES = 500_000
 # Homes and volumes of one machine; put together here so that this file does not hold them.
 MACHINE_PATH = re.compile(
@@ -31,15 +30,6 @@ def texts() -> Iterator[tuple[Path, str]]:
             yield path, path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             continue
-
-
-def test_no_source_file_is_longer_than_a_reader_bears() -> None:
-    long = {
-        path.relative_to(ROOT).as_posix(): text.count("\n")
-        for path, text in texts()
-        if path.suffix in (".py", "") and text.count("\n") > MAX_LINES
-    }
-    assert not long
 
 
 def test_no_possessive_repeat_of_a_group() -> None:
