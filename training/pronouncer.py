@@ -12,6 +12,7 @@ from rich.progress import track
 from torch import nn
 from torch.nn import functional
 
+from tokenlm.text.endings import split_ending
 from tokenlm.text.lexicon import Lexicon
 from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer
 from tokenlm.text.pronouncer import PLACES_PER_LETTER, Pronouncer, encode_letters, pad_words
@@ -30,7 +31,8 @@ def train_phoneme_tokenizer(
     """A phoneme tokenizer whose own lexicon holds the exceptions of `lexicon` alone.
 
     Args:
-        lexicon: as many words as there are; what they have in common becomes the rules.
+        lexicon: as many words as there are; what they have in common becomes the rules. Variants of
+            homographs (`live(verb)`) are kept beside them.
         num_epochs: passes over the lexicon.
         dim: channels of the `Pronouncer`.
         lr: highest learning rate of Adam, reached after a tenth of the steps, then falling to 0.
@@ -39,9 +41,10 @@ def train_phoneme_tokenizer(
     Raises:
         ValueError: the lexicon is empty.
     """
-    if not lexicon:
+    if all(word.endswith(")") for word in lexicon):
         raise ValueError("there is no word to learn a pronunciation from")
-    words = sorted(lexicon)
+    variants = {word: said for word, said in lexicon.items() if word.endswith(")")}
+    words = sorted(lexicon.keys() - variants.keys())
     phones = sorted({phone for said in lexicon.values() for phone in said})
     numbers = {phone: number for number, phone in enumerate(phones)}
     with torch.random.fork_rng(devices=[]):
@@ -58,12 +61,18 @@ def train_phoneme_tokenizer(
     for parameter in pronouncer.parameters():
         parameter.data = parameter.data.half().float()  # the precision that a folder keeps
     pronouncer.eval()
-    exceptions: Lexicon = {}
+    exceptions: Lexicon = dict(variants)  # which the spelling cannot tell
     for start in range(0, len(words), WORDS_AT_ONCE):
         some = words[start : start + WORDS_AT_ONCE]
         for word, said in zip(some, pronouncer.pronounce(some), strict=True):
             if tuple(phones[phone] for phone in said) != lexicon[word]:
                 exceptions[word] = lexicon[word]
+    tokenizer = PhonemeTokenizer(phones, exceptions, pronouncer)
+    # What the tokenizer would say by the rules of endings, in place of what was learned.
+    ended = [word for word in words if split_ending(word) and word not in exceptions]
+    for word in ended:
+        if tokenizer.decode(tokenizer.encode(word)).split() != list(lexicon[word]):
+            exceptions[word] = lexicon[word]
     return PhonemeTokenizer(phones, exceptions, pronouncer)
 
 

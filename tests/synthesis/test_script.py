@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tokenlm.synthesis.script import Script, closed
 from tokenlm.text.frontend import frontend
+from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer
 
 TEXT = "This is the first sentence. And here comes the second one!\n\nThen an end."
 
@@ -136,3 +139,39 @@ def test_the_end_of_a_paragraph_completes_what_is_there(layout: str) -> None:
     whole = Script(encode, max_length=100, layout=layout)  # type: ignore[arg-type]
     whole.read("Yes, it is.\u2029\u2029 No.")
     assert facts(whole) == facts(script)
+
+
+HOMOGRAPHS = (
+    "They live, and I read, in the lead house. The wind blew. Wind the clock, and close the door "
+    "close to the record that they record. He wound the scarf around the wound, used it, and used "
+    "to tear up with a tear in his eye when the band went live on air. Does anyone object to that "
+    "object\n\nHer excuses for their lives excuse nothing, but she lives here and presents gifts"
+)
+
+
+@pytest.mark.parametrize("layout", ["one_shot", "interleaved"])
+@pytest.mark.parametrize("max_length", [40, 200])
+def test_homographs_are_said_alike_whole_and_in_pieces(layout: str, max_length: int) -> None:
+    folder = Path(__file__).resolve().parents[2] / "checkpoints" / "mini-en" / "text_tokenizer"
+    tokenizer = PhonemeTokenizer.from_folder(folder)
+
+    def script() -> Script:
+        return Script(
+            tokenizer.encode,
+            max_length=max_length,
+            layout=layout,  # type: ignore[arg-type]
+            encode_open=tokenizer.encode_open,
+        )
+
+    whole = script()
+    whole.read(HOMOGRAPHS)
+    assert all(part.tokens == tokenizer.encode(part.text) for part in whole.segments)
+    for size in (1, 7, 50):
+        pieces = script()
+        for start in range(0, len(HOMOGRAPHS), size):
+            before = [list(part.tokens) for part in pieces.segments]
+            pieces.feed(HOMOGRAPHS[start : start + size])
+            for old, part in zip(before, pieces.segments, strict=False):
+                assert part.tokens[: len(old)] == old, "tokens that were given out changed"
+        pieces.finish()
+        assert facts(pieces) == facts(whole)

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import itertools
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
+from tokenlm.text.endings import ENDING_PHONES
 from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer
 from tokenlm.text.pronouncer import LETTERS, PLACES_PER_LETTER, Pronouncer, pad_words
 from tokenlm.text.tokenizer import load_text_tokenizer
@@ -81,3 +84,57 @@ def test_padding_of_a_batch_changes_no_word(tokenizer: PhonemeTokenizer) -> None
         torch.testing.assert_close(row[: alone.shape[0]], alone)
     assert tokenizer.pronouncer.pronounce([]) == []
     assert len(LETTERS) == 27
+
+
+def variants() -> PhonemeTokenizer:
+    """A tokenizer with the phones of two homographs."""
+    lexicon = {
+        "live(verb)": ("l", "ih1", "v"), "live(adj)": ("l", "ay1", "v"),
+        "use(noun)": ("y", "uw1", "s"), "use(verb)": ("y", "uw1", "z"),
+        "they": ("dh", "ey1"), "the": ("dh", "ax"), "a": ("ax",), "band": ("b", "ae1", "n", "d"),
+    }  # fmt: skip
+    phones = sorted({phone for said in lexicon.values() for phone in said} | ENDING_PHONES)
+    torch.manual_seed(0)
+    return PhonemeTokenizer(phones, lexicon, Pronouncer(len(phones), dim=8))
+
+
+def test_homographs_are_said_as_their_context_asks() -> None:
+    tokenizer = variants()
+    assert tokenizer.decode(tokenizer.encode("they live")) == "dh ey1 | l ih1 v"
+    assert tokenizer.decode(tokenizer.encode("a live band")) == "ax | l ay1 v | b ae1 n d"
+    # A plural that is not listed is the word and its ending.
+    said = tokenizer.decode(tokenizer.encode("the uses of a band"))
+    assert said.startswith("dh ax | y uw1 s ax z | ")
+    assert tokenizer.decode(tokenizer.encode("a band uses")).endswith("y uw1 z ax z")
+
+
+def test_ids_of_a_text_that_goes_on_are_those_of_the_whole() -> None:
+    tokenizer = variants()
+    whole = "they live, the band and they use a live band. use it".split()
+    for count in range(len(whole) + 1):
+        for further in ("", " a", " band they live the", "."):
+            text = " ".join(whole[:count])
+            settled = tokenizer.encode_open(text)
+            longer = tokenizer.encode(text + further)
+            assert longer[: len(settled)] == settled
+    # Nothing is held longer than four words, or than its sentence.
+    assert tokenizer.encode_open("they live") == tokenizer.encode("they")
+    for text in ("they live.", "they live a band, a band"):
+        assert tokenizer.encode_open(text) == tokenizer.encode(text)
+
+
+def test_a_lexicon_without_variants_says_every_word_alike(tokenizer: PhonemeTokenizer) -> None:
+    assert tokenizer.encode("live hello use") == [
+        *tokenizer.encode("live"), 2, *tokenizer.encode("hello"), 2, *tokenizer.encode("use")
+    ]  # fmt: skip
+    assert tokenizer.encode_open("hello live") == tokenizer.encode("hello live")
+
+
+def test_threads_share_a_tokenizer_when_its_memory_is_full(
+    monkeypatch: pytest.MonkeyPatch, tokenizer: PhonemeTokenizer
+) -> None:
+    monkeypatch.setattr("tokenlm.text.phoneme_tokenizer._MAX_CACHED", 3)
+    texts = [f"hello {''.join(letters)} a" for letters in itertools.product("abcd", repeat=3)]
+    expected = [tokenizer.encode(text) for text in texts]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(tokenizer.encode, texts)) == expected

@@ -30,6 +30,19 @@ def test_every_listed_word_is_said_as_listed_whatever_was_learned() -> None:
         assert tokenizer.decode(tokenizer.encode(word)).split() == list(phones)
 
 
+def test_endings_and_variants_are_said_as_listed() -> None:
+    endings = {phone: (phone,) for phone in "ax d er l m n s t v z".split()}
+    listed = REGULAR | endings | {"bob's": ("b", "iy1"), "bob'll": ("b", "ao1", "b", "ax", "l")}
+    listed |= {"live(verb)": ("l", "iy1", "v"), "live(adj)": ("l", "ae1", "v")}
+    tokenizer = train_phoneme_tokenizer(listed, num_epochs=1, dim=4)
+    assert tokenizer.decode(tokenizer.encode("bob's")) == "b iy1"
+    assert tokenizer.decode(tokenizer.encode("bob'll")) == "b ao1 b ax l"
+    assert tokenizer.decode(tokenizer.encode("they live")).split()[-3:] == ["l", "iy1", "v"]
+    assert tokenizer.decode(tokenizer.encode("a live band")).split().count("ae1") >= 1
+    with pytest.raises(ValueError, match="no word"):
+        train_phoneme_tokenizer({"live(verb)": ("l", "iy1", "v")})
+
+
 def test_the_same_lexicon_and_seed_give_the_same_tokenizer() -> None:
     first, second = (train_phoneme_tokenizer(REGULAR, num_epochs=2, dim=4) for _ in range(2))
     assert first.lexicon == second.lexicon

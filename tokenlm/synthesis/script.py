@@ -47,9 +47,12 @@ class Script:
         layout: LayoutName,
         text_frontend: Frontend | None = None,
         instruction_end: str = "",
+        encode_open: Callable[[str], list[int]] | None = None,
     ) -> None:
         """Takes the text tokenizer's `encode`, and the most letters of a segment.
 
+        A tokenizer whose tokens depend on the words behind has an `encode_open`, which gives those
+        that are settled; without one they are told by what a further word or mark changes.
         The front-end is that of English unless another one is given. `instruction_end` is no part
         of a text: only the first of its segments would follow what stands before it.
         """
@@ -57,7 +60,7 @@ class Script:
         self.segments: list[ScriptSegment] = []
         self.is_finished = False
         """Whether the text is complete."""
-        self._encode = encode
+        self._encode, self._encode_open = encode, encode_open
         self._instruction_end = instruction_end
         self._frontend = text_frontend or frontend("english")
         self._reader = self._frontend.reader()
@@ -146,7 +149,9 @@ class Script:
         segment.text = text
         tokens = self._encode(text)
         count = len(tokens)
-        if not source.is_complete:
+        if not source.is_complete and self._encode_open:
+            count = len(self._encode_open(text))
+        elif not source.is_complete:
             others = [text + probe for probe in _PROBES]
             if self._frontend.writing.held_units:
                 others.append(self._without_tail(source.words))

@@ -2,8 +2,10 @@
 
     ;;; a comment
     photograph  f ow1 t ax g r ae1 f
+    live(verb)  l ih1 v
 
-A file may be edited by hand to mend how a name is said.
+A name in brackets is a variant of a homograph (`tokenlm/text/homographs.txt`). A file may be edited
+by hand to mend how a name is said.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 English spelling says little of its sound; a small language model that reads letters spends most of
 its training on that. With phones its text is near what it has to say. Every word is looked up by
-itself, so a text cut between words has the same ids as its pieces, joined by the word boundary.
+itself, so a text cut between words has the same ids as its pieces, joined by the word boundary;
+but for homographs, of which the lexicon has more than one sound (`live(verb)`, `live(adj)`): which
+one is meant is told by the words around them, of those behind by the next few alone.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from safetensors.torch import load_file, save
 
 from tokenlm.atomic import atomic_path
 from tokenlm.config import save_config
+from tokenlm.text.endings import ENDING_PHONES, add_ending, split_ending
+from tokenlm.text.homographs import HomographTagger, load_tagger
 from tokenlm.text.lexicon import Lexicon, read_lexicon, write_lexicon
 from tokenlm.text.pronouncer import Pronouncer
 from tokenlm.text.tokenizer_config import (
@@ -41,8 +45,9 @@ class PhonemeTokenizer:
 
     Args:
         phones: names of the phones, in the order of their ids.
-        lexicon: words whose phones the pronouncer would not find.
-        pronouncer: says all other words.
+        lexicon: words whose phones the pronouncer would not find, and the variants of homographs.
+        pronouncer: says all other words; those with endings such as 's and n't are said after
+            the word that has none.
 
     Raises:
         TokenizerError: the lexicon has a phone that is not among `phones`.
@@ -59,6 +64,10 @@ class PhonemeTokenizer:
         self._names = (*_SPECIAL, *self.phones)
         self._ids: Mapping[str, int] = {name: index for index, name in enumerate(self._names)}
         self._said: dict[str, list[int]] = {}
+        """Ids of words, and of variants of homographs, that have been said."""
+        self._has_variants = any(word.endswith(")") for word in lexicon)
+        # Other phones than those of the CMU dictionary have no rule here.
+        self._has_endings = ENDING_PHONES <= set(self.phones)
         unknown = {phone for said in lexicon.values() for phone in said} - set(self.phones)
         if unknown:
             raise TokenizerError(f"the lexicon has phones that are not known: {sorted(unknown)}")
@@ -120,18 +129,46 @@ class PhonemeTokenizer:
 
         Example: "hello, world" is `hh ax l ow1 , | w er1 l d`.
         """
-        parts = _PARTS.findall(text.lower().replace("-", " "))
-        known = self._pronounce({part for part in parts if part not in MARKS})
+        return self._encode(split_parts(text))
+
+    def encode_open(self, text: str) -> list[int]:
+        """Ids of a normalised text that goes on, as far as no further words can change them."""
+        parts = split_parts(text)
+        if not self._has_variants:
+            return self._encode(parts)
+        tagger = load_tagger()
+        is_open = (at for at in range(len(parts)) if not tagger.is_settled(parts, at))
+        return self._encode(parts, end=next(is_open, len(parts)))
+
+    def _encode(self, parts: Sequence[str], end: int | None = None) -> list[int]:
+        """Ids of `parts[:end]`; what stands behind is looked at, but not said."""
+        spoken = list(parts[:end])
+        if self._has_variants:
+            tagger = load_tagger()
+            for at, part in enumerate(spoken):
+                if part in tagger:
+                    spoken[at] = self._key(tagger, parts, at)
+        all_said = self._pronounce({part for part in spoken if part not in MARKS})
         ids: list[int] = []
-        for part in parts:
+        for part in spoken:
             if part in MARKS:
                 ids.append(self._ids[part])
-            elif said := known[part]:
+            elif said := all_said[part]:
                 ids += [self._ids[BOUNDARY], *said] if ids else said
         return ids
 
+    def _key(self, tagger: HomographTagger, parts: Sequence[str], at: int) -> str:
+        """The variant of a homograph as the lexicon names it, where the lexicon has it."""
+        word, variant = parts[at], tagger.variant(parts, at)
+        lemma = tagger.lemma(word)
+        own, derived = f"{word}({variant})", f"{lemma}({variant})"
+        if own in self.lexicon:
+            return own
+        can_derive = self._has_endings and lemma != word and derived in self.lexicon
+        return f"{derived}s" if can_derive else word
+
     def encode_sample(self, text: str, generator: torch.Generator, alpha: float = 0.1) -> list[int]:
-        """The same as `encode`: a word has one pronunciation here."""
+        """The same as `encode`: a text has one pronunciation here."""
         return self.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -160,22 +197,35 @@ class PhonemeTokenizer:
         return [_unstressed(self.phones[index]) for index in ids if index >= 0]
 
     def _pronounce(self, words: set[str]) -> dict[str, list[int]]:
-        """What is known of words, these among them; other threads may add to it."""
-        if len(self._said) > _MAX_CACHED:
-            self._said = {}
-        known = self._said
-        new = sorted(words - known.keys())
-        unlisted = []
-        for word in new:
-            said = self.lexicon.get(word)
-            if said is None:
-                unlisted.append(word)
-            else:
-                known[word] = [self._ids[phone] for phone in said]
-        found = self.pronouncer.pronounce(unlisted)
-        for word, phones in zip(unlisted, found, strict=True):
-            known[word] = [phone + len(_SPECIAL) for phone in phones]
-        return known
+        """Ids of words, of these and of others."""
+        # Held by itself: another thread may begin anew with an empty one.
+        all_said = self._said if len(self._said) <= _MAX_CACHED else {}
+        self._said = all_said
+        roots = {word: self._root(word) for word in sorted(words - all_said.keys())}
+        unlisted = sorted({root for root, *_ in roots.values() if root not in self.lexicon})
+        found = {root: self.lexicon[root] for root, *_ in roots.values() if root in self.lexicon}
+        for word, said in zip(unlisted, self.pronouncer.pronounce(unlisted), strict=True):
+            found[word] = tuple(self.phones[phone] for phone in said)
+        for word, (root, *endings) in roots.items():
+            phones = found[root]
+            for ending in endings:
+                phones = add_ending(phones, ending) if phones else phones
+            all_said[word] = [self._ids[phone] for phone in phones]
+        return all_said
+
+    def _root(self, word: str) -> list[str]:
+        """The word to look up or to pronounce, and the endings that are said behind it."""
+        if word in self.lexicon:
+            return [word]
+        if word.endswith(")s"):  # a variant of a homograph, and the ending of its plural
+            return [word[:-1], "s"]
+        parts = split_ending(word) if self._has_endings else None
+        return [*self._root(parts[0]), parts[1]] if parts else [word]
+
+
+def split_parts(text: str) -> list[str]:
+    """The words and marks of a normalised text; what is neither is passed over."""
+    return _PARTS.findall(text.lower().replace("-", " "))
 
 
 def _unstressed(phone: str) -> str:

@@ -3,7 +3,9 @@
     python -m training.corpus.lexicon --manifest corpus/train.jsonl OUTPUT
 
 The words are those of the manifest and of the machine's word list. Flite says them by the lexicon
-of Carnegie Mellon University that it carries, or by rules learned from it.
+of Carnegie Mellon University that it carries, or by rules learned from it. Words with endings such
+as 's and n't are left out, since the tokenizer says these by rule; plurals that end in an s
+where a z belongs are mended, and what stands in `by_hand.txt` counts more than flite.
 """
 
 from __future__ import annotations
@@ -13,10 +15,11 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from tokenlm.text.lexicon import Lexicon, write_lexicon
+from tokenlm.text.endings import add_ending, has_rough_end, split_ending
+from tokenlm.text.lexicon import Lexicon, read_lexicon, write_lexicon
 from tokenlm.text.normalize import normalize
 from training.corpus.engines import EngineError
 from training.data.manifest import read_manifest
@@ -24,6 +27,7 @@ from training.data.manifest import read_manifest
 WORDS_AT_ONCE = 100
 PAUSE = "pau"
 MARKER = "the"
+BY_HAND = Path(__file__).with_name("by_hand.txt")
 _WORD = re.compile(r"[a-z']*[a-z][a-z']*")
 
 
@@ -86,7 +90,35 @@ def corpus_words(texts: Iterable[str], word_list: Path) -> list[str]:
     if word_list.exists():
         found.update(word_list.read_text(encoding="utf-8", errors="ignore").lower().split())
     plain = {word.strip(",.?!;:") for word in found}
-    return sorted(word for word in plain if _WORD.fullmatch(word))
+    return sorted(word for word in plain if _WORD.fullmatch(word) and not split_ending(word))
+
+
+def mended_plurals(lexicon: Lexicon, names: Collection[str] = ()) -> Lexicon:
+    """Plurals (and third persons) that end in an s where their word asks for a z, said by rule.
+
+    Args:
+        lexicon: words and plurals as they are said.
+        names: words that are written with a capital; they need not be plurals.
+    """
+    mended: Lexicon = {}
+    for word, said in lexicon.items():
+        base = word[:-1]
+        if not word.endswith("s") or len(base) < 4 or base not in lexicon or word in names:
+            continue
+        ruled = add_ending(lexicon[base], "s")
+        is_voiceless = said[-1] == "s" and ruled[-1] == "z" and not base.endswith("s")
+        if is_voiceless or has_rough_end(said):
+            mended[word] = ruled
+    return mended
+
+
+def _names(word_list: Path) -> set[str]:
+    """Words of the list that it has with a capital alone."""
+    if not word_list.exists():
+        return set()
+    listed = word_list.read_text(encoding="utf-8", errors="ignore").split()
+    small = {word for word in listed if word.islower()}
+    return {word.lower() for word in listed} - small
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         texts = [row.text for row in read_manifest(options.manifest).utterances]
         words = corpus_words(texts, options.word_list)
         lexicon = pronounce(words)
+        lexicon |= mended_plurals(lexicon, _names(options.word_list)) | read_lexicon(BY_HAND)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
