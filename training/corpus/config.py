@@ -55,7 +55,7 @@ class PersonConfig:
 
     def __post_init__(self) -> None:
         if not self.voices and not self.speakers:
-            raise ValueError(f"person {self.name}: voices and speakers are empty")
+            raise ValueError(f"person {self.name}: voices is empty, and no speakers are listed")
         for rate in self.rates:
             if not 0.5 <= rate <= 2:
                 raise ValueError(f"person {self.name}: a rate lies in 0.5..2, got {rate}")
