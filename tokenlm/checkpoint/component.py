@@ -254,7 +254,8 @@ def _without_aliases(
     aliases: dict[str, str] = {}
     names: dict[tuple[Any, ...], str] = {}
     for name, tensor in state_dict.items():
-        assert isinstance(tensor, Tensor), f"{name} is a {type(tensor).__name__}, not a tensor"
+        if not isinstance(tensor, Tensor):
+            raise ComponentError(f"{name} is a {type(tensor).__name__}, not a tensor.")
         memory = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
         if tensor.numel() > 0 and memory in names:
             aliases[name] = names[memory]

@@ -126,6 +126,8 @@ class SpeechLMConfig:
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     codebook_size: int = 625
+    token_rate: int = 25
+    """Speech tokens per second, as the speech tokenizer writes them."""
     block_text_tokens: int = 5
     """m of the interleaved layout."""
     block_speech_tokens: int = 15
@@ -145,6 +147,8 @@ class SpeechLMConfig:
     head_bias: bool = True
 
     def __post_init__(self) -> None:
+        if self.token_rate < 1:
+            raise ValueError(f"token_rate must be at least 1, got {self.token_rate}")
         if self.block_text_tokens < 1 or self.block_speech_tokens < 1:
             raise ValueError("blocks of the interleaved layout must hold at least 1 token")
         if not 0 <= self.min_speech_per_text < self.max_speech_per_text:
