@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tokenlm.atomic import atomic_folder
-from tokenlm.config import ConfigError, from_dict, load_config, save_config
+from tokenlm.config import ConfigError, from_dict, read_config, save_config
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.yaml"
@@ -120,7 +120,7 @@ def read_component(folder: str | Path) -> ComponentFiles:
         if not (folder / name).is_file():
             raise ComponentError(f"{folder} is not a component: it has no {name}.")
     try:
-        file = load_config(_ConfigFile, folder / CONFIG_FILE)
+        file = read_config(_ConfigFile, folder / CONFIG_FILE)
     except ConfigError as error:
         raise ComponentError(str(error)) from error
     if file.format_version != FORMAT_VERSION:
