@@ -89,6 +89,7 @@ class PromptCache:
                 block_speech=blocks[1],
                 prompt_text=text,
                 prompt_tokens=tokens,
+                as_reference=config.decoded_as_reference,
             )
             prefix = read_prefix(components.speech_lm, plan)
             return prefix, prefix.key_values.num_bytes

@@ -132,6 +132,9 @@ class SpeechLMConfig:
     """m of the interleaved layout."""
     block_speech_tokens: int = 15
     """n of the interleaved layout."""
+    decoded_as_reference: bool = False
+    """Whether speech in the interleaved layout is decoded with the deviations of the inference of
+    CosyVoice, and not as all weights are trained; `Plan` says what they are."""
     min_speech_per_text: float = 2.0
     """Fewest speech tokens for each text token."""
     max_speech_per_text: float = 20.0
