@@ -118,6 +118,7 @@ READ: dict[str, Golden] = {}
 def golden(golden_folder: Path) -> Callable[[str], Golden]:
     """Reads the reference numbers of a module."""
     read = READ
+    read.clear()  # of an earlier session in this process, whose files may have been others
 
     def load(name: str) -> Golden:
         if name not in read:

@@ -186,7 +186,7 @@ def load_component(
         raise ComponentError(str(error)) from error
     # All weights are about to be overwritten: drawing them first would only take time, and move
     # the random state of the caller.
-    with without_initialisation():
+    with float32_by_default(), without_initialisation():
         module = build(config)
     load_state(module, read_state(files.state_path), where=files.state_path)
     return module.to(device=device, dtype=dtype).eval()
@@ -216,6 +216,20 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], *, where: str | P
     if problems:
         raise ComponentError(f"{where} does not fit its config; {'; '.join(problems)}.")
     module.load_state_dict(dict(state))
+
+
+@contextmanager
+def float32_by_default() -> Iterator[None]:
+    """Inside, what is built has 32 bits, whatever default another library has set.
+
+    Tables of a model (windows, filters, wavelengths) would keep the error of fewer for good.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextmanager

@@ -221,7 +221,7 @@ class Session:
 
 def render_sessions(components: Components, sessions: Sequence[Session]) -> list[Tensor]:
     """What is to be heard (S,) of the next chunk of each session, all rendered together."""
-    heard = [torch.zeros(0)] * len(sessions)
+    heard = [torch.zeros(0, dtype=torch.float32)] * len(sessions)
     sounding = []
     for index, session in enumerate(sessions):
         if session.has_silent_segment:

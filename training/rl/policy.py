@@ -168,6 +168,11 @@ class PolicyTask(SpeechLMTask):
         self._whole_at = -1
         self.regression = Regression(config.regression, self.tokenizer, self.read_back)
 
+    def to(self, device: torch.device) -> None:
+        """See `Task`: the rewards run where the policy does."""
+        super().to(device)
+        self.rewards.to(device)
+
     def dataset(self, split: str) -> Any:
         """See `Task`: texts to train on, speech to measure the cross-entropy on."""
         return self.texts if split == "train" else super().dataset(split)

@@ -293,6 +293,12 @@ class SpeechLMTask(Task):
             add_lora(model.backbone, config.lora)
         self.modules = {"speech_lm": model}
 
+    def to(self, device: torch.device) -> None:
+        """See `Task`."""
+        super().to(device)
+        if self._recognizer is not None:
+            self._recognizer.to(device)
+
     def dataset(self, split: str) -> TokenPairs | None:
         """See `Task`."""
         return self._datasets[split]
@@ -355,7 +361,7 @@ class SpeechLMTask(Task):
             for number, (prompt, pair) in enumerate(zip(pairs, pairs[1:], strict=False))
         ]
         spoken = generate_speech(model, requests, self.config.sampling)
-        recognizer = self._recognizer.to(self.device)
+        recognizer = self._recognizer
         heard = [
             recognizer.transcribe(torch.tensor([row], device=self.device))[0] if row else ""
             for row in spoken

@@ -262,7 +262,7 @@ def _choose(decodings: Sequence[Decoding]) -> None:
         chosen = sample(
             logits,
             history.view(len(group), -1).to(logits.device),
-            torch.tensor(uniforms, device=logits.device),
+            torch.tensor(uniforms, dtype=torch.float32, device=logits.device),
             sampling,
             forbidden=forbidden.to(logits.device),
         )
