@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from typing import Any, Literal
 import pytest
 import yaml
 
-from tokenlm.config import ConfigError, from_dict, load_config, save_config, to_dict
+from tokenlm.config import ConfigError, from_dict, load_config, read_config, save_config, to_dict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +221,51 @@ def test_the_config_of_a_component_may_be_named(tmp_path: Path) -> None:
     write(tmp_path / "flow" / "config.yaml", "format_version: 1\nkind: model\nconfig: 3")
     with pytest.raises(ConfigError, match="expected a mapping of keys, got 3"):
         load_config(Run, path)
+
+
+SECRET = "name: marmalade\nlayer: {dim: 9}\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"model": "{file}"},
+        {"model": "../secret.yaml"},
+        {"model": {"layer": "{file}"}},
+        {"model": {"layers": ["{file}"]}},
+        {"model": {"parent": "{file}"}},
+        {"optimizer": "{file}"},
+        {"base": "{file}"},
+    ],
+)
+def test_the_data_of_strangers_name_no_file(tmp_path: Path, data: dict[str, Any]) -> None:
+    secret = write(tmp_path / "secret.yaml", SECRET)
+    text = yaml.safe_dump(data).replace("{file}", str(secret))
+    path = write(tmp_path / "bundle" / "config.yaml", text)
+
+    def refused(message: str, read: Callable[[], Any]) -> None:
+        with pytest.raises(ConfigError, match=message) as caught:
+            read()
+        assert "marmalade" not in str(caught.value)
+
+    told = "unknown key 'base'" if "base" in data else "expected a"
+    given = yaml.safe_load(text)
+    refused(told, lambda: from_dict(Run, given, where=path))
+    refused(told, lambda: read_config(Run, path))
+    # A change below such a path reads it no more than the path itself.
+    below = {"model": "model.layer.dim=3", "optimizer": "optimizer.momentum=0.1"}
+    changes = [below[key] for key in data.keys() & below.keys()]
+    if changes:
+        refused("without keys|expected a", lambda: from_dict(Run, given, overrides=changes))
+
+
+def test_overrides_of_the_data_of_strangers_are_yours(tmp_path: Path) -> None:
+    write(tmp_path / "layer.yaml", "dim: 7")
+    mine = write(tmp_path / "mine.yaml", "name: mine\nlayer: layer.yaml")
+    run = from_dict(Run, {"model": {"name": "theirs"}}, overrides=[f"model={mine}"])
+    assert run.model == Model(name="mine", layer=Layer(dim=7))
+    with pytest.raises(ConfigError, match="expected a mapping of Layer"):
+        from_dict(Run, {"model": {"layer": str(mine)}}, overrides=["model.name=mine"])
 
 
 def test_base_is_merged_below(tmp_path: Path) -> None:

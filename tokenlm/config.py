@@ -3,6 +3,9 @@
 A config class is a `@dataclass(frozen=True, kw_only=True)` beside the class that it configures.
 YAML is data only: the declared type of a field says how its value is read, and nothing in a file
 names a Python class. Where several dataclasses may stand, a `kind: Literal[...]` field chooses.
+
+Your own configs may name one another (`load_config`). What may be a stranger's, such as a file of a
+downloaded bundle (`read_config`, `from_dict`), names nothing that would be read.
 """
 
 from __future__ import annotations
@@ -39,25 +42,40 @@ def from_dict(
 
     Args:
         cls: a dataclass.
-        data: its fields by name, nested as the dataclass is. A string where a dataclass is
-            expected is the path of a YAML file of it (or of a component), relative to `where`.
+        data: its fields by name, nested as the dataclass is. It may be a stranger's: a path in it
+            is never followed.
         where: the file (or any name) that error messages give for the data.
-        overrides: `key.sub=value` each, as of `load_config`.
+        overrides: `key.sub=value` each, as of `load_config`; they are yours, and may name files.
 
     Raises:
         ConfigError: for an unknown or missing key, a wrong type, a value that is not one of the
             choices, or a value that the dataclass refuses.
     """
-    return _Reader({(): str(where)}).read(cls, data, overrides)
+    return _Reader({(): str(where)}, follows=False).read(cls, data, overrides)
+
+
+def read_config(cls: type[T], path: str | Path) -> T:
+    """Read a config from a YAML file that may be a stranger's: no other file is read for it.
+
+    Args:
+        cls: a dataclass.
+        path: the file. It has no `base`, and a string in it is never the path of a file.
+
+    Raises:
+        ConfigError: as `from_dict`, and for a file that is missing or is not a YAML mapping.
+    """
+    return from_dict(cls, read_mapping(Path(path)), where=path)
 
 
 def load_config(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
-    """Read a config from a YAML file.
+    """Read a config of yours from a YAML file, and the files that it names.
 
     Args:
         cls: a dataclass.
         path: the file. Its optional key `base` names one other file, relative to it, whose values
             hold where this one gives none; mappings are merged, everything else is replaced.
+            A string where a dataclass is expected is the path of a YAML file of it (or of a
+            component), relative to the file that says so.
         overrides: `key.sub=value` each, applied last; the value is read as YAML, and a path in it
             is relative to the working folder, as a shell completes it.
 
@@ -65,7 +83,7 @@ def load_config(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -
         ConfigError: as `from_dict`, and for a file that is missing or is not a YAML mapping.
     """
     path = Path(path)
-    reader = _Reader({(): str(path)})
+    reader = _Reader({(): str(path)}, follows=True)
     data = read_mapping(path)
     base = data.pop("base", None)
     if base is not None:
@@ -96,10 +114,13 @@ class _Reader:
 
     Attributes:
         files: the file of a key and of everything below it that has no entry of its own.
+        follows: whether a path in the data is that of a file to be read; one in an override is.
     """
 
-    def __init__(self, files: dict[Keys, str]) -> None:
+    def __init__(self, files: dict[Keys, str], *, follows: bool) -> None:
         self.files = files
+        self.follows = follows
+        self._overridden: set[Keys] = set()
 
     def file_of(self, keys: Keys) -> str:
         """Find the file that `keys` came from."""
@@ -154,7 +175,7 @@ class _Reader:
             raise ConfigError(f"override {override!r}: the value is not YAML: {error}") from None
         for depth, key in enumerate(keys[:-1], start=1):
             lower: Any = data.get(key)
-            if _is_reference(lower):
+            if _is_reference(lower) and self._may_follow(keys[:depth]):
                 source = self.file_of(keys[:depth])
                 target = beside(source, lower)
                 lower = read_mapping(target, named_by=source)
@@ -171,6 +192,7 @@ class _Reader:
         for known in [known for known in self.files if known[: len(keys)] == keys]:
             del self.files[known]
         self.files[keys] = f"override {override!r}"
+        self._overridden.add(keys)
 
     # -- values by declared type -----------------------------------------------------------------
 
@@ -232,8 +254,8 @@ class _Reader:
         return f"{self.file_of((*keys, str(key)))}: {parent}"
 
     def _follow(self, value: Any, keys: Keys) -> Any:
-        """Read the file that a string standing for a dataclass names."""
-        if not isinstance(value, str):
+        """Read the file that a string standing for a dataclass names, where it may name one."""
+        if not isinstance(value, str) or not self._may_follow(keys):
             return value
         source = self.file_of(keys)
         path = beside(source, value)
@@ -241,6 +263,10 @@ class _Reader:
         data = read_mapping(path, named_by=place)
         self.files[keys] = str(path)
         return data
+
+    def _may_follow(self, keys: Keys) -> bool:
+        """Whether a path at `keys` is to be followed: one of yours, not of a stranger's data."""
+        return self.follows or any(keys[: len(key)] == key for key in self._overridden)
 
     def _union(self, members: tuple[Any, ...], value: Any, keys: Keys) -> Any:
         if value is None and type(None) in members:
@@ -274,6 +300,9 @@ class _Reader:
         by_kind = {
             kind: config for config in configs for kind in get_args(get_type_hints(config)["kind"])
         }
+        if not isinstance(value, Mapping):
+            names = " or ".join(config.__name__ for config in configs)
+            raise self.error(keys, f"expected a mapping of {names}, got {shown(value)}")
         kind = value.get("kind")
         if kind not in by_kind:
             problem = "missing key 'kind'" if kind is None else f"unknown kind {kind!r}"
@@ -363,4 +392,4 @@ def _type_name(declared: Any) -> str:
     return names.get(declared, getattr(declared, "__name__", str(declared)))
 
 
-__all__ = ["ConfigError", "from_dict", "load_config", "save_config", "to_dict"]
+__all__ = ["ConfigError", "from_dict", "load_config", "read_config", "save_config", "to_dict"]

@@ -39,7 +39,7 @@ def read_mapping(path: Path, named_by: str | None = None) -> dict[str, Any]:
         raise ConfigError(f"{place}: there is no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{place}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{place}: is not valid YAML: {error}") from error
     data = {} if data is None else data
     if named_by and isinstance(data, dict) and {"format_version", "config"} <= data.keys():

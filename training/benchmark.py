@@ -22,6 +22,7 @@ from typing import Any
 import torch
 import yaml
 
+from tokenlm.models.lm import SpeechLMConfig
 from tokenlm.models.lm.model import LayoutBatch
 from tokenlm.text.tokenizer import TextTokenizer
 from training.budget import PEAK_FLOPS, position_flops
@@ -64,14 +65,15 @@ def write_data(folder: Path, num_items: int, seed: int = 0) -> None:
     rows = []
     for number in range(num_items):
         seconds = math.exp(math.log(5.0) + 0.6 * float(torch.randn((), generator=generator)))
-        count = int(25 * min(max(seconds, 1.0), 20.0))
+        count = int(SpeechLMConfig.token_rate * min(max(seconds, 1.0), 20.0))
         speech = torch.randint(0, 625, (count,), generator=generator).tolist()
         drawn = torch.randint(0, 27, (max(4, count // 2),), generator=generator).tolist()
         text = "".join(letters[index] for index in drawn).strip() or "a"
         rows.append(
             json.dumps({
                 "id": f"i{number}", "audio": "none.wav", "text": text, "speaker": f"s{number % 50}",
-                "duration": count / 25, "speech_tokens": speech, "tokenizer": "random",
+                "duration": count / SpeechLMConfig.token_rate, "speech_tokens": speech,
+                "tokenizer": "random",
             })
         )  # fmt: skip
     (folder / "rows.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tokenlm.checkpoint.component import float32_by_default
 from tokenlm.config import ConfigError
 from training.averaged import Averaged
 from training.blocks import checkpoint_activations
@@ -52,6 +53,7 @@ Parts = list[tuple[int, Prepared]]
 class Trainer:
     """Trains one task, from its newest checkpoint if there is one."""
 
+    @float32_by_default()
     def __init__(self, task: Task, config: RunConfig) -> None:
         """Build the task and its optimizers, and resume.
 
@@ -97,9 +99,7 @@ class Trainer:
         self.task.build()
         load_initial(self.task.modules, self.config.initial, partial=self.config.initial_partial)
         self.phases = self.task.phases()
-        for module in self.task.modules.values():
-            module.to(self.device)
-        self.task.device = self.device
+        self.task.to(self.device)
         named = [name for phase in self.phases for name in phase.modules]
         assert len(named) == len(set(named)), f"a module is in two phases: {named}"
         self.trained = {name: self.task.modules[name] for name in named}
@@ -170,6 +170,7 @@ class Trainer:
         )
         self.valid = self.task.dataset("valid")
 
+    @float32_by_default()
     def run(self) -> str:
         """Train until `max_steps`, `max_minutes` or a signal; then save, evaluate and export.
 

@@ -115,7 +115,7 @@ class Task(ABC):
     modules: dict[str, nn.Module]
     """All modules by name; the loop moves them to the device in place."""
     device: torch.device = torch.device("cpu")
-    """Where the modules are; set by the loop after `build`."""
+    """Where the modules are; set by `to`."""
     full_state: Callable[[nn.Module], Mapping[str, Tensor]] | None = None
     """Set by the loop where trained modules lie in pieces on several ranks: gives the whole weights
     of one of them. All ranks must call it together; `prepare` may."""
@@ -130,6 +130,16 @@ class Task(ABC):
     @abstractmethod
     def build(self) -> None:
         """Fill `modules` (and whatever the data needs). The global RNG is seeded before."""
+
+    def to(self, device: torch.device) -> None:
+        """Move all that the stage runs to a device, in place.
+
+        The loop calls this once after `build`: what is no module of the task, such as a recogniser
+        that rewards, has to be moved here, too, or a resumed run differs from one that was not.
+        """
+        self.device = device
+        for module in self.modules.values():
+            module.to(device)
 
     @abstractmethod
     def dataset(self, split: str) -> TrainingDataset | None:

@@ -16,6 +16,8 @@ from inference.benchmark.subject import SENTENCE, Subject, bundle_subject, confi
 from tokenlm.synthesis.acceleration import accelerate
 
 QUICK = Plan(num_runs=1, long_seconds=6.0)
+SHORTEST_SECONDS = 3.0
+"""Of speech that a subject has tokens for, however short the sessions are."""
 SENTENCES: tuple[str, ...] = (
     SENTENCE,
     "Please leave your shoes by the front door.",
@@ -37,11 +39,11 @@ def main(
     try:
         plan = QUICK if options.quick else Plan(num_runs=options.runs, long_seconds=options.seconds)
         plan = replace(plan, parts=tuple(options.parts))
-        most = plan.tokens(plan.long_seconds, 25)
+        most = max(plan.long_seconds, SHORTEST_SECONDS)
         if options.config is not None:
-            subject = config_subject(options.config, max(most, 75))
+            subject = config_subject(options.config, most)
         else:
-            subject = bundle_subject(options.bundle, max(most, 75))
+            subject = bundle_subject(options.bundle, most)
         accelerate(subject.synthesizer.components, weights=options.weights)
         facts = {
             "subject": f"{subject.name}, voice {subject.voice.name}, "

@@ -130,18 +130,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--weights", action="append", choices=PRECISIONS, help="may be repeated; default both"
     )
     options = parser.parse_args(arguments)
-    num_tokens = max(round(options.seconds * 25), 1)
     try:
         if options.golden is not None:
             name, cases = str(options.golden), golden_cases(options.golden)
         else:
             if options.config is not None:
-                subject = config_subject(options.config, num_tokens)
+                subject = config_subject(options.config, options.seconds)
             else:
-                subject = bundle_subject(options.bundle, num_tokens)
+                subject = bundle_subject(options.bundle, options.seconds)
             weights = "trained" if subject.has_weights else "random"
             name = f"{subject.name}, {weights} weights, {options.seconds:g} s"
-            cases = subject_cases(subject, num_tokens)
+            cases = subject_cases(subject, subject.num_tokens(options.seconds))
         found = measure_precision(cases, options.weights or PRECISIONS)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -73,10 +73,6 @@ class Plan:
         if not self.parts or not set(self.parts) <= set(PARTS):
             raise ValueError(f"parts are {', '.join(PARTS)}; got {', '.join(self.parts) or 'none'}")
 
-    def tokens(self, seconds: float, token_rate: int) -> int:
-        """Tokens of so much speech."""
-        return max(round(seconds * token_rate), 1)
-
 
 def measure(
     subject: Subject,
@@ -142,9 +138,8 @@ def _first_audio(subject: Subject, plan: Plan, found: Measurements) -> None:
 
 
 def _real_time_factor(subject: Subject, plan: Plan, found: Measurements) -> None:
-    rate = subject.synthesizer.components.flow.config.token_rate
     seconds = plan.long_seconds / 2
-    forced = subject.forced(plan.tokens(seconds, rate))
+    forced = subject.forced(subject.num_tokens(seconds))
     values = [stream_once(subject, forced).real_time_factor for _ in range(plan.num_runs)]
     row = Row(
         "real-time factor",
@@ -161,7 +156,7 @@ def _real_time_factor(subject: Subject, plan: Plan, found: Measurements) -> None
 def _stage_shares(subject: Subject, plan: Plan, found: Measurements) -> None:
     components = subject.synthesizer.components
     seconds = plan.long_seconds / 2
-    forced = subject.forced(plan.tokens(seconds, components.flow.config.token_rate))
+    forced = subject.forced(subject.num_tokens(seconds))
     stages = {
         "backbone of the LM": components.speech_lm.backbone,
         "encoder of the flow": components.flow.encoder,
@@ -218,8 +213,7 @@ def _make_whole(subject: Subject, forced: Sequence[Sequence[int]]) -> _Whole:
 
 
 def _long_session(subject: Subject, plan: Plan, found: Measurements) -> None:
-    rate = subject.synthesizer.components.flow.config.token_rate
-    forced = subject.forced(plan.tokens(plan.long_seconds, rate))
+    forced = subject.forced(subject.num_tokens(plan.long_seconds))
     window = plan.long_seconds / 6
     lines, ratios, factors = [], [], []
     for _ in range(plan.num_runs):
@@ -294,9 +288,8 @@ def _together(subject: Subject, plan: Plan, found: Measurements) -> None:
 
 
 async def _sessions_together(subject: Subject, plan: Plan) -> tuple[dict[int, float], Row]:
-    rate = subject.synthesizer.components.flow.config.token_rate
     seconds = plan.long_seconds / 4
-    forced = subject.forced(plan.tokens(seconds, rate))
+    forced = subject.forced(subject.num_tokens(seconds))
     engine = StreamEngine(subject.synthesizer, max_streams=max(TOGETHER))
     speeds: dict[int, list[float]] = {number: [] for number in TOGETHER}
     try:

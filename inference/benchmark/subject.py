@@ -17,8 +17,8 @@ from tokenlm.synthesis.random_parts import random_models
 from tokenlm.text.tokenizer import load_text_tokenizer
 
 SENTENCE = "The weather was cold this morning, but the sun is out now, and we went for a long walk."
-PROMPT_TOKENS = 125
-"""Length of the prompt of a random voice: 5 s."""
+PROMPT_SECONDS = 5
+"""Length of the prompt of a random voice."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,22 @@ class Subject:
     has_weights: bool
     """Whether what it says is speech."""
 
+    def num_tokens(self, seconds: float) -> int:
+        """Tokens of so many seconds, at the rate of the models."""
+        return num_tokens(seconds, self.synthesizer.components.flow.config.token_rate)
+
     def forced(self, num_tokens: int) -> list[list[int]]:
         """The tokens of a session of one segment."""
         return [list(self.tokens[:num_tokens])]
 
 
-def bundle_subject(name: str, num_tokens: int) -> Subject:
-    """A bundle in its first voice, with tokens that its LM writes.
+def num_tokens(seconds: float, token_rate: int) -> int:
+    """Tokens of so many seconds, at least one."""
+    return max(round(seconds * token_rate), 1)
+
+
+def bundle_subject(name: str, seconds: float) -> Subject:
+    """A bundle in its first voice, with tokens of so many seconds that its LM writes.
 
     Raises:
         ValueError: there is no such bundle, or it has no voice.
@@ -49,11 +58,11 @@ def bundle_subject(name: str, num_tokens: int) -> Subject:
         raise ValueError(f"the bundle {name} has no voice to be measured with.")
     voice = synthesizer.voice(synthesizer.voices[0])
     tokens: list[int] = []
-    seed = 0
-    while len(tokens) < num_tokens:
+    seed, count = 0, num_tokens(seconds, synthesizer.components.flow.config.token_rate)
+    while len(tokens) < count:
         with synthesizer.stream(SENTENCE, voice=voice, seed=seed) as stream:
             for _ in stream:
-                if sum(map(len, stream.speech_tokens)) >= num_tokens:
+                if sum(map(len, stream.speech_tokens)) >= count:
                     break
             written = [token for row in stream.speech_tokens for token in row]
         tokens += written or [0]
@@ -61,8 +70,8 @@ def bundle_subject(name: str, num_tokens: int) -> Subject:
     return Subject(synthesizer.components.manifest.name, synthesizer, voice, tokens, True)
 
 
-def config_subject(folder: Path, num_tokens: int) -> Subject:
-    """The models of a folder of configs (`configs/model/full`) with random weights.
+def config_subject(folder: Path, seconds: float) -> Subject:
+    """The models of a folder of configs (`configs/model/full`) with random weights and tokens.
 
     Raises:
         ValueError: a config is missing or wrong.
@@ -82,15 +91,16 @@ def config_subject(folder: Path, num_tokens: int) -> Subject:
             # Those of the reference, where it is one.
             generation={"num_steps": 10} if isinstance(flow, CosyVoiceFlowConfig) else {},
         )
+        num_prompt = num_tokens(PROMPT_SECONDS, flow.token_rate)
         voice = Voice(
             name="random",
             prompt_text="the weather was cold this morning.",
-            prompt_tokens=torch.randint(flow.codebook_size, (PROMPT_TOKENS,)),
-            prompt_mel=torch.randn(PROMPT_TOKENS * flow.frames_per_token, flow.mel.num_mels) - 5,
+            prompt_tokens=torch.randint(flow.codebook_size, (num_prompt,)),
+            prompt_mel=torch.randn(num_prompt * flow.frames_per_token, flow.mel.num_mels) - 5,
             speaker_embedding=torch.randn(flow.speaker_dim),
             tokenizer="",
         )
-        tokens = torch.randint(flow.codebook_size, (num_tokens,)).tolist()
+        tokens = torch.randint(flow.codebook_size, (num_tokens(seconds, flow.token_rate),)).tolist()
     tokenizer = load_text_tokenizer(resolve("mini-en") / "text_tokenizer")
     components = Components.from_models(models, tokenizer, manifest, folder=folder)
     return Subject(folder.name, Synthesizer(components), voice, tokens, False)

@@ -117,12 +117,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=f"tokens before the chunk, may be repeated; default {list(LEFT_TOKENS)}",
     )
     options = parser.parse_args(arguments)
-    num_tokens = max(round(options.seconds * 25), 1)
     try:
         if options.config is not None:
-            subject = config_subject(options.config, num_tokens)
+            subject = config_subject(options.config, options.seconds)
         else:
-            subject = bundle_subject(options.bundle, num_tokens)
+            subject = bundle_subject(options.bundle, options.seconds)
+        num_tokens = subject.num_tokens(options.seconds)
         found = measure_window(subject, num_tokens, options.left or LEFT_TOKENS)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

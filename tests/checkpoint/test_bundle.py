@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +95,57 @@ def test_foreign_files_are_a_warning_and_hidden_ones_nothing(bundle: Path) -> No
 
 
 def test_links_of_a_download_cache_count_as_files(bundle: Path, tmp_path: Path) -> None:
-    target = tmp_path / "blob"
-    (bundle / "voices" / "anna.txt").rename(target)
-    (bundle / "voices" / "anna.txt").symlink_to(target)
-    assert validate_bundle(bundle) == []
+    """As the client of the hub lays its cache out: the same names, relative links."""
+    snapshot = tmp_path / "models--them--bundle" / "snapshots" / "0123abcd"
+    shutil.copytree(bundle, snapshot)
+    blobs = snapshot.parents[1] / "blobs"
+    blobs.mkdir()
+    for number, path in enumerate(path for path in snapshot.rglob("*") if path.is_file()):
+        path.rename(blobs / str(number))
+        path.symlink_to(os.path.relpath(blobs / str(number), path.parent))
+    assert validate_bundle(snapshot) == []
+    elsewhere = tmp_path / "through"
+    elsewhere.symlink_to(snapshot)
+    assert validate_bundle(elsewhere) == []
+
+
+@pytest.mark.parametrize(
+    "path", ["bundle.yaml", "flow", "flow/config.yaml", "voices", "voices/anna.txt", "new/link"]
+)
+def test_links_that_leave_the_bundle_are_refused(bundle: Path, tmp_path: Path, path: str) -> None:
+    place, target = bundle / path, tmp_path / "blobs" / "outside"
+    target.parent.mkdir()
+    if place.exists():
+        place.rename(target)
+    else:
+        target.write_text("secret")
+        place.parent.mkdir()
+    for link in (target, os.path.relpath(target, place.parent)):
+        place.symlink_to(link)
+        with pytest.raises(BundleError, match="is a link to .*outside, outside the bundle"):
+            read_manifest(bundle)
+        assert [finding.severity for finding in validate_bundle(bundle)] == ["error"]
+        place.unlink()
+    inside = bundle / "kept"
+    target.rename(inside)
+    place.symlink_to(os.path.relpath(inside, place.parent))
+    read_manifest(bundle)
+
+
+def test_what_a_bundle_says_of_itself_reads_no_other_file(bundle: Path, tmp_path: Path) -> None:
+    """Neither by a base, nor by a path where settings are expected, nor by the name of a part."""
+    other = tmp_path / "other.yaml"
+    other.write_text("name: theirs\nlicence: none\n")
+    path = bundle / "bundle.yaml"
+    plain = path.read_text()
+    path.write_text(plain + f"base: {other}\n")
+    with pytest.raises(BundleError, match="unknown key 'base'"):
+        read_manifest(bundle)
+    for name in ("..", ".", "../other", "/etc", "a/b", "a\\b", "~", ""):
+        with pytest.raises(ValueError, match="is not a name"):
+            BundleManifest(**{**FACTS, "components": {name: "flow"}})
+        with pytest.raises(ValueError, match="is not a path inside the bundle|is not a name"):
+            BundleManifest(**{**FACTS, "files": {f"../{name}": "0" * 64}})
 
 
 def test_component_missing_or_of_another_kind(bundle: Path) -> None:

@@ -135,7 +135,7 @@ def test_random_weights_are_measured(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_parts_are_chosen_and_kept_as_they_are_found(tmp_path: Path) -> None:
-    subject = config_subject(tiny_configs(tmp_path), 75)
+    subject = config_subject(tiny_configs(tmp_path), 3.0)
     plan = Plan(num_runs=1, long_seconds=1.5, parts=("factor", "shares"))
     kept: list[list[str]] = []
     told: list[str] = []

@@ -17,14 +17,16 @@ BOUNDS = {"float32": 1e-4, "bfloat16": 0.03, "int8": 0.06}
 
 def test_golden_models_with_fewer_bits(golden_folder: Path) -> None:
     found = measure_precision(golden_cases(golden_folder))
-    assert {row.case for row in found} == {"lm", "cv3_lm", "flow_cfm", "cv3_flow"}
-    assert len(found) == 3 * (1 + 1 + 4 + 4)
+    outputs = {"lm": 1, "cv3_lm": 1, "flow_cfm": 4, "cv3_flow": 4}
+    there = {name for name in outputs if (golden_folder / f"{name}.json").is_file()}
+    assert {"lm", "cv3_flow"} <= there == {row.case for row in found}
+    assert len(found) == 3 * sum(outputs[name] for name in there)
     for row in found:
         assert row.share < BOUNDS[row.precision], row
         if row.precision != "float32":
             assert row.share > 1e-4 and row.megabytes > 0, row
     sizes = {(row.case, row.precision): row.megabytes for row in found}
-    for case in ("lm", "flow_cfm"):
+    for case in there:
         assert sizes[case, "int8"] < sizes[case, "bfloat16"] < sizes[case, "float32"]
 
 

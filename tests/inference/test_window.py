@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_smaller_window_is_further_off(folder: Path) -> None:
-    subject = config_subject(folder, 60)
+    subject = config_subject(folder, 2.4)
     none, some, everything = measure_window(subject, 60, (0, 20, 200))
     # What holds the whole past changes nothing but what the prompt sees of itself.
     assert none.mean_db > some.mean_db > 0

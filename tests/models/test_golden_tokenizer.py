@@ -76,5 +76,14 @@ def test_golden_items_alone(numbers: Any, tokenizer: FSMNTokenizer) -> None:
         numbers.check(tokenizer.tokens_of_mel(mel, length)[0], f"out.single{item}_indices")
 
 
+def test_golden_quantizer(numbers: Any, tokenizer: FSMNTokenizer) -> None:
+    hidden = numbers["out.hidden"]
+    valid = torch.arange(hidden.shape[1]) < numbers["out.token_len"][:, None]
+    numbers.check(tokenizer.project(hidden), "out.fsq_projected", valid)
+    digits = tokenizer.digits(hidden)
+    numbers.check(digits, "out.fsq_pre_round", valid)
+    numbers.check(pack_digits(digits), "out.indices", valid)
+
+
 def test_golden_packing(numbers: Any) -> None:
     numbers.check(pack_digits(numbers["in.fsq_levels"].float()), "out.fsq_table_indices")

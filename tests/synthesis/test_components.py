@@ -149,6 +149,8 @@ def test_token_rates(bundle: Path) -> None:
 
     told = disagree(bundle, "speech_tokenizer", slower)
     assert "speech_tokenizer and flow disagree about the token rate: 20 and 25" in told
+    told = disagree(bundle, "speech_lm", lambda data: data["config"].update(token_rate=50))
+    assert "speech_lm and flow disagree about the token rate: 50 and 25" in told
 
 
 def test_speaker_embeddings(bundle: Path) -> None:

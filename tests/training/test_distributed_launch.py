@@ -1,4 +1,7 @@
-"""Runs that share their processes: each is made once, and one that fails takes no other along."""
+"""Runs that share their processes: each is made once, and one that fails takes no other along.
+
+The rows of DeepSpeed are really run: nothing else in the tests starts it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from training.distributed_check.check import Rows
+from training.distributed_check.check import Rows, main
 from training.distributed_check.launch import CheckError, Group, Job, Launcher, Run
 from training.stages import STAGES
 
@@ -57,3 +60,16 @@ def test_rows_are_those_that_are_asked_for() -> None:
             assert f"{stage} {strategy} x 2" in every
     assert {f"{stage} ddp x 2" for stage in STAGES} <= usual.keys()
     assert list(Rows(launcher, chosen="4 -> 2").functions) == ["resume 4 -> 2 fsdp2"]
+
+
+@pytest.mark.slow
+def test_zero_trains_what_one_process_trains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every stage that may lie in pieces, killed ranks, and data that ends unevenly."""
+    status = main(["--all", "--only", "zero", "--keep", str(tmp_path), "--limit", "600"])
+    told = capsys.readouterr().out
+    rows = [line for line in told.splitlines() if line.startswith(("ok ", "FAIL"))]
+    assert status == 0 and len(rows) == 3 * (1 + 4 + 1 + 1), told
+    for strategy in ("zero1", "zero2", "zero3"):
+        assert sum(f" {strategy} x 2 " in row and "DEEPSPEED" in row for row in rows) == 5, told

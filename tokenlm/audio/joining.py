@@ -34,17 +34,17 @@ class SegmentJoiner:
         self._window = round(WINDOW_SECONDS * sample_rate)
         self._hop = self._window // 2
         self._edge = round(EDGE_SECONDS * sample_rate)
-        self._fade = torch.linspace(0, 1, round(FADE_SECONDS * sample_rate))
+        self._fade = torch.linspace(0, 1, round(FADE_SECONDS * sample_rate), dtype=torch.float32)
         self._threshold = 10.0 ** (QUIET_DBFS / 10.0)
         self._quiet_tail = 0
         self._begin()
 
     def _begin(self) -> None:
-        self._rest = torch.zeros(0)
+        self._rest = torch.zeros(0, dtype=torch.float32)
         """Samples that no window has decided about yet."""
         self._num_rest = 0
         """Number, in its segment, of the first of them."""
-        self._lead: Tensor | None = torch.zeros(0)
+        self._lead: Tensor | None = torch.zeros(0, dtype=torch.float32)
         """Quiet before the first sound; None once that has been found."""
         self._num_out = 0
         self._loud_end = 0
@@ -52,7 +52,8 @@ class SegmentJoiner:
     def pause(self, seconds: float) -> Tensor:
         """Silence (S,) before the next segment, shorter by the quiet that has just been heard."""
         heard = max(self._quiet_tail - self._edge, 0)
-        return torch.zeros(max(int(seconds * self.sample_rate) - heard, 0))
+        num_samples = max(int(seconds * self.sample_rate) - heard, 0)
+        return torch.zeros(num_samples, dtype=torch.float32)
 
     def push(self, waveform: Tensor, *, final: bool = False) -> Tensor:
         """What is to be heard (S',) of the next samples (S,); with `final` the segment ends."""

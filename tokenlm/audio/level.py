@@ -18,7 +18,7 @@ def rms_dbfs(waveform: Tensor) -> float:
     """Measure the level of a waveform (S,) in dBFS; minus infinity for digital silence."""
     if waveform.numel() == 0:
         return -math.inf
-    power = waveform.detach().double().square().mean().item()
+    power = waveform.detach().cpu().double().square().mean().item()
     return 10.0 * math.log10(power) if power > 0 else -math.inf
 
 
@@ -86,7 +86,8 @@ def high_pass(waveform: Tensor, sample_rate: int, cutoff: float = 50.0) -> Tenso
     room = math.ceil(16 * sample_rate / cutoff)
     length = math.ceil((num_samples + room) / 4096) * 4096
     bins = torch.fft.rfft(waveform.float(), n=length, dim=-1)
-    frequencies = torch.arange(bins.shape[-1], device=bins.device) * (sample_rate / length)
+    frequencies = torch.arange(bins.shape[-1], dtype=torch.float32, device=bins.device)
+    frequencies *= sample_rate / length
     ratio = (frequencies / cutoff) ** (2 * _HIGH_PASS_ORDER)
     gain = torch.sqrt(ratio / (1.0 + ratio)).nan_to_num(nan=1.0)
     return torch.fft.irfft(bins * gain, n=length, dim=-1)[..., :num_samples]

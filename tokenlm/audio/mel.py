@@ -91,7 +91,7 @@ class MelSpectrogram(FrontEnd):
         filters = mel_filterbank(
             config.sample_rate, config.n_fft, config.num_mels, config.fmin, config.fmax
         )
-        super().__init__(torch.hann_window(config.win_length), filters)
+        super().__init__(torch.hann_window(config.win_length, dtype=torch.float32), filters)
         self.config = config
 
     @property
@@ -140,7 +140,7 @@ class WhisperMel(FrontEnd):
 
     def __init__(self, config: WhisperMelConfig) -> None:
         filters = mel_filterbank(config.sample_rate, config.n_fft, config.num_mels)
-        super().__init__(torch.hann_window(config.n_fft), filters)
+        super().__init__(torch.hann_window(config.n_fft, dtype=torch.float32), filters)
         self.config = config
 
     @property

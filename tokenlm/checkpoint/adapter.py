@@ -66,8 +66,8 @@ class KeyTable:
         """Their state dict under our names.
 
         Raises:
-            AdapterError: keys that no rule knows, or tensors whose rows are not those that a rule
-                puts in order; all of them named.
+            AdapterError: keys that no rule knows, two keys of one weight, or tensors whose rows are
+                not those that a rule puts in order; all of them named.
         """
         return self._renamed(state, self._to_ours, Rule.ours_of, where)
 
@@ -88,7 +88,7 @@ class KeyTable:
         convert: Callable[[Rule, Tensor], Tensor],
         where: str,
     ) -> dict[str, Tensor]:
-        renamed, unknown, other = {}, [], []
+        renamed, unknown, other, twice = {}, [], [], []
         for key, tensor in state.items():
             for rule, (pattern, template) in zip(self._rules, patterns, strict=True):
                 match = pattern.fullmatch(key)
@@ -96,12 +96,17 @@ class KeyTable:
                     other.append(f"{key} {tuple(tensor.shape)}")
                     break
                 if match:
-                    renamed[template.format(**match.groupdict())] = convert(rule, tensor)
+                    name = template.format(**match.groupdict())
+                    if name in renamed:
+                        twice.append(key)
+                    renamed[name] = convert(rule, tensor)
                     break
             else:
                 unknown.append(key)
-        refuse(where, {"unexpected": unknown, "of another shape": other})
-        assert len(renamed) == len(state), "two keys became one"
+        refuse(
+            where,
+            {"unexpected": unknown, "of another shape": other, "there under another name": twice},
+        )
         return renamed
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from typing import Any, Literal
 
 from tokenlm.checkpoint.component import CONFIG_FILE, WEIGHTS_FILE, ComponentError, read_component
 from tokenlm.checkpoint.resolve import MANIFEST_FILE
-from tokenlm.config import ConfigError, load_config, save_config
+from tokenlm.config import ConfigError, read_config, save_config
 
 FORMAT_VERSION = 1
 
@@ -107,17 +108,39 @@ def read_manifest(folder: str | Path) -> BundleManifest:
     """Read `bundle.yaml`.
 
     Raises:
-        BundleError: if the folder or the file is missing, or the file is not a manifest.
+        BundleError: if the folder or the file is missing, the file is not a manifest, or a link in
+            the folder leads out of it.
     """
     path = Path(folder) / MANIFEST_FILE
     if not Path(folder).is_dir():
         raise BundleError(f"{folder}: there is no such bundle folder.")
     if not path.is_file():
         raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST_FILE}.")
+    _refuse_links_outside(Path(folder))
     try:
-        return load_config(BundleManifest, path)
+        return read_config(BundleManifest, path)
     except ConfigError as error:
         raise BundleError(str(error)) from error
+
+
+def _refuse_links_outside(folder: Path) -> None:
+    """Whoever made a bundle must not choose what else is read on the machine that uses it."""
+    home = folder.resolve()
+    allowed = [home]
+    if home.parent.name == "snapshots":  # the cache of the hub: files are links to its blobs
+        allowed.append(home.parents[1] / "blobs")
+    for root, folders, files in os.walk(home):  # which goes through no links to folders
+        folders[:] = [name for name in folders if not name.startswith(".")]  # nothing is read there
+        for name in (*folders, *files):
+            path = Path(root) / name
+            if not path.is_symlink():
+                continue
+            target = Path(os.path.realpath(path))
+            if not any(target.is_relative_to(inside) for inside in allowed):
+                raise BundleError(
+                    f"{folder / path.relative_to(home)} is a link to {target}, outside the bundle: "
+                    "put the file itself there."
+                )
 
 
 def finalize_bundle(folder: str | Path, manifest: BundleManifest) -> BundleManifest:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tokenlm.atomic import atomic_folder
-from tokenlm.config import ConfigError, from_dict, load_config, save_config
+from tokenlm.config import ConfigError, from_dict, read_config, save_config
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.yaml"
@@ -120,7 +120,7 @@ def read_component(folder: str | Path) -> ComponentFiles:
         if not (folder / name).is_file():
             raise ComponentError(f"{folder} is not a component: it has no {name}.")
     try:
-        file = load_config(_ConfigFile, folder / CONFIG_FILE)
+        file = read_config(_ConfigFile, folder / CONFIG_FILE)
     except ConfigError as error:
         raise ComponentError(str(error)) from error
     if file.format_version != FORMAT_VERSION:
@@ -186,7 +186,7 @@ def load_component(
         raise ComponentError(str(error)) from error
     # All weights are about to be overwritten: drawing them first would only take time, and move
     # the random state of the caller.
-    with without_initialisation():
+    with float32_by_default(), without_initialisation():
         module = build(config)
     load_state(module, read_state(files.state_path), where=files.state_path)
     return module.to(device=device, dtype=dtype).eval()
@@ -216,6 +216,20 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], *, where: str | P
     if problems:
         raise ComponentError(f"{where} does not fit its config; {'; '.join(problems)}.")
     module.load_state_dict(dict(state))
+
+
+@contextmanager
+def float32_by_default() -> Iterator[None]:
+    """Inside, what is built has 32 bits, whatever default another library has set.
+
+    Tables of a model (windows, filters, wavelengths) would keep the error of fewer for good.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextmanager
@@ -254,7 +268,8 @@ def _without_aliases(
     aliases: dict[str, str] = {}
     names: dict[tuple[Any, ...], str] = {}
     for name, tensor in state_dict.items():
-        assert isinstance(tensor, Tensor), f"{name} is a {type(tensor).__name__}, not a tensor"
+        if not isinstance(tensor, Tensor):
+            raise ComponentError(f"{name} is a {type(tensor).__name__}, not a tensor.")
         memory = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
         if tensor.numel() > 0 and memory in names:
             aliases[name] = names[memory]

@@ -2,7 +2,8 @@
 
 Shapes: B batch, S samples, T frames, N tokens, E embedding channels. The graph is kept as bytes
 among the weights of its component, so that a bundle stays a folder of configs and safetensors. It
-runs on the CPU, through onnxruntime (the extra `onnx`).
+is run by onnxruntime (the extra `onnx`), on the GPU where it lies if the installed one can use it
+(onnxruntime-gpu), else on the CPU.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class OnnxGraph(nn.Module):
         super().__init__()
         self.register_buffer("graph", torch.zeros(num_bytes, dtype=torch.uint8))
         self._session: Any = None
+        self._device: torch.device | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_session": None}  # a copy opens its own
@@ -43,7 +45,7 @@ class OnnxGraph(nn.Module):
             ImportError: onnxruntime is not installed.
             ValueError: the bytes are no graph that it reads.
         """
-        if self._session is None:
+        if self._session is None or self._device != self.graph.device:
             import onnxruntime
 
             options = onnxruntime.SessionOptions()
@@ -51,10 +53,13 @@ class OnnxGraph(nn.Module):
             options.log_severity_level = 3
             try:
                 self._session = onnxruntime.InferenceSession(
-                    self.graph.cpu().numpy().tobytes(), options, providers=["CPUExecutionProvider"]
+                    self.graph.cpu().numpy().tobytes(),
+                    options,
+                    providers=providers(self.graph.device, onnxruntime.get_available_providers()),
                 )
             except Exception as error:  # the library has kinds of its own
                 raise ValueError(f"the ONNX graph cannot be opened: {error}") from error
+            self._device = self.graph.device
         return self._session
 
     def run(self, frames: Tensor, num_frames: int) -> Tensor:
@@ -93,6 +98,19 @@ class OnnxGraph(nn.Module):
                 f"the ONNX graph takes {name} of the shape {list(wanted)}, the frames have "
                 f"{list(given)}: is it the graph of another model?"
             )
+
+
+def providers(device: torch.device, available: Sequence[str]) -> list[Any]:
+    """What of onnxruntime runs a graph that lies on a device, the first that can.
+
+    Args:
+        device: of the graph.
+        available: names that the installed onnxruntime has.
+    """
+    found: list[Any] = ["CPUExecutionProvider"]
+    if device.type == "cuda" and "CUDAExecutionProvider" in available:
+        found.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
+    return found
 
 
 def read_graph(data: bytes) -> dict[str, Tensor]:

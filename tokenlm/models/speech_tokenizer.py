@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from tokenlm.audio.mel import MelConfig, MelSpectrogram
 from tokenlm.models.fingerprint import fingerprint
+from tokenlm.modules.exact import to_float64
 from tokenlm.modules.quantizer import FiniteScalarQuantizer
 from tokenlm.modules.transformer import Transformer
 
@@ -201,7 +202,7 @@ class SpeechTokenizer(nn.Module):
 
 def codebook_usage(tokens: Tensor, codebook_size: int) -> dict[str, float]:
     """Share of codes used, and perplexity over codebook size, of tokens of any shape."""
-    counts = torch.bincount(tokens.flatten(), minlength=codebook_size).double()
+    counts = to_float64(torch.bincount(tokens.flatten(), minlength=codebook_size))
     share = counts / counts.sum().clamp(min=1)
     entropy = -(share * share.clamp(min=1e-12).log()).sum()
     return {

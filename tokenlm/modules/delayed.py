@@ -174,7 +174,8 @@ class DelayedSTFT(nn.Module):
     def __init__(self, n_fft: int, hop_length: int) -> None:
         super().__init__()
         self.n_fft, self.hop_length = n_fft, hop_length
-        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        window = torch.hann_window(n_fft, dtype=torch.float32)
+        self.register_buffer("window", window, persistent=False)
 
     def init_state(self, batch_size: int) -> SpectrumState:
         """Before the first sample."""

@@ -37,11 +37,11 @@ def frame_noise(seed: int, start: int, num_frames: int, dim: int) -> Tensor:
     A frame's noise depends on `seed` and its index alone, however the frames are asked for.
     """
     if num_frames == 0:
-        return torch.zeros(0, dim)
+        return torch.zeros(0, dim, dtype=torch.float32)
     first, last = start // _BLOCK_FRAMES, (start + num_frames - 1) // _BLOCK_FRAMES
     blocks = []
     for block in range(first, last + 1):
         generator = torch.Generator().manual_seed(mix(seed, block) & (_MASK >> 1))
-        blocks.append(torch.randn(_BLOCK_FRAMES, dim, generator=generator))
+        blocks.append(torch.randn(_BLOCK_FRAMES, dim, generator=generator, dtype=torch.float32))
     offset = start - first * _BLOCK_FRAMES
     return torch.cat(blocks)[offset : offset + num_frames]

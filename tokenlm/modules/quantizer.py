@@ -6,9 +6,35 @@ Shapes: B batch, N tokens, D channels, C digits of a code.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+
+class _Float32FSQ(FSQ):
+    """The quantizer of the library with its tables in float32, whatever the rest is turned into.
+
+    Theirs hold whole numbers: what is computed of them alone has the default dtype, which another
+    library may have set to one that is too coarse.
+    """
+
+    _levels: Tensor
+    _basis: Tensor
+
+    def __init__(self, levels: tuple[int, ...]) -> None:
+        super().__init__(levels=list(levels), dim=len(levels), return_indices=False)
+        self._tables = (self._levels.tolist(), self._basis.tolist())
+        self._apply(lambda tensor: tensor)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)
+        levels, basis = self._tables
+        device = self._levels.device
+        self._levels = torch.tensor(levels, dtype=torch.float32, device=device)
+        self._basis = torch.tensor(basis, dtype=torch.float32, device=device)
+        return self
 
 
 class FiniteScalarQuantizer(nn.Module):
@@ -25,7 +51,7 @@ class FiniteScalarQuantizer(nn.Module):
         super().__init__()
         self.levels = levels
         self.project_in = nn.Linear(dim, len(levels))
-        self.fsq = FSQ(levels=list(levels), dim=len(levels), return_indices=False)
+        self.fsq = _Float32FSQ(levels)
 
     @property
     def codebook_size(self) -> int:
@@ -56,7 +82,7 @@ class FiniteScalarQuantizer(nn.Module):
         """The digits before rounding: the bound of the paper (appendix A.1), in code units."""
         levels = torch.tensor(self.levels, device=digits.device, dtype=digits.dtype)
         half = (levels - 1) * (1 + 1e-3) / 2
-        offset = torch.where(levels % 2 == 0, 0.5, 0.0)
+        offset = (levels % 2 == 0).to(levels.dtype) / 2
         bounded = (digits + (offset / half).atanh()).tanh() * half - offset
         return bounded / torch.div(levels, 2, rounding_mode="floor")
 

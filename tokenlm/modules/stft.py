@@ -39,7 +39,8 @@ class CausalInverseSTFT(nn.Module):
             raise ValueError(f"n_fft {n_fft} must be a multiple (2 or more) of hop {hop_length}")
         self.n_fft = n_fft
         self.hop_length = hop_length
-        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        window = torch.hann_window(n_fft, dtype=torch.float32)
+        self.register_buffer("window", window, persistent=False)
 
     def init_state(self, batch_size: int) -> OverlapState:
         """Nothing has been added."""

@@ -224,6 +224,7 @@ class Components:
         self._agree(
             "codebook size", ("speech_lm", speech.codebook_size), ("flow", flow.codebook_size)
         )
+        self._agree("token rate", ("speech_lm", speech.token_rate), ("flow", flow.token_rate))
         self._agree("mel", ("flow", flow.mel), ("vocoder", vocoder.mel))
         self._agree(
             "sample rate",

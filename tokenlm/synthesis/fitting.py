@@ -184,12 +184,18 @@ def _draws(
     frames = size * flow.config.frames_per_token
     for _ in range(config.num_steps):
         start = int(torch.randint(num_tokens - size + 1, (), generator=generator))
-        shares = torch.rand(2, count, generator=generator)
+        shares = torch.rand(2, count, generator=generator, dtype=torch.float32)
         yield _Draw(
             window=slice(start, start + size),
             pinned=(MAX_PROMPT_SHARE * shares[0] * size).long(),
             times=(torch.arange(count) + shares[1]) / count,
-            noise=torch.randn(count, frames, flow.config.mel.num_mels, generator=generator),
+            noise=torch.randn(
+                count,
+                frames,
+                flow.config.mel.num_mels,
+                generator=generator,
+                dtype=torch.float32,
+            ),
         )
 
 

@@ -121,7 +121,7 @@ def join_segments(
 ) -> Tensor:
     """Waveform (S,) of the speech tokens of all segments, with the pauses before each."""
     joiner = SegmentJoiner(components.manifest.sample_rate)
-    pieces = [torch.zeros(0)]
+    pieces = [torch.zeros(0, dtype=torch.float32)]
     for number, (row, pause) in enumerate(zip(tokens, pauses, strict=True)):
         if row:
             pieces.append(joiner.pause(pause / settings.speed))

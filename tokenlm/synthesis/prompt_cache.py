@@ -106,6 +106,7 @@ class PromptCache:
                 block_speech=blocks[1],
                 prompt_text=text,
                 prompt_tokens=tokens,
+                as_reference=config.decoded_as_reference,
             )
             return read_prefix(components.speech_lm, plan)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tokenlm.checkpoint.component import without_initialisation
+from tokenlm.checkpoint.component import float32_by_default, without_initialisation
 from tokenlm.checkpoint.registry import KINDS
 from tokenlm.config import ConfigError, load_config
 
@@ -33,7 +33,7 @@ def fill_at_random(model: nn.Module, seed: int = 0) -> None:
 
     The numbers are a short row, over and over: drawing hundreds of millions takes minutes.
     """
-    row = torch.randn(_ROW, generator=torch.Generator().manual_seed(seed))
+    row = torch.randn(_ROW, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
     for name, weight in model.named_parameters():
         if weight.ndim < 2:
             weight.fill_(1.0 if name.endswith(("weight", "alpha")) else 0.0)
@@ -63,7 +63,7 @@ def random_models(folder: str | Path, *, seed: int = 0) -> dict[str, nn.Module]:
             names = " or ".join(path.name for path in paths)
             raise ConfigError(f"{folder} has no {names}: there is nothing to build.")
         config_class, build = KINDS[path.stem]
-        with without_initialisation():
+        with float32_by_default(), without_initialisation():
             model = build(load_config(config_class, path))
         fill_at_random(model, seed)
         models[name] = model.eval().requires_grad_(False)

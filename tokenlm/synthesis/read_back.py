@@ -142,11 +142,13 @@ class ReadBack:
         log_probs = self.log_probs(self.recognizer.code_vectors(tokens), mask).float()
         paths = log_probs.argmax(dim=-1)
         ends = lengths * self.outputs_per_token
+        if device.type == "mps":  # which has no CTC
+            log_probs, ends = log_probs.cpu(), ends.cpu()
         surprises = functional.ctc_loss(
             log_probs.transpose(0, 1),
-            torch.tensor([unit for n in filled for unit in references[n]], device=device),
+            torch.tensor([unit for n in filled for unit in references[n]], device=ends.device),
             ends,
-            torch.tensor([len(references[n]) for n in filled], device=device),
+            torch.tensor([len(references[n]) for n in filled], device=ends.device),
             reduction="none",
         )
         for place, n in enumerate(filled):

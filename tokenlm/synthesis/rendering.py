@@ -151,7 +151,7 @@ def render_together(components: Components, renderers: Sequence[SegmentRenderer]
     for index, renderer in enumerate(renderers):
         geometry = components.vocoder.geometry(renderer.vocoder)
         groups.setdefault((timed[index].shape[1], geometry, flush[index]), []).append(index)
-    sounds = [torch.zeros(0)] * len(renderers)
+    sounds = [torch.zeros(0, dtype=torch.float32)] * len(renderers)
     for (num_frames, _, final), group in groups.items():
         states = [renderers[index].vocoder for index in group]
         state = type(states[0]).stack(states) if len(group) > 1 else states[0]

@@ -283,7 +283,7 @@ def render_sessions(components: Components, sessions: Sequence[Session]) -> list
 
 
 def _render_sessions(components: Components, sessions: Sequence[Session]) -> list[Tensor]:
-    heard = [torch.zeros(0)] * len(sessions)
+    heard = [torch.zeros(0, dtype=torch.float32)] * len(sessions)
     sounding = []
     for index, session in enumerate(sessions):
         if session.has_silent_segment:

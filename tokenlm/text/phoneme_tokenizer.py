@@ -88,7 +88,9 @@ class PhonemeTokenizer:
             phones = (folder / PHONES_FILE).read_text(encoding="utf-8").split()
             weights = {name: tensor.float() for name, tensor in load_file(path).items()}
             num_layers = sum(name.endswith("conv.weight") for name in weights)
-            pronouncer = Pronouncer(len(phones), weights["embedding.weight"].shape[1], num_layers)
+            pronouncer = Pronouncer(
+                len(phones), weights["embedding.weight"].shape[1], num_layers
+            ).float()
             pronouncer.load_state_dict(weights)
         except FileNotFoundError as error:
             raise TokenizerError(f"{error.filename or path} is missing") from None

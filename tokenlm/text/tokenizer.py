@@ -205,7 +205,9 @@ class TextTokenizer:
         if alpha < 0 or not math.isfinite(alpha):
             raise TokenizerError(f"alpha must be a number from 0, got {alpha}")
         words = [_SPACE + word for word in _encodable(text).split()]
-        draws = torch.rand(sum(map(len, words)), generator=generator, device=generator.device)
+        draws = torch.rand(
+            sum(map(len, words)), generator=generator, device=generator.device, dtype=torch.float32
+        )
         remaining = iter(draws.tolist())
         ids: list[int] = []
         for word in words:

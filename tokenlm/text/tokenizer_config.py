@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tokenlm.config import ConfigError, load_config
+from tokenlm.config import ConfigError, read_config
 
 FORMAT_VERSION = 1
 
@@ -55,6 +55,6 @@ def read_tokenizer_config(folder: str | Path) -> TextTokenizerConfig:
     if not folder.is_dir():
         raise TokenizerError(f"{folder} is not a folder of a text tokenizer")
     try:
-        return load_config(TextTokenizerConfig, folder / "config.yaml")
+        return read_config(TextTokenizerConfig, folder / "config.yaml")
     except ConfigError as error:
         raise TokenizerError(f"no text tokenizer can be read from {folder}: {error}") from error

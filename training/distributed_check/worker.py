@@ -48,8 +48,13 @@ class FaultyTrainer(Trainer):
         super()._train_step()
 
     def plant(self, fault: str) -> None:
-        """Choose the fault, or "" for none."""
-        assert fault in ("", *FAULTS), f"no fault {fault!r}"
+        """Choose the fault, or "" for none.
+
+        Raises:
+            ValueError: If there is no such fault.
+        """
+        if fault not in ("", *FAULTS):
+            raise ValueError(f"there is no fault {fault!r}; valid are: {', '.join(FAULTS)}")
         self.fault = fault
         if fault == "dropped_batch" and self.accelerator.process_index == self.num_ranks - 1:
             for phase in self.phases:

@@ -147,8 +147,13 @@ def word_and_voice_figures(
 def error_ratio_figure(
     name: str, rows: Sequence[Row], plain: Sequence[Row], *, seed: int = 0, note: str
 ) -> Figure:
-    """Word errors under a condition over those under another, the same sentences in pairs."""
-    assert [row["item"] for row in rows] == [row["item"] for row in plain]
+    """Word errors under a condition over those under another, the same sentences in pairs.
+
+    Raises:
+        ValueError: the rows are not of the same sentences.
+    """
+    if [row["item"] for row in rows] != [row["item"] for row in plain]:
+        raise ValueError(f"{name}: the rows of the two conditions are not of the same sentences.")
     return ratio_figure(
         rows[0]["section"],
         rows[0]["group"],

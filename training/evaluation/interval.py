@@ -28,8 +28,12 @@ def bootstrap_interval(
 
     Returns:
         Lower and upper end; twice NaN where no draw gave a number.
+
+    Raises:
+        ValueError: there are no utterances.
     """
-    assert num_items > 0
+    if num_items < 1:
+        raise ValueError("there are no utterances, so there is no interval of what they show.")
     generator = np.random.default_rng(seed)
     drawn = generator.integers(num_items, size=(num_resamples, num_items))
     values = np.array([statistic(indices) for indices in drawn])

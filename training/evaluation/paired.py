@@ -46,8 +46,12 @@ class Comparison:
 
 
 def compare_means(name: str, first: np.ndarray, second: np.ndarray, *, seed: int = 0) -> Comparison:
-    """Compare the means of values (n,) of two systems on the same n items."""
-    assert first.shape == second.shape and first.size
+    """Compare the means of values (n,) of two systems on the same n items.
+
+    Raises:
+        ValueError: they are not of the same items, or of none.
+    """
+    _require_pairs(name, first, second)
     difference = second - first
     low, high = bootstrap_interval(
         len(difference), lambda drawn: float(difference[drawn].mean()), seed=seed
@@ -66,8 +70,12 @@ def compare_means(name: str, first: np.ndarray, second: np.ndarray, *, seed: int
 def compare_ratios(
     name: str, first: np.ndarray, second: np.ndarray, sizes: np.ndarray, *, seed: int = 0
 ) -> Comparison:
-    """Compare sums of values (n,) over the sum of `sizes` (n,), such as corpus error rates."""
-    assert first.shape == second.shape == sizes.shape and first.size
+    """Compare sums of values (n,) over the sum of `sizes` (n,), such as corpus error rates.
+
+    Raises:
+        ValueError: they are not of the same items, or of none.
+    """
+    _require_pairs(name, first, second, sizes)
     difference = second - first
 
     def statistic(drawn: np.ndarray) -> float:
@@ -108,3 +116,10 @@ def sign_flip_p_value(
         hits += int((np.abs(signs @ nonzero) >= observed).sum())
     # The observed pattern is one of those that chance may give.
     return (hits + 1) / (num_flips + 1)
+
+
+def _require_pairs(name: str, *values: np.ndarray) -> None:
+    shapes = [array.shape for array in values]
+    if len(set(shapes)) > 1 or not values[0].size:
+        sizes = ", ".join(str(array.size) for array in values)
+        raise ValueError(f"{name}: values of the same items are needed, at least one; got {sizes}.")

@@ -55,7 +55,8 @@ def read_inputs(
         lengths = length_prompts(own, config.prompt_length_seconds, sample_rate)
     recordings: list[Utterance] = []
     if "recordings" in sections:
-        assert config.recordings is not None
+        if config.recordings is None:
+            raise ValueError("the section recordings needs config.recordings, their manifest.")
         recordings = read_recordings(config.recordings, config.num_recordings)
     return Inputs(test_set=test_set, lengths=lengths, recordings=recordings)
 

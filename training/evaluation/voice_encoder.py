@@ -56,7 +56,8 @@ class VoiceEncoder(nn.Module):
         """
         require("resemblyzer")
         spec = find_spec("resemblyzer")
-        assert spec is not None and spec.origin is not None
+        if spec is None or spec.origin is None:
+            raise JudgeError("The installed resemblyzer is not whole: install it again.")
         path = Path(spec.origin).parent / "pretrained.pt"
         if not path.is_file():
             raise JudgeError(f"The installed resemblyzer has no {path.name}: install it again.")

@@ -53,7 +53,8 @@ class PolicyStageConfig(SpeechLMStageConfig):
     rollout_sampling: SamplingConfig = field(
         default_factory=lambda: SamplingConfig(top_k=0, top_p=1.0, repetition_window=0)
     )
-    """How answers are drawn; plain sampling is what the losses take for granted."""
+    """How answers are drawn. Losses of the policy's own probabilities (grpo, token_reward) take
+    plain sampling for granted and refuse any other; see `require_plain_sampling`."""
     prompt_share: float = 0.5
     """Share of the texts that are spoken after another utterance of their speaker."""
     hard_share: float = 0.0
@@ -116,7 +117,8 @@ class PolicyTexts:
         kinds = {name: config.hard_kinds.get(name, 1.0) for name in KINDS}
         joined = config.hard_share * kinds["joined"] / sum(kinds.values())
         factor = config.group * (1.0 + config.prompt_share) * (1.0 + joined)
-        self.durations = [factor * (len(p.text) + len(p.speech)) / 25 for p in self.pairs]
+        factor /= config.model.token_rate
+        self.durations = [factor * (len(p.text) + len(p.speech)) for p in self.pairs]
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -182,6 +184,11 @@ class PolicyTask(SpeechLMTask):
         self._whole: SpeechLM | None = None
         self._whole_at = -1
         self.regression = Regression(config.regression, self.tokenizer, self.read_back)
+
+    def to(self, device: torch.device) -> None:
+        """See `Task`: the rewards run where the policy does."""
+        super().to(device)
+        self.rewards.to(device)
 
     def dataset(self, split: str) -> Any:
         """See `Task`: texts to train on, speech to measure the cross-entropy on."""
@@ -337,10 +344,36 @@ class PolicyTask(SpeechLMTask):
         return found.to(self.reference.head.weight.device)
 
 
+def require_plain_sampling(config: PolicyStageConfig) -> None:
+    """Checks that answers are drawn from the very probabilities that the loss computes.
+
+    What is cut off or sharpened has other probabilities than those that the gradient is taken of.
+
+    Raises:
+        ValueError: `rollout_sampling` changes the distribution.
+    """
+    plain = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_window": 0}
+    other = [name for name in plain if getattr(config.rollout_sampling, name) != plain[name]]
+    if other:
+        given = ", ".join(f"{name}={getattr(config.rollout_sampling, name):g}" for name in other)
+        needed = ", ".join(f"{name}: {value:g}" for name, value in plain.items())
+        raise ValueError(
+            f"rollout_sampling: the loss of {config.stage} assumes that answers are drawn as the "
+            f"policy's own probabilities say, which {given} changes; leave rollout_sampling out, "
+            f"or give {{{needed}}}"
+        )
+
+
 def mean(values: Sequence[float | None]) -> float | None:
     """Mean of the values that are there; None of none."""
     kept = [value for value in values if value is not None]
     return sum(kept) / len(kept) if kept else None
 
 
-__all__ = ["PolicyItem", "PolicyStageConfig", "PolicyTask", "PolicyTexts"]
+__all__ = [
+    "PolicyItem",
+    "PolicyStageConfig",
+    "PolicyTask",
+    "PolicyTexts",
+    "require_plain_sampling",
+]

@@ -153,7 +153,6 @@ class Regression:
         similarity: Callable[[Sequence[int]], float | None] | None,
     ) -> dict[str, float]:
         assert self.read_back is not None
-        self.read_back.recognizer.to(model.head.weight.device)
         requests = []
         for number, (text, _) in enumerate(texts):
             # Never the utterance itself, where the texts are those of the prompts.

@@ -113,8 +113,9 @@ class RewardSet:
         if config.duration:
             self.rewards["duration"] = DurationReward.fit(lengths)
         self._similarity: SimilarityReward | None = None
+        self._sound: Sound | None = None
         if config.bundle is not None:
-            sound = Sound(config.bundle, config.voice)
+            sound = self._sound = Sound(config.bundle, config.voice)
             self._similarity = SimilarityReward(
                 sound.render, sound.embed, sound.target, config.similarity_floor
             )
@@ -125,6 +126,11 @@ class RewardSet:
             if config.similarity:
                 self.rewards["similarity"] = self._similarity
         self.weights = {name: float(getattr(config, name)) for name in self.rewards}
+
+    def to(self, device: torch.device) -> None:
+        """Move what makes the sound; the stage moves its recogniser itself."""
+        if self._sound is not None:
+            self._sound.to(device)
 
     def __call__(self, answers: Sequence[Answer]) -> dict[str, list[float | None]]:
         """Values of every reward, by name."""
@@ -158,6 +164,13 @@ class Sound:
                 "(tokenlm prepare-voice) and give it as rewards.voice=FILE.voice."
             )
         self._voice = self._synthesizer.voice(voice or names[0])
+
+    def to(self, device: torch.device) -> None:
+        """Move the parts that are used here."""
+        parts = self._synthesizer.components
+        parts.device = device
+        for part in (parts.flow, parts.vocoder, parts.speaker_encoder):
+            part.to(device)
 
     @torch.no_grad()
     def render(self, tokens: Sequence[int]) -> Tensor:

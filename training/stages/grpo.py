@@ -24,7 +24,7 @@ from training.losses.preference import (
     kl_estimate,
     target_log_probs,
 )
-from training.rl.policy import PolicyStageConfig, PolicyTask
+from training.rl.policy import PolicyStageConfig, PolicyTask, require_plain_sampling
 from training.rl.rollout import evaluating
 from training.task import Phase, Prepared, StepInfo
 
@@ -44,6 +44,7 @@ class GRPOStageConfig(PolicyStageConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_plain_sampling(self)
         if not 0 < self.clip_low < 1 or self.clip_high <= 0:
             raise ValueError("clip_low must be in (0, 1), and clip_high positive")
         if self.sync_every < 1:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import jiwer
@@ -123,10 +124,10 @@ class TokenPairs:
         # Joins are fixed for the run, so that the sampler knows how long every sample is.
         self.joined = [self._join(index) if join else (index,) for index in range(len(self.pairs))]
         sizes = [len(pair.text) + len(pair.speech) for pair in self.pairs]
-        first = len(self.instruction)
-        self.durations = [(first + sum(sizes[i] for i in group)) / 25 for group in self.joined]
+        first, rate = len(self.instruction), config.model.token_rate
+        self.durations = [(first + sum(sizes[i] for i in group)) / rate for group in self.joined]
         # A layout has two special positions more.
-        self.packed_durations = [seconds + 2 / 25 for seconds in self.durations]
+        self.packed_durations = [seconds + 2 / rate for seconds in self.durations]
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -167,12 +168,13 @@ class TokenPairs:
         if float(torch.rand((), generator=generator)) >= self.config.join_share:
             return chosen
         others = self._of_speaker[self.pairs[index].speaker]
-        seconds = len(self.pairs[index].speech) / 25
+        rate = self.config.model.token_rate
+        seconds = len(self.pairs[index].speech) / rate
         for _ in range(3):
             other = others[int(torch.randint(len(others), (1,), generator=generator))]
             if other in chosen:  # speech that was just heard would be there to be copied
                 continue
-            seconds += len(self.pairs[other].speech) / 25
+            seconds += len(self.pairs[other].speech) / rate
             if seconds > self.config.max_joined_seconds:
                 break
             chosen = (other, *chosen)
@@ -228,6 +230,21 @@ def check_lengths(pairs: list[TokenPair], config: SpeechLMConfig) -> None:
         )
 
 
+def check_token_rate(rows: Sequence[Utterance], token_rate: int) -> None:
+    """Checks that the speech tokens of a corpus come as fast as the config says.
+
+    Raises:
+        ValueError: those of half of the utterances are a fifth more or less.
+    """
+    rates = [len(row.speech_tokens or ()) / row.duration for row in rows if row.duration > 0]
+    middle = median(rates) if rates else token_rate
+    if not 0.8 < middle / token_rate < 1.25:
+        raise ValueError(
+            f"model.token_rate is {token_rate}, but the utterances have {middle:.3g} speech tokens "
+            "a second; give the rate of the speech tokenizer that wrote them"
+        )
+
+
 class SpeechLMTask(Task):
     """Trains a `SpeechLM`."""
 
@@ -260,6 +277,7 @@ class SpeechLMTask(Task):
         for split, rows in splits.items():
             self._datasets[split] = None
             if rows is not None:
+                check_token_rate(rows.utterances, config.model.token_rate)
                 self._datasets[split] = TokenPairs(
                     rows.utterances, self.tokenizer, config, join=split == "train"
                 )
@@ -274,6 +292,12 @@ class SpeechLMTask(Task):
         if config.lora is not None:
             add_lora(model.backbone, config.lora)
         self.modules = {"speech_lm": model}
+
+    def to(self, device: torch.device) -> None:
+        """See `Task`."""
+        super().to(device)
+        if self._recognizer is not None:
+            self._recognizer.to(device)
 
     def dataset(self, split: str) -> TokenPairs | None:
         """See `Task`."""
@@ -337,7 +361,7 @@ class SpeechLMTask(Task):
             for number, (prompt, pair) in enumerate(zip(pairs, pairs[1:], strict=False))
         ]
         spoken = generate_speech(model, requests, self.config.sampling)
-        recognizer = self._recognizer.to(self.device)
+        recognizer = self._recognizer
         heard = [
             recognizer.transcribe(torch.tensor([row], device=self.device))[0] if row else ""
             for row in spoken

@@ -22,7 +22,7 @@ from tokenlm.models.token_recognizer import TokenRecognizer
 from training.losses.preference import token_kl
 from training.losses.recognition import ctc_loss
 from training.losses.token_reward import straight_through
-from training.rl.policy import PolicyStageConfig, PolicyTask
+from training.rl.policy import PolicyStageConfig, PolicyTask, require_plain_sampling
 from training.rl.rollout import Rollout, evaluating
 from training.task import Phase, Prepared, StepInfo
 
@@ -37,6 +37,7 @@ class TokenRewardStageConfig(PolicyStageConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_plain_sampling(self)
         if self.gumbel_temperature <= 0:
             raise ValueError(f"gumbel_temperature must be positive, got {self.gumbel_temperature}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +26,13 @@ CONFIGS = Path(__file__).parents[3] / "configs" / "model"
 
 @pytest.fixture(scope="module")
 def keys(golden_folder: Path) -> Callable[[str], dict[str, list[int]]]:
-    return lambda name: json.loads((golden_folder / "keys" / f"{name}.json").read_text())
+    def read(name: str) -> dict[str, list[int]]:
+        path = golden_folder / "keys" / f"{name}.json"
+        packed = path.with_name(f"{path.name}.gz")  # as the subset has them
+        data = gzip.decompress(packed.read_bytes()) if packed.is_file() else path.read_bytes()
+        return json.loads(data)
+
+    return read
 
 
 def built(module: Callable[[Any], nn.Module], config: Any) -> nn.Module:

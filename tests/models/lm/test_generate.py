@@ -142,6 +142,9 @@ def test_length_bounds() -> None:
         for length in (0, 1, 2, 3, 9)
     }
     assert bounds == {0: (0, 25), 1: (1, 25), 2: (2, 25), 3: (3, 30), 9: (9, 90)}
+    # A second at least, at whatever rate.
+    faster = build(replace(CONFIG, token_rate=50))
+    assert length_bounds(faster, SpeechRequest(text_tokens=[1])) == (1, 50)
 
 
 def test_prompt_does_not_count_for_the_bounds(model: SpeechLM) -> None:

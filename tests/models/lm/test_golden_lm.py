@@ -276,3 +276,64 @@ def test_golden_text_that_comes_in_pieces(second: Case, monkeypatch: pytest.Monk
     atol = golden.atol("out.bistream_greedy.logits")
     actual = second.theirs(torch.stack(logits))
     torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("as_reference", [False, True])
+def test_golden_weights_where_text_ends_behind_a_block(
+    second: Case, monkeypatch: pytest.MonkeyPatch, as_reference: bool
+) -> None:
+    """The lengths at which training and inference of the reference differ: from token 26 on."""
+    config = second.config
+    m, n = second.golden.sizes["mix_ratio"]
+    draw = torch.Generator().manual_seed(0)
+    sizes = ((7, config.backbone.vocab_size), (12, config.backbone.vocab_size),
+             (20, config.codebook_size))  # fmt: skip
+    prompt_text, text, prompt = (
+        torch.randint(size, (count,), generator=draw).tolist() for count, size in sizes
+    )
+    plan = Plan("interleaved", block_text=m, block_speech=n, prompt_text=prompt_text,
+                prompt_tokens=prompt, as_reference=as_reference)  # fmt: skip
+    greedy = SamplingConfig(temperature=0.0)
+    decoding = Decoding(second.model, KeyValueCache(second.model), plan, sampling=greedy, seed=0)
+    monkeypatch.setattr(
+        Decoding, "forbidden", lambda _self: list(range(config.codebook_size, config.num_classes))
+    )
+    coming, logits = list(text), []
+    while len(decoding.tokens) < 40:
+        if decoding.can_step:
+            decode_step(second.model, [decoding])
+            assert decoding.logits is not None
+            logits.append(decoding.logits.clone())
+        elif coming:
+            plan.add_text([coming.pop(0)])
+        else:
+            plan.end_text()
+    speech = [*prompt, *decoding.tokens]
+    layout = interleaved([*prompt_text, *text], speech, config.codebook_size,
+                         block_text=m, block_speech=n)  # fmt: skip
+    # Where a code is predicted: what is asked of the model, once the prompt is over.
+    places = [
+        place
+        for place, target in enumerate(layout.targets)
+        if target != IGNORE and target < config.codebook_size
+    ][len(prompt) :]
+    if as_reference:
+        # The last speech of the third block once more, before the rest of the text.
+        again = 1 + 3 * (m + n)
+        layout.kinds.insert(again, SPEECH)
+        layout.ids.insert(again, speech[3 * n - 1])
+        layout.targets.insert(again, IGNORE)
+        places = [place + (place >= again) for place in places]
+    with torch.no_grad():
+        whole = second.model(LayoutBatch.from_layouts([layout]))[0]
+    torch.testing.assert_close(torch.stack(logits), whole[places], rtol=0, atol=1e-4)
+    if as_reference:
+        with torch.no_grad():
+            plain = LayoutBatch.from_layouts(
+                [interleaved([*prompt_text, *text], speech, config.codebook_size,
+                             block_text=m, block_speech=n)]
+            )  # fmt: skip
+            other = second.model(plain)[0]
+        trained = other[[place - (place >= again) for place in places]]
+        difference = (torch.stack(logits) - trained).abs().amax(dim=-1)
+        assert difference[:25].max() < 1e-4 < 0.01 < difference[25]

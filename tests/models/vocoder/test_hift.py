@@ -63,3 +63,11 @@ def test_sizes_that_do_not_fit() -> None:
         HiFTConfig(upsample_rates=(4, 5, 3))
     with pytest.raises(ValueError, match="one number for each rate"):
         HiFTConfig(source_kernels=(7, 7))
+
+
+def test_empty_streams(vocoder: HiFT) -> None:
+    num_mels = vocoder.config.mel.num_mels
+    assert vocoder(torch.zeros(2, 0, num_mels)).shape == (2, 0)
+    state = vocoder.init_exact(2)
+    assert vocoder(torch.zeros(2, 0, num_mels), state).shape == (2, 0)
+    assert vocoder.flush(state).shape == (2, 0)

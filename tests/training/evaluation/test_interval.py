@@ -47,3 +47,8 @@ def test_the_statistic_sees_as_many_utterances_as_there_are() -> None:
 
     assert bootstrap_interval(6, statistic, num_resamples=10) == (1.0, 1.0)
     assert sizes == {6}
+
+
+def test_of_nothing_there_is_no_interval() -> None:
+    with pytest.raises(ValueError, match="there are no utterances"):
+        mean_interval(np.array([]))

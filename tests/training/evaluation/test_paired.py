@@ -53,3 +53,13 @@ def test_ratios_weigh_items_by_their_size() -> None:
 def test_no_errors_at_all_give_no_ratio() -> None:
     found = compare_means("x", np.zeros(3), np.ones(3))
     assert np.isnan(found.ratio) and found.difference == 1.0
+
+
+def test_values_of_other_items_are_refused() -> None:
+    some, more, none = np.ones(2), np.ones(3), np.ones(0)
+    for first, second in ((some, more), (none, none), (some, none)):
+        with pytest.raises(ValueError, match="errors: values of the same items are needed"):
+            compare_means("errors", first, second)
+    for sizes in (more, none):
+        with pytest.raises(ValueError, match="rate: values of the same items are needed"):
+            compare_ratios("rate", some, some, sizes)

@@ -64,6 +64,29 @@ def test_regressions_by_hand() -> None:
     assert " and " in both
 
 
+OTHER_SAMPLING: list[dict[str, float]] = [
+    {"temperature": 0.8, "top_k": 0, "top_p": 1.0, "repetition_window": 0},
+    {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "repetition_window": 0},
+    {"top_k": 25, "top_p": 1.0, "repetition_window": 0},
+    {"top_k": 0, "top_p": 0.95, "repetition_window": 0},
+    {"top_k": 0, "top_p": 1.0, "repetition_window": 10},
+    {"temperature": 1.0},  # the rest is that of speaking
+]
+
+
+@pytest.mark.parametrize("sampling", OTHER_SAMPLING)
+def test_answers_are_drawn_as_the_losses_assume(
+    sampling: dict[str, float], stage_config: Callable[..., Path]
+) -> None:
+    for stage in ("grpo", "token_reward"):
+        with pytest.raises(ValueError, match=f"rollout_sampling: the loss of {stage} assumes"):
+            load_task(stage_config(stage, rollout_sampling=sampling), [])
+    # Preferences hold whoever gave the answers.
+    load_task(stage_config("dpo", rollout_sampling=sampling), [])
+    plain = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_window": 0}
+    load_task(stage_config("grpo", rollout_sampling=plain), [])
+
+
 @pytest.fixture
 def task(stage_config: Callable[..., Path]) -> GRPOTask:
     _, found = load_task(stage_config("grpo"), [])

@@ -16,6 +16,7 @@ from tokenlm.models.lm.model import LayoutBatch
 from tokenlm.text.tokenizer_config import TextTokenizerConfig
 from training.data.manifest import Utterance
 from training.data.split import DataConfig
+from training.rl.policy import PolicyStageConfig, PolicyTexts
 from training.run import main
 from training.stages.speech_lm import (
     SpeechLMStageConfig,
@@ -23,6 +24,7 @@ from training.stages.speech_lm import (
     TokenPair,
     TokenPairs,
     check_lengths,
+    check_token_rate,
     diagonal_prior,
 )
 from training.task import StepInfo
@@ -109,6 +111,49 @@ def test_joins_are_bounded() -> None:
     data = pairs(join=True, join_share=1.0, max_joined_seconds=0.9)
     assert {len(group) for group in data.joined} <= {1, 2}
     assert pairs(join=True, join_share=0.0).joined == [(index,) for index in range(6)]
+
+
+@pytest.mark.parametrize("rate", [10, 25, 50])
+def test_seconds_are_those_of_the_rate_of_the_tokens(rate: int) -> None:
+    model = replace(MODEL, token_rate=rate)
+    data = pairs(model=model)
+    assert data.durations == pytest.approx([14 / rate] * 6)
+    assert data.packed_durations == pytest.approx([16 / rate] * 6)
+    # Three utterances of ten tokens are 30 / rate seconds; a little less holds two at most.
+    for limit, most in ((30 / rate + 0.01, 3), (30 / rate - 0.01, 2)):
+        joined = pairs(join=True, join_share=1.0, max_joined_seconds=limit, model=model).joined
+        assert max(len(group) for group in joined) == most
+    policy = PolicyStageConfig(
+        stage="policy",
+        data=CONFIG.data,
+        text_tokenizer=CONFIG.text_tokenizer,
+        model=model,
+        group=2,
+        prompt_share=0.5,
+    )
+    tokenizer: Any = Letters()
+    texts = PolicyTexts(pairs(), policy, tokenizer)
+    assert texts.durations == pytest.approx([2 * 1.5 * 14 / rate] * 6)
+
+
+def test_a_corpus_of_another_rate_is_refused() -> None:
+    rows = [
+        Utterance(
+            id=str(count),
+            audio=Path("x"),
+            text="a",
+            speaker="s",
+            duration=2.0,
+            speech_tokens=(1,) * count,
+        )
+        for count in (40, 50, 60)
+    ]
+    check_token_rate(rows, 25)
+    check_token_rate([], 25)
+    with pytest.raises(ValueError, match=r"token_rate is 50, but the utterances have 25 speech"):
+        check_token_rate(rows, 50)
+    with pytest.raises(ValueError, match=r"token_rate is 12, but the utterances have 25 speech"):
+        check_token_rate(rows, 12)
 
 
 def test_interleaved_where_the_speech_is_long_enough() -> None:

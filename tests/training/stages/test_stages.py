@@ -120,6 +120,30 @@ def weights(folder: Path) -> dict[str, Tensor]:
     }
 
 
+QUICK = ("speech_lm", "token_recognizer")
+
+
+@pytest.mark.parametrize(
+    "stage", [stage if stage in QUICK else pytest.param(stage, marks=pytest.mark.slow)
+              for stage in EXPORTS]
+)  # fmt: skip
+def test_trains_the_same_under_any_default_dtype(
+    stage: str, stage_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    assert main(["--config", str(stage_config(stage, "plain"))]) == 0
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        assert main(["--config", str(stage_config(stage, "other"))]) == 0
+        assert torch.get_default_dtype() == torch.bfloat16
+    finally:
+        torch.set_default_dtype(before)
+    plain, other = weights(tmp_path / "plain"), weights(tmp_path / "other")
+    assert plain.keys() == other.keys()
+    for name, tensor in plain.items():
+        assert tensor.dtype == other[name].dtype and torch.equal(tensor, other[name]), name
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", EXPORTS)
 def test_killed_and_resumed_equals_uninterrupted(

@@ -29,7 +29,8 @@ def try_graphs(graphs: Mapping[Path, tuple[AnyGraph, Mapping[str, Tensor]]]) -> 
     """
     if graphs and find_spec("onnxruntime") is None:
         return ["the ONNX graphs were not tried; they need onnxruntime: pip install onnxruntime"]
-    noise = torch.randn(16_000, generator=torch.Generator().manual_seed(0)) * 0.1
+    noise = torch.randn(16_000, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    noise *= 0.1
     problems = []
     for path, (model, state) in graphs.items():
         try:

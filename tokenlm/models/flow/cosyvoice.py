@@ -255,7 +255,7 @@ class CosyVoiceFlow(nn.Module):
             size = (part.shape[1], waiting, len(state.steps))
             key = (*size, state.guidance_scale, state.context, flush[index])
             groups.setdefault(key, []).append(index)
-        mels: list[Tensor] = [torch.empty(0)] * len(states)
+        mels: list[Tensor] = [torch.empty(0, dtype=torch.float32)] * len(states)
         for group in groups.values():
             out = self._advance(
                 [fed[index] for index in group],

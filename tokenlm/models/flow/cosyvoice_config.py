@@ -88,7 +88,9 @@ class CosyVoiceFlowConfig:
 def fixed_noise(num_mels: int) -> Tensor:
     """The noise (T, M) that the reference starts every flow from: 300 s drawn with seed 0."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(1, num_mels, NOISE_FRAMES, generator=generator)[0].T.contiguous()
+    return torch.randn(1, num_mels, NOISE_FRAMES, generator=generator, dtype=torch.float32)[
+        0
+    ].T.contiguous()
 
 
 def build_encoder(config: CosyVoiceFlowConfig) -> ConformerEncoder | LookaheadEncoder:

@@ -269,7 +269,7 @@ class FlowDecoder(nn.Module):
                 flush[index],
             )
             groups.setdefault(key, []).append(index)
-        mels: list[Tensor] = [torch.empty(0)] * len(states)
+        mels: list[Tensor] = [torch.empty(0, dtype=torch.float32)] * len(states)
         for group in groups.values():
             chosen = [states[index] for index in group]
             seed_of = [seeds[index] for index in group]

@@ -182,8 +182,8 @@ class Decoding:
 def speech_bounds(model: SpeechLM, num_text: int) -> tuple[int, int]:
     """Fewest and most speech tokens for a text of `num_text` tokens."""
     fewest = int(num_text * model.config.min_speech_per_text)
-    # A floor for one-word texts, whose length varies most.
-    most = max(int(num_text * model.config.max_speech_per_text), 25)
+    # A second at least: the length of one-word texts varies most.
+    most = max(int(num_text * model.config.max_speech_per_text), model.config.token_rate)
     return fewest, most
 
 
@@ -305,7 +305,7 @@ def _choose(decodings: Sequence[Decoding]) -> None:
         chosen = sample(
             logits,
             history.view(len(group), -1).to(logits.device),
-            torch.tensor(uniforms, device=logits.device),
+            torch.tensor(uniforms, dtype=torch.float32, device=logits.device),
             sampling,
             forbidden=forbidden.to(logits.device),
         )

@@ -43,6 +43,7 @@ class SpeechRequest:
             block_speech=model.config.block_speech_tokens,
             prompt_text=self.prompt_text_tokens,
             prompt_tokens=self.prompt_tokens,
+            as_reference=model.config.decoded_as_reference,
         )
         plan.add_text(self.text_tokens)
         plan.end_text()

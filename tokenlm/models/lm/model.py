@@ -26,10 +26,15 @@ class SpeechLMConfig:
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     codebook_size: int = 625
+    token_rate: int = 25
+    """Speech tokens per second, as the speech tokenizer writes them."""
     block_text_tokens: int = 5
     """m of the interleaved layout."""
     block_speech_tokens: int = 15
     """n of the interleaved layout."""
+    decoded_as_reference: bool = False
+    """Whether speech in the interleaved layout is decoded with the deviations of the inference of
+    CosyVoice, and not as all weights are trained; `Plan` says what they are."""
     min_speech_per_text: float = 2.0
     """Fewest speech tokens for each text token."""
     max_speech_per_text: float = 20.0
@@ -45,6 +50,8 @@ class SpeechLMConfig:
     head_bias: bool = True
 
     def __post_init__(self) -> None:
+        if self.token_rate < 1:
+            raise ValueError(f"token_rate must be at least 1, got {self.token_rate}")
         if self.block_text_tokens < 1 or self.block_speech_tokens < 1:
             raise ValueError("blocks of the interleaved layout must hold at least 1 token")
         if not 0 <= self.min_speech_per_text < self.max_speech_per_text:

@@ -20,6 +20,19 @@ class Plan:
 
     In the one-shot layout the speech starts when the text has ended; in the interleaved one after
     every block of text. The tokens of a prompt are speech that need not be predicted.
+
+    The positions are those of training, which weights of ours and those of CosyVoice have seen.
+    With `as_reference` they are those that the inference of CosyVoice feeds for a text whose ids
+    come one by one. It leaves the layout that its own weights were trained with in four places:
+
+    * where the text ends right behind a block of speech, the last speech token is read twice;
+    * where a prompt ends with a block, a further block of speech follows without text;
+    * what is left of a prompt's speech when the text ends is dropped;
+    * each id of text that comes lets one block be spoken, so that the last blocks of a short text
+      behind a long prompt stay unspoken until `<tos>`, all their text together.
+
+    No weights have seen any of it in training, and nothing was measured that speaks for it: it is
+    there to compare numbers with the reference, and is off for imported bundles, too.
     """
 
     def __init__(
@@ -30,6 +43,7 @@ class Plan:
         block_speech: int,
         prompt_text: Sequence[int] = (),
         prompt_tokens: Sequence[int] = (),
+        as_reference: bool = False,
     ) -> None:
         self.layout: LayoutName = layout
         self.block_text, self.block_speech = block_text, block_speech
@@ -43,9 +57,14 @@ class Plan:
         """Text tokens besides the prompt's."""
         self.prompt_tokens = list(prompt_tokens)
         """Speech tokens of the prompt."""
+        self.as_reference = as_reference
+        self._num_prompt_text = len(prompt_text)
         self._text = list(prompt_text)
         self._speech = list(prompt_tokens)
         self._left_in_block = 0
+        self._last_spoken: int | None = None
+        self._num_arrived = 0
+        """Text tokens, besides the prompt's, that had come when the last block began."""
         self._has_ended = False
         self.pending.add(SPECIAL, [SOS])
         self._proceed()
@@ -76,6 +95,7 @@ class Plan:
         """Takes the speech token that was predicted."""
         assert self.predicts
         self.pending.add(SPEECH, [token])
+        self._last_spoken = token
         if not self.has_turned:
             self._left_in_block -= 1
             self.predicts = self._left_in_block > 0
@@ -103,11 +123,15 @@ class Plan:
             return
         while not self.predicts:
             if self._left_in_block == 0 and not self.has_turned:
-                if self.layout == "interleaved" and len(self._text) >= self.block_text:
+                if self.layout == "interleaved" and self._begins_block():
                     self.pending.add(TEXT, self._text[: self.block_text])
                     self._text = self._text[self.block_text :]
                     self._left_in_block = self.block_speech
                 elif self._has_ended:
+                    if self.as_reference and self.layout == "interleaved":
+                        again = [] if self._last_spoken is None else [self._last_spoken]
+                        self.pending.add(SPEECH, again)
+                        self._speech = []
                     self.pending.add(TEXT, self._text)
                     self._text = []
                     self.pending.add(SPECIAL, [TOS])
@@ -119,4 +143,20 @@ class Plan:
             self.pending.add(SPEECH, known)
             if not self.has_turned:
                 self._left_in_block -= len(known)
+                if self.as_reference and known and not self._speech and not self._left_in_block:
+                    self._left_in_block = self.block_speech
             self.predicts = self.has_turned or self._left_in_block > 0
+
+    def _begins_block(self) -> bool:
+        """Whether the text is there that a block begins with."""
+        if len(self._text) < self.block_text:
+            return False
+        if self.as_reference:
+            read = self._num_prompt_text + self.num_text - len(self._text)
+            needed = read + self.block_text - self._num_prompt_text
+            # Blocks of the prompt's speech come together, others each with an id of text.
+            arrived = max(self._num_arrived + (not self._speech), needed, 1)
+            if arrived > self.num_text:
+                return False
+            self._num_arrived = arrived
+        return True

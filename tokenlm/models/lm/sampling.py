@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tokenlm.modules.exact import to_float64
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
@@ -55,9 +57,9 @@ def truncate(logits: Tensor, config: SamplingConfig) -> Tensor:
 
 def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """Classes (B,) of distributions (B, V) at the points `uniform` (B,) in [0, 1)."""
-    cumulative = probabilities.double().cumsum(dim=-1)
-    point = uniform.double()[:, None] * cumulative[:, -1:]
-    index = torch.searchsorted(cumulative, point, right=True)[:, 0]
+    cumulative = to_float64(probabilities).cumsum(dim=-1)
+    point = to_float64(uniform)[:, None] * cumulative[:, -1:]
+    index = torch.searchsorted(cumulative, point, right=True)[:, 0].to(probabilities.device)
     # Rounding may leave the point behind the last class that has any probability.
     last = probabilities.shape[-1] - 1 - (probabilities > 0).flip(-1).to(torch.int8).argmax(-1)
     return torch.minimum(index, last)

@@ -313,7 +313,10 @@ class HiFT(nn.Module):
         return self._inverse(x.transpose(1, 2).float(), state, flush=flush)
 
     def _render(self, mel: Tensor, state: HiFTState, *, flush: bool) -> Tensor:
-        return self.decode(mel, self.excite(mel, state, flush=flush), state, flush=flush)
+        excitation = self.excite(mel, state, flush=flush)
+        if flush and not excitation.shape[1] and not state.spectrum.has_started:
+            return excitation.float()  # of no mel at all
+        return self.decode(mel, excitation, state, flush=flush)
 
     def _inverse(self, x: Tensor, state: HiFTState, *, flush: bool) -> Tensor:
         """Spectral frames (B, R, n_fft + 2) to samples; half a frame is cut off at each end."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tokenlm.modules.delayed import DelayedConv1d, DelayState
+from tokenlm.modules.exact import exact_device, has_float64, to_float64
 from tokenlm.modules.noise import frame_noise
 from tokenlm.modules.streaming import State
 
@@ -32,7 +33,7 @@ class PitchPredictor(nn.Module):
             dim: channels.
             lookahead: frames that the first convolution looks ahead, the others being causal;
                 None for convolutions that all look both ways.
-            is_double: whether it computes in float64.
+            is_double: whether it computes in float64, where the device can.
         """
         super().__init__()
         if lookahead is None:
@@ -52,12 +53,13 @@ class PitchPredictor(nn.Module):
 
     def init_state(self, batch_size: int) -> list[DelayState]:
         """State before the first frame."""
-        dtype = torch.float64 if self.is_double else None
+        device = self.head.weight.device
+        dtype = torch.float64 if self.is_double and has_float64(device.type) else None
         return [conv.init_state(batch_size, dtype) for conv in self.convs]
 
     def forward(self, mel: Tensor, state: list[DelayState], *, flush: bool) -> Tensor:
         """(B, M, T) to (B, T')."""
-        x = mel.double() if self.is_double else mel
+        x = mel.double() if self.is_double and has_float64(mel.device.type) else mel
         for conv, past in zip(self.convs, state, strict=True):
             x = functional.elu(conv(x, past, flush=flush))
         weight, bias = self.head.weight.to(x.dtype), self.head.bias.to(x.dtype)
@@ -122,7 +124,10 @@ class HarmonicSource(nn.Module):
         """State before the first frame."""
         weight = self.mix.weight
         cycles = torch.zeros(
-            batch_size, self.num_harmonics, dtype=torch.float64, device=weight.device
+            batch_size,
+            self.num_harmonics,
+            dtype=torch.float64,
+            device=exact_device(weight.device),
         )
         return SourceState(cycles=cycles, pitch=weight.new_zeros(batch_size, 0), next_sample=0)
 
@@ -143,7 +148,7 @@ class HarmonicSource(nn.Module):
         harmonics = torch.arange(1, self.num_harmonics + 1, device=pitch.device)
         # A share of a cycle for each sample; whole cycles change nothing.
         steps = (joined[..., None] * harmonics / self.sample_rate) % 1.0
-        cycles = state.cycles[:, None] + (steps[:, held:].double() * hop).cumsum(dim=1)
+        cycles = state.cycles[:, None] + (to_float64(steps[:, held:]) * hop).cumsum(dim=1)
         if held:
             cycles = torch.cat([state.cycles[:, None], cycles], dim=1)
         start = hop - wait if held else 0
@@ -152,8 +157,10 @@ class HarmonicSource(nn.Module):
         is_voiced = (joined > self.voiced_hz).repeat_interleave(hop, dim=1)[:, start:end]
         state.cycles = cycles[:, -1]
         state.pitch = joined[:, -1:] if wait and not flush else joined[:, :0]
-        sines = self.sine_level * (2 * math.pi * (phases % 1.0)).to(torch.float32).sin()
-        level = torch.where(is_voiced, self.noise_level, self.sine_level / 3)[..., None]
+        angles = (2 * math.pi * (phases % 1.0)).to(torch.float32).to(pitch.device)
+        sines = self.sine_level * angles.sin()
+        voiced, unvoiced = sines.new_tensor([self.noise_level, self.sine_level / 3])
+        level = torch.where(is_voiced, voiced, unvoiced)[..., None]
         noise = self.source_noise(state.next_sample, end - start).to(sines)
         state.next_sample += end - start
         return sines * is_voiced[..., None] + level * noise, is_voiced
@@ -171,7 +178,8 @@ class HarmonicSource(nn.Module):
         hop = self.hop_length
         if self.interpolation == "nearest":
             return cycles.repeat_interleave(hop, dim=1)
-        share = ((torch.arange(hop, device=cycles.device) + 0.5) / hop).double()[:, None]
+        steps = torch.arange(hop, dtype=torch.float32, device=cycles.device)
+        share = ((steps + 0.5) / hop).double()[:, None]
         between = torch.lerp(cycles[:, :-1, None], cycles[:, 1:, None], share).flatten(1, 2)
         first = cycles[:, :1].expand(-1, hop // 2, -1)
         last = cycles[:, -1:].expand(-1, hop - hop // 2, -1)

@@ -59,7 +59,8 @@ def read_hf_dataset(source: str, *, split: str = "") -> Iterator[SourceRow]:
                 + (f"there is no {split!r}." if split else "say which one with --split.")
             )
         data = data[name]
-    assert isinstance(data, Dataset)
+    if not isinstance(data, Dataset):
+        raise ValueError(f"{source} is a {type(data).__name__}, not a data set of rows.")
     if "audio" not in data.column_names:
         raise ValueError(f"{source} has no column 'audio', only: {', '.join(data.column_names)}.")
     # Without decoding a broken sound file is a row that fails later, not a loop that ends here.
@@ -133,10 +134,13 @@ def _tar_row(shard: Path, number: int, key: str, files: Mapping[str, bytes]) -> 
     problem = ""
     if "json" in files:
         try:
-            row = json.load(io.BytesIO(files["json"]))
-            assert isinstance(row, dict)
-        except (ValueError, AssertionError):
-            row, problem = {}, "its .json is not a JSON object."
+            found = json.load(io.BytesIO(files["json"]))
+        except (ValueError, RecursionError):
+            found = None
+        if isinstance(found, dict):
+            row = found
+        else:
+            problem = "its .json is not a JSON object."
     text = first_of(row, TEXT_KEYS) or files.get("txt", b"").decode("utf-8", "replace")
     sound = next((files[kind] for kind in _SOUNDS if kind in files), None)
     return SourceRow(

@@ -100,6 +100,10 @@ def test_webdataset(tmp_path: Path) -> None:
             ("two.txt", b"two"),
             ("three.flac", sound()),
             ("three.json", b"{"),
+            ("four.flac", sound()),
+            ("four.json", b'["no", "object"]'),
+            ("five.flac", sound()),
+            ("five.json", b"[" * 100_000),
         ):
             info = tarfile.TarInfo(name)
             info.size = len(content)
@@ -111,8 +115,9 @@ def test_webdataset(tmp_path: Path) -> None:
         ("two", "two", "unknown"),
     ]
     assert rows[0].audio.read_bytes() == sound() and rows[0].audio.name.startswith("sub_one-")
-    assert [Path(bad.file).name for bad in rejects.found] == ["0.tar", "1.tar"]
-    assert "cannot be read" in rejects.found[1].reason
+    assert [Path(bad.file).name for bad in rejects.found] == ["0.tar", "0.tar", "0.tar", "1.tar"]
+    assert all("not a JSON object" in bad.reason for bad in rejects.found[:3])
+    assert "cannot be read" in rejects.found[3].reason
 
 
 def test_ids_that_would_share_a_file_and_lengths_that_are_wrong(tmp_path: Path) -> None:

@@ -1,0 +1,113 @@
+"""A device that this machine has not: its numbers are computed on the CPU, its rules are kept.
+
+As on a GPU, an operation on tensors of two devices is an error; as on MPS, so is float64. Each
+operation is counted, so that a test can see where something ran.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import backend_registration
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map
+
+backend_registration._setup_privateuseone_for_python_backend("pretend")  # type: ignore[attr-defined]
+torch.pretend.get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float16]  # type: ignore[attr-defined]
+DEVICE = torch.device("pretend", 0)
+
+
+class PretendTensor(Tensor):
+    """A tensor on the device."""
+
+    _own: Tensor
+
+    @staticmethod
+    def __new__(cls, own: Tensor) -> PretendTensor:
+        if own.dtype == torch.float64:
+            raise TypeError("the device has no float64")
+        with torch.inference_mode(False):  # views of such a tensor are not allowed in Python
+            made = Tensor._make_wrapper_subclass(
+                cls, own.shape, strides=own.stride(), storage_offset=own.storage_offset(),
+                dtype=own.dtype, device=DEVICE, requires_grad=own.requires_grad,
+            )  # fmt: skip
+        made._own = own
+        return made
+
+    def __init__(self, own: Tensor) -> None:
+        pass
+
+    def __repr__(self, **_: Any) -> str:
+        return f"PretendTensor({self._own})"
+
+    def __tensor_flatten__(self) -> tuple[list[str], None]:
+        return ["_own"], None
+
+    @classmethod
+    def __torch_dispatch__(
+        cls, func: Any, types: Iterable[type], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        return run(func, args, kwargs or {})
+
+
+COUNTS: dict[str, int] = {}
+"""Operations on the device, by name, since `pretend` began."""
+_MIXES = {"aten::copy_", "aten::_to_copy", "aten::set_", "aten::lift_fresh"}
+
+
+def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    name = func._schema.name
+    leaves = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
+    on_device = any(isinstance(leaf, PretendTensor) for leaf in leaves)
+    if on_device:
+        COUNTS[name] = COUNTS.get(name, 0) + 1
+        strangers = [leaf for leaf in leaves if not isinstance(leaf, PretendTensor) and leaf.ndim]
+        indexed = name in ("aten::index.Tensor", "aten::index", "aten::index_put_")
+        if strangers and name not in _MIXES and not indexed:
+            raise RuntimeError(f"{name}: tensors on two devices")
+    wanted = kwargs.get("device")
+    to_device = on_device if wanted is None else torch.device(wanted).type == DEVICE.type
+    if wanted is not None:
+        kwargs = {**kwargs, "device": torch.device("cpu")}
+    if kwargs.get("dtype") == torch.float64 and to_device:
+        raise TypeError("Cannot convert a tensor to float64: the device has no float64")
+
+    def unwrap(leaf: Any) -> Any:
+        return leaf._own if isinstance(leaf, PretendTensor) else leaf
+    given, named = tree_map(unwrap, args), tree_map(unwrap, kwargs)
+    found = func(*given, **named)
+    if name == "aten::copy_" or name.endswith("_") and not name.endswith("__") and args:
+        return args[0]
+    if not to_device:
+        return found
+
+    def wrap(leaf: Any) -> Any:
+        return PretendTensor(leaf) if isinstance(leaf, Tensor) else leaf
+    return tree_map(wrap, found)
+
+
+class _Factories(TorchDispatchMode):
+    """Makes tensors on the device, which no operation on one would."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Iterable[type], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        return run(func, args, kwargs or {})
+
+
+@contextmanager
+def pretend() -> Iterator[dict[str, int]]:
+    """Inside, the device `pretend` can be used; gives the counts of its operations."""
+    COUNTS.clear()
+    # `torch.tensor` makes its tensor on the CPU and then moves it, where the mode sees it.
+    before = torch._C._only_lift_cpu_tensors()  # type: ignore[attr-defined]
+    torch._C._set_only_lift_cpu_tensors(True)  # type: ignore[attr-defined]
+    try:
+        with _Factories():
+            yield COUNTS
+    finally:
+        torch._C._set_only_lift_cpu_tensors(before)  # type: ignore[attr-defined]
