@@ -78,6 +78,7 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
     def unwrap(leaf: Any) -> Any:
         return leaf._own if isinstance(leaf, PretendTensor) else leaf
+
     given, named = tree_map(unwrap, args), tree_map(unwrap, kwargs)
     found = func(*given, **named)
     if name == "aten::copy_" or name.endswith("_") and not name.endswith("__") and args:
@@ -87,6 +88,7 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
     def wrap(leaf: Any) -> Any:
         return PretendTensor(leaf) if isinstance(leaf, Tensor) else leaf
+
     return tree_map(wrap, found)
 
 

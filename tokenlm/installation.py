@@ -30,12 +30,19 @@ def check_device(name: object, *, by_name: bool = False) -> None:
     """
     told = f"the device {str(name)!r} cannot be used"
     found = _DEVICE.fullmatch(str(name))
-    if found is None:
-        raise DeviceError(f"{told}: devices are cpu, cuda, cuda:1 and so on, and mps.")
-    if by_name or found[1] == "cpu":
+    names = "devices are cpu, cuda, cuda:1 and so on, and mps"
+    if by_name and found is None:
+        raise DeviceError(f"{told}: {names}.")
+    if by_name or (found and found[1] == "cpu"):
         return
     import torch
 
+    if found is None:  # a device that a package of its own has made known to torch
+        try:
+            torch.device(str(name))
+        except RuntimeError as error:
+            raise DeviceError(f"{told}: {names}.") from error
+        return
     if found[1] == "mps" and not torch.backends.mps.is_available():
         raise DeviceError(f"{told}: it is the GPU of a Mac, and there is none that torch can use.")
     if found[1] == "cuda" and not torch.cuda.is_available():

@@ -13,30 +13,6 @@ import torch
 from torch import Tensor, nn
 
 
-class _Float32FSQ(FSQ):
-    """The quantizer of the library with its tables in float32, whatever the rest is turned into.
-
-    Theirs hold whole numbers: what is computed of them alone has the default dtype, which another
-    library may have set to one that is too coarse.
-    """
-
-    _levels: Tensor
-    _basis: Tensor
-
-    def __init__(self, levels: tuple[int, ...]) -> None:
-        super().__init__(levels=list(levels), dim=len(levels), return_indices=False)
-        self._tables = (self._levels.tolist(), self._basis.tolist())
-        self._apply(lambda tensor: tensor)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        super()._apply(fn, recurse)
-        levels, basis = self._tables
-        device = self._levels.device
-        self._levels = torch.tensor(levels, dtype=torch.float32, device=device)
-        self._basis = torch.tensor(basis, dtype=torch.float32, device=device)
-        return self
-
-
 class FiniteScalarQuantizer(nn.Module):
     """Projects D channels to C digits, rounds each to its level, and gives an index for the code.
 
@@ -51,7 +27,19 @@ class FiniteScalarQuantizer(nn.Module):
         super().__init__()
         self.levels = levels
         self.project_in = nn.Linear(dim, len(levels))
-        self.fsq = _Float32FSQ(levels)
+        self.fsq = FSQ(levels=list(levels), dim=len(levels), return_indices=False)
+        basis = [math.prod(levels[:place]) for place in range(len(levels))]
+        self._tables = (list(levels), basis)
+        self._apply(lambda tensor: tensor)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        # The tables of the library hold whole numbers, and what is computed of them alone has the
+        # default dtype, which another library may have set to one that is too coarse.
+        super()._apply(fn, recurse)
+        device = self.project_in.weight.device
+        for name, values in zip(("_levels", "_basis"), self._tables, strict=True):
+            setattr(self.fsq, name, torch.tensor(values, dtype=torch.float32, device=device))
+        return self
 
     @property
     def codebook_size(self) -> int:
