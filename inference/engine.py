@@ -231,7 +231,7 @@ class StreamEngine:
             await self._read(script.finish)
         except Exception as error:  # whatever the source of the text raises is the reader's to see
             with self._wake:
-                live.error = error
+                live.error = live.error or error
                 self._tell_worker()
         finally:
             if isinstance(pieces, AsyncGenerator):
