@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -231,8 +231,11 @@ class StreamEngine:
             await self._read(script.finish)
         except Exception as error:  # whatever the source of the text raises is the reader's to see
             with self._wake:
-                live.error = error
+                live.error = live.error or error
                 self._tell_worker()
+        finally:
+            if isinstance(pieces, AsyncGenerator):
+                await pieces.aclose()
 
     async def _read(self, read: Callable[..., None], *text: str) -> None:
         await asyncio.get_running_loop().run_in_executor(self._readers, read, *text)

@@ -138,8 +138,7 @@ def test_long_paragraphs_stay_cheap() -> None:
 
 
 KINDS = ["1 ", "a.", "<", "((", "1-", "$1,", "A.A.", "x", "12", "[a ", "_", "http://a", "1. a ",
-         "\n", " ", "\t \r", "the ", "THE ", "é", "你好。", "\u0301", "3 million ",
-         "no end and on ",
+         "\n", " ", "\t \r", "the ", "THE ", "é", "你好。", "\u0301", "3 million ", "no end so ",
          "Dr. Smith paid $3, on May 5, 2024; ", "- an item\n", "# Heading\n\nText. "]  # fmt: skip
 
 
