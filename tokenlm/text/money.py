@@ -54,7 +54,7 @@ _NOT_ATTRIBUTED = (
     "up|down|out|off|apart|into|through|along|around|north|south|east|west|behind|ahead|short|"
     "total|only|my|do|be|no|go|us|me|am|oh|vs|etc"
 )
-_ARTICLE_BEFORE = re.compile(r"\b[Aa]n? (?:[a-z]{3,12} )?$")
+_ARTICLE_BEFORE = re.compile(r"\b[Aa]n? $")
 _ATTRIBUTE = re.compile(rf" (?:{_ATTRIBUTED})\b| (?!(?:{_NOT_ATTRIBUTED})\b)[a-z]{{2,}}")
 _ATTRIBUTE_ALWAYS = re.compile(rf" (?:{_ATTRIBUTED})\b")
 
