@@ -66,7 +66,10 @@ _LONE_GREEK = re.compile(
 )
 _APOSTROPHE = re.compile("(?<=[A-Za-z])`(?=[A-Za-z])")
 _PARTED = re.compile("\u00ad[^\\S\\n]*\\n[^\\S\\n]*")
-_PICTURES = "\u00b7\u2043\u2219\u203a\u00bb\u25a0-\u25ff\u2190-\u21ff\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff\ufe0f\u200d"
+_PICTURES = (
+    "\u00b7\u2043\u2219\u203a\u00bb\u25a0-\u25ff\u2190-\u21ff\u2600-\u27bf\u2b00-\u2bff"
+    "\U0001f000-\U0001faff\ufe0f\u200d"
+)
 """Symbols and joiners that, at the start of a line, stand for a bullet."""
 _PICTURE_BULLET = re.compile(f"(?m)^[^\\S\\n]*(?![\u2776-\u2793])[{_PICTURES}]+[^\\S\\n]+(?=\\S)")
 _ROUND_NUMBER = re.compile(

@@ -89,8 +89,8 @@ _OPEN_WORDS = frozenset(
 _OPEN_TO_LOWER_CASE = frozenset(
     "to for from at with as is are was were be been has have had will would can could should may "
     "might must that which who if this these those not many some several few more most other "
-    "another such each every any no all both much very too so quite rather only also just even still "
-    "never always already i we they he she".split()
+    "another such each every any no all both much very too so quite rather only also just even "
+    "still never always already i we they he she".split()
 )
 """The same, if what stands below begins in lower case."""
 _GOES_ON_WITH = frozenset(
