@@ -37,7 +37,8 @@ class GuardConfig:
     """Share of the phones (of the characters, where the token recogniser reads no phones) that may
     be read back otherwise."""
     max_attempts: int = 1
-    """Attempts at a segment until one is accepted, else the best of them; 1 checks nothing."""
+    """Attempts at a segment until one is accepted, which lost, doubled and put in no word and has
+    few enough errors, else the best of them; 1 checks nothing."""
     num_candidates: int = 1
     """Attempts made at once, of which the best is taken; 1 checks nothing."""
 
