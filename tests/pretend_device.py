@@ -56,11 +56,13 @@ class PretendTensor(Tensor):
 
 COUNTS: dict[str, int] = {}
 """Operations on the device, by name, since `pretend` began."""
-_MIXES = {"aten::copy_", "aten::_to_copy", "aten::set_", "aten::lift_fresh"}
+_MIXES = {"aten::copy_", "aten::_to_copy", "aten::set_", "aten::lift_fresh", "aten::to"}
 
 
 def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     name = func._schema.name
+    if name == "aten::_has_compatible_shallow_copy_type":
+        return False
     leaves = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
     on_device = any(isinstance(leaf, PretendTensor) for leaf in leaves)
     if on_device:
@@ -69,14 +71,15 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         indexed = name in ("aten::index.Tensor", "aten::index", "aten::index_put_")
         if strangers and name not in _MIXES and not indexed:
             raise RuntimeError(f"{name}: tensors on two devices")
-    wanted = kwargs.get("device")
-    to_device = on_device if wanted is None else torch.device(wanted).type == DEVICE.type
-    if wanted is not None:
-        kwargs = {**kwargs, "device": torch.device("cpu")}
-    if kwargs.get("dtype") == torch.float64 and to_device:
+    every = tree_flatten((args, kwargs))[0]
+    wanted = next((leaf for leaf in every if isinstance(leaf, torch.device)), None)
+    to_device = on_device if wanted is None else wanted.type == DEVICE.type
+    if torch.float64 in every and to_device:
         raise TypeError("Cannot convert a tensor to float64: the device has no float64")
 
     def unwrap(leaf: Any) -> Any:
+        if isinstance(leaf, torch.device):
+            return torch.device("cpu")
         return leaf._own if isinstance(leaf, PretendTensor) else leaf
 
     given, named = tree_map(unwrap, args), tree_map(unwrap, kwargs)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from golden_faults import broken
 from golden_subset import LEFT_OUT_TESTS, MAX_BYTES, PARTS
@@ -17,6 +18,7 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "check_golden"
 NAME = "cv3_pre_lookahead"
 
 
+@pytest.mark.slow
 def test_golden_faults_are_noticed(golden_folder: Path, tmp_path: Path) -> None:
     """The rest of the reference numbers takes minutes: `scripts/check_golden`."""
     kept = [*golden_folder.glob("cv3_*"), golden_folder / LEFT_OUT_TESTS]

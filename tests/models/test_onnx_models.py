@@ -15,6 +15,7 @@ from tokenlm.models.onnx_models import (
     OnnxSpeakerEncoder,
     OnnxTokenizer,
     OnnxTokenizerConfig,
+    providers,
     read_graph,
 )
 
@@ -189,3 +190,14 @@ def test_speaker_graphs_with_other_inputs(weight: np.ndarray, waveform: Tensor) 
         data = graph([node("ReduceMax", ["frames"], ["output"], keepdims=0)], [frames], output, {})
         with pytest.raises(ValueError, match=reason):
             encoder(data).embed_recording(waveform)
+
+
+def test_a_graph_runs_where_it_lies() -> None:
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    gpu = ("CUDAExecutionProvider", {"device_id": 1})
+    assert providers(torch.device("cuda", 1), both) == [gpu, "CPUExecutionProvider"]
+    assert providers(torch.device("cuda"), both)[0] == ("CUDAExecutionProvider", {"device_id": 0})
+    # What the installed library cannot use is left to the CPU.
+    assert providers(torch.device("cuda", 1), both[1:]) == ["CPUExecutionProvider"]
+    assert providers(torch.device("cpu"), both) == ["CPUExecutionProvider"]
+    assert providers(torch.device("mps"), both) == ["CPUExecutionProvider"]

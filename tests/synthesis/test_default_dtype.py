@@ -61,7 +61,9 @@ def speak(folder: Path, recording: Path) -> dict[str, Any]:
         "faster": synthesizer.generate(TEXT, voice=own, seed=3, speed=1.25),
     }
     with synthesizer.stream([*TEXT], voice=own, seed=3) as stream:
-        found["interleaved"] = torch.cat([chunk.clone() for chunk in stream])
+        found["interleaved"] = torch.cat(
+            [torch.zeros(0, dtype=torch.float32), *(chunk.clone() for chunk in stream)]
+        )
     found["converted"] = synthesizer.convert(recording, voice=own, seed=3)
     if "token_recognizer" in parts.manifest.components:
         reading = parts.read_back(["is it so"], [voice.prompt_tokens.tolist()])

@@ -48,9 +48,7 @@ def same(folder: Path, recording: Path) -> None:
         found = {name: value.cpu() for name, value in speak(folder, recording, DEVICE).items()}
     assert counts["aten::addmm"] > 100, "the models did not run on the device"
     for name, value in plain.items():
-        torch.testing.assert_close(
-            found[name], value, rtol=0, atol=1e-4, msg=lambda m, name=name: name + m
-        )
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-4)
 
 
 def test_a_bundle_says_the_same_on_another_device(tiny_bundle: Path, recording: Path) -> None:

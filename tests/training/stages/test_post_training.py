@@ -20,6 +20,7 @@ from tokenlm.text.normalize import normalize
 from training.data.exclusion import evaluation_exclusion
 from training.evaluation.script import read_script
 from training.rl import regression
+from training.rl.policy import PolicyTask
 from training.rl.regression import RegressionConfig, find_regression
 from training.rl.rewards import Answer, TokenAsrReward
 from training.rl.rollout import evaluating, roll_out
@@ -420,3 +421,30 @@ def test_a_policy_in_pieces_answers_by_a_copy(
     torch.testing.assert_close(weight, task.policy.head.weight + 1.0)
     assert task.whole_policy(0) is whole and len(asked) == 1, "gathered once a step"
     assert task.whole_policy(1) is whole and len(asked) == 2
+
+
+@pytest.mark.parametrize("stage", ["grpo", "dpo", "token_reward"])
+def test_all_that_rewards_runs_where_the_policy_does(
+    stage: str, stage_config: Callable[..., Path], tiny_bundle: Path
+) -> None:
+    """From the first step: a resumed run may not find anything in another place."""
+    rewards = {"token_asr": 1.0, "similarity": 1.0, "bundle": str(tiny_bundle)}
+    _, task = load_task(stage_config(stage, rewards=rewards))
+    assert isinstance(task, PolicyTask)
+    task.build()
+    task.phases()
+    device = torch.device("meta")
+    task.to(device)
+    sound = task.rewards._sound
+    assert task.device == device and sound is not None and task.read_back is not None
+    parts = sound._synthesizer.components
+    used = {
+        **task.modules,
+        "recogniser": task.read_back.recognizer,
+        "of the regression": task.regression.read_back.recognizer,  # type: ignore[union-attr]
+        **{name: getattr(parts, name) for name in ("flow", "vocoder", "speaker_encoder")},
+    }
+    assert parts.device == device
+    for name, module in used.items():
+        tensors = [*module.parameters(), *module.buffers()]
+        assert tensors and all(tensor.device == device for tensor in tensors), name
