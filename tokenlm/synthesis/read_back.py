@@ -153,7 +153,7 @@ class ReadBack:
         )
         for place, n in enumerate(filled):
             end, count = int(ends[place]), len(references[n])
-            heard = self._tidy(greedy_ctc(paths[place, :end].tolist()))
+            heard = self._tidy(greedy_ctc(paths[place, :end].cpu().tolist()))
             found[n] = Reading(
                 error=edit_distance(references[n], heard) / count,
                 surprise=float(surprises[place]) / count,

@@ -309,5 +309,5 @@ def _choose(decodings: Sequence[Decoding]) -> None:
             sampling,
             forbidden=forbidden.to(logits.device),
         )
-        for item, token in zip(group, chosen.tolist(), strict=True):
+        for item, token in zip(group, chosen.cpu().tolist(), strict=True):
             item.accept(token)
