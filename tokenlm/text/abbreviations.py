@@ -49,7 +49,8 @@ _COUNTED = {
     "Apt": "apartment", "Ext": "extension", "Op": "opus", "c": "circa", "Col": "column",
     "Para": "paragraph", "Ln": "line", "Bk": "book", "Nr": "number", "Secs": "sections",
     "Arts": "articles", "Eqs": "equations", "Chs": "chapters", "Chaps": "chapters",
-    "Refs": "references", "Ref": "reference", "Exs": "examples", "Paras": "paragraphs",
+    "Sc": "scene", "Refs": "references", "Ref": "reference", "Exs": "examples",
+    "Paras": "paragraphs",
 }  # fmt: skip
 _MONTHS = {month[:3].capitalize(): month for month in MONTHS if month != "may"} | {
     "Sept": "september"
