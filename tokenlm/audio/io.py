@@ -311,7 +311,7 @@ def _by_pyav(path: Path) -> _Decoded:
             # Its text names the file, which may be a temporary one.
             raise _Undecodable(_reason(Exception(getattr(error, "strerror", None)))) from error
 
-    def blocks() -> Iterator[np.ndarray]:
+    def blocks(first: av.AudioFrame) -> Iterator[np.ndarray]:
         unpack = av.AudioResampler(format="fltp", layout=first.layout, rate=first.sample_rate)
         for frame in (first, *rest):
             yield from (part.to_ndarray().T.copy() for part in unpack.resample(frame))
@@ -321,7 +321,7 @@ def _by_pyav(path: Path) -> _Decoded:
     first = next(rest, None)
     if first is None:
         raise _Undecodable("it holds no sound.")
-    return _Decoded(first.sample_rate, blocks())
+    return _Decoded(first.sample_rate, blocks(first))
 
 
 def _by_ffmpeg(path: Path) -> _Decoded:

@@ -158,7 +158,7 @@ class Backbone(nn.Module):
 
         The number of groups and their shapes vary from batch to batch: each would be compiled.
         """
-        eager = torch.compiler.disable(attend_packed)
+        eager = _never_compiled()
         for module in self.modules():
             if isinstance(module, _Attention):
                 module.attend_packed = eager
@@ -189,16 +189,13 @@ class Backbone(nn.Module):
         Returns:
             The states behind the last norm.
         """
-        if inputs_embeds is None:
-            assert input_ids is not None, "neither ids nor embeddings"
-            inputs_embeds = self.embed_tokens(input_ids)
+        hidden = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         if position_ids is None:
-            position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)[None]
+            position_ids = torch.arange(hidden.shape[1], device=hidden.device)[None]
         if attention_mask is not None and attention_mask.ndim == 2:
             attention_mask = _causal_mask(attention_mask)
-        turns = self.rotary_emb(position_ids, inputs_embeds.dtype)
+        turns = self.rotary_emb(position_ids, hidden.dtype)
         store = cache if use_cache else None
-        hidden = inputs_embeds
         for layer in self.layers:
             hidden = layer(hidden, turns, attention_mask, store, packed)
         return BackboneOutput(self.norm(hidden))
@@ -335,6 +332,10 @@ def _causal_mask(valid: Tensor) -> Tensor:
     return ((before & valid.bool()[:, None]) | own)[:, None]
 
 
+def _never_compiled() -> Callable[..., Tensor]:
+    return cast("Callable[..., Tensor]", torch.compiler.disable(attend_packed))
+
+
 def build_backbone(config: BackboneConfig) -> nn.Module:
     """A backbone with random weights.
 
@@ -361,7 +362,7 @@ def _packed_attention() -> str:
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import sdpa_mask
 
-    eager = torch.compiler.disable(attend_packed)
+    eager = _never_compiled()
 
     def attention(
         module: nn.Module,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -185,7 +185,7 @@ class SpeechLM(nn.Module):
 
     def embed(self, kinds: Tensor, ids: Tensor) -> Tensor:
         """Embeddings (B, L, D) of positions given by kind and id, both (B, L)."""
-        text = self.backbone.embed_tokens(torch.where(kinds == TEXT, ids, 0))
+        text = cast("nn.Embedding", self.backbone.embed_tokens)(torch.where(kinds == TEXT, ids, 0))
         speech = self.speech_embedding(torch.where(kinds == SPEECH, ids, 0))
         special_ids = torch.where(kinds > SPEECH, ids, 0)
         if self.special_embedding is not None:
