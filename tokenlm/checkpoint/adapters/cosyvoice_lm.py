@@ -3,9 +3,9 @@
 Their classes after the codes stand in another order than ours (codes, eos, fill, the rest), and
 CosyVoice 3 keeps the start of the sequence and the turn of speech among them.
 
-Interleaved speech is decoded in the layout that these weights were trained with, which the inference
-of the reference leaves in places (`Plan`): nothing shows that they are better off so. To compare
-numbers with it, `decoded_as_reference` in the config of the LM follows the reference.
+Interleaved speech is decoded in the layout that these weights were trained with, which the
+inference of the reference leaves in places (`Plan`): nothing shows that they are better off so. To
+compare numbers with it, `decoded_as_reference` in the config of the LM follows the reference.
 """
 
 from __future__ import annotations
