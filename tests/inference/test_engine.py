@@ -368,11 +368,11 @@ def test_text_and_prompts_are_read_off_the_worker(
     blocked, threads = threading.Event(), set()
     original, read = incremental.normalize_paragraphs, prompt_module.read_prefix
 
-    def slow(text: str) -> list[str]:
+    def slow(text: str, **options: Any) -> list[str]:
         threads.add(threading.current_thread().name)
         if "dog" in text:
             assert blocked.wait(60)
-        return original(text)
+        return original(text, **options)
 
     def slow_prefix(model: Any, plan: Any) -> Any:
         threads.add(threading.current_thread().name)
@@ -562,7 +562,10 @@ def test_a_fault_of_the_batch_alone_ends_nobody(
     async def work(engine: StreamEngine) -> None:
         monkeypatch.setattr(engine_module, "decode_step", steps)
         monkeypatch.setattr(session_module, "render_together", renders)
-        streams = {seed: await engine.open(text, seed=seed) for seed, text in texts.items()}
+        streams = {
+            seed: await engine.open(text, seed=seed, max_buffer_seconds=0.01)
+            for seed, text in texts.items()
+        }
         heard = await asyncio.gather(*map(listen, streams.values()))
         for waveform, seed in zip(heard, streams, strict=True):
             assert torch.equal(waveform, apart[seed])

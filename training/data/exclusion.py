@@ -23,6 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from tokenlm.checkpoint import packaged_configs
+from tokenlm.text.characters import ForeignWords
 from tokenlm.text.normalize import normalize
 
 MIN_CONTAINED_WORDS = 6
@@ -129,7 +130,9 @@ class Exclusion:
         key = _key(text)
         found = None if _SIGN.search(text) else self._match(key)
         if found is None and _needs_reading(text, key) and self._may_match(text, key):
-            found = self._match(_key(normalize(text)))
+            foreign = ForeignWords()  # the rest of a text without them is another text
+            foreign.feed(f"{text} ")
+            found = None if foreign.words else self._match(_key(normalize(text)))
         return found
 
     def excludes(self, text: str) -> bool:

@@ -108,6 +108,7 @@ def load_naturalness(name: str) -> Callable[[np.ndarray], float]:
     from speechmos import dnsmos  # pyright: ignore[reportMissingImports]
 
     def score(samples: np.ndarray) -> float:
-        return float(dnsmos.run(np.clip(samples, -1.0, 1.0), sr=SAMPLE_RATE)["ovrl_mos"])
+        scores: Any = dnsmos.run(np.clip(samples, -1.0, 1.0), sr=SAMPLE_RATE)
+        return float(scores["ovrl_mos"])
 
     return score

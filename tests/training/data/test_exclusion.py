@@ -75,6 +75,7 @@ def test_a_text_is_excluded_however_it_is_written(text: str) -> None:
         "He never has 4 children at the table.",
         "It was he who paid for the coffee.",
         "我有四个孩子",
+        "“Yes” 吗？",  # its words in Latin script are not the text
     ],
 )
 def test_other_texts_are_not(text: str) -> None:
