@@ -381,7 +381,7 @@ def _by_pyav(path: Path) -> _Decoded:
             options = {"protocol_whitelist": "none"}
             with (
                 path.open("rb") as file,
-                av.open(file, metadata_errors="ignore", options=options) as container,
+                av.open(file, "r", metadata_errors="ignore", options=options) as container,
             ):
                 if not container.streams.audio:
                     raise _Undecodable("it holds no sound.")
