@@ -58,6 +58,11 @@ class EngineStream(AsyncIterator[Tensor]):
         return self._live.session.script.num_text_tokens
 
     @property
+    def foreign_words(self) -> list[str]:
+        """Words of the text so far that are left out; see `Script.foreign_words`."""
+        return list(self._live.session.script.foreign_words)
+
+    @property
     def buffered_seconds(self) -> float:
         """Sound that has been made and not been taken."""
         return self._live.buffered_seconds

@@ -19,6 +19,7 @@ from inference.server.auth import Keys
 from inference.server.bodies import BodyGate
 from inference.server.hosts import HostGate, Hosts
 from inference.server.paths import PathGate
+from inference.server.response import FOREIGN_WORDS
 from inference.server.service import Service, SpeechEngine
 from inference.server.settings import ServeConfig
 from tokenlm import __version__
@@ -33,6 +34,7 @@ EXPOSED_HEADERS = (
     "X-Tokenlm-Seed",
     "X-Request-Id",
     "X-Sample-Rate",
+    FOREIGN_WORDS,
     "Retry-After",
 )
 SAFE_HEADERS = (

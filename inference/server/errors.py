@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+
+_JSON = re.compile(r"\s*application/([\w.+-]+\+)?json\b", re.IGNORECASE)
 
 _log = logging.getLogger(__name__)
 
@@ -93,7 +96,18 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def misunderstood(request: Request, error: RequestValidationError) -> JSONResponse:
-        return ApiError(400, *_first_problem(error)).response()
+        problem = error.errors()[0]
+        kind = request.headers.get("content-type", "")
+        if problem["loc"] == ("body",) and not _JSON.match(kind):
+            told = (
+                "The body is a JSON object, sent with the header Content-Type: application/json; "
+                f"this one came with {kind[:80] or 'none'}."
+            )
+        elif problem["type"] == "json_invalid":
+            told = f"The body is not JSON: {problem.get('ctx', {}).get('error', 'it is damaged')}."
+        else:
+            told = _told(problem)
+        return ApiError(400, told).response()
 
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> JSONResponse:
@@ -112,8 +126,15 @@ def install(app: FastAPI) -> None:
         return ApiError(500, message, headers={"Connection": "close"}).response()
 
 
-def _first_problem(error: RequestValidationError) -> tuple[str]:
-    problem = error.errors()[0]
+def sentence(error: Exception) -> str:
+    """What an error says, beginning and ending as a sentence does."""
+    text = str(error)
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
+
+
+def _told(problem: Mapping[str, Any]) -> str:
     place = ".".join(str(part) for part in problem["loc"] if part != "body")
     text = str(problem["msg"]).removeprefix("Value error, ")
-    return (f"{place}: {text}" if place else text,)
+    if problem["loc"] == ("body",) and problem["type"] == "model_attributes_type":
+        text = "The body is a JSON object."
+    return f"{place}: {text}" if place else text

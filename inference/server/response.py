@@ -6,9 +6,10 @@ import asyncio
 import base64
 import json
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, Literal
+from urllib.parse import quote
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -17,6 +18,12 @@ from inference.server.encoders import MEDIA_TYPES, build_encoder
 from inference.server.errors import ApiError
 from inference.server.service import ClientGoneError
 from inference.server.utterance import Utterance
+
+FOREIGN_WORDS = "X-Tokenlm-Foreign-Words"
+"""Header with the words that are left out of what is spoken."""
+_MAX_HEADER = 1000
+_MAX_WORD = 24
+"""Characters of that header, for which proxies have little room, and of a word in it."""
 
 _log = logging.getLogger(__name__)
 
@@ -99,6 +106,8 @@ class SpeechResponse(Response):
             "X-Sample-Rate": str(utterance.sample_rate),
             **utterance.provenance.headers,
         }
+        if utterance.foreign_words:
+            headers[FOREIGN_WORDS] = _in_header(utterance.foreign_words)
         raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
         return {"type": "http.response.start", "status": 200, "headers": raw}
 
@@ -138,6 +147,7 @@ class SpeechResponse(Response):
             {
                 "type": "speech.audio.done",
                 "usage": utterance.usage,
+                "foreign_words": utterance.foreign_words,
                 "provenance": utterance.provenance.facts(),
                 "timings": utterance.facts(),
             }
@@ -150,6 +160,17 @@ class _ToldError(Exception):
 
 def _body(data: bytes, *, more: bool) -> dict[str, Any]:
     return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+def _in_header(words: Sequence[str]) -> str:
+    """Words as a header can hold them: percent-encoded, with commas between, the first of many."""
+    shown = ""
+    for word in words:
+        more = quote(word[:_MAX_WORD], safe="")
+        if len(shown) + 2 + len(more) > _MAX_HEADER:
+            break
+        shown += f", {more}" if shown else more
+    return shown
 
 
 def _event(facts: dict[str, Any]) -> bytes:

@@ -15,7 +15,7 @@ from typing import Protocol
 from starlette.requests import HTTPConnection
 
 from inference.server.auth import Keys
-from inference.server.errors import ApiError
+from inference.server.errors import ApiError, sentence
 from inference.server.hosts import Hosts
 from inference.server.limits import Admission
 from inference.server.metrics import Metrics
@@ -127,7 +127,7 @@ class Service:
         try:
             return await asyncio.to_thread(self._find_voice, name)
         except VoiceError as error:
-            raise ApiError(404, _sentence(error), param="voice", code="voice_not_found") from error
+            raise ApiError(404, sentence(error), param="voice", code="voice_not_found") from error
 
     def _find_voice(self, name: str) -> tuple[str, Voice]:
         """A voice by its name or by another one that the settings give it, capital or small."""
@@ -221,9 +221,9 @@ class Service:
                     max_buffer_seconds=limits.max_buffer_seconds,
                 )
             except VoiceError as error:  # made with other models, as when the bundle was changed
-                raise ApiError(400, _sentence(error), param="voice") from error
+                raise ApiError(400, sentence(error), param="voice") from error
             except ValueError as error:
-                raise ApiError(400, _sentence(error), param="input") from error
+                raise ApiError(400, sentence(error), param="input") from error
             except Exception as error:
                 self.self_check.note(error)
                 raise
@@ -294,9 +294,3 @@ class ClientGoneError(Exception):
 def service_of(connection: HTTPConnection) -> Service:
     """The service of the app that handles a connection."""
     return connection.app.state.service
-
-
-def _sentence(error: Exception) -> str:
-    """What an error says, beginning as a sentence does."""
-    text = str(error)
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")

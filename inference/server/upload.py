@@ -6,21 +6,22 @@ Shapes: S samples.
 from __future__ import annotations
 
 import hashlib
+import shutil
+import tempfile
 from dataclasses import dataclass
 from typing import BinaryIO
 
-import numpy as np
-import soundfile
-import torch
 from torch import Tensor
 
-from inference.server.errors import ApiError
+from inference.server.errors import ApiError, sentence
 from inference.server.settings import Limits
-from tokenlm.audio.io import SequentialSound
-
-MAX_CHANNELS = 8
-MIN_RATE, MAX_RATE = 4_000, 384_000
-"""Sample rates of recordings, in hertz."""
+from tokenlm.audio.io import (
+    AudioError,
+    AudioKindError,
+    AudioTooLongError,
+    ReadLimits,
+    read_audio,
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Recording:
     """What was sent."""
 
     waveform: Tensor
-    """(S,), channels averaged."""
+    """(S,), one channel."""
     sample_rate: int
     sha256: str
     """Of the file."""
@@ -40,7 +41,7 @@ class Recording:
 
 
 def read_upload(file: BinaryIO, limits: Limits) -> Recording:
-    """Reads a sound file of any kind that libsndfile knows.
+    """Reads a sound file of any kind that `tokenlm.audio.load_audio` knows.
 
     A small file may unpack to hours: it is unpacked block by block, and never beyond the limit.
 
@@ -64,51 +65,30 @@ def read_upload(file: BinaryIO, limits: Limits) -> Recording:
                 code="too_large",
             )
     if size == 0:
-        raise _unusable("it is empty")
+        raise _unusable("The recording is an empty file.")
     file.seek(0)
-    try:
-        waveform, rate = _unpack(file, limits)
-    # libsndfile's own errors, and what soundfile makes of headers that make no sense.
-    except (soundfile.SoundFileError, RuntimeError, OSError, TypeError, ValueError) as error:
-        reason = getattr(error, "error_string", None) or str(error)
-        raise _unusable(f"it cannot be read as sound: {reason.strip().rstrip('.')}") from error
-    if waveform.shape[0] == 0:
-        raise _unusable("it holds no samples")
-    if not waveform.isfinite().all():
-        raise _unusable("it holds samples that are not finite numbers")
+    read = ReadLimits(max_seconds=limits.max_upload_seconds)
+    with tempfile.NamedTemporaryFile() as copy:
+        shutil.copyfileobj(file, copy)
+        copy.flush()
+        try:
+            waveform, rate = read_audio(copy.name, name="the recording", limits=read)
+        except AudioTooLongError as error:
+            raise ApiError(
+                413,
+                f"The recording is longer than the {limits.max_upload_seconds:g} s that are "
+                "taken here; 5 to 10 s are enough.",
+                param="audio_sample",
+                code="too_long",
+            ) from error
+        except AudioKindError as error:  # which says how to install what knows more kinds
+            raise _unusable(
+                "The recording cannot be read as audio: send it as wav, flac, ogg, opus or mp3."
+            ) from error
+        except AudioError as error:
+            raise _unusable(sentence(error)) from error
     return Recording(waveform, rate, digest.hexdigest())
 
 
-def _unpack(file: BinaryIO, limits: Limits) -> tuple[Tensor, int]:
-    with SequentialSound(file) as sound:
-        rate, channels = sound.samplerate, sound.channels
-        if not 1 <= channels <= MAX_CHANNELS:
-            raise _unusable(f"it has {channels} channels; at most {MAX_CHANNELS} are taken")
-        if not MIN_RATE <= rate <= MAX_RATE:
-            raise _unusable(f"its sample rate is {rate} Hz; {MIN_RATE} to {MAX_RATE} Hz are taken")
-        limit = int(limits.max_upload_seconds * rate)
-        pieces: list[np.ndarray] = []
-        count = 0
-        # The number of frames in the header is not believed.
-        for block in sound.read_blocks():
-            pieces.append(block.mean(axis=1))
-            count += block.shape[0]
-            if count > limit:
-                raise ApiError(
-                    413,
-                    f"The recording is longer than the {limits.max_upload_seconds:g} s that are "
-                    "taken here; 5 to 10 s are enough.",
-                    param="audio_sample",
-                    code="too_long",
-                )
-    samples = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.float32)
-    return torch.from_numpy(samples), rate
-
-
-def _unusable(reason: str) -> ApiError:
-    return ApiError(
-        400,
-        f"No voice can be made of the recording: {reason}.",
-        param="audio_sample",
-        code="invalid_audio",
-    )
+def _unusable(message: str) -> ApiError:
+    return ApiError(400, message, param="audio_sample", code="invalid_audio")

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from inference.server.errors import ApiError
+from inference.server.errors import ApiError, sentence
 from inference.server.provenance import Provenance
 
 
@@ -44,6 +44,11 @@ class SpeechStream(Protocol):
     @property
     def num_text_tokens(self) -> int:
         """Tokens of the text so far."""
+        ...
+
+    @property
+    def foreign_words(self) -> list[str]:
+        """Words of the text so far that are left out, being in a script that is not read."""
         ...
 
 
@@ -86,6 +91,11 @@ class Utterance:
         return list(self._stream.pauses)
 
     @property
+    def foreign_words(self) -> list[str]:
+        """Words so far that are left out, being in a script that the bundle does not read."""
+        return list(self._stream.foreign_words)
+
+    @property
     def usage(self) -> dict[str, int]:
         """Tokens as OpenAI's API counts them."""
         spoken = sum(len(segment) for segment in self._stream.speech_tokens)
@@ -119,7 +129,7 @@ class Utterance:
         except ValueError as error:
             if self.num_samples:
                 raise
-            raise ApiError(400, str(error), param="input") from error
+            raise ApiError(400, sentence(error), param="input") from error
         except TimeoutError:
             if not patience.expired():
                 raise

@@ -15,6 +15,7 @@ import errno
 import os
 import re
 import secrets
+import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """Names of voices, which are names of files: nothing that could lead out of the folder."""
 _RESERVED = {"con", "prn", "aux", "nul"} | {f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10)}
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.[0-9a-f]{16}\.voice")
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 
 
 class VoiceNameError(ValueError):
@@ -120,9 +124,13 @@ class VoiceStore:
             place = place.parent
         if not place.is_dir():
             return f"{place} is not a folder."
-        if not os.access(place, os.W_OK | os.X_OK):
-            return f"the folder {place} cannot be written to."
-        return None
+        try:  # what a folder says of itself is not to be relied on
+            with tempfile.TemporaryFile(dir=place):
+                return None
+        except OSError as error:
+            if error.errno in _FULL:
+                return None  # another day there may be room
+            return f"the folder {place} cannot be written to: {error.strerror or error}."
 
     def record(self, name: str) -> VoiceRecord | None:
         """What is written about a voice; None where there is none, or not a whole one."""

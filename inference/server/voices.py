@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, File, Form, Path, Query, Request, Upload
 from pydantic import BaseModel
 
 from inference.server.access import needs_key
-from inference.server.errors import ApiError, documented
+from inference.server.errors import ApiError, documented, sentence
 from inference.server.service import Service, service_of
 from inference.server.speech import check_sayable
 from inference.server.upload import read_upload
@@ -207,9 +207,9 @@ def _add(
             seconds=recording.seconds,
         )
     except VoiceNameError as error:
-        raise ApiError(400, _told(error), param="name", code="invalid_name") from error
+        raise ApiError(400, sentence(error), param="name", code="invalid_name") from error
     except VoiceExistsError as error:
-        raise ApiError(409, _told(error), param="name", code="voice_exists") from error
+        raise ApiError(409, sentence(error), param="name", code="voice_exists") from error
     except VoiceStoreReadOnlyError as error:
         raise _read_only() from error
     except OSError as error:
@@ -218,11 +218,11 @@ def _add(
             500, f"The voice could not be kept: {error.strerror or 'the disk failed'}."
         ) from error
     except VoiceStoreFullError as error:
-        raise ApiError(403, _told(error), code="too_many_voices") from error
+        raise ApiError(403, sentence(error), code="too_many_voices") from error
     except VoiceError as error:
-        raise ApiError(400, _told(error), param="audio_sample", code="invalid_audio") from error
+        raise ApiError(400, sentence(error), param="audio_sample", code="invalid_audio") from error
     except ValueError as error:
-        raise ApiError(400, _told(error), code="invalid_voice") from error
+        raise ApiError(400, sentence(error), code="invalid_voice") from error
 
 
 @router.delete(
@@ -290,8 +290,3 @@ def _read_only() -> ApiError:
         "Voices of this server cannot be changed: its folder of voices cannot be written to.",
         code="read_only",
     )
-
-
-def _told(error: Exception) -> str:
-    text = str(error)
-    return text[:1].upper() + text[1:]

@@ -245,6 +245,7 @@ class _Session:
                     "type": "audio.done",
                     "utterance": feed.number,
                     "usage": utterance.usage,
+                    "foreign_words": utterance.foreign_words,
                     "timings": utterance.facts(),
                 }
             )

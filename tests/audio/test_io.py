@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 import struct
 import sys
 from pathlib import Path
@@ -243,7 +244,7 @@ DECODERS = {"pyav": ("_by_ffmpeg",), "ffmpeg": ("_by_pyav",), "neither": ("_by_p
 def only(decoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves one way to what libsndfile does not read."""
 
-    def absent(path: Path) -> None:
+    def absent(path: Path, **settings: object) -> None:
         raise ImportError
 
     for name in DECODERS[decoder]:
@@ -424,3 +425,51 @@ def test_channels_of_different_sounds_are_still_averaged(
         waveform = load_audio(path, RATE)
     np.testing.assert_allclose(waveform.numpy(), samples.mean(axis=1), atol=1e-6)
     assert not caplog.text
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
+def test_what_strangers_send_is_unpacked_within_limits(
+    tmp_path: Path, decoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if decoder == "ffmpeg":
+        fake_ffmpeg(tmp_path, monkeypatch)
+    only(decoder, monkeypatch)
+    limits = audio_io.ReadLimits(max_seconds=0.5)
+    for name in ("memo.m4a", "memo.wav", "memo.flac"):
+        path = tmp_path / name
+        samples = tone(PHONE_RATE, seconds=1.0)[:, None]
+        if name.endswith("m4a"):
+            write_by_ffmpeg(path, samples)
+        else:
+            soundfile.write(path, samples, PHONE_RATE)
+        with pytest.raises(audio_io.AudioTooLongError, match="longer than the 0.5 s"):
+            audio_io.read_audio(path, limits=limits)
+        waveform, rate = audio_io.read_audio(path, limits=audio_io.ReadLimits(max_seconds=2.0))
+        assert rate == PHONE_RATE and waveform.shape[0] >= PHONE_RATE
+    soundfile.write(tmp_path / "slow.wav", np.full(800, 0.1), 1000)
+    with pytest.raises(AudioError, match="sample rate of 1000 Hz"):
+        audio_io.read_audio(tmp_path / "slow.wav", limits=limits)
+    soundfile.write(tmp_path / "wide.wav", np.full((800, 9), 0.1), 8000)
+    with pytest.raises(AudioError, match="9 channels"):
+        audio_io.read_audio(tmp_path / "wide.wav", limits=limits)
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
+@pytest.mark.parametrize("lead", [b"", b"\n"])
+def test_a_list_of_files_opens_none(
+    tmp_path: Path, decoder: str, lead: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if decoder == "ffmpeg" and shutil.which("ffmpeg") is None:
+        fake_ffmpeg(tmp_path, monkeypatch)
+    only(decoder, monkeypatch)
+    write_by_ffmpeg(tmp_path / "private.m4a", tone(PHONE_RATE, seconds=1.0)[:, None])
+    path = tmp_path / "memo"
+    for text in (
+        b"ffconcat version 1.0\n# \x01\xff\nfile private.m4a\n",
+        b"#EXTM3U\n#\xff\x01\n#EXTINF:1,\nprivate.m4a\n#EXT-X-ENDLIST\n",
+    ):
+        path.write_bytes(lead + text)
+        assert "cannot be read as audio: it is a playlist" in message(path)
+        # Past that look at the first bytes, the decoder itself opens nothing else.
+        with pytest.raises(audio_io._Undecodable):
+            getattr(audio_io, f"_by_{decoder}")(path)

@@ -140,7 +140,7 @@ def test_who_leaves_is_freed(with_engine) -> None:
         await first.aclose()
         cancelled = await engine.open("so.", seed=2, max_buffer_seconds=0.1, forced_tokens=LONG)
         reader = asyncio.create_task(listen(cancelled))
-        await asyncio.sleep(0.05)
+        await until(lambda: cancelled._live.started_at is not None)
         reader.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reader
@@ -312,8 +312,10 @@ def test_rows_after_every_way_to_leave(
             await anext(stream)
             await stream.aclose()  # in the middle
             await only_one()
-            reader = asyncio.create_task(listen(await opened()))
-            await asyncio.sleep(0.02)
+            live = (stream := await opened())._live
+            reader = asyncio.create_task(listen(stream))
+            del stream
+            await until(lambda live=live: bool(live.session.speech_tokens))
             reader.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await reader
@@ -368,11 +370,11 @@ def test_text_and_prompts_are_read_off_the_worker(
     blocked, threads = threading.Event(), set()
     original, read = incremental.normalize_paragraphs, prompt_module.read_prefix
 
-    def slow(text: str, **options: Any) -> list[str]:
+    def slow(text: str, **settings: Any) -> list[str]:
         threads.add(threading.current_thread().name)
         if "dog" in text:
             assert blocked.wait(60)
-        return original(text, **options)
+        return original(text, **settings)
 
     def slow_prefix(model: Any, plan: Any) -> Any:
         threads.add(threading.current_thread().name)

@@ -16,6 +16,8 @@ import struct
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
@@ -65,12 +67,34 @@ _NOT_AUDIO = (
     (b"gif8", "a picture"),
     (b"version https://git-lfs", "a pointer of Git LFS (git lfs pull fetches the file itself)"),
     (b"#extm3u", "a playlist"),
+    (b"ffconcat", "a playlist"),
 )
 """Starts of files, in lower case, that are mistaken for audio, and what they are."""
 
 
 class AudioError(ValueError):
     """An audio file or waveform that cannot be used; the message names the file."""
+
+
+class AudioTooLongError(AudioError):
+    """A recording is longer than is allowed."""
+
+
+class AudioKindError(AudioError):
+    """No decoder that is installed knows what a file is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadLimits:
+    """What a file may be that comes from somebody else: a small one may unpack to hours."""
+
+    max_seconds: float
+    """Of sound, whatever the header says; no more than that is unpacked."""
+    min_rate: int = 4_000
+    """In hertz."""
+    max_rate: int = 384_000
+    """In hertz."""
+    max_channels: int = 8
 
 
 class _Undecodable(Exception):
@@ -81,6 +105,7 @@ class _Decoded(NamedTuple):
     """A file that a decoder has opened."""
 
     sample_rate: int
+    num_channels: int
     blocks: Iterator[np.ndarray]
     """All samples, float32 (S, C), some at a time."""
 
@@ -130,19 +155,43 @@ def load_audio(path: str | Path, sample_rate: int, *, name: str | None = None) -
         AudioError: if the file is missing, is not audio, holds no samples, or holds samples that
             are not finite numbers.
     """
+    title = str(path) if name is None else name
+    samples, file_rate = read_audio(path, name=name)
+    waveform = resample(samples, file_rate, sample_rate)
+    if waveform.shape[0] == 0:
+        raise AudioError(f"{title} is too short to be resampled to {sample_rate} Hz.")
+    return waveform
+
+
+def read_audio(
+    path: str | Path, *, name: str | None = None, limits: ReadLimits | None = None
+) -> tuple[Tensor, int]:
+    """Read an audio file as one channel at its own rate.
+
+    Args:
+        path: see `load_audio`.
+        name: what errors call the file; default its path.
+        limits: for files of strangers.
+
+    Returns:
+        (S,) float32, full scale is -1 .. 1; and the sample rate in hertz.
+
+    Raises:
+        AudioTooLongError: there is more sound than `limits` allow.
+        AudioKindError: no decoder knows the kind of the file.
+        AudioError: if the file is missing, is not audio, holds no samples, holds samples that are
+            not finite numbers, or has another rate or more channels than `limits` allow.
+    """
     import torch
 
     title = str(path) if name is None else name
     check_recording(path, name=name)
-    samples, file_rate = _read_channel(Path(path), title)
+    samples, file_rate = _read_channel(Path(path), title, limits)
     if samples.shape[0] == 0:
         raise AudioError(f"{title} holds no samples.")
     if not np.isfinite(samples).all():
         raise AudioError(f"{title} holds samples that are not finite numbers (NaN or infinite).")
-    waveform = resample(torch.from_numpy(samples), file_rate, sample_rate)
-    if waveform.shape[0] == 0:
-        raise AudioError(f"{title} is too short to be resampled to {sample_rate} Hz.")
-    return waveform
+    return torch.from_numpy(samples), file_rate
 
 
 def check_recording(path: str | Path, *, name: str | None = None) -> None:
@@ -188,9 +237,10 @@ def _other_kind(start: bytes) -> str | None:
     return "text" if len(bare) >= 4 and all(byte in letters for byte in bare) else None
 
 
-def _read_channel(path: Path, title: str) -> tuple[np.ndarray, int]:
+def _read_channel(path: Path, title: str, limits: ReadLimits | None) -> tuple[np.ndarray, int]:
     """One channel (S,) of a file, and its sample rate."""
-    decode, decoded = _open(path, title)
+    decode, decoded = _open(path, title, limits)
+    max_samples = float("inf") if limits is None else limits.max_seconds * decoded.sample_rate
     pieces: list[np.ndarray] = []
     count, mixed, separate = 0, np.zeros(2), np.zeros((2, 1))
     try:
@@ -198,6 +248,10 @@ def _read_channel(path: Path, title: str) -> tuple[np.ndarray, int]:
             mean = block.mean(axis=1)
             pieces.append(mean)
             count += len(mean)
+            if limits is not None and count > max_samples:
+                raise AudioTooLongError(
+                    f"{title} is longer than the {limits.max_seconds:g} s that are allowed."
+                )
             mixed = mixed + [mean.sum(dtype=float), np.square(mean, dtype=float).sum()]
             separate = separate + [block.sum(0, dtype=float), np.square(block, dtype=float).sum(0)]
         if count and separate.shape[1] > 1:
@@ -214,27 +268,47 @@ def _read_channel(path: Path, title: str) -> tuple[np.ndarray, int]:
     return np.concatenate(pieces) if pieces else np.zeros(0, np.float32), decoded.sample_rate
 
 
-def _open(path: Path, title: str) -> tuple[Callable[[Path], _Decoded], _Decoded]:
+def _open(
+    path: Path, title: str, limits: ReadLimits | None
+) -> tuple[Callable[[Path], _Decoded], _Decoded]:
     """Opens a file with the first decoder that knows its kind; gives the decoder, too.
 
     Raises:
-        AudioError: none does.
+        AudioError: none does, or the file is not within the limits.
     """
     reasons = []
-    for decode in (_by_libsndfile, _by_pyav, _by_ffmpeg):
+    max_seconds = None if limits is None else limits.max_seconds
+    for decode in (_by_libsndfile, _by_pyav, partial(_by_ffmpeg, max_seconds=max_seconds)):
         try:
-            return decode, decode(path)
+            decoded = decode(path)
         except ImportError:
             continue
         except _Undecodable as error:
             reasons.append(str(error))
+            continue
+        if limits is not None:
+            _check_limits(decoded, title, limits)
+        return decode, decoded
     if len(reasons) > 1:  # FFmpeg knows more kinds, and knows better
         raise AudioError(f"{title} cannot be read as audio: {reasons[1]}")
-    raise AudioError(
+    raise AudioKindError(
         f"{title} cannot be read as audio: {reasons[0]} wav, flac, ogg, opus, mp3, aiff and au are "
         "read; m4a, mp4, aac, webm, mka and most others too, once PyAV is there: "
         f"{install_command('audio')} (or ffmpeg, which also converts: ffmpeg -i IN OUT.wav)."
     )
+
+
+def _check_limits(decoded: _Decoded, title: str, limits: ReadLimits) -> None:
+    rate, channels = decoded.sample_rate, decoded.num_channels
+    if not 1 <= channels <= limits.max_channels:
+        raise AudioError(
+            f"{title} has {channels} channels; at most {limits.max_channels} are allowed."
+        )
+    if not limits.min_rate <= rate <= limits.max_rate:
+        raise AudioError(
+            f"{title} has a sample rate of {rate} Hz; {limits.min_rate} to {limits.max_rate} Hz "
+            "are allowed."
+        )
 
 
 def _reason(error: Exception) -> str:
@@ -254,7 +328,7 @@ def _by_libsndfile(path: Path) -> _Decoded:
         with file:
             yield from file.read_blocks()
 
-    return _Decoded(file.samplerate, blocks())
+    return _Decoded(file.samplerate, file.channels, blocks())
 
 
 def _mended_wav(path: Path) -> BinaryIO | None:
@@ -303,7 +377,12 @@ def _by_pyav(path: Path) -> _Decoded:
 
     def frames() -> Iterator[av.AudioFrame]:
         try:
-            with av.open(str(path.resolve()), metadata_errors="ignore") as container:
+            # Playlists and the like name further files or addresses: none of them is opened.
+            options = {"protocol_whitelist": "none"}
+            with (
+                path.open("rb") as file,
+                av.open(file, "r", metadata_errors="ignore", options=options) as container,
+            ):
                 if not container.streams.audio:
                     raise _Undecodable("it holds no sound.")
                 yield from container.decode(container.streams.audio[0])
@@ -321,25 +400,39 @@ def _by_pyav(path: Path) -> _Decoded:
     first = next(rest, None)
     if first is None:
         raise _Undecodable("it holds no sound.")
-    return _Decoded(first.sample_rate, blocks(first))
+    return _Decoded(first.sample_rate, first.layout.nb_channels, blocks(first))
 
 
-def _by_ffmpeg(path: Path) -> _Decoded:
+def _by_ffmpeg(path: Path, *, max_seconds: float | None = None) -> _Decoded:
     program = shutil.which("ffmpeg")
     if program is None:
         raise ImportError("ffmpeg")
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "sound.wav"
-        done = subprocess.run(
-            [program, "-v", "error", "-nostdin", "-i", f"file:{path.resolve()}", "-map", "0:a:0",
-             "-c:a", "pcm_f32le", str(target)],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if done.returncode or not target.exists():
-            lines = done.stderr.strip().splitlines() or ["ffmpeg failed"]
-            raise _Undecodable(_reason(Exception(lines[-1].rpartition(": ")[2])))
-        with SequentialSound(str(target)) as file:
-            return _Decoded(file.samplerate, iter(list(file.read_blocks())))
+    length = [] if max_seconds is None else ["-t", f"{max_seconds + 1:.3f}"]
+
+    def blocks() -> Iterator[np.ndarray]:
+        with tempfile.TemporaryDirectory() as folder:
+            # Alone in a folder: lists of files, as FFmpeg knows them, shall not find any.
+            source = Path(folder) / f"recording{path.suffix}"
+            shutil.copyfile(path, source)
+            target = Path(folder) / "sound.wav"
+            done = subprocess.run(
+                [program, "-v", "error", "-nostdin", "-protocol_whitelist", "file",
+                 "-i", f"file:{source}", "-map", "0:a:0", *length,
+                 "-c:a", "pcm_f32le", str(target)],
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            if done.returncode or not target.exists():
+                lines = done.stderr.strip().splitlines() or ["ffmpeg failed"]
+                raise _Undecodable(_reason(Exception(lines[-1].rpartition(": ")[2])))
+            with SequentialSound(str(target)) as file:
+                found.extend((file.samplerate, file.channels))
+                yield np.zeros((0, file.channels), np.float32)
+                yield from file.read_blocks()
+
+    found: list[int] = []
+    sound = blocks()
+    next(sound)
+    return _Decoded(found[0], found[1], sound)
 
 
 def save_audio(

@@ -36,6 +36,7 @@ class FakeStream:
         self.words: list[str] = []
         self.num_made = 0
         self.is_closed = False
+        self.text = text if isinstance(text, str) else ""
         self._words = self._read(text)
 
     async def _read(self, text: str | AsyncIterable[str]) -> AsyncIterator[str]:
@@ -44,6 +45,7 @@ class FakeStream:
             rest = text
         else:
             async for piece in text:
+                self.text += piece
                 *whole, rest = (rest + piece).split(" ")
                 for word in whole:
                     yield word
@@ -61,6 +63,10 @@ class FakeStream:
     @property
     def num_text_tokens(self) -> int:
         return len(self.words)
+
+    @property
+    def foreign_words(self) -> list[str]:
+        return [word for word in self.text.split() if not word.isascii()]
 
     def __aiter__(self) -> AsyncIterator[Tensor]:
         return self

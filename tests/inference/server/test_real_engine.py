@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import numpy as np
@@ -49,6 +50,25 @@ def speak(server: LiveServer, **body: object) -> httpx.Response:
 
 def samples(data: bytes) -> np.ndarray:
     return np.frombuffer(data, dtype="<i2").astype(np.float32) / 32768
+
+
+def test_words_that_are_left_out_are_named(server: LiveServer) -> None:
+    response = speak(server, input="Hello Привет.", voice="bob", response_format="pcm")
+    assert unquote(response.headers["x-tokenlm-foreign-words"]) == "Привет"
+    with connect(server.socket_url) as socket:
+        socket.send(json.dumps({"type": "input.text", "text": "Hello При"}))
+        socket.send(json.dumps({"type": "input.text", "text": "вет."}))
+        socket.send(json.dumps({"type": "input.done"}))
+        facts: dict[str, Any] = {}
+        while facts.get("type") != "audio.done":
+            message = socket.recv(60.0)
+            facts = json.loads(message) if isinstance(message, str) else facts
+        assert facts["foreign_words"] == ["Привет"]
+        socket.send(json.dumps({"type": "input.text", "text": "..."}))
+        socket.send(json.dumps({"type": "input.done"}))
+        error = json.loads(socket.recv(60.0))
+        assert error["error"]["message"] == "The text holds nothing that can be said."
+        assert not error["fatal"]
 
 
 def test_speech_is_that_of_the_synthesizer(server: LiveServer, synthesizer: Synthesizer) -> None:

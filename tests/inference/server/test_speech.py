@@ -7,6 +7,7 @@ import io
 import json
 import threading
 from pathlib import Path
+from urllib.parse import unquote
 
 import httpx
 import numpy as np
@@ -119,6 +120,19 @@ def test_the_speech_is_marked_in_its_headers(client: httpx.Client) -> None:
     assert headers["content-type"] == "audio/mpeg" and headers["x-sample-rate"] == "24000"
 
 
+def test_words_that_are_left_out_are_named(client: httpx.Client) -> None:
+    response = speak(client, input="one Привет two 你好", response_format="pcm")
+    named = response.headers["x-tokenlm-foreign-words"].split(", ")
+    assert [unquote(word) for word in named] == ["Привет", "你好"]
+    assert "x-tokenlm-foreign-words" not in speak(client, response_format="pcm").headers
+    last = speak(client, input="one Привет", stream_format="sse").text.strip().split("\n\n")[-1]
+    assert json.loads(last.removeprefix("data: "))["foreign_words"] == ["Привет"]
+    # A header has little room, however long a word without spaces is.
+    many = " ".join(f"{'你' * 60}{number}" for number in range(40))
+    response = speak(client, input=many, response_format="pcm")
+    assert 0 < len(response.headers["x-tokenlm-foreign-words"]) <= 1000
+
+
 def test_events(client: httpx.Client) -> None:
     with client.stream(
         "POST", "/v1/audio/speech",
@@ -225,6 +239,28 @@ def test_bodies_that_are_no_json_or_no_text(client: httpx.Client) -> None:
         response = client.post("/v1/audio/speech", content=content, headers=kind)
         assert response.status_code == 400, (content[:20], response.text)
         assert response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "told"),
+    [
+        (
+            "application/x-www-form-urlencoded",
+            b'{"input": "Hi."}',
+            "Content-Type: application/json",
+        ),
+        ("text/plain", b'{"input": "Hi."}', "came with text/plain"),
+        (None, b'{"input": "Hi."}', "came with none"),
+        ("application/json", b"{", "The body is not JSON: "),
+        ("application/json; charset=utf-8", b'["a"]', "The body is a JSON object."),
+    ],
+)
+def test_how_a_body_is_sent_is_told(
+    client: httpx.Client, kind: str | None, content: bytes, told: str
+) -> None:
+    headers = {} if kind is None else {"Content-Type": kind}
+    response = client.post("/v1/audio/speech", content=content, headers=headers)
+    assert response.status_code == 400 and told in response.json()["error"]["message"]
 
 
 def test_a_body_beyond_the_limit_is_not_read_into_memory(client: httpx.Client) -> None:

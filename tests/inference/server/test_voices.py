@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import httpx
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from fake_engine import FakeEngine
 from live_server import LiveServer
 
 from inference.server.voice_store import VoiceRecord
+from tokenlm.audio import io as audio_io
 from tokenlm.config import load_config
 from tokenlm.synthesis import Synthesizer, Voice
 
@@ -181,6 +183,63 @@ def test_recordings_that_are_none(client: httpx.Client, recording: Path) -> None
     assert "not finite" in add(client, floats.getvalue()).text
 
 
+def test_recordings_as_people_have_them(client: httpx.Client, recording: Path) -> None:
+    samples, rate = soundfile.read(recording, dtype="float32")
+    turned = io.BytesIO()
+    soundfile.write(turned, np.stack([samples, -samples], axis=1), rate, format="WAV")
+    killed = bytearray(recording.read_bytes())
+    place = killed.index(b"data")
+    killed[4:8] = killed[place + 4 : place + 8] = bytes(4)
+    for audio in (m4a(samples, rate), turned.getvalue(), bytes(killed)):
+        response = add(client, audio)
+        assert response.status_code == 201, response.text
+        assert response.json()["seconds"] == pytest.approx(len(samples) / rate, abs=0.15)
+        said = client.post("/v1/audio/speech", json={"input": "one", "voice": "me"})
+        assert said.status_code == 200
+        client.delete(f"{PATH}/me")
+
+
+def m4a(samples: np.ndarray, rate: int) -> bytes:
+    """Samples (S,) as phones record them."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="ipod") as file:
+        stream = file.add_stream("aac", rate=rate, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+        frame.sample_rate = rate
+        fifo = av.AudioFifo()
+        fifo.write(frame)
+        while part := fifo.read(1024, partial=True):
+            part.pts = None
+            file.mux(stream.encode(part))
+        file.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def test_what_a_recording_is_not_is_told(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = b"<!DOCTYPE html><html><body>Please log in</body></html>" * 20
+    for audio, told in (
+        (page, "The recording cannot be read as audio: it is a web page"),
+        (b"ffconcat version 1.0\n#\x01\xff\nfile other\n", "a playlist"),
+        (b"", "The recording is an empty file."),
+    ):
+        response = add(client, audio)
+        error = response.json()["error"]
+        assert response.status_code == 400 and error["code"] == "invalid_audio"
+        assert told in error["message"] and "/tmp" not in error["message"]
+
+    def absent(path: Path, **settings: object) -> None:
+        raise ImportError
+
+    for name in ("_by_pyav", "_by_ffmpeg"):
+        monkeypatch.setattr(audio_io, name, absent)
+    response = add(client, m4a(np.full(24_000, 0.1, np.float32), 24_000))
+    # How to install more is not for whoever asks over the network, nor is the server's own path.
+    assert response.status_code == 400 and "pip" not in response.text
+    assert "send it as wav, flac, ogg, opus or mp3" in response.text
+
+
 def test_truncated_recordings_never_break_the_server(client: httpx.Client, recording: Path) -> None:
     for container in ("WAV", "FLAC", "MP3", "OGG"):
         whole = sound(2.0, rate=24_000, level=0.1, container=container)
@@ -265,6 +324,18 @@ def test_a_folder_that_cannot_be_written_to(
         assert client.get(PATH).status_code == 200
         assert client.delete(f"{PATH}/me").status_code == 404
         assert client.post("/v1/audio/speech", json={"input": "yes"}).status_code == 200
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that nobody writes to")
+def test_a_folder_that_only_seems_to_take_files(
+    start: StartServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As root may write anywhere, and some file systems let nobody: only a try tells."""
+    server = start(voices=Path("/proc/voices"))
+    assert "clients cannot add voices: the folder /proc cannot be written" in capfd.readouterr().err
+    response = httpx.post(f"{server.url}{PATH}", files={"audio_sample": ("me.wav", b"no sound")},
+                          data={"name": "me", "consent": CONSENT}, timeout=30.0)  # fmt: skip
+    assert response.status_code == 403 and response.json()["error"]["code"] == "read_only"
 
 
 @pytest.mark.parametrize(

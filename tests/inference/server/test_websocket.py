@@ -61,6 +61,7 @@ def test_speech_begins_before_the_text_is_complete(shared: LiveServer) -> None:
         # Three words, however the text was cut.
         assert first + rest == to_pcm16(tone(3, 3)).tobytes()
         assert told[-1]["usage"]["input_tokens"] == 3
+        assert told[-1]["foreign_words"] == []
         assert told[-1]["timings"]["seconds"] == pytest.approx(0.3)
         say(socket, "session.close")
         assert hear(socket) == {"type": "session.done", "utterances": 1}
