@@ -6,17 +6,19 @@ Shapes: S samples.
 from __future__ import annotations
 
 import hashlib
+import logging
+import shutil
+import tempfile
 from dataclasses import dataclass
 from typing import BinaryIO
 
-import numpy as np
-import soundfile
-import torch
 from torch import Tensor
 
 from inference.server.errors import ApiError
 from inference.server.settings import Limits
-from tokenlm.audio.io import SequentialSound
+from tokenlm.audio.io import AudioError, UnknownKindError, read_recording
+
+_log = logging.getLogger(__name__)
 
 MAX_CHANNELS = 8
 MIN_RATE, MAX_RATE = 4_000, 384_000
@@ -28,7 +30,7 @@ class Recording:
     """What was sent."""
 
     waveform: Tensor
-    """(S,), channels averaged."""
+    """(S,), of one channel."""
     sample_rate: int
     sha256: str
     """Of the file."""
@@ -40,7 +42,7 @@ class Recording:
 
 
 def read_upload(file: BinaryIO, limits: Limits) -> Recording:
-    """Reads a sound file of any kind that libsndfile knows.
+    """Reads a sound file of any kind that `tokenlm.audio.io.load_audio` does, save by programs.
 
     A small file may unpack to hours: it is unpacked block by block, and never beyond the limit.
 
@@ -66,43 +68,39 @@ def read_upload(file: BinaryIO, limits: Limits) -> Recording:
     if size == 0:
         raise _unusable("it is empty")
     file.seek(0)
-    try:
-        waveform, rate = _unpack(file, limits)
-    # libsndfile's own errors, and what soundfile makes of headers that make no sense.
-    except (soundfile.SoundFileError, RuntimeError, OSError, TypeError, ValueError) as error:
-        reason = getattr(error, "error_string", None) or str(error)
-        raise _unusable(f"it cannot be read as sound: {reason.strip().rstrip('.')}") from error
-    if waveform.shape[0] == 0:
-        raise _unusable("it holds no samples")
-    if not waveform.isfinite().all():
-        raise _unusable("it holds samples that are not finite numbers")
+    with tempfile.NamedTemporaryFile(prefix="tokenlm-") as copy:  # decoders want a file with a name
+        shutil.copyfileobj(file, copy)
+        copy.flush()
+        try:
+            waveform, rate = read_recording(
+                copy.name,
+                name="it",
+                accept=lambda *found: _check(*found, limits),
+                programs=False,
+            )
+        except UnknownKindError as error:
+            # How more kinds come to be read is for whoever runs the server.
+            _log.info("a recording that was sent cannot be read: %s", error)
+            raise _unusable(f"it cannot be read as audio: {error.reason.rstrip('.')}") from error
+        except AudioError as error:
+            raise _unusable(str(error).rstrip(".")) from error
     return Recording(waveform, rate, digest.hexdigest())
 
 
-def _unpack(file: BinaryIO, limits: Limits) -> tuple[Tensor, int]:
-    with SequentialSound(file) as sound:
-        rate, channels = sound.samplerate, sound.channels
-        if not 1 <= channels <= MAX_CHANNELS:
-            raise _unusable(f"it has {channels} channels; at most {MAX_CHANNELS} are taken")
-        if not MIN_RATE <= rate <= MAX_RATE:
-            raise _unusable(f"its sample rate is {rate} Hz; {MIN_RATE} to {MAX_RATE} Hz are taken")
-        limit = int(limits.max_upload_seconds * rate)
-        pieces: list[np.ndarray] = []
-        count = 0
-        # The number of frames in the header is not believed.
-        for block in sound.read_blocks():
-            pieces.append(block.mean(axis=1))
-            count += block.shape[0]
-            if count > limit:
-                raise ApiError(
-                    413,
-                    f"The recording is longer than the {limits.max_upload_seconds:g} s that are "
-                    "taken here; 5 to 10 s are enough.",
-                    param="audio_sample",
-                    code="too_long",
-                )
-    samples = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.float32)
-    return torch.from_numpy(samples), rate
+def _check(rate: int, channels: int, seconds: float, limits: Limits) -> None:
+    """Refuses what is too much, before it is kept: the length in the header is not believed."""
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise _unusable(f"it has {channels} channels; at most {MAX_CHANNELS} are taken")
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise _unusable(f"its sample rate is {rate} Hz; {MIN_RATE} to {MAX_RATE} Hz are taken")
+    if seconds > limits.max_upload_seconds:
+        raise ApiError(
+            413,
+            f"The recording is longer than the {limits.max_upload_seconds:g} s that are "
+            "taken here; 5 to 10 s are enough.",
+            param="audio_sample",
+            code="too_long",
+        )
 
 
 def _unusable(reason: str) -> ApiError:

@@ -8,10 +8,10 @@ Shapes: S samples, C channels.
 
 from __future__ import annotations
 
+import codecs
 import io
 import logging
 import shutil
-import string
 import struct
 import subprocess
 import tempfile
@@ -40,6 +40,12 @@ _WRITERS = {
 }
 WRITABLE_SUFFIXES = tuple(_WRITERS)
 """Ends of the names of files that can be written."""
+READABLE_SUFFIXES = (
+    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf",
+    ".m4a", ".m4b", ".mp4", ".mov", ".aac", ".webm", ".mka", ".mkv", ".wma", ".amr", ".3gp",
+)  # fmt: skip
+"""Ends of the names of recordings, for whoever looks for some in a folder. What a file holds is
+told by its content, whatever its name."""
 _PCM16_SCALE = 32768
 # Samples given to the encoder at once: some versions of the Vorbis writer put them on the stack.
 _WRITE_BLOCK = 65536
@@ -48,6 +54,8 @@ _READ_BLOCK = 65536
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 _CANCELLED = 0.1
 """Channels whose mean has less than this share of their power are in opposite phase."""
+_ENDLESS = 1 << 62
+"""Samples that a header tells of which does not know."""
 _NUM_SNIFFED = 1024
 """Bytes that are looked at to tell what a file is."""
 _NOT_AUDIO = (
@@ -67,10 +75,31 @@ _NOT_AUDIO = (
     (b"#extm3u", "a playlist"),
 )
 """Starts of files, in lower case, that are mistaken for audio, and what they are."""
+_SINGLE_FILES = (
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dts,eac3,flac,flv,loas,matroska,mov,mp3,mpeg,mpegts,ogg,rm,"
+    "tta,w64,wav,webm,wv"
+)
+"""Demuxers of FFmpeg that PyAV may use: those whose files do not name other files or addresses, as
+a playlist does; a recording may come from a stranger."""
 
 
 class AudioError(ValueError):
     """An audio file or waveform that cannot be used; the message names the file."""
+
+
+class UnknownKindError(AudioError):
+    """An audio file that no decoder that is installed knows."""
+
+    def __init__(self, title: str, reason: str, hint: str = "") -> None:
+        """Say what is wrong.
+
+        Args:
+            title: what the file is called.
+            reason: why it cannot be decoded.
+            hint: how to come to a decoder that could.
+        """
+        super().__init__(f"{title} cannot be read as audio: {reason}{hint}")
+        self.reason = reason
 
 
 class _Undecodable(Exception):
@@ -130,19 +159,76 @@ def load_audio(path: str | Path, sample_rate: int, *, name: str | None = None) -
         AudioError: if the file is missing, is not audio, holds no samples, or holds samples that
             are not finite numbers.
     """
+    title = str(path) if name is None else name
+    waveform, file_rate = read_recording(path, name=name)
+    waveform = resample(waveform, file_rate, sample_rate)
+    if waveform.shape[0] == 0:
+        raise AudioError(f"{title} is too short to be resampled to {sample_rate} Hz.")
+    return waveform
+
+
+def read_recording(
+    path: str | Path,
+    *,
+    name: str | None = None,
+    accept: Callable[[int, int, float], None] | None = None,
+    programs: bool = True,
+) -> tuple[Tensor, int]:
+    """Read an audio file as one channel at its own rate; see `load_audio`.
+
+    Args:
+        path: of the file.
+        name: what errors call the file; default its path.
+        accept: is told the sample rate in hertz, the number of channels, and the seconds so far,
+            before any block of samples is kept; raises whatever it likes where that is too much.
+        programs: whether the program `ffmpeg` may be run, which unpacks the whole file first.
+
+    Returns:
+        (S,) float32, and the sample rate in hertz.
+
+    Raises:
+        AudioError: if the file is missing, is not audio, holds no samples, or holds samples that
+            are not finite numbers.
+    """
     import torch
 
     title = str(path) if name is None else name
     check_recording(path, name=name)
-    samples, file_rate = _read_channel(Path(path), title)
+    samples, file_rate = _read_channel(Path(path), title, accept, programs)
     if samples.shape[0] == 0:
         raise AudioError(f"{title} holds no samples.")
     if not np.isfinite(samples).all():
         raise AudioError(f"{title} holds samples that are not finite numbers (NaN or infinite).")
-    waveform = resample(torch.from_numpy(samples), file_rate, sample_rate)
-    if waveform.shape[0] == 0:
-        raise AudioError(f"{title} is too short to be resampled to {sample_rate} Hz.")
-    return waveform
+    return torch.from_numpy(samples), file_rate
+
+
+def recording_rate(path: str | Path) -> int:
+    """Sample rate of an audio file in hertz, without reading all of it.
+
+    Raises:
+        AudioError: if the file is missing or is not audio.
+    """
+    check_recording(path)
+    return _open(Path(path), str(path))[1].sample_rate
+
+
+def recording_seconds(path: str | Path) -> float:
+    """Length of an audio file in seconds, by its header where that says it, else by reading it.
+
+    Raises:
+        AudioError: if the file is missing, is not audio, or holds no samples.
+    """
+    check_recording(path)
+    try:
+        info = soundfile.info(str(path))
+        # Of a file that was not written to its end, or was sent while it was made, nothing is said.
+        is_true = 0 < info.frames < _ENDLESS and _mended_wav(Path(path)) is None
+    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError):
+        is_true = False
+    if is_true:
+        return info.frames / info.samplerate
+    waveform, rate = read_recording(path)
+    return waveform.shape[0] / rate
 
 
 def check_recording(path: str | Path, *, name: str | None = None) -> None:
@@ -184,20 +270,31 @@ def _other_kind(start: bytes) -> str | None:
     for opening, kind in _NOT_AUDIO:
         if bare[: len(opening)].lower() == opening:
             return kind
-    letters = set(string.printable.encode())
-    return "text" if len(bare) >= 4 and all(byte in letters for byte in bare) else None
+    try:  # the last letter may be cut
+        letters = codecs.getincrementaldecoder("utf-8")().decode(bare)
+    except UnicodeDecodeError:
+        return None
+    is_text = all(letter.isprintable() or letter.isspace() for letter in letters)
+    return "text" if len(bare) >= 4 and is_text else None
 
 
-def _read_channel(path: Path, title: str) -> tuple[np.ndarray, int]:
+def _read_channel(
+    path: Path,
+    title: str,
+    accept: Callable[[int, int, float], None] | None,
+    programs: bool,
+) -> tuple[np.ndarray, int]:
     """One channel (S,) of a file, and its sample rate."""
-    decode, decoded = _open(path, title)
+    decode, decoded = _open(path, title, programs)
     pieces: list[np.ndarray] = []
     count, mixed, separate = 0, np.zeros(2), np.zeros((2, 1))
     try:
         for block in decoded.blocks:
+            count += len(block)
+            if accept is not None:
+                accept(decoded.sample_rate, block.shape[1], count / max(decoded.sample_rate, 1))
             mean = block.mean(axis=1)
             pieces.append(mean)
-            count += len(mean)
             mixed = mixed + [mean.sum(dtype=float), np.square(mean, dtype=float).sum()]
             separate = separate + [block.sum(0, dtype=float), np.square(block, dtype=float).sum(0)]
         if count and separate.shape[1] > 1:
@@ -210,18 +307,20 @@ def _read_channel(path: Path, title: str) -> tuple[np.ndarray, int]:
                 )  # fmt: skip
                 pieces = [block[:, loudest] for block in decode(path).blocks]
     except (_Undecodable, soundfile.LibsndfileError, OSError, RuntimeError) as error:
-        raise AudioError(f"{title} cannot be read as audio: {_reason(error)}") from error
+        raise UnknownKindError(title, _reason(error)) from error
     return np.concatenate(pieces) if pieces else np.zeros(0, np.float32), decoded.sample_rate
 
 
-def _open(path: Path, title: str) -> tuple[Callable[[Path], _Decoded], _Decoded]:
+def _open(
+    path: Path, title: str, programs: bool = True
+) -> tuple[Callable[[Path], _Decoded], _Decoded]:
     """Opens a file with the first decoder that knows its kind; gives the decoder, too.
 
     Raises:
-        AudioError: none does.
+        UnknownKindError: none does.
     """
     reasons = []
-    for decode in (_by_libsndfile, _by_pyav, _by_ffmpeg):
+    for decode in (_by_libsndfile, _by_pyav, *([_by_ffmpeg] if programs else [])):
         try:
             return decode, decode(path)
         except ImportError:
@@ -229,11 +328,13 @@ def _open(path: Path, title: str) -> tuple[Callable[[Path], _Decoded], _Decoded]
         except _Undecodable as error:
             reasons.append(str(error))
     if len(reasons) > 1:  # FFmpeg knows more kinds, and knows better
-        raise AudioError(f"{title} cannot be read as audio: {reasons[1]}")
-    raise AudioError(
-        f"{title} cannot be read as audio: {reasons[0]} wav, flac, ogg, opus, mp3, aiff and au are "
-        "read; m4a, mp4, aac, webm, mka and most others too, once PyAV is there: "
-        f"{install_command('audio')} (or ffmpeg, which also converts: ffmpeg -i IN OUT.wav)."
+        raise UnknownKindError(title, reasons[-1])
+    raise UnknownKindError(
+        title,
+        reasons[0],
+        " wav, flac, ogg, opus, mp3, aiff and au are read; m4a, mp4, aac, webm, mka and most "
+        f"others too, once PyAV is there: {install_command('audio')} "
+        "(or ffmpeg, which also converts: ffmpeg -i IN OUT.wav).",
     )
 
 
@@ -303,7 +404,10 @@ def _by_pyav(path: Path) -> _Decoded:
 
     def frames() -> Iterator[av.AudioFrame]:
         try:
-            with av.open(str(path.resolve()), metadata_errors="ignore") as container:
+            options = {"format_whitelist": _SINGLE_FILES}
+            with av.open(
+                str(path.resolve()), metadata_errors="ignore", options=options
+            ) as container:
                 if not container.streams.audio:
                     raise _Undecodable("it holds no sound.")
                 yield from container.decode(container.streams.audio[0])

@@ -20,6 +20,7 @@ import yaml
 from conftest import CONSENT, StartServer
 from fake_engine import FakeEngine
 from live_server import LiveServer
+from phone_recordings import CONTAINERS, write_by_ffmpeg
 
 from inference.server.voice_store import VoiceRecord
 from tokenlm.config import load_config
@@ -179,6 +180,37 @@ def test_recordings_that_are_none(client: httpx.Client, recording: Path) -> None
     floats = io.BytesIO()
     soundfile.write(floats, np.full(24_000, np.nan), 24_000, format="WAV", subtype="FLOAT")
     assert "not finite" in add(client, floats.getvalue()).text
+
+
+@pytest.mark.parametrize("suffix", CONTAINERS)
+def test_what_phones_and_browsers_record(
+    client: httpx.Client, recording: Path, tmp_path: Path, suffix: str
+) -> None:
+    samples, rate = soundfile.read(recording, dtype="float32", always_2d=True)
+    path = tmp_path / f"memo.{suffix}"
+    write_by_ffmpeg(path, samples, 48_000 if suffix == "webm" else rate)
+    response = add(client, path.read_bytes())
+    assert response.status_code == 201, response.text
+
+
+def test_recordings_that_went_wrong_are_read(client: httpx.Client, recording: Path) -> None:
+    samples, rate = soundfile.read(recording, dtype="float32")
+    killed, opposite = io.BytesIO(), io.BytesIO()
+    soundfile.write(killed, samples, rate, format="WAV")
+    soundfile.write(opposite, np.stack([samples, -samples], axis=1), rate, format="WAV")
+    content = bytearray(killed.getvalue())
+    content[40:44] = bytes(4)
+    assert add(client, bytes(content), name="killed").status_code == 201
+    assert add(client, opposite.getvalue(), name="opposite").status_code == 201
+
+
+@pytest.mark.parametrize("content", [b"<!DOCTYPE html><html>404</html>", b"\xff\x00" * 5000])
+def test_what_is_wrong_is_told_without_names_of_the_server(
+    client: httpx.Client, content: bytes
+) -> None:
+    told = add(client, content).json()["error"]["message"]
+    assert told.startswith("No voice can be made of the recording: it cannot be read as audio: ")
+    assert "tmp" not in told and "pip" not in told
 
 
 def test_truncated_recordings_never_break_the_server(client: httpx.Client, recording: Path) -> None:
