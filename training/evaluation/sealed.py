@@ -61,9 +61,9 @@ def check_seal(scripts: Sequence[Script], *, asked: bool, whole: bool) -> bool:
     found = [script for script in scripts if is_sealed(script)]
     if found and not asked:
         raise ValueError(
-            f"{found[0].path} is sealed, or has lines of the sealed set: that is spoken once for each "
-            "bundle that is published, and that is written down. --sealed says that this is meant; develop on hard, plain and "
-            "development."
+            f"{found[0].path} is sealed, or has lines of the sealed set: that is spoken once for "
+            "each bundle that is published, and that is written down. --sealed says that this is "
+            "meant; develop on hard, plain and development."
         )
     if asked and not found:
         raise ValueError("--sealed is for the sealed set: --set sealed.")

@@ -353,11 +353,7 @@ def test_lines_of_the_sealed_set_are_sealed_in_any_set(
         sealed.check_seal([script], asked=True, whole=True)
     tokenizer = load_text_tokenizer(tiny_bundle / "text_tokenizer")
     with pytest.raises(ValueError, match="no model is trained or stopped by it"):
-        Regression(
-            RegressionConfig(plain_texts=script.path),
-            load_text_tokenizer(tiny_bundle / "text_tokenizer"),
-            None,
-        )
+        Regression(RegressionConfig(plain_texts=script.path), tokenizer, None)
     other = read_script(write(tmp_path / "other.jsonl", others, "mine"))
     assert not sealed.is_sealed(other)
 
