@@ -328,7 +328,7 @@ def _open(
         except _Undecodable as error:
             reasons.append(str(error))
     if len(reasons) > 1:  # FFmpeg knows more kinds, and knows better
-        raise UnknownKindError(title, reasons[-1])
+        raise UnknownKindError(title, reasons[1])
     raise UnknownKindError(
         title,
         reasons[0],
@@ -411,6 +411,8 @@ def _by_pyav(path: Path) -> _Decoded:
                 if not container.streams.audio:
                     raise _Undecodable("it holds no sound.")
                 yield from container.decode(container.streams.audio[0])
+        except av.ArgumentError as error:  # FFmpeg's word for a format that it may not open
+            raise _Undecodable("it is in no format of recordings.") from error
         except (av.FFmpegError, IndexError) as error:
             # Its text names the file, which may be a temporary one.
             raise _Undecodable(_reason(Exception(getattr(error, "strerror", None)))) from error

@@ -61,7 +61,7 @@ BAD = {
     "{not json": "not JSON",
     "[1]": "expected a JSON object, got list",
     row(id="DROP"): "missing key 'id'",
-    row(text="  "): "'text' is empty",
+    row(text="  "): "'text' holds no samples",
     row(speaker=3): "'speaker' is not a string",
     row(duration="DROP"): "'duration' is not a number of seconds: None",
     row(duration=float("nan")): "must be a positive number",
@@ -160,7 +160,7 @@ def test_validate_reports_every_broken_file(tmp_path: Path) -> None:
         3: "'duration' is 1.20 s, the audio has 1.05 s",
         4: "cannot be read",
         5: "not finite",
-        6: "is empty",
+        6: "holds no samples",
         7: "already that of line 1",
     }.items():
         assert words in reasons[line]
