@@ -61,7 +61,7 @@ BAD = {
     "{not json": "not JSON",
     "[1]": "expected a JSON object, got list",
     row(id="DROP"): "missing key 'id'",
-    row(text="  "): "'text' holds no samples",
+    row(text="  "): "'text' is empty",
     row(speaker=3): "'speaker' is not a string",
     row(duration="DROP"): "'duration' is not a number of seconds: None",
     row(duration=float("nan")): "must be a positive number",
