@@ -75,7 +75,7 @@ def read_upload(file: BinaryIO, limits: Limits) -> Recording:
             waveform, rate = read_recording(
                 copy.name,
                 name="it",
-                accept=lambda *found: _check(*found, limits),
+                accept=lambda rate, channels, seconds: _check(rate, channels, seconds, limits),
                 programs=False,
             )
         except UnknownKindError as error:
