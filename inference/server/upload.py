@@ -6,6 +6,7 @@ Shapes: S samples.
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -13,15 +14,15 @@ from typing import BinaryIO
 
 from torch import Tensor
 
-from inference.server.errors import ApiError, sentence
+from inference.server.errors import ApiError
 from inference.server.settings import Limits
-from tokenlm.audio.io import (
-    AudioError,
-    AudioKindError,
-    AudioTooLongError,
-    ReadLimits,
-    read_audio,
-)
+from tokenlm.audio.io import AudioError, UnknownKindError, read_recording
+
+_log = logging.getLogger(__name__)
+
+MAX_CHANNELS = 8
+MIN_RATE, MAX_RATE = 4_000, 384_000
+"""Sample rates of recordings, in hertz."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Recording:
     """What was sent."""
 
     waveform: Tensor
-    """(S,), one channel."""
+    """(S,), of one channel."""
     sample_rate: int
     sha256: str
     """Of the file."""
@@ -41,7 +42,7 @@ class Recording:
 
 
 def read_upload(file: BinaryIO, limits: Limits) -> Recording:
-    """Reads a sound file of any kind that `tokenlm.audio.load_audio` knows.
+    """Reads a sound file of any kind that `tokenlm.audio.io.load_audio` does, save by programs.
 
     A small file may unpack to hours: it is unpacked block by block, and never beyond the limit.
 
@@ -65,30 +66,47 @@ def read_upload(file: BinaryIO, limits: Limits) -> Recording:
                 code="too_large",
             )
     if size == 0:
-        raise _unusable("The recording is an empty file.")
+        raise _unusable("it is empty")
     file.seek(0)
-    read = ReadLimits(max_seconds=limits.max_upload_seconds)
-    with tempfile.NamedTemporaryFile() as copy:
+    with tempfile.NamedTemporaryFile(prefix="tokenlm-") as copy:  # decoders want a file with a name
         shutil.copyfileobj(file, copy)
         copy.flush()
         try:
-            waveform, rate = read_audio(copy.name, name="the recording", limits=read)
-        except AudioTooLongError as error:
-            raise ApiError(
-                413,
-                f"The recording is longer than the {limits.max_upload_seconds:g} s that are "
-                "taken here; 5 to 10 s are enough.",
-                param="audio_sample",
-                code="too_long",
-            ) from error
-        except AudioKindError as error:  # which says how to install what knows more kinds
-            raise _unusable(
-                "The recording cannot be read as audio: send it as wav, flac, ogg, opus or mp3."
-            ) from error
+            waveform, rate = read_recording(
+                copy.name,
+                name="it",
+                accept=lambda rate, channels, seconds: _check(rate, channels, seconds, limits),
+                programs=False,
+            )
+        except UnknownKindError as error:
+            # How more kinds come to be read is for whoever runs the server.
+            _log.info("a recording that was sent cannot be read: %s", error)
+            raise _unusable(f"it cannot be read as audio: {error.reason.rstrip('.')}") from error
         except AudioError as error:
-            raise _unusable(sentence(error)) from error
+            raise _unusable(str(error).rstrip(".")) from error
     return Recording(waveform, rate, digest.hexdigest())
 
 
-def _unusable(message: str) -> ApiError:
-    return ApiError(400, message, param="audio_sample", code="invalid_audio")
+def _check(rate: int, channels: int, seconds: float, limits: Limits) -> None:
+    """Refuses what is too much, before it is kept: the length in the header is not believed."""
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise _unusable(f"it has {channels} channels; at most {MAX_CHANNELS} are taken")
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise _unusable(f"its sample rate is {rate} Hz; {MIN_RATE} to {MAX_RATE} Hz are taken")
+    if seconds > limits.max_upload_seconds:
+        raise ApiError(
+            413,
+            f"The recording is longer than the {limits.max_upload_seconds:g} s that are "
+            "taken here; 5 to 10 s are enough.",
+            param="audio_sample",
+            code="too_long",
+        )
+
+
+def _unusable(reason: str) -> ApiError:
+    return ApiError(
+        400,
+        f"No voice can be made of the recording: {reason}.",
+        param="audio_sample",
+        code="invalid_audio",
+    )

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from phone_recordings import CONTAINERS, PHONE_RATE, write_by_ffmpeg
 
 from tokenlm.audio import AudioError, load_audio, save_audio
 from tokenlm.audio import io as audio_io
@@ -211,33 +212,6 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
     assert [item.name for item in tmp_path.iterdir()] == ["tone.wav"]
 
 
-CONTAINERS = {
-    "m4a": ("ipod", "aac"),
-    "mp4": ("mp4", "aac"),
-    "aac": ("adts", "aac"),
-    "webm": ("webm", "libopus"),
-    "mka": ("matroska", "aac"),
-}
-PHONE_RATE = 48_000
-
-
-def write_by_ffmpeg(path: Path, samples: np.ndarray, rate: int = PHONE_RATE) -> None:
-    """Samples (S, C) in the container of the file's name."""
-    container, codec = CONTAINERS[path.suffix[1:]]
-    layout = "mono" if samples.shape[1] == 1 else "stereo"
-    with av.open(str(path), "w", format=container) as file:
-        stream = file.add_stream(codec, rate=rate, layout=layout)
-        fifo = av.AudioFifo()
-        planes = np.ascontiguousarray(samples.T)
-        frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout=layout)
-        frame.sample_rate = rate
-        fifo.write(frame)
-        while part := fifo.read(stream.codec_context.frame_size or 1024, partial=True):
-            part.pts = None
-            file.mux(stream.encode(part))
-        file.mux(stream.encode(None))
-
-
 DECODERS = {"pyav": ("_by_ffmpeg",), "ffmpeg": ("_by_pyav",), "neither": ("_by_pyav", "_by_ffmpeg")}
 
 
@@ -294,6 +268,59 @@ soundfile.write(target, numpy.concatenate(parts, axis=1).T, rate, subtype="FLOAT
     monkeypatch.setenv("PATH", str(folder))
 
 
+@pytest.mark.parametrize(
+    "playlist",
+    [
+        b"ffconcat version 1.0\n# \xff\nfile 'secret.wav'\n",
+        b"#EXTM3U\n#EXTINF:1,\n# \xff\nsecret.wav\n#EXT-X-ENDLIST\n",
+        b" #EXTM3U\n# \xff\n",
+    ],
+)
+def test_a_recording_never_names_another_file(tmp_path: Path, playlist: bytes) -> None:
+    save_audio(tmp_path / "secret.wav", torch.from_numpy(tone(RATE)).float(), RATE)
+    for name in ("list.m4a", "list.mp3", "list.m3u8"):
+        (tmp_path / name).write_bytes(playlist)
+        with pytest.raises(AudioError):
+            audio_io.read_recording(tmp_path / name, programs=False)
+
+
+@pytest.mark.parametrize("suffix", [*CONTAINERS, "wav", "flac"])
+def test_rate_and_length_of_what_is_read(tmp_path: Path, suffix: str) -> None:
+    path, sound = tmp_path / f"memo.{suffix}", tone(PHONE_RATE, seconds=1.0)
+    if suffix in CONTAINERS:
+        write_by_ffmpeg(path, sound[:, None])
+    else:
+        soundfile.write(path, sound, PHONE_RATE)
+    waveform, rate = audio_io.read_recording(path)
+    assert rate == audio_io.recording_rate(path)
+    assert audio_io.recording_seconds(path) == pytest.approx(waveform.shape[0] / rate)
+    assert waveform.shape[0] / rate == pytest.approx(1.0, abs=0.15)
+
+
+def test_the_length_of_a_killed_wav_is_that_of_its_samples(tmp_path: Path) -> None:
+    path = tmp_path / "killed.wav"
+    soundfile.write(path, tone(RATE, seconds=1.0), RATE)
+    content = bytearray(path.read_bytes())
+    content[40:44] = bytes(4)
+    path.write_bytes(content)
+    assert audio_io.recording_seconds(path) == pytest.approx(1.0)
+
+
+def test_too_much_stops_the_reading(tmp_path: Path) -> None:
+    path = tmp_path / "long.flac"
+    soundfile.write(path, np.zeros((60 * RATE, 2)), RATE)
+    told = []
+
+    def accept(rate: int, channels: int, seconds: float) -> None:
+        told.append((rate, channels, seconds))
+        if seconds > 10:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        audio_io.read_recording(path, accept=accept)
+    assert {row[:2] for row in told} == {(RATE, 2)} and told[-1][2] < 20
+
+
 def test_without_a_decoder_the_way_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "memo.m4a"
     write_by_ffmpeg(path, tone(PHONE_RATE)[:, None])
@@ -315,7 +342,8 @@ def test_what_no_decoder_knows(
     path.write_bytes(np.random.default_rng(0).bytes(4000))
     told = message(path)
     # By chance such bytes look like a kind of film.
-    assert told.endswith(("as audio: Invalid data found when processing input.", "no sound."))
+    reasons = ("Invalid data found when processing input.", "no sound.", "no format of recordings.")
+    assert told.endswith(reasons)
     with pytest.raises(AudioError) as caught:
         load_audio(path, RATE, name="the upload")
     assert str(caught.value).startswith("the upload cannot") and name not in str(caught.value)
@@ -348,6 +376,7 @@ def test_a_film_without_sound(tmp_path: Path) -> None:
         (b"#EXTM3U\nhttp://example.org/a.mp3", "a playlist"),
         (b"\x89PNG\r\n\x1a\n\x00", "a picture"),
         (b"Not found", "text and starts with 'Not found'"),
+        ("Не найдено, ".encode() * 200, "text and starts with 'Не найдено"),
     ],
 )
 def test_what_is_something_else_is_told(
@@ -425,33 +454,6 @@ def test_channels_of_different_sounds_are_still_averaged(
         waveform = load_audio(path, RATE)
     np.testing.assert_allclose(waveform.numpy(), samples.mean(axis=1), atol=1e-6)
     assert not caplog.text
-
-
-@pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
-def test_what_strangers_send_is_unpacked_within_limits(
-    tmp_path: Path, decoder: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if decoder == "ffmpeg":
-        fake_ffmpeg(tmp_path, monkeypatch)
-    only(decoder, monkeypatch)
-    limits = audio_io.ReadLimits(max_seconds=0.5)
-    for name in ("memo.m4a", "memo.wav", "memo.flac"):
-        path = tmp_path / name
-        samples = tone(PHONE_RATE, seconds=1.0)[:, None]
-        if name.endswith("m4a"):
-            write_by_ffmpeg(path, samples)
-        else:
-            soundfile.write(path, samples, PHONE_RATE)
-        with pytest.raises(audio_io.AudioTooLongError, match="longer than the 0.5 s"):
-            audio_io.read_audio(path, limits=limits)
-        waveform, rate = audio_io.read_audio(path, limits=audio_io.ReadLimits(max_seconds=2.0))
-        assert rate == PHONE_RATE and waveform.shape[0] >= PHONE_RATE
-    soundfile.write(tmp_path / "slow.wav", np.full(800, 0.1), 1000)
-    with pytest.raises(AudioError, match="sample rate of 1000 Hz"):
-        audio_io.read_audio(tmp_path / "slow.wav", limits=limits)
-    soundfile.write(tmp_path / "wide.wav", np.full((800, 9), 0.1), 8000)
-    with pytest.raises(AudioError, match="9 channels"):
-        audio_io.read_audio(tmp_path / "wide.wav", limits=limits)
 
 
 @pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])

@@ -8,6 +8,7 @@ import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -266,6 +267,13 @@ def test_a_seed_of_none_is_drawn_and_told(
     again = torch.cat(list(synthesizer.stream("Is it so?", seed=stream.seed)))
     assert torch.equal(torch.cat(list(stream)), again)
     assert synthesizer.astream("Is it so?", seed=7).seed == 7
+
+
+@pytest.mark.parametrize("seed", ["random", "None", 1.5])
+def test_a_seed_is_a_whole_number(synthesizer: Synthesizer, seed: Any) -> None:
+    for speak in (synthesizer.generate, synthesizer.stream, synthesizer.astream):
+        with pytest.raises(ValueError, match="a seed is a whole number, or None for a random one"):
+            speak("Is it so?", seed=seed)
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "mps:99", "cuda:-1", "CPU", "", "cuda 0"])

@@ -8,16 +8,14 @@ Shapes: S samples, C channels.
 
 from __future__ import annotations
 
+import codecs
 import io
 import logging
 import shutil
-import string
 import struct
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
@@ -42,6 +40,12 @@ _WRITERS = {
 }
 WRITABLE_SUFFIXES = tuple(_WRITERS)
 """Ends of the names of files that can be written."""
+READABLE_SUFFIXES = (
+    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf",
+    ".m4a", ".m4b", ".mp4", ".mov", ".aac", ".webm", ".mka", ".mkv", ".wma", ".amr", ".3gp",
+)  # fmt: skip
+"""Ends of the names of recordings, for whoever looks for some in a folder. What a file holds is
+told by its content, whatever its name."""
 _PCM16_SCALE = 32768
 # Samples given to the encoder at once: some versions of the Vorbis writer put them on the stack.
 _WRITE_BLOCK = 65536
@@ -50,6 +54,8 @@ _READ_BLOCK = 65536
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 _CANCELLED = 0.1
 """Channels whose mean has less than this share of their power are in opposite phase."""
+_ENDLESS = 1 << 62
+"""Samples that a header tells of which does not know."""
 _NUM_SNIFFED = 1024
 """Bytes that are looked at to tell what a file is."""
 _NOT_AUDIO = (
@@ -67,34 +73,33 @@ _NOT_AUDIO = (
     (b"gif8", "a picture"),
     (b"version https://git-lfs", "a pointer of Git LFS (git lfs pull fetches the file itself)"),
     (b"#extm3u", "a playlist"),
-    (b"ffconcat", "a playlist"),
 )
 """Starts of files, in lower case, that are mistaken for audio, and what they are."""
+_SINGLE_FILES = (
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dts,eac3,flac,flv,loas,matroska,mov,mp3,mpeg,mpegts,ogg,rm,"
+    "tta,w64,wav,webm,wv"
+)
+"""Demuxers of FFmpeg that PyAV may use: those whose files do not name other files or addresses, as
+a playlist does; a recording may come from a stranger."""
 
 
 class AudioError(ValueError):
     """An audio file or waveform that cannot be used; the message names the file."""
 
 
-class AudioTooLongError(AudioError):
-    """A recording is longer than is allowed."""
+class UnknownKindError(AudioError):
+    """An audio file that no decoder that is installed knows."""
 
+    def __init__(self, title: str, reason: str, hint: str = "") -> None:
+        """Say what is wrong.
 
-class AudioKindError(AudioError):
-    """No decoder that is installed knows what a file is."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReadLimits:
-    """What a file may be that comes from somebody else: a small one may unpack to hours."""
-
-    max_seconds: float
-    """Of sound, whatever the header says; no more than that is unpacked."""
-    min_rate: int = 4_000
-    """In hertz."""
-    max_rate: int = 384_000
-    """In hertz."""
-    max_channels: int = 8
+        Args:
+            title: what the file is called.
+            reason: why it cannot be decoded.
+            hint: how to come to a decoder that could.
+        """
+        super().__init__(f"{title} cannot be read as audio: {reason}{hint}")
+        self.reason = reason
 
 
 class _Undecodable(Exception):
@@ -105,7 +110,6 @@ class _Decoded(NamedTuple):
     """A file that a decoder has opened."""
 
     sample_rate: int
-    num_channels: int
     blocks: Iterator[np.ndarray]
     """All samples, float32 (S, C), some at a time."""
 
@@ -156,42 +160,75 @@ def load_audio(path: str | Path, sample_rate: int, *, name: str | None = None) -
             are not finite numbers.
     """
     title = str(path) if name is None else name
-    samples, file_rate = read_audio(path, name=name)
-    waveform = resample(samples, file_rate, sample_rate)
+    waveform, file_rate = read_recording(path, name=name)
+    waveform = resample(waveform, file_rate, sample_rate)
     if waveform.shape[0] == 0:
         raise AudioError(f"{title} is too short to be resampled to {sample_rate} Hz.")
     return waveform
 
 
-def read_audio(
-    path: str | Path, *, name: str | None = None, limits: ReadLimits | None = None
+def read_recording(
+    path: str | Path,
+    *,
+    name: str | None = None,
+    accept: Callable[[int, int, float], None] | None = None,
+    programs: bool = True,
 ) -> tuple[Tensor, int]:
-    """Read an audio file as one channel at its own rate.
+    """Read an audio file as one channel at its own rate; see `load_audio`.
 
     Args:
-        path: see `load_audio`.
+        path: of the file.
         name: what errors call the file; default its path.
-        limits: for files of strangers.
+        accept: is told the sample rate in hertz, the number of channels, and the seconds so far,
+            before any block of samples is kept; raises whatever it likes where that is too much.
+        programs: whether the program `ffmpeg` may be run, which unpacks the whole file first.
 
     Returns:
-        (S,) float32, full scale is -1 .. 1; and the sample rate in hertz.
+        (S,) float32, and the sample rate in hertz.
 
     Raises:
-        AudioTooLongError: there is more sound than `limits` allow.
-        AudioKindError: no decoder knows the kind of the file.
-        AudioError: if the file is missing, is not audio, holds no samples, holds samples that are
-            not finite numbers, or has another rate or more channels than `limits` allow.
+        AudioError: if the file is missing, is not audio, holds no samples, or holds samples that
+            are not finite numbers.
     """
     import torch
 
     title = str(path) if name is None else name
     check_recording(path, name=name)
-    samples, file_rate = _read_channel(Path(path), title, limits)
+    samples, file_rate = _read_channel(Path(path), title, accept, programs)
     if samples.shape[0] == 0:
         raise AudioError(f"{title} holds no samples.")
     if not np.isfinite(samples).all():
         raise AudioError(f"{title} holds samples that are not finite numbers (NaN or infinite).")
     return torch.from_numpy(samples), file_rate
+
+
+def recording_rate(path: str | Path) -> int:
+    """Sample rate of an audio file in hertz, without reading all of it.
+
+    Raises:
+        AudioError: if the file is missing or is not audio.
+    """
+    check_recording(path)
+    return _open(Path(path), str(path))[1].sample_rate
+
+
+def recording_seconds(path: str | Path) -> float:
+    """Length of an audio file in seconds, by its header where that says it, else by reading it.
+
+    Raises:
+        AudioError: if the file is missing, is not audio, or holds no samples.
+    """
+    check_recording(path)
+    try:
+        info = soundfile.info(str(path))
+        # Of a file that was not written to its end, or was sent while it was made, nothing is said.
+        is_true = 0 < info.frames < _ENDLESS and _mended_wav(Path(path)) is None
+    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError):
+        is_true = False
+    if is_true:
+        return info.frames / info.samplerate
+    waveform, rate = read_recording(path)
+    return waveform.shape[0] / rate
 
 
 def check_recording(path: str | Path, *, name: str | None = None) -> None:
@@ -233,25 +270,31 @@ def _other_kind(start: bytes) -> str | None:
     for opening, kind in _NOT_AUDIO:
         if bare[: len(opening)].lower() == opening:
             return kind
-    letters = set(string.printable.encode())
-    return "text" if len(bare) >= 4 and all(byte in letters for byte in bare) else None
+    try:  # the last letter may be cut
+        letters = codecs.getincrementaldecoder("utf-8")().decode(bare)
+    except UnicodeDecodeError:
+        return None
+    is_text = all(letter.isprintable() or letter.isspace() for letter in letters)
+    return "text" if len(bare) >= 4 and is_text else None
 
 
-def _read_channel(path: Path, title: str, limits: ReadLimits | None) -> tuple[np.ndarray, int]:
+def _read_channel(
+    path: Path,
+    title: str,
+    accept: Callable[[int, int, float], None] | None,
+    programs: bool,
+) -> tuple[np.ndarray, int]:
     """One channel (S,) of a file, and its sample rate."""
-    decode, decoded = _open(path, title, limits)
-    max_samples = float("inf") if limits is None else limits.max_seconds * decoded.sample_rate
+    decode, decoded = _open(path, title, programs)
     pieces: list[np.ndarray] = []
     count, mixed, separate = 0, np.zeros(2), np.zeros((2, 1))
     try:
         for block in decoded.blocks:
+            count += len(block)
+            if accept is not None:
+                accept(decoded.sample_rate, block.shape[1], count / max(decoded.sample_rate, 1))
             mean = block.mean(axis=1)
             pieces.append(mean)
-            count += len(mean)
-            if limits is not None and count > max_samples:
-                raise AudioTooLongError(
-                    f"{title} is longer than the {limits.max_seconds:g} s that are allowed."
-                )
             mixed = mixed + [mean.sum(dtype=float), np.square(mean, dtype=float).sum()]
             separate = separate + [block.sum(0, dtype=float), np.square(block, dtype=float).sum(0)]
         if count and separate.shape[1] > 1:
@@ -264,51 +307,35 @@ def _read_channel(path: Path, title: str, limits: ReadLimits | None) -> tuple[np
                 )  # fmt: skip
                 pieces = [block[:, loudest] for block in decode(path).blocks]
     except (_Undecodable, soundfile.LibsndfileError, OSError, RuntimeError) as error:
-        raise AudioError(f"{title} cannot be read as audio: {_reason(error)}") from error
+        raise UnknownKindError(title, _reason(error)) from error
     return np.concatenate(pieces) if pieces else np.zeros(0, np.float32), decoded.sample_rate
 
 
 def _open(
-    path: Path, title: str, limits: ReadLimits | None
+    path: Path, title: str, programs: bool = True
 ) -> tuple[Callable[[Path], _Decoded], _Decoded]:
     """Opens a file with the first decoder that knows its kind; gives the decoder, too.
 
     Raises:
-        AudioError: none does, or the file is not within the limits.
+        UnknownKindError: none does.
     """
     reasons = []
-    max_seconds = None if limits is None else limits.max_seconds
-    for decode in (_by_libsndfile, _by_pyav, partial(_by_ffmpeg, max_seconds=max_seconds)):
+    for decode in (_by_libsndfile, _by_pyav, *([_by_ffmpeg] if programs else [])):
         try:
-            decoded = decode(path)
+            return decode, decode(path)
         except ImportError:
             continue
         except _Undecodable as error:
             reasons.append(str(error))
-            continue
-        if limits is not None:
-            _check_limits(decoded, title, limits)
-        return decode, decoded
     if len(reasons) > 1:  # FFmpeg knows more kinds, and knows better
-        raise AudioError(f"{title} cannot be read as audio: {reasons[1]}")
-    raise AudioKindError(
-        f"{title} cannot be read as audio: {reasons[0]} wav, flac, ogg, opus, mp3, aiff and au are "
-        "read; m4a, mp4, aac, webm, mka and most others too, once PyAV is there: "
-        f"{install_command('audio')} (or ffmpeg, which also converts: ffmpeg -i IN OUT.wav)."
+        raise UnknownKindError(title, reasons[1])
+    raise UnknownKindError(
+        title,
+        reasons[0],
+        " wav, flac, ogg, opus, mp3, aiff and au are read; m4a, mp4, aac, webm, mka and most "
+        f"others too, once PyAV is there: {install_command('audio')} "
+        "(or ffmpeg, which also converts: ffmpeg -i IN OUT.wav).",
     )
-
-
-def _check_limits(decoded: _Decoded, title: str, limits: ReadLimits) -> None:
-    rate, channels = decoded.sample_rate, decoded.num_channels
-    if not 1 <= channels <= limits.max_channels:
-        raise AudioError(
-            f"{title} has {channels} channels; at most {limits.max_channels} are allowed."
-        )
-    if not limits.min_rate <= rate <= limits.max_rate:
-        raise AudioError(
-            f"{title} has a sample rate of {rate} Hz; {limits.min_rate} to {limits.max_rate} Hz "
-            "are allowed."
-        )
 
 
 def _reason(error: Exception) -> str:
@@ -328,7 +355,7 @@ def _by_libsndfile(path: Path) -> _Decoded:
         with file:
             yield from file.read_blocks()
 
-    return _Decoded(file.samplerate, file.channels, blocks())
+    return _Decoded(file.samplerate, blocks())
 
 
 def _mended_wav(path: Path) -> BinaryIO | None:
@@ -377,15 +404,15 @@ def _by_pyav(path: Path) -> _Decoded:
 
     def frames() -> Iterator[av.AudioFrame]:
         try:
-            # Playlists and the like name further files or addresses: none of them is opened.
-            options = {"protocol_whitelist": "none"}
-            with (
-                path.open("rb") as file,
-                av.open(file, "r", metadata_errors="ignore", options=options) as container,
-            ):
+            options = {"format_whitelist": _SINGLE_FILES}
+            with av.open(
+                str(path.resolve()), metadata_errors="ignore", options=options
+            ) as container:
                 if not container.streams.audio:
                     raise _Undecodable("it holds no sound.")
                 yield from container.decode(container.streams.audio[0])
+        except av.ArgumentError as error:  # FFmpeg's word for a format that it may not open
+            raise _Undecodable("it is in no format of recordings.") from error
         except (av.FFmpegError, IndexError) as error:
             # Its text names the file, which may be a temporary one.
             raise _Undecodable(_reason(Exception(getattr(error, "strerror", None)))) from error
@@ -400,39 +427,28 @@ def _by_pyav(path: Path) -> _Decoded:
     first = next(rest, None)
     if first is None:
         raise _Undecodable("it holds no sound.")
-    return _Decoded(first.sample_rate, first.layout.nb_channels, blocks(first))
+    return _Decoded(first.sample_rate, blocks(first))
 
 
-def _by_ffmpeg(path: Path, *, max_seconds: float | None = None) -> _Decoded:
+def _by_ffmpeg(path: Path) -> _Decoded:
     program = shutil.which("ffmpeg")
     if program is None:
         raise ImportError("ffmpeg")
-    length = [] if max_seconds is None else ["-t", f"{max_seconds + 1:.3f}"]
-
-    def blocks() -> Iterator[np.ndarray]:
-        with tempfile.TemporaryDirectory() as folder:
-            # Alone in a folder: lists of files, as FFmpeg knows them, shall not find any.
-            source = Path(folder) / f"recording{path.suffix}"
-            shutil.copyfile(path, source)
-            target = Path(folder) / "sound.wav"
-            done = subprocess.run(
-                [program, "-v", "error", "-nostdin", "-protocol_whitelist", "file",
-                 "-i", f"file:{source}", "-map", "0:a:0", *length,
-                 "-c:a", "pcm_f32le", str(target)],
-                capture_output=True, text=True, check=False,
-            )  # fmt: skip
-            if done.returncode or not target.exists():
-                lines = done.stderr.strip().splitlines() or ["ffmpeg failed"]
-                raise _Undecodable(_reason(Exception(lines[-1].rpartition(": ")[2])))
-            with SequentialSound(str(target)) as file:
-                found.extend((file.samplerate, file.channels))
-                yield np.zeros((0, file.channels), np.float32)
-                yield from file.read_blocks()
-
-    found: list[int] = []
-    sound = blocks()
-    next(sound)
-    return _Decoded(found[0], found[1], sound)
+    with tempfile.TemporaryDirectory() as folder:
+        # Alone in a folder: lists of files, as FFmpeg knows them, shall not find any.
+        source = Path(folder) / f"recording{path.suffix}"
+        shutil.copyfile(path, source)
+        target = Path(folder) / "sound.wav"
+        done = subprocess.run(
+            [program, "-v", "error", "-nostdin", "-protocol_whitelist", "file",
+             "-i", f"file:{source}", "-map", "0:a:0", "-c:a", "pcm_f32le", str(target)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode or not target.exists():
+            lines = done.stderr.strip().splitlines() or ["ffmpeg failed"]
+            raise _Undecodable(_reason(Exception(lines[-1].rpartition(": ")[2])))
+        with SequentialSound(str(target)) as file:
+            return _Decoded(file.samplerate, iter(list(file.read_blocks())))
 
 
 def save_audio(

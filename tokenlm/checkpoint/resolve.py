@@ -14,10 +14,6 @@ from pathlib import Path
 MANIFEST_FILE = "bundle.yaml"
 CHECKPOINTS_VARIABLE = "TOKENLM_CHECKPOINTS"
 
-_SOUND_SUFFIXES = frozenset(
-    ".wav .flac .ogg .oga .opus .mp3 .m4a .m4b .mp4 .aac .webm .mka .mkv .mov .aiff .aif .au .wma "
-    ".amr .3gp".split()
-)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # A bundle holds data only: nothing that could run is fetched.
 _NOT_FETCHED = ["*.py", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.bin", "*.ckpt", "*.onnx", "*.sh"]
@@ -75,7 +71,9 @@ def find_voice(folder: Path, name: str | Path) -> Path:
     if str(name) in voices:
         return voices[str(name)]
     path = Path(name).expanduser()
-    if path.suffix.lower() in _SOUND_SUFFIXES:
+    from tokenlm.audio.io import READABLE_SUFFIXES
+
+    if path.suffix.lower() in READABLE_SUFFIXES:
         raise ResolveError(
             f"{name} is a recording, not a voice: speak in its voice with `tokenlm clone "
             f"--prompt-audio {name}`, or make a voice of it once with `tokenlm prepare-voice "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 import secrets
 from typing import Literal, TypedDict
 
@@ -31,8 +32,16 @@ class StreamOptions(TypedDict, total=False):
 
 
 def chosen_seed(seed: int | None) -> int:
-    """The seed of a request; where it is None one is drawn, and logged to be used again."""
+    """The seed of a request; where it is None one is drawn, and logged to be used again.
+
+    Raises:
+        ValueError: it is something else than a whole number.
+    """
     if seed is None:
         seed = secrets.randbelow(1 << 31)
         _log.info("drew the seed %d", seed)
-    return seed
+    try:
+        return operator.index(seed)
+    except TypeError:
+        told = f"a seed is a whole number, or None for a random one, not {seed!r}."
+        raise ValueError(told) from None

@@ -5,6 +5,7 @@ Shapes: S samples.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Iterable, Iterator
 from types import TracebackType
 
@@ -85,7 +86,7 @@ class SynthesisStream(Iterator[Tensor]):
 
     def __del__(self) -> None:
         session = getattr(self, "_session", None)
-        if session is not None:
+        if session is not None and not sys.is_finalizing():  # then torch is gone, too
             session.close()
 
 

@@ -19,9 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tokenlm.atomic import atomic_path
+from tokenlm.audio.io import AudioError, read_recording
 
 _DURATION_TOLERANCE = 0.1
 _KNOWN = ("id", "audio", "text", "speaker", "duration", "phones", "speech_tokens", "tokenizer")
@@ -259,19 +258,13 @@ def validate(path: str | Path, *, check_audio: bool = True, num_threads: int = 4
 
 def audio_problem(utterance: Utterance) -> str | None:
     """Say what is wrong with the sound file of an utterance; None if nothing."""
-    import soundfile
-
     if not utterance.audio.is_file():
         return f"the audio file {utterance.audio} does not exist."
     try:
-        samples, sample_rate = soundfile.read(utterance.audio, dtype="float32")
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        return f"the audio file {utterance.audio} cannot be read: {error}."
-    if len(samples) == 0:
-        return f"the audio file {utterance.audio} is empty."
-    if not np.isfinite(samples).all():
-        return f"the audio file {utterance.audio} has samples that are not finite."
-    seconds = len(samples) / sample_rate
+        waveform, sample_rate = read_recording(utterance.audio, name="it")
+    except AudioError as error:
+        return f"the audio file {utterance.audio} cannot be used: {error}"
+    seconds = len(waveform) / sample_rate
     if abs(seconds - utterance.duration) > _DURATION_TOLERANCE:
         return f"'duration' is {utterance.duration:.2f} s, the audio has {seconds:.2f} s."
     return None

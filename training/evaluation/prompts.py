@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import soundfile
 import torch
 from torch import Tensor
 
-from tokenlm.audio.io import load_audio
+from tokenlm.audio.io import load_audio, read_recording
 from tokenlm.audio.level import trim_silence
 from tokenlm.audio.resample import resample
 from training.data.manifest import ManifestError, Utterance
@@ -41,12 +40,10 @@ def read_prompt(recording: Utterance) -> Prompt:
     Raises:
         AudioError: it cannot be read.
     """
-    # Its errors are those of `load_audio`, which is asked first.
-    load_audio(recording.audio, 16_000)
-    rate = soundfile.info(str(recording.audio)).samplerate
+    waveform, rate = read_recording(recording.audio)
     return Prompt(
         name=recording.id,
-        waveform=load_audio(recording.audio, rate),
+        waveform=waveform,
         sample_rate=rate,
         text=recording.text,
     )

@@ -16,9 +16,12 @@ from pathlib import Path
 from tokenlm.checkpoint.bundle import bundle_files, file_checksum, read_manifest
 from tokenlm.checkpoint.card import CARD_FILE
 from tokenlm.checkpoint.resolve import packaged_configs
+from training.data.exclusion import spoken_key
 from training.evaluation.script import Script, read_script
 
 NAME = "sealed"
+MIN_OWN_WORDS = 4
+"""Words of a line by which one knows where it is from."""
 LOG_FILE = "sealed.log.jsonl"
 
 
@@ -28,8 +31,16 @@ def sealed_path() -> Path:
 
 
 def is_sealed(script: Script) -> bool:
-    """Whether a script is the sealed set, under whatever name."""
-    return script.name == NAME or script.digest == read_script(sealed_path()).digest
+    """Whether a script is the sealed set or has lines of it, under whatever name.
+
+    A line of few words is anybody's, unless most lines of the script are from there.
+    """
+    if script.name == NAME:
+        return True
+    keys = {spoken_key(line.text) for line in read_script(sealed_path()).lines} - {""}
+    shared = [key for line in script.lines if (key := spoken_key(line.text)) in keys]
+    has_own = any(len(key.split()) >= MIN_OWN_WORDS for key in shared)
+    return has_own or 2 * len(shared) > len(script.lines)
 
 
 def check_seal(scripts: Sequence[Script], *, asked: bool, whole: bool) -> bool:
@@ -44,23 +55,30 @@ def check_seal(scripts: Sequence[Script], *, asked: bool, whole: bool) -> bool:
         Whether the sealed set is among them.
 
     Raises:
-        ValueError: it is and was not asked for, or the other way round, or not the whole is.
+        ValueError: it is, or some of its lines are, and was not asked for, or the other way round,
+            or not the whole is.
     """
     found = [script for script in scripts if is_sealed(script)]
     if found and not asked:
         raise ValueError(
-            f"{found[0].path} is sealed: it is spoken once for each bundle that is published, and "
-            "that is written down. --sealed says that this is meant; develop on hard, plain and "
-            "development."
+            f"{found[0].path} is sealed, or has lines of the sealed set: that is spoken once for "
+            "each bundle that is published, and that is written down. --sealed says that this is "
+            "meant; develop on hard, plain and development."
         )
     if asked and not found:
         raise ValueError("--sealed is for the sealed set: --set sealed.")
-    if found and not whole:
+    if found and not (whole and _is_set(found)):
         raise ValueError(
-            "the sealed set is spoken as a whole by a bundle as it is: --bundle, without "
-            "--component, --generation, --plain-sampling, --limit and --ablate."
+            "the sealed set is spoken as a whole by a bundle as it is: --set sealed --bundle, "
+            "without --component, --generation, --plain-sampling, --limit and --ablate."
         )
     return bool(found)
+
+
+def _is_set(scripts: Sequence[Script]) -> bool:
+    """Whether all scripts are the sealed set itself."""
+    own = read_script(sealed_path()).digest
+    return all(script.digest == own for script in scripts)
 
 
 def break_seal(bundle: Path, command: str, log: Path | None = None) -> None:

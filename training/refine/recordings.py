@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tokenlm.audio.io import READABLE_SUFFIXES
 from training.data.manifest import read_manifest
 from training.data.rejects import Reject
-
-SOUNDS = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +67,8 @@ def find_recordings(source: Path) -> tuple[list[Recording], list[Reject]]:
 
 def _files(source: Path) -> tuple[list[Recording], list[Reject]]:
     found, bad = [], []
-    for audio in sorted(path for path in source.rglob("*") if path.suffix.lower() in SOUNDS):
+    sounds = (path for path in source.rglob("*") if path.suffix.lower() in READABLE_SUFFIXES)
+    for audio in sorted(sounds):
         beside = audio.with_suffix(".txt")
         try:
             text = beside.read_text(encoding="utf-8-sig") if beside.is_file() else ""

@@ -19,13 +19,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import soundfile
 import torch
 from rich.progress import track
 from torch import Tensor
 
 from tokenlm.atomic import write_text
-from tokenlm.audio.io import AudioError, load_audio, save_audio
+from tokenlm.audio.io import AudioError, load_audio, recording_rate, save_audio
 from tokenlm.audio.resample import resample
 from tokenlm.text.frontend import NormalizerName, frontend
 from training.data.manifest import Utterance, write_manifest
@@ -200,8 +199,8 @@ def _cut(recording: Recording, folder: Path, config: RefineConfig) -> dict[str, 
 def native_rate(path: Path) -> int:
     """Sample rate of a sound file in Hz; where its header cannot be read, that of clips."""
     try:
-        return soundfile.info(path).samplerate
-    except (soundfile.LibsndfileError, RuntimeError, OSError):
+        return recording_rate(path)
+    except AudioError:
         return _STORED_RATE
 
 

@@ -160,7 +160,7 @@ def test_validate_reports_every_broken_file(tmp_path: Path) -> None:
         3: "'duration' is 1.20 s, the audio has 1.05 s",
         4: "cannot be read",
         5: "not finite",
-        6: "is empty",
+        6: "holds no samples",
         7: "already that of line 1",
     }.items():
         assert words in reasons[line]

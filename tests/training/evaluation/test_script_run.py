@@ -16,13 +16,14 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
+from tokenlm.text.tokenizer import load_text_tokenizer
 from training.evaluation import script_command, sealed
 from training.evaluation.cloning import CloningSystem, longest
 from training.evaluation.command import evaluate
 from training.evaluation.compare import compare, compare_folders, warn_of_prompts
 from training.evaluation.frozen import Frozen, Reading, write_frozen
 from training.evaluation.parts import Parts, find_parts
-from training.evaluation.script import Line, Script, ScriptError
+from training.evaluation.script import Line, Script, ScriptError, read_script
 from training.evaluation.script_command import check_judge_is_no_reward, find_scripts
 from training.evaluation.script_figures import (
     by_item,
@@ -38,6 +39,7 @@ from training.evaluation.script_run import (
     chosen_lines,
     judge_script,
 )
+from training.rl.regression import Regression, RegressionConfig
 
 RATE = 24_000
 
@@ -280,7 +282,7 @@ def test_the_sealed_set_is_spoken_once_and_written_down(
         return result.exit_code, " ".join(result.output.split())
 
     code, said = run()
-    assert code == 2 and "is sealed: it is spoken once for each bundle" in said
+    assert code == 2 and "is spoken once for each bundle" in said
     copied = run(test_set=set_file)  # by its texts, whatever the file is called
     assert copied[0] == 2 and "is sealed" in copied[1]
     for more in (
@@ -318,6 +320,42 @@ def test_the_log_is_no_set_and_sealed_needs_the_set(
     assert "--sealed is for the sealed set" in " ".join(result.output.split())
     shipped = find_scripts(["sealed", "hard", "plain", "development"])
     assert [sealed.is_sealed(script) for script in shipped] == [True, False, False, False]
+
+
+@pytest.mark.parametrize("share", ["some", "one among others", "spelled otherwise"])
+def test_lines_of_the_sealed_set_are_sealed_in_any_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: str, tiny_bundle: Path
+) -> None:
+    texts = [f"The {word} lamp burned on for nights." for word in ("red", "green", "blue")]
+    others = [f"Nobody {word} the old gate any more." for word in ("opens", "paints", "likes")]
+    path = tmp_path / "sealed.jsonl"
+
+    def write(path: Path, texts: list[str], kind: str) -> Path:
+        rows = [
+            json.dumps({"id": f"{kind}-{number}", "text": text, "spoken": text.lower().strip(".!")})
+            for number, text in enumerate(texts)
+        ]
+        path.write_text("\n".join(rows) + "\n")
+        return path
+
+    write(path, texts, "sealed")
+    monkeypatch.setattr(sealed, "sealed_path", lambda: path)
+    own = {
+        "some": texts[1:],
+        "one among others": [*others, texts[0]],
+        "spelled otherwise": [texts[2].upper().replace(".", "!")],
+    }[share]
+    script = read_script(write(tmp_path / "mine.jsonl", own, "mine"))
+    assert sealed.is_sealed(script)
+    with pytest.raises(ValueError, match="has lines of the sealed set"):
+        sealed.check_seal([script], asked=False, whole=True)
+    with pytest.raises(ValueError, match="as a whole"):
+        sealed.check_seal([script], asked=True, whole=True)
+    tokenizer = load_text_tokenizer(tiny_bundle / "text_tokenizer")
+    with pytest.raises(ValueError, match="no model is trained or stopped by it"):
+        Regression(RegressionConfig(plain_texts=script.path), tokenizer, None)
+    other = read_script(write(tmp_path / "other.jsonl", others, "mine"))
+    assert not sealed.is_sealed(other)
 
 
 def test_a_frozen_set_is_not_frozen_again(

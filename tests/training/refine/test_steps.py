@@ -9,10 +9,13 @@ from typing import Literal
 
 import pytest
 import torch
+from phone_recordings import CONTAINERS, write_by_ffmpeg
 from toy_sounds import RATE, embed, quiet, tone
 
 from tokenlm.audio.io import load_audio, save_audio
-from training.data.manifest import Utterance, read_manifest
+from tokenlm.audio.resample import resample
+from training.data.importers.row import sound_seconds
+from training.data.manifest import Utterance, audio_problem, read_manifest
 from training.data.rejects import Rejects, TooManyRejects
 from training.refine import steps
 from training.refine.config import RefineConfig
@@ -83,6 +86,28 @@ def test_a_folder_becomes_a_manifest_and_goes_on_where_it_was(folder: Path) -> N
         steps.segment_step(recordings, work, replace(CONFIG, pause_seconds=0.2), rejects)
     with pytest.raises(ValueError, match="no recording"):
         find_recordings(work / "clips" / "ann" / "nothing")
+
+
+def test_memos_of_phones_are_recordings(tmp_path: Path) -> None:
+    source, rate = tmp_path / "raw", 48_000
+    source.mkdir()
+    sound = resample(speech(1), RATE, rate)
+    for suffix in CONTAINERS:
+        write_by_ffmpeg(source / f"{suffix}.{suffix}", sound.numpy()[:, None], rate)
+    found, bad = find_recordings(source)
+    assert [row.id for row in found] == sorted(CONTAINERS) and not bad
+    assert {steps.native_rate(row.audio) for row in found} == {rate}
+    rows = [
+        Utterance(
+            id=row.id,
+            audio=row.audio,
+            text="So.",
+            speaker="ann",
+            duration=sound_seconds(row.audio, decode=False),
+        )
+        for row in found
+    ]
+    assert [audio_problem(row) for row in rows] == [None] * len(rows)
 
 
 def test_the_text_of_a_long_recording_is_parted_among_its_clips(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tokenlm.audio.io import READABLE_SUFFIXES
 from training.data.importers.row import SourceRow
 
 TEXT_KEYS = (
@@ -28,7 +29,6 @@ TEXT_KEYS = (
 )
 SPEAKER_KEYS = ("speaker_id", "speaker", "client_id")
 ID_KEYS = ("id", "_id", "utterance_id")
-_SOUNDS = ("wav", "flac", "ogg", "opus", "mp3")
 _KEPT = ("language", "dnsmos", "gender", "phone_count")
 
 
@@ -142,7 +142,7 @@ def _tar_row(shard: Path, number: int, key: str, files: Mapping[str, bytes]) -> 
         else:
             problem = "its .json is not a JSON object."
     text = first_of(row, TEXT_KEYS) or files.get("txt", b"").decode("utf-8", "replace")
-    sound = next((files[kind] for kind in _SOUNDS if kind in files), None)
+    sound = next((files[end[1:]] for end in READABLE_SUFFIXES if end[1:] in files), None)
     return SourceRow(
         file=str(shard),
         line=number,

@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tokenlm.atomic import atomic_path
+from tokenlm.audio.io import read_recording, recording_seconds
 from training.data.manifest import Utterance
 
-_BYTES_SUFFIXES = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3"}
+_BYTES_SUFFIXES = {
+    b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3", b"\x1aE\xdf\xa3": ".mka",
+    b"FORM": ".aiff", b".snd": ".au",
+}  # fmt: skip
 _DURATION_TOLERANCE = 0.1
 
 
@@ -93,8 +97,12 @@ def _file_name(name: str, sound: bytes) -> str:
     suffix = next((s for head, s in _BYTES_SUFFIXES.items() if sound.startswith(head)), "")
     if not suffix and sound[:1] == b"\xff" and sound[1:2] >= b"\xe0":
         suffix = ".mp3"  # without a tag it begins with the eleven set bits of a frame
+    if sound[4:8] == b"ftyp":
+        suffix = ".m4a"
     if not suffix:
-        raise ValueError("the sound is in none of the formats wav, flac, ogg and mp3.")
+        raise ValueError(
+            "the sound is in none of the formats wav, flac, ogg, mp3, aiff, au, m4a, webm."
+        )
     # An id may hold slashes and whatever else a file name may not.
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
     if safe != name or len(safe) > 100:  # "a/b" and "a_b" are two
@@ -112,22 +120,9 @@ def sound_seconds(path: Path, *, decode: bool) -> float:
     Raises:
         ValueError: If it is missing, unreadable or empty.
     """
-    import numpy as np
-    import soundfile
-
     if not path.is_file():
         raise ValueError(f"the audio file {path} does not exist.")
-    try:
-        if decode:
-            samples, rate = soundfile.read(path, dtype="float32")
-            count = len(samples)
-            if not np.isfinite(samples).all():
-                raise ValueError(f"the audio file {path} has samples that are not finite.")
-        else:
-            info = soundfile.info(path)
-            count, rate = info.frames, info.samplerate
-    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
-        raise ValueError(f"the audio file {path} cannot be read: {error}") from error
-    if count <= 0:
-        raise ValueError(f"the audio file {path} is empty.")
-    return round(count / rate, 6)
+    if not decode:
+        return round(recording_seconds(path), 6)
+    waveform, rate = read_recording(path)
+    return round(len(waveform) / rate, 6)

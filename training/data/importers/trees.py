@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from tokenlm.audio.io import READABLE_SUFFIXES
 from training.data.importers.row import SourceRow
-
-_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
 def existing_folder(source: str, split: str = "") -> Path:
@@ -79,7 +78,7 @@ def read_librispeech(source: str, *, split: str = "") -> Iterator[SourceRow]:
             if not line.strip():
                 continue
             name, _, words = line.partition(" ")
-            candidates = [transcript.with_name(f"{name}{suffix}") for suffix in _SUFFIXES]
+            candidates = [transcript.with_name(f"{name}{suffix}") for suffix in READABLE_SUFFIXES]
             audio = next((path for path in candidates if path.is_file()), candidates[1])
             yield SourceRow(
                 file=str(transcript),
@@ -92,7 +91,7 @@ def read_librispeech(source: str, *, split: str = "") -> Iterator[SourceRow]:
 
 
 def _sounds(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in READABLE_SUFFIXES)
 
 
 def _read(path: Path) -> tuple[str, str]:

@@ -174,7 +174,9 @@ def test_hf_dataset(tmp_path: Path) -> None:
     assert [(r.id, r.text, r.speaker, r.duration) for r in found] == [("a", "one two", "7", 0.5)]
     assert rejects.found == [
         Reject(
-            str(tmp_path / "data"), 2, "the sound is in none of the formats wav, flac, ogg and mp3."
+            str(tmp_path / "data"),
+            2,
+            "the sound is in none of the formats wav, flac, ogg, mp3, aiff, au, m4a, webm.",
         )
     ]
 
