@@ -61,6 +61,7 @@ _SHORT_MONTH = re.compile(
     r"every|to) )(Feb|Apr|Aug|Sept?|Oct|Nov|Dec|(?<=[iI]n )(?:Jan|Mar)|(?<=early )(?:Jan|Mar)|"
     r"(?<=late )(?:Jan|Mar))(?![\w.'-]| [A-Z][a-z]| [0-9]| del\b)"
 )
+_MONTH_OF_YEAR = re.compile(r"\b(Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.?(?= '[0-9]{2}\b)")
 _OPENING = re.compile(
     r"(?:^|[.?!\"] )(?:In|On|By|Since|Until|During|Last|Next|Every|Early|Late|This|From)(?: early|"
     r" late| mid)?[ -]$"
@@ -70,7 +71,7 @@ _CENTURY = re.compile(
     r"A\.D)))(?![\w.])"
 )
 _CIRCA = re.compile(
-    r"(?<!\w)[cC]a?\. ?(?=[0-9]{3,4}(?![\w,.][0-9]|\w)|[0-9]{1,4} ?(?:BC|AD|CE|B\.C|A\.D))"
+    r"(?<!\w)[cC]a?\. ?(?=[0-9]{3,4}s?(?![\w,.][0-9]|\w)|[0-9]{1,4} ?(?:BC|AD|CE|B\.C|A\.D))"
 )
 _ISO = re.compile(
     r"(?<![\w/.-])([12][0-9]{3})[-/.](0?[1-9]|1[0-2])[-/.](0?[1-9]|[12][0-9]|3[01])(?:T"
@@ -80,10 +81,16 @@ _NUMERIC = re.compile(
     r"(?<![\w/.,-])([0-9]{1,2})([-/.])([0-9]{1,2})\2((?:[12][0-9])?[0-9]{2})(?![\w/-]|[.,][0-9])"
 )
 _NUMERIC_MONTH = re.compile(
-    r"\b((?:on|by|until|till|before|after|since|due|dated|from|date:) )(1[0-2]|0?[1-9])/"
+    r"\b((?:on|by|until|till|before|after|since|due|dated|from|date:|(?:mon|tues|wednes|thurs|fri|satur|sun)day,?) )(1[0-2]|0?[1-9])/"
     r"(3[01]|[12][0-9]|0?[1-9])(?![\w/]|[.,][0-9]|-[0-9])",
     re.IGNORECASE,
 )
+_NUMERIC_SPAN = re.compile(
+    r"(?<![\w/.,-])(1[0-2]|0?[1-9])/(3[01]|[12][0-9]|0?[1-9]) ?[-–] ?(1[0-2]|0?[1-9])/"
+    r"(3[01]|[12][0-9]|0?[1-9])(?![\w/-]|[.,][0-9])"
+)
+_DECADE_SPAN = re.compile(r"(?<=[0-9]0s) ?[-–] ?(?:'?(?=([1-9]0s\b))|(?=[0-9]{3}0s\b))")
+_SEASON = re.compile(r"(?<![\w.,$£€/-])((?:19|20)[0-9]{2})/([0-9]{2})(?![\w/%-]|[.,][0-9])")
 _DECADE = re.compile(r"(?<![\w.,$£€])(?<![0-9]-)((?:1[0-9]|20)[0-9]0)'?s\b")
 _PLURAL = re.compile(r"(?<=\b[Tt]he )([0-9]{3})s\b")
 _SHORT_DECADE = re.compile(
@@ -128,6 +135,7 @@ def expand_dates(text: str) -> str:
     text = _SHORT_MONTH.sub(_short_month, text)
     if not _DIGIT.search(text):
         return text
+    text = _MONTH_OF_YEAR.sub(lambda match: MONTHS[_month(match[1]) - 1], text)
     text = _CENTURY.sub(_century, text)
     text = _CIRCA.sub("circa ", text)
     text = _ERA_SPAN.sub(_era_span, text)
@@ -140,6 +148,8 @@ def expand_dates(text: str) -> str:
     text = _NUMERIC_MONTH.sub(
         lambda match: f"{match[1]}{_date(int(match[2]), int(match[3]))}", text
     )
+    text = _NUMERIC_SPAN.sub(_numeric_span, text)
+    text = _DECADE_SPAN.sub(lambda match: " to '" if match[1] else " to ", text)
     text = _DECADE.sub(lambda match: plural(year(int(match[1]))), text)
     text = _PLURAL.sub(lambda match: plural(code_number(match[1])), text)
     text = _SHORT_DECADE.sub(
@@ -147,6 +157,7 @@ def expand_dates(text: str) -> str:
     )
     text = _SHORT_YEAR.sub(lambda match: pair(int(match[1])) if match[1] != "00" else "oh oh", text)
     text = _ERA_YEAR.sub(_era_year, _ERA_TO_ERA.sub(r"\1 to ", text))
+    text = _SEASON.sub(_season, text)
     text = _YEAR_SPAN.sub(_year_span, text)
     return _CUED_YEAR.sub(lambda match: f"{match[1]}{year(int(match[2]))}", text)
 
@@ -172,7 +183,13 @@ def _weekday_list(match: re.Match[str]) -> str:
             continue
         joint = gap.strip()
         words += _day_name(name)
-        words += " to " if joint in ("-", "–") else ", " if joint in (",", "/") else " "
+        words += (
+            " to "
+            if joint in ("-", "–") and len(parts) == 2
+            else ", "
+            if joint in (",", "/", "-", "–")
+            else " "
+        )
         words += "and " if "&" in gap else ""
     words = words.replace(" ,", ",").rstrip()
     return words + (sentence_stop(match, strict=True) if match.group().endswith(".") else "")
@@ -241,6 +258,22 @@ def _numeric(match: re.Match[str]) -> str:
     if not (1 <= month <= 12 and 1 <= day <= 31):
         return match.group()
     return _date(month, day, written_year)
+
+
+def _numeric_span(match: re.Match[str]) -> str:
+    """'12/24-1/2', unless both may be fractions."""
+    month, day, last_month, last_day = map(int, match.groups())
+    if not any(number > 12 and number not in (16, 20, 25, 30) for number in (day, last_day)):
+        return match.group()
+    return f"{_date(month, day)} to {_date(last_month, last_day)}"
+
+
+def _season(match: re.Match[str]) -> str:
+    """'2020/21' is a year that begins in one and ends in the next."""
+    first, last = int(match[1]), int(match[2])
+    if (first + 1) % 100 != last:
+        return match.group()
+    return f"{year(first)} to {pair(last) if last else year(first + 1)}"
 
 
 def _month_day(match: re.Match[str]) -> str:

@@ -69,8 +69,8 @@ _BORDER = re.compile(r"(?=[^|+]*[|+])(?=[^-=]*[-=])[ |+:=-]+")
 _HEADING = re.compile(r"[ ]?#{1,6}[ ]+(.*?)[ ]*#*[ ]*")
 _BULLET = re.compile(r"[ ]*(?:[-*+–—][ ]+|•[ •]*)(?:\[[ xX]\][ ]+)?(?=\S)")
 _NUMBER = re.compile(
-    r"[ ]*(?:(?P<digits>[0-9]{1,3})(?P<mark>[.)])|\((?P<inner>[0-9]{1,2}|[a-z]|[ivx]{2,5})\)|"
-    r"(?P<letter>[a-z]|[ivx]{2,5})(?P<after>[.)])(?! ?[0-9])|(?P<capital>[IVX]{2,6}|I)\.|"
+    r"[ ]*(?:(?P<digits>[0-9]{1,3})(?P<mark>[.)])|\((?P<inner>[1-9][0-9]?|[a-z]|[ivx]{2,5})\)|"
+    r"(?P<letter>[a-z]|[ivx]{2,5})(?P<after>[.)])(?! ?[0-9])|(?P<capital>[IVX]{2,6}|I(?!\. ?[A-Z]\.))\.|"
     r"(?P<option>[A-Z])\))(?:[ ]+(?:\[[ xX]\][ ]+)?|$)"
 )
 _CELL = re.compile(r"[ ]*(?<!\\)\|[ ]*")
@@ -296,6 +296,8 @@ def _is_wrapped(above: _Written, below: _Written) -> bool:
         return True
     if _LABEL.match(below.text):
         return False
+    if last in _ASKS_FOR_NUMBER and below.text[:1].isdigit():
+        return True
     start = below.text.lstrip("([*_'")
     is_lower = start[:1].islower()
     if above.length > _WIDEST_CHARACTERS:
