@@ -147,7 +147,8 @@ _PHRASES = (
     (re.compile(r"(?<=[a-z]) '?n' (?=[a-z])"), " and "),
 )
 _TITLE = re.compile(
-    rf"(?:(?<![0-9])(?<![0-9] )|(?![Ff]t\b|[Mm]t(?!\. [A-Z])))\b(?:({'|'.join(_TITLES)})\.(?= ?[\w&])|"
+    rf"(?:(?<![0-9])(?<![0-9] )|(?![Ff]t\b|"
+    rf"[Mm]t(?!\. [A-Z])))\b(?:({'|'.join(_TITLES)})\.(?= ?[\w&])|"
     rf"({'|'.join(_TITLES).lower()})\.(?= ?[A-Z0-9&])(?! ?(?:{'|'.join(STARTERS)})\b)|(Mr|Mrs|Ms|"
     rf"Dr|Prof|Sgt|Lt|Mt|Ft|Capt|Col)(?= [A-Z][a-z]|(?<=[rsf]) (?:and|or|&) (?:Mrs?|Ms|Miss|Dr|"
     rf"Prof)\b))"
@@ -158,8 +159,8 @@ _RANK = re.compile(
     r"(sgt|cpl|lt|capt|cmdr|supt|prof|gov)\.(?![\w.])"
 )
 _STATE = re.compile(
-    rf"(?:(?<=[a-z]{{3}}, )|(?<=\b[DR]-))({'|'.join(name for name in _STATES if name.isalpha() and not name[1].isupper())})\.(?!\w)|(?<=[a-z], )(N\. ?[CDHJMY]|S\. ?[CD]|"
-    r"W\. ?Va)\.(?!\w)"
+    rf"(?:(?<=[a-z]{{3}}, )|(?<=\b[DR]-))(?:({'|'.join(_STATES)})|(N\. ?[CDHJMY]|S\. ?[CD]|"
+    r"W\. ?Va))\.(?![A-Za-z0-9])"
 )
 _LETTERED_NAME = re.compile(
     r"\b((?:mister|missus|miz|doctor|professor|[Aa]gent|[Jj]udge|[Cc]oach) [A-Z])\.(?= [a-z])"

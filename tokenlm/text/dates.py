@@ -81,7 +81,8 @@ _NUMERIC = re.compile(
     r"(?<![\w/.,-])([0-9]{1,2})([-/.])([0-9]{1,2})\2((?:[12][0-9])?[0-9]{2})(?![\w/-]|[.,][0-9])"
 )
 _NUMERIC_MONTH = re.compile(
-    r"\b((?:on|by|until|till|before|after|since|due|dated|from|date:|(?:mon|tues|wednes|thurs|fri|satur|sun)day,?) )(1[0-2]|0?[1-9])/"
+    r"\b((?:on|by|until|till|before|after|since|due|dated|from|date:|(?:mon|tues|wednes|thurs|fri|"
+    r"satur|sun)day,?) )(1[0-2]|0?[1-9])/"
     r"(3[01]|[12][0-9]|0?[1-9])(?![\w/]|[.,][0-9]|-[0-9])",
     re.IGNORECASE,
 )

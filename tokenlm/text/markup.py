@@ -70,7 +70,8 @@ _HEADING = re.compile(r"[ ]?#{1,6}[ ]+(.*?)[ ]*#*[ ]*")
 _BULLET = re.compile(r"[ ]*(?:[-*+–—][ ]+|•[ •]*)(?:\[[ xX]\][ ]+)?(?=\S)")
 _NUMBER = re.compile(
     r"[ ]*(?:(?P<digits>[0-9]{1,3})(?P<mark>[.)])|\((?P<inner>[1-9][0-9]?|[a-z]|[ivx]{2,5})\)|"
-    r"(?P<letter>[a-z]|[ivx]{2,5})(?P<after>[.)])(?! ?[0-9])|(?P<capital>[IVX]{2,6}|I(?!\. ?[A-Z]\.))\.|"
+    r"(?P<letter>[a-z]|[ivx]{2,5})(?P<after>[.)])(?! ?[0-9])|(?P<capital>[IVX]{2,6}|"
+    r"I(?!\. ?[A-Z]\.))\.|"
     r"(?P<option>[A-Z])\))(?:[ ]+(?:\[[ xX]\][ ]+)?|$)"
 )
 _CELL = re.compile(r"[ ]*(?<!\\)\|[ ]*")

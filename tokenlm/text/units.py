@@ -45,7 +45,9 @@ _UNITS: dict[str, str] = {
     "fl oz": "fluid ounce", "fl. oz.": "fluid ounce", "kn": "knot", "yr": "year", "yrs": "year",
     "wk": "week", "wks": "week", "mo": "month", "mos": "month", "kt": "kiloton", "Mt": "megaton",
     "cwt": "hundredweight", "kbp": "kilobase", "d": "day", "qt": "quart", "qts": "quart",
-    "gals": "gallon", "tbs": "tablespoon", "tbsps": "tablespoon", "tsps": "teaspoon", "Tbsp": "tablespoon", "Tbs": "tablespoon", "Tbsps": "tablespoon", "Tsp": "teaspoon",
+    "gals": "gallon", "tbs": "tablespoon", "tbsps": "tablespoon", "tsps": "teaspoon",
+    "Tbsp": "tablespoon", "Tbs": "tablespoon",
+    "Tbsps": "tablespoon", "Tsp": "teaspoon",
     "TBSP": "tablespoon", "TSP": "teaspoon",
     "cu ft": "cubic foot", "cu. ft.": "cubic foot", "cu in": "cubic inch",
     "cu. in.": "cubic inch", "cu yd": "cubic yard", "cu. yd.": "cubic yard",
@@ -102,7 +104,8 @@ _MEASURE = re.compile(
     rf"-(?=(?:{_SHAPES})\b))?"
 )
 _FRACTION_MEASURE = re.compile(
-    r"(?<=[0-9]/[0-9])( ?-?)(tsp|tbsp|Tsp|Tbsp|TSP|TBSP|in|ft|mi|lb|lbs|oz|yd|kg|km|hr|hrs|qt|gal|c(?=\. [a-z]))\b"
+    r"(?<=[0-9]/[0-9])( ?-?)(tsp|tbsp|Tsp|Tbsp|TSP|TBSP|in|ft|mi|lb|"
+    r"lbs|oz|yd|kg|km|hr|hrs|qt|gal|c(?=\. [a-z]))\b"
     r"(\.)?(?! (?:the|a|an|my|your|his|her|its|our|their|this|that|each|every)\b)"
 )
 _WHOLE = re.compile(r"(?<![\w.,/])[0-9]{1,4}[ -][0-9]{1,3}/[0-9]{1,3}$")
@@ -176,8 +179,9 @@ _MULTIPLIER = re.compile(
 )
 _BRACKETED_MULTIPLIER = re.compile(rf"(?<!\w)\((?:({AMOUNT})[xX×]|[xX×] ?({AMOUNT}))\)")
 _WORD_MEASURE = re.compile(
-    r"\b(an?|one|half an?|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|"
-    r"thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|few|several|many|per)( |-)"
+    r"\b(an?|one|half an?|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|"
+    r"twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|few|several|many|"
+    r"per)( |-)"
     r"(lbs?|oz|ft|yds?|qts?|tsps?|tbsps?|kg|km|cm|mm|hrs?|mph)\b(?!')(\.(?= [a-z0-9(]|[,;)]))?"
 )
 _DIGIT = re.compile(r"[0-9]")
