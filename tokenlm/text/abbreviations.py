@@ -65,6 +65,7 @@ _PLAIN = {
     "jct": "junction",
     "attn": "attention",
     "pkg": "package",
+    "appt": "appointment",
 }
 # These end no sentence, whatever stands behind them.
 _OPEN = "approx|vs|viz|cf|incl|excl|esp|attn|cnr|jct|asst|assoc|prev"
@@ -125,6 +126,8 @@ _PHRASES = (
     ),
     (re.compile(r"\b[nN]° ?(?=[0-9])"), "number "),
     (re.compile(r"\b[nN]o\.(?= of (?:the )?[a-z]{2,})"), "number"),
+    (re.compile(r"(?<=\()b\. ?(?=(?:c\. ?)?[12]?[0-9]{3}\b|[a-z])"), "born "),
+    (re.compile(r"(?<=\()d\. ?(?=(?:c\. ?)?[12]?[0-9]{3}\b|[a-z])"), "died "),
     (re.compile(r"\bPt\. (?=[A-Z][a-z])"), "Point "),
     (re.compile(r"\bRt\. Hon\."), "right honorable"),
     (re.compile(r"\bApt (?=#?[0-9])"), "apartment "),
@@ -159,7 +162,7 @@ _RANK = re.compile(
     r"(sgt|cpl|lt|capt|cmdr|supt|prof|gov)\.(?![\w.])"
 )
 _STATE = re.compile(
-    rf"(?:(?<=[a-z]{{3}}, )|(?<=\b[DR]-))(?:({'|'.join(_STATES)})|(N\. ?[CDHJMY]|S\. ?[CD]|"
+    rf"(?:(?<=[a-z]{{2}}, )|(?<=\b[DR]-))(?:({'|'.join(_STATES)})|(N\. ?[CDHJMY]|S\. ?[CD]|"
     r"W\. ?Va))\.(?![A-Za-z0-9])"
 )
 _LETTERED_NAME = re.compile(
@@ -177,9 +180,10 @@ _NO_INITIAL_I = re.compile(
     re.IGNORECASE,
 )
 # "Tampa, Fla.", "D-Calif."; but "Hello, Miss. How are you?"
-_CITY = re.compile(r"\b([A-Z][a-z']{3,20}), $|\b[DR]-$")
+_CITY = re.compile(r"\b([A-Z][a-z']{2,20}), $|\b[DR]-$")
 _NO_CITY = frozenset(
     "Hello Then Well Thanks Please Sorry Dear Look Listen Goodbye Good Here There Okay Maybe Sure "
+    "Yes Mom Mum Dad Hey Son Sir Man Sis Nay Yea Why And But "
     "Really This That Mother Father Mama Papa Come Wait Stop Never Always Perhaps".split()
 )
 _OPEN_WORD = re.compile(rf"\b((?i:{_OPEN}))\.(?= [A-Z])")

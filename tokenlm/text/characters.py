@@ -111,8 +111,8 @@ def fold_characters(text: str) -> str:
         text: any string, lone surrogates and control characters included.
 
     Returns:
-        Text of printable ASCII, newlines and `KEPT`; a tab between columns is a bar. What has no English sound (emoji, other
-        scripts, zero-width and control characters) is gone or a space.
+        Text of printable ASCII, newlines and `KEPT`; a tab between columns is a bar. What has no
+        English sound (emoji, other scripts, zero-width and control characters) is gone or a space.
     """
     text = _ENTITY.sub(_unescape, text)
     text = _columns(_LINE_END.sub("\n", text).replace("\u2029", "\n\n"))

@@ -103,14 +103,15 @@ _COUNT_BEFORE = re.compile(
 _NOT_COUNTED = frozenset("is was has as this its his works rings does answers belongs".split())
 _ROAD = re.compile(
     r"\b(?:([Hh]wy|HWY|Highway)|(?:[Rr]te?|RTE?|Route))\b\.? ?([0-9]{1,4})\b(?![.,:-][0-9]|-|%)"
-    r"(?: ([NSEW])\b(?!\.[A-Z])(?:\.(?= [a-z]))?)?"
+    r"(?: ([NSEW])\b(?!\.[A-Z])(?:\.(?= [a-z]|,))?)?"
 )
 _INTERSTATE = re.compile(
-    r"(?<![\w-])I-([0-9]{1,3})(?: ?([NSEW])(?:B|\.(?= [a-z]))?)?(?![\w-]|[.,][0-9])"
+    r"(?<![\w-])I-([0-9]{1,3})(?: ?([NSEW])(?:B|\.(?= [a-z]|,))?)?(?![\w-]|[.,][0-9])"
 )
 _COMPASS = {"N": "north", "S": "south", "E": "east", "W": "west"}
 _NUMBERED_ROAD = re.compile(
-    r"\b(U\.S\.|SR|CR|FM)[ -]([1-9][0-9]{0,3})(?![\w%]|[.,:-][0-9]| [a-z]{2,16}s\b)"
+    r"\b(U\.S\.|SR|CR|FM|US(?=-))[ -]([1-9][0-9]{0,3})(?![\w%]|[.,:-][0-9]| [a-z]{2,16}s\b)"
+    r"(?: ([NSEW])\b(?!\.[A-Z])(?:\.(?= [a-z]|,))?)?"
 )
 _LONG = re.compile(rf"[0-9]{{{MAX_CARDINAL_DIGITS + 1},}}")
 _DIGIT = re.compile(r"[0-9]")
@@ -163,7 +164,11 @@ def expand_codes(text: str) -> str:
     text = _ROAD.sub(_road, text)
     text = _INTERSTATE.sub(_interstate, text)
     text = _NUMBERED_ROAD.sub(
-        lambda match: f"{match[1].replace('.', '')} {code_number(match[2])}", text
+        lambda match: (
+            f"{match[1].replace('.', '')} {code_number(match[2])}"
+            + (f" {_COMPASS[match[3]]}" if match[3] else "")
+        ),
+        text,
     )
     text = _CUED_DIGITS.sub(_cued_digits, text)
     return _DOTTED.sub(lambda match: _parts(match.group(1)), text)

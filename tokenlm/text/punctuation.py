@@ -30,12 +30,13 @@ STARTERS = frozenset(
     "He She It The They This That These Those But And In We I You A An So Then There What "
     "When Where Why How If As At On My Our His Her Their Its No Yes For After Before While "
     "However Although Now Not Some Many Most All Both Each Who Which Do Did Is Are Was Were "
-    "Can Could".split()
+    "Can Could Bye Thanks Thank Please Let Also Maybe Perhaps Later Soon Hello Does Have Has "
+    "Had".split()
 )
 """Words that commonly open a sentence."""
 _NO_SENTENCE = re.compile(
     r"(?:^|[.?!][\"')]{0,2} )[\"'(]?(?:The|A|An|This|That|My|Our|His|Her|Their|Your|At|By|From|"
-    r"Around|Until|After|Before|Since) $"
+    r"Around|Until|After|Before|Since) $|[;,] (?:at|by) $"
 )
 """So far nothing is said: 'The dept. I joined', 'At 9 a.m. Tom rose.'"""
 _GOES_ON = frozenset(

@@ -129,7 +129,9 @@ _FEET_AND_INCHES = re.compile(
 )
 _STONES = re.compile(r"(?<=[0-9]) ?st\b\.?(?=,? [0-9]{1,2} ?lbs?\b)")
 _PINTS = re.compile(
-    rf"(?<![\w.,])({AMOUNT}) ?pts?(?:\.(?= (?!font|type|size|bold|lead|lower|higher|up|down)[a-z])|"
+    rf"(?<![\w.,])({AMOUNT}) ?pts?(?:\.(?= (?!font|type|size|bold|lead|lower|higher|up|down|"
+    rf"yesterday|today|in |on |to |behind|"
+    rf"ahead|after|per |from |for |with |this |last |each )[a-z])|"
     rf"\.?(?= of\b))"
 )
 _TEMPERATURE = re.compile(
@@ -160,7 +162,9 @@ _WEATHER = re.compile(
     r"air|summer|winter|rise|drop|range|difference|bath)\b"
 )
 _FEET_INCHES = re.compile(rf"(?<![\w'.,])([0-9]{{1,3}})'[ -]?({AMOUNT})(?:\"|''|(?![0-9'A-Za-z]))")
-_FEET = re.compile(rf"(?<![\w'.,])({AMOUNT})'(?=[ ,.)]|$)(?=[^']*$)")
+_FEET = re.compile(
+    rf"(?<![\w'.,])({AMOUNT})'(?=[ ,.)]|$)(?:(?=[^']*$)|(?= (?:tall|wide|long|high|deep)\b))"
+)
 _QUOTE = re.compile(rf"((?<![\w'.,/])(?:[0-9]{{1,3}}/[0-9]{{1,3}}(?![0-9.,/])|{AMOUNT}))?\"")
 _COORDINATE = re.compile(
     r"([0-9]{1,3})° ?([0-9]{1,2})'(?: ?([0-9]{1,2})(?:\.[0-9]{1,6})?\")? ?([NSEW])\b"
