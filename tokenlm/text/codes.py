@@ -30,7 +30,7 @@ _SPACED_PHONE = re.compile(
     r"(?:1[ .-]?)?\([0-9]{3}\) ?[0-9]{3}[ .-]?[0-9]{4}|"
     r"(?:1[ .-])?[0-9]{3}([ .-])[0-9]{3}\1[0-9]{4}|0[0-9]{2,4}[ -][0-9]{3,4}[ -][0-9]{3,4}|"
     r"0[0-9]{2,4}[ /-][0-9]{5,8}|(?<![0-9a-fA-F] )0[1-9](?:[ .][0-9]{2}){4}(?! [0-9a-fA-F])|"
-    r"[0-9]{2,3} [0-9]{4} [0-9]{4}|[2-9][0-9]{2} (?!19|20|[0-9]00)[0-9]{4}|"
+    r"[0-9]{2,3} [0-9]{4} [0-9]{4}|(?<![0-9] )[2-9][0-9]{2} (?!19|20|[0-9]{2}00)[0-9]{4}|"
     r"00[1-9][0-9]{0,2}(?:[ -][0-9]{2,8}){1,4}|"
     r"[0-9]{3}-[0-9]{2}-[0-9]{4}|[0-9]{3}-(?![0-9]00\b)[0-9]{4})(?: ?[xX]([0-9]{2,5}))?(?![\w-]|"
     r"[.,][0-9]| [0-9]| ?[%°€$£]| (?:people|men|women|children)\b)"
@@ -85,6 +85,7 @@ _BOOKS = {
     "Acts": "Acts", "Ruth": "Ruth", "Job": "Job", "Song": "Song", "Joel": "Joel", "Amos": "Amos",
     "Mark": "Mark", "Luke": "Luke", "John": "John",
 }  # fmt: skip
+_NUMBERED = frozenset("Samuel Kings Chronicles Corinthians Thessalonians Timothy Peter".split())
 _BOOK = "|".join(sorted({*_BOOKS, *_BOOKS.values()}, key=len, reverse=True))
 _VERSE = re.compile(
     rf"(?<![\w.])(?:([1-3]|I{{1,3}}) )?\b({_BOOK})\.? ([0-9]{{1,3}}):([0-9]{{1,3}})"
@@ -129,6 +130,8 @@ def expand_verses(text: str) -> str:
 
 def _verse(match: re.Match[str]) -> str:
     number, book, chapter, first, last = match.groups()
+    if not number and _BOOKS.get(book, book) in _NUMBERED:  # "the Kings 3:2 win"
+        return match.group()
     rank = f"{ordinal(len(number) if number[0] == 'I' else int(number))} " if number else ""
     words = f"{spoken_number(chapter)} {spoken_number(first)}"
     words += f" to {spoken_number(last)}" if last else ""
