@@ -53,6 +53,13 @@ _DAY_MONTH = re.compile(
     re.ASCII,
 )
 _MONTH_YEAR = re.compile(rf"\b{_MONTH}(?: of)?(,)? {_YEAR}")
+_AFTER_DAY = re.compile(
+    rf" (?:{_MONTH_NAME}\b|Morning|Night|Evening|Afternoon|Noon|Midnight|{_SHORT_DAY}\b)"
+)
+_DATE_SPAN = re.compile(
+    rf"\b({_DAY} {_MONTH}|{_MONTH} {_DAY}){_DASH}(?={_DAY} {_MONTH_NAME}\b|"
+    rf"{_MONTH_NAME}\b\.? {_DAY}\b)"
+)
 _DASHED = re.compile(rf"(?<![\w/-]){_DAY}-{_MONTH}-([12][0-9]{{3}}|[0-9]{{2}})(?![\w-])")
 _MONTH_SPAN = re.compile(rf"\b{_MONTH}{_DASH}({_MONTH_NAME}\b\.?)")
 _MONTH_ENDS = re.compile(r"(?! ?[0-9])")
@@ -143,6 +150,7 @@ def expand_dates(text: str) -> str:
     text = _ISO.sub(lambda match: _date(int(match[2]), int(match[3]), match[1]) + " ", text)
     text = _NUMERIC.sub(_numeric, text)
     text = _DASHED.sub(lambda match: _date(_month(match[2]), int(match[1]), match[3]), text)
+    text = _DATE_SPAN.sub(r"\1 to ", text)
     text = _MONTH_DAY.sub(_month_day, text)
     text = _DAY_MONTH.sub(_day_month, text)
     text = _MONTH_YEAR.sub(_month_year, text)
@@ -167,11 +175,16 @@ def _day_name(name: str) -> str:
     return _WEEKDAYS[name.capitalize()]
 
 
-def stop_after_date(match: re.Match[str]) -> str:
+def stop_after_date(match: re.Match[str], *, strict: bool = True) -> str:
     """The full stop of a short day or month, unless the sentence goes on ('In Jan. I left')."""
     opens = _OPENING.search(match.string[max(match.start() - 20, 0) : match.start()])
     at_end = not match.string[match.end() : match.end() + 4].strip("\"') ")
-    return "" if opens and not at_end else sentence_stop(match, strict=True)
+    return "" if opens and not at_end else sentence_stop(match, strict=strict)
+
+
+def _names_follow(match: re.Match[str]) -> bool:
+    """Whether a month or a part of the day stands behind a day: 'Fri. Sept. 5', 'Fri. Night'."""
+    return bool(_AFTER_DAY.match(match.string, match.end()))
 
 
 def _weekday_list(match: re.Match[str]) -> str:
@@ -202,7 +215,7 @@ def _weekday(match: re.Match[str]) -> str:
     before = match.string[max(match.start() - 5, 0) : match.start()]
     if match[1] == "Sun" and before.lower().endswith(("the ", " our ", " a ")):
         return match.group()
-    return _day_name(match[1]) + stop_after_date(match)
+    return _day_name(match[1]) + stop_after_date(match, strict=_names_follow(match))
 
 
 def _month_span(match: re.Match[str]) -> str:
