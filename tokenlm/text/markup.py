@@ -194,8 +194,11 @@ def read_layout(text: str, line_start: str = "") -> list[list[Line]]:
             written.number and above is not None and _is_no_item(above, written)
         ):
             written = replace(written, kind="plain", text=written.number[1].text, number=())
-        if written.kind != "blank":
-            are_choices = is_choice and are_choices or written.text[-1:] == "?"
+        ends_asking = (written.text or line_start)[-1:] == "?"
+        are_choices = written.kind != "blank" and (
+            (is_choice and are_choices) or ends_asking or bool(_CHOICE.match(line_start))
+        )
+        line_start = ""
         if written.kind == "blank":
             end_paragraph()
         elif written.kind == "heading":
