@@ -20,7 +20,7 @@ from tokenlm.text.normalize import normalize
         ("½ 3¼ ⅚", "1/2 3 1/4 5/6"),
         ("m² 10⁻³ (a)⁴ word ¹", "m^2 10^-3 (a)^4 word  "),
         ("a\u200bb\u00adc\ufeff", "abc"),
-        ("a\u00a0b\u2003c\td", "a b c d"),
+        ("a\u00a0b\u2003c\td", "a b c | d"),
         ("1\u2009000\u2009000", "1000000"),
         ("12\u202f345 km", "12345 km"),
         ("a\r\nb\rc\u2028d\u2029e", "a\nb\nc\nd\n\ne"),

@@ -31,15 +31,56 @@ _FINAL = {
     "corp": "corporation", "bros": "brothers", "jr": "junior", "sr": "senior", "esq": "esquire",
     "al": "al", "univ": "university", "dept": "department", "govt": "government",
     "assn": "association", "mfg": "manufacturing", "intl": "international", "natl": "national",
-    "hrs": "hours", "mins": "minutes", "secs": "seconds",
+    "hrs": "hours", "mins": "minutes", "secs": "seconds", "mgr": "manager", "ea": "each",
+    "pct": "percent", "utd": "united", "mgmt": "management", "qty": "quantity",
 }  # fmt: skip
 _PLAIN = {
-    "approx": "approximately", "vs": "versus", "viz": "namely", "cf": "compare",
-    "est": "estimated", "max": "maximum", "min": "minimum", "avg": "average",
-    "temp": "temperature", "tel": "telephone", "misc": "miscellaneous", "incl": "including",
-    "excl": "excluding", "ext": "extension", "orig": "original", "resp": "respectively",
-    "ca": "circa", "apt": "apartment", "bldg": "building", "eds": "editors",
-    "prev": "previous", "std": "standard", "ref": "reference",
+    "approx": "approximately",
+    "vs": "versus",
+    "viz": "namely",
+    "cf": "compare",
+    "est": "estimated",
+    "max": "maximum",
+    "min": "minimum",
+    "avg": "average",
+    "temp": "temperature",
+    "tel": "telephone",
+    "misc": "miscellaneous",
+    "incl": "including",
+    "excl": "excluding",
+    "ext": "extension",
+    "orig": "original",
+    "resp": "respectively",
+    "ca": "circa",
+    "apt": "apartment",
+    "bldg": "building",
+    "eds": "editors",
+    "prev": "previous",
+    "std": "standard",
+    "ref": "reference",
+    "asst": "assistant",
+    "assoc": "associate",
+    "esp": "especially",
+    "cnr": "corner",
+    "jct": "junction",
+    "attn": "attention",
+    "pkg": "package",
+    "appt": "appointment",
+}
+# These end no sentence, whatever stands behind them.
+_OPEN = "approx|vs|viz|cf|incl|excl|esp|attn|cnr|jct|asst|assoc|prev"
+_STATES = {
+    "Ala": "alabama", "Ariz": "arizona", "Ark": "arkansas", "Calif": "california",
+    "Colo": "colorado", "Conn": "connecticut", "Del": "delaware", "Fla": "florida",
+    "Ga": "georgia", "Ill": "illinois", "Ind": "indiana", "Kan": "kansas", "Ky": "kentucky",
+    "La": "louisiana", "Md": "maryland", "Mass": "massachusetts", "Mich": "michigan",
+    "Minn": "minnesota", "Miss": "mississippi", "Mo": "missouri", "Mont": "montana",
+    "Neb": "nebraska", "Nev": "nevada", "Okla": "oklahoma", "Ore": "oregon",
+    "Pa": "pennsylvania", "Tenn": "tennessee", "Tex": "texas", "Vt": "vermont", "Va": "virginia",
+    "Wash": "washington", "Wis": "wisconsin", "Wyo": "wyoming",
+    "NY": "new york", "NJ": "new jersey", "NH": "new hampshire", "NM": "new mexico",
+    "NC": "north carolina", "ND": "north dakota", "SC": "south carolina", "SD": "south dakota",
+    "WVa": "west virginia",
 }  # fmt: skip
 _COUNTED = {
     "No": "number", "Nos": "numbers", "Vol": "volume", "Vols": "volumes", "Ch": "chapter",
@@ -55,6 +96,16 @@ _COUNTED = {
 _MONTHS = {month[:3].capitalize(): month for month in MONTHS if month != "may"} | {
     "Sept": "september"
 }
+
+
+def _cued_word(match: re.Match[str]) -> str:
+    return {"attn": "attention", "qty": "quantity"}[match[1].lower()]
+
+
+def _size(match: re.Match[str]) -> str:
+    return {"lg": "large", "med": "medium", "sm": "small"}[match[1]]
+
+
 _PHRASES = (
     (re.compile(r"\be\. ?g\.(?!\w)|\beg\.", re.IGNORECASE), "for example"),
     (re.compile(r"\bi\. ?e\.(?!\w)|\bie\.", re.IGNORECASE), "that is"),
@@ -75,6 +126,8 @@ _PHRASES = (
     ),
     (re.compile(r"\b[nN]° ?(?=[0-9])"), "number "),
     (re.compile(r"\b[nN]o\.(?= of (?:the )?[a-z]{2,})"), "number"),
+    (re.compile(r"(?<=\()b\. ?(?=(?:c\. ?)?[12]?[0-9]{3}\b|[a-z])"), "born "),
+    (re.compile(r"(?<=\()d\. ?(?=(?:c\. ?)?[12]?[0-9]{3}\b|[a-z])"), "died "),
     (re.compile(r"\bPt\. (?=[A-Z][a-z])"), "Point "),
     (re.compile(r"\bRt\. Hon\."), "right honorable"),
     (re.compile(r"\bApt (?=#?[0-9])"), "apartment "),
@@ -88,13 +141,52 @@ _PHRASES = (
     (re.compile(r"(?<![\w&])AT&T(?![\w&])"), "a t and t"),
     (re.compile(r"(?<![\w&])([CF])#(?![\w#])"), r"\1 sharp"),
     (re.compile(r"\bvs\b(?!\.)", re.IGNORECASE), "versus"),
+    (re.compile(r"(?<=[a-z] )v\.(?= [A-Z])"), "versus"),
+    (re.compile(r"\b([Cc]opyright) (?:\([cC]\)|©)(?!\w)"), r"\1"),
+    (re.compile(r"(?<=[0-9](?:st|nd|rd|th) )[Ff]l\.(?=[ ,;)\]]|$)"), "floor"),
+    (re.compile(r"(?<=[0-9](?:st|nd|rd|th) )min\.(?=[ ,;)\]]|$)"), "minute"),
+    (re.compile(r"(?<=[0-9] )(lg|med|sm)\.(?= [a-z])"), _size),
+    (re.compile(r"\b(Attn|Qty|ATTN|QTY)(?=: )"), _cued_word),
     (re.compile(r"(?<=[a-z]) '?n' (?=[a-z])"), " and "),
 )
 _TITLE = re.compile(
-    rf"(?:(?<![0-9])(?<![0-9] )|(?![FfMm]t\b))\b(?:({'|'.join(_TITLES)})\.(?= ?[\w&])|"
+    rf"(?:(?<![0-9])(?<![0-9] )|(?![Ff]t\b|"
+    rf"[Mm]t(?!\. [A-Z])))\b(?:({'|'.join(_TITLES)})\.(?= ?[\w&])|"
     rf"({'|'.join(_TITLES).lower()})\.(?= ?[A-Z0-9&])(?! ?(?:{'|'.join(STARTERS)})\b)|(Mr|Mrs|Ms|"
-    rf"Dr|Prof|Sgt|Lt|Mt|Ft|Capt|Col)(?= [A-Z][a-z]))"
+    rf"Dr|Prof|Sgt|Lt|Mt|Ft|Capt|Col)(?= [A-Z][a-z]|(?<=[rsf]) (?:and|or|&) (?:Mrs?|Ms|Miss|Dr|"
+    rf"Prof)\b))"
 )
+# "He met a sgt. on the way": what is only ever short for a rank.
+_RANK = re.compile(
+    r"\b((?:an?|the|my|your|his|her|our|their|that|this|another|every|each) )"
+    r"(sgt|cpl|lt|capt|cmdr|supt|prof|gov)\.(?![\w.])"
+)
+_STATE = re.compile(
+    rf"(?:(?<=[a-z]{{2}}, )|(?<=\b[DR]-))(?:({'|'.join(_STATES)})|(N\. ?[CDHJMY]|S\. ?[CD]|"
+    r"W\. ?Va))\.(?![A-Za-z0-9])"
+)
+_LETTERED_NAME = re.compile(
+    r"\b((?:mister|missus|miz|doctor|professor|[Aa]gent|[Jj]udge|[Cc]oach) [A-Z])\.(?= [a-z])"
+)
+# "It's vitamin D. Don't forget.", "It is I. Tom knows.": the letter ends the sentence.
+_NO_INITIAL = re.compile(
+    r"\b(?:an?|vitamins?|types?|plan|grade|group|class|hepatitis|exhibit|section|option|level|team|"
+    r"point|gate|row|seat|letter|answer|size|key of|model|room|zone|block|terminal|category|"
+    r"(?:type|grade|answer|letter|size) (?:is|was)) $",
+    re.IGNORECASE,
+)
+_NO_INITIAL_I = re.compile(
+    r"\b(?:is|was|am|than|as|nor|not|only|it's|(?:he|she|we|you|they|him|her|them) (?:and|or)) $",
+    re.IGNORECASE,
+)
+# "Tampa, Fla.", "D-Calif."; but "Hello, Miss. How are you?"
+_CITY = re.compile(r"\b([A-Z][a-z']{2,20}), $|\b[DR]-$")
+_NO_CITY = frozenset(
+    "Hello Then Well Thanks Please Sorry Dear Look Listen Goodbye Good Here There Okay Maybe Sure "
+    "Yes Mom Mum Dad Hey Son Sir Man Sis Nay Yea Why And But "
+    "Really This That Mother Father Mama Papa Come Wait Stop Never Always Perhaps".split()
+)
+_OPEN_WORD = re.compile(rf"\b((?i:{_OPEN}))\.(?= [A-Z])")
 _BARE_TITLE = re.compile(r"\b(Mr|Mrs|Dr|Prof|mr|mrs|dr|prof)\.(?! ?[\w&])")
 _STREET = re.compile(
     rf"\b([A-Z][A-Za-z']{{0,30}}|[0-9]{{1,3}}(?:st|nd|rd|th)) ({'|'.join(_STREETS)})\b(\.?)"
@@ -175,9 +267,16 @@ def expand_abbreviations(text: str) -> str:
     text = _SAINT.sub("saint ", text)
     text = _BARE_TITLE.sub(lambda match: _lookup(_TITLES, match[1]) + sentence_stop(match), text)
     text = _TITLE.sub(_title, text)
+    text = _RANK.sub(
+        lambda match: f"{match[1]}{_lookup(_TITLES, match[2])}{sentence_stop(match, strict=True)}",
+        text,
+    )
+    text = _LETTERED_NAME.sub(r"\1", text)
+    text = _STATE.sub(_state, text)
     text = _DEGREE.sub(_degree, text)
     text = _FINAL_WORD.sub(_final, text)
     text = _BARE_FINAL.sub(lambda match: _FINAL[match[1].lower()], text)
+    text = _OPEN_WORD.sub(lambda match: _PLAIN[match[1].lower()], text)
     text = _PLAIN_WORD.sub(lambda match: _PLAIN[match[1].lower()], text)
     text = _MONTH.sub(_month, text)
     text = _DOTTED_UNIT.sub(_dotted_unit, text)
@@ -208,12 +307,25 @@ def _counted_word(match: re.Match[str]) -> str:
         return match.group()
     if word == "secs" and before[-2:-1].isdigit():
         return match.group()
+    if numeral in ("V", "X") and word.lower() == "no":
+        if not _ONE_BEFORE.match(match.string, match.end()):
+            return match.group()  # "No. X marks the spot."
     if numeral == "I":
         is_pronoun = word.lower() == "no" or not is_short
         if is_pronoun or not _ONE_BEFORE.match(match.string, match.end()):
             return match.group()
     said = cardinal(roman_value(numeral)) if numeral else ""
     return f"{_lookup(_COUNTED, word)} {said}"
+
+
+def _state(match: re.Match[str]) -> str:
+    city = _CITY.search(match.string, max(match.start() - 24, 0), match.start())
+    if not city or city[1] in _NO_CITY:
+        return match.group()
+    if match[1]:
+        return _STATES[match[1]] + sentence_stop(match, strict=True)
+    letters = match[2].replace(".", "").replace(" ", "")
+    return _STATES[letters] + sentence_stop(match, strict=True)
 
 
 def _direction(short: str, first: str, second: str) -> str:
@@ -260,7 +372,19 @@ def _final(match: re.Match[str]) -> str:
     word = match[1].lower()
     if match[1] == "co":  # the end of an address read out: "dot co."
         return match.group()
-    names_follow = word in ("inc", "ltd", "co", "corp", "bros", "jr", "sr", "dept", "univ")
+    names_follow = word in (
+        "inc",
+        "ltd",
+        "co",
+        "corp",
+        "bros",
+        "jr",
+        "sr",
+        "dept",
+        "univ",
+        "mgr",
+        "utd",
+    )
     return _FINAL[word] + sentence_stop(match, strict=names_follow)
 
 
@@ -284,8 +408,10 @@ def _initials(match: re.Match[str]) -> str:
     rest = match.string[match.end() : match.end() + 12]
     word = re.match(r"[A-Za-z]+", rest)
     single = match[1].count(".") == 1
-    before = match.string[max(match.start() - 4, 0) : match.start()]
-    if single and before.endswith((" an ", " a ")):  # "He got an A. Anna got a B."
+    before = match.string[max(match.start() - 16, 0) : match.start()]
+    if single and (
+        _NO_INITIAL.search(before) or (match[1][0] == "I" and _NO_INITIAL_I.search(before))
+    ):
         return match.group()
     if single and word and word.group() in STARTERS:
         return match.group()

@@ -100,6 +100,10 @@ _BLANK = re.compile(r"[^\S\n]+")
 _LINE_END = re.compile("\r\n?|[\u2028\u0085\v\f]")
 
 
+# Not the tab behind the mark of a list item: "1.", "a)", "-".
+_TAB = re.compile(r"(?:(?<=[^\s.)*+•–|-])|(?<=[A-Za-z]{2}\.)) {0,8}\t[\t ]{0,16}(?=[^\s|])")
+
+
 def fold_characters(text: str) -> str:
     """Fold accents, widths, ligatures, quotes, entities and other scripts away.
 
@@ -107,11 +111,11 @@ def fold_characters(text: str) -> str:
         text: any string, lone surrogates and control characters included.
 
     Returns:
-        Text of printable ASCII, newlines and `KEPT`. What has no English sound (emoji, other
-        scripts, zero-width and control characters) is gone or a space.
+        Text of printable ASCII, newlines and `KEPT`; a tab between columns is a bar. What has no
+        English sound (emoji, other scripts, zero-width and control characters) is gone or a space.
     """
     text = _ENTITY.sub(_unescape, text)
-    text = _LINE_END.sub("\n", text).replace("\u2029", "\n\n")
+    text = _columns(_LINE_END.sub("\n", text).replace("\u2029", "\n\n"))
     text = _GROUP_SPACE.sub(_join_groups, text)
     text = _BACKTICK.sub("'", text)
     if text.isascii():
@@ -249,6 +253,11 @@ def _greek(match: re.Match[str]) -> str:
     before = " " if start and text[start - 1].isalnum() else ""
     after = " " if end < len(text) and text[end].isalnum() else ""
     return before + name + after
+
+
+def _columns(text: str) -> str:
+    """Columns that tabs part, as a table has them."""
+    return _TAB.sub(" | ", text) if "\t" in text else text
 
 
 def _drop_controls(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tokenlm.text.numerals import MAX_CARDINAL_DIGITS, code_number, digits, spoken_number
+from tokenlm.text.numerals import MAX_CARDINAL_DIGITS, code_number, digits, ordinal, spoken_number
 
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _IP_ADDRESS = re.compile(
@@ -30,9 +30,10 @@ _SPACED_PHONE = re.compile(
     r"(?:1[ .-]?)?\([0-9]{3}\) ?[0-9]{3}[ .-]?[0-9]{4}|"
     r"(?:1[ .-])?[0-9]{3}([ .-])[0-9]{3}\1[0-9]{4}|0[0-9]{2,4}[ -][0-9]{3,4}[ -][0-9]{3,4}|"
     r"0[0-9]{2,4}[ /-][0-9]{5,8}|(?<![0-9a-fA-F] )0[1-9](?:[ .][0-9]{2}){4}(?! [0-9a-fA-F])|"
-    r"0[0-9] [0-9]{4} [0-9]{4}|00[1-9][0-9]{0,2}(?:[ -][0-9]{2,8}){1,4}|"
+    r"[0-9]{2,3} [0-9]{4} [0-9]{4}|(?<![0-9] )[2-9][0-9]{2} (?!19|20|[0-9]{2}00)[0-9]{4}|"
+    r"00[1-9][0-9]{0,2}(?:[ -][0-9]{2,8}){1,4}|"
     r"[0-9]{3}-[0-9]{2}-[0-9]{4}|[0-9]{3}-(?![0-9]00\b)[0-9]{4})(?: ?[xX]([0-9]{2,5}))?(?![\w-]|"
-    r"[.,][0-9])"
+    r"[.,][0-9]| [0-9]| ?[%°€$£]| (?:people|men|women|children)\b)"
 )
 _BARE_PHONE = re.compile(
     r"(?<![\w.,$£€¥₹+#/-])(?<![$£€¥₹] )(1?)([2-9][0-9]{2})([0-9]{3})([0-9]{4})(?![\w/]|[.,-][0-9]|"
@@ -70,6 +71,31 @@ _ZIP_CODE = re.compile(
 _TRIPLE = re.compile(r"(?<![\w.,/-])[0-9]{1,2}(?:-[0-9]{1,2}){2}(?![\w/-]|[.,][0-9])")
 _CARD = re.compile(r"(?<![\w.,-])[0-9]{4}(?:([ -])[0-9]{4})(?:\1[0-9]{4}){1,3}(?![\w-])")
 _SERIAL = re.compile(r"(?<![\w.,-])[0-9]{1,7}(?:-[0-9]{1,7}){3,6}(?![\w-])")
+_BOOKS = {
+    "Gen": "Genesis", "Ex": "Exodus", "Exod": "Exodus", "Lev": "Leviticus", "Num": "Numbers",
+    "Deut": "Deuteronomy", "Josh": "Joshua", "Judg": "Judges", "Sam": "Samuel", "Kgs": "Kings",
+    "Chr": "Chronicles", "Chron": "Chronicles", "Neh": "Nehemiah", "Esth": "Esther",
+    "Ps": "Psalm", "Pss": "Psalms", "Prov": "Proverbs", "Eccl": "Ecclesiastes",
+    "Isa": "Isaiah", "Jer": "Jeremiah", "Lam": "Lamentations", "Ezek": "Ezekiel",
+    "Dan": "Daniel", "Hos": "Hosea", "Mic": "Micah", "Hab": "Habakkuk", "Zech": "Zechariah",
+    "Mal": "Malachi", "Mat": "Matthew", "Matt": "Matthew", "Mk": "Mark", "Lk": "Luke",
+    "Jn": "John", "Rom": "Romans", "Cor": "Corinthians", "Gal": "Galatians", "Eph": "Ephesians",
+    "Phil": "Philippians", "Col": "Colossians", "Thess": "Thessalonians", "Tim": "Timothy",
+    "Tit": "Titus", "Heb": "Hebrews", "Jas": "James", "Pet": "Peter", "Rev": "Revelation",
+    "Acts": "Acts", "Ruth": "Ruth", "Job": "Job", "Song": "Song", "Joel": "Joel", "Amos": "Amos",
+    "Mark": "Mark", "Luke": "Luke", "John": "John",
+}  # fmt: skip
+_NUMBERED = frozenset("Samuel Kings Chronicles Corinthians Thessalonians Timothy Peter".split())
+_BOOK = "|".join(sorted({*_BOOKS, *_BOOKS.values()}, key=len, reverse=True))
+_VERSE = re.compile(
+    rf"(?<![\w.])(?:([1-3]|I{{1,3}}) )?\b({_BOOK})\.? ([0-9]{{1,3}}):([0-9]{{1,3}})"
+    r"(?: ?[-–] ?([0-9]{1,3}))?"
+    r"(?![\w:]|\.[0-9]| ?[AaPp]\.?[Mm]\b)"
+)
+_NUMBERED_BOOK = re.compile(
+    r"(?<![\w.])([1-3]) (Sam|Kgs|Kings|Chr|Chron|Cor|Thess|Tim|Pet|Samuel|Chronicles|Corinthians|"
+    r"Thessalonians|Timothy|Peter)\b(?:\.(?= [0-9]))?(?= [0-9])"
+)
 _GROUP = re.compile(r"[0-9]{1,15}")
 _COUNT_BEFORE = re.compile(
     r"(?:than|over|about|nearly|almost|exceeds?|exceeding|values?|total|population|equals?|up to|"
@@ -78,15 +104,38 @@ _COUNT_BEFORE = re.compile(
 _NOT_COUNTED = frozenset("is was has as this its his works rings does answers belongs".split())
 _ROAD = re.compile(
     r"\b(?:([Hh]wy|HWY|Highway)|(?:[Rr]te?|RTE?|Route))\b\.? ?([0-9]{1,4})\b(?![.,:-][0-9]|-|%)"
-    r"(?: ([NSEW])\b(?!\.[A-Z]))?"
+    r"(?: ([NSEW])\b(?!\.[A-Z])(?:\.(?= [a-z]|,))?)?"
 )
-_INTERSTATE = re.compile(r"(?<![\w-])I-([0-9]{1,3})(?: ?([NSEW])B?)?(?![\w-]|[.,][0-9])")
+_INTERSTATE = re.compile(
+    r"(?<![\w-])I-([0-9]{1,3})(?: ?([NSEW])(?:B|\.(?= [a-z]|,))?)?(?![\w-]|[.,][0-9])"
+)
 _COMPASS = {"N": "north", "S": "south", "E": "east", "W": "west"}
 _NUMBERED_ROAD = re.compile(
-    r"\b(U\.S\.|SR|CR|FM)[ -]([1-9][0-9]{0,3})(?![\w%]|[.,:-][0-9]| [a-z]{2,16}s\b)"
+    r"\b(U\.S\.|SR|CR|FM|US(?=-))[ -]([1-9][0-9]{0,3})(?![\w%]|[.,:-][0-9]| [a-z]{2,16}s\b)"
+    r"(?: ([NSEW])\b(?!\.[A-Z])(?:\.(?= [a-z]|,))?)?"
 )
 _LONG = re.compile(rf"[0-9]{{{MAX_CARDINAL_DIGITS + 1},}}")
 _DIGIT = re.compile(r"[0-9]")
+
+
+def expand_verses(text: str) -> str:
+    """Say 'Gen. 1:1' and its like; run before times of day."""
+    if not _DIGIT.search(text):
+        return text
+    return _NUMBERED_BOOK.sub(
+        lambda match: f"{ordinal(int(match[1]))} {_BOOKS.get(match[2], match[2])}",
+        _VERSE.sub(_verse, text),
+    )
+
+
+def _verse(match: re.Match[str]) -> str:
+    number, book, chapter, first, last = match.groups()
+    if not number and _BOOKS.get(book, book) in _NUMBERED:  # "the Kings 3:2 win"
+        return match.group()
+    rank = f"{ordinal(len(number) if number[0] == 'I' else int(number))} " if number else ""
+    words = f"{spoken_number(chapter)} {spoken_number(first)}"
+    words += f" to {spoken_number(last)}" if last else ""
+    return f"{rank}{_BOOKS.get(book, book)} {words}"
 
 
 def expand_codes(text: str) -> str:
@@ -111,12 +160,18 @@ def expand_codes(text: str) -> str:
         lambda match: " ".join(code_number(part) for part in match.group().split("-")), text
     )
     text = _INTERNATIONAL.sub(lambda match: f"plus {digits(match.group())}", text)
-    text = _ZIP_CODE.sub(lambda match: f"{match[1]} {_grouped(match[2] + (match[3] or ''))}", text)
+    text = _ZIP_CODE.sub(
+        lambda match: f"{' '.join(match[1])} {_grouped(match[2] + (match[3] or ''))}", text
+    )
     text = _MODEL.sub(_model, text)
     text = _ROAD.sub(_road, text)
     text = _INTERSTATE.sub(_interstate, text)
     text = _NUMBERED_ROAD.sub(
-        lambda match: f"{match[1].replace('.', '')} {code_number(match[2])}", text
+        lambda match: (
+            f"{match[1].replace('.', '')} {code_number(match[2])}"
+            + (f" {_COMPASS[match[3]]}" if match[3] else "")
+        ),
+        text,
     )
     text = _CUED_DIGITS.sub(_cued_digits, text)
     return _DOTTED.sub(lambda match: _parts(match.group(1)), text)

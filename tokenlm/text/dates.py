@@ -53,6 +53,13 @@ _DAY_MONTH = re.compile(
     re.ASCII,
 )
 _MONTH_YEAR = re.compile(rf"\b{_MONTH}(?: of)?(,)? {_YEAR}")
+_AFTER_DAY = re.compile(
+    rf" (?:{_MONTH_NAME}\b|Morning|Night|Evening|Afternoon|Noon|Midnight|{_SHORT_DAY}\b)"
+)
+_DATE_SPAN = re.compile(
+    rf"\b({_DAY} {_MONTH}|{_MONTH} {_DAY}){_DASH}(?={_DAY} {_MONTH_NAME}\b|"
+    rf"{_MONTH_NAME}\b\.? {_DAY}\b)"
+)
 _DASHED = re.compile(rf"(?<![\w/-]){_DAY}-{_MONTH}-([12][0-9]{{3}}|[0-9]{{2}})(?![\w-])")
 _MONTH_SPAN = re.compile(rf"\b{_MONTH}{_DASH}({_MONTH_NAME}\b\.?)")
 _MONTH_ENDS = re.compile(r"(?! ?[0-9])")
@@ -61,6 +68,7 @@ _SHORT_MONTH = re.compile(
     r"every|to) )(Feb|Apr|Aug|Sept?|Oct|Nov|Dec|(?<=[iI]n )(?:Jan|Mar)|(?<=early )(?:Jan|Mar)|"
     r"(?<=late )(?:Jan|Mar))(?![\w.'-]| [A-Z][a-z]| [0-9]| del\b)"
 )
+_MONTH_OF_YEAR = re.compile(r"\b(Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.?(?= '[0-9]{2}\b)")
 _OPENING = re.compile(
     r"(?:^|[.?!\"] )(?:In|On|By|Since|Until|During|Last|Next|Every|Early|Late|This|From)(?: early|"
     r" late| mid)?[ -]$"
@@ -70,7 +78,7 @@ _CENTURY = re.compile(
     r"A\.D)))(?![\w.])"
 )
 _CIRCA = re.compile(
-    r"(?<!\w)[cC]a?\. ?(?=[0-9]{3,4}(?![\w,.][0-9]|\w)|[0-9]{1,4} ?(?:BC|AD|CE|B\.C|A\.D))"
+    r"(?<!\w)[cC]a?\. ?(?=[0-9]{3,4}s?(?![\w,.][0-9]|\w)|[0-9]{1,4} ?(?:BC|AD|CE|B\.C|A\.D))"
 )
 _ISO = re.compile(
     r"(?<![\w/.-])([12][0-9]{3})[-/.](0?[1-9]|1[0-2])[-/.](0?[1-9]|[12][0-9]|3[01])(?:T"
@@ -80,10 +88,17 @@ _NUMERIC = re.compile(
     r"(?<![\w/.,-])([0-9]{1,2})([-/.])([0-9]{1,2})\2((?:[12][0-9])?[0-9]{2})(?![\w/-]|[.,][0-9])"
 )
 _NUMERIC_MONTH = re.compile(
-    r"\b((?:on|by|until|till|before|after|since|due|dated|from|date:) )(1[0-2]|0?[1-9])/"
+    r"\b((?:on|by|until|till|before|after|since|due|dated|from|date:|(?:mon|tues|wednes|thurs|fri|"
+    r"satur|sun)day,?) )(1[0-2]|0?[1-9])/"
     r"(3[01]|[12][0-9]|0?[1-9])(?![\w/]|[.,][0-9]|-[0-9])",
     re.IGNORECASE,
 )
+_NUMERIC_SPAN = re.compile(
+    r"(?<![\w/.,-])(1[0-2]|0?[1-9])/(3[01]|[12][0-9]|0?[1-9]) ?[-–] ?(1[0-2]|0?[1-9])/"
+    r"(3[01]|[12][0-9]|0?[1-9])(?![\w/-]|[.,][0-9])"
+)
+_DECADE_SPAN = re.compile(r"(?<=[0-9]0s) ?[-–] ?(?:'?(?=([1-9]0s\b))|(?=[0-9]{3}0s\b))")
+_SEASON = re.compile(r"(?<![\w.,$£€/-])((?:19|20)[0-9]{2})/([0-9]{2})(?![\w/%-]|[.,][0-9])")
 _DECADE = re.compile(r"(?<![\w.,$£€])(?<![0-9]-)((?:1[0-9]|20)[0-9]0)'?s\b")
 _PLURAL = re.compile(r"(?<=\b[Tt]he )([0-9]{3})s\b")
 _SHORT_DECADE = re.compile(
@@ -128,18 +143,22 @@ def expand_dates(text: str) -> str:
     text = _SHORT_MONTH.sub(_short_month, text)
     if not _DIGIT.search(text):
         return text
+    text = _MONTH_OF_YEAR.sub(lambda match: MONTHS[_month(match[1]) - 1], text)
     text = _CENTURY.sub(_century, text)
     text = _CIRCA.sub("circa ", text)
     text = _ERA_SPAN.sub(_era_span, text)
     text = _ISO.sub(lambda match: _date(int(match[2]), int(match[3]), match[1]) + " ", text)
     text = _NUMERIC.sub(_numeric, text)
     text = _DASHED.sub(lambda match: _date(_month(match[2]), int(match[1]), match[3]), text)
+    text = _DATE_SPAN.sub(r"\1 to ", text)
     text = _MONTH_DAY.sub(_month_day, text)
     text = _DAY_MONTH.sub(_day_month, text)
     text = _MONTH_YEAR.sub(_month_year, text)
     text = _NUMERIC_MONTH.sub(
         lambda match: f"{match[1]}{_date(int(match[2]), int(match[3]))}", text
     )
+    text = _NUMERIC_SPAN.sub(_numeric_span, text)
+    text = _DECADE_SPAN.sub(lambda match: " to '" if match[1] else " to ", text)
     text = _DECADE.sub(lambda match: plural(year(int(match[1]))), text)
     text = _PLURAL.sub(lambda match: plural(code_number(match[1])), text)
     text = _SHORT_DECADE.sub(
@@ -147,6 +166,7 @@ def expand_dates(text: str) -> str:
     )
     text = _SHORT_YEAR.sub(lambda match: pair(int(match[1])) if match[1] != "00" else "oh oh", text)
     text = _ERA_YEAR.sub(_era_year, _ERA_TO_ERA.sub(r"\1 to ", text))
+    text = _SEASON.sub(_season, text)
     text = _YEAR_SPAN.sub(_year_span, text)
     return _CUED_YEAR.sub(lambda match: f"{match[1]}{year(int(match[2]))}", text)
 
@@ -155,11 +175,16 @@ def _day_name(name: str) -> str:
     return _WEEKDAYS[name.capitalize()]
 
 
-def stop_after_date(match: re.Match[str]) -> str:
+def stop_after_date(match: re.Match[str], *, strict: bool = True) -> str:
     """The full stop of a short day or month, unless the sentence goes on ('In Jan. I left')."""
     opens = _OPENING.search(match.string[max(match.start() - 20, 0) : match.start()])
     at_end = not match.string[match.end() : match.end() + 4].strip("\"') ")
-    return "" if opens and not at_end else sentence_stop(match, strict=True)
+    return "" if opens and not at_end else sentence_stop(match, strict=strict)
+
+
+def _names_follow(match: re.Match[str]) -> bool:
+    """Whether a month or a part of the day stands behind a day: 'Fri. Sept. 5', 'Fri. Night'."""
+    return bool(_AFTER_DAY.match(match.string, match.end()))
 
 
 def _weekday_list(match: re.Match[str]) -> str:
@@ -172,7 +197,13 @@ def _weekday_list(match: re.Match[str]) -> str:
             continue
         joint = gap.strip()
         words += _day_name(name)
-        words += " to " if joint in ("-", "–") else ", " if joint in (",", "/") else " "
+        words += (
+            " to "
+            if joint in ("-", "–") and len(parts) == 2
+            else ", "
+            if joint in (",", "/", "-", "–")
+            else " "
+        )
         words += "and " if "&" in gap else ""
     words = words.replace(" ,", ",").rstrip()
     return words + (sentence_stop(match, strict=True) if match.group().endswith(".") else "")
@@ -184,7 +215,7 @@ def _weekday(match: re.Match[str]) -> str:
     before = match.string[max(match.start() - 5, 0) : match.start()]
     if match[1] == "Sun" and before.lower().endswith(("the ", " our ", " a ")):
         return match.group()
-    return _day_name(match[1]) + stop_after_date(match)
+    return _day_name(match[1]) + stop_after_date(match, strict=_names_follow(match))
 
 
 def _month_span(match: re.Match[str]) -> str:
@@ -241,6 +272,22 @@ def _numeric(match: re.Match[str]) -> str:
     if not (1 <= month <= 12 and 1 <= day <= 31):
         return match.group()
     return _date(month, day, written_year)
+
+
+def _numeric_span(match: re.Match[str]) -> str:
+    """'12/24-1/2', unless both may be fractions."""
+    month, day, last_month, last_day = map(int, match.groups())
+    if not any(number > 12 and number not in (16, 20, 25, 30) for number in (day, last_day)):
+        return match.group()
+    return f"{_date(month, day)} to {_date(last_month, last_day)}"
+
+
+def _season(match: re.Match[str]) -> str:
+    """'2020/21' is a year that begins in one and ends in the next."""
+    first, last = int(match[1]), int(match[2])
+    if (first + 1) % 100 != last:
+        return match.group()
+    return f"{year(first)} to {pair(last) if last else year(first + 1)}"
 
 
 def _month_day(match: re.Match[str]) -> str:

@@ -29,7 +29,8 @@ _TIMES_SIGN = re.compile(r"(?<=[0-9)]) ?x ?(?=[0-9(])")
 _BY = re.compile(
     r"(?<=[0-9]) x (?=[0-9])|(?<=(?:in|ft|yd)) x (?=[0-9])|(?<=(?:in|ft|yd)\.) x (?=[0-9])|"
     r"(?<=[0-9][mnt\"']) x (?=[0-9])|(?<=[cm]m) x (?=[0-9])|(?<=[0-9])x"
-    r"(?=(?:[0-9.]{1,6}x)?[0-9.]{1,6} ?(?:[mck]?m|ft|in|px)\b)"
+    r"(?=(?:[0-9.]{1,6}x)?[0-9.]{1,6} ?(?:[mck]?m|ft|in|px)\b|"
+    r"(?:[0-9.]{1,6}x)?[0-9.]{1,6}-(?:[mc]m|ft|in)\b)"
 )
 _FUNCTION = re.compile(r"(?<!\w)([a-zA-Z])\(([a-z])\)")
 _STAR = re.compile(r"(?<=[0-9A-Za-z)]) ?\*\*? ?(?=[0-9(])|(?<=[0-9)]) ?\*\*? ?(?=[A-Za-z0-9(])")
@@ -78,7 +79,9 @@ _OPERATOR = re.compile("[+×÷±−√∞]")
 _PLUS_MINUS = re.compile(r"\+/-|\+-(?=[0-9])")
 _RUN = re.compile(r"[+=<>*]{4,}|<{2,}|>{2,}|\*{3,}")
 _BITS = re.compile(r"(?<![\w.])([01])'?s (?:and|or) ([01])'?s(?!\w)")
-_SIGN = re.compile(r"[0-9^+×÷±−√∞≈≠≤≥<>=*]|\([a-z]\)")
+_SIGN = re.compile(r"[0-9^+~×÷±−√∞≈≠≤≥<>=*]|\([a-z]\)")
+_TILDE_RANGE = re.compile(r"(?<=[0-9]) ?~ ?(?=[0-9])")
+_ABOUT_TWICE = re.compile(r"(?:(?<=\b[aA] )|(?<=[aA]bout ))~(?=[0-9])")
 _ABOUT = re.compile(r"[~≈](?= ?[$£€]?[0-9])")
 
 
@@ -91,11 +94,13 @@ def expand_signs(text: str) -> str:
         lambda match: f"{plural(cardinal(int(match[1])))} and {plural(cardinal(int(match[2])))}",
         text,
     )
+    text = _TILDE_RANGE.sub(" to ", text)
     text = _PLUS_MINUS.sub("±", text)
     if any(sign in text for sign in "=≈≠<>≤≥"):
         text = _LEFT_SIDE.sub(_equation_side, text)
         text = _RIGHT_SIDE.sub(_equation_side, text)
         text = _BOUND.sub(lambda match: f" {_BOUND_WORDS[match[1]]} ", text)
+    text = _ABOUT.sub("about ", _ABOUT_TWICE.sub("", text))
     text = _ZONE_OFFSET.sub(" minus ", text)
     text = _NEGATIVE_MONEY.sub("minus ", text)
     text = _NEGATIVE.sub("minus ", text)
@@ -124,7 +129,6 @@ def expand_formulas(text: str) -> str:
     text = _RATIO.sub(
         lambda match: " to ".join(spoken_number(part) for part in match.groups() if part), text
     )
-    text = _ABOUT.sub("about ", text)
     text = _RELATION.sub(lambda match: f" {_RELATIONS[match.group()]} ", text)
     return _OPERATOR.sub(lambda match: f" {_OPERATORS[match.group()]} ", text)
 
@@ -180,6 +184,8 @@ def _mixed(match: re.Match[str]) -> str:
 
 def _fraction(match: re.Match[str]) -> str:
     numerator, denominator = int(match[1]), int(match[2])
+    if numerator == denominator and denominator in (5, 10, 100):
+        return f"{cardinal(numerator)} out of {cardinal(denominator)}"
     if (
         denominator in _DENOMINATORS
         and 0 < numerator < max(denominator, 2) * 2

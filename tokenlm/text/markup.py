@@ -69,10 +69,12 @@ _BORDER = re.compile(r"(?=[^|+]*[|+])(?=[^-=]*[-=])[ |+:=-]+")
 _HEADING = re.compile(r"[ ]?#{1,6}[ ]+(.*?)[ ]*#*[ ]*")
 _BULLET = re.compile(r"[ ]*(?:[-*+–—][ ]+|•[ •]*)(?:\[[ xX]\][ ]+)?(?=\S)")
 _NUMBER = re.compile(
-    r"[ ]*(?:(?P<digits>[0-9]{1,3})(?P<mark>[.)])|\((?P<inner>[0-9]{1,2}|[a-z]|[ivx]{2,5})\)|"
-    r"(?P<letter>[a-z]|[ivx]{2,5})(?P<after>[.)])(?! ?[0-9])|(?P<capital>[IVX]{2,6}|I)\.|"
-    r"(?P<option>[A-Z])\))(?:[ ]+(?:\[[ xX]\][ ]+)?|$)"
+    r"[ ]*(?:(?P<digits>[0-9]{1,3})(?P<mark>[.)])|\((?P<inner>[1-9][0-9]?|[a-z]|[ivx]{2,5})\)|"
+    r"(?P<letter>[a-z]|[ivx]{2,5})(?P<after>[.)])(?! ?[0-9])|(?P<capital>[IVX]{2,6}|"
+    r"I(?!\. ?[A-Z]\.))\.|"
+    r"(?P<option>[A-Z])\)|(?P<choice>[A-F])\.(?! ?[A-Z]\.))(?:[ ]+(?:\[[ xX]\][ ]+)?|$)"
 )
+_CHOICE = re.compile(r"[A-F]\.")
 _CELL = re.compile(r"[ ]*(?<!\\)\|[ ]*")
 _SPACED_BAR = re.compile(r"\S \| \S")
 _LABEL = re.compile(r"[A-Z][A-Za-z.'-]{0,30}(?: [A-Z][A-Za-z.'-]{0,30}){0,2}:(?=\s|$)")
@@ -172,6 +174,8 @@ def read_layout(text: str, line_start: str = "") -> list[list[Line]]:
     """The item or the paragraph of prose that may go on, all its lines joined."""
     above: _Written | None = None
     """The last line of it."""
+    are_choices = False
+    """Whether "A. Paris" would be an answer to choose: a question or another one is above."""
 
     def end_line() -> None:
         nonlocal current, above
@@ -185,8 +189,16 @@ def read_layout(text: str, line_start: str = "") -> list[list[Line]]:
             paragraphs.append([])
 
     for written in _written_lines(text, line_start):
-        if written.number and above is not None and _is_no_item(above, written):
+        is_choice = bool(written.number and _CHOICE.match(written.number[1].text))
+        if (is_choice and not are_choices) or (
+            written.number and above is not None and _is_no_item(above, written)
+        ):
             written = replace(written, kind="plain", text=written.number[1].text, number=())
+        ends_asking = (written.text or line_start)[-1:] == "?"
+        are_choices = written.kind != "blank" and (
+            (is_choice and are_choices) or ends_asking or bool(_CHOICE.match(line_start))
+        )
+        line_start = ""
         if written.kind == "blank":
             end_paragraph()
         elif written.kind == "heading":
@@ -257,9 +269,9 @@ def _read_line(line: str) -> _Written:
 def _number(match: re.Match[str]) -> Line:
     """The number or letter of an item: a comma follows it, and a full stop after a full stop."""
     digits = match["digits"] or match["inner"] or match["letter"] or match["capital"]
-    said = digits or match["option"]
+    said = digits or match["option"] or match["choice"]
     is_roman = len(said) > 1 and not said.isdigit() or said in ("i", "I", "v", "x")
-    if is_roman and not match["option"]:
+    if is_roman and digits:
         said = str(roman_value(said.upper()))
     is_stopped = "." in (match["mark"], match["after"]) or bool(match["capital"])
     return Line(said, "." if is_stopped else ",")
@@ -296,6 +308,8 @@ def _is_wrapped(above: _Written, below: _Written) -> bool:
         return True
     if _LABEL.match(below.text):
         return False
+    if last in _ASKS_FOR_NUMBER and below.text[:1].isdigit():
+        return True
     start = below.text.lstrip("([*_'")
     is_lower = start[:1].islower()
     if above.length > _WIDEST_CHARACTERS:

@@ -24,7 +24,7 @@ _CURRENCIES = {
 }  # fmt: skip
 _PREFIXES = {
     "US": "u s", "U.S.": "u s", "A": "australian", "AU": "australian", "C": "canadian",
-    "CA": "canadian", "NZ": "new zealand", "HK": "hong kong", "S": "singapore", "R": "brazilian",
+    "CA": "canadian", "NZ": "new zealand", "HK": "hong kong", "S": "singapore", "R": "",
 }  # fmt: skip
 _SCALES = {
     "k": "thousand", "thousand": "thousand", "m": "million", "mn": "million", "mm": "million",
@@ -117,6 +117,8 @@ def _before(match: re.Match[str]) -> str:
     prefix, sign, amount, last, suffix = match[1], match[2], match[3], match[7], match[12]
     country = f"{_PREFIXES[prefix.strip()]} " if prefix else ""
     names = _CURRENCIES[sign]
+    if prefix == "R":
+        country, names = "", ("real", "reais", "centavo", "centavos")
     names = (country + names[0], country + names[1], *names[2:])
     scale, last_scale = _scale(match, 4), _scale(match, 8)
     if last:

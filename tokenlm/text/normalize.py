@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from tokenlm.text.abbreviations import expand_abbreviations
 from tokenlm.text.acronyms import expand_acronyms, lower_shouting
 from tokenlm.text.characters import fold_characters, warn_of_foreign_words
-from tokenlm.text.codes import expand_codes
+from tokenlm.text.codes import expand_codes, expand_verses
 from tokenlm.text.dates import expand_dates
 from tokenlm.text.formulas import expand_formulas, expand_signs
 from tokenlm.text.markup import Line, read_layout
@@ -29,6 +29,7 @@ _PASSES: tuple[Callable[[str], str], ...] = (
     lower_shouting,
     join_groups,
     expand_web,
+    expand_verses,
     expand_dates,
     expand_times,
     expand_codes,

@@ -28,7 +28,8 @@ _OTHER_GROUPS = re.compile(
 )
 _SPACED_GROUPS = re.compile(
     r"(?<![\w.,'/+()-])(?<![0-9] )(?:([1-9][0-9]{0,1}(?: [0-9]{3}){2,3})(,[0-9]{1,2})?(?![\w-]|"
-    r" ?[0-9]|[.,][0-9])|([1-9][0-9]{0,2}(?: [0-9]{3}){1,2})(,[0-9]{2})(?![\w-]| ?[0-9]|[.,][0-9])|"
+    r" ?[0-9]|[.,][0-9])|([1-9][0-9]{0,2}(?: [0-9]{3}){1,2})(,[0-9]{1,2})(?![\w-]| ?[0-9]|"
+    r"[.,][0-9])|"
     r"([1-9][0-9]{0,2}(?: [0-9]{3}){0,2} 000)(?![\w-]| ?[0-9]|[.,][0-9])|"
     r"([1-9][0-9]{0,2}(?: [0-9]{3}){1,3})(?= (?:people|inhabitants|residents|voters|users|soldiers|"
     r"workers|copies|homes|votes|euros?|dollars|pounds|francs|yen|km|kg|tonnes?|tons|miles|"
@@ -40,7 +41,8 @@ _NO_COUNT_BEFORE = re.compile(
     r"[ap]m)[.:]{0,2} )$"
 )
 _DECIMAL_COMMA = re.compile(
-    r"(?<![\w.,([{])(?:([0-9]{1,4}),([0-9]{1,2})(?= ?(?:%|€|°|(?:EUR|[Ee]uros?|km|kg|cm|mm|m|g|l|L|"
+    r"(?<![\w.,([{])(?:(?<![0-9] )|(?![0-9]{3},))"
+    r"(?:([0-9]{1,4}),([0-9]{1,2})(?= ?(?:%|€|°|(?:EUR|[Ee]uros?|km|kg|cm|mm|m|g|l|L|"
     r"ml|kWh|kW|MW|GHz|MHz|GB|MB|TB|km/h)\b(?!'))(?!,?[0-9]))|0,([0-9]{1,4})(?![\w)\]}]|[.,][0-9]))"
     r"|(?<=[€£$])( ?[0-9]{1,4}),([0-9]{2})(?![\w]|[.,][0-9])"
 )
@@ -53,6 +55,7 @@ _ORDINAL_RANGE = re.compile(
     r"(?<![\w.,-])([0-9]{1,4}(?:st|nd|rd|th)) ?[-–] ?(?=[0-9]{1,4}(?:st|nd|rd|th)\b(?!-))"
 )
 _PLURAL = re.compile(r"(?<![\w.,])([0-9]{1,6})'?s(?!\w)")
+_TEAM = re.compile(r"(?<![\w.,$£€-])([1-9][0-9])ers?\b")
 _NUMBER_SIGN = re.compile(r"(?<![\w#&])#{1,3} ?(?=[0-9])")
 _MAGNITUDES = {
     "k": "thousand", "m": "million", "mn": "million", "b": "billion", "bn": "billion",
@@ -88,6 +91,7 @@ _RACE_BEHIND = re.compile(
     r"videos|screens?|resolution|TVs?|monitors?|displays?|movies?|cameras?|footage|streaming|"
     r"gaming|Ultra|HDR|UHD|projector|content|quality|webcam|panel)\b"
 )
+_RUNNERS_BEHIND = re.compile(r" (?:runners|walkers)\b")
 _COUNT_BEFORE = re.compile(
     r"\b(?:are|about|over|nearly|almost|than|approximately|around|reach(?:e[sd])?|hits?|exceeds?|"
     r"population:?|total:?|some|roughly|up to|worth|costs?|raised) $",
@@ -141,6 +145,7 @@ def expand_ordinals(text: str) -> str:
         return text
     text = _ORDINAL.sub(_ordinal, _ORDINAL_RANGE.sub(r"\1 to ", text))
     text = _PLURAL.sub(lambda match: plural(code_number(match[1])), text)
+    text = _TEAM.sub(_team, text)
     text = _NUMBER_SIGN.sub(" number ", text)
     text = _RETIREMENT.sub(
         lambda match: f"{code_number(match[1] or match[3])} {(match[2] or match[4]).lower()}", text
@@ -194,6 +199,13 @@ def _ordinal(match: re.Match[str]) -> str:
     return ordinal(int(match[1].replace(",", "")))
 
 
+def _team(match: re.Match[str]) -> str:
+    """'the 49ers' -> 'forty niners'."""
+    words = spoken_number(match[1])
+    ending = match.group()[3 if words[-1] == "e" else 2 :]
+    return f"{words[:-1] + 'i' if words[-1] == 'y' else words}{ending}"
+
+
 def _magnitude(match: re.Match[str]) -> str:
     """'3B people' and '10k'; but 'a 2B pencil', 'a 4K screen', 'a 10k' (that is run), '5m'."""
     first, first_letter, _, amount, scale, letter = match.groups()
@@ -223,6 +235,8 @@ def _is_magnitude(match: re.Match[str], amount: str, letter: str, first: str) ->
         return amount != "3" or not _COMPANY_BEFORE.search(
             text[max(match.start() - 5, 0) : match.start()]
         )
+    if amount not in _RACES and _RUNNERS_BEHIND.match(text, end):
+        return True
     if _RACE_BEHIND.match(text, end) or (letter == "K" and amount in ("2", "4", "8")):
         return False
     before = text[max(match.start() - 10, 0) : match.start()]

@@ -30,9 +30,20 @@ STARTERS = frozenset(
     "He She It The They This That These Those But And In We I You A An So Then There What "
     "When Where Why How If As At On My Our His Her Their Its No Yes For After Before While "
     "However Although Now Not Some Many Most All Both Each Who Which Do Did Is Are Was Were "
-    "Can Could".split()
+    "Can Could Bye Thanks Thank Please Let Also Maybe Perhaps Later Soon Hello Does Have Has "
+    "Had".split()
 )
 """Words that commonly open a sentence."""
+_NO_SENTENCE = re.compile(
+    r"(?:^|[.?!][\"')]{0,2} )[\"'(]?(?:The|A|An|This|That|My|Our|His|Her|Their|Your|At|By|From|"
+    r"Around|Until|After|Before|Since) $|[;,] (?:at|by) $"
+)
+"""So far nothing is said: 'The dept. I joined', 'At 9 a.m. Tom rose.'"""
+_GOES_ON = frozenset(
+    "Monday Tuesday Wednesday Thursday Friday Saturday Sunday Eastern Pacific Central Mountain "
+    "Greenwich Sharp".split()
+)
+"""What stands behind a time of day without a comma."""
 _NEXT_WORD = re.compile(r"[\"')\]]{0,3} +[\"'(]?([A-Z][a-z]*)")
 _TENS_HYPHEN = re.compile(
     r"\b(twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)-(?=(?:one|two|three|four|five|"
@@ -56,6 +67,10 @@ def sentence_stop(match: re.Match[str], *, strict: bool = False) -> str:
     if not following:
         return ""
     after = rest[following.end() : following.end() + 1]
+    if following.group(1) in _GOES_ON and match.group()[-2:].lower() == "m.":
+        return ""
+    if _NO_SENTENCE.search(match.string, max(match.start() - 12, 0), match.start()):
+        return ""
     if after.isupper() or (after == "." and len(following.group(1)) == 1):  # 5 p.m. EST, A.D.
         return ""
     return "." if not strict or following.group(1) in STARTERS else ""

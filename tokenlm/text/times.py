@@ -24,6 +24,13 @@ _SHORT_SPAN_START = re.compile(
 )
 _O_CLOCK = re.compile(r"(?<![\w.,])([0-9]{1,2}) ?o'? ?clock\b", re.IGNORECASE)
 _HOUR_MINUTE = re.compile(r"(?<![\w.,])([0-9]{1,2})h([0-5][0-9])(?:m|min)?\b")
+_NOON_SPAN = re.compile(r"\b([Nn]oon|[Mm]idnight) ?[-–] ?(?=[0-9]{1,2}[ :apAP])")
+_MILITARY = re.compile(
+    r"(?:(?<=[aA]t )|(?<=[bB]y )|(?<=ntil )|(?<=till )|(?<=[fF]rom )|(?<=[bB]efore )|"
+    r"(?<=[aA]fter )|(?<=[aA]round )|(?<=[sS]ince ))([01][0-9]|2[0-3])([0-5][0-9]) ?(?:hrs\b\.?|"
+    r"hours\b|h\b)|(?:(?<=[aA]t )|(?<=[bB]y )|(?<=ntil )|(?<=[fF]rom ))(0[0-9])([0-5][0-9])"
+    r"(?![\w/:%-]|[.,][0-9]| [0-9])|(?<![\w.,:/+-])(0[0-9])([0-5][0-9]) ?(?:hrs\b\.?|hours\b)"
+)
 _SPANS = {
     "y": "year", "yr": "year", "yrs": "year", "mo": "month", "mos": "month", "w": "week",
     "wk": "week", "wks": "week", "d": "day", "h": "hour", "hr": "hour", "hrs": "hour",
@@ -65,6 +72,7 @@ def expand_times(text: str) -> str:
     """Say times of day; the last full stop of 'a.m.' stays where it also ends the sentence."""
     if not _DIGIT.search(text):
         return text
+    text = _MILITARY.sub(_military, _NOON_SPAN.sub(r"\1 to ", text))
     text = _SPAN.sub(lambda match: f"{match[1]} to ", text)
     text = _TIME.sub(_time, text)
     text = _DURATION.sub(_duration, text)
@@ -114,8 +122,21 @@ def _duration(match: re.Match[str]) -> str:
     return words.rstrip()
 
 
+def _military(match: re.Match[str]) -> str:
+    """'at 0730' -> 'oh seven thirty', '0600 hours' -> 'oh six hundred hours'."""
+    hour, minute = (match[1] or match[3] or match[5]), (match[2] or match[4] or match[6])
+    is_named = not match[3]
+    words = f"oh {cardinal(int(hour))}" if hour[0] == "0" != hour[1] else cardinal(int(hour))
+    words += " hundred" if minute == "00" else f" {pair(int(minute))}"
+    return words + (" hours" if is_named else "")
+
+
 def _time(match: re.Match[str]) -> str:
     hour, minute, seconds = int(match[1]), int(match[2]), match[3]
+    if match[1] == "00" and seconds and not match[5]:  # a length: 00:03:20
+        parts = [_count(match[2], "minute")] if minute else []
+        parts += [_count(seconds, "second")] if int(seconds) or not minute else []
+        return " ".join(parts)
     half, suffix = match[5], match[6]
     words = cardinal(hour)
     if minute:

@@ -46,6 +46,9 @@ _UNITS: dict[str, str] = {
     "wk": "week", "wks": "week", "mo": "month", "mos": "month", "kt": "kiloton", "Mt": "megaton",
     "cwt": "hundredweight", "kbp": "kilobase", "d": "day", "qt": "quart", "qts": "quart",
     "gals": "gallon", "tbs": "tablespoon", "tbsps": "tablespoon", "tsps": "teaspoon",
+    "Tbsp": "tablespoon", "Tbs": "tablespoon",
+    "Tbsps": "tablespoon", "Tsp": "teaspoon",
+    "TBSP": "tablespoon", "TSP": "teaspoon",
     "cu ft": "cubic foot", "cu. ft.": "cubic foot", "cu in": "cubic inch",
     "cu. in.": "cubic inch", "cu yd": "cubic yard", "cu. yd.": "cubic yard",
     "sq in": "square inch", "sq. in.": "square inch", "sq yd": "square yard",
@@ -101,7 +104,8 @@ _MEASURE = re.compile(
     rf"-(?=(?:{_SHAPES})\b))?"
 )
 _FRACTION_MEASURE = re.compile(
-    r"(?<=[0-9]/[0-9])( ?-?)(tsp|tbsp|in|ft|mi|lb|lbs|oz|yd|kg|km|hr|hrs|qt|gal|c(?=\. [a-z]))\b"
+    r"(?<=[0-9]/[0-9])( ?-?)(tsp|tbsp|Tsp|Tbsp|TSP|TBSP|in|ft|mi|lb|"
+    r"lbs|oz|yd|kg|km|hr|hrs|qt|gal|c(?=\. [a-z]))\b"
     r"(\.)?(?! (?:the|a|an|my|your|his|her|its|our|their|this|that|each|every)\b)"
 )
 _WHOLE = re.compile(r"(?<![\w.,/])[0-9]{1,4}[ -][0-9]{1,3}/[0-9]{1,3}$")
@@ -125,7 +129,9 @@ _FEET_AND_INCHES = re.compile(
 )
 _STONES = re.compile(r"(?<=[0-9]) ?st\b\.?(?=,? [0-9]{1,2} ?lbs?\b)")
 _PINTS = re.compile(
-    rf"(?<![\w.,])({AMOUNT}) ?pts?(?:\.(?= (?!font|type|size|bold|lead|lower|higher|up|down)[a-z])|"
+    rf"(?<![\w.,])({AMOUNT}) ?pts?(?:\.(?= (?!font|type|size|bold|lead|lower|higher|up|down|"
+    rf"yesterday|today|in |on |to |behind|"
+    rf"ahead|after|per |from |for |with |this |last |each )[a-z])|"
     rf"\.?(?= of\b))"
 )
 _TEMPERATURE = re.compile(
@@ -156,7 +162,9 @@ _WEATHER = re.compile(
     r"air|summer|winter|rise|drop|range|difference|bath)\b"
 )
 _FEET_INCHES = re.compile(rf"(?<![\w'.,])([0-9]{{1,3}})'[ -]?({AMOUNT})(?:\"|''|(?![0-9'A-Za-z]))")
-_FEET = re.compile(rf"(?<![\w'.,])({AMOUNT})'(?=[ ,.)]|$)(?=[^']*$)")
+_FEET = re.compile(
+    rf"(?<![\w'.,])({AMOUNT})'(?=[ ,.)]|$)(?:(?=[^']*$)|(?= (?:tall|wide|long|high|deep)\b))"
+)
 _QUOTE = re.compile(rf"((?<![\w'.,/])(?:[0-9]{{1,3}}/[0-9]{{1,3}}(?![0-9.,/])|{AMOUNT}))?\"")
 _COORDINATE = re.compile(
     r"([0-9]{1,3})° ?([0-9]{1,2})'(?: ?([0-9]{1,2})(?:\.[0-9]{1,6})?\")? ?([NSEW])\b"
@@ -174,11 +182,18 @@ _MULTIPLIER = re.compile(
     rf" ?/(?!week|day|month|year|hour))"
 )
 _BRACKETED_MULTIPLIER = re.compile(rf"(?<!\w)\((?:({AMOUNT})[xX×]|[xX×] ?({AMOUNT}))\)")
+_WORD_MEASURE = re.compile(
+    r"\b(an?|one|half an?|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|"
+    r"twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|few|several|many|"
+    r"per)( |-)"
+    r"(lbs?|oz|ft|yds?|qts?|tsps?|tbsps?|kg|km|cm|mm|hrs?|mph)\b(?!')(\.(?= [a-z0-9(]|[,;)]))?"
+)
 _DIGIT = re.compile(r"[0-9]")
 
 
 def expand_units(text: str) -> str:
     """Say measures: a number (or a range of them) and the unit behind it."""
+    text = _WORD_MEASURE.sub(_word_measure, text)
     if not _DIGIT.search(text):
         return _PER.sub(_per_word, text)
     text = _COORDINATE.sub(_coordinate, text)
@@ -243,6 +258,14 @@ def _measure(match: re.Match[str]) -> str:
     if symbol.endswith(".") and not tail:
         end = sentence_stop(match, strict=True)
     return f"{words} {unit if singular else pluralise(unit)}{end}"
+
+
+def _word_measure(match: re.Match[str]) -> str:
+    """'two lbs. of fat', 'a lb. of it'."""
+    number, gap, symbol, _ = match.groups()
+    is_one_of = gap == "-" or number in ("a", "an", "one", "half a", "half an", "per")
+    unit = _UNITS.get(symbol) or _UNITS[symbol.removesuffix("s")]
+    return f"{number} {unit if is_one_of else pluralise(unit)}"
 
 
 def _fraction_measure(match: re.Match[str]) -> str:

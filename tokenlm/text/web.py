@@ -40,6 +40,7 @@ _BRACKETED = re.compile(
 )
 _SHORT_EMAIL = re.compile(r"[\w.+%-]{1,64}@(?:[\w-]{1,63}\.){1,5}[A-Za-z]", re.ASCII)
 _HANDLE = re.compile(r"(?<![\w@/.])@(?=[A-Za-z_][\w.]{0,60})([\w.]{0,60}\w)", re.ASCII)
+_NUMBER_OF = re.compile(r"(?<![\w&#/])#(?=[A-Z]{1,4}-[0-9])")
 _HASHTAG = re.compile(r"(?<![\w&#/])#(?=[0-9_]{0,20}[A-Za-z])(\w{1,100})", re.ASCII)
 _WINDOWS_PATH = re.compile(r"(?<![\w])([A-Za-z]):\\([^\s\"<>|*?]{0,1000})", re.ASCII)
 _UNIX_PATH = re.compile(
@@ -72,6 +73,7 @@ def expand_web(text: str) -> str:
         text = _HANDLE.sub(lambda match: f" at {_name(match.group(1))}", text)
     text = _URL.sub(_url, text)
     if "#" in text:
+        text = _NUMBER_OF.sub("number ", text)
         text = _HASHTAG.sub(lambda match: f" hashtag {_name(match.group(1))} ", text)
     if "\\" in text:
         text = _WINDOWS_PATH.sub(_windows_path, text)
