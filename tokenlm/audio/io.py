@@ -73,6 +73,7 @@ _NOT_AUDIO = (
     (b"gif8", "a picture"),
     (b"version https://git-lfs", "a pointer of Git LFS (git lfs pull fetches the file itself)"),
     (b"#extm3u", "a playlist"),
+    (b"ffconcat", "a playlist"),
 )
 """Starts of files, in lower case, that are mistaken for audio, and what they are."""
 _SINGLE_FILES = (

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import httpx
 import numpy as np
 import pytest
@@ -24,7 +23,6 @@ from live_server import LiveServer
 from phone_recordings import CONTAINERS, write_by_ffmpeg
 
 from inference.server.voice_store import VoiceRecord
-from tokenlm.audio import io as audio_io
 from tokenlm.config import load_config
 from tokenlm.synthesis import Synthesizer, Voice
 
