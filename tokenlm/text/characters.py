@@ -101,7 +101,7 @@ _LINE_END = re.compile("\r\n?|[\u2028\u0085\v\f]")
 
 
 # Not the tab behind the mark of a list item: "1.", "a)", "-".
-_TAB = re.compile(r"(?:(?<=[^\s.)*+•–|-])|(?<=[A-Za-z]{2}\.)) {0,8}\t[\t ]{0,16}(?=[^\s|])")
+_TAB = re.compile(r"(?:(?<=[^\s.*+)•–|-])|(?<=[A-Za-z]{2}\.)) {0,8}\t[\t ]{0,16}(?=[^\s|])")
 
 
 def fold_characters(text: str) -> str:
