@@ -18,7 +18,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m inference.demo --output demo
 
 test: $(VENV)/.developer
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 slow: $(VENV)/.developer
 	$(BIN)/python -m pytest -m slow
