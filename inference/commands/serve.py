@@ -50,9 +50,6 @@ def serve(
     ] = None,
 ) -> None:
     """Serve speech: an API as OpenAI has it, a WebSocket, and a page to try it."""
-    from inference.engine import StreamEngine
-    from inference.server.app import build_app
-    from inference.server.process import serve_app
     from inference.server.settings import ServeConfig
     from tokenlm.checkpoint import packaged_configs
     from tokenlm.config import load_config
@@ -72,6 +69,11 @@ def serve(
     )
     if allow_host:
         chosen = dataclasses.replace(chosen, allowed_hosts=(*chosen.allowed_hosts, *allow_host))
+    # Settings that are mistaken are told before torch is loaded.
+    from inference.engine import StreamEngine
+    from inference.server.app import build_app
+    from inference.server.process import serve_app
+
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(name)s: %(message)s")
     with DelayedProgress("loading"):
         synthesizer = load_synthesizer(chosen.bundle, chosen.device, chosen.weights)

@@ -260,6 +260,10 @@ def _evaluate_scripts(
     memory: Path | None,
     **options: Any,
 ) -> None:
+    from training.evaluation.script import find_scripts
+
+    settings = _load_settings(config_path, overrides)
+    find_scripts(options["names"])  # a mistake is told before torch is loaded
     # Imported here: the command line starts without torch.
     import dataclasses
     import os
@@ -274,7 +278,6 @@ def _evaluate_scripts(
     )
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    settings = _load_settings(config_path, overrides)
     if heldout is not None:
         settings = dataclasses.replace(settings, heldout=heldout)
     chosen = ScriptOptions(memory=memory or runs_folder() / "transcripts.jsonl", **options)

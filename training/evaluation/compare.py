@@ -14,8 +14,18 @@ from training.evaluation.command import LOG_WIDTH
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(help="Output folder of an evaluation: the baseline.")],
-    second: Annotated[Path, typer.Argument(help="Output folder of another system's evaluation.")],
+    first: Annotated[
+        Path,
+        typer.Argument(
+            exists=True, file_okay=False, help="Output folder of an evaluation: the baseline."
+        ),
+    ],
+    second: Annotated[
+        Path,
+        typer.Argument(
+            exists=True, file_okay=False, help="Output folder of another system's evaluation."
+        ),
+    ],
     output: Annotated[Path | None, typer.Option(help="Folder of compare.json and a page.")] = None,
     seed: Annotated[int, typer.Option(help="Of the intervals.")] = 0,
 ) -> None:

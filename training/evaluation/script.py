@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tokenlm.checkpoint.resolve import packaged_configs
 from training.evaluation.error_rate import spoken_words
 
 LONG_PROMPT = "long_prompt"
@@ -55,6 +56,29 @@ class Script:
     lines: list[Line]
     digest: str
     """Of what is asked for: ids, texts and spoken forms, in order."""
+
+
+def find_scripts(names: Sequence[str]) -> list[Script]:
+    """Read test sets by path, or by the name of one in `configs/eval`.
+
+    Raises:
+        ScriptError: there is none of a name, or it is not one.
+    """
+    found = []
+    for name in names:
+        shipped = packaged_configs() / "eval" / f"{name}.jsonl"
+        path = Path(name)
+        if not path.is_file() and shipped.is_file():
+            path = shipped
+        if not path.is_file():
+            raise ScriptError(
+                f"there is no test set {name!r}: give plain, hard, development, or a file."
+            )
+        found.append(read_script(path))
+    twice = {script.name for script in found if sum(s.name == script.name for s in found) > 1}
+    if twice:
+        raise ScriptError(f"two test sets are called {sorted(twice)[0]!r}.")
+    return found
 
 
 def read_script(path: Path) -> Script:

@@ -11,7 +11,6 @@ from typing import Any
 
 from rich.console import Console
 
-from tokenlm.checkpoint.resolve import packaged_configs
 from tokenlm.config import load_config, to_dict
 from training.corpus.config import CorpusConfig
 from training.evaluation.ablation import (
@@ -37,7 +36,7 @@ from training.evaluation.recognizers import (
 )
 from training.evaluation.report import print_table, write_report
 from training.evaluation.run import command_line, make_progress, make_tracker
-from training.evaluation.script import Script, ScriptError, read_script
+from training.evaluation.script import Script, ScriptError, find_scripts
 from training.evaluation.script_figures import SECTION, compare_rows, script_figures
 from training.evaluation.script_run import Panel, judge_script
 from training.evaluation.sealed import break_seal, check_seal
@@ -68,29 +67,6 @@ class ScriptOptions:
     """Whether a bundle speaks with its own components and settings."""
     arguments: Sequence[str] = ()
     """Of the command, to be repeated in the report."""
-
-
-def find_scripts(names: Sequence[str]) -> list[Script]:
-    """Read test sets by path, or by the name of one in `configs/eval`.
-
-    Raises:
-        ScriptError: there is none of a name, or it is not one.
-    """
-    found = []
-    for name in names:
-        shipped = packaged_configs() / "eval" / f"{name}.jsonl"
-        path = Path(name)
-        if not path.is_file() and shipped.is_file():
-            path = shipped
-        if not path.is_file():
-            raise ScriptError(
-                f"there is no test set {name!r}: give plain, hard, development, or a file."
-            )
-        found.append(read_script(path))
-    twice = {script.name for script in found if sum(s.name == script.name for s in found) > 1}
-    if twice:
-        raise ScriptError(f"two test sets are called {sorted(twice)[0]!r}.")
-    return found
 
 
 def open_judge(options: ScriptOptions, num_processes: int) -> WordJudge:

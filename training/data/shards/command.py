@@ -34,13 +34,15 @@ def precompute(
     On several processes: accelerate launch -m tokenlm precompute ... The same command again goes
     on where it was stopped.
     """
+    from training.data.manifest import read_manifest
+
+    rows = read_manifest(manifest)  # a mistake is told before torch is loaded
     import torch
 
     from tokenlm.audio.mel import MelConfig
     from tokenlm.checkpoint.registry import SPEAKER_ENCODERS, SPEECH_TOKENIZERS, load_model
     from tokenlm.config import load_config
     from training.config import ranks_of_launch
-    from training.data.manifest import read_manifest
     from training.data.shards.build import Precompute, build_shards
     from training.data.shards.layout import is_complete
 
@@ -61,7 +63,6 @@ def precompute(
         items_per_shard=items_per_shard,
         max_reject_share=max_rejects,
     )
-    rows = read_manifest(manifest)
     rejects = build_shards(rows, output, work, rank=rank, num_ranks=num_ranks)
     num_shards = work.info(rows).num_shards
     done = sum(is_complete(output, number) for number in range(num_shards))
