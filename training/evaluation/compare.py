@@ -14,18 +14,8 @@ from training.evaluation.command import LOG_WIDTH
 
 
 def compare(
-    first: Annotated[
-        Path,
-        typer.Argument(
-            exists=True, file_okay=False, help="Output folder of an evaluation: the baseline."
-        ),
-    ],
-    second: Annotated[
-        Path,
-        typer.Argument(
-            exists=True, file_okay=False, help="Output folder of another system's evaluation."
-        ),
-    ],
+    first: Annotated[Path, typer.Argument(help="Output folder of an evaluation: the baseline.")],
+    second: Annotated[Path, typer.Argument(help="Output folder of another system's evaluation.")],
     output: Annotated[Path | None, typer.Option(help="Folder of compare.json and a page.")] = None,
     seed: Annotated[int, typer.Option(help="Of the intervals.")] = 0,
 ) -> None:
@@ -56,6 +46,9 @@ def compare_folders(first: Path, second: Path, *, seed: int = 0) -> dict[str, li
     Raises:
         ValueError: a folder holds no judged script, or they have none in common.
     """
+    for folder in (first, second):  # told before torch is loaded
+        if not folder.is_dir():
+            raise ValueError(f"{folder}: there is no such folder.")
     from training.evaluation.script_figures import compare_rows
 
     one, two = read_script_rows(first), read_script_rows(second)
