@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from inference.benchmark.subject import Subject
 from tokenlm.checkpoint.adapters.cosyvoice_flow import flow_config, flow_to_ours
 from tokenlm.checkpoint.adapters.cosyvoice_lm import class_order, lm_config, lm_to_ours
-from tokenlm.models.flow import CosyVoiceFlow
+from tokenlm.models.flow import FlowDecoder
 from tokenlm.models.lm import SpeechLM
 from tokenlm.models.lm.layout import one_shot
 from tokenlm.models.lm.model import LayoutBatch
@@ -138,7 +138,7 @@ def _flow_case(name: str, version: Version, sizes: Any, tensors: dict[str, Tenso
     """Mels with the full and the chunked context, of speech that has ended and that goes on."""
     weights, estimator = _weights(tensors), sizes["estimator"]
     config = flow_config(version, _shapes(weights), num_heads=estimator["heads"])
-    model = CosyVoiceFlow(config)
+    model = FlowDecoder(config)
     model.load_state_dict(flow_to_ours(version, weights))
     noise = tensors["in.noise"][0].T
     model.initial_noise = (  # type: ignore[method-assign]

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from tokenlm.config import load_config
-from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig, CosyVoiceFlowState
+from tokenlm.models.flow import FlowConfig, FlowDecoder, FlowState
 from tokenlm.synthesis.random_parts import fill_at_random
 
-CONFIG = Path("configs/model/cosyvoice2/cosyvoice_flow.yaml")
+CONFIG = Path("configs/model/cosyvoice2/flow.yaml")
 PROMPT_TOKENS = 75
 
 
@@ -40,7 +40,7 @@ class Gain:
 
 
 def measure_together(
-    flow: CosyVoiceFlow, *, num_sessions: int, num_chunks: int, num_runs: int, num_steps: int = 10
+    flow: FlowDecoder, *, num_sessions: int, num_chunks: int, num_runs: int, num_steps: int = 10
 ) -> Gain:
     """Times the same chunks of the same sessions in one batch and one after the other.
 
@@ -71,14 +71,14 @@ def measure_together(
         begun.append(state)
     chunks = [[draw(size) for _ in begun] for _ in range(num_chunks)]
 
-    def alone(states: list[CosyVoiceFlowState]) -> None:
+    def alone(states: list[FlowState]) -> None:
         for row in chunks:
             for seed, (tokens, state) in enumerate(zip(row, states, strict=True)):
                 flow.step(tokens, state, seed=seed)
 
-    def together(states: list[CosyVoiceFlowState]) -> None:
+    def together(states: list[FlowState]) -> None:
         for row in chunks:
-            flow.step_together(row, states, seeds=range(len(states)), flush=[False] * len(states))
+            flow.step_batch(row, states, seeds=range(len(states)), flush=[False] * len(states))
 
     found = Gain(alone=[], together=[])
     for _ in range(num_runs + 1):  # the first one warms up
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", help="key=value of the config")
     options = parser.parse_args(arguments)
     try:
-        flow = CosyVoiceFlow(load_config(CosyVoiceFlowConfig, options.config, options.overrides))
+        flow = FlowDecoder(load_config(FlowConfig, options.config, options.overrides))
         if min(options.sessions, options.chunks, options.runs) < 1:
             raise ValueError("sessions, chunks and runs must be at least 1")
     except ValueError as error:

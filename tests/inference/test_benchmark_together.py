@@ -8,7 +8,7 @@ import pytest
 
 from inference.benchmark import together
 from inference.benchmark.together import Gain
-from tokenlm.models.flow import CosyVoiceFlow
+from tokenlm.models.flow import FlowDecoder
 
 TINY = [
     "dim=16", "num_heads=2", "head_dim=8", "encoder_dim=16", "encoder_hidden_dim=16",
@@ -25,15 +25,15 @@ def test_all_sessions_run_in_one_batch(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
-    original = CosyVoiceFlow._advance
+    original = FlowDecoder._advance
 
-    def counted(flow: CosyVoiceFlow, fed: list, *rest: object) -> list:
+    def counted(flow: FlowDecoder, fed: list, *rest: object) -> list:
         mels = original(flow, fed, *rest)  # type: ignore[arg-type]
         assert all(mel.shape[1] == 8 for mel in mels) or len(fed) == 1
         sizes.append(len(fed))
         return mels
 
-    monkeypatch.setattr(CosyVoiceFlow, "_advance", counted)
+    monkeypatch.setattr(FlowDecoder, "_advance", counted)
     arguments = ["--sessions", "3", "--chunks", "2", "--runs", "1", *TINY]
     assert together.main(arguments) == 0
     told = capsys.readouterr().out

@@ -19,7 +19,7 @@ from tokenlm.checkpoint import (
 from tokenlm.checkpoint import validate_bundle as validate
 from tokenlm.checkpoint.registry import KINDS
 from tokenlm.config import from_dict
-from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig
+from tokenlm.models.flow import FlowDecoder, cosyvoice_flow_config
 from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
 from tokenlm.synthesis.components import Components
 from training.exchange import main
@@ -30,16 +30,16 @@ def flow(tmp_path: Path, tiny_bundle: Path) -> Path:
     """A flow of another kind that fits the bundle."""
     facts = read_component(tiny_bundle / "flow")
     own = Components(tiny_bundle).flow.config
-    config = CosyVoiceFlowConfig(
+    config = cosyvoice_flow_config(
         mel=own.mel, codebook_size=own.codebook_size, speaker_dim=own.speaker_dim,
         encoder_dim=16, encoder_hidden_dim=16, encoder_layers=1, encoder_up_layers=1,
         encoder_heads=2, dim=16, num_heads=2, head_dim=8, blocks_per_level=1, num_mid_levels=1,
     )  # fmt: skip
     save_component(
         tmp_path / "trained",
-        kind="cosyvoice_flow",
+        kind="flow",
         config=config,
-        state_dict=CosyVoiceFlow(config).state_dict(),
+        state_dict=FlowDecoder(config).state_dict(),
         extra=facts.extra,
     )
     return tmp_path / "trained"
@@ -51,12 +51,12 @@ def test_the_copy_is_a_bundle(tiny_bundle: Path, flow: Path, tmp_path: Path) -> 
     assert (tiny_bundle / "bundle.yaml").read_text() == before
     assert not validate(tmp_path / "new", KINDS)
     manifest = read_manifest(tmp_path / "new")
-    assert manifest.name == "new" and manifest.components["flow"] == "cosyvoice_flow"
+    assert manifest.name == "new" and manifest.components["flow"] == "flow"
     assert manifest.provenance["exchanged"] == ["flow"]
     state = read_state(tmp_path / "new" / "flow" / "model.safetensors")
     expected = read_state(flow / "model.safetensors")
     assert all(torch.equal(state[name], tensor) for name, tensor in expected.items())
-    assert isinstance(Components(tmp_path / "new").flow, CosyVoiceFlow)
+    assert isinstance(Components(tmp_path / "new").flow, FlowDecoder)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from typing import Any, Literal
 from tokenlm.checkpoint.component import CONFIG_FILE, WEIGHTS_FILE, ComponentError, read_component
 from tokenlm.checkpoint.resolve import MANIFEST_FILE
 from tokenlm.config import ConfigError, read_config, save_config
+from tokenlm.earlier import present_kind
 
 FORMAT_VERSION = 1
 
@@ -118,9 +119,11 @@ def read_manifest(folder: str | Path) -> BundleManifest:
         raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST_FILE}.")
     _refuse_links_outside(Path(folder))
     try:
-        return read_config(BundleManifest, path)
+        manifest = read_config(BundleManifest, path)
     except ConfigError as error:
         raise BundleError(str(error)) from error
+    components = {name: present_kind(kind) for name, kind in manifest.components.items()}
+    return dataclasses.replace(manifest, components=components)
 
 
 def _refuse_links_outside(folder: Path) -> None:

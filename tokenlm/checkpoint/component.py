@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from tokenlm.atomic import atomic_folder
 from tokenlm.config import ConfigError, from_dict, read_config, save_config
+from tokenlm.earlier import present_config, present_kind, present_weights
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.yaml"
@@ -129,8 +130,8 @@ def read_component(folder: str | Path) -> ComponentFiles:
             f"of tokenlm reads {FORMAT_VERSION}."
         )
     return ComponentFiles(
-        kind=file.kind,
-        config=file.config,
+        kind=present_kind(file.kind),
+        config=present_config(file.kind, file.config),
         extra=file.extra,
         config_path=folder / CONFIG_FILE,
         state_path=folder / WEIGHTS_FILE,
@@ -139,6 +140,8 @@ def read_component(folder: str | Path) -> ComponentFiles:
 
 def read_state(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Tensor]:
     """Read the weights of a component, each name with its tensor.
+
+    Where the config beside them is of an earlier kind, the names are those of the present one.
 
     Raises:
         ComponentError: if the file is missing, cut short or not a safetensors file.
@@ -149,7 +152,11 @@ def read_state(path: str | Path, device: str | torch.device = "cpu") -> dict[str
             aliases = json.loads((file.metadata() or {}).get(_ALIASES, "{}"))
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise ComponentError(f"{path} cannot be read (is it whole?): {error}") from error
-    return state | {alias: state[name] for alias, name in aliases.items() if name in state}
+    state |= {alias: state[name] for alias, name in aliases.items() if name in state}
+    config = Path(path).with_name(CONFIG_FILE)
+    return (
+        present_weights(read_config(_ConfigFile, config).kind, state) if config.is_file() else state
+    )
 
 
 def load_component(

@@ -19,7 +19,6 @@ STAGES: dict[str, tuple[str, str]] = {
     "token_reward": ("TokenRewardStageConfig", "TokenRewardTask"),
     "flow": ("FlowStageConfig", "FlowTask"),
     "vocoder": ("VocoderStageConfig", "VocoderTask"),
-    "cosyvoice_flow": ("CosyVoiceFlowStageConfig", "CosyVoiceFlowTask"),
     "hift": ("HiFTStageConfig", "HiFTTask"),
 }
 """Names of the config and the task class in `training.stages.<stage>`, by stage."""

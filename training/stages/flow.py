@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from tokenlm.audio.mel import MelSpectrogram
 from tokenlm.audio.resample import resample
 from tokenlm.checkpoint.component import save_component
-from tokenlm.checkpoint.registry import KINDS, load_model
-from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig, FlowConfig, FlowDecoder
+from tokenlm.checkpoint.registry import load_model
+from tokenlm.models.flow import FlowConfig, FlowDecoder
 from tokenlm.models.flow.matching import path
 from tokenlm.models.onnx_models import OnnxSpeakerEncoder
 from tokenlm.models.speaker_encoder import SpeakerEncoder
@@ -51,15 +51,15 @@ from training.tracking import write_audio_sample, write_mel_picture
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowMatchingConfig(RunConfig):
-    """What the stages of all kinds of flow decoders are told."""
+class FlowStageConfig(RunConfig):
+    """Configuration of the stage."""
 
     data: DataConfig
     speaker_encoder: Path
     """Component folder of the trained speaker encoder."""
     vocoder: Path | None = None
     """Component folder of a vocoder, to make the samples audible."""
-    model: FlowConfig | CosyVoiceFlowConfig
+    model: FlowConfig = field(default_factory=FlowConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     full_context_share: float = 0.4
     """Share of the steps trained with full context."""
@@ -89,27 +89,22 @@ class FlowMatchingConfig(RunConfig):
         ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if self.bounded_share > 0 and self.model.left_tokens is None:
+            raise ValueError(
+                "bounded_share trains the window of model.left_tokens, which is not set"
+            )
         if not self.chunk_tokens:
             raise ValueError("chunk_tokens must name at least one chunk size")
         if self.envelope_bands != 0 and (self.envelope_bands < 0 or self.envelope_bands % 2 == 0):
             raise ValueError(f"envelope_bands must be 0 or odd, got {self.envelope_bands}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class FlowStageConfig(FlowMatchingConfig):
-    """Configuration of the stage."""
-
-    model: FlowConfig = field(default_factory=FlowConfig)
-
-
 class FlowTask(Task):
-    """Trains the flow decoder of a kind."""
+    """Trains the flow decoder, of any encoder and estimator."""
 
     name = "flow"
-    kind = "flow"
-    """Of the component that is trained."""
 
-    def __init__(self, config: FlowMatchingConfig) -> None:
+    def __init__(self, config: FlowStageConfig) -> None:
         self.config = config
         self.mel = MelSpectrogram(config.model.mel)
         self._datasets: dict[str, UtteranceDataset | None] = {}
@@ -136,7 +131,7 @@ class FlowTask(Task):
                 f"model.speaker_dim is {config.model.speaker_dim}, but {config.speaker_encoder} "
                 f"gives {self._speaker_encoder.config.embedding_dim} channels"
             )
-        self.modules = {"flow": KINDS[self.kind][1](config.model)}
+        self.modules = {"flow": FlowDecoder(config.model)}
         if config.reading is not None:
             self.modules["reader"] = TokenReader(
                 config.reading,
@@ -248,9 +243,9 @@ class FlowTask(Task):
         return encoder(heard, lengths.to(device))
 
     @staticmethod
-    def _flow(modules: Mapping[str, nn.Module]) -> FlowDecoder | CosyVoiceFlow:
+    def _flow(modules: Mapping[str, nn.Module]) -> FlowDecoder:
         flow = modules["flow"]
-        assert isinstance(flow, (FlowDecoder, CosyVoiceFlow))
+        assert isinstance(flow, FlowDecoder)
         return flow
 
     def _context(self, step: StepInfo) -> Context:
@@ -350,7 +345,7 @@ class FlowTask(Task):
                 totals[name] += float((read.argmax(dim=-1) == tokens).sum()) * factor
 
     def _render(
-        self, flow: FlowDecoder | CosyVoiceFlow, batch: dict[str, Tensor], index: int
+        self, flow: FlowDecoder, batch: dict[str, Tensor], index: int
     ) -> tuple[Tensor, Tensor]:
         """Rendered and original mel (T, M) of one item, without its prompt."""
         count = int(batch["num_tokens"][index])
@@ -389,7 +384,7 @@ class FlowTask(Task):
         """Writes the component `flow`."""
         save_component(
             folder / "flow",
-            kind=self.kind,
+            kind="flow",
             config=self.config.model,
             state_dict=self.modules["flow"].state_dict(),
             dtype=torch.float16,

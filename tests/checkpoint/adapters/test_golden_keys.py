@@ -17,7 +17,7 @@ from tokenlm.checkpoint.adapters.cosyvoice_hift import hift_config, hift_to_ours
 from tokenlm.checkpoint.adapters.cosyvoice_lm import TIED_HEAD, lm_config, lm_to_ours, lm_to_theirs
 from tokenlm.checkpoint.registry import KINDS
 from tokenlm.config import load_config
-from tokenlm.models.flow import CosyVoiceFlow
+from tokenlm.models.flow import FlowDecoder
 from tokenlm.models.lm import SpeechLM
 from tokenlm.models.vocoder import HiFT
 
@@ -58,7 +58,7 @@ def cases(version: Any, keys: Callable[[str], Any]) -> Iterator[tuple[Any, ...]]
     shapes = keys(f"cv{version}_flow")
     config = flow_config(version, shapes)
     yield (
-        "flow", "cosyvoice_flow", shapes, config, built(CosyVoiceFlow, config),
+        "flow", "flow", shapes, config, built(FlowDecoder, config),
         lambda state: flow_to_ours(version, state),
         lambda state: flow_to_theirs(version, state),
     )  # fmt: skip

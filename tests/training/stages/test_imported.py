@@ -18,7 +18,7 @@ from tokenlm.checkpoint.adapters.cosyvoice_hift import hift_to_theirs
 from tokenlm.checkpoint.adapters.cosyvoice_lm import lm_to_theirs
 from tokenlm.checkpoint.adapters.published_files import read_weights
 from tokenlm.checkpoint.registry import KINDS, load_model
-from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig
+from tokenlm.models.flow import FlowDecoder, cosyvoice_flow_config
 from tokenlm.models.lm import BackboneConfig, SamplingConfig, SpeechLM, SpeechLMConfig
 from tokenlm.models.lm.generate import SpeechRequest, generate_speech
 from tokenlm.models.lm.layout import TEXT
@@ -55,8 +55,8 @@ def published(version: Any, name: str) -> tuple[nn.Module, dict[str, Tensor]]:
         )
         return lm, lm_to_theirs(version, lm.config, lm.state_dict())
     if name == "flow":
-        flow = CosyVoiceFlow(
-            CosyVoiceFlowConfig(
+        flow = FlowDecoder(
+            cosyvoice_flow_config(
                 mel=flow_mel(version),
                 codebook_size=9,
                 speaker_dim=8,
@@ -66,7 +66,7 @@ def published(version: Any, name: str) -> tuple[nn.Module, dict[str, Tensor]]:
                 encoder_layers=1,
                 encoder_up_layers=1,
                 encoder_heads=2,
-                estimator="dit" if is_third else "unet",
+                estimator="f5_dit" if is_third else "unet",
                 dim=16,
                 num_heads=2,
                 head_dim=HEAD_DIM,

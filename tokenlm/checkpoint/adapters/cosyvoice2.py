@@ -31,7 +31,7 @@ from tokenlm.checkpoint.adapters.s3_graph import graph_to_ours
 from tokenlm.checkpoint.bundle import BundleManifest, finalize_bundle, is_bundle_name
 from tokenlm.checkpoint.component import save_component
 from tokenlm.models.fingerprint import fingerprint
-from tokenlm.models.flow import CosyVoiceFlow
+from tokenlm.models.flow import FlowDecoder
 from tokenlm.models.lm import SpeechLM
 from tokenlm.models.onnx_models import (
     OnnxSpeakerConfig,
@@ -97,11 +97,11 @@ PARTS = (
     _Part("speech_lm", "speech_lm", "llm.pt", lm_config, lm_to_ours, SpeechLM),
     _Part(
         "flow",
-        "cosyvoice_flow",
+        "flow",
         "flow.pt",
         flow_config,
         lambda version, _, state, where: flow_to_ours(version, state, where),
-        CosyVoiceFlow,
+        FlowDecoder,
     ),
     _Part(
         "vocoder",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokenlm.audio.mel import MelConfig
 from tokenlm.checkpoint.adapter import AdapterError, KeyTable, Rule, sizes_of
-from tokenlm.models.flow.cosyvoice_config import CosyVoiceFlowConfig
+from tokenlm.models.flow import FlowConfig, cosyvoice_flow_config
 
 Version = Literal[2, 3]
 
@@ -134,12 +134,12 @@ def dit_table() -> KeyTable:
 def flow_table(version: Version) -> KeyTable:
     """Keys of `flow.pt`, without the table of the rotation that version 3 has in it."""
     rules = [
-        Rule("input_embedding.weight", "embedding.weight"),
+        Rule("input_embedding.weight", "encoder.embedding.weight"),
         Rule("spk_embed_affine_layer.{p}", "speaker.{p}"),
     ]
     if version == 2:
         rules += [
-            Rule("encoder_proj.{p}", "project.{p}"),
+            Rule("encoder_proj.{p}", "encoder.project.{p}"),
             *encoder_rules("encoder.", "encoder."),
             *unet_rules("decoder.estimator.", "estimator."),
         ]
@@ -187,7 +187,7 @@ def flow_config(
     *,
     encoder_heads: int | None = None,
     num_heads: int | None = None,
-) -> CosyVoiceFlowConfig:
+) -> FlowConfig:
     """The config that the shapes of `flow.pt` belong to.
 
     Args:
@@ -213,7 +213,7 @@ def flow_config(
     if version == 2:
         heads = num_heads or 8
         inner = size(estimator + "mid_blocks.0.1.0.attn1.to_q.weight")
-        return CosyVoiceFlowConfig(
+        return cosyvoice_flow_config(
             mel=flow_mel(2),
             codebook_size=codebook_size,
             speaker_dim=speaker_dim,
@@ -233,19 +233,19 @@ def flow_config(
         )
     heads = num_heads or 16
     dim = size(estimator + "proj_out.weight", 1)
-    return CosyVoiceFlowConfig(
+    return cosyvoice_flow_config(
         mel=flow_mel(3),
         codebook_size=codebook_size,
         speaker_dim=speaker_dim,
         encoder="lookahead",
         encoder_hidden_dim=size("pre_lookahead_layer.conv1.weight"),
         lookahead_tokens=size("pre_lookahead_layer.conv1.weight", 2) - 1,
-        estimator="dit",
+        estimator="f5_dit",
         dim=dim,
         num_layers=count(r"decoder\.estimator\.transformer_blocks\.(\d+)\."),
         num_heads=heads,
         head_dim=size(estimator + "transformer_blocks.0.attn.to_q.weight") // heads,
-        expansion=size(estimator + "transformer_blocks.0.ff.ff.0.0.weight") // dim,
+        expansion=size(estimator + "transformer_blocks.0.ff.ff.0.0.weight") / dim,
     )
 
 
