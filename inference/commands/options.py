@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-# As in `tokenlm.modules.reduced`, which takes a second to import.
+# As in `tokenlm.modules.quantised`, which takes a second to import.
 Precision = Literal["float32", "bfloat16", "int8"]
 
 BundleOption = Annotated[

@@ -23,19 +23,19 @@ from tokenlm.models.vocoder.crossfade import (
 )
 from tokenlm.models.vocoder.snake import SnakeBlock, SnakeState
 from tokenlm.models.vocoder.source import HarmonicSource, PitchPredictor, SourceState
-from tokenlm.modules.delayed import (
+from tokenlm.modules.stft import CausalInverseSTFT, OverlapState
+from tokenlm.modules.streaming import State
+from tokenlm.modules.streaming_conv import (
     AlignState,
-    DelayedConv1d,
-    DelayedSTFT,
-    DelayedTranspose1d,
-    DelayState,
+    ConvTransposeState,
     SpectrumState,
-    TransposeState,
+    StreamingConv1d,
+    StreamingConvState,
+    StreamingConvTranspose1d,
+    StreamingSTFT,
     align,
     empty_alignment,
 )
-from tokenlm.modules.stft import CausalInverseSTFT, OverlapState
-from tokenlm.modules.streaming import State
 
 _MAX_MAGNITUDE = 100.0
 
@@ -112,8 +112,8 @@ class HiFTConfig:
 class StageState(State):
     """What one upsampling stage remembers."""
 
-    upsample: TransposeState | DelayState
-    source: DelayState
+    upsample: ConvTransposeState | StreamingConvState
+    source: StreamingConvState
     source_block: SnakeState
     joined: AlignState
     blocks: list[SnakeState]
@@ -126,12 +126,12 @@ class StageState(State):
 class HiFTState(State):
     """What a stream remembers between chunks of mel."""
 
-    pitch: list[DelayState]
+    pitch: list[StreamingConvState]
     oscillators: SourceState
     spectrum: SpectrumState
-    embed: DelayState
+    embed: StreamingConvState
     stages: list[StageState]
-    post: DelayState
+    post: StreamingConvState
     overlap: OverlapState
     skip: int
     """Samples at the start that are cut off."""
@@ -146,16 +146,16 @@ class _Stage(nn.Module):
         in_dim, dim = config.dim >> index, config.dim >> (index + 1)
         self.slope = config.slope
         self.rate, self.is_last = rate, index == len(config.upsample_rates) - 1
-        self.upsample: DelayedTranspose1d | DelayedConv1d
+        self.upsample: StreamingConvTranspose1d | StreamingConv1d
         if config.is_causal:
-            self.upsample = DelayedConv1d.causal(in_dim, dim, kernel)
+            self.upsample = StreamingConv1d.causal(in_dim, dim, kernel)
         else:
-            self.upsample = DelayedTranspose1d(in_dim, dim, kernel, rate)
+            self.upsample = StreamingConvTranspose1d(in_dim, dim, kernel, rate)
         stride = 1
         for later in config.upsample_rates[index + 1 :]:
             stride *= later
         left = stride - 1 if config.is_causal else stride // 2
-        self.source = DelayedConv1d(
+        self.source = StreamingConv1d(
             config.n_fft + 2,
             dim,
             1 if stride == 1 else 2 * stride,
@@ -188,7 +188,7 @@ class _Stage(nn.Module):
 
     def forward(self, x: Tensor, source: Tensor, state: StageState, *, flush: bool) -> Tensor:
         x = functional.leaky_relu(x, self.slope)
-        if isinstance(self.upsample, DelayedConv1d):
+        if isinstance(self.upsample, StreamingConv1d):
             x = x.repeat_interleave(self.rate, dim=2)
         x = self.upsample(x, state.upsample, flush=flush)
         if self.is_last:
@@ -236,15 +236,15 @@ class HiFT(nn.Module):
             noise_level=config.noise_level,
             voiced_hz=config.voiced_hz,
         )
-        self.spectrum = DelayedSTFT(config.n_fft, config.hop_length)
+        self.spectrum = StreamingSTFT(config.n_fft, config.hop_length)
         if causal:
-            self.embed = DelayedConv1d(num_mels, config.dim, 5, left=0, right=4)
+            self.embed = StreamingConv1d(num_mels, config.dim, 5, left=0, right=4)
         else:
-            self.embed = DelayedConv1d.centred(num_mels, config.dim, 7)
+            self.embed = StreamingConv1d.centred(num_mels, config.dim, 7)
         stages = [_Stage(config, index) for index in range(len(config.upsample_rates))]
         self.stages = cast("Sequence[_Stage]", nn.ModuleList(stages))
         last = config.dim >> len(stages)
-        build = DelayedConv1d.causal if causal else DelayedConv1d.centred
+        build = StreamingConv1d.causal if causal else StreamingConv1d.centred
         self.post = build(last, config.n_fft + 2, 7)
         self.inverse = CausalInverseSTFT(config.n_fft, config.hop_length)
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from tokenlm.models.flow import FlowConfig, FlowDecoder, cosyvoice_flow_config
-from tokenlm.modules.reduced import BFloat16Linear, Int8Linear, PackedInt8Linear
+from tokenlm.modules.quantised import BFloat16Linear, Int8Linear, PackedInt8Linear
 from tokenlm.modules.streaming import _tensors
-from tokenlm.synthesis.acceleration import reduce_model
+from tokenlm.synthesis.acceleration import quantise_model
 
 NUM_TOKENS, NUM_PROMPT = 23, 9
-REDUCED = (BFloat16Linear, Int8Linear, PackedInt8Linear)
+QUANTISED = (BFloat16Linear, Int8Linear, PackedInt8Linear)
 
 
 def decoder() -> FlowDecoder:
@@ -72,10 +72,10 @@ def test_streams_equal_the_whole(
     flow: Any, weights: Any, is_packed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not is_packed:  # as on a GPU
-        monkeypatch.setattr("tokenlm.modules.reduced._BUILD",
+        monkeypatch.setattr("tokenlm.modules.quantised._BUILD",
                             {"bfloat16": BFloat16Linear, "int8": Int8Linear})  # fmt: skip
-    reduced: Any = reduce_model(copy.deepcopy(flow), weights)
-    assert any(isinstance(module, REDUCED) for module in reduced.modules())
+    reduced: Any = quantise_model(copy.deepcopy(flow), weights)
+    assert any(isinstance(module, QUANTISED) for module in reduced.modules())
     tokens = torch.arange(NUM_TOKENS)[None] % 27
     whole, exact = (model.generate(tokens, seed=4, **given()) for model in (reduced, flow))
     # The prompt of a voice is read once, and many streams go on from it side by side.

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tokenlm.modules import reduced as reduced_module
-from tokenlm.modules.reduced import BFloat16Linear, Int8Linear, PackedInt8Linear, reduce_weights
+from tokenlm.modules import quantised as quantised_module
+from tokenlm.modules.quantised import BFloat16Linear, Int8Linear, PackedInt8Linear, quantise_weights
 
 # Greatest share of the root mean square by which a result may be off.
 BOUNDS = {"bfloat16": 0.03, "int8": 0.06}
@@ -41,7 +41,7 @@ def test_large_layers_are_replaced(precision: Any) -> None:
     model = nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.Sequential(nn.Linear(128, 8)))
     x = torch.randn(5, 64)
     expected = model.requires_grad_(False)(x)
-    reduce_weights(model, precision)
+    quantise_weights(model, precision)
     assert isinstance(model[0], BFloat16Linear if precision == "bfloat16" else PackedInt8Linear)
     assert isinstance(model[2][0], nn.Linear)
     out = model(x)
@@ -54,7 +54,7 @@ def test_bfloat16_is_the_same_on_every_processor(monkeypatch: pytest.MonkeyPatch
     layer, x = nn.Linear(64, 32), torch.randn(7, 64)
     outs = []
     for has_instructions in (lambda _: True, lambda _: False):
-        monkeypatch.setattr(reduced_module, "multiplies_bfloat16", has_instructions)
+        monkeypatch.setattr(quantised_module, "multiplies_bfloat16", has_instructions)
         outs.append(BFloat16Linear(layer)(x).detach())
     # Sums in another order may be rounded to the neighbouring number.
     torch.testing.assert_close(outs[1], outs[0], rtol=2**-7, atol=1e-3)

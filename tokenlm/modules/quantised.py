@@ -139,7 +139,7 @@ def _int8(source: nn.Linear) -> nn.Module:
 _BUILD: dict[str, Callable[[nn.Linear], nn.Module]] = {"bfloat16": BFloat16Linear, "int8": _int8}
 
 
-def reduce_weights(module: nn.Module, precision: Precision) -> nn.Module:
+def quantise_weights(module: nn.Module, precision: Precision) -> nn.Module:
     """Replaces the linear layers inside `module` by such of `precision`; for inference alone.
 
     The module is on the device where it will run, as int8 is packed for a processor. Small layers
@@ -158,7 +158,7 @@ def reduce_weights(module: nn.Module, precision: Precision) -> nn.Module:
             if min(child.in_features, child.out_features) >= _MIN_FEATURES:
                 setattr(module, name, _BUILD[precision](child))
         else:
-            reduce_weights(child, precision)
+            quantise_weights(child, precision)
     return module
 
 

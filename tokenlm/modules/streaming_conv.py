@@ -18,13 +18,13 @@ from tokenlm.modules.streaming import State
 
 
 @dataclass
-class DelayState(State):
+class StreamingConvState(State):
     """Inputs that later outputs see, (B, D, any)."""
 
     past: Tensor
 
 
-class DelayedConv1d(nn.Module):
+class StreamingConv1d(nn.Module):
     """Convolution with zeros before and behind the sequence."""
 
     def __init__(
@@ -48,7 +48,7 @@ class DelayedConv1d(nn.Module):
     @classmethod
     def centred(
         cls, in_dim: int, out_dim: int, kernel_size: int, dilation: int = 1
-    ) -> DelayedConv1d:
+    ) -> StreamingConv1d:
         """A convolution that looks ahead as far as back."""
         pad = (kernel_size - 1) * dilation // 2
         return cls(in_dim, out_dim, kernel_size, left=pad, right=pad, dilation=dilation)
@@ -56,7 +56,7 @@ class DelayedConv1d(nn.Module):
     @classmethod
     def causal(
         cls, in_dim: int, out_dim: int, kernel_size: int, dilation: int = 1
-    ) -> DelayedConv1d:
+    ) -> StreamingConv1d:
         """A convolution that looks back alone."""
         pad = (kernel_size - 1) * dilation
         return cls(in_dim, out_dim, kernel_size, left=pad, right=0, dilation=dilation)
@@ -66,13 +66,13 @@ class DelayedConv1d(nn.Module):
         """Inputs that an output waits for."""
         return self.span - 1 - self.left
 
-    def init_state(self, batch_size: int, dtype: torch.dtype | None = None) -> DelayState:
+    def init_state(self, batch_size: int, dtype: torch.dtype | None = None) -> StreamingConvState:
         """Zeros before the sequence."""
         weight = self.conv.weight
         past = weight.new_zeros(batch_size, self.conv.in_channels, self.left)
-        return DelayState(past=past.to(dtype or weight.dtype))
+        return StreamingConvState(past=past.to(dtype or weight.dtype))
 
-    def forward(self, x: Tensor, state: DelayState, *, flush: bool) -> Tensor:
+    def forward(self, x: Tensor, state: StreamingConvState, *, flush: bool) -> Tensor:
         """(B, in_dim, T) to (B, out_dim, T')."""
         joined = torch.cat([state.past, x], dim=2)
         if flush:
@@ -93,7 +93,7 @@ class DelayedConv1d(nn.Module):
 
 
 @dataclass
-class TransposeState(State):
+class ConvTransposeState(State):
     """Outputs that later inputs still add to, (B, D, kernel_size - stride)."""
 
     tail: Tensor
@@ -101,7 +101,7 @@ class TransposeState(State):
     """Outputs at the start that are cut off."""
 
 
-class DelayedTranspose1d(nn.Module):
+class StreamingConvTranspose1d(nn.Module):
     """Transposed convolution that gives `stride` outputs for each input."""
 
     def __init__(self, in_dim: int, out_dim: int, kernel_size: int, stride: int) -> None:
@@ -113,12 +113,12 @@ class DelayedTranspose1d(nn.Module):
         self.cut = (kernel_size - stride) // 2
         """Outputs cut off at each end."""
 
-    def init_state(self, batch_size: int) -> TransposeState:
+    def init_state(self, batch_size: int) -> ConvTransposeState:
         """Nothing has been added."""
         tail = self.conv.weight.new_zeros(batch_size, self.conv.out_channels, 2 * self.cut)
-        return TransposeState(tail=tail, skip=self.cut)
+        return ConvTransposeState(tail=tail, skip=self.cut)
 
-    def forward(self, x: Tensor, state: TransposeState, *, flush: bool) -> Tensor:
+    def forward(self, x: Tensor, state: ConvTransposeState, *, flush: bool) -> Tensor:
         """(B, in_dim, T) to (B, out_dim, T')."""
         size, frames = 2 * self.cut, x.shape[2]
         out = state.tail
@@ -166,7 +166,7 @@ class SpectrumState(State):
     has_started: bool
 
 
-class DelayedSTFT(nn.Module):
+class StreamingSTFT(nn.Module):
     """Samples (B, S) to real and imaginary parts (B, n_fft + 2, T); centred, ends reflected."""
 
     window: Tensor
