@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from tokenlm.audio.mel import WhisperMelConfig
-from tokenlm.checkpoint.adapters.cosyvoice2 import (
+from tokenlm.checkpoint.cosyvoice.flow import flow_mel, flow_to_theirs
+from tokenlm.checkpoint.cosyvoice.hift import hift_to_theirs
+from tokenlm.checkpoint.cosyvoice.importer import (
     SPEAKER_FILE,
     TOKENIZER_FILES,
     import_cosyvoice,
 )
-from tokenlm.checkpoint.adapters.cosyvoice_flow import flow_mel, flow_to_theirs
-from tokenlm.checkpoint.adapters.cosyvoice_hift import hift_to_theirs
-from tokenlm.checkpoint.adapters.cosyvoice_lm import lm_to_theirs
+from tokenlm.checkpoint.cosyvoice.lm import lm_to_theirs
 from tokenlm.models.flow import FlowDecoder, cosyvoice_flow_config
 from tokenlm.models.fsmn_tokenizer import FSMNTokenizer, FSMNTokenizerConfig
 from tokenlm.models.lm import BackboneConfig, SpeechLM, SpeechLMConfig

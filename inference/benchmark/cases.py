@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from inference.benchmark.subject import Subject
-from tokenlm.checkpoint.adapters.cosyvoice_flow import flow_config, flow_to_ours
-from tokenlm.checkpoint.adapters.cosyvoice_lm import class_order, lm_config, lm_to_ours
+from tokenlm.checkpoint.cosyvoice.flow import flow_config, flow_to_ours
+from tokenlm.checkpoint.cosyvoice.lm import class_order, lm_config, lm_to_ours
 from tokenlm.models.flow import FlowDecoder
 from tokenlm.models.lm import SpeechLM
 from tokenlm.models.lm.layout import one_shot

@@ -61,7 +61,7 @@ def import_weights(
         raise ValueError(f"{folder} is no folder.")
     import torch
 
-    from tokenlm.checkpoint.adapters.cosyvoice2 import import_cosyvoice
+    from tokenlm.checkpoint.cosyvoice.importer import import_cosyvoice
 
     with DelayedProgress("importing"):
         report = import_cosyvoice(

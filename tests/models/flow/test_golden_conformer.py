@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenlm.checkpoint.adapters.cosyvoice_flow import encoder_table
+from tokenlm.checkpoint.cosyvoice.flow import encoder_table
 from tokenlm.models.flow import cosyvoice_flow_config
 from tokenlm.models.flow.encoder import ConformerEncoder
 from tokenlm.modules.context import FULL_CONTEXT, Context

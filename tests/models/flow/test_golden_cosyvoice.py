@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenlm.checkpoint.adapters.cosyvoice_flow import flow_config, flow_to_ours, flow_to_theirs
+from tokenlm.checkpoint.cosyvoice.flow import flow_config, flow_to_ours, flow_to_theirs
 from tokenlm.models.flow.decoder import FlowDecoder, fixed_noise
 from tokenlm.models.flow.matching import cosine_schedule, path
 from tokenlm.modules.context import FULL_CONTEXT, Context

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from tokenlm.audio.mel import MelConfig
-from tokenlm.checkpoint.adapter import KeyTable
-from tokenlm.checkpoint.adapters.cosyvoice_flow import ROTATION, dit_table, lookahead_rules
+from tokenlm.checkpoint.cosyvoice.flow import ROTATION, dit_table, lookahead_rules
+from tokenlm.checkpoint.key_table import KeyTable
 from tokenlm.models.flow import cosyvoice_flow_config
 from tokenlm.models.flow.dit import DiT
 from tokenlm.models.flow.encoder import LookaheadLayer

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenlm.audio.mel import MelConfig
-from tokenlm.checkpoint.adapters.cosyvoice_flow import unet_table
+from tokenlm.checkpoint.cosyvoice.flow import unet_table
 from tokenlm.models.flow import cosyvoice_flow_config
 from tokenlm.models.flow.unet import UNet
 from tokenlm.modules.context import FULL_CONTEXT, Context

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tokenlm.checkpoint import save_component
-from tokenlm.checkpoint.adapters.cosyvoice_flow import flow_config, flow_to_ours
+from tokenlm.checkpoint.cosyvoice.flow import flow_config, flow_to_ours
 from tokenlm.models.flow import FlowDecoder, cosyvoice_flow_config
 from tokenlm.models.flow.matching import path
 from tokenlm.models.onnx_models import OnnxGraph, OnnxSpeakerConfig

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from tokenlm.checkpoint import read_component, read_state, save_component
-from tokenlm.checkpoint.adapters.cosyvoice2 import PARTS
-from tokenlm.checkpoint.adapters.cosyvoice_flow import flow_mel, flow_to_theirs
-from tokenlm.checkpoint.adapters.cosyvoice_hift import hift_to_theirs
-from tokenlm.checkpoint.adapters.cosyvoice_lm import lm_to_theirs
-from tokenlm.checkpoint.adapters.published_files import read_weights
+from tokenlm.checkpoint.cosyvoice.files import read_weights
+from tokenlm.checkpoint.cosyvoice.flow import flow_mel, flow_to_theirs
+from tokenlm.checkpoint.cosyvoice.hift import hift_to_theirs
+from tokenlm.checkpoint.cosyvoice.importer import PARTS
+from tokenlm.checkpoint.cosyvoice.lm import lm_to_theirs
 from tokenlm.checkpoint.registry import KINDS, load_model
 from tokenlm.models.flow import FlowDecoder, cosyvoice_flow_config
 from tokenlm.models.lm import BackboneConfig, SamplingConfig, SpeechLM, SpeechLMConfig

@@ -12,8 +12,8 @@ from tiny_recognizer import tiny_recognizer
 
 from tokenlm.audio.io import save_audio
 from tokenlm.checkpoint import read_component, read_manifest, read_state, validate_bundle
-from tokenlm.checkpoint.adapters.cosyvoice2 import import_cosyvoice
 from tokenlm.checkpoint.bundle import BundleError
+from tokenlm.checkpoint.cosyvoice.importer import import_cosyvoice
 from tokenlm.checkpoint.registry import KINDS
 from tokenlm.models.lm import GuardConfig
 from tokenlm.synthesis import Synthesizer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tokenlm.audio.mel import MelConfig
@@ -108,31 +108,23 @@ class FlowConfig:
         )
 
 
-COSYVOICE2_FLOW = FlowConfig(
-    codebook_size=6561,
-    speaker_dim=192,
-    encoder="conformer",
-    encoder_dim=512,
-    encoder_layers=6,
-    encoder_heads=8,
-    estimator="unet",
-    num_layers=22,
-    num_heads=8,
-    head_dim=64,
-    expansion=2.0,
-    patch_frames=1,
-    mel_mean=0.0,
-    mel_std=1.0,
-    num_steps=10,
-    noise="fixed",
-    chunks_from="prompt_start",
-    chunk_step_tokens=(),
-    left_tokens=None,
-)
-"""The flow of CosyVoice 2 (Du et al., 2024); that of version 3 has another encoder and estimator.
-Its weights were not trained with a bounded window (`left_tokens`)."""
+def cosyvoice_flow_config(**sizes: Any) -> FlowConfig:
+    """Config of a flow of CosyVoice (Du et al., 2024 and 2025), by default with the parts of 2.
 
-
-def cosyvoice_flow_config(**changes: Any) -> FlowConfig:
-    """`COSYVOICE2_FLOW` with changes."""
-    return replace(COSYVOICE2_FLOW, **changes)
+    Its weights were not trained with a bounded window (`left_tokens`).
+    """
+    settings: dict[str, Any] = {
+        "codebook_size": 6561,
+        "speaker_dim": 192,
+        "encoder": "conformer",
+        "estimator": "unet",
+        "patch_frames": 1,
+        "mel_mean": 0.0,
+        "mel_std": 1.0,
+        "num_steps": 10,
+        "noise": "fixed",
+        "chunks_from": "prompt_start",
+        "chunk_step_tokens": (),
+        "left_tokens": None,
+    }
+    return FlowConfig(**(settings | sizes))

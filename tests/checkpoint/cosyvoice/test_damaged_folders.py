@@ -12,10 +12,10 @@ import torch
 from published_folder import SIZES, write_folder
 from torch import Tensor
 
-from tokenlm.checkpoint.adapter import AdapterError
-from tokenlm.checkpoint.adapters.cosyvoice2 import import_cosyvoice
-from tokenlm.checkpoint.adapters.cosyvoice_text import added_tokens, text_tokenizer
-from tokenlm.checkpoint.adapters.published_files import read_weights
+from tokenlm.checkpoint.cosyvoice.files import read_weights
+from tokenlm.checkpoint.cosyvoice.importer import import_cosyvoice
+from tokenlm.checkpoint.cosyvoice.text import added_tokens, text_tokenizer
+from tokenlm.checkpoint.key_table import WeightsError
 
 State = dict[str, Tensor]
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2023316821\n"
@@ -44,7 +44,7 @@ def folder(whole: Path, tmp_path: Path) -> Path:
 def refusal(folder: Path, bundle: str = "out") -> str:
     """What an import says against a folder, of which it leaves nothing."""
     (folder.parent / "made").mkdir()
-    with pytest.raises(AdapterError) as caught:
+    with pytest.raises(WeightsError) as caught:
         import_cosyvoice(folder, folder.parent / "made" / bundle, version=2, head_dims=SIZES)
     assert not list((folder.parent / "made").iterdir())
     return str(caught.value)
@@ -170,10 +170,10 @@ def test_files_that_are_left_out_are_told(folder: Path) -> None:
 
 
 def test_text_tokenizers_of_other_models(folder: Path, text_folder: Path) -> None:
-    with pytest.raises(AdapterError, match="has 287 text ids, llm.pt 280: it is the text tok"):
+    with pytest.raises(WeightsError, match="has 287 text ids, llm.pt 280: it is the text tok"):
         text_tokenizer(text_folder, 2, "none", 280)
     # A table of the published size goes with the published ids.
-    with pytest.raises(AdapterError, match=r"as \[270\], llm.pt knows it as 151646"):
+    with pytest.raises(WeightsError, match=r"as \[270\], llm.pt knows it as 151646"):
         text_tokenizer(text_folder, 2, "none", 151_936)
     for path in (folder / "CosyVoice-BlankEN").iterdir():
         path.unlink()

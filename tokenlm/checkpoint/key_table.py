@@ -16,7 +16,7 @@ from torch import Tensor
 _NUM_LISTED = 12
 
 
-class AdapterError(ValueError):
+class WeightsError(ValueError):
     """Weights that are not those of the system they are said to be of; the message names them."""
 
 
@@ -66,7 +66,7 @@ class KeyTable:
         """Their state dict under our names.
 
         Raises:
-            AdapterError: keys that no rule knows, two keys of one weight, or tensors whose rows are
+            WeightsError: keys that no rule knows, two keys of one weight, or tensors whose rows are
                 not those that a rule puts in order; all of them named.
         """
         return self._renamed(state, self._to_ours, Rule.ours_of, where)
@@ -77,7 +77,7 @@ class KeyTable:
         """Our state dict under their names.
 
         Raises:
-            AdapterError: keys that no rule knows, all of them named.
+            WeightsError: keys that no rule knows, all of them named.
         """
         return self._renamed(state, self._to_theirs, Rule.theirs_of, where)
 
@@ -121,7 +121,7 @@ def sizes_of(
         where: what error messages call the file.
 
     Raises:
-        AdapterError: keys are missing, or have too few axes, or nothing along one; all are named.
+        WeightsError: keys are missing, or have too few axes, or nothing along one; all are named.
     """
     missing = [key for key in axes if key not in shapes]
     other = [
@@ -141,11 +141,11 @@ def refuse(where: object, problems: Mapping[str, Sequence[str]]) -> None:
         problems: names of weights by what is wrong with them.
 
     Raises:
-        AdapterError: some are named.
+        WeightsError: some are named.
     """
     told = [f"{title}: {listed(names)}" for title, names in problems.items() if names]
     if told:
-        raise AdapterError(f"{where}: {'; '.join(told)}.")
+        raise WeightsError(f"{where}: {'; '.join(told)}.")
 
 
 def listed(names: Sequence[str]) -> str:

@@ -10,17 +10,17 @@ import torch
 from published_folder import DIGITS, SIZES, SPEAKER_DIM, published, tiny, write_folder
 
 from tokenlm.checkpoint import validate_bundle
-from tokenlm.checkpoint.adapter import AdapterError
-from tokenlm.checkpoint.adapters.cosyvoice2 import (
+from tokenlm.checkpoint.cosyvoice.flow import flow_to_ours
+from tokenlm.checkpoint.cosyvoice.hift import hift_to_ours, hift_to_theirs
+from tokenlm.checkpoint.cosyvoice.importer import (
     INSTRUCTION,
     SPEAKER_FILE,
     TOKENIZER_FILES,
     generation_settings,
     import_cosyvoice,
 )
-from tokenlm.checkpoint.adapters.cosyvoice_flow import flow_to_ours
-from tokenlm.checkpoint.adapters.cosyvoice_hift import hift_to_ours, hift_to_theirs
-from tokenlm.checkpoint.adapters.cosyvoice_lm import lm_to_ours
+from tokenlm.checkpoint.cosyvoice.lm import lm_to_ours
+from tokenlm.checkpoint.key_table import WeightsError
 from tokenlm.checkpoint.registry import KINDS
 from tokenlm.config import from_dict
 from tokenlm.models.fsmn_tokenizer import FSMNTokenizer
@@ -127,10 +127,10 @@ def test_silence_of_version_3_is_capped() -> None:
 def test_wrong_folders_say_what_is_wrong(
     tmp_path: Path, graphs: dict[str, bytes], text_folder: Path
 ) -> None:
-    with pytest.raises(AdapterError, match="there is no such folder"):
+    with pytest.raises(WeightsError, match="there is no such folder"):
         import_cosyvoice(tmp_path / "none", tmp_path / "out", version=2)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(AdapterError, match=r"missing: llm\.pt, flow\.pt, hift\.pt, speech_tok"):
+    with pytest.raises(WeightsError, match=r"missing: llm\.pt, flow\.pt, hift\.pt, speech_tok"):
         import_cosyvoice(tmp_path / "empty", tmp_path / "out", version=2)
     folder = tmp_path / "published"
     write_folder(folder, 2, graphs, text_folder)
@@ -141,7 +141,7 @@ def test_wrong_folders_say_what_is_wrong(
     del hift["conv_post.bias"]
     hift["ups.0.bias"] = torch.zeros(5)
     torch.save(hift, folder / "hift.pt")
-    with pytest.raises(AdapterError) as caught:
+    with pytest.raises(WeightsError) as caught:
         import_cosyvoice(folder, tmp_path / "out", version=2, head_dims=SIZES)
     message = str(caught.value)
     assert "flow.pt: unexpected: surprise.weight" in message
@@ -156,7 +156,7 @@ def test_a_pickle_that_is_no_weights_is_not_run(
     folder = tmp_path / "published"
     write_folder(folder, 2, graphs, text_folder)
     torch.save({"key": Path("x")}, folder / "llm.pt")
-    with pytest.raises(AdapterError, match=r"llm\.pt is damaged, or holds objects that are no"):
+    with pytest.raises(WeightsError, match=r"llm\.pt is damaged, or holds objects that are no"):
         import_cosyvoice(folder, tmp_path / "out", version=2)
 
 
@@ -165,7 +165,7 @@ def test_a_bundle_is_not_overwritten(
 ) -> None:
     write_folder(tmp_path / "published", 2, graphs, text_folder)
     (tmp_path / "out").mkdir()
-    with pytest.raises(AdapterError, match="exists already"):
+    with pytest.raises(WeightsError, match="exists already"):
         import_cosyvoice(tmp_path / "published", tmp_path / "out", version=2)
 
 
@@ -217,7 +217,7 @@ def test_broken_files_are_told_together(
     whole = {name: (folder / f"{name}.pt").read_bytes() for name in ("llm", "flow")}
     (folder / "llm.pt").write_bytes(b"")
     (folder / "flow.pt").write_bytes(whole["flow"][:1000])
-    with pytest.raises(AdapterError) as caught:
+    with pytest.raises(WeightsError) as caught:
         import_cosyvoice(folder, tmp_path / "out", version=2, head_dims=SIZES)
     assert "llm.pt; download them again." in str(caught.value)
     assert "flow.pt ends too early: download it again." in str(caught.value)
@@ -226,12 +226,12 @@ def test_broken_files_are_told_together(
     # The graphs are exchanged.
     (folder / TOKENIZER_FILES[2]).write_bytes(graphs["speaker"])
     (folder / SPEAKER_FILE).write_bytes(graphs["tokenizer"])
-    with pytest.raises(AdapterError) as caught:
+    with pytest.raises(WeightsError) as caught:
         import_cosyvoice(folder, tmp_path / "out", version=2, head_dims=SIZES)
     assert f"{SPEAKER_FILE}: " in str(caught.value)
     assert f"{TOKENIZER_FILES[2]}: " in str(caught.value)
     assert not (tmp_path / "out").exists()
-    with pytest.raises(AdapterError, match=r"speech_tokenizer_v3\.onnx\. It looks like .* 2"):
+    with pytest.raises(WeightsError, match=r"speech_tokenizer_v3\.onnx\. It looks like .* 2"):
         import_cosyvoice(folder, tmp_path / "out", version=3, head_dims=SIZES)
-    with pytest.raises(AdapterError, match="the layers of speech_tokenizer_v3.onnx are not known"):
+    with pytest.raises(WeightsError, match="the layers of speech_tokenizer_v3.onnx are not known"):
         import_cosyvoice(folder, tmp_path / "out", version=3, tokenizer="torch")

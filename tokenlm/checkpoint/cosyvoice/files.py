@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tokenlm.checkpoint.adapter import AdapterError, listed, refuse
+from tokenlm.checkpoint.key_table import WeightsError, listed, refuse
 
 _POINTER = b"version https://git-lfs.github.com"
 _PARALLEL = "module."
@@ -44,19 +44,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """The state dict of a file; nothing in it is run.
 
     Raises:
-        AdapterError: it cannot be read, or holds other things than tensors.
+        WeightsError: it cannot be read, or holds other things than tensors.
     """
     is_archive = zipfile.is_zipfile(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        raise AdapterError(f"{path} {_unreadable(path, is_archive, error)}.") from error
+        raise WeightsError(f"{path} {_unreadable(path, is_archive, error)}.") from error
     if not isinstance(state, dict) or not state:
-        raise AdapterError(f"{path} holds no weights.")
+        raise WeightsError(f"{path} holds no weights.")
     state = {key: value for key, value in state.items() if key not in _PROGRESS}
     odd = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
     if odd:
-        raise AdapterError(
+        raise WeightsError(
             f"{path} holds things that are no weights: {listed(odd)}. Save the state dict of the "
             "model alone."
         )
@@ -72,7 +72,7 @@ def check_finite(state: dict[str, Tensor], where: object) -> None:
     """Checks that weights are numbers.
 
     Raises:
-        AdapterError: some are not; all of them are named.
+        WeightsError: some are not; all of them are named.
     """
     names = [name for name, tensor in state.items() if not tensor.isfinite().all()]
     refuse(where, {"not finite (under our names)": names})

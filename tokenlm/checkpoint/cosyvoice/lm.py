@@ -16,7 +16,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from tokenlm.checkpoint.adapter import AdapterError, KeyTable, Rule, sizes_of
+from tokenlm.checkpoint.key_table import KeyTable, Rule, WeightsError, sizes_of
 from tokenlm.models.lm import BackboneConfig, SpeechLMConfig
 
 Version = Literal[2, 3]
@@ -55,7 +55,7 @@ def lm_config(
         rms_norm_eps: of every norm.
 
     Raises:
-        AdapterError: keys that the config is read from are missing, or of another shape.
+        WeightsError: keys that the config is read from are missing, or of another shape.
     """
     layer = "llm.model.model.layers.0."
     axes = {
@@ -68,7 +68,7 @@ def lm_config(
     hidden_size, query_size, key_size, inner_size, num_classes = sizes_of(shapes, axes, "llm.pt")
     reserved = 3 if version == 2 else 200
     if num_classes <= reserved or query_size % head_dim or key_size % head_dim:
-        raise AdapterError(
+        raise WeightsError(
             f"llm.pt: {num_classes} speech classes and attention of {query_size} and {key_size} "
             f"channels are not those of CosyVoice {version}, which has {reserved} classes besides "
             f"its codes and heads of {head_dim} channels."

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tokenlm.checkpoint.adapters.cosyvoice_flow import flow_config, flow_to_ours, flow_to_theirs
-from tokenlm.checkpoint.adapters.cosyvoice_hift import hift_config, hift_to_ours, hift_to_theirs
-from tokenlm.checkpoint.adapters.cosyvoice_lm import TIED_HEAD, lm_config, lm_to_ours, lm_to_theirs
+from tokenlm.checkpoint.cosyvoice.flow import flow_config, flow_to_ours, flow_to_theirs
+from tokenlm.checkpoint.cosyvoice.hift import hift_config, hift_to_ours, hift_to_theirs
+from tokenlm.checkpoint.cosyvoice.lm import TIED_HEAD, lm_config, lm_to_ours, lm_to_theirs
 from tokenlm.checkpoint.registry import KINDS
 from tokenlm.config import load_config
 from tokenlm.models.flow import FlowDecoder

@@ -15,21 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from tokenlm.atomic import atomic_folder
-from tokenlm.checkpoint.adapter import AdapterError, refuse
-from tokenlm.checkpoint.adapters.cosyvoice_flow import flow_config, flow_to_ours
-from tokenlm.checkpoint.adapters.cosyvoice_graphs import AnyGraph, try_graphs
-from tokenlm.checkpoint.adapters.cosyvoice_hift import hift_config, hift_to_ours
-from tokenlm.checkpoint.adapters.cosyvoice_lm import TIED_HEAD, lm_config, lm_to_ours
-from tokenlm.checkpoint.adapters.cosyvoice_text import END_OF_PROMPT, text_tokenizer
-from tokenlm.checkpoint.adapters.published_files import (
+from tokenlm.checkpoint.bundle import BundleManifest, finalize_bundle, is_bundle_name
+from tokenlm.checkpoint.component import save_component
+from tokenlm.checkpoint.cosyvoice.files import (
     broken_downloads,
     check_finite,
     damaged_part,
     read_weights,
 )
-from tokenlm.checkpoint.adapters.s3_graph import graph_to_ours
-from tokenlm.checkpoint.bundle import BundleManifest, finalize_bundle, is_bundle_name
-from tokenlm.checkpoint.component import save_component
+from tokenlm.checkpoint.cosyvoice.flow import flow_config, flow_to_ours
+from tokenlm.checkpoint.cosyvoice.graphs import AnyGraph, graph_to_ours, try_graphs
+from tokenlm.checkpoint.cosyvoice.hift import hift_config, hift_to_ours
+from tokenlm.checkpoint.cosyvoice.lm import TIED_HEAD, lm_config, lm_to_ours
+from tokenlm.checkpoint.cosyvoice.text import END_OF_PROMPT, text_tokenizer
+from tokenlm.checkpoint.key_table import WeightsError, refuse
 from tokenlm.models.fingerprint import fingerprint
 from tokenlm.models.flow import FlowDecoder
 from tokenlm.models.lm import SpeechLM
@@ -139,20 +138,20 @@ def import_cosyvoice(
             `lm_head_dim`, `flow_heads` and `tokenizer_head_dim`.
 
     Raises:
-        AdapterError: files are missing, or weights are missing, unexpected or of another shape;
+        WeightsError: files are missing, or weights are missing, unexpected or of another shape;
             all of them are named.
     """
     folder, bundle = Path(folder), Path(bundle)
     if tokenizer == "torch" and version != 2:
-        raise AdapterError(
+        raise WeightsError(
             f"the layers of {TOKENIZER_FILES[version]} are not known: its weights cannot be read "
             "out of it, it runs as a graph (tokenizer onnx)."
         )
     _check_folder(folder, version)
     if bundle.exists() or bundle.is_symlink():
-        raise AdapterError(f"{bundle} exists already and is not replaced.")
+        raise WeightsError(f"{bundle} exists already and is not replaced.")
     if not is_bundle_name(bundle.name):
-        raise AdapterError(
+        raise WeightsError(
             f"{bundle}: a bundle is named after its folder, and {bundle.name!r} is not a name "
             "(letters, digits, dot, dash, underscore)."
         )
@@ -168,14 +167,14 @@ def import_cosyvoice(
         try:
             states[part.name] = read_weights(folder / part.file)
             converted[part.name] = _convert(part, version, states[part.name], folder, sizes)
-        except AdapterError as error:
+        except WeightsError as error:
             problems.append(str(error))
     if problems:
-        raise AdapterError(" ".join(problems))
+        raise WeightsError(" ".join(problems))
     flow = converted["flow"][0]
     speech = converted["speech_lm"][0]
     if speech.codebook_size != flow.codebook_size:
-        raise AdapterError(
+        raise WeightsError(
             f"{folder / 'llm.pt'} has {speech.codebook_size} codes, {folder / 'flow.pt'} "
             f"{flow.codebook_size}: they do not belong together."
         )
@@ -195,7 +194,7 @@ def import_cosyvoice(
         graphs[folder / TOKENIZER_FILES[version]] = OnnxTokenizer(config), listener[1]
         kinds["speech_tokenizer"] = "onnx_tokenizer"
     if listener[0].codebook_size != flow.codebook_size:
-        raise AdapterError(
+        raise WeightsError(
             f"{TOKENIZER_FILES[version]} has {listener[0].codebook_size} codes, flow.pt "
             f"{flow.codebook_size}."
         )
@@ -233,7 +232,7 @@ def import_cosyvoice(
 
 def _check_folder(folder: Path, version: Version) -> None:
     if not folder.is_dir():
-        raise AdapterError(f"{folder}: there is no such folder.")
+        raise WeightsError(f"{folder}: there is no such folder.")
     wanted = [part.file for part in PARTS] + [TOKENIZER_FILES[version], SPEAKER_FILE]
     missing = [name for name in wanted if not (folder / name).is_file()]
     if not (folder / TEXT_FOLDER).is_dir():
@@ -241,7 +240,7 @@ def _check_folder(folder: Path, version: Version) -> None:
     if missing:
         other: Version = 3 if version == 2 else 2
         hint = f" It looks like one of CosyVoice {other}: import it as cosyvoice{other}."
-        raise AdapterError(
+        raise WeightsError(
             f"{folder} is not a folder of CosyVoice {version}; missing: {', '.join(missing)}."
             + hint * (folder / TOKENIZER_FILES[other]).is_file()
         )
@@ -297,7 +296,7 @@ def _num_digits(codebook_size: int) -> int:
     while 3**digits < codebook_size:
         digits += 1
     if 3**digits != codebook_size:
-        raise AdapterError(f"a codebook of {codebook_size} is no power of three.")
+        raise WeightsError(f"a codebook of {codebook_size} is no power of three.")
     return digits
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tokenlm.checkpoint.adapter import AdapterError, KeyTable, Rule
+from tokenlm.checkpoint.key_table import KeyTable, Rule, WeightsError
 
 TABLE = KeyTable([Rule("old.{part}", "layer.{part}"), Rule("new.{part}", "layer.{part}")])
 
@@ -20,5 +20,5 @@ def test_keys_are_renamed() -> None:
 
 def test_two_keys_of_one_weight_are_refused() -> None:
     both = {"old.weight": torch.ones(2), "new.weight": torch.zeros(2)}
-    with pytest.raises(AdapterError, match=r"llm\.pt: there under another name: new\.weight"):
+    with pytest.raises(WeightsError, match=r"llm\.pt: there under another name: new\.weight"):
         TABLE.to_ours(both, "llm.pt")

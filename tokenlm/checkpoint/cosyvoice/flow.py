@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tokenlm.audio.mel import MelConfig
-from tokenlm.checkpoint.adapter import AdapterError, KeyTable, Rule, sizes_of
+from tokenlm.checkpoint.key_table import KeyTable, Rule, WeightsError, sizes_of
 from tokenlm.models.flow import FlowConfig, cosyvoice_flow_config
 
 Version = Literal[2, 3]
@@ -157,7 +157,7 @@ def flow_to_ours(
     """The weights of `flow.pt` under our names.
 
     Raises:
-        AdapterError: keys that are not known, or a rotation other than ours.
+        WeightsError: keys that are not known, or a rotation other than ours.
     """
     rest = dict(state)
     frequencies = rest.pop(ROTATION, None) if version == 3 else None
@@ -165,7 +165,7 @@ def flow_to_ours(
         expected = _frequencies(2 * frequencies.numel())
         is_row = frequencies.ndim == 1
         if not (is_row and torch.allclose(frequencies.float(), expected, atol=1e-6)):
-            raise AdapterError(f"{where}: {ROTATION} is not the rotation of base 10000.")
+            raise WeightsError(f"{where}: {ROTATION} is not the rotation of base 10000.")
     return flow_table(version).to_ours(rest, where)
 
 
@@ -197,7 +197,7 @@ def flow_config(
         num_heads: heads of the estimator, which no shape tells; default that of full size.
 
     Raises:
-        AdapterError: keys that the config is read from are missing, or of another shape.
+        WeightsError: keys that the config is read from are missing, or of another shape.
     """
 
     def size(key: str, axis: int = 0) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from tokenlm.checkpoint.adapter import AdapterError
+from tokenlm.checkpoint.key_table import WeightsError
 from tokenlm.text.frontend import NormalizerName
 from tokenlm.text.hf_tokenizer import HFTextTokenizer
 from tokenlm.text.tokenizer_config import TokenizerError
@@ -75,22 +75,22 @@ def text_tokenizer(
         vocab_size: text ids that the language model has.
 
     Raises:
-        AdapterError: it cannot be read, or its ids are not those of the language model.
+        WeightsError: it cannot be read, or its ids are not those of the language model.
     """
     try:
         tokenizer = HFTextTokenizer.from_folder(folder).with_tokens(added_tokens(version))
     except (TokenizerError, UnicodeDecodeError) as error:
-        raise AdapterError(f"{folder}: {error}") from error
+        raise WeightsError(f"{folder}: {error}") from error
     tokenizer.normalizer = normalizer
     if tokenizer.vocab_size > vocab_size:
-        raise AdapterError(
+        raise WeightsError(
             f"{folder} has {tokenizer.vocab_size} text ids, llm.pt {vocab_size}: it is the text "
             "tokenizer of another model, or damaged."
         )
     first = tokenizer.encode(END_OF_PROMPT)
     # A table of the full size was trained with these ids, a smaller one with those that there are.
     if vocab_size > END_OF_PROMPT_ID and first != [END_OF_PROMPT_ID]:
-        raise AdapterError(
+        raise WeightsError(
             f"{folder} encodes {END_OF_PROMPT} as {first}, llm.pt knows it as {END_OF_PROMPT_ID}: "
             "it is the text tokenizer of another model, or damaged."
         )

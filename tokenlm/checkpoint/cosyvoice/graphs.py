@@ -1,21 +1,77 @@
-"""The ONNX graph of the speech tokenizer of CosyVoice 2, read as weights of ours.
+"""The ONNX graphs of CosyVoice 2 and 3, and the speech tokenizer read out of one as weights.
 
-Its tensors have names that say nothing, so they are told by where they are used: the nodes of the
-graph that hold weights stand in the order of the layers.
+The tensors of a graph have names that say nothing, so they are told by where they are used: the
+nodes that hold weights stand in the order of the layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from tokenlm.audio.mel import WhisperMelConfig
-from tokenlm.checkpoint.adapter import AdapterError
+from tokenlm.checkpoint.key_table import KeyTable, Rule, WeightsError
 from tokenlm.models.fsmn_tokenizer import FSMNTokenizerConfig
+from tokenlm.models.onnx_models import OnnxSpeakerEncoder, OnnxTokenizer
+
+_BLOCK, _MINE = "encoder.blocks.{i}.", "blocks.{i}."
+
+
+def tokenizer_table() -> KeyTable:
+    """Keys of the tokenizer."""
+    return KeyTable(
+        [
+            Rule("encoder.conv1.{p}", "conv1.{p}"),
+            Rule("encoder.conv2.{p}", "conv2.{p}"),
+            Rule(_BLOCK + "attn.fsmn_block.weight", _MINE + "attention.memory.weight"),
+            Rule(_BLOCK + "attn.{layer}.{p}", _MINE + "attention.{layer}.{p}"),
+            Rule(_BLOCK + "attn_ln.{p}", _MINE + "attention_norm.{p}"),
+            Rule(_BLOCK + "mlp_ln.{p}", _MINE + "feed_forward_norm.{p}"),
+            Rule(_BLOCK + "mlp.{j}.{p}", _MINE + "feed_forward.{j}.{p}"),
+            Rule("quantizer._codebook.project_down.{p}", "project.{p}"),
+        ]
+    )
+
+
+AnyGraph = OnnxSpeakerEncoder | OnnxTokenizer
+
+
+def try_graphs(graphs: Mapping[Path, tuple[AnyGraph, Mapping[str, Tensor]]]) -> list[str]:
+    """Runs each graph on a second of noise.
+
+    Args:
+        graphs: model and state dict by the file that they come from.
+
+    Returns:
+        Remarks: on what could not be tried.
+
+    Raises:
+        WeightsError: some of them are no graphs, or give what does not fit; all are named.
+    """
+    if graphs and find_spec("onnxruntime") is None:
+        return ["the ONNX graphs were not tried; they need onnxruntime: pip install onnxruntime"]
+    noise = torch.randn(16_000, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    noise *= 0.1
+    problems = []
+    for path, (model, state) in graphs.items():
+        try:
+            model.load_state_dict(state)
+            if isinstance(model, OnnxSpeakerEncoder):
+                model.embed_recording(noise)
+            else:
+                model.encode(noise[None])
+        except Exception as error:  # onnxruntime has kinds of its own
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            problems.append(f"{path}: {reason.rstrip('.')}.")
+    if problems:
+        raise WeightsError(" ".join(problems))
+    return []
 
 
 @dataclass(frozen=True)
@@ -37,7 +93,7 @@ def graph_to_ours(
         head_dim: channels of an attention head, which no shape tells.
 
     Raises:
-        AdapterError: the layers of the graph are not those of the tokenizer, in its order.
+        WeightsError: the layers of the graph are not those of the tokenizer, in its order.
         ImportError: the package onnx is not installed.
     """
     layers = iter(list(_layers(data)))
@@ -47,7 +103,7 @@ def graph_to_ours(
         layer = next(layers, None)
         if layer is None or layer.kind != kind or (axes and layer.weight.ndim != axes):
             found = "its end" if layer is None else f"{layer.kind} {tuple(layer.weight.shape)}"
-            raise AdapterError(f"the ONNX graph has {found} where {name} ({kind}) is expected.")
+            raise WeightsError(f"the ONNX graph has {found} where {name} ({kind}) is expected.")
         state[f"{name}.weight"] = layer.weight
         if layer.bias is not None:
             state[f"{name}.bias"] = layer.bias
@@ -59,7 +115,7 @@ def graph_to_ours(
     # Each block has two norms, six linear layers and a memory; one linear layer ends the whole.
     num_layers, rest = divmod(len(remaining) - 1, 9)
     if rest or num_layers < 1:
-        raise AdapterError(f"the ONNX graph has {len(remaining)} layers behind its convolutions.")
+        raise WeightsError(f"the ONNX graph has {len(remaining)} layers behind its convolutions.")
     layers = iter(remaining)
     hidden, kernel = 0, 0
     for index in range(num_layers):
@@ -94,7 +150,7 @@ def _layers(data: bytes) -> Iterator[_Layer]:
     try:
         graph = onnx.load_model_from_string(data).graph
     except Exception as error:  # protobuf raises kinds of its own
-        raise AdapterError(f"the ONNX graph cannot be read: {error}") from error
+        raise WeightsError(f"the ONNX graph cannot be read: {error}") from error
     known = {
         item.name: torch.from_numpy(numpy_helper.to_array(item).copy())
         for item in graph.initializer

@@ -12,8 +12,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from tokenlm.checkpoint.adapter import KeyTable, Rule, refuse, sizes_of
-from tokenlm.checkpoint.adapters.cosyvoice_flow import flow_mel
+from tokenlm.checkpoint.cosyvoice.flow import flow_mel
+from tokenlm.checkpoint.key_table import KeyTable, Rule, refuse, sizes_of
 from tokenlm.models.vocoder.hift import HiFTConfig
 
 Version = Literal[2, 3]
@@ -32,7 +32,7 @@ def fold_weight_norm(state: Mapping[str, Tensor], where: str = "hift.pt") -> dic
     """A state dict whose gains and directions are multiplied into weights.
 
     Raises:
-        AdapterError: one of the two is missing, they do not fit each other, or a weight is there in
+        WeightsError: one of the two is missing, they do not fit each other, or a weight is there in
             more than one spelling.
     """
     folded, missing, other, twice = {}, [], [], []
@@ -124,7 +124,7 @@ def hift_config(version: Version, shapes: Mapping[str, tuple[int, ...]]) -> HiFT
     """The config that the shapes of `hift.pt` belong to.
 
     Raises:
-        AdapterError: keys that the config is read from are missing, or of another shape.
+        WeightsError: keys that the config is read from are missing, or of another shape.
     """
     shapes = {key.removeprefix(PREFIX): shape for key, shape in shapes.items()}
 
