@@ -63,7 +63,7 @@ class Rows:
         self._groups |= {strategy: Group(launcher, strategy, 2) for strategy in STRATEGIES}
         for strategy in STRATEGIES:
             self._equals(strategy, "speech_lm")
-        for stage in STAGES:
+        for stage in (*STAGES, "flow.cosyvoice"):
             if stage != "speech_lm":
                 self._equals("ddp", stage)
         for stage in SHARDED_STAGES:

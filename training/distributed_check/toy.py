@@ -174,10 +174,25 @@ def stage_settings(corpus: Path, stage: str) -> dict[str, Any]:
             "adversarial_start_step": 1,
             "resolutions": [[256, 64], [512, 128]],
         },
-        "cosyvoice_flow": {
+        "flow.cosyvoice": {
             "data": tokens,
             "speaker_encoder": f"{corpus}/speaker_encoder",
+            "augment": {"clean": 1.0},
+            "full_context_share": 0.5,
+            "bounded_share": 0.0,
+            "no_prompt_share": 0.5,
+            "max_prompt_share": 0.3,
             "model": {
+                "encoder": "conformer",
+                "estimator": "unet",
+                "patch_frames": 1,
+                "mel_mean": 0.0,
+                "mel_std": 1.0,
+                "num_steps": 10,
+                "noise": "fixed",
+                "chunks_from": "prompt_start",
+                "chunk_step_tokens": [],
+                "left_tokens": None,
                 "codebook_size": 9,
                 "speaker_dim": 8,
                 "encoder_dim": 16,
@@ -225,7 +240,7 @@ def write_config(corpus: Path, stage: str, run: Path, **changes: Any) -> Path:
         changes: Further keys; a mapping is merged into what is there.
     """
     config: dict[str, Any] = {
-        "stage": stage,
+        "stage": stage.partition(".")[0],
         "run": str(run),
         "precision": "fp32",
         "optim": {"max_steps": 6, "warmup_steps": 2, "lr": 1e-3, "ema_decay": 0.9},

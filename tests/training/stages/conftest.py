@@ -26,7 +26,7 @@ def stage_config(corpus: Path, tmp_path: Path) -> Callable[..., Path]:
 
     def write(stage: str, run: str = "run", **changes: Any) -> Path:
         config = {
-            "stage": stage,
+            "stage": stage.partition(".")[0],
             "run": str(tmp_path / run),
             "optim": {"max_steps": 2, "warmup_steps": 1, "lr": 1e-3, "ema_decay": 0.5},
             "batch": {"max_seconds_per_batch": 4.0, "max_items": 3},

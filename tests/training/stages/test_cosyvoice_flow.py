@@ -1,4 +1,4 @@
-"""The loss of the stage cosyvoice_flow is that of the reference, and so are its draws."""
+"""The loss of the flows of CosyVoice is that of the reference, and so are its draws."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def test_golden_loss(version: Any, file: str, name: str, golden: Callable[[str],
     task = FlowTask(
         FlowStageConfig(
             stage="flow",
+            bounded_share=0.0,
             data=DataConfig(train=Path("none")),
             speaker_encoder=Path("none"),
             model=config,
@@ -72,7 +73,7 @@ def test_golden_loss(version: Any, file: str, name: str, golden: Callable[[str],
 
 @pytest.fixture
 def task(stage_config: Callable[..., Path]) -> FlowTask:
-    _, task = load_task(stage_config("cosyvoice_flow"))
+    _, task = load_task(stage_config("flow.cosyvoice"))
     assert isinstance(task, FlowTask)
     task.build()
     return task
@@ -150,7 +151,7 @@ def test_the_speaker_is_heard_by_a_graph(
         config=OnnxSpeakerConfig(embedding_dim=8, num_bytes=4),
         state_dict={"graph.graph": torch.zeros(4, dtype=torch.uint8)},
     )
-    path = stage_config("cosyvoice_flow", speaker_encoder=str(tmp_path / "speaker"))
+    path = stage_config("flow.cosyvoice", speaker_encoder=str(tmp_path / "speaker"))
     _, task = load_task(path)
     assert isinstance(task, FlowTask)
     task.build()
@@ -164,4 +165,4 @@ def test_the_speaker_is_heard_by_a_graph(
 
 def test_a_window_without_a_size_is_a_mistake(stage_config: Callable[..., Path]) -> None:
     with pytest.raises(ValueError, match=r"window of model\.left_tokens, which is not set"):
-        load_task(stage_config("cosyvoice_flow", bounded_share=0.5))
+        load_task(stage_config("flow.cosyvoice", bounded_share=0.5))

@@ -144,7 +144,7 @@ def test_flow(
     version: int, corpus: Path, stage_config: Callable[..., Path], tmp_path: Path
 ) -> None:
     start = import_part(tmp_path, version, "flow", fingerprint_of(corpus))
-    tune("cosyvoice_flow", "flow", start, stage_config)
+    tune("flow.cosyvoice", "flow", start, stage_config)
     check_export(start, tmp_path / "run" / "export" / "flow")
 
 
@@ -201,7 +201,7 @@ def test_an_instruction_is_read_before_every_text(stage_config: Callable[..., Pa
 
 
 @pytest.mark.parametrize(
-    ("stage", "module"), [("cosyvoice_flow", "flow"), ("speech_lm", "speech_lm")]
+    ("stage", "module"), [("flow.cosyvoice", "flow"), ("speech_lm", "speech_lm")]
 )
 def test_tokens_of_another_tokenizer_are_refused(
     stage: str, module: str, corpus: Path, stage_config: Callable[..., Path], tmp_path: Path
@@ -220,6 +220,6 @@ def test_a_component_of_another_kind_is_refused(
     stage_config: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start = import_part(tmp_path, 2, "vocoder")
-    path = stage_config("cosyvoice_flow", model=f"{start}/config.yaml")
+    path = stage_config("flow.cosyvoice", model=f"{start}/config.yaml")
     assert main(["--config", str(path)]) == 2
     assert "unknown key 'is_causal'" in capsys.readouterr().err
