@@ -229,24 +229,24 @@ def file_checksum(path: str | Path) -> str:
 def _component_findings(
     folder: Path, manifest: BundleManifest, known_kinds: Collection[str] | None
 ) -> list[Finding]:
-    """Compare the component folders with what the manifest says of them."""
-    found = {}
+    """Compare the component folders with the manifest."""
+    problems = {}
     for name, kind in manifest.components.items():
         try:
             actual = read_component(folder / name).kind
         except ComponentError as error:
-            found[name] = str(error)
+            problems[name] = str(error)
             continue
         if actual != kind:
-            found[name] = f"The component is of the kind {actual!r}, the manifest says {kind!r}."
+            problems[name] = f"The component is of the kind {actual!r}, the manifest says {kind!r}."
         elif known_kinds is not None and kind not in known_kinds:
             valid = ", ".join(sorted(known_kinds))
-            found[name] = f"The component is of the unknown kind {kind!r}; valid kinds: {valid}."
+            problems[name] = f"The component is of the unknown kind {kind!r}; valid kinds: {valid}."
     for item in sorted(folder.iterdir()) if folder.is_dir() else []:
         is_component = (item / CONFIG_FILE).is_file() and (item / WEIGHTS_FILE).is_file()
         if is_component and item.name not in manifest.components and item.name[0] != ".":
-            found[item.name] = "The manifest does not name this component."
-    return _errors(found)
+            problems[item.name] = "The manifest does not name this component."
+    return _errors(problems)
 
 
 def _errors(messages: Mapping[str, str]) -> list[Finding]:

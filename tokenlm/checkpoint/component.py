@@ -37,7 +37,7 @@ class ComponentError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class ComponentFiles:
-    """What a component folder says before any model is built."""
+    """Kind, config and paths of a component, read before any model is built."""
 
     kind: str
     """Which model it is, a key of the registry that loads it."""
@@ -108,7 +108,7 @@ def save_component(
 
 
 def read_component(folder: str | Path) -> ComponentFiles:
-    """Read what a component folder says, without its weights.
+    """Read kind and config of a component folder, without its weights.
 
     Raises:
         ComponentError: if the folder or one of its files is missing, or the config is not one that

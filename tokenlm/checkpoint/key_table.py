@@ -22,7 +22,7 @@ class WeightsError(ValueError):
 
 @dataclass(frozen=True)
 class Rule:
-    """One kind of key. `{name}` stands for any part between dots, the same on both sides.
+    """One pattern of keys. `{name}` matches any part between dots, the same on both sides.
 
     A part that is written `*{name}` may hold dots.
     """
@@ -143,9 +143,9 @@ def refuse(where: object, problems: Mapping[str, Sequence[str]]) -> None:
     Raises:
         WeightsError: some are named.
     """
-    told = [f"{title}: {listed(names)}" for title, names in problems.items() if names]
-    if told:
-        raise WeightsError(f"{where}: {'; '.join(told)}.")
+    found = [f"{title}: {listed(names)}" for title, names in problems.items() if names]
+    if found:
+        raise WeightsError(f"{where}: {'; '.join(found)}.")
 
 
 def listed(names: Sequence[str]) -> str:

@@ -41,11 +41,11 @@ KINDS: dict[str, tuple[type, Callable[[Any], nn.Module]]] = {
 
 AnySpeechTokenizer = SpeechTokenizer | FSMNTokenizer | OnnxTokenizer
 SPEECH_TOKENIZERS = (SpeechTokenizer, FSMNTokenizer, OnnxTokenizer)
-"""The classes of what turns recordings into speech tokens."""
+"""The classes of speech tokenizers."""
 
 AnySpeakerEncoder = SpeakerEncoder | OnnxSpeakerEncoder
 SPEAKER_ENCODERS = (SpeakerEncoder, OnnxSpeakerEncoder)
-"""The classes of what tells who speaks."""
+"""The classes of speaker encoders."""
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 

@@ -169,14 +169,14 @@ class BatchedCaches(State):
 
 
 Caches: TypeAlias = TransformerState | BatchedCaches
-"""Of one batch, or of streams that run together in one."""
+"""Of one batch, or of several streams in one batch."""
 Cache: TypeAlias = AttentionState | list[AttentionState] | None
 """Of one layer, the same."""
 
 
 @dataclass
 class AttentionPlan:
-    """What all layers of a stack share for one call: where frames stand and what they see."""
+    """Positions and mask for one call, shared by all layers of a stack."""
 
     context: Context
     table: tuple[Tensor, Tensor] | None
@@ -217,7 +217,7 @@ def plan_attention(
         head_dim: channels of a head, for the rotary table; None where there is no rotation.
         mask: (B, T) True where `x` is valid (a padded batch), without caches.
         pinned_frames: (B,) prompt lengths, in place of the one of the context: of a training batch
-            (see `Context.visible`), or of the rows of streams that run together.
+            (see `Context.visible`), or of the rows of batched streams.
     """
     if isinstance(caches, BatchedCaches):
         rows = x.split(x.shape[0] // len(caches.streams))
@@ -368,8 +368,8 @@ def attend(
         key: the same.
         value: the same.
         plan: what is visible.
-        cache: grows by the new frames. Streams that run together have one each, which may have any
-            lengths; their rows stand one stream after the other.
+        cache: grows by the new frames. Batched streams have one each, of any lengths; their rows
+            follow one another.
         dropout: of the attention weights.
 
     Returns:

@@ -90,7 +90,7 @@ class PackedInt8Linear(nn.Module):
     """The same weights for a processor, which multiplies whole numbers: less time as well.
 
     What comes in is rounded, too, each row to 126 steps of its own greatest number, so that a row
-    comes out the same whatever stands beside it. (With 8 bits the sums of pairs would overflow on
+    gives the same result in any batch. (With 8 bits the sums of pairs would overflow on
     processors without VNNI.)
     """
 

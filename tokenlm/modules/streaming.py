@@ -35,7 +35,7 @@ class State:
         return _map(self, torch.clone, lambda state: state.clone())
 
     def shared(self) -> Self:
-        """A state that goes on from here, with the same tensors: neither writes to them."""
+        """A state that continues from here and shares the tensors, which neither writes to."""
         return _map(self, lambda tensor: tensor, lambda state: state.shared())
 
     @classmethod
@@ -64,7 +64,7 @@ StateT = TypeVar("StateT", bound=State | list[Any])
 
 @contextmanager
 def batched(states: Sequence[StateT]) -> Iterator[StateT]:
-    """One state for a batch of streams, each of which may stand at a place of its own.
+    """One state for a batch of streams, each at a position of its own.
 
     What is small (the pasts of convolutions) is concatenated, and split again when the context
     ends. The caches of attention stay with their streams: their lengths may differ, and nothing of

@@ -1,4 +1,4 @@
-"""Layers whose output is late by what they look ahead, with carried context.
+"""Convolutions with look-ahead as streaming layers, with carried context.
 
 Shapes: B batch, D channels, T frames or samples. Time is the last axis here. Every layer takes the
 next piece with a state and gives as much as can be known; with `flush` the input ends with this
@@ -38,7 +38,7 @@ class StreamingConv1d(nn.Module):
         stride: int = 1,
         dilation: int = 1,
     ) -> None:
-        """Builds the layer; `left` and `right` zeros stand around the sequence."""
+        """Builds the layer; `left` and `right` zeros pad the sequence."""
         super().__init__()
         self.conv = nn.Conv1d(in_dim, out_dim, kernel_size, stride=stride, dilation=dilation)
         self.left, self.right = left, right

@@ -14,7 +14,7 @@ from tokenlm.checkpoint.key_table import WeightsError, listed, refuse
 
 _POINTER = b"version https://git-lfs.github.com"
 _PARALLEL = "module."
-"""Stands before every key of a model that was saved within `DataParallel`."""
+"""Prefix of the keys of a model that was saved within `DataParallel`."""
 _PROGRESS = ("epoch", "step")
 """What checkpoints of training keep beside the weights."""
 
@@ -81,7 +81,7 @@ def check_finite(state: dict[str, Tensor], where: object) -> None:
 def damaged_part(path: Path) -> str | None:
     """The first part of an archive of weights that has not its checksum; None where all have.
 
-    Torch does not look at the checksums when it reads, and can be told not to write them.
+    Torch does not check them when it reads, and need not write them.
     """
     if not zipfile.is_zipfile(path):
         return None

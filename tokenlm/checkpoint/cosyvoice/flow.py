@@ -193,8 +193,8 @@ def flow_config(
     Args:
         version: of CosyVoice.
         shapes: shape of every key.
-        encoder_heads: heads of the conformer; its shapes tell unless this does.
-        num_heads: heads of the estimator, which no shape tells; default that of full size.
+        encoder_heads: heads of the conformer; default read from the shapes.
+        num_heads: heads of the estimator; default those of full size, no shape says it.
 
     Raises:
         WeightsError: keys that the config is read from are missing, or of another shape.
@@ -204,8 +204,8 @@ def flow_config(
         return sizes_of(shapes, {key: axis}, "flow.pt")[0]
 
     def count(pattern: str) -> int:
-        found = {match[1] for key in shapes if (match := re.match(pattern, key))}
-        return len(found)
+        indices = {match[1] for key in shapes if (match := re.match(pattern, key))}
+        return len(indices)
 
     estimator = "decoder.estimator."
     codebook_size = size("input_embedding.weight")

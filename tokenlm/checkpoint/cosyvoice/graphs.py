@@ -1,7 +1,7 @@
 """The ONNX graphs of CosyVoice 2 and 3, and the speech tokenizer read out of one as weights.
 
-The tensors of a graph have names that say nothing, so they are told by where they are used: the
-nodes that hold weights stand in the order of the layers.
+The names of the tensors of a graph say nothing, so tensors are identified by their use: the nodes
+that hold weights come in the order of the layers.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def graph_to_ours(
 
     Args:
         data: the graph.
-        head_dim: channels of an attention head, which no shape tells.
+        head_dim: channels of an attention head, which no shape says.
 
     Raises:
         WeightsError: the layers of the graph are not those of the tokenizer, in its order.
@@ -102,8 +102,8 @@ def graph_to_ours(
     def take(kind: str, name: str, axes: int | None = None) -> _Layer:
         layer = next(layers, None)
         if layer is None or layer.kind != kind or (axes and layer.weight.ndim != axes):
-            found = "its end" if layer is None else f"{layer.kind} {tuple(layer.weight.shape)}"
-            raise WeightsError(f"the ONNX graph has {found} where {name} ({kind}) is expected.")
+            actual = "its end" if layer is None else f"{layer.kind} {tuple(layer.weight.shape)}"
+            raise WeightsError(f"the ONNX graph has {actual} where {name} ({kind}) is expected.")
         state[f"{name}.weight"] = layer.weight
         if layer.bias is not None:
             state[f"{name}.bias"] = layer.bias

@@ -19,7 +19,7 @@ from tokenlm.models.vocoder.hift import HiFTConfig
 Version = Literal[2, 3]
 
 PREFIX = "generator."
-"""Stands before every key of a file that was saved whole after adversarial training."""
+"""Prefix of the keys of a file that was saved whole after adversarial training."""
 
 _SPELLINGS = (
     (".parametrizations.weight.original0", ".parametrizations.weight.original1"),
@@ -90,7 +90,7 @@ def hift_table(config: HiFTConfig) -> KeyTable:
         Rule("source_downs.{i}.{p}", "stages.{i}.source.conv.{p}"),
         *_block_rules("source_resblocks.{i}.", "stages.{i}.source_block."),
     ]
-    # Activations stand between the convolutions of the pitch network, and are counted.
+    # Indices count the activations between the convolutions of the pitch network, too.
     rules += [
         Rule(f"f0_predictor.condnet.{2 * index}.{{p}}", f"pitch.convs.{index}.conv.{{p}}")
         for index in range(5)

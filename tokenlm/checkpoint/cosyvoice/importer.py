@@ -1,7 +1,7 @@
 """Import of the published folders of CosyVoice 2 and 3, as an ordinary bundle.
 
-Nothing in such a folder is run: of the weights only tensors are read, and the YAML file that builds
-its classes is not looked at. Sizes are told by the shapes of the weights.
+Nothing in such a folder is executed: of the weights only tensors are read, and the YAML file that
+builds its classes is ignored. Sizes are read from the shapes of the weights.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ SILENT_TOKENS = (1, 2, 28, 29, 55, 248, 494, 2241, 2242, 2322, 2323)
 
 MAX_SILENT_TOKENS = 5
 """In a row, of version 3. The published system drops the others after they were drawn; here they
-are not drawn, so that the LM reads what is heard."""
+are not drawn, so that the LM reads what is spoken."""
 
 
 @dataclass(frozen=True)

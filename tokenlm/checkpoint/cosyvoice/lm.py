@@ -1,6 +1,6 @@
 """The language models of CosyVoice 2 and 3: `llm.pt` and `SpeechLM`.
 
-Their classes after the codes stand in another order than ours (codes, eos, fill, the rest), and
+Their classes after the codes are in another order than ours (codes, eos, fill, the rest), and
 CosyVoice 3 keeps the start of the sequence and the turn of speech among them.
 
 Interleaved speech is decoded in the layout that these weights were trained with, which the
@@ -45,7 +45,7 @@ def lm_config(
 ) -> SpeechLMConfig:
     """The config that the shapes of `llm.pt` belong to.
 
-    What no shape tells is by default that of the published ones.
+    What no shape says is that of the published models by default.
 
     Args:
         version: of CosyVoice.

@@ -53,7 +53,7 @@ _PINYIN = (
 
 
 def _pronunciation() -> list[str]:
-    """Sounds that version 3 can be told: those of the CMU dictionary, then parts of pinyin."""
+    """Phones that version 3 takes as tokens: those of the CMU dictionary, then parts of pinyin."""
     cmu = _CONSONANTS + [vowel + stress for vowel in _VOWELS for stress in ("", "0", "1", "2")]
     return [f"[{sound}]" for group in (cmu, _PINYIN) for sound in sorted(group)]
 

@@ -51,7 +51,7 @@ class FlowConfig:
     mel_mean: float = -5.0
     mel_std: float = 2.5
     num_steps: int = 6
-    """Solver steps unless told otherwise."""
+    """Default number of solver steps."""
     noise: Literal["seeded", "fixed"] = "seeded"
     """Noise that the flow starts from: drawn from seeds, or always the same, as in CosyVoice."""
     chunks_from: Literal["prompt_end", "prompt_start"] = "prompt_end"
@@ -97,7 +97,7 @@ class FlowConfig:
 
     @property
     def default_context(self) -> Context:
-        """The context, in tokens, that `generate` and streams use unless told otherwise."""
+        """The context, in tokens, that `generate` and streams use by default."""
         return Context(
             chunk_frames=self.chunk_tokens,
             chunk_step_frames=tuple(

@@ -50,7 +50,7 @@ class Estimator(Protocol):
         mask: Tensor | None = None,
         pinned_frames: Tensor | None = None,
     ) -> Plan:
-        """Where frames (B, T, any) stand and what they see, the same for all solver steps."""
+        """Positions and mask of frames (B, T, any), shared by all solver steps."""
         ...
 
     def __call__(
@@ -294,7 +294,7 @@ class FlowDecoder(nn.Module):
         seeds: Sequence[int],
         flush: Sequence[bool],
     ) -> list[Tensor]:
-        """The same as `step` for several streams of one item each, wherever they stand.
+        """The same as `step` for several streams of one item each, at any positions.
 
         Streams whose next pieces have the same size are computed in one batch, in which each
         attends to its own past.
@@ -418,10 +418,10 @@ class FlowDecoder(nn.Module):
     ) -> Velocity:
         pinned = pinned_frames
         if guidance_scale:
-            # The rows of an item stand together, so that a state can be split again.
+            # The two rows of an item are neighbours, so that a state can be split by items.
             condition = torch.stack([condition, torch.zeros_like(condition)], dim=1).flatten(0, 1)
             pinned = None if pinned is None else pinned.repeat_interleave(2)
-        # The states of all steps stand at the same frame.
+        # The states of all steps are at the same frame.
         caches = None if states is None else states[0].transformer
         plan = self.estimator.plan(condition, context, caches, pinned_frames=pinned)
         rows = condition.shape[0]

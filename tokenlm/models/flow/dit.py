@@ -138,7 +138,7 @@ class DiT(nn.Module):
         mask: Tensor | None = None,
         pinned_frames: Tensor | None = None,
     ) -> Plan:
-        """Where frames (B, T, any) stand and what they see, the same for all solver steps."""
+        """Positions and mask of frames (B, T, any), shared by all solver steps."""
         patch = self.patch_frames
         return plan_attention(
             x[:, ::patch],
@@ -156,7 +156,7 @@ class DiT(nn.Module):
         state: DiTState | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """Channels (B, U, D) of the input, with where each patch stands; `mask` (B, U)."""
+        """Input (B, U, D) with positions added; `mask` (B, U)."""
         patch = self.patch_frames
         if mask is not None and not self.is_f5:
             x_t = x_t * mask.repeat_interleave(patch, dim=1)[..., None]

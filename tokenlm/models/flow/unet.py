@@ -159,7 +159,7 @@ class UNet(nn.Module):
         mask: Tensor | None = None,
         pinned_frames: Tensor | None = None,
     ) -> Plan:
-        """Where frames (B, T, any) stand and what they see, the same for all solver steps."""
+        """Positions and mask of frames (B, T, any), shared by all solver steps."""
         return plan_attention(
             x, context, caches, head_dim=None, mask=mask, pinned_frames=pinned_frames
         )
@@ -184,7 +184,7 @@ class UNet(nn.Module):
             condition: (B, T, condition_dim).
             context: in mel frames.
             state: of this solver step, advanced in place.
-            mask: (B, T) True where valid, without a state. Padding stands behind the valid frames,
+            mask: (B, T) True where valid, without a state. Padding follows the valid frames,
                 where no convolution of a valid frame looks.
             pinned_frames: (B,) frames that a bounded window keeps, where items have their own.
             plan: of `plan`, where it is known already, in place of mask and pinned_frames.

@@ -68,7 +68,7 @@ class PitchPredictor(nn.Module):
 
 @dataclass
 class SourceState(State):
-    """Where the oscillators of a stream stand."""
+    """Phases of the oscillators of a stream."""
 
     cycles: Tensor
     """(B, H) float64, cycles that each harmonic has gone at the centre of the last frame."""
