@@ -135,7 +135,7 @@ class Context:
         """Which keys each query may attend to.
 
         Args:
-            queries: (Q,) positions, or (B, Q) where the items of a batch are at different positions.
+            queries: (Q,) positions, or (B, Q) where the items of a batch differ.
             keys: (K,) positions, or (B, K).
             pinned_frames: (B,) prompt lengths of the items of a batch, in place of the one of the
                 context (training draws one for each item).
