@@ -75,7 +75,7 @@ def test_wheel_holds_packages_configs_and_bundle(wheel: Path) -> None:
         "tokenlm/cli.py",
         "tokenlm/py.typed",
         "training/run.py",
-        "training/corpus/grammar.yaml",
+        "training/data/texts/grammar.yaml",
         "inference/demo.py",
         "inference/server/page/index.html",
         "inference/server/page/page.js",
@@ -103,7 +103,7 @@ def test_wheel_speaks_from_any_folder(environment: Path, tmp_path: Path) -> None
         "from training.run import load_task\n"
         "load_task(packaged_configs() / 'train' / 'flow.yaml')\n"
         "from pathlib import Path\n"
-        "from training.corpus.plan import read_sentences\n"
+        "from training.recipes.corpus.plan import read_sentences\n"
         "assert len(read_sentences(Path('configs/eval/heldout_sentences.txt'))) > 100\n"
     )
     call(environment / "python", "-c", program, cwd=tmp_path)

@@ -21,7 +21,7 @@ from training.stages import STAGES, stage_classes
 
 if TYPE_CHECKING:
     from training.config import RunConfig
-    from training.task import Task
+    from training.loop.task import Task
 
 
 def require_extra() -> None:
@@ -91,10 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         require_extra()
         config, task = load_task(options.config, options.overrides)
-        from training.checkpointing import latest_checkpoint
         from training.config import run_folder
-        from training.loop import Trainer, TrainingError
-        from training.process import leave_group
+        from training.loop.checkpoints import latest_checkpoint
+        from training.loop.processes import leave_group
+        from training.loop.trainer import Trainer, TrainingError
 
         if options.export is not None and latest_checkpoint(run_folder(config)) is None:
             raise ConfigError(f"The run {run_folder(config)} has no checkpoint to export.")

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from training.distributed_check.launch import (
+from tests.distributed.launch import (
     CheckError,
     Group,
     Job,
@@ -22,8 +22,8 @@ from training.distributed_check.launch import (
     failure_text,
     was_killed,
 )
-from training.distributed_check.processes import Stopped, stopped_by_signals
-from training.distributed_check.proofs import (
+from tests.distributed.processes import Stopped, stopped_by_signals
+from tests.distributed.proofs import (
     TOLERANCE,
     largest_difference,
     position,
@@ -192,7 +192,7 @@ class Rows:
             return
         corpus, folder = self.launcher.folder / "corpus", self.launcher.folder / "precompute"
         plain = ["tokenlm", "precompute"]
-        dying = ["training.distributed_check.dying_precompute"]
+        dying = ["tests.distributed.dying_precompute"]
 
         def start(module: list[str], num_ranks: int, shards: Path) -> tuple[int, str]:
             strategy = "ddp" if num_ranks > 1 else "single"

@@ -1,6 +1,6 @@
 """`tokenlm precompute` whose last process is killed in the middle of its second shard.
 
-accelerate launch … -m training.distributed_check.dying_precompute MANIFEST FOLDER …
+accelerate launch … -m tests.distributed.dying_precompute MANIFEST FOLDER …
 """
 
 from __future__ import annotations

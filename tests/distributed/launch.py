@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.distributed_check.processes import run_command
-from training.distributed_check.toy import make_corpus, write_config
+from tests.distributed.processes import run_command
+from tests.distributed.toy import make_corpus, write_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "accelerate"
 FAILED_RANK = re.compile(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)")
@@ -127,7 +127,7 @@ class Launcher:
         plan.write_text(json.dumps(orders), encoding="utf-8")
         began = time.monotonic()
         limit = self.limit_seconds + EXTRA_RUN_SECONDS * (len(jobs) - 1)
-        worker = ["training.distributed_check.worker", str(plan)]
+        worker = ["tests.distributed.worker", str(plan)]
         status, output = self.start(strategy, num_ranks, worker, jobs[0].name, limit)
         runs = []
         for job, result in zip(jobs, results, strict=True):

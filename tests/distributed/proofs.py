@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from training.checkpointing import latest_checkpoint
+from tests.distributed.launch import CheckError, Run
 from training.data.manifest import read_manifest
 from training.data.shards.layout import INFO, ShardInfo
-from training.distributed_check.launch import CheckError, Run
+from training.loop.checkpoints import latest_checkpoint
 
 TOLERANCE = 1e-4
 # accelerate knows FSDP on accelerators only: on a CPU its state stays MULTI_CPU, and the sharding

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from training.distributed_check.processes import run_command
+from tests.distributed.processes import run_command
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = """
@@ -26,7 +26,7 @@ time.sleep(120)
 CHECK = f"""
 import sys
 from pathlib import Path
-from training.distributed_check.processes import run_command, stopped_by_signals
+from tests.distributed.processes import run_command, stopped_by_signals
 with stopped_by_signals():
     command = [sys.executable, "-c", {LAUNCH!r}]
     run_command(command, limit=100, environment={{}}, folder=Path.cwd())
@@ -112,7 +112,7 @@ def test_the_check_itself_leaves_nothing_behind(number: signal.Signals, tmp_path
         family: list[psutil.Process] = []
         for _ in range(300):
             family = psutil.Process(check.pid).children(recursive=True)
-            if sum("training.distributed_check.worker" in " ".join(_order(p)) for p in family) > 2:
+            if sum("tests.distributed.worker" in " ".join(_order(p)) for p in family) > 2:
                 break
             time.sleep(0.5)
         else:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from training.distributed_check.launch import CheckError, failure_text, was_killed
-from training.distributed_check.proofs import same_weights
+from tests.distributed.launch import CheckError, failure_text, was_killed
+from tests.distributed.proofs import same_weights
 
 REPORT = """W1 torch/distributed/elastic/x.py:1] Sending process 7 closing signal SIGTERM
 E1 torch/distributed/elastic/x.py:2] failed (exitcode: 1) local_rank: 1 (pid: 8) of binary: python

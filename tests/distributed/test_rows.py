@@ -11,8 +11,8 @@ from typing import cast
 
 import pytest
 
-from training.distributed_check.check import Rows, main
-from training.distributed_check.launch import CheckError, Group, Job, Launcher, Run
+from tests.distributed.check import Rows, main
+from tests.distributed.launch import CheckError, Group, Job, Launcher, Run
 from training.stages import STAGES
 
 

@@ -1,6 +1,6 @@
 """One rank of a check: trains, and writes down what it found itself to be.
 
-accelerate launch … -m training.distributed_check.worker JOBS
+accelerate launch … -m tests.distributed.worker JOBS
 
 JOBS is a JSON list of objects with `config`, `result` and `fault` (see `FAULTS`; "" is none), which
 are run one after another.
@@ -20,9 +20,9 @@ from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from training.loop import Parts, Trainer
+from training.loop.task import Prepared
+from training.loop.trainer import Parts, Trainer
 from training.run import load_task
-from training.task import Prepared
 
 FAULTS = ("dropped_batch", "wrong_divisor", "killed_rank")
 

@@ -1,4 +1,4 @@
-"""Find the speech tokens of silence: `python -m training.silence MANIFEST`.
+"""Find the speech tokens of silence: `python -m training.data.silence MANIFEST`.
 
 The silent-run cap of `GuardConfig` has to know which codes stand for silence. Silence is what is
 quiet beside the loudest part of its recording; a code is silent if it nearly always stands there.
@@ -63,7 +63,7 @@ def find_silent_tokens(recordings: Iterable[tuple[Sequence[int], Tensor]]) -> li
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m training.silence", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m training.data.silence", description=__doc__)
     parser.add_argument("manifest", type=Path, help="manifest with speech tokens")
     parser.add_argument("--limit", type=int, default=2000, help="recordings that are looked at")
     options = parser.parse_args(arguments)

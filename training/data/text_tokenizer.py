@@ -1,7 +1,7 @@
 """Trains a text tokenizer: pieces of spelling on the texts of a manifest, or phones on a lexicon.
 
-python -m training.text_tokenizer pieces --vocab-size 192 MANIFEST OUTPUT_FOLDER
-python -m training.text_tokenizer phonemes LEXICON OUTPUT_FOLDER
+python -m training.data.text_tokenizer pieces --vocab-size 192 MANIFEST OUTPUT_FOLDER
+python -m training.data.text_tokenizer phonemes LEXICON OUTPUT_FOLDER
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from tokenlm.text.normalize import normalize
 from tokenlm.text.tokenizer import TextTokenizer
 from training.data.exclusion import evaluation_exclusion
 from training.data.manifest import read_manifest
-from training.pronouncer import train_phoneme_tokenizer
+from training.data.pronouncer import train_phoneme_tokenizer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m training.text_tokenizer",
+        prog="python -m training.data.text_tokenizer",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

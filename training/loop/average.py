@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from training.optim import Ema
-from training.parallel.strategy import Parallel
-from training.randomness import derive_seed
-from training.task import Task
+from training.loop.optim import Ema
+from training.loop.parallel.strategy import Parallel
+from training.loop.randomness import derive_seed
+from training.loop.task import Task
 
 
 class Averaged:

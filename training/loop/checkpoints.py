@@ -13,6 +13,7 @@ Nothing is ever half written: a checkpoint gets its name after all of it is on t
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -27,7 +28,8 @@ from torch import Tensor, nn
 from tokenlm.atomic import sync_to_disk, write_text
 from tokenlm.checkpoint.component import load_state, read_state
 from tokenlm.config import ConfigError, from_dict, save_config, to_dict
-from training.lora import with_additions
+
+logger = logging.getLogger(__name__)
 
 _STEP = re.compile(r"step-(\d{6,})")
 _TEMPORARY = ".writing-"
@@ -220,7 +222,11 @@ def load_checkpoint(
 
 
 def load_initial(
-    modules: Mapping[str, nn.Module], initial: Mapping[str, Path], *, partial: bool = False
+    modules: Mapping[str, nn.Module],
+    initial: Mapping[str, Path],
+    *,
+    partial: bool = False,
+    adapt: Callable[[nn.Module, dict[str, Tensor]], dict[str, Tensor]] | None = None,
 ) -> None:
     """Load the weights that a new run starts from.
 
@@ -228,7 +234,8 @@ def load_initial(
         modules: Modules of the task by name.
         initial: Component folder of some of them.
         partial: Whether weights that are missing or of another shape keep their random start;
-            which ones is printed.
+            which ones is logged.
+        adapt: See `Task.adapt_initial`.
 
     Raises:
         ConfigError: If there is no module of a name.
@@ -240,14 +247,16 @@ def load_initial(
                 f"initial.{name}: there is no such module; valid: {', '.join(sorted(modules))}"
             )
         path = folder / "model.safetensors"
-        state = with_additions(modules[name], read_state(path))
+        state = read_state(path)
+        if adapt is not None:
+            state = adapt(modules[name], state)
         if partial:
             own = modules[name].state_dict()
             fresh = [k for k, v in own.items() if k not in state or state[k].shape != v.shape]
             if len(fresh) == len(own):
                 raise ConfigError(f"initial.{name}: no weight of {path} fits")
             if fresh:
-                print(f"{name}: start at random: {', '.join(fresh)}", flush=True)
+                logger.info("%s: start at random: %s", name, ", ".join(fresh))
             state = {**state, **{key: own[key] for key in fresh}}
         load_state(modules[name], state, where=path)
 

@@ -1,7 +1,7 @@
 """The one shape that every training stage has.
 
-The loop in `training.loop` knows nothing of speech: it asks a `Task` for modules, data and losses
-and does the rest (order of the data, gradients, schedule, averages of the weights, checkpoints).
+The `Trainer` knows nothing of speech: it asks a `Task` for modules, data and losses and does the
+rest (order of the data, gradients, schedule, averages of the weights, checkpoints).
 
 One step runs as follows. The micro-batches of the step are collated and moved to the device;
 `prepare` turns each into a `Prepared` without gradient and says how many valid targets it holds;
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from training.randomness import make_generator
+from training.loop.randomness import make_generator
 
 if TYPE_CHECKING:
     from training.config import OptimConfig
@@ -130,6 +130,10 @@ class Task(ABC):
     @abstractmethod
     def build(self) -> None:
         """Fill `modules` (and whatever the data needs). The global RNG is seeded before."""
+
+    def adapt_initial(self, module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the weights of a component of `initial` under the names of `module`."""
+        return state
 
     def to(self, device: torch.device) -> None:
         """Move all that the stage runs to a device, in place.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tokenlm.audio.io import save_audio
 from tokenlm.config import ConfigError, to_dict
-from training.checkpointing import flatten
+from training.loop.checkpoints import flatten
 
 
 class MetricsWindow:

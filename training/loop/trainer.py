@@ -20,9 +20,12 @@ from torch import Tensor
 
 from tokenlm.checkpoint.component import float32_by_default
 from tokenlm.config import ConfigError
-from training.averaged import Averaged
-from training.blocks import checkpoint_activations
-from training.checkpointing import (
+from training.config import RunConfig, run_folder
+from training.data.reader import StepReader, sizes, to_device, training_items, valid_batches
+from training.data.sampler import DurationSampler, Position
+from training.loop.average import Averaged
+from training.loop.blocks import checkpoint_activations
+from training.loop.checkpoints import (
     SavedState,
     latest_checkpoint,
     load_checkpoint,
@@ -31,15 +34,12 @@ from training.checkpointing import (
     save_checkpoint,
     truncate_metrics,
 )
-from training.config import RunConfig, run_folder
-from training.data.reader import StepReader, sizes, to_device, training_items, valid_batches
-from training.data.sampler import DurationSampler, Position
-from training.optim import Ema, learning_rate
-from training.parallel.strategy import make_parallel, will_shard
-from training.process import agree_on_stop, make_accelerator, stop_signals, write_environment
-from training.randomness import derive_seed
-from training.task import Phase, Prepared, StepInfo, Task
-from training.tracking import MetricsLog, MetricsWindow, check_trackers, start_trackers
+from training.loop.optim import Ema, learning_rate
+from training.loop.parallel.launch import make_parallel, will_shard
+from training.loop.processes import agree_on_stop, make_accelerator, stop_signals, write_environment
+from training.loop.randomness import derive_seed
+from training.loop.task import Phase, Prepared, StepInfo, Task
+from training.loop.tracking import MetricsLog, MetricsWindow, check_trackers, start_trackers
 
 
 class TrainingError(RuntimeError):
@@ -97,7 +97,12 @@ class Trainer:
     def _build(self) -> None:
         torch.manual_seed(derive_seed("build", self.config.seed))
         self.task.build()
-        load_initial(self.task.modules, self.config.initial, partial=self.config.initial_partial)
+        load_initial(
+            self.task.modules,
+            self.config.initial,
+            partial=self.config.initial_partial,
+            adapt=self.task.adapt_initial,
+        )
         self.phases = self.task.phases()
         self.task.to(self.device)
         named = [name for phase in self.phases for name in phase.modules]

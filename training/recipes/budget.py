@@ -1,4 +1,4 @@
-"""What the full-size recipes cost, on paper: `python -m training.budget` prints the tables.
+"""What the full-size recipes cost, on paper: `python -m training.recipes.budget` prints the tables.
 
 No time here is measured. Work is counted as 6 operations per weight that multiplies and per
 position (2 forward, 4 backward), plus attention; a test counts the operations of the models and

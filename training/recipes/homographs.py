@@ -1,8 +1,8 @@
 """Learns from WordNet what tells the parts of speech of homographs apart.
 
     apt-get install wordnet-base
-    python -m training.homographs                       # writes tokenlm/text/homograph_weights.tsv
-    python -m training.homographs --write-tests FILE    # and the sentences that were kept apart
+    python -m training.recipes.homographs     # writes homograph_weights.tsv of tokenlm/text
+    python -m training.recipes.homographs --write-tests FILE   # and the sentences kept apart
 
 WordNet's example sentences carry the part of speech of one word each. What stands around a noun
 stands around other nouns too, so nearly all sentences teach, whatever their word; how often a
@@ -42,7 +42,7 @@ from tokenlm.text.homographs import (
 from tokenlm.text.normalize import normalize
 from tokenlm.text.phoneme_tokenizer import split_parts
 
-TEXT = Path(__file__).resolve().parents[1] / "tokenlm" / "text"
+TEXT = Path(__file__).resolve().parents[2] / "tokenlm" / "text"
 WORDNET = Path("/usr/share/wordnet")
 PARTS_OF_SPEECH = ("noun", "verb", "adj", "adv")
 TEST_SHARE = 0.75
@@ -327,7 +327,7 @@ def write_weights(weights: dict[str, np.ndarray], smallest: float, path: Path) -
             lines.append("\t".join([name, *(str(v) if v else "" for v in values)]).rstrip("\t"))
     head = (
         f"# Hundredths of weights for {', '.join(CLASSES)}; learned from the example sentences of\n"
-        "# WordNet 3.0 (Copyright 2006 by Princeton University) by python -m training.homographs.\n"
+        "# WordNet 3.0 (Copyright 2006 by Princeton University) by recipes/homographs.py.\n"
     )
     with atomic_path(path) as temporary:
         temporary.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
@@ -364,7 +364,7 @@ def split(wordnet: WordNet, homographs: Homographs) -> Split:
 
 NOTICE = """\
 # Homographs in example sentences of WordNet 3.0, none of which the weights were learned from.
-# Written by python -m training.homographs --write-tests; columns: synset, which word counted from
+# Written by recipes/homographs.py.--write-tests; columns: synset, which word counted from
 # 0, the word, its variant (of `read` by hand, of the others by the synset), sentence.
 #
 # WordNet 3.0 Copyright 2006 by Princeton University. All rights reserved.
@@ -396,7 +396,7 @@ def write_tests(test: Sequence[tuple[Example, str]], path: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m training.homographs",
+        prog="python -m training.recipes.homographs",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from tokenlm.models.lm import SpeechLM
 from tokenlm.models.lm.layout import IGNORE
+from training.loop.task import Phase, Prepared, StepInfo
 from training.losses.preference import dpo_loss, target_log_probs
-from training.rl.policy import PolicyStageConfig, PolicyTask
 from training.rl.rollout import PackedRollouts, evaluating
-from training.task import Phase, Prepared, StepInfo
+from training.stages.post_training import PolicyStageConfig, PolicyTask
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ embedding come from an augmented copy, because a real prompt is recorded anywher
 be rendered is always clean.
 
 Where `reading` is set, the mel that the flow predicts is also asked to be read like its tokens;
-see `training.token_reader`. That has an optimizer of its own, so it runs under one process or DDP.
+see `training.stages.token_reader`. That has an optimizer of its own, so it runs under one process
+or DDP.
 
 Shapes: B batch, S samples, N tokens, T mel frames, M mel bins.
 """
@@ -44,10 +45,10 @@ from training.data.split import (
     rejects_file,
     require_tokens,
 )
+from training.loop.task import Phase, Prepared, StepInfo, Task, frozen
+from training.loop.tracking import write_audio_sample, write_mel_picture
 from training.losses.flow import envelope_loss, velocity_loss
-from training.task import Phase, Prepared, StepInfo, Task, frozen
-from training.token_reader import ReadingConfig, TokenReader, reading_loss
-from training.tracking import write_audio_sample, write_mel_picture
+from training.stages.token_reader import ReadingConfig, TokenReader, reading_loss
 
 
 @dataclass(frozen=True, kw_only=True)

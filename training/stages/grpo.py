@@ -18,15 +18,15 @@ from torch import Tensor
 
 from tokenlm.models.lm import SpeechLM
 from tokenlm.models.lm.layout import IGNORE
+from training.loop.task import Phase, Prepared, StepInfo
 from training.losses.preference import (
     clipped_policy_loss,
     group_advantages,
     kl_estimate,
     target_log_probs,
 )
-from training.rl.policy import PolicyStageConfig, PolicyTask, require_plain_sampling
 from training.rl.rollout import evaluating
-from training.task import Phase, Prepared, StepInfo
+from training.stages.post_training import PolicyStageConfig, PolicyTask, require_plain_sampling
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,9 +20,9 @@ from torch import Tensor
 from tokenlm.models.vocoder import HiFT, HiFTConfig
 from training.config import PrecisionChoice
 from training.data.pitch import estimate_pitch
+from training.loop.task import Prepared, StepInfo
 from training.losses.pitch import pitch_loss
 from training.stages.vocoder import VocoderTask, WaveformConfig
-from training.task import Prepared, StepInfo
 
 _NOISE_FRAMES = 1 << 16
 

@@ -23,8 +23,8 @@ from training.data.augment import AugmentConfig
 from training.data.collate import pad_waveforms
 from training.data.dataset import AudioItem, UtteranceDataset
 from training.data.split import DataConfig, open_split, rejects_file
+from training.loop.task import Phase, Prepared, StepInfo, Task
 from training.losses.margin import margin_softmax_loss
-from training.task import Phase, Prepared, StepInfo, Task
 
 
 @dataclass(frozen=True, kw_only=True)

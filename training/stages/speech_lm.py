@@ -39,10 +39,10 @@ from training.data.split import (
     rejects_file,
     require_tokens,
 )
-from training.lora import LoraSettings, add_lora, merged_state
+from training.loop.randomness import make_generator
+from training.loop.task import Phase, Prepared, StepInfo, Task
 from training.losses.tokens import token_cross_entropy
-from training.randomness import make_generator
-from training.task import Phase, Prepared, StepInfo, Task
+from training.stages.lora import LoraSettings, add_lora, merged_state, with_additions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,6 +298,10 @@ class SpeechLMTask(Task):
         super().to(device)
         if self._recognizer is not None:
             self._recognizer.to(device)
+
+    def adapt_initial(self, module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `Task`: plain weights also fit a module with LoRA."""
+        return with_additions(module, state)
 
     def dataset(self, split: str) -> TokenPairs | None:
         """See `Task`."""

@@ -45,8 +45,8 @@ from training.data.split import (
     require_tokens,
 )
 from training.data.token_noise import TokenNoiseConfig, spoil_tokens
+from training.loop.task import Phase, Prepared, StepInfo, Task
 from training.losses.recognition import attention_loss, ctc_loss
-from training.task import Phase, Prepared, StepInfo, Task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from tokenlm.models.lm.layout import IGNORE
 from tokenlm.models.token_recognizer import TokenRecognizer
+from training.loop.task import Phase, Prepared, StepInfo
 from training.losses.preference import token_kl
 from training.losses.recognition import ctc_loss
 from training.losses.token_reward import straight_through
-from training.rl.policy import PolicyStageConfig, PolicyTask, require_plain_sampling
 from training.rl.rollout import Rollout, evaluating
-from training.task import Phase, Prepared, StepInfo
+from training.stages.post_training import PolicyStageConfig, PolicyTask, require_plain_sampling
 
 
 @dataclass(frozen=True, kw_only=True)

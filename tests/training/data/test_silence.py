@@ -12,7 +12,7 @@ from tokenlm.audio.io import save_audio
 from tokenlm.config import from_dict
 from tokenlm.synthesis.components import GenerationConfig
 from training.data.manifest import Utterance, write_manifest
-from training.silence import find_silent_tokens, main, quiet_tokens
+from training.data.silence import find_silent_tokens, main, quiet_tokens
 
 
 def test_quiet_by_hand() -> None:

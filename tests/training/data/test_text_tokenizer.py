@@ -7,8 +7,8 @@ import pytest
 
 from tokenlm.text.lexicon import write_lexicon
 from tokenlm.text.tokenizer import load_text_tokenizer
-from training.pronouncer import train_phoneme_tokenizer
-from training.text_tokenizer import main
+from training.data.pronouncer import train_phoneme_tokenizer
+from training.data.text_tokenizer import main
 
 SOUNDS = {"b": "b", "d": "d", "a": "ae1", "o": "ao1", "x": "k s"}
 WORDS = ["".join(letters) for letters in itertools.product("bdx", "ao", "bdx", "ao")]

@@ -14,9 +14,9 @@ from tokenlm.models.flow import FlowConfig, FlowDecoder
 from tokenlm.models.lm import SpeechLM, SpeechLMConfig
 from tokenlm.models.lm.layout import one_shot
 from tokenlm.models.lm.model import BackboneConfig, LayoutBatch
-from training.blocks import blocks, checkpoint_activations
-from training.checkpointing import latest_checkpoint
-from training.loop import Trainer
+from training.loop.blocks import blocks, checkpoint_activations
+from training.loop.checkpoints import latest_checkpoint
+from training.loop.trainer import Trainer
 
 
 def lm() -> SpeechLM:

@@ -13,8 +13,7 @@ from toy_stage import toy_config
 
 from tokenlm.checkpoint import ComponentError
 from tokenlm.config import ConfigError
-from training import checkpointing
-from training.checkpointing import (
+from training.loop.checkpoints import (
     SavedState,
     changed_keys,
     checkpoints,
@@ -25,6 +24,7 @@ from training.checkpointing import (
     save_checkpoint,
     truncate_metrics,
 )
+from training.loop import checkpoints as checkpointing
 
 
 def save(folder: Path, step: int, module: nn.Module, keep_last: int = 2) -> Path:

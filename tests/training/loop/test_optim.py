@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from training.config import OptimConfig
-from training.optim import (
+from training.loop.optim import (
     Ema,
     clip_gradients,
     learning_rate,

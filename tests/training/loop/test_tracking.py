@@ -9,9 +9,9 @@ import soundfile
 import torch
 from accelerate import Accelerator
 
-from training.randomness import derive_seed, make_generator
-from training.task import StepInfo
-from training.tracking import MetricsLog, MetricsWindow, write_audio_sample, write_mel_picture
+from training.loop.randomness import derive_seed, make_generator
+from training.loop.task import StepInfo
+from training.loop.tracking import MetricsLog, MetricsWindow, write_audio_sample, write_mel_picture
 
 
 def test_metrics_go_to_the_console_and_the_file(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]

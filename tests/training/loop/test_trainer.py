@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from toy_stage import ToyTask, toy_config
 
 from tokenlm.config import ConfigError
-from training.checkpointing import latest_checkpoint
-from training.loop import Trainer, TrainingError
-from training.task import Phase, Prepared
+from training.loop.checkpoints import latest_checkpoint
+from training.loop.task import Phase, Prepared
+from training.loop.trainer import Trainer, TrainingError
 
-SCRIPT = Path(__file__).with_name("toy_stage.py")
+SCRIPT = Path(__file__).parents[1] / "toy_stage.py"
 ROOT = SCRIPT.parents[2]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.discriminators import (
+from training.losses.discriminators import (
     PeriodDiscriminator,
     SpectrumDiscriminator,
     WaveformDiscriminator,

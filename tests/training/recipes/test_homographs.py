@@ -13,8 +13,8 @@ from tokenlm.text.homographs import (
     parse_homographs,
     parse_weights,
 )
-from training import homographs
-from training.homographs import Settings, WordNet, fit, is_test, main, split, write_weights
+from training.recipes import homographs
+from training.recipes.homographs import Settings, WordNet, fit, is_test, main, split, write_weights
 
 NOUNS = "record dog house plan road cup life".split()
 VERBS = "record carry house like move live".split()

@@ -16,10 +16,10 @@ from torch.nn import functional
 from tokenlm.models.flow import FlowDecoder
 from tokenlm.models.flow.matching import SIGMA_MIN
 from tokenlm.modules.context import FULL_CONTEXT, Context
+from training.loop.task import StepInfo
 from training.run import load_task, main
 from training.stages.flow import FlowTask
-from training.task import StepInfo
-from training.token_reader import ReadingConfig, TokenReader, reading_loss
+from training.stages.token_reader import ReadingConfig, TokenReader, reading_loss
 
 
 @pytest.fixture

@@ -19,16 +19,16 @@ from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConf
 from tokenlm.text.normalize import normalize
 from training.data.exclusion import evaluation_exclusion
 from training.evaluation.script import read_script
+from training.loop.task import StepInfo
 from training.rl import regression
-from training.rl.policy import PolicyTask
 from training.rl.regression import RegressionConfig, find_regression
 from training.rl.rewards import Answer, TokenAsrReward
 from training.rl.rollout import evaluating, roll_out
 from training.run import load_task, main
 from training.stages.dpo import choose_pair, sequence_log_probs
 from training.stages.grpo import GRPOTask
+from training.stages.post_training import PolicyTask
 from training.stages.token_reward import pad_speech
-from training.task import StepInfo
 
 PLAIN = Path(__file__).parents[3] / "configs" / "eval" / "plain.jsonl"
 

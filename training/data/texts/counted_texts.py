@@ -17,10 +17,10 @@ from random import Random
 
 import yaml
 
-from training.corpus.inflection import inflect
-from training.corpus.spoken_numbers import cardinal, ordinal
-from training.corpus.text import DATA
 from training.data.exclusion import Exclusion
+from training.data.texts.grammar import DATA
+from training.data.texts.inflection import inflect
+from training.data.texts.spoken_numbers import cardinal, ordinal
 
 MAX_DRAWS = 1000
 """Texts that are drawn until one is not excluded."""

@@ -18,11 +18,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from training.blocks import blocks
 from training.config import RunConfig
-from training.optim import make_optimizer, optimizer_parameters
-from training.parallel.strategy import StageModule, StrategyName
-from training.task import Phase, Prepared
+from training.loop.blocks import blocks
+from training.loop.optim import make_optimizer, optimizer_parameters
+from training.loop.parallel.strategy import StageModule, StrategyName
+from training.loop.task import Phase, Prepared
 
 
 class FullySharded:

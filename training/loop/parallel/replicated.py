@@ -10,9 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from training.config import RunConfig
-from training.optim import clip_gradients, make_optimizer, optimizer_parameters, reduce_gradients
-from training.parallel.strategy import StrategyName
-from training.task import Phase, Prepared
+from training.loop.optim import (
+    clip_gradients,
+    make_optimizer,
+    optimizer_parameters,
+    reduce_gradients,
+)
+from training.loop.parallel.strategy import StrategyName
+from training.loop.task import Phase, Prepared
 
 
 class Replicated:

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from tokenlm.config import ConfigError
 from training.config import RunConfig, resolve_precision
-from training.optim import make_optimizer
-from training.parallel.strategy import StageModule, StrategyName
-from training.task import Phase, Prepared
+from training.loop.optim import make_optimizer
+from training.loop.parallel.strategy import StageModule, StrategyName
+from training.loop.task import Phase, Prepared
 
 _TAG = "state"
 

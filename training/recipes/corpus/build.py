@@ -23,13 +23,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from training.corpus.config import CorpusConfig
-from training.corpus.engines import EngineError, Request, check_voice, speak
-from training.corpus.finish import finish
-from training.corpus.kokoro import Kokoro
-from training.corpus.plan import Shard, all_speakers, plan_corpus
-from training.corpus.text import load_grammar
-from training.workers import end_with_parent
+from training.data.texts.grammar import load_grammar
+from training.loop.workers import end_with_parent
+from training.recipes.corpus.config import CorpusConfig
+from training.recipes.corpus.engines import EngineError, Request, check_voice, speak
+from training.recipes.corpus.finish import finish
+from training.recipes.corpus.kokoro import Kokoro
+from training.recipes.corpus.plan import Shard, all_speakers, plan_corpus
 
 Row = dict[str, Any]
 MAX_FAILED_SHARE = 0.02

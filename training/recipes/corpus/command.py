@@ -17,9 +17,9 @@ from pathlib import Path
 
 from tokenlm.checkpoint import packaged_configs
 from tokenlm.config import load_config
-from training.corpus.build import build_corpus
-from training.corpus.check import check_corpus
-from training.corpus.config import CorpusConfig
+from training.recipes.corpus.build import build_corpus
+from training.recipes.corpus.check import check_corpus
+from training.recipes.corpus.config import CorpusConfig
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

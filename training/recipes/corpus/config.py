@@ -95,7 +95,7 @@ class CorpusConfig:
     """Utterances of the manifest `train_foreign`, read by the foreign people."""
     num_hard: int = 0
     """Utterances of the manifest `train_hard`, read by the people of the training split: texts that
-    speech LMs fail at (`training.corpus.hard_texts` and `counted_texts`), and names."""
+    speech LMs fail at (`training.data.texts.hard_texts` and `counted_texts`), and names."""
     test_sets: tuple[Path, ...] = ()
     """Test sets beside those of `configs/eval`, whose texts never enter any split, as theirs do not
     (`training.data.exclusion`); a relative path that does not exist is taken from the folder that
@@ -108,8 +108,8 @@ class CorpusConfig:
     """Hand-written sentences, one per line, that never enter training; a relative path is
     taken from the folder that holds `configs/`."""
     texts: dict[str, float] = field(default_factory=lambda: {"grammar": 1.0})
-    """Kinds of texts of the training and validation splits (`training.corpus.plan.TEXT_KINDS`) and
-    how often each is drawn, beside the others."""
+    """Kinds of texts of the training and validation splits (`corpus.plan.TEXT_KINDS`) and how often
+    each is drawn, beside the others."""
     teacher: Path | None = None
     """Folder of the engine kokoro (`scripts/fetch_teacher`)."""
     word_lists: tuple[Path, ...] = (Path("/usr/share/dict/words"),)

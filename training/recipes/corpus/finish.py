@@ -8,9 +8,9 @@ import numpy as np
 import soxr
 import torch
 
-from training.corpus.config import CorpusConfig
-from training.corpus.engines import EngineError, Phones, Speech
 from training.data.augment import equalize
+from training.recipes.corpus.config import CorpusConfig
+from training.recipes.corpus.engines import EngineError, Phones, Speech
 
 FRAME_SECONDS = 0.01
 SILENCE_DB = -42.0

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from training.corpus.engines import EngineError, Phones, Request, Speech
+from training.recipes.corpus.engines import EngineError, Phones, Request, Speech
 
 SAMPLE_RATE = 24000
 FRAME_SECONDS = 0.025

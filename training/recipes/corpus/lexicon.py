@@ -1,6 +1,6 @@
 """A pronunciation lexicon by flite's letter-to-sound program, for the phoneme tokenizer.
 
-    python -m training.corpus.lexicon --manifest corpus/train.jsonl OUTPUT
+    python -m training.recipes.corpus.lexicon --manifest corpus/train.jsonl OUTPUT
 
 The words are those of the manifest and of the machine's word list. Flite says them by the lexicon
 of Carnegie Mellon University that it carries, or by rules learned from it. Words with endings such
@@ -21,8 +21,8 @@ from pathlib import Path
 from tokenlm.text.endings import add_ending, has_rough_end, split_ending
 from tokenlm.text.lexicon import Lexicon, read_lexicon, write_lexicon
 from tokenlm.text.normalize import normalize
-from training.corpus.engines import EngineError
 from training.data.manifest import read_manifest
+from training.recipes.corpus.engines import EngineError
 
 WORDS_AT_ONCE = 100
 PAUSE = "pau"
@@ -123,7 +123,8 @@ def _names(word_list: Path) -> set[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m training.corpus.lexicon", description=__doc__)
+    prog = "python -m training.recipes.corpus.lexicon"
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--word-list", type=Path, default=Path("/usr/share/dict/words"))
     parser.add_argument("output", type=Path)

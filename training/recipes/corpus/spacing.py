@@ -1,6 +1,8 @@
 """Chooses the virtual speakers of Kokoro: blends and small resamplings, far from one another.
 
-    python -m training.corpus.spacing TEACHER        prints `speakers` of configs/data/natural.yaml
+    python -m training.recipes.corpus.spacing TEACHER
+
+It prints `speakers` of configs/data/natural.yaml.
 
 Every candidate voice says one sentence, which is also resampled by a few factors (formants and
 pitch move together). A speaker encoder (the extra `eval` brings it) hears all of them, and speakers
@@ -23,10 +25,10 @@ import numpy as np
 import soxr
 from rich.progress import track
 
-from training.corpus.engines import Request
-from training.corpus.kokoro import SAMPLE_RATE, Kokoro, blend_parts
 from training.evaluation.voice_encoder import SAMPLE_RATE as ENCODER_RATE
 from training.evaluation.voice_encoder import VoiceEncoder
+from training.recipes.corpus.engines import Request
+from training.recipes.corpus.kokoro import SAMPLE_RATE, Kokoro, blend_parts
 
 SENTENCE = "Nobody knew why the old boat was still lying there."
 HELD_OUT = frozenset(("af_sky", "am_liam", "bf_lily", "bm_fable"))

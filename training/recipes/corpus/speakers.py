@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-from training.corpus.config import EngineName, PersonConfig
+from training.recipes.corpus.config import EngineName, PersonConfig
 
 HELDOUT_DISTANCE = 0.02
 """A drawn formant factor is at least this far from every held-out one, as a ratio."""

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from training.corpus.text import MAX_WORDS, TextGrammar, document_words, load_grammar, speakable
+from training.data.texts.grammar import (
+    MAX_WORDS,
+    TextGrammar,
+    document_words,
+    load_grammar,
+    speakable,
+)
 
 
 def test_grammar_speaks_plain_words_and_repeats_itself() -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from training.corpus.inflection import inflect
-from training.corpus.spoken_numbers import cardinal, clock, ordinal, year
+from training.data.texts.inflection import inflect
+from training.data.texts.spoken_numbers import cardinal, clock, ordinal, year
 
 
 @pytest.mark.parametrize(

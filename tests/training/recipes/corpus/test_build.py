@@ -10,19 +10,19 @@ import soundfile
 
 from tokenlm.checkpoint import packaged_configs
 from tokenlm.config import load_config
-from training.corpus import build as build_module
-from training.corpus.build import build_corpus
-from training.corpus.check import check_corpus
-from training.corpus.command import main
-from training.corpus.config import CorpusConfig
-from training.corpus.engines import EngineError
+from training.recipes.corpus import build as build_module
+from training.recipes.corpus.build import build_corpus
+from training.recipes.corpus.check import check_corpus
+from training.recipes.corpus.command import main
+from training.recipes.corpus.config import CorpusConfig
+from training.recipes.corpus.engines import EngineError
 
 pytestmark = pytest.mark.usefixtures("fake_flite")
 
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.corpus.check.NUM_DRAWN", 100)
+    monkeypatch.setattr("training.recipes.corpus.check.NUM_DRAWN", 100)
 
 
 def toy(**changes: Any) -> CorpusConfig:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from training.corpus.engines import EngineError, Request, check_voice, speak
+from training.recipes.corpus.engines import EngineError, Request, check_voice, speak
 
 
 def test_flite_is_asked_and_heard(fake_flite: Path) -> None:

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.corpus.config import CorpusConfig, PersonConfig
-from training.corpus.engines import EngineError, Speech
-from training.corpus.finish import finish, highpass, shift_phones, speech_bounds
+from training.recipes.corpus.config import CorpusConfig, PersonConfig
+from training.recipes.corpus.engines import EngineError, Speech
+from training.recipes.corpus.finish import finish, highpass, shift_phones, speech_bounds
 
 CONFIG = CorpusConfig(people=(PersonConfig(name="slt", engine="flite", voices=("slt",), share=1),))
 PHONES = [("pau", 0.5), ("ah", 1.5), ("pau", 2.0)]

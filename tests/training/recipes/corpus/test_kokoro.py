@@ -9,9 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from training.corpus.config import CorpusConfig, PersonConfig
-from training.corpus.engines import EngineError, Request
-from training.corpus.kokoro import (
+from training.recipes.corpus.config import CorpusConfig, PersonConfig
+from training.recipes.corpus.engines import EngineError, Request
+from training.recipes.corpus.kokoro import (
     DURATIONS,
     PAUSE,
     Kokoro,
@@ -20,8 +20,8 @@ from training.corpus.kokoro import (
     blend_parts,
     language_of,
 )
-from training.corpus.spacing import candidate_voices, space
-from training.corpus.speakers import training_speakers
+from training.recipes.corpus.spacing import candidate_voices, space
+from training.recipes.corpus.speakers import training_speakers
 
 SIGNS = " ,.?həlˈoʊwɜɹdðɛ"
 

@@ -7,10 +7,10 @@ import pytest
 
 from tokenlm.text.homographs import TABLE_FILE, Homographs, parse_homographs
 from tokenlm.text.lexicon import read_lexicon
-from training.corpus import lexicon
-from training.corpus.engines import EngineError
+from training.recipes.corpus import lexicon
+from training.recipes.corpus.engines import EngineError
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 T2P = """#!/usr/bin/env python3
 import sys
 words = sys.argv[1].split()

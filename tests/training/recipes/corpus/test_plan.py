@@ -11,15 +11,15 @@ import pytest
 
 from tokenlm.checkpoint import packaged_configs
 from tokenlm.config import load_config
-from training.corpus.config import CorpusConfig, PersonConfig
-from training.corpus.plan import (
+from training.data.exclusion import evaluation_exclusion, spoken_key
+from training.data.texts.grammar import TextGrammar, load_grammar
+from training.recipes.corpus.config import CorpusConfig, PersonConfig
+from training.recipes.corpus.plan import (
     all_speakers,
     plan_corpus,
     read_sentences,
 )
-from training.corpus.speakers import make_speaker, training_speakers
-from training.corpus.text import TextGrammar, load_grammar
-from training.data.exclusion import evaluation_exclusion, spoken_key
+from training.recipes.corpus.speakers import make_speaker, training_speakers
 
 SENTENCES = Path("configs/eval/heldout_sentences.txt")
 

@@ -5,9 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from training.corpus.plan import text_source
-from training.corpus.sentences import chosen_from, clean, documentation, fortunes, wordnet_examples
-from training.corpus.text import TextGrammar
+from training.data.texts.grammar import TextGrammar
+from training.recipes.corpus.plan import text_source
+from training.recipes.corpus.sentences import (
+    chosen_from,
+    clean,
+    documentation,
+    fortunes,
+    wordnet_examples,
+)
 
 
 @pytest.mark.parametrize(
