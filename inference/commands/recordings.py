@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inference.commands.options import BundleOption, DeviceOption
-from inference.commands.progress import DelayedProgress
 from inference.commands.speech import load_synthesizer
 from tokenlm.checkpoint.resolve import resolve
+from tokenlm.console import ProgressBar
 
 if TYPE_CHECKING:
     from tokenlm.checkpoint.registry import AnySpeechTokenizer
@@ -26,7 +26,7 @@ def transcribe(
     from tokenlm.audio.io import check_recording
 
     check_recording(recording)
-    with DelayedProgress("listening"):
+    with ProgressBar("listening"):
         text = load_synthesizer(bundle, device).transcribe(recording)
     typer.echo(text)
 
@@ -50,7 +50,7 @@ def tokens(
     tokenizer = load_tokenizer(folder)
     rate = tokenizer.config.mel.sample_rate
     found, num_samples = [], 0
-    with DelayedProgress("listening") as progress:
+    with ProgressBar("listening") as progress:
         for number, path in enumerate(paths):
             try:
                 waveform = load_audio(path, rate)

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from inference.commands.options import Precision
-from inference.commands.progress import DelayedProgress
 from inference.commands.speech import load_synthesizer
+from tokenlm.console import ProgressBar
 
 
 def serve(
@@ -75,7 +75,7 @@ def serve(
     from inference.server.process import serve_app
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(name)s: %(message)s")
-    with DelayedProgress("loading"):
+    with ProgressBar("loading"):
         synthesizer = load_synthesizer(chosen.bundle, chosen.device, chosen.weights)
     app = build_app(
         chosen,

@@ -36,8 +36,8 @@ from inference.commands.options import (
     TextFileOption,
     WeightsOption,
 )
-from inference.commands.progress import DelayedProgress
 from tokenlm.checkpoint.resolve import find_voice, resolve
+from tokenlm.console import ProgressBar
 from tokenlm.installation import check_device
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def clone(
     from tokenlm.audio.io import check_recording
 
     words, number = _read_text(text, text_file), _read_seed(seed)
-    with DelayedProgress("loading") as progress:
+    with ProgressBar("loading") as progress:
         check_output(output)
         check_recording(prompt_audio)
         check_text(words, resolve(bundle))
@@ -128,7 +128,7 @@ def say(
     if output is None and not play:
         output = Path("out.wav")
     to_pipe = output is not None and str(output) == "-"
-    with DelayedProgress("loading") as progress:
+    with ProgressBar("loading") as progress:
         if output is not None and not to_pipe:
             check_output(output)
         if play:
@@ -189,7 +189,7 @@ def convert(
     if (voice is None) == (prompt_audio is None):
         raise ValueError("give the new voice as either --voice or --prompt-audio.")
     number = _read_seed(seed)
-    with DelayedProgress("loading") as progress:
+    with ProgressBar("loading") as progress:
         check_output(output)
         check_recording(source)
         if voice is not None:

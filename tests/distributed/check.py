@@ -191,7 +191,7 @@ class Rows:
         if self._leaves_out(name):
             return
         corpus, folder = self.launcher.folder / "corpus", self.launcher.folder / "precompute"
-        plain = ["tokenlm", "precompute"]
+        plain = ["tokenlm", "data", "precompute"]
         dying = ["tests.distributed.dying_precompute"]
 
         def start(module: list[str], num_ranks: int, shards: Path) -> tuple[int, str]:

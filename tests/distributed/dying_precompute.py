@@ -1,4 +1,4 @@
-"""`tokenlm precompute` whose last process is killed in the middle of its second shard.
+"""`tokenlm data precompute` whose last process is killed in the middle of its second shard.
 
 accelerate launch … -m tests.distributed.dying_precompute MANIFEST FOLDER …
 """
@@ -36,7 +36,7 @@ def main() -> None:
     rank, num_ranks = ranks_of_launch()
     if rank == num_ranks - 1:
         die_in_second_shard()
-    sys.argv[1:1] = ["precompute"]
+    sys.argv[1:1] = ["data", "precompute"]
     run_cli()
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import Result
+from verb_runner import run_verb
 
 from tokenlm.checkpoint import (
     finalize_bundle,
@@ -22,7 +24,11 @@ from tokenlm.config import from_dict
 from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig
 from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
 from tokenlm.synthesis.components import Components
-from training.exchange import main
+from training.commands import export
+
+
+def exchange(bundle: Path, output: Path, *components: str) -> Result:
+    return run_verb(export, output, "--bundle", bundle, *components)
 
 
 @pytest.fixture
@@ -47,7 +53,7 @@ def flow(tmp_path: Path, tiny_bundle: Path) -> Path:
 
 def test_the_copy_is_a_bundle(tiny_bundle: Path, flow: Path, tmp_path: Path) -> None:
     before = (tiny_bundle / "bundle.yaml").read_text()
-    assert main([str(tiny_bundle), str(tmp_path / "new"), f"flow={flow}"]) == 0
+    assert exchange(tiny_bundle, tmp_path / "new", f"flow={flow}").exit_code == 0
     assert (tiny_bundle / "bundle.yaml").read_text() == before
     assert not validate(tmp_path / "new", KINDS)
     manifest = read_manifest(tmp_path / "new")
@@ -73,7 +79,7 @@ def deaf(tmp_path: Path, tiny_bundle: Path) -> Path:
 
 def test_what_a_bundle_lacks_is_added(deaf: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     reader = tiny_bundle / "token_recognizer"
-    assert main([str(deaf), str(tmp_path / "new"), f"token_recognizer={reader}"]) == 0
+    assert exchange(deaf, tmp_path / "new", f"token_recognizer={reader}").exit_code == 0
     assert not validate(tmp_path / "new", KINDS)
     manifest = read_manifest(tmp_path / "new")
     assert manifest.components["token_recognizer"] == "token_recognizer"
@@ -82,13 +88,11 @@ def test_what_a_bundle_lacks_is_added(deaf: Path, tiny_bundle: Path, tmp_path: P
     assert not (deaf / "token_recognizer").exists()
 
 
-def test_what_is_added_must_fit(
-    deaf: Path, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_added_must_fit(deaf: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     def told(*arguments: str) -> str:
-        assert main([str(deaf), str(tmp_path / "new"), *arguments]) == 1
-        assert not (tmp_path / "new").exists()
-        return capsys.readouterr().err
+        result = exchange(deaf, tmp_path / "new", *arguments)
+        assert result.exit_code == 2 and not (tmp_path / "new").exists()
+        return result.stderr
 
     def copy(**config: object) -> str:
         files = read_component(tiny_bundle / "token_recognizer")
@@ -116,19 +120,17 @@ def test_what_is_added_must_fit(
     bound = copy(tokenizer=mark)
     (tmp_path / "reader" / "model.safetensors").write_bytes(b"cut")
     assert "cannot be read (is it whole?)" in told(bound)
-    assert main([str(deaf), str(tmp_path / "new"), copy(tokenizer=mark)]) == 0
+    assert exchange(deaf, tmp_path / "new", copy(tokenizer=mark)).exit_code == 0
 
 
-def test_what_does_not_fit_is_not_written(
-    tiny_bundle: Path, flow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_does_not_fit_is_not_written(tiny_bundle: Path, flow: Path, tmp_path: Path) -> None:
     def told(*arguments: str) -> str:
-        assert main([str(tiny_bundle), str(tmp_path / "new"), *arguments]) == 1
-        assert not (tmp_path / "new").exists()
-        return capsys.readouterr().err
+        result = exchange(tiny_bundle, tmp_path / "new", *arguments)
+        assert result.exit_code == 2 and not (tmp_path / "new").exists()
+        return result.stderr
 
     assert "has no component flaw; it has" in told(f"flaw={flow}")
-    assert "'flow' is not of the form component=FOLDER" in told("flow")
+    assert "'flow' is not of the form COMPONENT=FOLDER" in told("flow")
     files = read_component(flow)
     save_component(
         tmp_path / "stranger",
@@ -140,5 +142,5 @@ def test_what_does_not_fit_is_not_written(
     message = told(f"flow={tmp_path / 'stranger'}")
     assert "speech_lm and flow disagree about the speech tokenizer" in message
     (tmp_path / "there").mkdir()
-    assert main([str(tiny_bundle), str(tmp_path / "there"), f"flow={flow}"]) == 1
-    assert "exists already" in capsys.readouterr().err
+    result = exchange(tiny_bundle, tmp_path / "there", f"flow={flow}")
+    assert result.exit_code == 2 and "exists already" in result.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import time
@@ -17,6 +18,8 @@ from torch import Tensor
 from tokenlm.audio.io import save_audio
 from tokenlm.config import ConfigError, to_dict
 from training.loop.checkpoints import flatten
+
+logger = logging.getLogger(__name__)
 
 
 class MetricsWindow:
@@ -64,7 +67,7 @@ class MetricsWindow:
 
 
 class MetricsLog:
-    """Writes metrics to the console, to metrics.jsonl and to the trackers of accelerate."""
+    """Writes metrics to the log, to metrics.jsonl and to the trackers of accelerate."""
 
     def __init__(self, folder: Path, accelerator: Accelerator, name: str) -> None:
         """Open the log of a run; only the first rank writes."""
@@ -89,14 +92,14 @@ class MetricsLog:
             file.write(json.dumps(row) + "\n")
         minutes = (time.monotonic() - self._started) / 60
         shown = "  ".join(f"{name} {_short(value)}" for name, value in values.items())
-        self.say(f"{kind} {step} [{minutes:.1f} min]  {shown}")
+        self.info(f"{kind} {step} [{minutes:.1f} min]  {shown}")
         prefix = "" if kind == "train" else f"{kind}/"
         self._accelerator.log({f"{prefix}{name}": value for name, value in values.items()}, step)
 
-    def say(self, sentence: str) -> None:
-        """Print one line, on the first rank."""
+    def info(self, sentence: str) -> None:
+        """Log one line, on the first rank."""
         if self._accelerator.is_main_process:
-            print(f"{self._name}: {sentence}", flush=True)
+            logger.info("%s: %s", self._name, sentence)
 
 
 def _number(value: Any) -> float | None:

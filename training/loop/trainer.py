@@ -156,8 +156,8 @@ class Trainer:
         own = self.num_ranks * self.config.batch.accumulation
         if saved.numbers.get("micro_batches", own) != own:
             was = saved.numbers["micro_batches"]
-            self.log.say(f"a step had {was} micro-batches before and has {own} from here on")
-        self.log.say(f"resumed at step {self.step} from {checkpoint.name}")
+            self.log.info(f"a step had {was} micro-batches before and has {own} from here on")
+        self.log.info(f"resumed at step {self.step} from {checkpoint.name}")
 
     def _prepare_data(self) -> None:
         batch = self.config.batch
@@ -214,7 +214,7 @@ class Trainer:
                 reason = f"regression: {self.task.stop_reason}"
             elif reason != "signal":
                 self.export(self.folder / "export")
-            self.log.say(f"ended at step {self.step} ({reason}); {self.folder}")
+            self.log.info(f"ended at step {self.step} ({reason}); {self.folder}")
             if log.trackers:
                 self.accelerator.end_training()
         return reason
@@ -280,7 +280,7 @@ class Trainer:
         else:
             pairs = zip(sums, losses_now, strict=True)
             bad = [name for name, value in pairs if not math.isfinite(value)]
-            self.log.say(f"step {self.step} skipped: not finite: {', '.join(bad) or 'gradient'}")
+            self.log.info(f"step {self.step} skipped: not finite: {', '.join(bad) or 'gradient'}")
         if self.parallel.name.startswith("zero") and not (finite and math.isfinite(norm_now)):
             raise TrainingError(
                 f"step {self.step} had a loss or a gradient that is not finite, and under "

@@ -177,7 +177,8 @@ def test_validate_command(tmp_path: Path) -> None:
     good = write(tmp_path, row())
     result = CliRunner().invoke(app, [str(good), "--no-check-audio"])
     assert result.exit_code == 0 and "0.00 hours of 1 speakers" in result.output
-    assert CliRunner().invoke(app, [str(tmp_path / "none.jsonl")]).exit_code == 2
+    failed = CliRunner().invoke(app, [str(tmp_path / "none.jsonl")])
+    assert isinstance(failed.exception, ManifestError)
 
 
 def test_by_speaker(tmp_path: Path) -> None:

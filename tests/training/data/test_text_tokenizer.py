@@ -4,11 +4,13 @@ import itertools
 from pathlib import Path
 
 import pytest
+from verb_runner import run_verb
 
 from tokenlm.text.lexicon import write_lexicon
 from tokenlm.text.tokenizer import load_text_tokenizer
-from training.data.pronouncer import train_phoneme_tokenizer
-from training.data.text_tokenizer import main
+from training.commands import text_tokenizer
+from training.data.manifest import Utterance, write_manifest
+from training.data.text_tokenizer import train_phoneme_tokenizer
 
 SOUNDS = {"b": "b", "d": "d", "a": "ae1", "o": "ao1", "x": "k s"}
 WORDS = ["".join(letters) for letters in itertools.product("bdx", "ao", "bdx", "ao")]
@@ -54,12 +56,26 @@ def test_an_empty_lexicon_is_an_error() -> None:
         train_phoneme_tokenizer({})
 
 
-def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command(tmp_path: Path) -> None:
     write_lexicon(REGULAR, tmp_path / "lexicon.txt")
-    arguments = ["phonemes", "--epochs", "1", str(tmp_path / "lexicon.txt"), str(tmp_path / "out")]
-    assert main(arguments) == 0
-    assert "15 ids" in capsys.readouterr().out
+    arguments = ["phonemes", "--epochs", "1", tmp_path / "lexicon.txt", tmp_path / "out"]
+    result = run_verb(text_tokenizer, *arguments)
+    assert result.exit_code == 0 and "15 ids" in result.stdout
     assert load_text_tokenizer(tmp_path / "out").vocab_size == 15
     (tmp_path / "lexicon.txt").write_text("word\n")
-    assert main(arguments) == 1
-    assert "has no phones" in capsys.readouterr().err
+    result = run_verb(text_tokenizer, *arguments)
+    assert result.exit_code == 2 and "has no phones" in result.stderr
+    result = run_verb(text_tokenizer, "pieces", tmp_path / "m.jsonl", tmp_path / "out")
+    assert result.exit_code == 2 and "need --vocab-size" in result.stderr
+
+
+def test_pieces_of_a_manifest(tmp_path: Path) -> None:
+    rows = [
+        Utterance(id=str(n), audio=tmp_path / "a.wav", text=text, speaker="s", duration=1.0)
+        for n, text in enumerate(f"{word} is one of the words." for word in WORDS)
+    ]
+    write_manifest(tmp_path / "m.jsonl", rows)
+    arguments = ["pieces", tmp_path / "m.jsonl", tmp_path / "out", "--vocab-size", 64]
+    result = run_verb(text_tokenizer, *arguments)
+    assert result.exit_code == 0 and "64 pieces" in result.stdout, result.output
+    assert load_text_tokenizer(tmp_path / "out").vocab_size == 64

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import soundfile
 import torch
 from accelerate import Accelerator
@@ -14,14 +15,17 @@ from training.loop.task import StepInfo
 from training.loop.tracking import MetricsLog, MetricsWindow, write_audio_sample, write_mel_picture
 
 
-def test_metrics_go_to_the_console_and_the_file(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+def test_metrics_go_to_the_log_and_the_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "training")
     log = MetricsLog(tmp_path, Accelerator(cpu=True), "toy")
     log.write(5, {"loss": 0.123456789, "bad": float("nan")})
     log.write(6, {"loss": 1.0}, kind="valid")
     first, second = (json.loads(line) for line in (tmp_path / "metrics.jsonl").open())
     assert first["step"] == 5 and first["loss"] == 0.123456789 and first["bad"] is None
     assert second["kind"] == "valid"
-    printed = capsys.readouterr().out
+    printed = caplog.text
     assert "toy: train 5" in printed and "loss 0.1235" in printed and "bad nan" in printed
 
 

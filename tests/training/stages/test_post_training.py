@@ -344,7 +344,7 @@ def test_what_the_recogniser_reads_becomes_more_likely(
 
 
 def test_a_run_that_makes_plain_speech_worse_stops_before_it_saves(
-    stage_config: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stage_config: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = {"log_every": 1, "evaluate_every": 2, "save_every": 1}
     optim = {"max_steps": 4, "warmup_steps": 1, "lr": 1e-3, "ema_decay": 0.5}
@@ -354,7 +354,7 @@ def test_a_run_that_makes_plain_speech_worse_stops_before_it_saves(
     path = stage_config("grpo", log=log, optim=fast, regression=limits)
     assert main(["--config", str(path)]) == 0
     folder = tmp_path / "run"
-    assert "(regression: the " in capsys.readouterr().out
+    assert "(regression: the " in caplog.text
     assert not (folder / "export").exists()
     assert [row["step"] for row in metrics(folder)] == [1, 2]
     assert (folder / "step-000001").is_dir() and not (folder / "step-000002").exists()

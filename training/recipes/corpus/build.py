@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,16 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import soundfile
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
+from tokenlm.console import ProgressBar
 from training.data.texts.grammar import load_grammar
 from training.loop.workers import end_with_parent
 from training.recipes.corpus.config import CorpusConfig
@@ -30,6 +23,8 @@ from training.recipes.corpus.engines import EngineError, Request, check_voice, s
 from training.recipes.corpus.finish import finish
 from training.recipes.corpus.kokoro import Kokoro
 from training.recipes.corpus.plan import Shard, all_speakers, plan_corpus
+
+logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 MAX_FAILED_SHARE = 0.02
@@ -69,17 +64,18 @@ def build_corpus(config: CorpusConfig, folder: Path, *, jobs: int = 1) -> dict[s
     order = [(shard.name, shard.manifest) for shard in shards]
     written = sum(len(done) for done in rows.values())
     fresh = 0
-    with _progress() as progress:
-        bar = progress.add_task("corpus", total=sum(len(s.utterances) for s in shards))
-        progress.advance(bar, written)
+    total = max(sum(len(shard.utterances) for shard in shards), 1)
+    with ProgressBar("corpus") as progress:
+        progress.update(written / total)
         write_manifests(order, rows, folder)
         for name, made in _speak_all(todo, config, folder, jobs):
             rows[name] = made
-            progress.advance(bar, len(made))
+            written += len(made)
+            progress.update(written / total)
             fresh += len(made)
             if fresh >= config.refresh_every:
                 counts = write_manifests(order, rows, folder)
-                progress.console.print(f"manifests written: {counts}")
+                logger.info("manifests written: %s", counts)
                 fresh = 0
     return write_manifests(order, rows, folder)
 
@@ -230,14 +226,3 @@ def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     partial.replace(path)
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tokenlm.checkpoint import packaged_configs
 from tokenlm.config import load_config
+from tokenlm.console import show_logs
 from training.recipes.corpus.build import build_corpus
 from training.recipes.corpus.check import check_corpus
 from training.recipes.corpus.config import CorpusConfig
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     given = parser.parse_args(arguments)
+    show_logs()
     try:
         if given.jobs < 1:
             raise ValueError(f"--jobs must be 1 or more, got {given.jobs}")

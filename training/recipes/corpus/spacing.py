@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 import soxr
-from rich.progress import track
 
+from tokenlm.console import track
 from training.evaluation.voice_encoder import SAMPLE_RATE as ENCODER_RATE
 from training.evaluation.voice_encoder import VoiceEncoder
 from training.recipes.corpus.engines import Request
@@ -123,7 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     teacher, encoder = Kokoro(given.teacher), VoiceEncoder.load()
     candidates: list[Candidate] = []
     found: list[np.ndarray] = []
-    for voice in track(candidate_voices(teacher.voices(), given.blends, given.seed)):
+    voices = candidate_voices(teacher.voices(), given.blends, given.seed)
+    for voice in track(voices, "voices"):
         speech = teacher.speak(Request(text=SENTENCE, voice=voice))
         for formant in FORMANTS:
             waveform = soxr.resample(speech.waveform, SAMPLE_RATE * formant, ENCODER_RATE)

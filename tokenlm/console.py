@@ -1,11 +1,13 @@
-"""A progress bar that shows itself only when there is something to wait for."""
+"""What a command shows beside its results, on the error stream: log lines and progress."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
+from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -13,8 +15,24 @@ if TYPE_CHECKING:
 
 DELAY_SECONDS = 2.0
 
+Item = TypeVar("Item")
 
-class DelayedProgress:
+
+def show_logs() -> None:
+    """Show what training logs from INFO on, and everything else from WARNING on."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("training").setLevel(logging.INFO)
+
+
+def track(items: Sequence[Item], description: str) -> Iterator[Item]:
+    """Yield the items, and show how many of them are done."""
+    with ProgressBar(description) as progress:
+        for number, item in enumerate(items):
+            progress.update(number / len(items))
+            yield item
+
+
+class ProgressBar:
     """A progress bar on the error stream, from the third second on, where that is a terminal.
 
     `update` takes the share that is done; without any call the bar only moves.
@@ -63,20 +81,30 @@ class DelayedProgress:
             return
         # Imported by those who wait alone.
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         console = self._console or Console(stderr=True)
         bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
-            console=console, transient=True,
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
         with self._lock:
             if not self._ended and console.is_terminal:
                 bar.add_task(**self._state)
                 bar.start()
                 self._progress = bar
 
-    def __enter__(self) -> DelayedProgress:
+    def __enter__(self) -> ProgressBar:
         self._timer.start()
         return self
 

@@ -7,7 +7,7 @@ import time
 
 from rich.console import Console
 
-from inference.commands.progress import DelayedProgress
+from tokenlm.console import ProgressBar
 
 
 def terminal() -> Console:
@@ -21,14 +21,14 @@ def written(console: Console) -> str:
 
 def test_short_work_shows_nothing() -> None:
     console = terminal()
-    with DelayedProgress("working", console=console) as progress:
+    with ProgressBar("working", console=console) as progress:
         progress.update(0.5)
     assert written(console) == ""
 
 
 def test_long_work_shows_a_bar_and_takes_it_away() -> None:
     console = terminal()
-    with DelayedProgress("working", delay_seconds=0.01, console=console) as progress:
+    with ProgressBar("working", delay_seconds=0.01, console=console) as progress:
         limit = time.monotonic() + 10.0
         while not progress.is_shown and time.monotonic() < limit:
             time.sleep(0.01)
@@ -41,6 +41,6 @@ def test_long_work_shows_a_bar_and_takes_it_away() -> None:
 
 def test_nothing_is_shown_where_there_is_no_terminal() -> None:
     console = Console(file=io.StringIO(), force_terminal=False)
-    with DelayedProgress("working", delay_seconds=0.0, console=console):
+    with ProgressBar("working", delay_seconds=0.0, console=console):
         time.sleep(0.05)
     assert written(console) == ""
