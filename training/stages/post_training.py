@@ -238,7 +238,7 @@ class PolicyTask(SpeechLMTask):
         """`group` rollouts of every text, those of one text beside one another.
 
         Args:
-            model: who answers.
+            model: the rollout policy, which draws the answers.
             items: the texts.
             step: with the texts, it decides what is drawn.
             group: answers to each text.

@@ -267,12 +267,12 @@ def test_the_policy_that_answers_lags_behind(task: GRPOTask) -> None:
     task.prepare(items, StepInfo(0, 0, 0))
     with torch.no_grad():
         task.policy.head.bias += 1.0
-    lagging = task._speaker(1)
-    assert not torch.equal(lagging.head.bias, task.policy.head.bias)
+    rollout_policy = task._rollout_policy(1)
+    assert not torch.equal(rollout_policy.head.bias, task.policy.head.bias)
     saved = task.state()
-    assert torch.equal(task._speaker(2).head.bias, task.policy.head.bias)
+    assert torch.equal(task._rollout_policy(2).head.bias, task.policy.head.bias)
     task.load_state(saved)
-    assert torch.equal(task._speaker(1).head.bias, lagging.head.bias)
+    assert torch.equal(task._rollout_policy(1).head.bias, rollout_policy.head.bias)
 
 
 def test_padded_speech_by_hand(task: GRPOTask) -> None:
