@@ -28,7 +28,7 @@ def make_accelerator(config: RunConfig, folder: Path) -> Accelerator:
     zero = parse_flag_from_env("ACCELERATE_USE_DEEPSPEED")
     options: dict[str, Any] = {}
     if cpu and zero:
-        # Told to use the CPU, accelerate leaves DeepSpeed out; not told so and without a backend
+        # Asked for the CPU, accelerate leaves DeepSpeed out; not asked for it and without a backend
         # it makes every rank a world of its own.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         cpu, options = False, {"backend": "gloo"}

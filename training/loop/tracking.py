@@ -43,7 +43,7 @@ class MetricsWindow:
             self._add(f"num:{name}", 1)
 
     def add_time(self, *, seconds: float, data_seconds: float, audio_seconds: float) -> None:
-        """Take in how long one step took, how long it waited for data, and how much it heard."""
+        """Add the time of one step, of its wait for data, and the length of its audio."""
         self._add("seconds", seconds)
         self._add("data_seconds", data_seconds)
         self._add("audio_seconds", audio_seconds)
@@ -113,7 +113,7 @@ def _short(value: float | None) -> str:
 
 
 def check_trackers(trackers: tuple[str, ...]) -> None:
-    """Check that the trackers can be used, and keep wandb offline unless told otherwise.
+    """Check that the trackers can be used, and keep wandb offline unless set otherwise.
 
     Raises:
         ConfigError: If a tracker is unknown or its package is missing.

@@ -45,7 +45,7 @@ class DiscriminatorConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class WaveformConfig(RunConfig):
-    """What the stages of all kinds of vocoders are told."""
+    """Configuration that the stages of all kinds of vocoders share."""
 
     data: DataConfig
     model: VocoderConfig | HiFTConfig
