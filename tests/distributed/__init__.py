@@ -1,1 +1,1 @@
-"""`scripts/check_distributed`: real processes at toy size, one row of a table for each claim."""
+"""Real processes at toy size: launches, and one row for each claim about them."""

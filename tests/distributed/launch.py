@@ -1,4 +1,4 @@
-"""Launches of `scripts/check_distributed`: real processes, and what came of their runs."""
+"""Launches of real processes, and what came of their runs."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Launcher:
     """Starts workers over a corpus of its own."""
 
     def __init__(self, folder: Path, limit_seconds: float) -> None:
-        """Make the corpus.
+        """Nothing is made before the first launch.
 
         Args:
             folder: Gets corpus, configs and run folders.
@@ -94,7 +94,6 @@ class Launcher:
         """
         self.folder, self.limit_seconds = folder, limit_seconds
         self._begun: set[str] = set()
-        make_corpus(folder / "corpus", num_train=NUM_ITEMS, num_valid=1)
 
     def run(self, strategy: str, num_ranks: int, job: Job) -> Run:
         """Train one job under one of configs/accelerate.
@@ -162,6 +161,8 @@ class Launcher:
         Raises:
             CheckError: If it did not end in time.
         """
+        if not (self.folder / "corpus").exists():
+            make_corpus(self.folder / "corpus", num_train=NUM_ITEMS, num_valid=1)
         limit = self.limit_seconds if limit is None else limit
         command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
         command += ["--config_file", str(CONFIGS / f"{strategy}.yaml")]

@@ -1,4 +1,4 @@
-"""What `scripts/check_distributed` has to show: pieces, equal losses, equal weights and shards."""
+"""What is compared: pieces of weights, losses, weights, shards."""
 
 from __future__ import annotations
 

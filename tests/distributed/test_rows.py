@@ -1,75 +1,49 @@
-"""Runs that share their processes: each is made once, and one that fails takes no other along.
-
-The rows of DeepSpeed are really run: nothing else in the tests starts it.
-"""
+"""Training and precompute on several real processes: every row of `Rows`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 import pytest
+import torch
 
-from tests.distributed.check import Rows, main
-from tests.distributed.launch import CheckError, Group, Job, Launcher, Run
+from tests.distributed.launch import Launcher
+from tests.distributed.processes import Stopped, stopped_by_signals
+from tests.distributed.rows import Rows
 from training.stages import STAGES
 
-
-class Planned:
-    """Starts nothing; jobs of a fault fail."""
-
-    folder = Path("nowhere")
-
-    def __init__(self) -> None:
-        self.launches: list[list[str]] = []
-
-    def run_all(self, strategy: str, num_ranks: int, jobs: Sequence[Job]) -> list[Run]:
-        self.launches.append([job.name for job in jobs])
-        made = []
-        for job in jobs:
-            found = {} if job.fault else {"strategy": strategy}
-            made.append(Run(Path(job.name), int(bool(job.fault)), "", 1.0, found))
-            if job.fault:
-                break
-        return made
+LIMIT_SECONDS = 600.0
+"""Of a launch with one run."""
+NAMES = list(Rows(Launcher(Path("nowhere"), LIMIT_SECONDS)).functions)
 
 
-def test_a_failed_run_is_told_and_the_others_are_made() -> None:
-    planned = Planned()
-    group = Group(cast("Launcher", planned), "ddp", 2)
-    for job in (Job("a", "flow"), Job("b", "flow", fault="broken"), Job("c", "flow")):
-        group.add(job)
-        group.add(job)
-    assert planned.launches == []
-    assert group.run("c").require_success().found == {"strategy": "ddp"}
-    assert group.run("a").require_success() is group.run("a")
-    with pytest.raises(CheckError, match="b ended with 1"):
-        group.run("b").require_success()
-    assert planned.launches == [["a", "b", "c"], ["c"]]
-
-
-def test_rows_are_those_that_are_asked_for() -> None:
-    launcher = cast("Launcher", Planned())
-    usual = Rows(launcher).functions
-    every = Rows(launcher, all_rows=True).functions
-    assert usual.keys() < every.keys()
-    for strategy in ("ddp", "fsdp2", "zero1", "zero2", "zero3"):
-        assert f"speech_lm {strategy} x 2" in usual
-        for stage in ("speech_tokenizer", "flow", "dpo", "grpo"):
-            assert f"{stage} {strategy} x 2" in every
-    assert {f"{stage} ddp x 2" for stage in STAGES} <= usual.keys()
-    assert list(Rows(launcher, chosen="4 -> 2").functions) == ["resume 4 -> 2 fsdp2"]
+@pytest.fixture(scope="module")
+def rows(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Rows]:
+    """The rows that this session runs."""
+    calls = [getattr(item, "callspec", None) for item in request.session.items]
+    names = [call.params["name"] for call in calls if call and call.params.get("name") in NAMES]
+    if not torch.cuda.is_available():
+        print("No GPU: NCCL, bf16 and accelerate's own distributed_type FSDP are not run.")
+    with stopped_by_signals():
+        yield Rows(Launcher(tmp_path_factory.mktemp("distributed"), LIMIT_SECONDS), names)
 
 
 @pytest.mark.slow
-def test_zero_trains_what_one_process_trains(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Every stage that may lie in pieces, killed ranks, and data that ends unevenly."""
-    status = main(["--all", "--only", "zero", "--keep", str(tmp_path), "--limit", "600"])
-    told = capsys.readouterr().out
-    rows = [line for line in told.splitlines() if line.startswith(("ok ", "FAIL"))]
-    assert status == 0 and len(rows) == 3 * (1 + 4 + 1 + 1), told
-    for strategy in ("zero1", "zero2", "zero3"):
-        assert sum(f" {strategy} x 2 " in row and "DEEPSPEED" in row for row in rows) == 5, told
+@pytest.mark.parametrize("name", NAMES)
+def test_row(rows: Rows, name: str) -> None:
+    try:
+        print(f"\n    {rows.functions[name]()}")
+    except Stopped as stop:
+        pytest.exit("stopped by a signal", returncode=int(stop.code or 1))
+
+
+def test_every_stage_and_strategy_has_a_row() -> None:
+    for strategy in ("ddp", "fsdp2", "zero1", "zero2", "zero3"):
+        for stage in ("speech_lm", "speech_tokenizer", "flow", "dpo", "grpo"):
+            assert f"{stage} {strategy} x 2" in NAMES
+    assert {f"{stage} ddp x 2" for stage in STAGES} <= set(NAMES)
+    launcher = Launcher(Path("nowhere"), LIMIT_SECONDS)
+    assert list(Rows(launcher, ["resume 4 -> 2 fsdp2"]).functions) == ["resume 4 -> 2 fsdp2"]

@@ -1,18 +1,12 @@
-"""The rows of `scripts/check_distributed`; see training/README.md."""
+"""What runs on several processes have to show: one function for each claim."""
 
 from __future__ import annotations
 
-import argparse
 import shutil
-import signal
-import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from tests.distributed.launch import (
     CheckError,
@@ -22,7 +16,6 @@ from tests.distributed.launch import (
     failure_text,
     was_killed,
 )
-from tests.distributed.processes import Stopped, stopped_by_signals
 from tests.distributed.proofs import (
     TOLERANCE,
     largest_difference,
@@ -47,17 +40,16 @@ def _optim(num_steps: int) -> dict[str, Any]:
 
 
 class Rows:
-    """The rows by name, each a function that tells what it has found or raises `CheckError`."""
+    """The rows by name, each a function that returns what it measured or raises `CheckError`."""
 
-    def __init__(self, launcher: Launcher, *, chosen: str = "", all_rows: bool = False) -> None:
+    def __init__(self, launcher: Launcher, names: Sequence[str] | None = None) -> None:
         """List the rows; nothing is run.
 
         Args:
             launcher: Trains.
-            chosen: Rows whose names do not hold this are left out.
-            all_rows: Whether those are among them that nobody wants to wait for every time.
+            names: Rows that are wanted; None is all. Runs of rows share processes.
         """
-        self.launcher, self._chosen = launcher, chosen
+        self.launcher, self._names = launcher, names
         self.functions: dict[str, Callable[[], str]] = {}
         self._groups = {"single": Group(launcher, "single", 1)}
         self._groups |= {strategy: Group(launcher, strategy, 2) for strategy in STRATEGIES}
@@ -68,20 +60,20 @@ class Rows:
                 self._equals("ddp", stage)
         for stage in SHARDED_STAGES:
             self._equals("fsdp2", stage)
-            for strategy in ZERO if all_rows else ():
+            for strategy in ZERO:
                 self._equals(strategy, stage)
         for name in ("dropped_batch", "wrong_divisor"):
             self._fault(name)
-        for strategy in STRATEGIES if all_rows else ("ddp", "fsdp2"):
+        for strategy in STRATEGIES:
             self._killed(strategy)
         self._resized()
         self._precompute()
         self._shards()
-        for strategy in STRATEGIES if all_rows else ("ddp",):
+        for strategy in STRATEGIES:
             self._uneven(strategy)
 
     def _leaves_out(self, name: str) -> bool:
-        return self._chosen not in name
+        return self._names is not None and name not in self._names
 
     def _alone(self, stage: str) -> Job:
         """The run on one process that those on two must equal."""
@@ -266,55 +258,3 @@ class Rows:
             return f"3 ranks over the ends of epochs in {three.seconds:.0f} s"
 
         self.functions[name] = row
-
-
-class Table:
-    """Rows that were run."""
-
-    def __init__(self) -> None:
-        """Begin empty."""
-        self.num_rows, self.num_failed = 0, 0
-
-    def run(self, name: str, function: Callable[[], str]) -> None:
-        """Run one row and print it; a failure is noted and the rest goes on."""
-        began = time.monotonic()
-        try:
-            told, passed = function(), True
-        except CheckError as error:
-            told, passed = str(error), False
-        except Exception as error:  # a row that breaks is a row that failed
-            told, passed = f"{type(error).__name__}: {error}", False
-        self.num_rows += 1
-        self.num_failed += not passed
-        seconds = time.monotonic() - began
-        print(f"{'ok  ' if passed else 'FAIL'}  {name:<34} {seconds:5.0f} s  {told}", flush=True)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the rows; return 0 if all passed."""
-    parser = argparse.ArgumentParser(prog="check_distributed", description=__doc__)
-    parser.add_argument("--only", default="", help="rows whose name holds this")
-    parser.add_argument("--all", action="store_true", help="also what the usual rows leave out")
-    parser.add_argument("--keep", type=Path, help="folder that keeps runs and corpus")
-    parser.add_argument("--limit", type=float, default=240.0, help="seconds of one launch")
-    options = parser.parse_args(arguments)
-    folder = (options.keep or Path(tempfile.mkdtemp(prefix="check_distributed"))).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    began, table = time.monotonic(), Table()
-    try:
-        with stopped_by_signals():
-            rows = Rows(Launcher(folder, options.limit), chosen=options.only, all_rows=options.all)
-            for name, function in rows.functions.items():
-                table.run(name, function)
-    except (KeyboardInterrupt, Stopped) as stop:
-        status = stop.code if isinstance(stop, Stopped) else 128 + signal.SIGINT
-        print(f"\nstopped after {table.num_rows} rows; no process is left", flush=True)
-        return int(status or 1)
-    finally:
-        if options.keep is None:
-            shutil.rmtree(folder)
-    print(f"\n{table.num_rows - table.num_failed} of {table.num_rows} rows passed, "
-          f"{time.monotonic() - began:.0f} s")  # fmt: skip
-    if not torch.cuda.is_available():
-        print("No GPU: NCCL, bf16 and accelerate's own distributed_type FSDP were not run here.")
-    return 1 if table.num_failed or not table.num_rows else 0

@@ -1,12 +1,24 @@
-"""What a failing row of `check_distributed` says."""
+"""Runs that share their processes, and what a failed launch reports."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.distributed.launch import CheckError, failure_text, was_killed
+from tests.distributed.launch import (
+    CheckError,
+    Group,
+    Job,
+    Launcher,
+    Run,
+    failure_text,
+    was_killed,
+)
 from tests.distributed.proofs import same_weights
 
 REPORT = """W1 torch/distributed/elastic/x.py:1] Sending process 7 closing signal SIGTERM
@@ -52,3 +64,36 @@ def test_weights_are_compared_only_where_there_are_some(tmp_path: Path) -> None:
     assert not same_weights(tmp_path / "one", tmp_path / "other")
     save_file({"w": torch.zeros(2)}, runs[1] / "m.safetensors")
     assert same_weights(tmp_path / "one", tmp_path / "other")
+
+
+class Planned:
+    """Starts nothing; jobs of a fault fail."""
+
+    folder = Path("nowhere")
+
+    def __init__(self) -> None:
+        self.launches: list[list[str]] = []
+
+    def run_all(self, strategy: str, num_ranks: int, jobs: Sequence[Job]) -> list[Run]:
+        self.launches.append([job.name for job in jobs])
+        made = []
+        for job in jobs:
+            found = {} if job.fault else {"strategy": strategy}
+            made.append(Run(Path(job.name), int(bool(job.fault)), "", 1.0, found))
+            if job.fault:
+                break
+        return made
+
+
+def test_a_failed_run_is_told_and_the_others_are_made() -> None:
+    planned = Planned()
+    group = Group(cast("Launcher", planned), "ddp", 2)
+    for job in (Job("a", "flow"), Job("b", "flow", fault="broken"), Job("c", "flow")):
+        group.add(job)
+        group.add(job)
+    assert planned.launches == []
+    assert group.run("c").require_success().found == {"strategy": "ddp"}
+    assert group.run("a").require_success() is group.run("a")
+    with pytest.raises(CheckError, match="b ended with 1"):
+        group.run("b").require_success()
+    assert planned.launches == [["a", "b", "c"], ["c"]]
