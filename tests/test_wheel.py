@@ -75,7 +75,7 @@ def test_wheel_holds_packages_configs_and_bundle(wheel: Path) -> None:
         "tokenlm/cli.py",
         "tokenlm/py.typed",
         "training/run.py",
-        "training/data/texts/grammar.yaml",
+        "training/rl/texts/grammar.yaml",
         "inference/demo.py",
         "inference/server/page/index.html",
         "inference/server/page/page.js",

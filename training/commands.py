@@ -89,26 +89,6 @@ def export(
     typer.echo(f"{output}: {len(written.files)} files, {size / 1e6:.1f} MB")
 
 
-def validate(
-    manifest: Annotated[Path, typer.Argument(help="Manifest (JSONL) to check.")],
-    check_audio: Annotated[
-        bool, typer.Option(help="Decode every sound file, or look at the rows only.")
-    ] = True,
-    limit: Annotated[int, typer.Option(help="Most bad rows that are shown.")] = 100,
-    num_threads: Annotated[int, typer.Option(help="Files decoded at the same time.")] = 4,
-) -> None:
-    """Check a manifest: every bad row with its line number and what is wrong with it."""
-    from training.data.manifest import validate as validate_manifest
-
-    checked = validate_manifest(manifest, check_audio=check_audio, num_threads=num_threads)
-    typer.echo(checked.report(limit=limit))
-    hours = sum(utterance.duration for utterance in checked.utterances) / 3600
-    speakers = len({utterance.speaker for utterance in checked.utterances})
-    typer.echo(f"{hours:.2f} hours of {speakers} speakers.")
-    if checked.bad_rows:
-        raise typer.Exit(1)
-
-
 def text_tokenizer(
     kind: Annotated[
         Literal["pieces", "phonemes"],
@@ -146,13 +126,3 @@ def text_tokenizer(
         f"{phonemes.vocab_size} ids; the rules say {right:.1%} of {len(lexicon)} words, "
         f"the lexicon keeps the other {len(phonemes.lexicon)}"
     )
-
-
-def silent_tokens(
-    manifest: Annotated[Path, typer.Argument(help="Manifest (JSONL) with speech tokens.")],
-    limit: Annotated[int, typer.Option(help="Recordings that are looked at.")] = 2000,
-) -> None:
-    """Find the speech tokens of silence, which a bundle's cap of silence has to know."""
-    from training.data.silence import silent_tokens as find
-
-    typer.echo(f"guards: {{silent_tokens: {find(manifest, limit)}}}")

@@ -26,14 +26,14 @@ from tokenlm.synthesis.script import closed
 from tokenlm.text.frontend import frontend
 from tokenlm.text.tokenizer import AnyTextTokenizer
 from training.data.exclusion import evaluation_exclusion
-from training.data.texts import counted_texts
-from training.data.texts.hard_texts import KINDS, harden
 from training.loop.randomness import derive_seed
 from training.loop.task import StepInfo
 from training.rl.regression import Regression, RegressionConfig
 from training.rl.reward_set import RewardConfig, RewardSet
 from training.rl.rewards import Answer, FailureCount, combine
 from training.rl.rollout import PackedRollouts, Rollout, roll_out
+from training.rl.texts import counted_texts
+from training.rl.texts.hard_texts import KINDS, harden
 from training.stages.lora import merged_state, with_additions
 from training.stages.speech_lm import SpeechLMStageConfig, SpeechLMTask, TokenPairs
 
@@ -58,12 +58,12 @@ class PolicyStageConfig(SpeechLMStageConfig):
     prompt_share: float = 0.5
     """Share of the texts that are spoken after another utterance of their speaker."""
     hard_share: float = 0.0
-    """Share of the texts that are made harder (`training.data.texts.hard_texts`)."""
+    """Share of the texts that are made harder (`training.rl.texts.hard_texts`)."""
     hard_kinds: dict[str, float] = field(default_factory=dict)
     """How often each way of making a text harder is taken, beside the others; default 1 each."""
     counted_share: float = 0.0
     """Share of the texts in place of which a count, a list, a short answer or another of the kinds
-    of `training.data.texts.counted_texts` is spoken."""
+    of `training.rl.texts.counted_texts` is spoken."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -17,8 +17,8 @@ from training.data.exclusion import (
     read_texts,
     spoken_key,
 )
-from training.data.texts.grammar import load_grammar
-from training.data.texts.hard_texts import harden
+from training.rl.texts.grammar import load_grammar
+from training.rl.texts.hard_texts import harden
 
 
 def test_the_same_words_are_the_same_text() -> None:

@@ -12,7 +12,7 @@ import soundfile
 import typer
 from typer.testing import CliRunner
 
-from training.commands import validate as validate_command
+from training.data.commands import validate as validate_command
 from training.data.manifest import (
     ManifestError,
     Utterance,
@@ -177,8 +177,7 @@ def test_validate_command(tmp_path: Path) -> None:
     good = write(tmp_path, row())
     result = CliRunner().invoke(app, [str(good), "--no-check-audio"])
     assert result.exit_code == 0 and "0.00 hours of 1 speakers" in result.output
-    failed = CliRunner().invoke(app, [str(tmp_path / "none.jsonl")])
-    assert isinstance(failed.exception, ManifestError)
+    assert CliRunner().invoke(app, [str(tmp_path / "none.jsonl")]).exit_code == 2
 
 
 def test_by_speaker(tmp_path: Path) -> None:

@@ -16,13 +16,13 @@ from typing import Any
 import soundfile
 
 from tokenlm.console import ProgressBar
-from training.data.texts.grammar import load_grammar
 from training.loop.workers import end_with_parent
 from training.recipes.corpus.config import CorpusConfig
 from training.recipes.corpus.engines import EngineError, Request, check_voice, speak
 from training.recipes.corpus.finish import finish
 from training.recipes.corpus.kokoro import Kokoro
 from training.recipes.corpus.plan import Shard, all_speakers, plan_corpus
+from training.rl.texts.grammar import load_grammar
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ import soundfile
 
 from tokenlm.text.normalize import normalize
 from training.data.exclusion import Exclusion, evaluation_exclusion, read_texts, spoken_key
-from training.data.texts import counted_texts
-from training.data.texts.hard_texts import harden
+from training.rl.texts import counted_texts
+from training.rl.texts.hard_texts import harden
 
 VOWELS = frozenset(
     ("aa", "ae", "ah", "ao", "aw", "ax", "ay", "eh", "er", "ey", "ih", "iy", "ow", "oy", "uh", "uw")

@@ -95,7 +95,7 @@ class CorpusConfig:
     """Utterances of the manifest `train_foreign`, read by the foreign people."""
     num_hard: int = 0
     """Utterances of the manifest `train_hard`, read by the people of the training split: texts that
-    speech LMs fail at (`training.data.texts.hard_texts` and `counted_texts`), and names."""
+    speech LMs fail at (`training.rl.texts.hard_texts` and `counted_texts`), and names."""
     test_sets: tuple[Path, ...] = ()
     """Test sets beside those of `configs/eval`, whose texts never enter any split, as theirs do not
     (`training.data.exclusion`); a relative path that does not exist is taken from the folder that

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from tokenlm.checkpoint import packaged_configs
 from training.data.exclusion import Exclusion, evaluation_exclusion, spoken_key
-from training.data.texts import counted_texts
-from training.data.texts.grammar import TextGrammar
-from training.data.texts.hard_texts import harden
 from training.recipes.corpus.config import CorpusConfig
 from training.recipes.corpus.sentences import chosen_from, documentation, fortunes, wordnet_examples
 from training.recipes.corpus.speakers import VirtualSpeaker, heldout_speakers, training_speakers
+from training.rl.texts import counted_texts
+from training.rl.texts.grammar import TextGrammar
+from training.rl.texts.hard_texts import harden
 
 Draw = Callable[[random.Random], str]
 """Draws a text; the same generator state gives the same text."""

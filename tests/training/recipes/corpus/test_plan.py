@@ -12,7 +12,6 @@ import pytest
 from tokenlm.checkpoint import packaged_configs
 from tokenlm.config import load_config
 from training.data.exclusion import evaluation_exclusion, spoken_key
-from training.data.texts.grammar import TextGrammar, load_grammar
 from training.recipes.corpus.config import CorpusConfig, PersonConfig
 from training.recipes.corpus.plan import (
     all_speakers,
@@ -20,6 +19,7 @@ from training.recipes.corpus.plan import (
     read_sentences,
 )
 from training.recipes.corpus.speakers import make_speaker, training_speakers
+from training.rl.texts.grammar import TextGrammar, load_grammar
 
 SENTENCES = Path("configs/eval/heldout_sentences.txt")
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from training.data.texts.grammar import TextGrammar
 from training.recipes.corpus.plan import text_source
 from training.recipes.corpus.sentences import (
     chosen_from,
@@ -14,6 +13,7 @@ from training.recipes.corpus.sentences import (
     fortunes,
     wordnet_examples,
 )
+from training.rl.texts.grammar import TextGrammar
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
-from verb_runner import run_verb
 
 from tokenlm.audio.io import save_audio
 from tokenlm.config import from_dict
 from tokenlm.synthesis.components import GenerationConfig
-from training.commands import silent_tokens
 from training.data.manifest import Utterance, write_manifest
-from training.data.silence import find_silent_tokens, quiet_tokens
+from training.silence import find_silent_tokens, main, quiet_tokens
 
 
 def test_quiet_by_hand() -> None:
@@ -29,7 +28,9 @@ def test_codes_must_nearly_always_be_quiet_and_not_be_rare() -> None:
     assert find_silent_tokens(recordings) == [1, 2]
 
 
-def test_the_command_prints_what_a_bundle_takes(tmp_path: Path) -> None:
+def test_the_command_prints_what_a_bundle_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = []
     for number in range(12):
         waveform = torch.zeros(16_000 // 25 * 4)
@@ -46,12 +47,12 @@ def test_the_command_prints_what_a_bundle_takes(tmp_path: Path) -> None:
             )
         )
     write_manifest(tmp_path / "m.jsonl", rows)
-    result = run_verb(silent_tokens, tmp_path / "m.jsonl")
-    generation = from_dict(GenerationConfig, yaml.safe_load(result.stdout))
+    assert main([str(tmp_path / "m.jsonl")]) == 0
+    generation = from_dict(GenerationConfig, yaml.safe_load(capsys.readouterr().out))
     assert generation.guards.silent_tokens == (7,)
     write_manifest(
         tmp_path / "n.jsonl",
         [Utterance(id="a", audio=tmp_path / "0.wav", text="x", speaker="s", duration=1.0)],
     )
-    result = run_verb(silent_tokens, tmp_path / "n.jsonl")
-    assert result.exit_code == 2 and "has no speech tokens" in result.stderr
+    assert main([str(tmp_path / "n.jsonl")]) == 2
+    assert "has no speech tokens" in capsys.readouterr().err

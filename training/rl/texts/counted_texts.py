@@ -18,9 +18,9 @@ from random import Random
 import yaml
 
 from training.data.exclusion import Exclusion
-from training.data.texts.grammar import DATA
-from training.data.texts.inflection import inflect
-from training.data.texts.spoken_numbers import cardinal, ordinal
+from training.rl.texts.grammar import DATA
+from training.rl.texts.inflection import inflect
+from training.rl.texts.spoken_numbers import cardinal, ordinal
 
 MAX_DRAWS = 1000
 """Texts that are drawn until one is not excluded."""

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from tokenlm.text.normalize import normalize
-from training.data.texts.hard_texts import KINDS, LONGEST_JOINED, harden, words_of
+from training.rl.texts.hard_texts import KINDS, LONGEST_JOINED, harden, words_of
 
 TEXT = "The old captain waited by the window, didn't he?"
 OTHER = "My sister bought a car."
@@ -57,7 +57,7 @@ def test_what_cannot_be_made_harder_stays() -> None:
 @pytest.mark.parametrize("name", ["hard", "plain"])
 def test_no_text_of_a_test_set_is_used(name: str) -> None:
     """The module makes its texts of what it is given: it holds none of the test sets' lines."""
-    source = Path("training/data/texts/hard_texts.py").read_text(encoding="utf-8").lower()
+    source = Path("training/rl/texts/hard_texts.py").read_text(encoding="utf-8").lower()
     lines = Path(f"configs/eval/{name}.jsonl").read_text(encoding="utf-8").splitlines()
     texts = [json.loads(line)["text"].lower() for line in lines]
     assert len(texts) > 100

@@ -7,9 +7,9 @@ import torch
 
 from tokenlm.audio.io import save_audio
 from tokenlm.synthesis.synthesizer import Synthesizer
+from training import rendering_search
 from training.data.manifest import Utterance, write_manifest
-from training.recipes import rendering_search
-from training.recipes.rendering_search import Renderer
+from training.rendering_search import Renderer
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from training.data.texts.inflection import inflect
-from training.data.texts.spoken_numbers import cardinal, clock, ordinal, year
+from training.rl.texts.inflection import inflect
+from training.rl.texts.spoken_numbers import cardinal, clock, ordinal, year
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Compares solver steps and guidance of a bundle's flow on validation recordings.
 
-    python -m training.recipes.rendering_search --bundle FOLDER --manifest corpus/validation.jsonl
+    python -m training.rendering_search --bundle FOLDER --manifest corpus/validation.jsonl
 
 Every recording is rendered from its own tokens in the voice of another recording of its speaker,
 and judged by the bundle itself: what its recogniser reads in the result, how near its speaker
@@ -28,7 +28,7 @@ from tokenlm.synthesis.voice import Voice
 from tokenlm.text.alphabet import known_characters
 from tokenlm.text.frontend import frontend
 from training.data.manifest import Utterance, read_manifest
-from training.recipes.sampling_search import pick_pairs
+from training.sampling_search import pick_pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ class Renderer:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m training.recipes.rendering_search", description=__doc__
+        prog="python -m training.rendering_search", description=__doc__
     )
     parser.add_argument("--bundle", default="mini-en")
     parser.add_argument("--manifest", type=Path, required=True, help="recordings with their text")

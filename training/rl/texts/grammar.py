@@ -10,8 +10,8 @@ from pathlib import Path
 
 import yaml
 
-from training.data.texts import inflection
-from training.data.texts.spoken_numbers import SPOKEN
+from training.rl.texts import inflection
+from training.rl.texts.spoken_numbers import SPOKEN
 
 DATA = Path(__file__).parent
 MAX_WORDS = 25

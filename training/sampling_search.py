@@ -1,6 +1,6 @@
 """Compares sampling settings of a bundle on validation texts, by its own recogniser on tokens.
 
-    python -m training.recipes.sampling_search --bundle FOLDER --manifest validation.tokens.jsonl
+    python -m training.sampling_search --bundle FOLDER --manifest corpus/validation.tokens.jsonl
 
 Settings chosen like this owe nothing to the judges or to the held-out sentences. Every text is
 spoken in the voice of another utterance of its speaker; nothing is rendered, so a setting takes
@@ -103,8 +103,7 @@ def score(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    prog = "python -m training.recipes.sampling_search"
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m training.sampling_search", description=__doc__)
     parser.add_argument("--bundle", default="mini-en")
     parser.add_argument("--manifest", type=Path, required=True, help="rows with speech tokens")
     parser.add_argument("--items", type=int, default=100)

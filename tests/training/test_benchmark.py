@@ -11,7 +11,7 @@ import torch
 
 from tokenlm.models.lm.layout import one_shot
 from tokenlm.models.lm.model import LayoutBatch
-from training.recipes.benchmark import Stopwatch, main
+from training.benchmark import Stopwatch, main
 
 
 def test_positions_and_pairs_by_hand() -> None:

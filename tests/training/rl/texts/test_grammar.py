@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from training.data.texts.grammar import (
+from training.rl.texts.grammar import (
     MAX_WORDS,
     TextGrammar,
     document_words,

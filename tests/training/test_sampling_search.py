@@ -12,9 +12,9 @@ from tokenlm.checkpoint import BundleError
 from tokenlm.models.lm import SamplingConfig
 from tokenlm.synthesis import Synthesizer
 from tokenlm.synthesis.components import Components
+from training import sampling_search
 from training.data.manifest import Utterance, write_manifest
-from training.recipes import sampling_search
-from training.recipes.sampling_search import pick_pairs, score
+from training.sampling_search import pick_pairs, score
 
 
 def row(name: str, speaker: str, duration: float = 2.5, **more: object) -> Utterance:

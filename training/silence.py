@@ -1,4 +1,4 @@
-"""Finds the speech tokens of silence.
+"""Find the speech tokens of silence: `python -m training.silence MANIFEST`.
 
 The silent-run cap of `GuardConfig` has to know which codes stand for silence. Silence is what is
 quiet beside the loudest part of its recording; a code is silent if it nearly always stands there.
@@ -8,6 +8,8 @@ Shapes: S samples, N tokens.
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -59,27 +61,34 @@ def find_silent_tokens(recordings: Iterable[tuple[Sequence[int], Tensor]]) -> li
     )
 
 
-def silent_tokens(manifest: Path, limit: int = 2000) -> list[int]:
-    """Codes of silence, by the recordings of a manifest with speech tokens.
-
-    Args:
-        manifest: rows with `speech_tokens`.
-        limit: about how many recordings are looked at, spread evenly.
-
-    Raises:
-        ValueError: no row has speech tokens, or a recording cannot be read.
-    """
-    rows = read_manifest(manifest, strict=True).utterances
-    chosen = [row for row in rows if row.speech_tokens]
-    if not chosen:
-        raise ValueError(
-            f"{manifest} has no speech tokens; write them with: python -m training.precompute"
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m training.silence", description=__doc__)
+    parser.add_argument("manifest", type=Path, help="manifest with speech tokens")
+    parser.add_argument("--limit", type=int, default=2000, help="recordings that are looked at")
+    options = parser.parse_args(arguments)
+    try:
+        rows = read_manifest(options.manifest, strict=True).utterances
+        chosen = [row for row in rows if row.speech_tokens]
+        if not chosen:
+            raise ValueError(
+                f"{options.manifest} has no speech tokens; write them with: "
+                "python -m training.precompute"
+            )
+        step = max(len(chosen) // max(options.limit, 1), 1)
+        found = find_silent_tokens(
+            (
+                row.speech_tokens or (),
+                quiet_tokens(load_audio(row.audio, SAMPLE_RATE), len(row.speech_tokens or ())),
+            )
+            for row in chosen[::step]
         )
-    step = max(len(chosen) // max(limit, 1), 1)
-    return find_silent_tokens(
-        (
-            row.speech_tokens or (),
-            quiet_tokens(load_audio(row.audio, SAMPLE_RATE), len(row.speech_tokens or ())),
-        )
-        for row in chosen[::step]
-    )
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"guards: {{silent_tokens: {found}}}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,9 +8,9 @@ from random import Random
 import pytest
 
 from training.data.exclusion import Exclusion, evaluation_exclusion, spoken_key
-from training.data.texts import counted_texts
-from training.data.texts.counted_texts import DAYS, KINDS, LETTERS, MONTHS, draw
-from training.data.texts.spoken_numbers import cardinal
+from training.rl.texts import counted_texts
+from training.rl.texts.counted_texts import DAYS, KINDS, LETTERS, MONTHS, draw
+from training.rl.texts.spoken_numbers import cardinal
 
 
 def drawn(kind: str, count: int = 300) -> list[str]:
