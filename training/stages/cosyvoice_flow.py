@@ -1,6 +1,6 @@
 """Stage cosyvoice_flow: the flow decoders of CosyVoice 2 and 3, as a rule from imported weights.
 
-    accelerate launch -m training.run --config configs/train/cosyvoice_flow.yaml
+    tokenlm train cosyvoice_flow
 
 The data, the draws and the loss are those of the stage flow. The shares are those that these
 weights were trained with (Du et al., 2024, section 2.4): half of the steps with full context, the

@@ -1,6 +1,6 @@
 """Stage dpo: direct preference optimisation on the policy's own answers.
 
-    accelerate launch -m training.run --config configs/train/dpo.yaml
+    tokenlm train dpo
 
 Every text is answered several times; the best and the worst answer, by the rewards, are a pair.
 

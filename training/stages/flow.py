@@ -1,6 +1,6 @@
 """Stage flow: speech tokens, a prompt and a speaker to a mel spectrogram.
 
-    accelerate launch -m training.run --config configs/train/flow.yaml
+    tokenlm train flow
 
 One model learns all contexts: full, and several chunk sizes with and without the bounded window,
 one drawn for each step. The prompt is the start of the utterance; its mel and the speaker

@@ -1,6 +1,6 @@
 """Stage grpo: policy gradients relative to the other answers to the same text.
 
-    accelerate launch -m training.run --config configs/train/grpo.yaml
+    tokenlm train grpo
 
 The rollout policy, which draws the answers, is the policy as it was up to `sync_every` steps ago.
 

@@ -1,6 +1,6 @@
 """Stage hift: the vocoders of CosyVoice 2 and 3, as a rule from imported weights.
 
-    accelerate launch -m training.run --config configs/train/hift.yaml
+    tokenlm train hift
 
 The data and most losses are those of the stage vocoder: the mel loss up to half the sample rate,
 least-squares and relative adversarial losses and feature matching (HiFTNet, Li et al., 2023). The

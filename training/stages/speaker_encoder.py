@@ -1,6 +1,6 @@
 """Stage speaker_encoder: who speaks, learned from speaker labels with an angular margin.
 
-    accelerate launch -m training.run --config configs/train/speaker_encoder.yaml
+    tokenlm train speaker_encoder
 
 Shapes: B batch, S samples, E embedding channels, K speakers.
 """

@@ -1,6 +1,6 @@
 """Stage speech_lm: text to speech tokens.
 
-    accelerate launch -m training.run --config configs/train/speech_lm.yaml
+    tokenlm train speech_lm
 
 Some samples join several utterances of one speaker, as cloning does (prompt, then speech), some
 are interleaved, and some have no text, so that guidance on the model is possible later.

@@ -1,6 +1,6 @@
 """Stage speech_tokenizer: a recogniser with a quantizer in its middle learns to read speech.
 
-    accelerate launch -m training.run --config configs/train/speech_tokenizer.yaml
+    tokenlm train speech_tokenizer
 
 The quantizer is blended in after the recogniser has begun to learn: with rounding from the first
 step CTC stays on its plateau (training/LOG.md). Where the manifest has aligned phones, a small

@@ -1,6 +1,6 @@
 """Stage token_reward: the gradient of what the frozen ASR half reads in the policy's own tokens.
 
-    accelerate launch -m training.run --config configs/train/token_reward.yaml
+    tokenlm train token_reward
 
 Neither flow nor vocoder is in the loop. Nothing but the tokens gets a gradient: how long the speech
 is, and that it ends, the divergence from the reference policy holds in place.

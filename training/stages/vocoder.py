@@ -1,6 +1,6 @@
 """Stage vocoder: mel spectrogram to waveform, spectral losses first, then adversarial ones.
 
-    accelerate launch -m training.run --config configs/train/vocoder.yaml
+    tokenlm train vocoder
 
 Shapes: B batch, S samples, T mel frames.
 """
