@@ -69,7 +69,7 @@ def serve(
     )
     if allow_host:
         chosen = dataclasses.replace(chosen, allowed_hosts=(*chosen.allowed_hosts, *allow_host))
-    # Settings that are mistaken are told before torch is loaded.
+    # Wrong settings are reported before torch is loaded.
     from inference.engine import StreamEngine
     from inference.server.app import build_app
     from inference.server.process import serve_app

@@ -91,7 +91,7 @@ def clone(
             )
         )
     write_speech(output, speech, synthesizer, voice=voice, seed=number, seconds=seconds)
-    _tell_seed(seed, number)
+    _report_seed(seed, number)
 
 
 def say(
@@ -161,9 +161,9 @@ def say(
         num_samples = _pour(chunks, synthesizer, chosen, number, play, output, form)
         seconds = time.perf_counter() - start
     if output is not None:
-        told = "standard output" if to_pipe else output
-        _tell(told, num_samples / synthesizer.sample_rate, seconds, error_stream=to_pipe)
-    _tell_seed(seed, number, error_stream=to_pipe)
+        target = "standard output" if to_pipe else output
+        _report(target, num_samples / synthesizer.sample_rate, seconds, error_stream=to_pipe)
+    _report_seed(seed, number, error_stream=to_pipe)
 
 
 def convert(
@@ -210,7 +210,7 @@ def convert(
             )
         )
     write_speech(output, speech, synthesizer, voice=chosen, seed=number, seconds=seconds)
-    _tell_seed(seed, number)
+    _report_seed(seed, number)
 
 
 def load_synthesizer(
@@ -223,7 +223,7 @@ def load_synthesizer(
     """
     folder = resolve(bundle)
     check_device(device, by_name=True)
-    # Mistakes have been told by now: torch takes a second.
+    # Mistakes are reported before this: importing torch takes a second.
     from tokenlm.synthesis import Synthesizer
     from tokenlm.synthesis.acceleration import accelerate
 
@@ -305,7 +305,7 @@ def write_speech(
 
     rate = synthesizer.sample_rate
     save_audio(path, speech, rate, comment=_comment(synthesizer, voice, seed))
-    _tell(path, speech.shape[0] / rate, seconds)
+    _report(path, speech.shape[0] / rate, seconds)
 
 
 def arriving_text() -> Iterator[str]:
@@ -365,7 +365,7 @@ def _comment(synthesizer: Synthesizer, voice: Voice, seed: int) -> str:
     )
 
 
-def _tell(target: object, length: float, seconds: float, *, error_stream: bool = False) -> None:
+def _report(target: object, length: float, seconds: float, *, error_stream: bool = False) -> None:
     factor = seconds / length if length else 0.0
     typer.echo(
         f"{target}: {length:.2f} s of speech in {seconds:.2f} s (real-time factor {factor:.2f})",
@@ -386,7 +386,7 @@ def _read_seed(text: str) -> int:
     return int(text)
 
 
-def _tell_seed(asked: str, number: int, *, error_stream: bool = False) -> None:
+def _report_seed(asked: str, number: int, *, error_stream: bool = False) -> None:
     if asked == "random":
         typer.echo(f"seed {number}", err=error_stream)
 

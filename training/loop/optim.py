@@ -1,10 +1,9 @@
-"""Optimizer, schedule, gradient reduction and the average of the weights."""
+"""Optimizer, schedule and gradient reduction."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -131,78 +130,3 @@ def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]
         size += nbytes
     if bucket:
         yield bucket
-
-
-class Ema:
-    """Exponential moving average of the trainable parameters of some modules.
-
-    The first steps use the smaller decay `(1 + step) / (10 + step)`, so that the average forgets
-    the random initial weights at once.
-    """
-
-    def __init__(
-        self,
-        modules: Mapping[str, nn.Module],
-        decay: float,
-        local: Callable[[nn.Parameter], Tensor] = lambda parameter: parameter,
-        piece: Callable[[nn.Parameter, Tensor], Tensor] = lambda parameter, full: full,
-    ) -> None:
-        """Start the average at the present weights.
-
-        Args:
-            modules: Whose weights are averaged.
-            decay: Decay of the average.
-            local: Part of a parameter that this rank keeps, sharing its memory.
-            piece: Cuts that part out of a whole tensor.
-        """
-        self.decay, self._local, self._piece = decay, local, piece
-        self._parameters = {
-            f"{key}.{name}": parameter
-            for key, module in modules.items()
-            for name, parameter in module.named_parameters()
-            if parameter.requires_grad
-        }
-        self.averages = {
-            name: local(parameter).detach().clone() for name, parameter in self._parameters.items()
-        }
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take in the weights after step `step` (from 0)."""
-        if not self._parameters:
-            return
-        decay = min(self.decay, (1 + step) / (10 + step))
-        # One call for all parameters: a loop over them costs more than the sums, and torch has no
-        # public name for it.
-        lerp = getattr(torch, "_foreach_lerp_")  # noqa: B009
-        weights = [self._local(parameter) for parameter in self._parameters.values()]
-        lerp(list(self.averages.values()), weights, 1.0 - decay)
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Put the averages into the modules for the length of a `with` block."""
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
-    @torch.no_grad()
-    def _swap(self) -> None:
-        for name, parameter in self._parameters.items():
-            weight = self._local(parameter)
-            kept = weight.detach().clone()
-            weight.copy_(self.averages[name])
-            self.averages[name].copy_(kept)
-
-    def load(self, averages: Mapping[str, Tensor]) -> None:
-        """Take back averages that were saved.
-
-        Raises:
-            ValueError: If the names differ from those of the modules.
-        """
-        if set(averages) != set(self.averages):
-            different = sorted(set(averages) ^ set(self.averages))
-            raise ValueError(f"The saved average has other parameters: {', '.join(different)}.")
-        for name, average in averages.items():
-            self.averages[name].copy_(self._piece(self._parameters[name], average))

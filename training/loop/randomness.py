@@ -14,6 +14,9 @@ import torch
 def derive_seed(*parts: int | str) -> int:
     """Mix `parts` into one seed.
 
+    Names say what draws are for. `tokenlm.modules.noise.mix`, which is called for every token that
+    is spoken, hashes integers only; one in place of the other would change runs or voices.
+
     Args:
         parts: What the draws are for and where they stand, e.g. `("dropout", seed, step, 3)`.
 

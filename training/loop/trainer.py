@@ -23,7 +23,7 @@ from tokenlm.config import ConfigError
 from training.config import RunConfig, run_folder
 from training.data.reader import StepReader, sizes, to_device, training_items, valid_batches
 from training.data.sampler import DurationSampler, Position
-from training.loop.average import Averaged
+from training.loop.average import AveragedWeights, Ema
 from training.loop.blocks import checkpoint_activations
 from training.loop.checkpoints import (
     SavedState,
@@ -34,7 +34,7 @@ from training.loop.checkpoints import (
     save_checkpoint,
     truncate_metrics,
 )
-from training.loop.optim import Ema, learning_rate
+from training.loop.optim import learning_rate
 from training.loop.parallel.launch import make_parallel, will_shard
 from training.loop.processes import agree_on_stop, make_accelerator, stop_signals, write_environment
 from training.loop.randomness import derive_seed
@@ -110,7 +110,7 @@ class Trainer:
         self.trained = {name: self.task.modules[name] for name in named}
         for name in self.task.modules.keys() - self.trained.keys():
             self.task.modules[name].requires_grad_(False)
-        self._averaged = Averaged(self.task, self.trained, self.config.seed)
+        self._averaged = AveragedWeights(self.task, self.trained, self.config.seed)
         if will_shard() and self.accelerator.is_main_process:
             self._averaged.copy_whole()
         for module in self.trained.values():
@@ -347,7 +347,7 @@ class Trainer:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Put the averaged weights into the modules, in evaluation mode; see `Averaged`."""
+        """Put the averaged weights into the modules, in evaluation mode; see `AveragedWeights`."""
         is_main = self.accelerator.is_main_process
         with self._averaged.applied(self.parallel, self.ema, is_main=is_main):
             yield

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from training.config import OptimConfig
+from training.loop.average import Ema
 from training.loop.optim import (
-    Ema,
     clip_gradients,
     learning_rate,
     make_optimizer,
