@@ -1,13 +1,14 @@
-"""The progress bar of the command line."""
+"""Progress and log lines of commands."""
 
 from __future__ import annotations
 
 import io
+import logging
 import time
 
 from rich.console import Console
 
-from tokenlm.console import ProgressBar
+from tokenlm.console import ProgressBar, show_logs, track
 
 
 def terminal() -> Console:
@@ -44,3 +45,14 @@ def test_nothing_is_shown_where_there_is_no_terminal() -> None:
     with ProgressBar("working", delay_seconds=0.0, console=console):
         time.sleep(0.05)
     assert written(console) == ""
+
+
+def test_tracked_items_are_all_there() -> None:
+    assert list(track([3, 1, 2], "items")) == [3, 1, 2]
+    assert list(track(range(0), "nothing")) == []
+
+
+def test_training_logs_its_steps_and_libraries_their_warnings() -> None:
+    show_logs()
+    assert logging.getLogger("training.loop.tracking").isEnabledFor(logging.INFO)
+    assert not logging.getLogger("somebody").isEnabledFor(logging.INFO)

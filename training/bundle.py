@@ -56,8 +56,8 @@ class BundleConfig:
     provenance: dict[str, Any] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
     chosen_on: dict[str, str] = field(default_factory=dict)
-    """Figures that are kind to the bundle, by the pattern of their names (`unheard/cloned/*`): what
-    was chosen on the same sentences, voices or judge. It is said in their rows of the card."""
+    """Remarks on figures that favour the bundle, by a pattern of names (`unheard/cloned/*`):
+    what was chosen on the same sentences, voices or judge. The card shows them in their rows."""
     voices: tuple[VoiceSource, ...] = ()
     demo_speaker: str = ""
     """Speaker of the recording that the demonstration clones; empty ships none."""

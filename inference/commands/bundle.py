@@ -30,7 +30,7 @@ def inspect(
         try:
             manifest = read_manifest(folder)
         except BundleError:
-            lines = []  # the finding says why
+            lines = []  # reported by a finding
         else:
             lines = _describe(folder, manifest)
             usable, problem = _check_parts(folder)

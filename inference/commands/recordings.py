@@ -1,4 +1,4 @@
-"""Verbs that listen: transcribe, tokens."""
+"""Verbs that take recordings: transcribe, tokens."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def transcribe(
     bundle: BundleOption = "mini-en",
     device: DeviceOption = "cpu",
 ) -> None:
-    """Write down what the recogniser behind the speech tokens hears."""
+    """Transcribe a recording with the recogniser of the bundle's speech tokens."""
     from tokenlm.audio.io import check_recording
 
     check_recording(recording)
@@ -62,7 +62,7 @@ def tokens(
                 typer.echo(f"left out: {path}: {error}", err=True)
             progress.update((number + 1) / len(paths))
     if not found:
-        raise ValueError("there is no recording to listen to.")
+        raise ValueError("there is no recording that can be read.")
     usage = codebook_usage(torch.cat(found), tokenizer.config.codebook_size)
     typer.echo(f"recordings   {len(found)}, {num_samples / rate:.1f} s")
     typer.echo(f"tokens       {sum(len(row) for row in found)}")

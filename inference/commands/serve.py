@@ -42,7 +42,7 @@ def serve(
     ] = None,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option("--allow-host", help="Name that the server may be asked by; may be repeated."),
+        typer.Option("--allow-host", help="Host name that requests may use; may be repeated."),
     ] = None,
     settings: Annotated[
         list[str] | None,

@@ -1,4 +1,4 @@
-"""Verbs that speak: clone, say, convert."""
+"""Verbs that make speech: clone, say, convert."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def convert(
     device: DeviceOption = "cpu",
     weights: WeightsOption = "float32",
 ) -> None:
-    """Say what a recording says in another voice."""
+    """Convert a recording to another voice."""
     from tokenlm.audio.io import check_recording
 
     if (voice is None) == (prompt_audio is None):
@@ -258,7 +258,7 @@ def check_text(text: str, folder: Path) -> None:
 
     Args:
         text: as it was written.
-        folder: the bundle, which knows how it reads texts.
+        folder: the bundle, whose text tokenizer names the normalizer.
 
     Raises:
         ValueError: the text holds nothing that can be said.
@@ -291,7 +291,7 @@ def write_speech(
     seed: int,
     seconds: float,
 ) -> None:
-    """Writes synthesised speech, marked as such, and says what it took.
+    """Writes synthesised speech, marked as such, and reports length and time.
 
     Args:
         path: sound file.
@@ -333,7 +333,7 @@ def _pour(
     output: Path | None,
     form: Literal["wav", "pcm", "flac", "mp3", "opus"],
 ) -> int:
-    """Gives chunks of speech to all that want them; the number of samples."""
+    """Writes chunks of speech to all outputs; returns the number of samples."""
     from inference.sinks import FileSink, PipeSink, PlayerSink
 
     rate, num_samples = synthesizer.sample_rate, 0
@@ -355,7 +355,7 @@ def _pour(
 
 
 def _comment(synthesizer: Synthesizer, voice: Voice, seed: int) -> str:
-    """What a file says about its origin."""
+    """Metadata of a file about its origin."""
     from tokenlm import __version__
 
     bundle = synthesizer.components.manifest.name
@@ -374,7 +374,7 @@ def _report(target: object, length: float, seconds: float, *, error_stream: bool
 
 
 def _read_seed(text: str) -> int:
-    """The seed that an option asks for.
+    """The seed of the option --seed.
 
     Raises:
         ValueError: it is neither a number nor `random`.
@@ -386,8 +386,8 @@ def _read_seed(text: str) -> int:
     return int(text)
 
 
-def _report_seed(asked: str, number: int, *, error_stream: bool = False) -> None:
-    if asked == "random":
+def _report_seed(option: str, number: int, *, error_stream: bool = False) -> None:
+    if option == "random":
         typer.echo(f"seed {number}", err=error_stream)
 
 

@@ -40,7 +40,7 @@ _HARMLESS = (
     "log.",
     "optim.max_steps",
     "batch.num_workers",
-    # What makes a step is the product with the number of ranks; the loop tells when that changes.
+    # What makes a step is the product with the number of ranks; the loop logs when that changes.
     "batch.accumulation",
 )
 _MISSING = "(not set)"

@@ -45,7 +45,7 @@ def make_accelerator(config: RunConfig, folder: Path) -> Accelerator:
         project_dir=str(folder),
     )
     if zero:
-        # accelerate has told transformers to cut every backbone into pieces while it is built,
+        # accelerate makes transformers shard every backbone while it is built,
         # whatever `zero3_init_flag` says: copies, initial weights and broadcasts need it whole.
         from transformers.integrations import unset_hf_deepspeed_config
 

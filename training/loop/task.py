@@ -181,7 +181,7 @@ class Task(ABC):
         """Measure `modules` on the batches of the split "valid" (already on the device)."""
 
     def samples(self, folder: Path) -> None:
-        """Write what a person should hear or see into `folder`, which exists."""
+        """Write audio samples and pictures into `folder`, which exists."""
         return None
 
     @abstractmethod

@@ -43,7 +43,7 @@ from training.loop.tracking import MetricsLog, MetricsWindow, check_trackers, st
 
 
 class TrainingError(RuntimeError):
-    """The run cannot go on; the sentence says why."""
+    """The run cannot go on; the message gives the reason."""
 
 
 Parts = list[tuple[int, Prepared]]

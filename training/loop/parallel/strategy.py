@@ -1,4 +1,4 @@
-"""What the loop asks of a way to spread a run over processes."""
+"""The interface between the loop and a way to spread a run over processes."""
 
 from __future__ import annotations
 
