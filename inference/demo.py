@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inference.commands.progress import DelayedProgress
+from tokenlm.console import ProgressBar
 
 if TYPE_CHECKING:
     from tokenlm import Synthesizer
@@ -48,7 +48,7 @@ def demonstrate(bundle: str, folder: Path, text: str, seed: int) -> None:
     """
     start = time.perf_counter()
     sound, picture = folder / "out.wav", folder / "mel.png"
-    with DelayedProgress("loading") as progress:
+    with ProgressBar("loading") as progress:
         from tokenlm import Synthesizer, Voice
         from tokenlm.audio.io import save_audio
 

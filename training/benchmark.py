@@ -25,10 +25,10 @@ import yaml
 from tokenlm.models.lm import SpeechLMConfig
 from tokenlm.models.lm.model import LayoutBatch
 from tokenlm.text.tokenizer import TextTokenizer
-from training.budget import PEAK_FLOPS, position_flops
-from training.loop import Trainer
+from training.loop.task import Prepared, StepInfo
+from training.loop.trainer import Trainer
+from training.recipes.budget import PEAK_FLOPS, position_flops
 from training.run import load_task
-from training.task import Prepared, StepInfo
 
 LOADERS: dict[str, dict[str, float]] = {
     # A jitter of many octaves leaves nothing of the order by length.

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from inference.commands.progress import DelayedProgress
+from tokenlm.console import ProgressBar
 
 
 class System(StrEnum):
@@ -63,7 +63,7 @@ def import_weights(
 
     from tokenlm.checkpoint.cosyvoice.importer import import_cosyvoice
 
-    with DelayedProgress("importing"):
+    with ProgressBar("importing"):
         report = import_cosyvoice(
             folder,
             bundle,

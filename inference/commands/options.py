@@ -33,7 +33,7 @@ SeedOption = Annotated[
     typer.Option(
         "--seed",
         metavar="NUMBER",
-        help="The same seed gives the same speech; random draws one, and says which.",
+        help="The same seed gives the same speech; random draws one and prints it.",
         show_default="0",
     ),
 ]

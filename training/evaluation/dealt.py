@@ -15,13 +15,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from training.corpus.config import CorpusConfig
-from training.corpus.engines import EngineError, Request, Speech, check_voice, speak
-from training.corpus.finish import finish
-from training.corpus.speakers import VirtualSpeaker, heldout_speakers
 from training.evaluation.error_rate import word_errors
 from training.evaluation.frozen import Frozen, Reading, Submit, Track, as_heard, readable
 from training.evaluation.script import Line, Script, ScriptError
+from training.recipes.corpus.config import CorpusConfig
+from training.recipes.corpus.engines import EngineError, Request, Speech, check_voice, speak
+from training.recipes.corpus.finish import finish
+from training.recipes.corpus.speakers import VirtualSpeaker, heldout_speakers
 
 
 def voices_of(config: CorpusConfig, manifest: str = "heldout") -> list[VirtualSpeaker]:

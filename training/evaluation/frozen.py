@@ -21,10 +21,10 @@ import torch
 
 from tokenlm.atomic import write_text
 from tokenlm.audio.resample import resample
-from training.corpus.engines import EngineError, Request, Speech, check_voice, speak
 from training.evaluation.error_rate import ErrorCount, word_errors
 from training.evaluation.judges import SAMPLE_RATE
 from training.evaluation.script import Line, Script, ScriptError
+from training.recipes.corpus.engines import EngineError, Request, Speech, check_voice, speak
 
 EXCLUDED_RATE = 0.2
 """A line is left out when more of its words than this are heard wrongly, whichever engine reads."""

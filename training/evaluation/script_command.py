@@ -12,7 +12,6 @@ from typing import Any
 from rich.console import Console
 
 from tokenlm.config import load_config, to_dict
-from training.corpus.config import CorpusConfig
 from training.evaluation.ablation import (
     ablation_rows,
     print_ablation,
@@ -40,6 +39,7 @@ from training.evaluation.script import Script, ScriptError, find_scripts
 from training.evaluation.script_figures import SECTION, compare_rows, script_figures
 from training.evaluation.script_run import Panel, judge_script
 from training.evaluation.sealed import break_seal, check_seal
+from training.recipes.corpus.config import CorpusConfig
 
 MIN_LINES = 300
 """Lines that should remain of a test set of ours when it is frozen."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from training.data.augment import add_noise, make_noise
-from training.randomness import make_generator
+from training.loop.randomness import make_generator
 
 KINDS = ("wrong_text", "truncated_text", "repeated_text", "shifted_text", "noise", "mixed_speakers")
 

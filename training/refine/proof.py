@@ -20,7 +20,7 @@ from tokenlm.audio.io import load_audio, save_audio
 from tokenlm.config import load_config
 from training.data.manifest import Utterance, read_manifest, write_manifest
 from training.data.rejects import Rejects
-from training.randomness import make_generator
+from training.loop.randomness import make_generator
 from training.refine import steps
 from training.refine.config import RefineConfig
 from training.refine.damage import KINDS, Clip, damage, damage_kinds, precision_and_recall

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from training.config import RunConfig
-    from training.task import Task
+    from training.loop.task import Task
 
 STAGES: dict[str, tuple[str, str]] = {
     "speech_tokenizer": ("SpeechTokenizerStageConfig", "SpeechTokenizerTask"),

@@ -14,8 +14,6 @@ from typer.testing import CliRunner
 
 from tokenlm.checkpoint.resolve import packaged_configs
 from tokenlm.config import load_config
-from training.corpus.config import CorpusConfig, PersonConfig
-from training.corpus.engines import EngineError, Request, Speech
 from training.evaluation import dealt as module
 from training.evaluation import script_command
 from training.evaluation.cloning import CloningSystem
@@ -24,6 +22,8 @@ from training.evaluation.dealt import deal_voices, in_voices, voices_of
 from training.evaluation.frozen import Frozen, Reading, frozen_path, read_frozen, write_frozen
 from training.evaluation.parts import find_parts
 from training.evaluation.script import Line, Script, ScriptError, read_script
+from training.recipes.corpus.config import CorpusConfig, PersonConfig
+from training.recipes.corpus.engines import EngineError, Request, Speech
 
 VOICES = ("ann-f1000", "bob-f1000", "cyd-f1000")
 CORPUS = CorpusConfig(

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.corpus.engines import EngineError, Request, Speech
 from training.evaluation import frozen as module
 from training.evaluation.frozen import Reading, freeze, frozen_path, read_frozen, write_frozen
 from training.evaluation.script import Script, ScriptError, read_script
+from training.recipes.corpus.engines import EngineError, Request, Speech
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from training.distributed_check.toy import make_corpus, stage_settings
+from tests.distributed.toy import make_corpus, stage_settings
 
 
 @pytest.fixture(scope="session")

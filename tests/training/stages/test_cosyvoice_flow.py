@@ -18,9 +18,9 @@ from tokenlm.models.flow.matching import path
 from tokenlm.models.onnx_models import OnnxGraph, OnnxSpeakerConfig
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from training.data.split import DataConfig
+from training.loop.task import Prepared, StepInfo
 from training.run import load_task
 from training.stages.flow import FlowStageConfig, FlowTask
-from training.task import Prepared, StepInfo
 
 UNET = {"encoder_layers": 1, "encoder_up_layers": 1, "blocks_per_level": 1, "num_mid_levels": 1}
 DIT = {"encoder": "lookahead", "estimator": "f5_dit", "num_layers": 1}

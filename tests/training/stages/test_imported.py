@@ -23,9 +23,9 @@ from tokenlm.models.lm import BackboneConfig, SamplingConfig, SpeechLM, SpeechLM
 from tokenlm.models.lm.generate import SpeechRequest, generate_speech
 from tokenlm.models.lm.layout import TEXT
 from tokenlm.models.vocoder import HiFT, HiFTConfig
+from training.loop.task import StepInfo
 from training.run import load_task, main
 from training.stages.grpo import GRPOTask
-from training.task import StepInfo
 
 HEAD_DIM = 8
 

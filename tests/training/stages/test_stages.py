@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tokenlm.checkpoint.registry import KINDS, load_model
-from training.checkpointing import latest_checkpoint
+from training.loop.checkpoints import latest_checkpoint
 from training.run import main
 
 ROOT = Path(__file__).parents[3]
@@ -70,7 +70,7 @@ LOSSES = {
 KILL = """
 import os, signal, sys
 from pathlib import Path
-from training.loop import Trainer
+from training.loop.trainer import Trainer
 from training.run import load_task
 
 config, task = load_task(Path(sys.argv[1]))
