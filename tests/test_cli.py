@@ -245,7 +245,7 @@ def test_speaking_imports_what_it_needs_and_nothing_else(tiny_bundle: Path, tmp_
     assert "torch" in modules
     slow = {
         "transformers", "torch._dynamo", "torch._inductor", "torch.distributed.tensor", "sympy",
-        "vector_quantize_pytorch", "einops", "scipy", "matplotlib", "huggingface_hub", "fastapi",
+        "vector_quantize_pytorch", "scipy", "matplotlib", "huggingface_hub", "fastapi",
         "accelerate", "torchdiffeq", "onnxruntime", "av", "rich.progress",
     }  # fmt: skip
     assert not slow & modules
