@@ -11,10 +11,10 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from inference.server.access import needs_key
-from inference.server.encoders import available_formats
 from inference.server.errors import documented
 from inference.server.service import Service, service_of
 from tokenlm import __version__
+from tokenlm.audio.encoders import available_formats
 
 router = APIRouter()
 guarded_router = APIRouter(dependencies=[Depends(needs_key)])

@@ -14,11 +14,20 @@ from urllib.parse import quote
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from inference.server.encoders import MEDIA_TYPES, build_encoder
 from inference.server.errors import ApiError
 from inference.server.service import ClientGoneError
 from inference.server.utterance import Utterance
+from tokenlm.audio.encoders import build_encoder
 
+MEDIA_TYPES = {
+    "mp3": "audio/mpeg",
+    "opus": "audio/ogg",
+    "aac": "audio/aac",
+    "flac": "audio/flac",
+    "wav": "audio/wav",
+    "pcm": "audio/pcm",
+}
+"""Media types of every format of OpenAI's API; for aac there is no encoder."""
 FOREIGN_WORDS = "X-Tokenlm-Foreign-Words"
 """Header with the words that are left out of what is spoken."""
 _MAX_HEADER = 1000

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
 from inference.server.access import needs_key
-from inference.server.encoders import MEDIA_TYPES, available_formats
 from inference.server.errors import ApiError, documented
 from inference.server.limits import check_length
-from inference.server.response import SpeechResponse
+from inference.server.response import MEDIA_TYPES, SpeechResponse
 from inference.server.service import service_of
+from tokenlm.audio.encoders import available_formats
 
 PATH = "/v1/audio/speech"
 MAX_SEED = 2**53 - 1

@@ -12,7 +12,6 @@ from typing import Any
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from inference.server.access import check_origin
-from inference.server.encoders import PcmEncoder
 from inference.server.errors import ApiError
 from inference.server.limits import check_length
 from inference.server.messages import (
@@ -25,6 +24,7 @@ from inference.server.messages import (
 from inference.server.service import ClientGoneError, Service, service_of
 from inference.server.speech import check_instructions, check_sayable
 from inference.server.text_feed import TextFeed
+from tokenlm.audio.encoders import PcmEncoder
 
 PATH = "/v1/audio/speech/stream"
 MAX_PENDING = 8

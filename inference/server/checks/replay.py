@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from inference.server.checks.clients import Outcome
-from inference.server.encoders import build_encoder
+from tokenlm.audio.encoders import build_encoder
 from tokenlm.audio.io import SequentialSound
 from tokenlm.synthesis import Synthesizer
 

@@ -12,10 +12,10 @@ import typer.main
 
 from inference.server.app import EXPOSED_HEADERS, build_app
 from inference.server.auth import Keys
-from inference.server.encoders import MEDIA_TYPES
 from inference.server.messages import InputDone, InputText, SessionClose, SessionConfig
 from inference.server.process import LAST_SECONDS
 from inference.server.provenance import Provenance
+from inference.server.response import MEDIA_TYPES
 from inference.server.settings import Limits, ServeConfig
 from inference.server.speech import SpeechRequest
 from tokenlm.cli import build_app as build_command

@@ -20,9 +20,9 @@ from websockets.sync.client import connect
 from inference.engine import StreamEngine
 from inference.server.checks.clients import Outcome, Wish
 from inference.server.checks.replay import HALF_STEP, TOLERANCE, compare
-from inference.server.encoders import available_formats
 from inference.server.settings import ServeConfig
 from inference.server.token_log import read_token_log
+from tokenlm.audio.encoders import available_formats
 from tokenlm.synthesis import Synthesizer
 
 TEXT = "The quick brown fox. Is it so? Yes, it is!"

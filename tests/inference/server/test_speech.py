@@ -18,8 +18,8 @@ from conftest import StartServer
 from fake_engine import CHUNK_SAMPLES, SAMPLE_RATE, FakeEngine, tone
 from live_server import LiveServer, eventually
 
-from inference.server.encoders import to_pcm16
 from inference.server.settings import ServeConfig
+from tokenlm.audio.encoders import to_pcm16
 from tokenlm.audio.io import SequentialSound, load_audio
 from tokenlm.checkpoint import packaged_configs, resolve
 from tokenlm.config import load_config
