@@ -29,7 +29,7 @@ import numpy as np
 from inference.server.checks.clients import FORMATS, Outcome, Wish, fulfil, make_wish
 from inference.server.checks.replay import Comparison, compare, load_synthesizer
 from inference.server.checks.running import running_server
-from inference.server.token_log import read_token_log
+from inference.server.monitoring import read_token_log
 
 MEMORY_SHARE = 0.1
 """Share of its memory that a server may have grown by in the end."""

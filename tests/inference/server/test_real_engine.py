@@ -20,8 +20,8 @@ from websockets.sync.client import connect
 from inference.engine import StreamEngine
 from inference.server.checks.clients import Outcome, Wish
 from inference.server.checks.replay import HALF_STEP, TOLERANCE, compare
+from inference.server.monitoring import read_token_log
 from inference.server.settings import ServeConfig
-from inference.server.token_log import read_token_log
 from tokenlm.audio.encoders import available_formats
 from tokenlm.synthesis import Synthesizer
 

@@ -223,7 +223,7 @@ def test_every_voice_of_openai_is_one_of_the_bundle() -> None:
 
 def test_a_name_that_stands_for_nobody(start: StartServer) -> None:
     server = start(voice_aliases={"alloy": "slt"})
-    assert server.service.look_around() == [
+    assert server.service.startup_warnings() == [
         "voice_aliases name voices that are not there: alloy: slt"
     ]
     with httpx.Client(base_url=server.url) as client:
