@@ -23,6 +23,7 @@ import numpy as np
 import soundfile
 
 from tokenlm.atomic import atomic_path
+from tokenlm.audio.encoders import to_pcm16
 from tokenlm.audio.resample import resample
 from tokenlm.installation import install_command
 
@@ -45,7 +46,6 @@ READABLE_SUFFIXES = (
     ".m4a", ".m4b", ".mp4", ".mov", ".aac", ".webm", ".mka", ".mkv", ".wma", ".amr", ".3gp",
 )  # fmt: skip
 """Suffixes of recordings, to search folders with. The format is detected from the content."""
-_PCM16_SCALE = 32768
 # Samples given to the encoder at once: some versions of the Vorbis writer put them on the stack.
 _WRITE_BLOCK = 65536
 _READ_BLOCK = 65536
@@ -481,11 +481,7 @@ def save_audio(
     num_clipped = int((np.abs(samples) > 1.0).sum())
     if num_clipped:
         _log.warning("%s: %d samples beyond full scale were clipped", path, num_clipped)
-    # Scaled by 32768 a file that is read and written again stays the same to the bit; +1.0 itself
-    # has no 16-bit value and becomes the largest there is, where a plain cast would wrap around.
-    steps = np.rint(samples * np.float64(_PCM16_SCALE))
-    pcm = np.clip(steps, -_PCM16_SCALE, _PCM16_SCALE - 1).astype(np.int16)
-    data = pcm if encoding == "PCM_16" else np.clip(samples, -1.0, 1.0)
+    data = to_pcm16(waveform) if encoding == "PCM_16" else np.clip(samples, -1.0, 1.0)
     if not soundfile.check_format(container, encoding):
         raise AudioError(f"{path}: the libsndfile that is installed does not write {encoding}.")
     if encoding == "OPUS" and sample_rate not in _OPUS_RATES:

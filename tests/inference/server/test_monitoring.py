@@ -10,7 +10,7 @@ from conftest import StartServer
 from fake_engine import FakeEngine
 from live_server import LiveServer, eventually
 
-from inference.server import self_check
+from inference.server import monitoring
 
 
 class Broken(FakeEngine):
@@ -64,7 +64,7 @@ def test_nobody_else_need_speak_to_find_out(
     start: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A load balancer that sends nothing to a server that fails would never hear of its health."""
-    monkeypatch.setattr(self_check, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(monitoring, "RETRY_SECONDS", 0.0)
     server = start()
     engine = engine_of(server)
     engine.is_broken = True

@@ -1,4 +1,4 @@
-"""Who may speak now, who waits, who is sent away; and how long a text may be."""
+"""Admission: which requests are served now, which wait, and which are refused."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from inference.server.errors import ApiError
 from inference.server.settings import Limits
 
 RETRY_SECONDS = 2
-"""What a client that is sent away is told to wait."""
+"""Value of `Retry-After` for a client that is refused."""
 
 
 class Admission:
-    """Slots for utterances, given in the order of asking. For one event loop."""
+    """Slots for speech streams, given in the order of requests. For one event loop."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._slots = asyncio.Semaphore(limits.max_streams)
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
         self.num_live = 0
-        """Utterances with a slot."""
+        """Streams with a slot."""
         self.num_waiting = 0
-        """Requests that wait for one."""
+        """Requests in the queue."""
         self.is_draining = False
-        """Whether nobody is let in any more."""
+        """Whether new requests are refused because the server stops."""
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
@@ -35,15 +35,15 @@ class Admission:
         Raises:
             ApiError: 429, the queue is full or the wait was too long; 503, the server stops.
         """
-        await self._enter()
+        await self._acquire()
         try:
             yield
         finally:
             self.num_live -= 1
             self._slots.release()
-            self._mark()
+            self._update_idle()
 
-    async def _enter(self) -> None:
+    async def _acquire(self) -> None:
         self.check_open()
         if self._slots.locked() and self.num_waiting >= self._limits.max_queue:
             raise _busy(
@@ -51,7 +51,7 @@ class Admission:
                 "which is all that this server takes."
             )
         self.num_waiting += 1
-        self._mark()
+        self._update_idle()
         try:
             async with asyncio.timeout(self._limits.queue_timeout_seconds):
                 await self._slots.acquire()
@@ -61,12 +61,12 @@ class Admission:
             ) from None
         finally:
             self.num_waiting -= 1
-            self._mark()
+            self._update_idle()
         self.num_live += 1
-        self._mark()
+        self._update_idle()
 
     def check_open(self) -> None:
-        """Raises an ApiError with status 503 where the server is about to stop."""
+        """Raises an ApiError with status 503 if the server is about to stop."""
         if self.is_draining:
             raise ApiError(
                 503,
@@ -76,7 +76,7 @@ class Admission:
             )
 
     async def drain(self, seconds: float) -> bool:
-        """Lets nobody in any more and waits for those inside, those in the queue included.
+        """Refuses new requests and waits for those that are served or in the queue.
 
         Returns:
             Whether all ended within the time.
@@ -84,16 +84,16 @@ class Admission:
         self.is_draining = True
         try:
             async with asyncio.timeout(seconds):
-                await self._idle.wait()
+                await self._is_idle.wait()
         except TimeoutError:
             return False
         return True
 
-    def _mark(self) -> None:
+    def _update_idle(self) -> None:
         if self.num_live or self.num_waiting:
-            self._idle.clear()
+            self._is_idle.clear()
         else:
-            self._idle.set()
+            self._is_idle.set()
 
 
 def _busy(reason: str) -> ApiError:
@@ -105,20 +105,4 @@ def _busy(reason: str) -> ApiError:
     )
 
 
-def check_length(num_characters: int, limits: Limits, param: str) -> None:
-    """Checks the length of a text.
-
-    Raises:
-        ApiError: 413.
-    """
-    if num_characters > limits.max_text_characters:
-        raise ApiError(
-            413,
-            f"The text has {num_characters} characters; at most {limits.max_text_characters} are "
-            "taken at once. Cut it into several requests.",
-            param=param,
-            code="text_too_long",
-        )
-
-
-__all__ = ["Admission", "check_length"]
+__all__ = ["Admission"]

@@ -1,4 +1,4 @@
-"""Waveforms to bytes, piece by piece, as they are made.
+"""Encoding waveforms: 16-bit samples, wav headers, and files that are sent while they are made.
 
 Shapes: S samples of one piece.
 """
@@ -9,39 +9,32 @@ import io
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 import numpy as np
 import soundfile
-from torch import Tensor
 
-from tokenlm.audio.io import AudioError
+if TYPE_CHECKING:
+    from torch import Tensor
 
-MEDIA_TYPES = {
-    "mp3": "audio/mpeg",
-    "opus": "audio/ogg",
-    "aac": "audio/aac",
-    "flac": "audio/flac",
-    "wav": "audio/wav",
-    "pcm": "audio/pcm",
-}
-"""Every format that OpenAI's API knows."""
-UNKNOWN_LENGTH = 0xFFFFFFFF
-"""Length in a wav header whose end is not yet made; readers take it as "until the end"."""
+FORMATS = ("mp3", "opus", "flac", "wav", "pcm")
+"""Formats that can be written piece by piece. `pcm` is bare 16-bit samples, the low byte first."""
+UNKNOWN_SIZE = 0xFFFFFFFF
+"""Size in a wav header whose end is not yet made; readers take it as "until the end"."""
 OPUS_PAGE_MS = 100.0
-"""Longest speech that waits in the encoder for its page of Ogg to be full."""
+"""Longest stretch of speech that the encoder holds back until a page of Ogg is full."""
 _SET_OGG_PAGE_LATENCY_MS = 0x1302  # SFC_SET_OGG_PAGE_LATENCY_MS of sndfile.h
 
 
 class Encoder(Protocol):
-    """Makes one file."""
+    """Encodes one file."""
 
     def encode(self, waveform: Tensor) -> bytes:
-        """Bytes that are ready after a further piece (S,); there may be none."""
+        """Takes the next samples (S,) and returns the bytes that are ready, which may be none."""
         ...
 
     def finish(self) -> bytes:
-        """The last bytes."""
+        """Returns the last bytes."""
         ...
 
 
@@ -65,61 +58,50 @@ _CODECS = {
 
 @lru_cache
 def available_formats() -> tuple[str, ...]:
-    """Formats that this installation can write."""
-    known = soundfile.available_formats()
-    found = [
+    """The `FORMATS` that this installation can write."""
+    containers = soundfile.available_formats()
+    return tuple(
         name
-        for name, codec in _CODECS.items()
-        if codec.container in known
-        and codec.subtype in soundfile.available_subtypes(codec.container)
-    ]
-    return tuple(name for name in MEDIA_TYPES if name in (*found, "wav", "pcm"))
+        for name in FORMATS
+        if (codec := _CODECS.get(name)) is None
+        or (
+            codec.container in containers
+            and codec.subtype in soundfile.available_subtypes(codec.container)
+        )
+    )
 
 
-def build_encoder(name: str, sample_rate: int, comment: str) -> Encoder:
-    """An encoder of a format.
+def build_encoder(name: str, sample_rate: int, comment: str | None = None) -> Encoder:
+    """Builds the encoder of a format.
 
     Args:
         name: one of `available_formats()`.
         sample_rate: of the waveform, in hertz.
-        comment: for the metadata of the file, where it has any.
+        comment: for the metadata of the file, where the format has any.
 
     Raises:
-        AudioError: the format cannot be written here.
+        ValueError: the format cannot be written here.
     """
     if name not in available_formats():
-        raise AudioError(
+        raise ValueError(
             f"there is no encoder for {name!r} here; there is: {', '.join(available_formats())}."
         )
     if name == "pcm":
         return PcmEncoder()
     if name == "wav":
-        return WavEncoder(sample_rate, comment)
+        return PcmEncoder(wav_header(sample_rate, comment))
     return FileEncoder(_CODECS[name], sample_rate, comment)
 
 
 class PcmEncoder:
-    """Signed 16-bit samples, the low byte first, and nothing else."""
+    """16-bit samples, behind a header if one is given."""
+
+    def __init__(self, header: bytes = b"") -> None:
+        self._header = header
 
     def encode(self, waveform: Tensor) -> bytes:
         """See `Encoder`."""
-        return to_pcm16(waveform).tobytes()
-
-    def finish(self) -> bytes:
-        """See `Encoder`."""
-        return b""
-
-
-class WavEncoder:
-    """A wav file of 16 bits whose header is written before its length is known."""
-
-    def __init__(self, sample_rate: int, comment: str) -> None:
-        self._header = wav_header(sample_rate, comment)
-
-    def encode(self, waveform: Tensor) -> bytes:
-        """See `Encoder`."""
-        header, self._header = self._header, b""
-        return header + to_pcm16(waveform).tobytes()
+        return self.finish() + to_pcm16(waveform).tobytes()
 
     def finish(self) -> bytes:
         """See `Encoder`."""
@@ -128,9 +110,9 @@ class WavEncoder:
 
 
 class FileEncoder:
-    """Any other format, by libsndfile."""
+    """A compressed file, written by libsndfile."""
 
-    def __init__(self, codec: _Codec, sample_rate: int, comment: str) -> None:
+    def __init__(self, codec: _Codec, sample_rate: int, comment: str | None) -> None:
         self._sink = _Sink()
         self._file = soundfile.SoundFile(
             cast(BinaryIO, self._sink),
@@ -141,7 +123,8 @@ class FileEncoder:
             format=codec.container,
             **codec.options,  # type: ignore[arg-type]
         )
-        self._file.comment = comment
+        if comment is not None:
+            self._file.comment = comment
         self._file.software = "tokenlm"
         if codec.subtype == "OPUS":
             _set_page_latency(self._file, OPUS_PAGE_MS)
@@ -158,19 +141,36 @@ class FileEncoder:
 
 
 def to_pcm16(waveform: Tensor) -> np.ndarray:
-    """Samples (S,) as 16-bit integers, clipped at full scale; scaled as `save_audio` does."""
+    """Samples (S,) as little-endian 16-bit integers, clipped at full scale.
+
+    Scaled by 32768, samples that were read from 16 bits stay the same to the bit; +1.0 itself has
+    no 16-bit value and becomes the largest there is, where a plain cast would wrap around.
+    """
     samples = waveform.detach().float().cpu().numpy()
     scaled = np.rint(samples * np.float64(32768))
     return np.clip(scaled, -32768, 32767).astype("<i2")
 
 
-def wav_header(sample_rate: int, comment: str) -> bytes:
-    """Header of a mono wav file of 16 bits and unknown length, with a comment (LIST INFO)."""
-    text = b"INFO" + _chunk(b"ICMT", comment.encode() + b"\0") + _chunk(b"ISFT", b"tokenlm\0")
-    facts = struct.pack("<HHIIHH", 1, 1, sample_rate, 2 * sample_rate, 2, 16)
-    size = struct.pack("<I", UNKNOWN_LENGTH)
+def wav_header(
+    sample_rate: int, comment: str | None = None, *, num_samples: int | None = None
+) -> bytes:
+    """Header of a mono wav file of 16 bits.
+
+    Args:
+        sample_rate: in hertz.
+        comment: for a LIST chunk, which names the software, too; without it the header is 44 bytes.
+        num_samples: length of the file; None where it is not known yet.
+    """
+    form = struct.pack("<HHIIHH", 1, 1, sample_rate, 2 * sample_rate, 2, 16)
+    chunks = b"WAVE" + _chunk(b"fmt ", form)
+    if comment is not None:
+        information = _chunk(b"ICMT", comment.encode() + b"\0") + _chunk(b"ISFT", b"tokenlm\0")
+        chunks += _chunk(b"LIST", b"INFO" + information)
+    riff_size = data_size = UNKNOWN_SIZE
+    if num_samples is not None:
+        riff_size, data_size = len(chunks) + 8 + 2 * num_samples, 2 * num_samples
     return (
-        b"RIFF" + size + b"WAVE" + _chunk(b"fmt ", facts) + _chunk(b"LIST", text) + b"data" + size
+        struct.pack("<4sI", b"RIFF", riff_size) + chunks + struct.pack("<4sI", b"data", data_size)
     )
 
 
@@ -179,10 +179,10 @@ def _chunk(name: bytes, content: bytes) -> bytes:
 
 
 def _set_page_latency(file: soundfile.SoundFile, milliseconds: float) -> None:
-    """Makes pages of Ogg shorter than the second that libsndfile takes by default.
+    """Makes pages of Ogg shorter than libsndfile's default of a second.
 
-    The Python package has no name for this command; where its inside should change, pages stay
-    long, and the first bytes come later.
+    The Python package does not expose this command. Should its internals change, pages stay long
+    and the first bytes come later.
     """
     library, ffi = getattr(soundfile, "_snd", None), getattr(soundfile, "_ffi", None)
     handle = getattr(file, "_file", None)
@@ -194,8 +194,8 @@ def _set_page_latency(file: soundfile.SoundFile, milliseconds: float) -> None:
 class _Sink(io.RawIOBase):
     """A file that is sent while it is written.
 
-    At the end encoders go back to the header and note the length; what has been sent cannot be
-    changed, so that is dropped, and the header keeps its "unknown".
+    At their end encoders seek back to the header and write the length. What has been sent cannot
+    be changed, so that is dropped, and the header keeps its "unknown".
     """
 
     def __init__(self) -> None:
@@ -230,6 +230,6 @@ class _Sink(io.RawIOBase):
         return len(content)
 
     def take(self) -> bytes:
-        """The bytes since the last call."""
+        """Returns the bytes written since the last call."""
         ready, self._ready = bytes(self._ready), bytearray()
         return ready

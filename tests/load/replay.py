@@ -1,4 +1,4 @@
-"""Whether what clients heard is what was said to them: logged tokens, rendered again alone.
+"""Compares what a client received with its logged tokens, rendered again alone.
 
 Shapes: S samples.
 """
@@ -6,16 +6,15 @@ Shapes: S samples.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import soundfile
 import torch
 from torch import Tensor
 
-from inference.server.checks.clients import Outcome
-from inference.server.encoders import build_encoder
+from tokenlm.audio.encoders import build_encoder
 from tokenlm.audio.io import SequentialSound
 from tokenlm.synthesis import Synthesizer
 
@@ -23,15 +22,49 @@ TOLERANCE = 1e-4
 """Largest difference of a sample, besides half a step of 16 bits."""
 HALF_STEP = 0.5 / 32768
 MAX_LOSS_DB = 1.0
-"""A lossy format may be further from the replay than its encoder brings it anyway by so much: an
-encoder takes other decisions after a sample that was rounded to the other side."""
+"""Distance from the replay beyond what the encoder itself causes, in a lossy format: an encoder
+decides otherwise after a sample that was rounded to the other side."""
 MAX_DELAY = 4096
 """Samples that an encoder may put before the first."""
 
 
+Behaviour = Literal["patient", "leaves", "slow"]
+"""Of a client: reads to the end, leaves before it, or reads slowly."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request for speech."""
+
+    audio_format: str
+    behaviour: Behaviour
+    text: str
+    voice: str
+    seed: int
+    speed: float
+
+
+@dataclass
+class Result:
+    """What a client received."""
+
+    request: Request
+    request_id: str = ""
+    status: int = 0
+    problem: str = ""
+    """Why it failed; empty if it did not."""
+    is_whole: bool = False
+    """Whether the end came; a client that leaves does not get it."""
+    first_audio_seconds: float | None = None
+    seconds: float = 0.0
+    """From the request to the end."""
+    data: bytearray = field(default_factory=bytearray)
+    """Bytes of the file, or samples."""
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """One request, heard and replayed."""
+    """One request, received and replayed."""
 
     request_id: str
     audio_format: str
@@ -42,15 +75,15 @@ class Comparison:
     loss_db: float
     """See `_loss`; 0 for formats without loss."""
     problem: str
-    """Empty where both are the same."""
+    """Empty if both are the same."""
 
 
-def compare(synthesizer: Synthesizer, outcome: Outcome, logged: dict[str, Any]) -> Comparison:
-    """Renders the tokens of a request again and compares with what its client got.
+def compare(synthesizer: Synthesizer, result: Result, logged: dict[str, Any]) -> Comparison:
+    """Renders the tokens of a request again and compares with what its client received.
 
-    A client that left is compared over what it got before.
+    Of a client that left, what it received before is compared.
     """
-    wish = outcome.wish
+    request = result.request
     alone = synthesizer.render(
         logged["speech_tokens"],
         pauses=logged["pauses"],
@@ -58,28 +91,28 @@ def compare(synthesizer: Synthesizer, outcome: Outcome, logged: dict[str, Any]) 
         seed=logged["seed"],
         speed=logged["speed"],
     )
-    heard = _decode(bytes(outcome.data), wish.audio_format)
+    received = _decode(bytes(result.data), request.audio_format)
     expected = alone.clamp(-1.0, 1.0).numpy()
     difference, loss, problem = 0.0, 0.0, ""
-    if wish.audio_format in ("mp3", "opus"):
-        coded = _encode(alone, wish.audio_format, synthesizer.sample_rate)
-        again = _decode(coded, wish.audio_format)
-        size, loss = _loss(heard, again, expected)
-        expected = again
+    if request.audio_format in ("mp3", "opus"):
+        coded = _encode(alone, request.audio_format, synthesizer.sample_rate)
+        replayed = _decode(coded, request.audio_format)
+        size, loss = _loss(received, replayed, expected)
+        expected = replayed
         if loss > MAX_LOSS_DB:
             problem = f"{loss:.1f} dB further away than the encoder alone"
     else:
-        size = min(heard.shape[0], expected.shape[0])
+        size = min(received.shape[0], expected.shape[0])
         if size:
-            difference = float(np.abs(heard[:size] - expected[:size]).max())
+            difference = float(np.abs(received[:size] - expected[:size]).max())
         if difference > TOLERANCE + HALF_STEP:
             problem = f"differs by {difference:.2g}"
-    num_heard, num_expected = heard.shape[0], expected.shape[0]
-    if num_heard > num_expected or (outcome.is_whole and num_heard < num_expected):
-        problem = problem or f"{num_heard} samples heard, {num_expected} replayed"
+    num_received, num_expected = received.shape[0], expected.shape[0]
+    if num_received > num_expected or (result.is_whole and num_received < num_expected):
+        problem = problem or f"{num_received} samples received, {num_expected} replayed"
     return Comparison(
-        request_id=outcome.request_id,
-        audio_format=wish.audio_format,
+        request_id=result.request_id,
+        audio_format=request.audio_format,
         num_samples=size,
         difference=difference,
         loss_db=loss,
@@ -87,24 +120,24 @@ def compare(synthesizer: Synthesizer, outcome: Outcome, logged: dict[str, Any]) 
     )
 
 
-def _loss(heard: np.ndarray, again: np.ndarray, expected: np.ndarray) -> tuple[int, float]:
+def _loss(received: np.ndarray, replayed: np.ndarray, expected: np.ndarray) -> tuple[int, float]:
     """Samples compared, and how far, in dB, beyond what the encoder does to the replay anyway."""
-    delay = _delay(again, expected)
-    size = min(heard.shape[0] - delay, again.shape[0] - delay, expected.shape[0])
+    delay = _delay(replayed, expected)
+    size = min(received.shape[0] - delay, replayed.shape[0] - delay, expected.shape[0])
     if size <= 0:
         return 0, 0.0
     target = expected[:size].astype(np.float64)
-    mine = np.square(heard[delay : delay + size] - target).sum()
-    own = np.square(again[delay : delay + size] - target).sum()
+    mine = np.square(received[delay : delay + size] - target).sum()
+    own = np.square(replayed[delay : delay + size] - target).sum()
     # Below a step of 16 bits everything is near.
     floor = size * HALF_STEP**2
     return size, float(10 * np.log10((mine + floor) / (own + floor)))
 
 
-def _delay(again: np.ndarray, expected: np.ndarray) -> int:
+def _delay(replayed: np.ndarray, expected: np.ndarray) -> int:
     """Samples by which an encoder has moved a waveform, found by correlation."""
-    size = again.shape[0] + expected.shape[0]
-    product = np.fft.rfft(again, size) * np.fft.rfft(expected, size).conj()
+    size = replayed.shape[0] + expected.shape[0]
+    product = np.fft.rfft(replayed, size) * np.fft.rfft(expected, size).conj()
     return int(np.fft.irfft(product, size)[:MAX_DELAY].argmax())
 
 

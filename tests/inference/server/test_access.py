@@ -12,8 +12,8 @@ from live_server import LiveServer
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from inference.server.access import Access
 from inference.server.errors import ApiError
-from inference.server.hosts import Hosts
 from inference.server.process import build_server
 from inference.server.settings import ServeConfig
 
@@ -102,7 +102,7 @@ def test_names_of_the_settings(start: StartServer) -> None:
 def test_which_pages_are_its_own(
     settings: dict[str, Any], host: str, origin: str, own: bool
 ) -> None:
-    assert Hosts(ServeConfig(**settings)).owns(origin, host) is own
+    assert Access(ServeConfig(**settings)).is_own_origin(origin, host) is own
 
 
 @pytest.mark.parametrize(
@@ -118,12 +118,12 @@ def test_which_pages_are_its_own(
     ],
 )
 def test_the_address_that_is_listened_at(bound: str, host: str | None, status: int | None) -> None:
-    hosts = Hosts(ServeConfig(host=bound))
+    access = Access(ServeConfig(host=bound))
     if status is None:
-        hosts.check(host)
+        access.check_host(host)
     else:
         with pytest.raises(ApiError) as refused:
-            hosts.check(host)
+            access.check_host(host)
         assert refused.value.status == status and "allowed_hosts" in refused.value.message
 
 

@@ -16,7 +16,7 @@ from fake_engine import FakeEngine, tone
 from live_server import LiveServer, eventually
 from websockets.sync.client import connect
 
-from inference.server.encoders import to_pcm16
+from tokenlm.audio.encoders import to_pcm16
 
 
 def engine_of(server: LiveServer) -> FakeEngine:
