@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inference.benchmark.cold_start import measure_cold_starts
-from inference.benchmark.stages import peak_memory_bytes, stage_clock
 from inference.benchmark.subject import SENTENCE, Subject
-from inference.benchmark.timeline import Timeline, watch
+from inference.benchmark.timeline import Timeline, peak_memory_bytes, stage_clock, watch
 from inference.engine import StreamEngine
 from tokenlm.synthesis.offline import join_segments, write_segments
 from tokenlm.synthesis.stream import SynthesisStream
 
-TOGETHER = (1, 2, 4)
+CONCURRENT = (1, 2, 4)
 """Numbers of sessions at once."""
 
 
@@ -85,9 +84,9 @@ def measure(
     Args:
         subject: what is measured.
         plan: how much.
-        tell: told what is being measured.
-        keep: given what was found so far after each part: a long measurement that is cut off
-            has still measured something.
+        tell: called with what is being measured.
+        keep: called with the measurements so far after each part, so that a long measurement that
+            is interrupted is not lost.
     """
     found = Measurements()
     stream_once(subject, subject.forced(20))  # the prompt is read, the code is warm
@@ -282,19 +281,19 @@ def _long_session(subject: Subject, plan: Plan, found: Measurements) -> None:
     ]
 
 
-def _together(subject: Subject, plan: Plan, found: Measurements) -> None:
-    found.throughput, row = asyncio.run(_sessions_together(subject, plan))
+def _concurrent(subject: Subject, plan: Plan, found: Measurements) -> None:
+    found.throughput, row = asyncio.run(_concurrent_sessions(subject, plan))
     found.rows.append(row)
 
 
-async def _sessions_together(subject: Subject, plan: Plan) -> tuple[dict[int, float], Row]:
+async def _concurrent_sessions(subject: Subject, plan: Plan) -> tuple[dict[int, float], Row]:
     seconds = plan.long_seconds / 4
     forced = subject.forced(subject.num_tokens(seconds))
-    engine = StreamEngine(subject.synthesizer, max_streams=max(TOGETHER))
-    speeds: dict[int, list[float]] = {number: [] for number in TOGETHER}
+    engine = StreamEngine(subject.synthesizer, max_streams=max(CONCURRENT))
+    speeds: dict[int, list[float]] = {number: [] for number in CONCURRENT}
     try:
         for _ in range(plan.num_runs):
-            for number in TOGETHER:
+            for number in CONCURRENT:
                 start = time.perf_counter()
                 lengths = await asyncio.gather(
                     *(_listen(engine, subject, forced, seed) for seed in range(number))
@@ -302,7 +301,7 @@ async def _sessions_together(subject: Subject, plan: Plan) -> tuple[dict[int, fl
                 speeds[number].append(sum(lengths) / (time.perf_counter() - start))
     finally:
         await engine.close(0)
-    most = max(TOGETHER)
+    most = max(CONCURRENT)
     gains = [many / one for many, one in zip(speeds[most], speeds[1], strict=True)]
     row = Row(
         f"throughput of {most} sessions over one",
@@ -358,6 +357,6 @@ PARTS: dict[str, tuple[str, Callable[[Subject, Plan, Measurements], None]]] = {
     "factor": ("real-time factor", _real_time_factor),
     "long": ("a long session, streamed and whole", _long_session),
     "shares": ("shares of the stages", _stage_shares),
-    "together": ("sessions at once", _together),
+    "together": ("sessions at once", _concurrent),
 }
 """Parts of the benchmark that need no judge, with what they measure."""

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from script_module import load_script
 from torch import nn
 
-from inference.benchmark.cases import Case, golden_cases
-from inference.benchmark.precision import main, measure_precision
+PRECISION = load_script("benchmark_precision")
+Case, golden_cases, main, measure_precision = (
+    PRECISION.Case, PRECISION.golden_cases, PRECISION.main, PRECISION.measure_precision,
+)  # fmt: skip
 
 # Greatest share of the root mean square by which a result may be off.
 BOUNDS = {"float32": 1e-4, "bfloat16": 0.03, "int8": 0.06}

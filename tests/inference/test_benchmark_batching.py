@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
+from script_module import load_script
 
-from inference.benchmark import together
-from inference.benchmark.together import Gain
 from tokenlm.models.flow import CosyVoiceFlow
+
+BATCHING = load_script("benchmark_batching")
 
 TINY = [
     "dim=16", "num_heads=2", "head_dim=8", "encoder_dim=16", "encoder_hidden_dim=16",
@@ -18,7 +19,7 @@ TINY = [
 
 
 def test_gain_is_the_median_of_ratios() -> None:
-    assert Gain(alone=[4.0, 6.0, 8.0], together=[2.0, 2.0, 8.0]).ratio == 2.0
+    assert BATCHING.Gain(alone=[4.0, 6.0, 8.0], batched=[2.0, 2.0, 8.0]).ratio == 2.0
 
 
 def test_all_sessions_run_in_one_batch(
@@ -35,7 +36,7 @@ def test_all_sessions_run_in_one_batch(
 
     monkeypatch.setattr(CosyVoiceFlow, "_advance", counted)
     arguments = ["--sessions", "3", "--chunks", "2", "--runs", "1", *TINY]
-    assert together.main(arguments) == 0
+    assert BATCHING.main(arguments) == 0
     told = capsys.readouterr().out
     assert sizes.count(3) == 2 * 2, "two chunks, one run and one to warm up"
     assert sizes.count(1) == 1 + 3 + 2 * 2 * 3
@@ -43,6 +44,6 @@ def test_all_sessions_run_in_one_batch(
 
 
 def test_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert together.main(["--sessions", "0", *TINY]) == 2
-    assert together.main(["dims=3"]) == 2
+    assert BATCHING.main(["--sessions", "0", *TINY]) == 2
+    assert BATCHING.main(["dims=3"]) == 2
     assert "at least 1" in capsys.readouterr().err

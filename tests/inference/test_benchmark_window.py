@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from script_module import load_script
 
 from inference.benchmark.subject import config_subject
-from inference.benchmark.window import Deviation, main, measure_window, table
+
+WINDOW = load_script("benchmark_window")
+Deviation, main, measure_window, table = (
+    WINDOW.Deviation, WINDOW.main, WINDOW.measure_window, WINDOW.table,
+)  # fmt: skip
 
 CONFIGS = {
     "speech_lm": {
