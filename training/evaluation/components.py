@@ -1,123 +1,54 @@
-"""What each section lets the judges hear, and what is measured without them.
+"""Components alone: the speech tokenizer, the speaker encoder, and the speed of the whole.
 
-Shapes: S samples, N tokens, E embedding channels.
+Shapes: S samples, N tokens, n utterances, E embedding channels.
 """
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from tokenlm.audio.io import load_audio
-from tokenlm.audio.mel import MelSpectrogram
 from tokenlm.models.speech_tokenizer import codebook_usage
-from tokenlm.modules.noise import mix
-from tokenlm.synthesis.synthesizer import Synthesizer
-from tokenlm.synthesis.voice import Voice
 from training.data.manifest import Utterance, by_speaker
 from training.evaluation.error_rate import char_errors
-from training.evaluation.figure import Figure, ratio_figure
-from training.evaluation.judges import SAMPLE_RATE, VoiceJudge
+from training.evaluation.judges import SAMPLE_RATE, Embed
 from training.evaluation.parts import Parts
-from training.evaluation.prompts import Prompt
-from training.evaluation.speaker_score import equal_error_interval, equal_error_rate, pair_scores
-from training.evaluation.testset import Item, TestSet
+from training.evaluation.sets import RecordingSet
+from training.evaluation.statistics import Figure, ratio_figure
+from training.evaluation.suite import Row, Suite
+from training.evaluation.systems import Cloning
 
 Track = Callable[[Iterable[Any]], Iterator[Any]]
-"""Goes through a list and shows how far it is."""
-
-
-def speak_original(item: Item) -> Tensor:
-    """The engine's own reading (S,) at `SAMPLE_RATE`."""
-    return load_audio(item.original.audio, SAMPLE_RATE)
-
-
-class Speaker:
-    """Speaks items with the components; each method gives a waveform (S,) at `sample_rate`."""
-
-    def __init__(self, parts: Parts, seed: int) -> None:
-        self.parts = parts
-        self.seed = seed
-        self._synthesizer = Synthesizer(parts)
-        self._voices: dict[str, Voice] = {}
-
-    @property
-    def sample_rate(self) -> int:
-        """Of the waveforms, in hertz."""
-        return self.parts.vocoder.config.mel.sample_rate
-
-    def voice(self, prompt: Utterance) -> Voice:
-        """The voice of a prompt, with its text."""
-        if prompt.id not in self._voices:
-            self._voices[prompt.id] = self._synthesizer.prepare_voice(prompt.audio, prompt.text)
-        return self._voices[prompt.id]
-
-    def say(self, text: str, prompt: Prompt, index: int) -> Tensor:
-        """A text in the voice of a prompt that is given as samples.
-
-        Args:
-            text: what is said.
-            prompt: of the voice, made once for each name.
-            index: place of the text in the test set, which its seed follows from.
-        """
-        if prompt.name not in self._voices:
-            self._voices[prompt.name] = self._synthesizer.prepare_voice(
-                prompt.waveform, prompt.text, sample_rate=prompt.sample_rate, name=prompt.name
-            )
-        seed = mix(self.seed, index)
-        return self._synthesizer.generate(text, voice=self._voices[prompt.name], seed=seed)
-
-    def clone(self, item: Item) -> Tensor:
-        """The sentence of an item in the voice of its prompt."""
-        seed = mix(self.seed, item.index)
-        return self._synthesizer.generate(
-            item.original.text, voice=self.voice(item.prompt), seed=seed
-        )
-
-    def resynthesize(self, item: Item) -> Tensor:
-        """The tokens of the original, rendered in the voice of the prompt: the chain but the LM."""
-        seed = mix(self.seed, item.index)
-        return self._synthesizer.convert(
-            item.original.audio, voice=self.voice(item.prompt), seed=seed
-        )
-
-    @torch.inference_mode()
-    def copy(self, item: Item) -> Tensor:
-        """The mel of the original, made to sound by the vocoder."""
-        vocoder = self.parts.vocoder
-        waveform = load_audio(item.original.audio, self.sample_rate)
-        mel = MelSpectrogram(vocoder.config.mel)(waveform[None])
-        return vocoder(mel.to(self.parts.device))[0].cpu()
+"""Iterates over a list and shows progress."""
 
 
 @torch.inference_mode()
 def measure_tokenizer(
-    parts: Parts, test_set: TestSet, num_items: int, seed: int, track: Track
-) -> tuple[list[Figure], list[dict[str, Any]]]:
+    parts: Parts, recordings: RecordingSet, num_items: int, seed: int, track: Track
+) -> tuple[list[Figure], list[Row]]:
     """Character error of the tokenizer's own ASR through its codes, and how these are used."""
     tokenizer, recognizer = parts.speech_tokenizer, parts.token_recognizer
     rate = tokenizer.config.mel.sample_rate
     rows, tokens = [], []
-    for recording in track(_spread(test_set.recordings, num_items)):
+    for recording in track(_spread(recordings.recordings, num_items)):
         waveform = load_audio(recording.audio, rate).to(parts.device)
-        found, _ = tokenizer.encode(waveform[None])
-        heard = recognizer.transcribe(found)[0]
-        count = char_errors(recording.text, heard)
-        tokens.append(found[0].cpu())
+        codes, _ = tokenizer.encode(waveform[None])
+        transcript = recognizer.transcribe(codes)[0]
+        count = char_errors(recording.text, transcript)
+        tokens.append(codes[0].cpu())
         rows.append(
             {
                 "section": "tokenizer",
-                "group": test_set.name,
+                "group": recordings.name,
                 "original": recording.id,
                 "speaker": recording.speaker,
                 "text": recording.text,
-                "heard": heard,
+                "heard": transcript,
                 "errors": count.errors,
                 "characters": count.length,
             }
@@ -127,7 +58,7 @@ def measure_tokenizer(
     figures = [
         ratio_figure(
             "tokenizer",
-            test_set.name,
+            recordings.name,
             "char_error_rate",
             [float(row["errors"]) for row in rows],
             [float(row["characters"]) for row in rows],
@@ -139,7 +70,7 @@ def measure_tokenizer(
         figures.append(
             Figure(
                 section="tokenizer",
-                group=test_set.name,
+                group=recordings.name,
                 name=name,
                 value=value,
                 num_items=len(rows),
@@ -152,11 +83,11 @@ def measure_tokenizer(
 @torch.inference_mode()
 def measure_speaker_encoder(
     parts: Parts,
-    test_sets: list[TestSet],
+    sets: list[RecordingSet],
     num_recordings: int,
     seed: int,
     track: Track,
-    judge: VoiceJudge | None = None,
+    judge: Embed | None = None,
 ) -> list[Figure]:
     """Equal error rate over pairs of recordings of held-out speakers.
 
@@ -165,7 +96,7 @@ def measure_speaker_encoder(
 
     Args:
         parts: with the speaker encoder.
-        test_sets: whose recordings are compared.
+        sets: whose recordings are compared.
         num_recordings: of each speaker.
         seed: of the intervals.
         track: shows how far it is.
@@ -174,25 +105,25 @@ def measure_speaker_encoder(
     encoder = parts.speaker_encoder
     rate = encoder.config.mel.sample_rate
     chosen = [
-        (test_set.name, row)
-        for test_set in test_sets
-        for indices in by_speaker(test_set.recordings).values()
-        for row in _spread([test_set.recordings[index] for index in indices], num_recordings)
+        (recordings.name, row)
+        for recordings in sets
+        for indices in by_speaker(recordings.recordings).values()
+        for row in _spread([recordings.recordings[index] for index in indices], num_recordings)
     ]
     own, others = [], []
     for _, row in track(chosen):
         own.append(encoder.embed_recording(load_audio(row.audio, rate).to(parts.device)).cpu())
         if judge is not None:
             others.append(judge(load_audio(row.audio, SAMPLE_RATE).numpy()))
-    found = {"": np.stack([embedding.numpy() for embedding in own])}
+    embeddings_by_judge = {"": np.stack([embedding.numpy() for embedding in own])}
     if others:
-        found["judge_"] = np.stack(others)
+        embeddings_by_judge["judge_"] = np.stack(others)
     figures = []
-    for prefix, embeddings in found.items():
-        for test_set in test_sets:
-            within = [i for i, (name, _) in enumerate(chosen) if name == test_set.name]
+    for prefix, embeddings in embeddings_by_judge.items():
+        for recordings in sets:
+            within = [i for i, (name, _) in enumerate(chosen) if name == recordings.name]
             figures += _error_figures(
-                test_set.name,
+                recordings.name,
                 f"{prefix}equal_error_rate",
                 embeddings[within],
                 [chosen[i][1].speaker for i in within],
@@ -247,30 +178,34 @@ def _error_figures(
     ]
 
 
-def measure_speed(speaker: Speaker, test_set: TestSet, num_items: int, track: Track) -> Figure:
-    """Seconds of work for a second of speech, on all cores, prompt already prepared."""
-    items = test_set.items[:num_items]
+def measure_speed(suite: Suite, system: Cloning, track: Track) -> Figure:
+    """Seconds of work for a second of speech, on all cores, prompt already prepared.
+
+    Args:
+        suite: what is spoken, one request at a time.
+        system: what is measured.
+        track: shows progress.
+    """
     threads = torch.get_num_threads()
     cores = os.cpu_count() or 1
     torch.set_num_threads(cores)
     try:
-        speaker.clone(items[0])  # The first call pays for what is loaded lazily.
+        system.speak(suite.requests[0])  # The first call pays for what is loaded lazily.
         worked = spoken = 0.0
-        for item in track(items):
-            speaker.voice(item.prompt)
-            start = time.perf_counter()
-            waveform = speaker.clone(item)
-            worked += time.perf_counter() - start
-            spoken += waveform.shape[0] / speaker.sample_rate
+        for request in track(suite.requests):
+            speech = system.speak(request)
+            assert speech.work_seconds is not None
+            worked += speech.work_seconds
+            spoken += speech.seconds
     finally:
         torch.set_num_threads(threads)
     load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     return Figure(
-        section="real_time_factor",
-        group=test_set.name,
+        section=suite.section,
+        group=suite.group,
         name="real_time_factor",
         value=worked / max(spoken, 1e-9),
-        num_items=len(items),
+        num_items=len(suite.requests),
         note=f"{spoken:.0f} s of speech, one sentence at a time, {cores} cores{load}",
     )
 
@@ -280,3 +215,74 @@ def _spread(recordings: list[Utterance], num: int) -> list[Utterance]:
     if len(recordings) <= num:
         return recordings
     return [recordings[index * len(recordings) // num] for index in range(num)]
+
+
+def pair_scores(embeddings: np.ndarray, speakers: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Similarities of all pairs of utterances.
+
+    Args:
+        embeddings: (n, E).
+        speakers: n names.
+
+    Returns:
+        The scores of pairs of the same speaker, and of different ones.
+    """
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    rows, columns = np.triu_indices(len(speakers), k=1)
+    scores = (unit @ unit.T)[rows, columns]
+    names = np.asarray(speakers)
+    same = names[rows] == names[columns]
+    return scores[same], scores[~same]
+
+
+def equal_error_rate(same: np.ndarray, different: np.ndarray) -> tuple[float, float]:
+    """Where as many pairs of one speaker are rejected as pairs of two are accepted.
+
+    Args:
+        same: scores of pairs of the same speaker.
+        different: scores of pairs of different speakers.
+
+    Returns:
+        The rate (the mean of both where they do not meet), and the threshold.
+
+    Raises:
+        ValueError: there are no pairs of one of both kinds.
+    """
+    if not len(same) or not len(different):
+        raise ValueError("an equal error rate needs pairs of one speaker and of different ones.")
+    same, different = np.sort(same), np.sort(different)
+    thresholds = np.unique(np.concatenate([same, different]))
+    rejected = np.searchsorted(same, thresholds, side="left") / len(same)
+    accepted = 1.0 - np.searchsorted(different, thresholds, side="left") / len(different)
+    best = int(np.argmin(np.abs(rejected - accepted)))
+    return float((rejected[best] + accepted[best]) / 2), float(thresholds[best])
+
+
+def equal_error_interval(
+    embeddings: np.ndarray,
+    speakers: Sequence[str],
+    *,
+    seed: int = 0,
+    num_resamples: int = 200,
+) -> tuple[float, float]:
+    """95 % interval of the equal error rate, utterances resampled within each speaker."""
+    names = np.asarray(speakers)
+    groups = [np.flatnonzero(names == name) for name in np.unique(names)]
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    scores = unit @ unit.T
+    generator = np.random.default_rng(seed)
+    rows, columns = np.triu_indices(len(names), k=1)
+    rates = []
+    for _ in range(num_resamples):
+        drawn = np.concatenate([generator.choice(group, len(group)) for group in groups])
+        first, second = drawn[rows], drawn[columns]
+        distinct = first != second
+        first, second = first[distinct], second[distinct]
+        same = names[first] == names[second]
+        picked = scores[first, second]
+        if same.any() and not same.all():
+            rates.append(equal_error_rate(picked[same], picked[~same])[0])
+    if not rates:
+        return float("nan"), float("nan")
+    low, high = np.quantile(rates, [0.025, 0.975])
+    return float(low), float(high)

@@ -1,8 +1,13 @@
-"""Scripts: test sets of texts, each with the words that should be heard.
+"""Test sets: of texts, each with the words that should be heard, and of recordings.
 
-Two files are read: JSONL of our own (`configs/eval/plain.jsonl`, `hard.jsonl`), and the `meta.lst`
-of seed-tts-eval (Anastassiou et al., 2024), whose lines are
+Texts are read from two kinds of files: JSONL (`configs/eval/plain.jsonl`, `hard.jsonl`), and the
+`meta.lst` of seed-tts-eval (Anastassiou et al., 2024), whose lines are
 `id|prompt text|prompt audio|text` and optionally `|recording of the text`.
+
+Recordings are those of a manifest. What is chosen of them is a function of the manifest alone:
+every voice gives one prompt; the sentences are assigned to the voices in turn; a sentence is asked
+for once, never that of a prompt, and always one that its voice has read itself, so that both can be
+compared.
 """
 
 from __future__ import annotations
@@ -14,14 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokenlm.checkpoint.resolve import packaged_configs
+from training.data.manifest import ManifestError, Utterance, by_speaker, read_manifest
 from training.evaluation.error_rate import spoken_words
 
 LONG_PROMPT = "long_prompt"
 """Category whose lines are spoken after a prompt that is much longer than they are."""
 
 
-class ScriptError(ValueError):
-    """A script that cannot be used; the message names file and line."""
+class TextSetError(ValueError):
+    """A set of texts that cannot be used; the message names file and line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +54,8 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Script:
-    """A test set of texts."""
+class TextSet:
+    """Texts that are spoken."""
 
     name: str
     path: Path
@@ -58,39 +64,40 @@ class Script:
     """Of what is asked for: ids, texts and spoken forms, in order."""
 
 
-def find_scripts(names: Sequence[str]) -> list[Script]:
+def find_text_sets(names: Sequence[str]) -> list[TextSet]:
     """Read test sets by path, or by the name of one in `configs/eval`.
 
     Raises:
-        ScriptError: there is none of a name, or it is not one.
+        TextSetError: there is none of a name, or it is not one.
     """
-    found = []
+    sets = []
     for name in names:
         shipped = packaged_configs() / "eval" / f"{name}.jsonl"
         path = Path(name)
         if not path.is_file() and shipped.is_file():
             path = shipped
         if not path.is_file():
-            raise ScriptError(
+            raise TextSetError(
                 f"there is no test set {name!r}: give plain, hard, development, or a file."
             )
-        found.append(read_script(path))
-    twice = {script.name for script in found if sum(s.name == script.name for s in found) > 1}
+        sets.append(read_text_set(path))
+    all_names = [texts.name for texts in sets]
+    twice = sorted({name for name in all_names if all_names.count(name) > 1})
     if twice:
-        raise ScriptError(f"two test sets are called {sorted(twice)[0]!r}.")
-    return found
+        raise TextSetError(f"two test sets are called {twice[0]!r}.")
+    return sets
 
 
-def read_script(path: Path) -> Script:
-    """Read a script, by the end of its name: `.jsonl`, or `.lst` of seed-tts-eval.
+def read_text_set(path: Path) -> TextSet:
+    """Read a set of texts: `.jsonl`, or the `.lst` of seed-tts-eval.
 
     Raises:
-        ScriptError: the file cannot be read, or has a bad line; all bad lines are named.
+        TextSetError: the file cannot be read, or has a bad line; all bad lines are named.
     """
     try:
         rows = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ScriptError(f"{path}: the test set cannot be read: {error}") from error
+        raise TextSetError(f"{path}: the test set cannot be read: {error}") from error
     parse: Callable[[str, Path], Line] = _parse_meta if path.suffix == ".lst" else _parse_json
     lines: list[Line] = []
     bad: list[str] = []
@@ -101,17 +108,17 @@ def read_script(path: Path) -> Script:
         try:
             line = parse(row, path.parent)
             if line.id in seen:
-                raise ScriptError(f"the id {line.id!r} is there twice.")
-        except ScriptError as error:
+                raise TextSetError(f"the id {line.id!r} is there twice.")
+        except TextSetError as error:
             bad.append(f"line {number}: {error}")
             continue
         seen.add(line.id)
         lines.append(line)
     if bad:
-        raise ScriptError(f"{path}: {len(bad)} bad lines: " + " ".join(bad[:20]))
+        raise TextSetError(f"{path}: {len(bad)} bad lines: " + " ".join(bad[:20]))
     if not lines:
-        raise ScriptError(f"{path}: the test set has no lines.")
-    return Script(name=path.stem, path=path, lines=lines, digest=_digest(lines))
+        raise TextSetError(f"{path}: the test set has no lines.")
+    return TextSet(name=path.stem, path=path, lines=lines, digest=_digest(lines))
 
 
 def _digest(lines: list[Line]) -> str:
@@ -123,19 +130,19 @@ def _parse_json(row: str, folder: Path) -> Line:
     try:
         data = json.loads(row)
     except json.JSONDecodeError as error:
-        raise ScriptError(f"not JSON: {error.msg} at column {error.colno}.") from None
+        raise TextSetError(f"not JSON: {error.msg} at column {error.colno}.") from None
     if not isinstance(data, dict):
-        raise ScriptError("not a JSON object.")
+        raise TextSetError("not a JSON object.")
     known = set(Line.__dataclass_fields__)
     unknown = sorted(data.keys() - known)
     if unknown:
-        raise ScriptError(f"unknown key {unknown[0]!r}; valid: {', '.join(sorted(known))}.")
+        raise TextSetError(f"unknown key {unknown[0]!r}; valid: {', '.join(sorted(known))}.")
     wrong = sorted(key for key, value in data.items() if not isinstance(value, str))
     if wrong:
-        raise ScriptError(f"{wrong[0]!r} is not a string.")
+        raise TextSetError(f"{wrong[0]!r} is not a string.")
     missing = [key for key in ("id", "text") if not data.get(key, "").strip()]
     if missing:
-        raise ScriptError(f"{missing[0]!r} is missing or empty.")
+        raise TextSetError(f"{missing[0]!r} is missing or empty.")
     paths = {
         key: folder / data[key] for key in ("prompt_audio", "reference_audio") if data.get(key)
     }
@@ -145,10 +152,10 @@ def _parse_json(row: str, folder: Path) -> Line:
 def _parse_meta(row: str, folder: Path) -> Line:
     columns = [column.strip() for column in row.split("|")]
     if len(columns) not in (4, 5):
-        raise ScriptError(f"{len(columns)} columns between |, not 4 or 5.")
+        raise TextSetError(f"{len(columns)} columns between |, not 4 or 5.")
     name, prompt_text, prompt_audio, text, *reference = columns
     if not name or not prompt_audio or not text:
-        raise ScriptError("an empty column: id, prompt audio and text are needed.")
+        raise TextSetError("an empty column: id, prompt audio and text are needed.")
     return _line(
         id=name,
         text=text,
@@ -161,5 +168,95 @@ def _parse_meta(row: str, folder: Path) -> Line:
 def _line(**facts: object) -> Line:
     spoken = spoken_words(str(facts.get("spoken") or facts["text"]))
     if not spoken:
-        raise ScriptError(f"the text {str(facts['text'])[:40]!r} holds no words to be heard.")
+        raise TextSetError(f"the text {str(facts['text'])[:40]!r} holds no words to be heard.")
     return Line(**{**facts, "spoken": spoken})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A sentence to be said."""
+
+    index: int
+    """Place in the test set, from 0; the seed of its sampling follows from it."""
+    original: Utterance
+    """The engine's own reading of the sentence, in the same voice."""
+    prompt: Utterance
+    """The recording whose voice is to be cloned; another sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordingSet:
+    """The items of one manifest."""
+
+    name: str
+    """Such as `heldout` or `unheard`."""
+    items: list[Item]
+    """In order; the first n of them are a fair smaller test set."""
+    prompts: dict[str, Utterance]
+    """The prompt of each voice."""
+    recordings: list[Utterance]
+    """All rows of the manifest."""
+
+
+def read_recording_set(
+    name: str, path: Path, *, num_items: int, num_voices: int, prompt_seconds: float
+) -> RecordingSet:
+    """Choose the items of a manifest.
+
+    Args:
+        name: of the test set.
+        path: the manifest.
+        num_items: sentences; fewer where the manifest has no more.
+        num_voices: voices, the first of the manifest by name.
+        prompt_seconds: length that prompts come close to.
+
+    Raises:
+        ManifestError: the manifest cannot be read, has a bad row, or has too little in it.
+    """
+    recordings = read_manifest(path, strict=True).utterances
+    return choose_items(
+        name,
+        recordings,
+        num_items=num_items,
+        num_voices=num_voices,
+        prompt_seconds=prompt_seconds,
+    )
+
+
+def choose_items(
+    name: str,
+    recordings: list[Utterance],
+    *,
+    num_items: int,
+    num_voices: int,
+    prompt_seconds: float,
+) -> RecordingSet:
+    """Choose the items among recordings; see `read_recording_set`."""
+    groups = {
+        speaker: sorted((recordings[index] for index in indices), key=lambda row: row.id)
+        for speaker, indices in list(by_speaker(recordings).items())[:num_voices]
+    }
+    if not groups:
+        raise ManifestError(f"the manifest of the test set {name!r} has no rows.")
+    prompts: dict[str, Utterance] = {}
+    used: set[str] = set()
+    for speaker, rows in groups.items():
+        free = [row for row in rows if spoken_words(row.text) not in used] or rows
+        prompts[speaker] = min(free, key=lambda row: abs(row.duration - prompt_seconds))
+        used.add(spoken_words(prompts[speaker].text))
+    queues = {speaker: iter(rows) for speaker, rows in groups.items()}
+    items: list[Item] = []
+    while queues and len(items) < num_items:
+        for speaker in list(queues):
+            row = next((row for row in queues[speaker] if spoken_words(row.text) not in used), None)
+            if row is None:
+                del queues[speaker]
+            elif len(items) < num_items:
+                used.add(spoken_words(row.text))
+                items.append(Item(index=len(items), original=row, prompt=prompts[speaker]))
+    if not items:
+        raise ManifestError(
+            f"the test set {name!r} needs voices with at least two sentences each: one is the "
+            "prompt, the others are asked for."
+        )
+    return RecordingSet(name=name, items=items, prompts=prompts, recordings=recordings)

@@ -1,38 +1,26 @@
-"""The frozen list of a script: how engines read its lines, and which lines are left out.
+"""The snapshot of a set of texts: how engines read its lines, and which lines are left out.
 
 A judge that misses the words of a line even in the plain reading of a classic engine says nothing
 about a model on that line. Such lines are left out, and the list is written once, before any model
-is judged: `tokenlm evaluate --set hard --freeze`. It lies beside the script, holds the digest of
-its texts, and is never overwritten.
+is judged, by `scripts/snapshot_test_set`. It lies beside the set (`hard.frozen.json`), holds the
+digest of its texts, and is never overwritten. A second one (`hard.voices.json`) assigns the lines
+to the held-out speakers of a corpus.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
 
 from tokenlm.atomic import write_text
-from tokenlm.audio.resample import resample
-from training.corpus.engines import EngineError, Request, Speech, check_voice, speak
-from training.evaluation.error_rate import ErrorCount, word_errors
-from training.evaluation.judges import SAMPLE_RATE
-from training.evaluation.script import Line, Script, ScriptError
+from training.evaluation.error_rate import ErrorCount
+from training.evaluation.sets import Line, TextSet, TextSetError
 
 EXCLUDED_RATE = 0.2
-"""A line is left out when more of its words than this are heard wrongly, whichever engine reads."""
-ENGINES = (("flite", "rms"), ("festival", "cmu_us_slt_arctic_hts"))
-"""Engines and voices that read: the two that the judge understands best."""
-
-Submit = Callable[[np.ndarray], Future[str]]
-Track = Callable[[Iterable[Any]], Iterator[Any]]
+"""A line is left out when more of its words than this are transcribed wrongly, whichever engine
+reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,17 +45,17 @@ class Reading:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frozen:
-    """What is fixed about a script before anything is judged on it."""
+class Snapshot:
+    """What is fixed about a set before anything is judged on it."""
 
     digest: str
-    """Of the script."""
+    """Of the set."""
     judge: str
     readings: dict[str, Reading]
     """By id of the line."""
     voices: tuple[str, ...] = ()
-    """Voices of a corpus to which the lines were dealt (`training.evaluation.dealt`); none where
-    the engines read in their own."""
+    """Speakers of a corpus that the lines were assigned to; none where the engines read in voices
+    of their own."""
 
     @property
     def excluded(self) -> set[str]:
@@ -80,54 +68,54 @@ class Frozen:
         return len(self.readings) - len(self.excluded)
 
 
-def frozen_path(script: Script, dealt: bool = False) -> Path:
-    """Where the list of a script lies, or that of its lines dealt to voices."""
-    return script.path.with_name(f"{script.path.stem}.{'voices' if dealt else 'frozen'}.json")
+def snapshot_path(texts: TextSet, assigned: bool = False) -> Path:
+    """Where the snapshot of a set lies, or the one that assigns its lines to speakers."""
+    return texts.path.with_name(f"{texts.path.stem}.{'voices' if assigned else 'frozen'}.json")
 
 
-def read_frozen(script: Script, dealt: bool = False) -> Frozen | None:
-    """The list of a script; None where it was never frozen.
+def read_snapshot(texts: TextSet, assigned: bool = False) -> Snapshot | None:
+    """The snapshot of a set; None if it has none.
 
     Raises:
-        ScriptError: the list is not one, or belongs to other texts.
+        TextSetError: the file is no snapshot, or belongs to other texts.
     """
-    path = frozen_path(script, dealt)
+    path = snapshot_path(texts, assigned)
     if not path.is_file():
         return None
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        frozen = Frozen(
+        snapshot = Snapshot(
             digest=data["digest"],
             judge=data["judge"],
             readings={name: Reading(**row) for name, row in data["readings"].items()},
             voices=tuple(data.get("voices", ())),
         )
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ScriptError(f"{path} is not the frozen list of a test set: {error}") from error
-    if frozen.digest != script.digest:
-        raise ScriptError(
-            f"{path} was frozen for other texts than {script.path} holds now. Figures of both "
-            "cannot be compared: undo the change, or remove the list and freeze it again."
+        raise TextSetError(f"{path} is not the snapshot of a test set: {error}") from error
+    if snapshot.digest != texts.digest:
+        raise TextSetError(
+            f"{path} was made of other texts than {texts.path} holds now. Figures of both cannot "
+            "be compared: undo the change, or remove the snapshot and make it again."
         )
-    return frozen
+    return snapshot
 
 
-def write_frozen(script: Script, frozen: Frozen) -> Path:
-    """Write the list beside its script.
+def write_snapshot(texts: TextSet, snapshot: Snapshot) -> Path:
+    """Write the snapshot beside its set.
 
     Raises:
-        ScriptError: there is one already.
+        TextSetError: there is one already.
     """
-    path = frozen_path(script, bool(frozen.voices))
+    path = snapshot_path(texts, bool(snapshot.voices))
     if path.exists():
-        raise ScriptError(f"{script.path} is frozen already, in {path}.")
-    rows = {name: asdict(reading) for name, reading in frozen.readings.items()}
-    voices = {"voices": frozen.voices} if frozen.voices else {}
+        raise TextSetError(f"{texts.path} has a snapshot already, {path}: it never changes.")
+    rows = {name: asdict(reading) for name, reading in snapshot.readings.items()}
+    voices = {"voices": snapshot.voices} if snapshot.voices else {}
     head = {
-        "digest": frozen.digest,
-        "judge": frozen.judge,
+        "digest": snapshot.digest,
+        "judge": snapshot.judge,
         **voices,
-        "excluded": sorted(frozen.excluded),
+        "excluded": sorted(snapshot.excluded),
     }
     # One line for each reading, so that a change can be read.
     lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items())
@@ -136,70 +124,46 @@ def write_frozen(script: Script, frozen: Frozen) -> Path:
     return path
 
 
-def freeze(
-    script: Script,
-    submit: Submit,
-    judge: str,
-    track: Track = iter,
-    engines: Sequence[tuple[str, str]] = ENGINES,
-) -> Frozen:
-    """Let engines read a script and the judge hear it.
+def assign_speakers(
+    texts: TextSet,
+    snapshot: Snapshot | None,
+    assigned: Snapshot | None,
+    speakers: Collection[str],
+) -> tuple[TextSet, Snapshot | None]:
+    """A set whose lines name the speakers they are assigned to, and the snapshot that fits it.
 
     Args:
-        script: to be frozen.
-        submit: the judge of words.
-        judge: its name and version.
-        track: shows how far it is.
-        engines: engines and voices that read; each is asked for the lines that those before it
-            did not make clear, and the best reading counts.
+        texts: the set.
+        snapshot: of the set.
+        assigned: the snapshot that assigns its lines to speakers.
+        speakers: those that the evaluation has prompts of.
+
+    Returns:
+        The set and its snapshot unchanged if the lines are assigned to speakers that the evaluation
+        does not have, or to none.
 
     Raises:
-        EngineError: an engine is not installed, or cannot say a line.
+        TextSetError: the lines are assigned, but there is no snapshot of those that count.
     """
-    for engine, voice in engines:
-        check_voice(engine, voice)
-    readings: dict[str, Reading] = {}
-    for engine, voice in engines:
-        # A line that one engine made clear needs no other.
-        left = [
-            line
-            for line in script.lines
-            if line.id not in readings or readings[line.id].is_excluded
-        ]
-        waiting = [(line, *_submit(line, submit, engine, voice)) for line in track(left)]
-        for line, seconds, future in waiting:
-            heard = future.result()
-            count = word_errors(line.spoken, heard)
-            reading = Reading(
-                voice=f"{engine} {voice}",
-                heard=heard,
-                errors=count.errors,
-                words=count.length,
-                seconds=round(seconds, 3),
-            )
-            best = readings.get(line.id)
-            if best is None or reading.errors < best.errors:
-                readings[line.id] = reading
-    ordered = {line.id: readings[line.id] for line in script.lines}
-    return Frozen(digest=script.digest, judge=judge, readings=ordered)
+    if assigned is None or not set(assigned.voices) <= set(speakers):
+        return texts, snapshot
+    if snapshot is None:
+        raise TextSetError(
+            f"the lines of {texts.path} are assigned to voices, but its own snapshot is missing."
+        )
+    lines = [
+        line
+        if line.id not in assigned.readings or _has_voice(line)
+        else replace(line, speaker=assigned.readings[line.id].voice)
+        for line in texts.lines
+    ]
+    own = {line.id for line in texts.lines if _has_voice(line)}
+    readings = {
+        name: reading if name in own else assigned.readings.get(name, reading)
+        for name, reading in snapshot.readings.items()
+    }
+    return replace(texts, lines=lines), replace(snapshot, readings=readings)
 
 
-def _submit(line: Line, submit: Submit, engine: str, voice: str) -> tuple[float, Future[str]]:
-    spoken = speak(engine, [Request(text=readable(line), voice=voice)])[0]
-    if isinstance(spoken, EngineError):
-        raise spoken
-    samples = as_heard(spoken)
-    return len(samples) / SAMPLE_RATE, submit(samples)
-
-
-def readable(line: Line) -> str:
-    """The text with its marks, or the spoken form: how an engine reads figures is not judged."""
-    bare = re.sub(r"[^\w\s',.?!;:]", " ", line.text)
-    is_plain = " ".join(re.sub(r"[^\w\s']", " ", line.text).lower().split()) == line.spoken
-    return bare if is_plain else line.spoken
-
-
-def as_heard(spoken: Speech) -> np.ndarray:
-    """Samples (S,) at the rate of the judge."""
-    waveform = torch.from_numpy(spoken.waveform.copy())
-    return resample(waveform, spoken.sample_rate, SAMPLE_RATE).numpy()
+def _has_voice(line: Line) -> bool:
+    return not (line.voice is None and line.prompt_audio is None and line.speaker is None)

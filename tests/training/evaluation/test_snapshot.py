@@ -1,4 +1,4 @@
-"""The frozen list: made once, of the best reading, for one text."""
+"""The snapshot of a set: made once, of the best reading, for one text."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from script_module import load_script
 
 from training.corpus.engines import EngineError, Request, Speech
-from training.evaluation import frozen as module
-from training.evaluation.frozen import Reading, freeze, frozen_path, read_frozen, write_frozen
-from training.evaluation.script import Script, ScriptError, read_script
+from training.evaluation.sets import TextSet, TextSetError, read_text_set
+from training.evaluation.snapshot import Reading, read_snapshot, snapshot_path, write_snapshot
+
+SCRIPT = load_script("snapshot_test_set")
+make_snapshot = SCRIPT.make_snapshot
 
 
 @pytest.fixture
-def script(tmp_path: Path) -> Script:
+def texts(tmp_path: Path) -> TextSet:
     path = tmp_path / "mine.jsonl"
     rows = [
         {"id": "a", "text": "One two three four, five!"},
@@ -25,7 +28,7 @@ def script(tmp_path: Path) -> Script:
         {"id": "c", "text": "Six seven."},
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return read_script(path)
+    return read_text_set(path)
 
 
 def done(text: str) -> Future[str]:
@@ -44,12 +47,12 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         count = len(requests[0].text) + (100 if engine == "two" else 0)
         return [Speech(waveform=np.ones(count, np.float32), sample_rate=16_000)]
 
-    monkeypatch.setattr(module, "speak", speak)
-    monkeypatch.setattr(module, "check_voice", lambda engine, voice: None)
+    monkeypatch.setattr(SCRIPT, "speak", speak)
+    monkeypatch.setattr(SCRIPT, "check_voice", lambda engine, voice: None)
     return asked
 
 
-def test_the_best_reading_counts(script: Script, engines: list[tuple[str, str]]) -> None:
+def test_the_best_reading_counts(texts: TextSet, engines: list[tuple[str, str]]) -> None:
     heard = {
         25: "one two three four nine",  # 1 of 5 words: kept, and not asked of another engine
         20: "he is",
@@ -57,8 +60,8 @@ def test_the_best_reading_counts(script: Script, engines: list[tuple[str, str]])
         10: "sick",  # 2 of 2 words
         110: "six eleven",  # 1 of 2 words: left out
     }
-    found = freeze(
-        script,
+    found = make_snapshot(
+        texts,
         lambda samples: done(heard[len(samples)]),
         "judge 1",
         engines=[("one", "v"), ("two", "w")],
@@ -80,33 +83,35 @@ def test_the_best_reading_counts(script: Script, engines: list[tuple[str, str]])
 
 
 def test_a_list_is_written_once_and_read_back(
-    script: Script, engines: list[tuple[str, str]]
+    texts: TextSet, engines: list[tuple[str, str]]
 ) -> None:
-    assert read_frozen(script) is None
-    found = freeze(script, lambda samples: done("x"), "judge 1", engines=[("one", "v")])
-    path = write_frozen(script, found)
-    assert path == frozen_path(script) == script.path.with_name("mine.frozen.json")
-    assert read_frozen(script) == found
+    assert read_snapshot(texts) is None
+    found = make_snapshot(texts, lambda samples: done("x"), "judge 1", engines=[("one", "v")])
+    path = write_snapshot(texts, found)
+    assert path == snapshot_path(texts) == texts.path.with_name("mine.frozen.json")
+    assert read_snapshot(texts) == found
     assert json.loads(path.read_text())["excluded"] == ["a", "b", "c"]
-    with pytest.raises(ScriptError, match="is frozen already"):
-        write_frozen(script, found)
+    with pytest.raises(TextSetError, match="has a snapshot already"):
+        write_snapshot(texts, found)
 
 
-def test_changed_texts_void_the_list(script: Script, engines: list[tuple[str, str]]) -> None:
-    write_frozen(script, freeze(script, lambda samples: done("x"), "j", engines=[("one", "v")]))
-    script.path.write_text(script.path.read_text().replace("Six", "Sixty"))
-    with pytest.raises(ScriptError, match="was frozen for other texts"):
-        read_frozen(read_script(script.path))
-    frozen_path(script).write_text("{}")
-    with pytest.raises(ScriptError, match="is not the frozen list"):
-        read_frozen(script)
+def test_changed_texts_void_the_list(texts: TextSet, engines: list[tuple[str, str]]) -> None:
+    write_snapshot(
+        texts, make_snapshot(texts, lambda samples: done("x"), "j", engines=[("one", "v")])
+    )
+    texts.path.write_text(texts.path.read_text().replace("Six", "Sixty"))
+    with pytest.raises(TextSetError, match="was made of other texts"):
+        read_snapshot(read_text_set(texts.path))
+    snapshot_path(texts).write_text("{}")
+    with pytest.raises(TextSetError, match="is not the snapshot"):
+        read_snapshot(texts)
 
 
-def test_an_engine_that_refuses_is_told(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "check_voice", lambda engine, voice: None)
-    monkeypatch.setattr(module, "speak", lambda engine, requests: [EngineError("no voice")])
+def test_an_engine_that_refuses_is_told(texts: TextSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SCRIPT, "check_voice", lambda engine, voice: None)
+    monkeypatch.setattr(SCRIPT, "speak", lambda engine, requests: [EngineError("no voice")])
     with pytest.raises(EngineError, match="no voice"):
-        freeze(script, lambda samples: done("x"), "j", engines=[("one", "v")])
+        make_snapshot(texts, lambda samples: done("x"), "j", engines=[("one", "v")])
 
 
 def test_the_threshold() -> None:
@@ -116,6 +121,6 @@ def test_the_threshold() -> None:
 
 
 @pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed")
-def test_a_real_engine_reads(script: Script) -> None:
-    found = freeze(script, lambda samples: done("six seven"), "j", engines=[("flite", "rms")])
+def test_a_real_engine_reads(texts: TextSet) -> None:
+    found = make_snapshot(texts, lambda samples: done("six seven"), "j", engines=[("flite", "rms")])
     assert found.readings["c"].errors == 0 and 0.5 < found.readings["c"].seconds < 2.5

@@ -1,4 +1,4 @@
-"""Judging scripts: rows, figures, pages and comparisons, with a system and judges made up here."""
+"""Sets of texts: rows, figures, pages and comparisons, with a system and judges made up here."""
 
 from __future__ import annotations
 
@@ -17,27 +17,26 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from tokenlm.text.tokenizer import load_text_tokenizer
-from training.evaluation import script_command, sealed
-from training.evaluation.cloning import CloningSystem, longest
+from training.evaluation import run as evaluation
+from training.evaluation import sealed
 from training.evaluation.command import evaluate
 from training.evaluation.compare import compare, compare_folders, warn_of_prompts
-from training.evaluation.frozen import Frozen, Reading, write_frozen
 from training.evaluation.parts import Parts, find_parts
-from training.evaluation.script import Line, Script, ScriptError, read_script
-from training.evaluation.script_command import check_judge_is_no_reward, find_scripts
-from training.evaluation.script_figures import (
+from training.evaluation.prompts import Prompt
+from training.evaluation.run import check_judge_is_no_reward
+from training.evaluation.sets import Line, TextSet, TextSetError, find_text_sets, read_text_set
+from training.evaluation.snapshot import Reading, Snapshot
+from training.evaluation.suite import Judges, Request, Speech, score, speak
+from training.evaluation.systems import Cloning
+from training.evaluation.texts import (
+    LinePrompts,
     by_item,
-    compare_rows,
-    other_prompts,
-    script_figures,
-)
-from training.evaluation.script_run import (
-    Panel,
-    PromptFacts,
-    Spoken,
-    System,
     chosen_lines,
-    judge_script,
+    compare_rows,
+    longest,
+    other_prompts,
+    text_figures,
+    text_suite,
 )
 from training.rl.regression import Regression, RegressionConfig
 
@@ -48,7 +47,7 @@ def line(name: str, text: str, category: str = "c") -> Line:
     return Line(id=name, text=text, spoken=text, category=category)
 
 
-SCRIPT = Script(
+TEXTS = TextSet(
     name="mine",
     path=Path("mine.jsonl"),
     lines=[line("a", "one two"), line("b", "three four five"), line("c", "six"), line("d", "ten")],
@@ -60,55 +59,75 @@ def reading(errors: int, words: int) -> Reading:
     return Reading(voice="v", heard="", errors=errors, words=words, seconds=1.0)
 
 
-FROZEN = Frozen(
+SNAPSHOT = Snapshot(
     digest="0",
     judge="pocketsphinx 5",
     readings={"a": reading(0, 2), "b": reading(0, 3), "c": reading(1, 1), "d": reading(0, 1)},
 )
 
 
-class Tones(System):
+class Tones:
     """Says a line as a tone, as many tenths of a second as it has characters."""
-
-    sample_rate = RATE
 
     def __init__(self) -> None:
         self.seeds: list[int] = []
 
-    def speak(self, number: int, line: Line, seed: int) -> Spoken:
-        self.seeds.append(seed)
-        time = torch.arange(len(line.text) * RATE // 10) / RATE
-        waveform = 0.2 * torch.sin(2 * torch.pi * 200 * time)
-        return Spoken(waveform=waveform, work_seconds=0.5, first_audio_seconds=0.1 * number)
+    def speak(self, request: Request) -> Speech:
+        self.seeds.append(request.seed)
+        time = torch.arange(len(request.text) * RATE // 10) / RATE
+        return Speech(
+            request=request,
+            waveform=0.2 * torch.sin(2 * torch.pi * 200 * time),
+            sample_rate=RATE,
+            work_seconds=0.5,
+            first_audio_seconds=0.1 * "abcd".index(str(request.id)),
+        )
 
-    def prompt(self, number: int, line: Line) -> PromptFacts:
-        return PromptFacts(name="p", text="from the prompt", embedding=np.array([1.0, 0.0]))
+
+class OnePrompt(LinePrompts):
+    """The same prompt, without sound, for every line."""
+
+    def __init__(self) -> None:
+        self.prompt = Prompt(
+            name="p", text="from the prompt", waveform=torch.zeros(RATE), sample_rate=RATE
+        )
+
+    def find(self, number: int, line: Line) -> Prompt:
+        return self.prompt
 
 
-def panel(heard: dict[int, str]) -> Panel:
-    """Hears by the length of the speech, in tenths of a second."""
+def judges(heard: dict[int, str]) -> Judges:
+    """Transcribe by the length of the speech, in tenths of a second."""
 
     def submit(samples: np.ndarray) -> Future[str]:
         future: Future[str] = Future()
         future.set_result(heard[round(len(samples) / 1600)])
         return future
 
-    return Panel(
-        submit=submit,
-        embed=lambda samples: np.array([0.6, 0.8]),
-        naturalness=lambda samples: 3.5,
-    )
+    def embed(samples: np.ndarray) -> np.ndarray:
+        return np.array([0.6, 0.8]) if np.any(samples) else np.array([1.0, 0.0])
+
+    return Judges(submit, embed, lambda samples: 3.5)
 
 
 HEARD = {7: "one two", 15: "from the prompt", 3: ""}
 
 
-def rows_of(heard: dict[int, str], **options: Any) -> list[dict[str, Any]]:
-    return judge_script(Tones(), SCRIPT, panel(heard), **options)
+def rows_of(
+    heard: dict[int, str],
+    *,
+    snapshot: Snapshot | None = None,
+    seeds: tuple[int, ...] = (0,),
+    folder: Path | None = None,
+    system: Tones | None = None,
+) -> list[dict[str, Any]]:
+    suite = text_suite(TEXTS, snapshot, OnePrompt(), seeds=seeds)
+    speeches = speak(system or Tones(), suite, folder)
+    return [one.row for one in score(suite, speeches, judges(heard))]
 
 
 def test_rows_by_hand(tmp_path: Path) -> None:
-    rows = rows_of(HEARD, frozen=FROZEN, audio_folder=tmp_path)
+    rows = rows_of(HEARD, snapshot=SNAPSHOT, folder=tmp_path)
     assert [row["item"] for row in rows] == ["a", "b", "d"]  # c is left out
     first, second, third = rows
     assert (first["errors"], first["words"], first["char_errors"]) == (0, 2, 0)
@@ -118,12 +137,14 @@ def test_rows_by_hand(tmp_path: Path) -> None:
     assert (second["errors"], second["word_error_rate"], second["catastrophic"]) == (3, 1.0, True)
     assert second["faults"] == ["prompt_leak"]
     assert third["faults"] == ["early_stop"] and third["catastrophic"] is True
-    assert Path(second["audio"]) == tmp_path / "b-0.wav" and (tmp_path / "b-0.wav").is_file()
+    assert (
+        Path(second["audio"]) == tmp_path / "mine/b-0.wav" and (tmp_path / "mine/b-0.wav").is_file()
+    )
 
 
 def test_every_line_is_spoken_once_with_each_seed() -> None:
     system = Tones()
-    rows = judge_script(system, SCRIPT, panel(HEARD), frozen=FROZEN, seeds=[0, 7])
+    rows = rows_of(HEARD, snapshot=SNAPSHOT, seeds=(0, 7), system=system)
     assert [(row["item"], row["seed"]) for row in rows] == [
         ("a", 0), ("b", 0), ("d", 0), ("a", 7), ("b", 7), ("d", 7),
     ]  # fmt: skip
@@ -131,15 +152,15 @@ def test_every_line_is_spoken_once_with_each_seed() -> None:
 
 
 def test_a_limit_spreads_over_the_lines_that_remain() -> None:
-    assert [n for n, _ in chosen_lines(SCRIPT, None)] == [0, 1, 2, 3]
-    assert [n for n, _ in chosen_lines(SCRIPT, FROZEN)] == [0, 1, 3]
-    assert [n for n, _ in chosen_lines(SCRIPT, None, 2)] == [0, 2]
-    assert [n for n, _ in chosen_lines(SCRIPT, FROZEN, 9)] == [0, 1, 3]
+    assert [n for n, _ in chosen_lines(TEXTS, None)] == [0, 1, 2, 3]
+    assert [n for n, _ in chosen_lines(TEXTS, SNAPSHOT)] == [0, 1, 3]
+    assert [n for n, _ in chosen_lines(TEXTS, None, 2)] == [0, 2]
+    assert [n for n, _ in chosen_lines(TEXTS, SNAPSHOT, 9)] == [0, 1, 3]
 
 
 def test_figures_by_hand() -> None:
-    rows = rows_of(HEARD, frozen=FROZEN, seeds=[0, 1])
-    found = {figure.name: figure for figure in script_figures(rows)}
+    rows = rows_of(HEARD, snapshot=SNAPSHOT, seeds=(0, 1))
+    found = {figure.name: figure for figure in text_figures(rows)}
     assert found["word_error_rate"].value == pytest.approx(4 / 6)  # 0 of 2, 3 of 3, 1 of 1
     assert found["mean_word_error_rate"].value == pytest.approx(2 / 3)
     assert found["catastrophic_failure_rate"].value == pytest.approx(2 / 3)
@@ -161,8 +182,8 @@ def test_seeds_of_an_item_are_averaged() -> None:
 
 
 def test_two_systems_are_compared_on_the_items_of_both() -> None:
-    first = rows_of(HEARD, frozen=FROZEN)
-    second = rows_of({**HEARD, 15: "three four six"}, frozen=FROZEN)[:2]
+    first = rows_of(HEARD, snapshot=SNAPSHOT)
+    second = rows_of({**HEARD, 15: "three four six"}, snapshot=SNAPSHOT)[:2]
     found = {one.name: one for one in compare_rows(first, second)}
     assert (found["word_error_rate"].first, found["word_error_rate"].second) == (0.6, 0.2)
     assert found["catastrophic_failure_rate"].difference == -0.5
@@ -195,15 +216,19 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) ->
     def embed(samples: np.ndarray) -> np.ndarray:
         return np.array([1.0, float(np.abs(samples).mean())])
 
-    monkeypatch.setattr(script_command, "_load_embed", lambda: embed)
-    monkeypatch.setattr(script_command, "load_recognizer", lambda name: lambda pcm: "is it so")
+    monkeypatch.setattr(evaluation, "load_voice_judge", lambda: embed)
+    monkeypatch.setattr(evaluation, "load_recognizer", lambda name: lambda pcm: "is it so")
     app = typer.Typer()
     app.command()(evaluate)
     return CliRunner().invoke(app, [*arguments, "--memory", str(tmp_path / "memory.jsonl")])
 
 
 def test_a_bundle_is_judged_on_a_set_and_can_be_heard(
-    tmp_path: Path, tiny_bundle: Path, set_file: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    tiny_bundle: Path,
+    set_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def run(name: str, *more: str) -> Any:
         options = ["--bundle", str(tiny_bundle), "--set", str(set_file), "--judge", "mine"]
@@ -211,7 +236,7 @@ def test_a_bundle_is_judged_on_a_set_and_can_be_heard(
 
     result = run("one")
     assert result.exit_code == 0, result.output
-    assert "is not frozen" in result.output and "mean_word_error_rate" in result.output
+    assert "has no snapshot" in caplog.text and "mean_word_error_rate" in result.output
     rows = [json.loads(text) for text in (tmp_path / "one/utterances.jsonl").open()]
     assert [(row["item"], row["errors"], row["prompt"]) for row in rows] == [
         ("a", 0, "ann"),
@@ -225,11 +250,9 @@ def test_a_bundle_is_judged_on_a_set_and_can_be_heard(
     assert "Yes, &lt;b&gt;it&lt;/b&gt; is!" in page and "<b>it</b>" not in page
     assert "http" not in page
 
-    result = run("two", "--seeds", "0,1", "--against", str(tmp_path / "one"), "--keep-audio")
+    result = run("two", "--seeds", "0,1", "--keep-audio")
     assert result.exit_code == 0, result.output
-    assert "paired by item" in result.output
     assert len(list((tmp_path / "two/audio/mine").iterdir())) == 4
-    assert "Beside another system" in (tmp_path / "two/report.html").read_text()
     found = compare_folders(tmp_path / "one", tmp_path / "two")
     assert found["mine"][0].difference == 0.0
 
@@ -238,6 +261,8 @@ def test_a_bundle_is_judged_on_a_set_and_can_be_heard(
     arguments = [str(tmp_path / name) for name in ("one", "two")]
     shown = CliRunner().invoke(app, [*arguments, "--output", str(tmp_path / "both")])
     assert shown.exit_code == 0 and "word_error_rate" in shown.output
+    assert "paired by item" in shown.output
+    assert "Beside another system" in (tmp_path / "both/report.html").read_text()
     assert "prompts" not in shown.output
     written = json.loads((tmp_path / "both/compare.json").read_text())
     assert written["mine"][0]["num_items"] == 2
@@ -254,7 +279,6 @@ def test_a_bundle_is_judged_on_a_set_and_can_be_heard(
         (["--set", "hard"], "a test set needs speech_lm"),
         (["--set", "hard", "--seeds", "x"], "--seeds are whole numbers"),
         (["--set", "hard", "--seeds", "1,1"], "names a seed twice"),
-        (["--freeze"], "--freeze, --ablate, --stream, --sealed and --against need a test set"),
     ],
 )
 def test_mistakes_are_one_sentence(
@@ -287,7 +311,6 @@ def test_the_sealed_set_is_spoken_once_and_written_down(
     assert copied[0] == 2 and "is sealed" in copied[1]
     for more in (
         ["--limit", "1"],
-        ["--ablate"],
         ["--plain-sampling"],
         ["--generation", "num_steps=1"],
         ["--component", str(tiny_bundle / "speech_lm")],
@@ -318,8 +341,8 @@ def test_the_log_is_no_set_and_sealed_needs_the_set(
     result = command(tmp_path, monkeypatch, *options, "--sealed")
     assert result.exit_code == 2
     assert "--sealed is for the sealed set" in " ".join(result.output.split())
-    shipped = find_scripts(["sealed", "hard", "plain", "development"])
-    assert [sealed.is_sealed(script) for script in shipped] == [True, False, False, False]
+    shipped = find_text_sets(["sealed", "hard", "plain", "development"])
+    assert [sealed.is_sealed(texts) for texts in shipped] == [True, False, False, False]
 
 
 @pytest.mark.parametrize("share", ["some", "one among others", "spelled otherwise"])
@@ -345,32 +368,22 @@ def test_lines_of_the_sealed_set_are_sealed_in_any_set(
         "one among others": [*others, texts[0]],
         "spelled otherwise": [texts[2].upper().replace(".", "!")],
     }[share]
-    script = read_script(write(tmp_path / "mine.jsonl", own, "mine"))
-    assert sealed.is_sealed(script)
+    mine = read_text_set(write(tmp_path / "mine.jsonl", own, "mine"))
+    assert sealed.is_sealed(mine)
     with pytest.raises(ValueError, match="has lines of the sealed set"):
-        sealed.check_seal([script], asked=False, whole=True)
+        sealed.check_seal([mine], asked=False, whole=True)
     with pytest.raises(ValueError, match="as a whole"):
-        sealed.check_seal([script], asked=True, whole=True)
+        sealed.check_seal([mine], asked=True, whole=True)
     tokenizer = load_text_tokenizer(tiny_bundle / "text_tokenizer")
     with pytest.raises(ValueError, match="no model is trained or stopped by it"):
-        Regression(RegressionConfig(plain_texts=script.path), tokenizer, None)
-    other = read_script(write(tmp_path / "other.jsonl", others, "mine"))
+        Regression(RegressionConfig(plain_texts=mine.path), tokenizer, None)
+    other = read_text_set(write(tmp_path / "other.jsonl", others, "mine"))
     assert not sealed.is_sealed(other)
 
 
-def test_a_frozen_set_is_not_frozen_again(
-    tmp_path: Path, set_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script = find_scripts([str(set_file)])[0]
-    readings = {line.id: reading(0, 3) for line in script.lines}
-    write_frozen(script, Frozen(digest=script.digest, judge="pocketsphinx 5", readings=readings))
-    result = command(tmp_path, monkeypatch, "--set", str(set_file), "--freeze")
-    assert result.exit_code == 2 and "is frozen already" in " ".join(result.output.split())
-
-
 def test_sets_of_one_name_are_told_apart(set_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(ScriptError, match="two test sets are called 'mine'"):
-        find_scripts([str(set_file), str(set_file)])
+    with pytest.raises(TextSetError, match="two test sets are called 'mine'"):
+        find_text_sets([str(set_file), str(set_file)])
 
 
 def test_what_rewarded_a_model_does_not_judge_it(tiny_bundle: Path) -> None:
@@ -386,31 +399,34 @@ def test_what_rewarded_a_model_does_not_judge_it(tiny_bundle: Path) -> None:
         check_judge_is_no_reward(rewarded, "transformers:x")
 
 
-def test_prompts_are_dealt_and_joined_for_long_ones(heldout: Path, tiny_bundle: Path) -> None:
-    parts = find_parts(str(tiny_bundle))
-    system = CloningSystem(
-        parts, lambda samples: samples[:2], heldout=heldout, num_voices=2, prompt_seconds=0.4
-    )
-    short = system.prompt(0, line("a", "go"))
+def request(text: str, prompt: Prompt) -> Request:
+    return Request(id="a", text=text, prompt=prompt, seed=3)
+
+
+def test_prompts_take_turns_and_are_joined_for_long_ones(heldout: Path, tiny_bundle: Path) -> None:
+    system = Cloning(find_parts(str(tiny_bundle)))
+    prompts = LinePrompts(system, heldout, num_voices=2, prompt_seconds=0.4)
+    short = prompts.find(0, line("a", "go"))
     assert short.name == "ann" and short.text == "Say ann."
-    assert system.prompt(1, line("b", "go")).name == "bob"
-    long = system.prompt(2, line("c", "go", "long_prompt"))
+    assert prompts.find(1, line("b", "go")).name == "bob"
+    assert prompts.find(2, line("c", "go")) is short
+    long = prompts.find(2, line("c", "go", "long_prompt"))
     # 0.56 + 0.48 + 0.4 s, the longest first.
     assert long.text == "Say ann and ann and ann. Say ann and ann. Say ann."
-    spoken = system.speak(0, line("a", "is it so?"), 3)
-    again = system.speak(0, line("a", "is it so?"), 3)
-    assert torch.equal(spoken.waveform, again.waveform) and spoken.work_seconds > 0
+    spoken, again = (system.speak(request("is it so?", short)) for _ in range(2))
+    assert torch.equal(spoken.waveform, again.waveform)
+    assert spoken.work_seconds is not None and spoken.work_seconds > 0
     assert spoken.processor_seconds is not None and spoken.processor_seconds > 0
 
 
 def test_streams_tell_when_they_are_heard_first(tiny_bundle: Path) -> None:
     parts = find_parts(str(tiny_bundle))
-    whole = CloningSystem(parts, lambda samples: samples[:2])
-    streamed = CloningSystem(parts, lambda samples: samples[:2], stream=True)
-    one, other = (system.speak(0, line("a", "is it so?"), 3) for system in (whole, streamed))
+    whole, streamed = Cloning(parts), Cloning(parts, stream=True)
+    prompt = whole.voice_prompt("ann")
+    one, other = (system.speak(request("is it so?", prompt)) for system in (whole, streamed))
     assert one.first_audio_seconds is None
     torch.testing.assert_close(other.waveform, one.waveform, atol=1e-4, rtol=0)
-    assert other.first_audio_seconds is not None
+    assert other.first_audio_seconds is not None and other.work_seconds is not None
     assert 0 < other.first_audio_seconds <= other.work_seconds + 1.0
 
 
@@ -425,9 +441,8 @@ def test_joined_recordings_keep_below_the_limit(heldout: Path) -> None:
 def test_without_voices_nothing_is_spoken(tiny_bundle: Path) -> None:
     folders = find_parts(str(tiny_bundle)).folders
     parts = find_parts(None, list(folders.values()))
-    system = CloningSystem(parts, lambda samples: samples[:2])
-    with pytest.raises(ScriptError, match="the line 'a' needs a voice"):
-        system.prompt(0, line("a", "go"))
+    with pytest.raises(TextSetError, match="the line 'a' needs a voice"):
+        LinePrompts(Cloning(parts)).find(0, line("a", "go"))
 
 
 def test_the_table_marks_what_is_significant() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from training.data.manifest import ManifestError, Utterance, write_manifest
-from training.evaluation.testset import choose_items, read_test_set
+from training.evaluation.sets import choose_items, read_recording_set
 
 
 def row(speaker: str, number: int, duration: float = 2.0, text: str | None = None) -> Utterance:
@@ -81,6 +81,6 @@ def test_an_empty_manifest_and_a_missing_one_are_told(tmp_path: Path) -> None:
     write_manifest(tmp_path / "empty.jsonl", [])
     sizes = {"num_items": 3, "num_voices": 3}
     with pytest.raises(ManifestError, match="has no rows"):
-        read_test_set("x", tmp_path / "empty.jsonl", **sizes, prompt_seconds=3.0)
+        read_recording_set("x", tmp_path / "empty.jsonl", **sizes, prompt_seconds=3.0)
     with pytest.raises(ManifestError, match="cannot be read"):
-        read_test_set("x", tmp_path / "none.jsonl", **sizes, prompt_seconds=3.0)
+        read_recording_set("x", tmp_path / "none.jsonl", **sizes, prompt_seconds=3.0)
