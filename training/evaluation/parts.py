@@ -49,6 +49,7 @@ _CLONING: tuple[Section, ...] = (
     "prompt_lengths",
     "damaged_prompts",
     "recordings",
+    "script",
 )
 NEEDS |= dict.fromkeys(_CLONING, NEEDS["cloned"])
 

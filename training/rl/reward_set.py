@@ -18,8 +18,8 @@ from tokenlm.modules.context import FULL_CONTEXT
 from tokenlm.synthesis import Synthesizer
 from tokenlm.synthesis.read_back import ReadBack
 from tokenlm.text.frontend import NormalizerName
-from training.evaluation.judges import SAMPLE_RATE
-from training.evaluation.recognizers import DEFAULT, load_recognizer
+from training.evaluation.config import DEFAULT
+from training.evaluation.judges import SAMPLE_RATE, load_recognizer
 from training.rl.rewards import (
     Answer,
     DurationReward,

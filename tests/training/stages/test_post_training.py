@@ -18,7 +18,7 @@ from tokenlm.models.lm.layout import IGNORE
 from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
 from tokenlm.text.normalize import normalize
 from training.data.exclusion import evaluation_exclusion
-from training.evaluation.script import read_script
+from training.evaluation.sets import read_text_set
 from training.loop.task import StepInfo
 from training.rl import regression
 from training.rl.regression import RegressionConfig, find_regression
@@ -183,7 +183,7 @@ def test_no_text_of_a_test_set_is_drawn(stage_config: Callable[..., Path], tmp_p
 def test_plain_texts_are_those_of_the_regression_set_by_default(task: GRPOTask) -> None:
     default = RegressionConfig()
     assert str(default.plain_texts) == "configs/eval/regression.jsonl"
-    lines = read_script(packaged_configs() / "eval" / "regression.jsonl").lines
+    lines = read_text_set(packaged_configs() / "eval" / "regression.jsonl").lines
     asked: list[str] = []
 
     def measure(policy: Any, texts: Sequence[Any], *others: Any) -> dict[str, float]:
