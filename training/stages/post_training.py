@@ -29,8 +29,7 @@ from training.data.exclusion import evaluation_exclusion
 from training.loop.randomness import derive_seed
 from training.loop.task import StepInfo
 from training.rl.regression import Regression, RegressionConfig
-from training.rl.reward_set import RewardConfig, RewardSet
-from training.rl.rewards import Answer, FailureCount, combine
+from training.rl.rewards import Answer, FailureCount, RewardConfig, RewardSet, combine
 from training.rl.rollout import PackedRollouts, Rollout, roll_out
 from training.rl.texts import counted_texts
 from training.rl.texts.hard_texts import KINDS, harden

@@ -12,14 +12,16 @@ import torch
 from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
 from tokenlm.synthesis import Synthesizer
 from tokenlm.synthesis.read_back import ReadBack
-from training.rl.reward_set import RewardConfig, RewardSet, Sound
 from training.rl.rewards import (
     FLOOR,
     Answer,
     DurationReward,
     FailureCount,
+    RewardConfig,
     RewardError,
+    RewardSet,
     SimilarityReward,
+    Sound,
     TokenAsrReward,
     TokenLikelihoodReward,
     WaveformAsrReward,
