@@ -7,7 +7,7 @@ import re
 import pytest
 from script_module import load_script
 
-from tokenlm.models.flow import CosyVoiceFlow
+from tokenlm.models.flow import FlowDecoder
 
 BATCHING = load_script("benchmark_batching")
 
@@ -26,15 +26,15 @@ def test_all_sessions_run_in_one_batch(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
-    original = CosyVoiceFlow._advance
+    original = FlowDecoder._advance
 
-    def counted(flow: CosyVoiceFlow, fed: list, *rest: object) -> list:
+    def counted(flow: FlowDecoder, fed: list, *rest: object) -> list:
         mels = original(flow, fed, *rest)  # type: ignore[arg-type]
         assert all(mel.shape[1] == 8 for mel in mels) or len(fed) == 1
         sizes.append(len(fed))
         return mels
 
-    monkeypatch.setattr(CosyVoiceFlow, "_advance", counted)
+    monkeypatch.setattr(FlowDecoder, "_advance", counted)
     arguments = ["--sessions", "3", "--chunks", "2", "--runs", "1", *TINY]
     assert BATCHING.main(arguments) == 0
     told = capsys.readouterr().out

@@ -27,7 +27,7 @@ CONFIGS = {
         },
         "codebook_size": 27,
     },
-    "cosyvoice_flow": {
+    "flow": {
         "codebook_size": 27,
         "speaker_dim": 8,
         "encoder_dim": 16,

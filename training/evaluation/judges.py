@@ -27,7 +27,7 @@ import numpy as np
 
 from tokenlm.installation import install_command
 from training.evaluation.config import DEFAULT
-from training.workers import end_with_parent
+from training.loop.workers import end_with_parent
 
 SAMPLE_RATE = 16_000
 """What both judges listen to, in hertz."""

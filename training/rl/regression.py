@@ -122,7 +122,7 @@ class Regression:
             reference: measured at the first call only.
             policy: what is trained.
             texts: to be spoken where the config names no test set.
-            prompts: dealt to the texts in turn.
+            prompts: assigned to the texts in turn.
             similarity: likeness of speech tokens to the voice.
 
         Returns:

@@ -15,8 +15,6 @@ from typer.testing import CliRunner
 
 from tokenlm.checkpoint.resolve import packaged_configs
 from tokenlm.config import load_config
-from training.corpus.config import CorpusConfig, PersonConfig
-from training.corpus.engines import EngineError, Request, Speech
 from training.evaluation import run as evaluation
 from training.evaluation.command import evaluate
 from training.evaluation.parts import find_parts
@@ -31,6 +29,8 @@ from training.evaluation.snapshot import (
 )
 from training.evaluation.systems import Cloning
 from training.evaluation.texts import LinePrompts
+from training.recipes.corpus.config import CorpusConfig, PersonConfig
+from training.recipes.corpus.engines import EngineError, Request, Speech
 
 SCRIPT = load_script("snapshot_test_set")
 assign_voices, voices_of = SCRIPT.assign_voices, SCRIPT.voices_of

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from script_module import load_script
 
-from training.corpus.engines import EngineError, Request, Speech
 from training.evaluation.sets import TextSet, TextSetError, read_text_set
 from training.evaluation.snapshot import Reading, read_snapshot, snapshot_path, write_snapshot
+from training.recipes.corpus.engines import EngineError, Request, Speech
 
 SCRIPT = load_script("snapshot_test_set")
 make_snapshot = SCRIPT.make_snapshot
