@@ -23,7 +23,7 @@ from tokenlm.checkpoint import resolve
 from tokenlm.models.lm import SamplingConfig
 from tokenlm.models.lm.generate import SpeechRequest, generate_speech
 from tokenlm.synthesis.components import Components
-from tokenlm.synthesis.script import closed
+from tokenlm.synthesis.text import closed
 from tokenlm.text.alphabet import known_characters
 from tokenlm.text.frontend import frontend
 from training.data.manifest import Utterance, read_manifest

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from inference.benchmark.random_models import fill_at_random
 from tokenlm.config import load_config
 from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig, CosyVoiceFlowState
-from tokenlm.synthesis.random_parts import fill_at_random
 
 CONFIG = Path("configs/model/cosyvoice2/cosyvoice_flow.yaml")
 PROMPT_TOKENS = 75

@@ -18,7 +18,7 @@ from tokenlm.synthesis import Synthesizer
 from tokenlm.synthesis.guards import ATTEMPT, attempt, speak_checked
 from tokenlm.synthesis.offline import write_segments
 from tokenlm.synthesis.read_back import Reading
-from tokenlm.synthesis.script import Script
+from tokenlm.synthesis.text import Script
 from tokenlm.text.errors import WordErrors
 
 REQUESTS = [SpeechRequest(text_tokens=[1], seed=7, segment=n) for n in range(2)]

@@ -24,7 +24,7 @@ from tokenlm.synthesis.fitting import add_offset
 from tokenlm.synthesis.guards import speak_checked
 from tokenlm.synthesis.prompt_cache import PromptCache
 from tokenlm.synthesis.rendering import RenderSettings
-from tokenlm.synthesis.script import Script
+from tokenlm.synthesis.text import Script
 from tokenlm.synthesis.voice import Voice
 
 Progress = Callable[[float], None]

@@ -18,7 +18,7 @@ from tokenlm.modules.noise import mix
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.prompt_cache import PromptCache
 from tokenlm.synthesis.rendering import RenderSettings, SegmentRenderer, render_together
-from tokenlm.synthesis.script import Script
+from tokenlm.synthesis.text import Script
 from tokenlm.synthesis.voice import Voice
 
 

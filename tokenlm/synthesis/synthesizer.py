@@ -24,9 +24,9 @@ from tokenlm.synthesis.options import ContextChoice, LayoutChoice, StreamOptions
 from tokenlm.synthesis.prompt import check_voice, clean_recording, prepare_voice, read_recording
 from tokenlm.synthesis.prompt_cache import PromptCache
 from tokenlm.synthesis.rendering import render_settings
-from tokenlm.synthesis.script import Script
 from tokenlm.synthesis.session import Session, SessionSettings
 from tokenlm.synthesis.stream import SynthesisStream
+from tokenlm.synthesis.text import Script
 from tokenlm.synthesis.voice import Voice, VoiceError
 from tokenlm.text.frontend import frontend
 from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer

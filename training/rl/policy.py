@@ -22,7 +22,7 @@ from tokenlm.models.lm import SamplingConfig, SpeechLM
 from tokenlm.models.lm.generate import SpeechRequest
 from tokenlm.models.lm.layout import Layout
 from tokenlm.synthesis.read_back import ReadBack
-from tokenlm.synthesis.script import closed
+from tokenlm.synthesis.text import closed
 from tokenlm.text.frontend import frontend
 from tokenlm.text.tokenizer import AnyTextTokenizer
 from training.corpus import counted_texts

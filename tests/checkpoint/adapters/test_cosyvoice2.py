@@ -28,7 +28,7 @@ from tokenlm.models.lm import SamplingConfig
 from tokenlm.models.lm.guards import TokenMonitor
 from tokenlm.synthesis import Synthesizer
 from tokenlm.synthesis.components import GenerationConfig
-from tokenlm.synthesis.script import Script
+from tokenlm.synthesis.text import Script
 from tokenlm.text.frontend import frontend
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenlm.synthesis.script import Script, closed
+from tokenlm.synthesis.text import Script, closed
 from tokenlm.text.frontend import frontend
 from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer
 
