@@ -19,7 +19,7 @@ from torch import Tensor
 
 from inference.live import EngineError, Live, notifier
 from tokenlm.models.lm.cache import KeyValueCache
-from tokenlm.models.lm.decoding import READ_POSITIONS, decode_step
+from tokenlm.models.lm.decoding import PREFILL_POSITIONS, decode_step
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.synthesis import Synthesizer, Voice
 from tokenlm.synthesis.session import Session, render_sessions
@@ -108,7 +108,7 @@ class StreamEngine:
     leaves between any two rounds; one whose reader is slow is left out until there is room again.
 
     What may take long is no part of a round: text and prompts are read in a thread of their
-    request, and of a long start of a sequence a round reads `READ_POSITIONS`. Where a batch fails,
+    request, and a round prefills at most `PREFILL_POSITIONS` positions. Where a batch fails,
     its sessions are moved one by one, and those alone end that fail alone.
     """
 
@@ -346,7 +346,7 @@ class StreamEngine:
         decode_step(
             self.synthesizer.components.speech_lm,
             [item for item in decodings if item is not None],
-            max_positions=READ_POSITIONS,
+            max_positions=PREFILL_POSITIONS,
         )
         for item in items:
             self._guarded([item], item.session.settle)

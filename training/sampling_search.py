@@ -21,7 +21,7 @@ import torch
 
 from tokenlm.checkpoint import resolve
 from tokenlm.models.lm import SamplingConfig
-from tokenlm.models.lm.generate import SpeechRequest, generate_speech
+from tokenlm.models.lm.decoding import SpeechRequest, generate_speech
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.text import closed
 from tokenlm.text.alphabet import known_characters

@@ -253,7 +253,7 @@ def moved(session: Session, until_: str) -> None:
         decode_step(model, [decoding], max_positions=1)
         session.settle()
         begun = len(session.speech_tokens)
-        if until_ == "start half read" and not decoding.has_read:
+        if until_ == "start half read" and not decoding.is_prefilled:
             return
         if until_ == "in the middle" and sum(map(len, session.speech_tokens)) == 5:
             return
@@ -368,7 +368,7 @@ def test_text_and_prompts_are_read_off_the_worker(
 ) -> None:
     """In threads of the requests: a text or prompt that takes for ever is waited for by nobody."""
     blocked, threads = threading.Event(), set()
-    original, read = incremental.normalize_paragraphs, prompt_module.read_prefix
+    original, read = incremental.normalize_paragraphs, prompt_module.prefill
 
     def slow(text: str, **settings: Any) -> list[str]:
         threads.add(threading.current_thread().name)
@@ -376,16 +376,16 @@ def test_text_and_prompts_are_read_off_the_worker(
             assert blocked.wait(60)
         return original(text, **settings)
 
-    def slow_prefix(model: Any, plan: Any) -> Any:
+    def slow_prefix(model: Any, sequence: Any) -> Any:
         threads.add(threading.current_thread().name)
-        if not plan.prompt_tokens:
+        if not sequence.prompt_tokens:
             assert blocked.wait(60)
-        return read(model, plan)
+        return read(model, sequence)
 
     async def work(engine: StreamEngine) -> None:
         synthesizer.prompts.clear()
         monkeypatch.setattr(incremental, "normalize_paragraphs", slow)
-        monkeypatch.setattr(prompt_module, "read_prefix", slow_prefix)
+        monkeypatch.setattr(prompt_module, "prefill", slow_prefix)
         text = await engine.open(pieces_of("one dog, two dogs, three dogs it is, four dogs."))
         wordless = replace(synthesizer.voice("bob"), prompt_text="")
         prompt = asyncio.create_task(engine.open("so.", voice=wordless))
@@ -481,7 +481,7 @@ def test_who_fails_fails_alone(
 
     def has_bad(parts: Sequence[Any]) -> bool:
         owned = [bad[0].decoding, *bad[0]._renderers] if bad else []
-        rows = [track.row for track in (bad[0].decoding.tracks if bad and bad[0].decoding else [])]
+        rows = [part.row for part in (bad[0].decoding.branches if bad and bad[0].decoding else [])]
         return is_ripe() and any(part is own for part in parts for own in [*owned, *rows])
 
     step, read, choose = (

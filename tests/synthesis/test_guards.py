@@ -12,7 +12,7 @@ import torch
 
 from tokenlm.checkpoint.bundle import BundleError
 from tokenlm.models.lm import GuardConfig
-from tokenlm.models.lm.generate import SpeechRequest
+from tokenlm.models.lm.decoding import SpeechRequest
 from tokenlm.modules.noise import mix
 from tokenlm.synthesis import Synthesizer
 from tokenlm.synthesis.guards import ATTEMPT, attempt, speak_checked

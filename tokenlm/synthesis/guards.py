@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from tokenlm.models.lm.generate import SpeechRequest
+from tokenlm.models.lm.decoding import SpeechRequest
 from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.modules.noise import mix
 from tokenlm.synthesis.read_back import Reading

@@ -14,8 +14,7 @@ from torch import Tensor
 from tokenlm.audio.joining import SegmentJoiner
 from tokenlm.audio.tempo import MelTempo
 from tokenlm.models.lm.cache import KeyValueCache
-from tokenlm.models.lm.decoding import Decoding, decode_step
-from tokenlm.models.lm.generate import SpeechRequest
+from tokenlm.models.lm.decoding import Decoding, SpeechRequest, decode_step
 from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.modules.noise import mix
@@ -70,14 +69,14 @@ def write_segments(
         cache = KeyValueCache(components.speech_lm)
         decodings = []
         for request in requests:
-            plan = prefix.plan.copy()
-            plan.add_text(request.text_tokens)
-            plan.end_text()
+            sequence = prefix.sequence.copy()
+            sequence.add_text(request.text_tokens)
+            sequence.end_text()
             decodings.append(
                 Decoding(
                     components.speech_lm,
                     cache,
-                    plan,
+                    sequence,
                     sampling=sampling,
                     seed=request.seed,
                     segment=request.segment,

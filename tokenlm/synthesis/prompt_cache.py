@@ -9,9 +9,8 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from tokenlm.models.flow import CosyVoiceFlowState, FlowState
-from tokenlm.models.lm.decoding import Prefix, read_prefix
-from tokenlm.models.lm.layout import fits_interleaved
-from tokenlm.models.lm.plan import LayoutName, Plan
+from tokenlm.models.lm.decoding import Prefix, prefill
+from tokenlm.models.lm.layout import InputSequence, LayoutName, fits_interleaved
 from tokenlm.modules.context import Context
 from tokenlm.modules.streaming import State, allocated_bytes
 from tokenlm.synthesis.components import Components
@@ -90,7 +89,7 @@ class PromptCache:
         return self._find(key, start).shared()
 
     def prefix(self, voice: Voice, layout: LayoutName, instruction: str = "") -> Prefix:
-        """What the LM has read before the text; its plan is to be copied."""
+        """What the LM has read before the text; its sequence is to be copied."""
         components = self._components
 
         def read() -> Prefix:
@@ -100,7 +99,7 @@ class PromptCache:
             if layout == "interleaved" and not fits_interleaved(len(text), len(tokens), *blocks):
                 # Spoken so fast that its speech would end before its text.
                 text, tokens = [], []
-            plan = Plan(
+            sequence = InputSequence(
                 layout,
                 block_text=blocks[0],
                 block_speech=blocks[1],
@@ -108,7 +107,7 @@ class PromptCache:
                 prompt_tokens=tokens,
                 as_reference=config.decoded_as_reference,
             )
-            return read_prefix(components.speech_lm, plan)
+            return prefill(components.speech_lm, sequence)
 
         goes_on = components.generation.prompt_in_lm and voice.prompt_text and not instruction
         return self._find(("lm", voice.digest if goes_on else "", layout, instruction), read)

@@ -228,7 +228,7 @@ class Session:
         self.decoding = Decoding(
             self._components.speech_lm,
             self._cache,
-            prefix.plan.copy(),
+            prefix.sequence.copy(),
             sampling=settings.sampling,
             seed=settings.seed,
             segment=number,
@@ -244,13 +244,13 @@ class Session:
             self.settle()
 
     def _add_text(self, decoding: Decoding) -> None:
-        segment, plan = self.script.segments[len(self.speech_tokens) - 1], decoding.plan
+        segment, sequence = self.script.segments[len(self.speech_tokens) - 1], decoding.sequence
         is_complete = segment.is_complete  # read before the tokens, which another thread may add
-        new = segment.tokens[plan.num_text :]
+        new = segment.tokens[sequence.num_text :]
         if new:
-            plan.add_text(new)
+            sequence.add_text(new)
         if is_complete:
-            plan.end_text()
+            sequence.end_text()
 
     def _saved(self) -> Callable[[], None]:
         """Remembers what rendering changes; what it gives puts that back."""

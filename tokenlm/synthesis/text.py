@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tokenlm.models.lm.plan import LayoutName
+from tokenlm.models.lm.layout import LayoutName
 from tokenlm.text.characters import ForeignWords
 from tokenlm.text.frontend import Frontend, frontend
 from tokenlm.text.segmenter import ClosedSegmenter, GrowingSegment, OpenSegmenter

@@ -19,7 +19,7 @@ from torch import nn
 
 from tokenlm.checkpoint.component import load_state, read_state, save_component
 from tokenlm.models.lm import SamplingConfig, SpeechLM
-from tokenlm.models.lm.generate import SpeechRequest
+from tokenlm.models.lm.decoding import SpeechRequest
 from tokenlm.models.lm.layout import Layout
 from tokenlm.synthesis.read_back import ReadBack
 from tokenlm.synthesis.text import closed

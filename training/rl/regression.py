@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tokenlm.checkpoint import packaged_configs
 from tokenlm.models.lm import SamplingConfig, SpeechLM
-from tokenlm.models.lm.generate import SpeechRequest
+from tokenlm.models.lm.decoding import SpeechRequest
 from tokenlm.synthesis.read_back import ReadBack
 from tokenlm.text.frontend import frontend
 from tokenlm.text.tokenizer import AnyTextTokenizer

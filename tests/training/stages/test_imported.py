@@ -20,7 +20,7 @@ from tokenlm.checkpoint.adapters.published_files import read_weights
 from tokenlm.checkpoint.registry import KINDS, load_model
 from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig
 from tokenlm.models.lm import BackboneConfig, SamplingConfig, SpeechLM, SpeechLMConfig
-from tokenlm.models.lm.generate import SpeechRequest, generate_speech
+from tokenlm.models.lm.decoding import SpeechRequest, generate_speech
 from tokenlm.models.lm.layout import TEXT
 from tokenlm.models.vocoder import HiFT, HiFTConfig
 from training.run import load_task, main

@@ -144,9 +144,7 @@ class KeyValueCache:
 
 
 class RowsView:
-    """Some neighbouring rows, as the cache that a backbone of `transformers` reads and fills."""
-
-    is_compileable = False
+    """Some neighbouring rows, as the `Cache` that a backbone reads and fills."""
 
     def __init__(self, cache: KeyValueCache, rows: Sequence[CacheRow], num_new: int) -> None:
         """Takes rows that follow one another, and the number P of positions each will grow by."""
@@ -165,15 +163,10 @@ class RowsView:
         """(B, 1, P, L) True where a new position may look."""
         self._index = torch.arange(len(rows), device=device)[:, None]
 
-    def update(
-        self, keys: Tensor, values: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Stores new keys and values (B, H, P, E) of a layer; gives all that are to be looked at.
-
-        The signature is that of the caches of `transformers`.
-        """
-        all_keys = self._cache.keys[layer_idx][self._span]
-        all_values = self._cache.values[layer_idx][self._span]
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Stores new keys and values (B, H, P, E) of a layer; those of all positions."""
+        all_keys = self._cache.keys[layer][self._span]
+        all_values = self._cache.values[layer][self._span]
         first, num_new = self.lengths[0], keys.shape[2]
         if all(length == first for length in self.lengths):
             all_keys[:, :, first : first + num_new] = keys
@@ -183,11 +176,7 @@ class RowsView:
             all_values[self._index, :, self.positions] = values.transpose(1, 2)
         return all_keys[:, :, : self._end], all_values[:, :, : self._end]
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Positions that the longest row holds."""
-        return max(self.lengths)
-
     def advance(self) -> None:
-        """The new positions are there: the rows are longer now."""
+        """Counts the new positions as part of the rows."""
         for row in self._rows:
             row.length += self.positions.shape[1]
