@@ -23,7 +23,7 @@ from tokenlm.checkpoint import resolve
 from tokenlm.models.lm import SamplingConfig
 from tokenlm.models.lm.decoding import SpeechRequest, generate_speech
 from tokenlm.synthesis.components import Components
-from tokenlm.synthesis.text import closed
+from tokenlm.synthesis.text import add_final_mark
 from tokenlm.text.alphabet import known_characters
 from tokenlm.text.frontend import frontend
 from training.data.manifest import Utterance, read_manifest
@@ -80,7 +80,7 @@ def score(
         encode = components.text_tokenizer.encode
         requests = [
             SpeechRequest(
-                text_tokens=encode(closed(read(target.text))),  # as synthesis gives it
+                text_tokens=encode(add_final_mark(read(target.text))),  # as synthesis gives it
                 prompt_text_tokens=encode(read(prompt.text)) if with_prompt else (),
                 prompt_tokens=(prompt.speech_tokens or ()) if with_prompt else (),
                 seed=seed,

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from inference.live import EngineError
+from inference.engine import EngineError
 from inference.server.errors import ApiError
 
 RETRY_SECONDS = 5.0

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokenlm.models.lm.layout import SOS
 from tokenlm.synthesis import Synthesizer
-from tokenlm.synthesis.prompt_cache import prompt_of
+from tokenlm.synthesis.prompt import prompt_of
 from tokenlm.text.frontend import frontend
 
 END = "<|end|>"

@@ -19,7 +19,8 @@ from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.reduced import Precision
 from tokenlm.synthesis import Synthesizer, VoiceError
-from tokenlm.synthesis import offline as module
+from tokenlm.synthesis import rendering as rendering_module
+from tokenlm.synthesis import session as session_module
 from tokenlm.synthesis.acceleration import accelerate
 from tokenlm.synthesis.voice import Voice
 from tokenlm.text.normalize import normalize_paragraphs
@@ -99,7 +100,7 @@ def test_long_texts_are_decoded_in_batches(
     synthesizer: Synthesizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = synthesizer.generate(LONG)
-    monkeypatch.setattr(module, "SEGMENTS_AT_ONCE", 1)
+    monkeypatch.setattr(session_module, "SEGMENTS_PER_BATCH", 1)
     torch.testing.assert_close(synthesizer.generate(LONG), whole, atol=1e-4, rtol=0)
 
 
@@ -109,7 +110,7 @@ def test_default_context_equals_chunks(
     """Long speech is rendered as a stream is, and sounds the same."""
     text = "the quick brown fox jumps over the lazy dog, the quick brown fox jumps over it."
     whole = synthesizer.generate(text)
-    monkeypatch.setattr(module, "WHOLE_TOKENS", 0)
+    monkeypatch.setattr(rendering_module, "WHOLE_TOKENS", 0)
     torch.testing.assert_close(synthesizer.generate(text), whole, atol=1e-4, rtol=0)
     own = synthesizer.components.flow.config.default_context
     torch.testing.assert_close(synthesizer.generate(text, context=own), whole, atol=1e-4, rtol=0)
@@ -122,7 +123,7 @@ def test_contexts(synthesizer: Synthesizer, monkeypatch: pytest.MonkeyPatch) -> 
     chunked = synthesizer.generate(text, context=Context(chunk_frames=3, left_frames=3))
     assert full.shape != chunked.shape or not torch.allclose(full, chunked, atol=1e-4)
     # The full context has no chunks, however long the speech is.
-    monkeypatch.setattr(module, "WHOLE_TOKENS", 0)
+    monkeypatch.setattr(rendering_module, "WHOLE_TOKENS", 0)
     assert torch.equal(synthesizer.generate(text, context=FULL_CONTEXT), full)
     with pytest.raises(ValueError, match="context must be 'default', 'full' or a Context, got 'l"):
         synthesizer.generate(text, context="left")  # type: ignore[arg-type]

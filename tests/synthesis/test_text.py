@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenlm.synthesis.text import Script, closed
+from tokenlm.synthesis.text import SegmentedText, add_final_mark
 from tokenlm.text.frontend import frontend
 from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer
 
@@ -18,13 +18,13 @@ def encode(text: str) -> list[int]:
     return [len(word) for word in text.split()]
 
 
-def facts(script: Script) -> list[tuple[list[int], bool, float]]:
+def facts(script: SegmentedText) -> list[tuple[list[int], bool, float]]:
     return [(part.tokens, part.is_complete, part.pause_seconds) for part in script.segments]
 
 
 @pytest.mark.parametrize("layout", ["one_shot", "interleaved"])
 def test_whole_and_in_pieces(layout: str) -> None:
-    whole = Script(encode, max_length=100, layout=layout)  # type: ignore[arg-type]
+    whole = SegmentedText(encode, max_length=100, layout=layout)  # type: ignore[arg-type]
     whole.read(TEXT)
     expected = [
         ([4, 2, 3, 5, 9], True, 0.35),
@@ -34,7 +34,7 @@ def test_whole_and_in_pieces(layout: str) -> None:
     assert facts(whole) == expected and whole.is_finished
     assert whole.num_text_tokens == 14
     for size in (1, 6, 33):
-        script = Script(encode, max_length=100, layout=layout)  # type: ignore[arg-type]
+        script = SegmentedText(encode, max_length=100, layout=layout)  # type: ignore[arg-type]
         for start in range(0, len(TEXT), size):
             script.feed(TEXT[start : start + size])
         assert not script.is_finished
@@ -47,7 +47,7 @@ def test_words_that_are_left_out_are_named_once(caplog: pytest.LogCaptureFixture
     text = "Say Привет to 你好, please. Привет!"
     for size in (100, 1):
         caplog.clear()
-        script = Script(encode, max_length=100, layout="one_shot")
+        script = SegmentedText(encode, max_length=100, layout="one_shot")
         if size == 100:
             script.read(text)
         else:
@@ -59,18 +59,20 @@ def test_words_that_are_left_out_are_named_once(caplog: pytest.LogCaptureFixture
         assert record.getMessage().endswith("Привет, 你好")
         assert script.segments[0].text == "say to, please!"
     caplog.clear()
-    script = Script(encode, max_length=100, layout="one_shot")
+    script = SegmentedText(encode, max_length=100, layout="one_shot")
     with pytest.raises(ValueError, match="nothing that can be said"):
         script.read("Привет")
     assert len(caplog.records) == 1
-    script = Script(encode, max_length=100, layout="one_shot", text_frontend=frontend("none"))
+    script = SegmentedText(
+        encode, max_length=100, layout="one_shot", text_frontend=frontend("none")
+    )
     script.read(text)
     assert script.foreign_words == [] and len(caplog.records) == 1
 
 
 def test_interleaved_text_comes_word_by_word() -> None:
-    open_script = Script(encode, max_length=100, layout="interleaved")
-    whole_script = Script(encode, max_length=100, layout="one_shot")
+    open_script = SegmentedText(encode, max_length=100, layout="interleaved")
+    whole_script = SegmentedText(encode, max_length=100, layout="one_shot")
     for script in (open_script, whole_script):
         script.feed("one two three four five six seven ")
     # A full stop may still follow the third word.
@@ -83,7 +85,7 @@ def test_tokens_that_a_next_word_would_change_are_held() -> None:
         letters = text.replace(" ", "_")
         return [hash(letters[at : at + 2]) for at in range(0, len(letters), 2)]
 
-    script = Script(pairs, max_length=100, layout="interleaved")
+    script = SegmentedText(pairs, max_length=100, layout="interleaved")
     script.feed("one two three four five ")
     # "one" is two tokens, of which the second would become "e_".
     assert script.segments[0].tokens == pairs("on")
@@ -106,37 +108,37 @@ def test_tokens_that_a_next_word_would_change_are_held() -> None:
     ],
 )
 def test_a_segment_ends_with_a_mark(text: str, whole: str, spoken: str) -> None:
-    assert closed(text) == whole
-    assert closed(text, may_replace=False) == spoken
+    assert add_final_mark(text) == whole
+    assert add_final_mark(text, may_replace=False) == spoken
 
 
 def test_marks_at_the_end_do_not_depend_on_the_layout() -> None:
     for layout in ("one_shot", "interleaved"):
-        script = Script(encode, max_length=100, layout=layout)  # type: ignore[arg-type]
+        script = SegmentedText(encode, max_length=100, layout=layout)  # type: ignore[arg-type]
         script.read("Come in and sit down")
         assert [part.text for part in script.segments] == ["come in and sit down."]
         assert script.segments[0].tokens == encode("come in and sit down.")
 
 
 def test_nothing_to_say() -> None:
-    script = Script(encode, max_length=100, layout="interleaved")
+    script = SegmentedText(encode, max_length=100, layout="interleaved")
     script.feed(" … ")
     with pytest.raises(ValueError, match="nothing that can be said"):
         script.finish()
     with pytest.raises(ValueError, match="nothing that can be said"):
-        Script(encode, max_length=100, layout="one_shot").read("")
+        SegmentedText(encode, max_length=100, layout="one_shot").read("")
 
 
 @pytest.mark.parametrize("layout", ["one_shot", "interleaved"])
 def test_the_end_of_a_paragraph_completes_what_is_there(layout: str) -> None:
-    script = Script(encode, max_length=100, layout=layout)  # type: ignore[arg-type]
+    script = SegmentedText(encode, max_length=100, layout=layout)  # type: ignore[arg-type]
     script.feed("Yes, it is.\u2029")
     assert facts(script) == [([4, 2, 3], True, 0.6)]
     script.feed("\u2029 No.\u2029")
     assert facts(script) == [([4, 2, 3], True, 0.6), ([3], True, 0.6)]
     script.finish()
     assert facts(script) == [([4, 2, 3], True, 0.6), ([3], True, 0.0)]
-    whole = Script(encode, max_length=100, layout=layout)  # type: ignore[arg-type]
+    whole = SegmentedText(encode, max_length=100, layout=layout)  # type: ignore[arg-type]
     whole.read("Yes, it is.\u2029\u2029 No.")
     assert facts(whole) == facts(script)
 
@@ -155,8 +157,8 @@ def test_homographs_are_said_alike_whole_and_in_pieces(layout: str, max_length: 
     folder = Path(__file__).resolve().parents[2] / "checkpoints" / "mini-en" / "text_tokenizer"
     tokenizer = PhonemeTokenizer.from_folder(folder)
 
-    def script() -> Script:
-        return Script(
+    def script() -> SegmentedText:
+        return SegmentedText(
             tokenizer.encode,
             max_length=max_length,
             layout=layout,  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from tokenlm.audio.resample import resample
 from tokenlm.checkpoint.resolve import resolve
 from tokenlm.modules.context import FULL_CONTEXT
 from tokenlm.synthesis import Synthesizer
-from tokenlm.synthesis.read_back import ReadBack
+from tokenlm.synthesis.guards import ReadBack
 from tokenlm.text.frontend import NormalizerName
 from training.evaluation.judges import SAMPLE_RATE
 from training.evaluation.recognizers import DEFAULT, load_recognizer

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenlm.synthesis.read_back import ReadBack, Reading
+from tokenlm.synthesis.guards import ReadBack, ReadBackScore
 from tokenlm.text.alphabet import collect_alphabet
 from tokenlm.text.errors import char_error
 
@@ -67,7 +67,7 @@ class _ReadBackReward:
         )
         return [None if reading is None else self.value(reading) for reading in readings]
 
-    def value(self, reading: Reading) -> float:
+    def value(self, reading: ReadBackScore) -> float:
         """What a reading is worth, from 0 to 1."""
         raise NotImplementedError
 
@@ -75,17 +75,17 @@ class _ReadBackReward:
 class TokenAsrReward(_ReadBackReward):
     """How much of the text is read in the tokens."""
 
-    def value(self, reading: Reading) -> float:
+    def value(self, reading: ReadBackScore) -> float:
         """1 less the share of the units that are wrong; insertions count as much as deletions."""
-        return max(1.0 - reading.error, 0.0)
+        return max(1.0 - reading.error_rate, 0.0)
 
 
 class TokenLikelihoodReward(_ReadBackReward):
     """How clearly the text is in the tokens."""
 
-    def value(self, reading: Reading) -> float:
+    def value(self, reading: ReadBackScore) -> float:
         """The likelihood per unit, a geometric mean; 0 where the speech is too short for it."""
-        return math.exp(-max(reading.surprise, 0.0))
+        return math.exp(-max(reading.ctc_loss, 0.0))
 
 
 class DurationReward:
