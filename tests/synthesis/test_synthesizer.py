@@ -129,6 +129,36 @@ def test_contexts(synthesizer: Synthesizer, monkeypatch: pytest.MonkeyPatch) -> 
         synthesizer.generate(text, context="left")  # type: ignore[arg-type]
 
 
+def test_solvers(synthesizer: Synthesizer, tiny_bundle: Path, tmp_path: Path) -> None:
+    """Those of torchdiffeq for whole speech, by the call or the bundle; streams have Euler's."""
+    text = "the quick brown fox."
+    plain, better = (synthesizer.generate(text, solver=solver) for solver in ("euler", "midpoint"))
+    assert torch.equal(plain, synthesizer.generate(text))
+    assert plain.shape == better.shape and not torch.equal(plain, better)
+    session = synthesizer.open_session(text, seed=0)
+    session.decode_all()
+    tokens = session.speech_tokens
+    assert torch.equal(synthesizer.render(tokens, solver="midpoint"), better)
+    for solver in ("heun2", "heun3", "rk4", "implicit_adams", "dopri5"):
+        other = synthesizer.render(tokens, solver=solver)
+        assert other.shape == better.shape and bool(other.isfinite().all())
+    for ask in (synthesizer.stream, synthesizer.open_session):
+        with pytest.raises(ValueError, match="solver 'euler' alone, not 'midpoint'; use generate"):
+            ask(text, solver="midpoint")
+    with pytest.raises(ValueError, match="solver must be one of euler, midpoint, .* got 'spiral'"):
+        synthesizer.generate(text, solver="spiral")
+    shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    manifest = tmp_path / "bundle" / "bundle.yaml"
+    manifest.write_text(
+        manifest.read_text().replace("generation:\n", "generation:\n  solver: midpoint\n")
+    )
+    other = Synthesizer.from_pretrained(tmp_path / "bundle")
+    assert torch.equal(other.generate(text), better)
+    assert torch.equal(
+        torch.cat(list(other.stream(text))), torch.cat(list(synthesizer.stream(text)))
+    )
+
+
 def test_settings_are_those_of_the_call_or_of_the_bundle(synthesizer: Synthesizer) -> None:
     text = "so."
     default = synthesizer.generate(text)

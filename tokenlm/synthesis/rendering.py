@@ -46,7 +46,7 @@ def render_settings(
     context: ContextChoice = "default",
     num_steps: int | None = None,
     guidance_scale: float | None = None,
-    solver: Solver | None = None,
+    solver: str | None = None,
     speed: float = 1.0,
 ) -> RenderSettings:
     """The settings of a request; None stands for the bundle's.

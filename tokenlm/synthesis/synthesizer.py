@@ -20,7 +20,7 @@ from tokenlm.installation import check_device
 from tokenlm.models.lm.cache import KeyValueCache
 from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.lm.sampling import SamplingConfig
-from tokenlm.synthesis.components import Components, Solver
+from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.prompt import (
     PromptCache,
     check_voice,
@@ -51,7 +51,7 @@ class StreamOptions(TypedDict, total=False):
     context: ContextChoice
     num_steps: int | None
     guidance_scale: float | None
-    solver: Solver | None
+    solver: str | None
     layout: LayoutChoice
     instruction: str
 
@@ -157,7 +157,7 @@ class Synthesizer:
         sampling: SamplingConfig | None = None,
         num_steps: int | None = None,
         guidance_scale: float | None = None,
-        solver: Solver | None = None,
+        solver: str | None = None,
         layout: LayoutChoice = "auto",
         instruction: str = "",
         guards: GuardConfig | None = None,
@@ -214,7 +214,7 @@ class Synthesizer:
         context: ContextChoice = "default",
         num_steps: int | None = None,
         guidance_scale: float | None = None,
-        solver: Solver | None = None,
+        solver: str | None = None,
         layout: LayoutChoice = "auto",
         instruction: str = "",
     ) -> SynthesisStream:
@@ -277,7 +277,7 @@ class Synthesizer:
         context: ContextChoice = "default",
         num_steps: int | None = None,
         guidance_scale: float | None = None,
-        solver: Solver | None = None,
+        solver: str | None = None,
         layout: LayoutChoice = "auto",
         instruction: str = "",
         cache: KeyValueCache | None = None,
@@ -295,7 +295,7 @@ class Synthesizer:
         """
         if solver not in (None, "euler"):
             raise ValueError(
-                f"streams are solved by 'euler' alone, not by {solver!r}; use generate"
+                f"streams have the solver 'euler' alone, not {solver!r}; use generate"
             )
         if layout == "auto":
             layout = "interleaved" if text is None else "one_shot"
@@ -330,7 +330,7 @@ class Synthesizer:
         context: ContextChoice = "default",
         num_steps: int | None = None,
         guidance_scale: float | None = None,
-        solver: Solver | None = None,
+        solver: str | None = None,
     ) -> Tensor:
         """Waveform (S,) of speech tokens, such as those of a stream, rendered again.
 
@@ -372,7 +372,7 @@ class Synthesizer:
         context: ContextChoice = "default",
         num_steps: int | None = None,
         guidance_scale: float | None = None,
-        solver: Solver | None = None,
+        solver: str | None = None,
     ) -> Tensor:
         """Says what a recording says, in another voice.
 
@@ -438,7 +438,7 @@ class Synthesizer:
         context: ContextChoice = "default",
         num_steps: int | None = None,
         guidance_scale: float | None = None,
-        solver: Solver | None = None,
+        solver: str | None = None,
         instruction: str = "",
         guards: GuardConfig | None = None,
         cache: KeyValueCache | None = None,
