@@ -250,7 +250,7 @@ class StreamEngine:
         return stream
 
     async def close(self, drain_seconds: float | None = None) -> None:
-        """Takes no more streams, lets the live ones end, then stops.
+        """Refuses new streams, lets the live ones end, then stops.
 
         Args:
             drain_seconds: how long they may take; None is as long as they need. What is left then

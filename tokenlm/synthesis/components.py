@@ -57,7 +57,7 @@ class GenerationConfig:
     guards: GuardConfig = GuardConfig()
     """Of the LM."""
     prompt_in_lm: bool = True
-    """Whether the LM goes on from the prompt's text and tokens (in-context cloning). Without it the
+    """Whether the LM continues the prompt's text and tokens (in-context cloning). Without it the
     voice comes from the flow alone, and a small LM has less to lose its place in."""
     num_steps: int = 6
     """Solver steps of the flow."""

@@ -203,7 +203,7 @@ class Session:
 
     @property
     def num_bytes(self) -> int:
-        """Memory of the states of flow and vocoder; that of the LM grows with what is said."""
+        """Memory of the states of flow and vocoder; it does not grow with the speech."""
         return sum(renderer.num_bytes for renderer in self._renderers)
 
     @property

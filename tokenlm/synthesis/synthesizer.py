@@ -188,7 +188,7 @@ class Synthesizer:
             ValueError: the text holds nothing that can be said, or an argument is out of range.
         """
         session = self._new_session(
-            "one_shot" if layout == "auto" else layout,
+            layout="one_shot" if layout == "auto" else layout,
             voice=voice,
             seed=seed,
             speed=speed,
@@ -204,50 +204,24 @@ class Synthesizer:
         return session.generate(on_progress)
 
     def stream(
-        self,
-        text: str | Iterable[str],
-        *,
-        voice: Voice | str | None = None,
-        seed: int | None = 0,
-        speed: float = 1.0,
-        sampling: SamplingConfig | None = None,
-        context: ContextChoice = "default",
-        num_steps: int | None = None,
-        guidance_scale: float | None = None,
-        solver: str | None = None,
-        layout: LayoutChoice = "auto",
-        instruction: str = "",
+        self, text: str | Iterable[str], **options: Unpack[StreamOptions]
     ) -> SynthesisStream:
-        """Speaks a text and gives the waveform while it is being made.
+        """Speaks a text in chunks, each of which is made when it is asked for.
 
-        What it gives is what `generate` gives, in chunks, as long as the guards of the bundle
-        accept the first attempt at a segment. Each chunk is made when it is asked for.
+        Joined, they are what `generate` gives, as long as the guards of the bundle accept the first
+        attempt at a segment.
 
         Args:
             text: a text, or the pieces of one as they are written; how it is cut does not matter.
-            voice, seed, speed, sampling, context, num_steps, guidance_scale, instruction: as for
-                `generate`; the context must have chunks.
-            solver: "euler", the only one of streams.
-            layout: of text and speech in the LM; "auto" is "one_shot" for a text and
-                "interleaved", where speech begins before the text is complete, for pieces.
+            options: as for `generate`, with these differences: the context must have chunks, the
+                solver is "euler", and the layout "auto" is "one_shot" for a text and "interleaved",
+                where speech begins before the text is complete, for pieces.
 
         Raises:
             ValueError: as `generate`; of text in pieces, when it comes in.
         """
-        pieces = () if isinstance(text, str) else text
-        session = self.open_session(
-            text if isinstance(text, str) else None,
-            voice=voice,
-            seed=seed,
-            speed=speed,
-            sampling=sampling,
-            context=context,
-            num_steps=num_steps,
-            guidance_scale=guidance_scale,
-            solver=solver,
-            layout=layout,
-            instruction=instruction,
-        )
+        whole, pieces = (text, ()) if isinstance(text, str) else (None, text)
+        session = self.open_session(whole, **options)
         return SynthesisStream(session, self.sample_rate, pieces)
 
     def astream(
@@ -261,8 +235,7 @@ class Synthesizer:
             text: a text, or the pieces of one.
             options: as for `stream`.
         """
-        whole = text if isinstance(text, str) else None
-        pieces = () if isinstance(text, str) else text
+        whole, pieces = (text, ()) if isinstance(text, str) else (None, text)
         session = self.open_session(whole, **options)
         return AsyncSynthesisStream(session, self.sample_rate, pieces)
 
@@ -270,48 +243,26 @@ class Synthesizer:
         self,
         text: str | None,
         *,
-        voice: Voice | str | None = None,
-        seed: int | None = 0,
-        speed: float = 1.0,
-        sampling: SamplingConfig | None = None,
-        context: ContextChoice = "default",
-        num_steps: int | None = None,
-        guidance_scale: float | None = None,
-        solver: str | None = None,
-        layout: LayoutChoice = "auto",
-        instruction: str = "",
         cache: KeyValueCache | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
+        **options: Unpack[StreamOptions],
     ) -> Session:
         """The session that a stream moves; see `stream`.
 
         Args:
             text: a whole text; None where its pieces are given to the `text` of the session.
-            voice, seed, speed, sampling, context, num_steps, guidance_scale, solver, layout,
-                instruction: as for `stream`.
             cache: of the LM, shared with the sessions that are decoded in one batch; default its
                 own.
             forced_tokens: speech tokens of each segment that replace those that are drawn.
+            options: as for `stream`.
         """
+        solver = options.pop("solver", None)
         if solver not in (None, "euler"):
-            raise ValueError(
-                f"streams have the solver 'euler' alone, not {solver!r}; use generate"
-            )
-        if layout == "auto":
-            layout = "interleaved" if text is None else "one_shot"
+            raise ValueError(f"streams have the solver 'euler' alone, not {solver!r}; use generate")
+        if options.get("layout", "auto") == "auto":
+            options["layout"] = "interleaved" if text is None else "one_shot"
         session = self._new_session(
-            layout,
-            voice=voice,
-            seed=seed,
-            speed=speed,
-            sampling=sampling,
-            context=context,
-            num_steps=num_steps,
-            guidance_scale=guidance_scale,
-            solver="euler",
-            instruction=instruction,
-            cache=cache,
-            forced_tokens=forced_tokens,
+            solver="euler", cache=cache, forced_tokens=forced_tokens, **options
         )
         if session.settings.render.context.is_full:
             raise ValueError("the full context cannot be streamed; use generate")
@@ -337,7 +288,8 @@ class Synthesizer:
         Args:
             tokens: `speech_tokens` of a stream: those of each segment.
             pauses: `pauses` of the stream, seconds before each segment; default none.
-            voice, seed, speed, context, num_steps, guidance_scale, solver: those of the request.
+            voice, seed, speed, context, num_steps, guidance_scale, solver: those of the request;
+                the solver of a stream is "euler".
 
         Raises:
             ValueError: a token is out of range, or an argument is.
@@ -350,7 +302,6 @@ class Synthesizer:
         if missing < 0:
             raise ValueError(f"there are {len(pauses)} pauses for {len(rows)} segments.")
         session = self._new_session(
-            "one_shot",
             voice=voice,
             seed=seed,
             speed=speed,
@@ -429,10 +380,10 @@ class Synthesizer:
 
     def _new_session(
         self,
-        layout: str,
         *,
-        voice: Voice | str | None,
-        seed: int | None,
+        layout: str = "one_shot",
+        voice: Voice | str | None = None,
+        seed: int | None = 0,
         speed: float = 1.0,
         sampling: SamplingConfig | None = None,
         context: ContextChoice = "default",

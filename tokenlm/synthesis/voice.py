@@ -1,4 +1,4 @@
-"""A voice: what is kept of a prompt recording, small enough to be mailed; and its fit to the flow.
+"""A voice: the features of a prompt recording in one small file, and their fit to the flow.
 
 A flow trained on few speakers renders a new one as a mixture of those: pitch and formants come out
 too near to theirs. The prompt shows by how much, as both its tokens and its mel are known. So the
@@ -187,7 +187,7 @@ def flow_prompt(voice: Voice, device: torch.device | str) -> FlowPrompt:
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """How voices are fitted; by default not at all."""
+    """How voices are fitted to their prompts; by default not at all."""
 
     num_steps: int = 0
     """Gradient steps on the speaker embedding; 0 leaves it as the speaker encoder gives it."""
@@ -196,10 +196,10 @@ class FitConfig:
     learning_rate: float = 0.03
     """Of Adam; the embedding has the length 1."""
     offset_share: float = 0.0
-    """Of the mean log-mel between the prompt and its rendering, what is added to the speech."""
+    """Share of the mean log-mel difference between prompt and rendering that is added to speech."""
     max_offset: float = 1.0
     """Root mean square of the offset, in log-mel, above which a voice is not fitted. A voice is
-    rendered nearer than that; what is farther is noise or a narrow band of the recording."""
+    rendered nearer than that; a larger difference is noise or a narrow band of the recording."""
     offset_tokens: int = 10
     """Prompt tokens at which half of that share is added: short prompts say little."""
 

@@ -100,7 +100,7 @@ class BackboneConfig:
         rope_type = rope.pop("rope_type", "default")
         if not all(isinstance(value, (int, float)) for value in rope.values()):
             raise ValueError(f"rotary positions scaled by {rope} are not supported")
-        found = cls(
+        own = cls(
             model_type=config.model_type,
             vocab_size=config.vocab_size,
             hidden_size=config.hidden_size,
@@ -116,20 +116,20 @@ class BackboneConfig:
             max_positions=config.max_position_embeddings,
             attention_dropout=getattr(config, "attention_dropout", 0.0),
         )
-        # A bundle has nothing but this description: another model would be read from it.
-        built = found.to_transformers()
+        # A bundle holds this description alone: another model would be built from it.
+        built = own.to_transformers()
         for name in _FIXED:
-            value, own = getattr(config, name, None), getattr(built, name, None)
-            if value != own:
+            value, expected = getattr(config, name, None), getattr(built, name, None)
+            if value != expected:
                 raise ValueError(
                     f"a {config.model_type} backbone with {name} = {value} is not supported, only "
-                    f"with {own}"
+                    f"with {expected}"
                 )
-        return found
+        return own
 
 
 _FIXED = ("attention_bias", "mlp_bias", "use_sliding_window", "hidden_act")
-"""What differs between models of a family, and is that of the family here."""
+"""Settings that vary within a family elsewhere, and must be the family's default here."""
 _WHOLE = ("original_max_position_embeddings",)
 """Settings of rotary positions that are whole numbers."""
 
@@ -190,7 +190,7 @@ class Cache(Protocol):
 
 
 class BackboneOutput(NamedTuple):
-    """What a backbone gives."""
+    """Output of a backbone."""
 
     last_hidden_state: Tensor
     """(B, P, D)"""
@@ -213,7 +213,7 @@ class Backbone(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def keep_packed_attention_eager(self) -> None:
-        """Takes attention to packed items out of what is compiled.
+        """Excludes attention to packed items from compilation.
 
         The number of groups and their shapes vary from batch to batch: each would be compiled.
         """
@@ -457,11 +457,11 @@ def attend_packed(
         (B, P, H, E)
     """
     flat = [part.transpose(1, 2).flatten(0, 1) for part in (query, key, value)]
-    found = []
+    outputs = []
     for places in packed.places:
         own, keys, values = (_take(part, places).transpose(1, 2) for part in flat)
-        found.append(attend(own, keys, values, None, dropout, scale).flatten(0, 1))
-    return _take(torch.cat(found), packed.back)
+        outputs.append(attend(own, keys, values, None, dropout, scale).flatten(0, 1))
+    return _take(torch.cat(outputs), packed.back)
 
 
 def _take(rows: Tensor, places: Tensor) -> Tensor:

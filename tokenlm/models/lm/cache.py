@@ -17,12 +17,12 @@ from tokenlm.models.lm.model import SpeechLM
 from tokenlm.modules.streaming import State
 
 BLOCK_POSITIONS = 256
-"""Rows grow by as many positions, so that a step need not copy what is there."""
+"""Rows grow by so many positions at once, so that few steps copy them."""
 
 
 @dataclass
 class KeyValues(State):
-    """What a sequence has read so far, apart from any cache: the start of many others."""
+    """Keys and values of the start of a sequence, apart from any cache."""
 
     keys: list[Tensor]
     """Of each layer (1, H, L, E)."""
@@ -31,7 +31,7 @@ class KeyValues(State):
 
 
 class CacheRow:
-    """The place of one sequence in a `KeyValueCache`. Lives until `release`."""
+    """The row of one sequence in a `KeyValueCache`, until `release`."""
 
     def __init__(self, cache: KeyValueCache, index: int) -> None:
         self.cache = cache
@@ -40,7 +40,7 @@ class CacheRow:
 
     @torch.inference_mode()
     def start(self, prefix: KeyValues | None = None) -> None:
-        """Forgets everything, and goes on from `prefix` where there is one."""
+        """Resets the row to the positions of `prefix`, by default none."""
         self.length = 0
         if prefix is not None and prefix.keys:
             length = prefix.keys[0].shape[2]
@@ -60,7 +60,7 @@ class CacheRow:
         )
 
     def release(self) -> None:
-        """Gives the row back; its memory is freed at once."""
+        """Removes the row; its memory is freed at once."""
         self.cache.remove(self)
 
 
@@ -89,7 +89,7 @@ class KeyValueCache:
 
     @torch.inference_mode()
     def add(self, prefix: KeyValues | None = None) -> CacheRow:
-        """A new row behind the others, which goes on from `prefix`."""
+        """A new row behind the others, which starts with `prefix`."""
         row = CacheRow(self, len(self.rows))
         self._map(lambda part: torch.cat([part, part.new_zeros(1, *part.shape[1:])]))
         self.rows.append(row)
@@ -102,7 +102,7 @@ class KeyValueCache:
 
     @torch.inference_mode()
     def remove(self, row: CacheRow) -> None:
-        """Takes a row out; those behind it move up. Nothing happens where it is out already."""
+        """Removes a row; those behind it move up. May be called again."""
         if row not in self.rows:
             return
         index = row.index
@@ -123,7 +123,7 @@ class KeyValueCache:
 
     @torch.inference_mode()
     def arrange(self, rows: Sequence[CacheRow]) -> None:
-        """Moves `rows` to the front, in this order: what is read together lies together."""
+        """Moves `rows` to the front, in this order, so that a `RowsView` can batch them."""
         for target, row in enumerate(rows):
             if row.index == target:
                 continue
@@ -147,7 +147,7 @@ class RowsView:
     """Some neighbouring rows, as the `Cache` that a backbone reads and fills."""
 
     def __init__(self, cache: KeyValueCache, rows: Sequence[CacheRow], num_new: int) -> None:
-        """Takes rows that follow one another, and the number P of positions each will grow by."""
+        """A view of neighbouring rows, each of which will grow by P = `num_new` positions."""
         self._cache = cache
         self._rows = rows
         self._span = slice(rows[0].index, rows[0].index + len(rows))

@@ -155,7 +155,7 @@ class Decoding:
         return kept if len(self.tokens) >= self.bounds[0] else [eos, *kept]
 
     def accept(self, token: int) -> None:
-        """Takes the token that was drawn."""
+        """Appends the token that was drawn, or ends the speech."""
         if self._forced is not None:
             token = self._forced[len(self.tokens)]
         elif token >= eos_class(self.model.config.codebook_size):

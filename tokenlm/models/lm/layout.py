@@ -79,7 +79,7 @@ def one_shot(
 
 
 def one_shot_prefix(text: Sequence[int], speech: Sequence[int]) -> Layout:
-    """`<sos> text <tos> speech` to go on from: text is prompt text + text, speech the prompt's."""
+    """`<sos> text <tos> speech`, to be continued: prompt text + text, and speech of the prompt."""
     layout = Layout()
     layout.add(SPECIAL, [SOS])
     layout.add(TEXT, list(text))
