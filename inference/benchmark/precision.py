@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from inference.benchmark.cases import Case, golden_cases, subject_cases
 from inference.benchmark.subject import bundle_subject, config_subject
 from tokenlm.modules.reduced import PackedInt8Linear, Precision
-from tokenlm.synthesis.acceleration import reduce_model
+from tokenlm.synthesis.acceleration import quantise_model
 
 PRECISIONS: tuple[Precision, ...] = ("bfloat16", "int8")
 
@@ -61,7 +61,7 @@ def measure_precision(
         for precision in ("float32", *precisions):
             model = case.model
             if precision != "float32":
-                model = reduce_model(copy.deepcopy(case.model), precision)
+                model = quantise_model(copy.deepcopy(case.model), precision)
             began = time.perf_counter()
             with torch.inference_mode():
                 outputs = case.run(model)

@@ -8,7 +8,7 @@ from tokenlm.modules.reduced import Precision, reduce_weights
 from tokenlm.synthesis.components import Components
 
 
-def reduce_model(model: nn.Module, weights: Precision) -> nn.Module:
+def quantise_model(model: nn.Module, weights: Precision) -> nn.Module:
     """Keeps the linear layers of a language model's backbone or of a flow in `weights`.
 
     Returns:
@@ -41,8 +41,8 @@ def accelerate(
     Returns:
         The same components.
     """
-    reduce_model(components.speech_lm, weights)
-    reduce_model(components.flow, weights)
+    quantise_model(components.speech_lm, weights)
+    quantise_model(components.flow, weights)
     if is_compiled:
         components.flow.estimator.compile(dynamic=True, backend=backend)
     return components

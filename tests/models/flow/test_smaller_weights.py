@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig, FlowConfig, FlowDecoder
 from tokenlm.modules.reduced import BFloat16Linear, Int8Linear, PackedInt8Linear
 from tokenlm.modules.streaming import _tensors
-from tokenlm.synthesis.acceleration import reduce_model
+from tokenlm.synthesis.acceleration import quantise_model
 
 NUM_TOKENS, NUM_PROMPT = 23, 9
 REDUCED = (BFloat16Linear, Int8Linear, PackedInt8Linear)
@@ -74,7 +74,7 @@ def test_streams_equal_the_whole(
     if not is_packed:  # as on a GPU
         monkeypatch.setattr("tokenlm.modules.reduced._BUILD",
                             {"bfloat16": BFloat16Linear, "int8": Int8Linear})  # fmt: skip
-    reduced: Any = reduce_model(copy.deepcopy(flow), weights)
+    reduced: Any = quantise_model(copy.deepcopy(flow), weights)
     assert any(isinstance(module, REDUCED) for module in reduced.modules())
     tokens = torch.arange(NUM_TOKENS)[None] % 27
     whole, exact = (model.generate(tokens, seed=4, **given()) for model in (reduced, flow))
