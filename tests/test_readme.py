@@ -131,12 +131,14 @@ def test_commands_exist(line: str) -> None:
 
 def check_verb(words: list[str]) -> None:
     """The verb exists and takes these options."""
-    group = typer.main.get_command(build_app())
+    verb = typer.main.get_command(build_app())
     if words[0].startswith("-"):
         return
-    verb = group.commands[words[0]]  # type: ignore[attr-defined]
-    assert not verb.hidden, f"{words[0]} cannot be used here"
-    with verb.make_context(words[0], words[1:]):
+    while hasattr(verb, "commands"):
+        name, *words = words
+        verb = verb.commands[name]  # type: ignore[attr-defined]
+    assert not verb.hidden, f"{name} cannot be used here"
+    with verb.make_context(name, words):
         pass
 
 

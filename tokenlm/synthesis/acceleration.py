@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from tokenlm.modules.reduced import Precision, reduce_weights
+from tokenlm.modules.quantised import Precision, quantise_weights
 from tokenlm.synthesis.components import Components
 
 
@@ -17,7 +17,7 @@ def quantise_model(model: nn.Module, weights: Precision) -> nn.Module:
     for name in ("backbone", "encoder", "estimator"):
         part = getattr(model, name, None)
         if isinstance(part, nn.Module):
-            reduce_weights(part, weights)
+            quantise_weights(part, weights)
     return model
 
 

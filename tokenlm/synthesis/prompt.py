@@ -21,7 +21,7 @@ from tokenlm.audio.io import load_audio
 from tokenlm.audio.level import high_pass, is_silent, rms_dbfs, trim_silence
 from tokenlm.audio.mel import MelSpectrogram
 from tokenlm.audio.resample import resample
-from tokenlm.models.flow import CosyVoiceFlowState, FlowState
+from tokenlm.models.flow import FlowState
 from tokenlm.models.lm.decoding import Prefix, prefill
 from tokenlm.models.lm.layout import LayoutName, fits_interleaved
 from tokenlm.modules.context import Context
@@ -40,7 +40,7 @@ MIN_SECONDS = 0.4
 MAX_CACHE_BYTES = 1 << 30
 """Default memory limit of a `PromptCache`."""
 
-ValueT = TypeVar("ValueT", FlowState | CosyVoiceFlowState, Prefix)
+ValueT = TypeVar("ValueT", FlowState, Prefix)
 Key = tuple[Any, ...]
 """What an entry depends on; its first part is the kind, "lm" or "flow"."""
 
@@ -210,7 +210,7 @@ class PromptCache:
         """
         self.max_entries, self.max_bytes = max_entries, max_bytes
         self._components = components
-        self._entries: OrderedDict[Key, FlowState | CosyVoiceFlowState | Prefix] = OrderedDict()
+        self._entries: OrderedDict[Key, FlowState | Prefix] = OrderedDict()
         self._pending: dict[Key, Future[Any]] = {}
         self._lock = threading.Lock()
 
@@ -229,7 +229,7 @@ class PromptCache:
 
     def flow_state(
         self, voice: Voice, context: Context, num_steps: int, guidance_scale: float
-    ) -> FlowState | CosyVoiceFlowState:
+    ) -> FlowState:
         """State of the flow after the prompt of a voice.
 
         Raises:
@@ -237,7 +237,7 @@ class PromptCache:
         """
         components = self._components
 
-        def start() -> FlowState | CosyVoiceFlowState:
+        def start() -> FlowState:
             return components.flow.start(
                 **flow_prompt(voice, components.device),
                 context=context,
@@ -310,7 +310,7 @@ class PromptCache:
                 del self._entries[key]
 
 
-def _state(value: FlowState | CosyVoiceFlowState | Prefix) -> State:
+def _state(value: FlowState | Prefix) -> State:
     return value.key_values if isinstance(value, Prefix) else value
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tokenlm.audio.joining import SegmentJoiner
-from tokenlm.models.flow import CosyVoiceFlowState, FlowState
+from tokenlm.models.flow import FlowState
 from tokenlm.models.lm.cache import CacheRow, KeyValueCache
 from tokenlm.models.lm.decoding import Decoding, Prefix, decode, decode_step
 from tokenlm.models.lm.guards import GuardConfig
@@ -87,7 +87,7 @@ class Session:
         self._forced = forced_tokens
         self._row: CacheRow | None = None
         self._prefix: Prefix | None = None
-        self._flow: FlowState | CosyVoiceFlowState | None = None
+        self._flow: FlowState | None = None
         self._joiner = SegmentJoiner(components.manifest.sample_rate)
         self._renderers: list[SegmentRenderer] = []
         """Of the segment that is rendered next, and of those after it that have been begun."""
@@ -300,7 +300,7 @@ class Session:
             )
         return self._prefix
 
-    def _prompt_flow(self) -> FlowState | CosyVoiceFlowState:
+    def _prompt_flow(self) -> FlowState:
         if self._flow is None:
             render = self.settings.render
             self._flow = self._prompts.flow_state(
@@ -365,9 +365,7 @@ class Session:
     def _pause_before(self, number: int) -> float:
         return self.text.segments[number - 1].pause_seconds if number else 0.0
 
-    def _new_renderer(
-        self, number: int, flow: FlowState | CosyVoiceFlowState | None = None
-    ) -> SegmentRenderer:
+    def _new_renderer(self, number: int, flow: FlowState | None = None) -> SegmentRenderer:
         seed = mix(self.settings.seed, number)
         return SegmentRenderer(self._components, self._prompts, self.settings.render, seed, flow)
 

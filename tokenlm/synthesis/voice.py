@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tokenlm.atomic import atomic_path
-from tokenlm.models.flow import CosyVoiceFlow, FlowDecoder
+from tokenlm.models.flow import FlowDecoder
 from tokenlm.models.flow.matching import path as flow_path
 from tokenlm.modules.context import Context
 
@@ -219,7 +219,7 @@ class FitConfig:
 
 
 def fit_voice(
-    flow: FlowDecoder | CosyVoiceFlow,
+    flow: FlowDecoder,
     voice: Voice,
     config: FitConfig,
     *,
@@ -302,7 +302,7 @@ class _Draw:
 
 
 def _fit_embedding(
-    flow: FlowDecoder | CosyVoiceFlow,
+    flow: FlowDecoder,
     voice: Voice,
     config: FitConfig,
     context: Context,
@@ -326,9 +326,7 @@ def _fit_embedding(
         return functional.normalize(total, dim=0).cpu()
 
 
-def _draws(
-    flow: FlowDecoder | CosyVoiceFlow, num_tokens: int, config: FitConfig, seed: int
-) -> Iterator[_Draw]:
+def _draws(flow: FlowDecoder, num_tokens: int, config: FitConfig, seed: int) -> Iterator[_Draw]:
     generator = torch.Generator().manual_seed(seed)
     size, count = min(num_tokens, WINDOW_TOKENS), config.num_draws
     frames = size * flow.config.frames_per_token
@@ -350,7 +348,7 @@ def _draws(
 
 
 def _matching_loss(
-    flow: FlowDecoder | CosyVoiceFlow,
+    flow: FlowDecoder,
     tokens: Tensor,
     mel: Tensor,
     embedding: Tensor,
@@ -388,7 +386,7 @@ def _matching_loss(
 
 @torch.inference_mode()
 def _render_prompt(
-    flow: FlowDecoder | CosyVoiceFlow,
+    flow: FlowDecoder,
     voice: Voice,
     context: Context,
     num_steps: int,
