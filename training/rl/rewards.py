@@ -25,7 +25,7 @@ from tokenlm.audio.resample import resample
 from tokenlm.checkpoint.resolve import resolve
 from tokenlm.modules.context import FULL_CONTEXT
 from tokenlm.synthesis import Synthesizer
-from tokenlm.synthesis.read_back import ReadBack, Reading
+from tokenlm.synthesis.guards import ReadBack, ReadBackScore
 from tokenlm.text.alphabet import collect_alphabet
 from tokenlm.text.errors import char_error
 from tokenlm.text.frontend import NormalizerName
@@ -75,7 +75,7 @@ class _ReadBackReward:
         )
         return [None if reading is None else self.value(reading) for reading in readings]
 
-    def value(self, reading: Reading) -> float:
+    def value(self, reading: ReadBackScore) -> float:
         """What a reading is worth, from 0 to 1."""
         raise NotImplementedError
 
@@ -83,17 +83,17 @@ class _ReadBackReward:
 class TokenAsrReward(_ReadBackReward):
     """How much of the text is read in the tokens."""
 
-    def value(self, reading: Reading) -> float:
+    def value(self, reading: ReadBackScore) -> float:
         """1 less the share of the units that are wrong; insertions count as much as deletions."""
-        return max(1.0 - reading.error, 0.0)
+        return max(1.0 - reading.error_rate, 0.0)
 
 
 class TokenLikelihoodReward(_ReadBackReward):
     """How clearly the text is in the tokens."""
 
-    def value(self, reading: Reading) -> float:
+    def value(self, reading: ReadBackScore) -> float:
         """The likelihood per unit, a geometric mean; 0 where the speech is too short for it."""
-        return math.exp(-max(reading.surprise, 0.0))
+        return math.exp(-max(reading.ctc_loss, 0.0))
 
 
 class DurationReward:

@@ -19,10 +19,10 @@ from torch import nn
 
 from tokenlm.checkpoint.component import load_state, read_state, save_component
 from tokenlm.models.lm import SamplingConfig, SpeechLM
-from tokenlm.models.lm.generate import SpeechRequest
+from tokenlm.models.lm.decoding import SpeechRequest
 from tokenlm.models.lm.layout import Layout
-from tokenlm.synthesis.read_back import ReadBack
-from tokenlm.synthesis.script import closed
+from tokenlm.synthesis.guards import ReadBack
+from tokenlm.synthesis.text import add_final_mark
 from tokenlm.text.frontend import frontend
 from tokenlm.text.tokenizer import AnyTextTokenizer
 from training.data.exclusion import evaluation_exclusion
@@ -146,7 +146,7 @@ class PolicyTexts:
 
     def _spoken(self, text: str) -> PolicyItem:
         # With a mark at its end, as synthesis gives every segment to the LM.
-        words = closed(self._normalize(text))
+        words = add_final_mark(self._normalize(text))
         return PolicyItem(tuple(self.tokenizer.encode(words)), words, self.instruction)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from tokenlm.checkpoint.component import save_component
 from tokenlm.models.lm import SamplingConfig, SpeechLM, SpeechLMConfig
-from tokenlm.models.lm.generate import SpeechRequest, generate_speech
+from tokenlm.models.lm.decoding import SpeechRequest, generate_speech
 from tokenlm.models.lm.layout import IGNORE, TEXT, Layout, fits_interleaved, interleaved, one_shot
 from tokenlm.models.lm.model import LayoutBatch
 from tokenlm.models.token_recognizer import TokenRecognizer

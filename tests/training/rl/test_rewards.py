@@ -11,7 +11,7 @@ import torch
 
 from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
 from tokenlm.synthesis import Synthesizer
-from tokenlm.synthesis.read_back import ReadBack
+from tokenlm.synthesis.guards import ReadBack
 from training.rl.rewards import (
     FLOOR,
     Answer,

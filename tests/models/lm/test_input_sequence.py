@@ -6,34 +6,45 @@ import random
 
 import pytest
 
-from tokenlm.models.lm.layout import SPECIAL, SPEECH, TEXT, interleaved, one_shot
-from tokenlm.models.lm.plan import LayoutName, Plan
+from tokenlm.models.lm.layout import (
+    SPECIAL,
+    SPEECH,
+    TEXT,
+    InputSequence,
+    LayoutName,
+    interleaved,
+    one_shot,
+)
 
 
-def build(layout: LayoutName, text: list[int], speech: list[int]) -> Plan:
-    return Plan(layout, block_text=2, block_speech=3, prompt_text=text, prompt_tokens=speech)
+def build(layout: LayoutName, text: list[int], speech: list[int]) -> InputSequence:
+    return InputSequence(
+        layout, block_text=2, block_speech=3, prompt_text=text, prompt_tokens=speech
+    )
 
 
-def run(plan: Plan, text: list[int], speech: list[int], sizes: list[int]) -> list[tuple[int, int]]:
+def run(
+    sequence: InputSequence, text: list[int], speech: list[int], sizes: list[int]
+) -> list[tuple[int, int]]:
     """All positions, text given in pieces of `sizes`, speech whenever some is predicted."""
     read: list[tuple[int, int]] = []
     coming = list(speech)
 
     def write() -> None:
-        while plan.predicts and coming:
-            read.extend(zip(*plan.take(), strict=True))
-            plan.add_speech(coming.pop(0))
+        while sequence.predicts and coming:
+            read.extend(zip(*sequence.take(), strict=True))
+            sequence.add_speech(coming.pop(0))
 
     position = 0
     for size in sizes:
-        plan.add_text(text[position : position + size])
+        sequence.add_text(text[position : position + size])
         position += size
         write()
-    plan.add_text(text[position:])
-    plan.end_text()
+    sequence.add_text(text[position:])
+    sequence.end_text()
     write()
     assert not coming
-    read.extend(zip(*plan.take(), strict=True))
+    read.extend(zip(*sequence.take(), strict=True))
     return read
 
 
@@ -48,43 +59,43 @@ def test_positions_are_those_of_training(layout: LayoutName, num_prompt: int) ->
         expected = interleaved(text, speech, 50, block_text=2, block_speech=3)
     for _ in range(10):
         num_spoken = 2 * num_prompt
-        plan = build(layout, text[:num_prompt], speech[:num_spoken])
+        sequence = build(layout, text[:num_prompt], speech[:num_spoken])
         sizes = [draw.randint(0, 3) for _ in range(draw.randint(0, 4))]
-        read = run(plan, text[num_prompt:], speech[num_spoken:], sizes)
+        read = run(sequence, text[num_prompt:], speech[num_spoken:], sizes)
         assert read == list(zip(expected.kinds, expected.ids, strict=True))
-        assert plan.num_text == len(text) - num_prompt and plan.has_turned
+        assert sequence.num_text == len(text) - num_prompt and sequence.is_past_tos
 
 
 def test_interleaved_speech_comes_after_each_block() -> None:
-    plan = build("interleaved", [], [])
-    assert plan.take() == ([SPECIAL], [0])
-    plan.add_text([5])
-    assert plan.needs_text and len(plan.pending) == 0
-    plan.add_text([6])
-    assert plan.predicts and plan.take() == ([TEXT, TEXT], [5, 6])
+    sequence = build("interleaved", [], [])
+    assert sequence.take() == ([SPECIAL], [0])
+    sequence.add_text([5])
+    assert sequence.needs_text and len(sequence.pending) == 0
+    sequence.add_text([6])
+    assert sequence.predicts and sequence.take() == ([TEXT, TEXT], [5, 6])
     for token in (1, 2, 3):
-        assert plan.predicts and not plan.has_turned
-        plan.add_speech(token)
-    assert plan.needs_text
-    plan.end_text()
-    assert plan.has_turned
-    assert plan.take() == ([SPEECH] * 3 + [SPECIAL], [1, 2, 3, 1])
+        assert sequence.predicts and not sequence.is_past_tos
+        sequence.add_speech(token)
+    assert sequence.needs_text
+    sequence.end_text()
+    assert sequence.is_past_tos
+    assert sequence.take() == ([SPEECH] * 3 + [SPECIAL], [1, 2, 3, 1])
 
 
 def test_one_shot_speech_waits_for_the_end_of_the_text() -> None:
-    plan = build("one_shot", [7], [9])
-    plan.add_text([5])
-    assert plan.needs_text and plan.take() == ([SPECIAL, TEXT, TEXT], [0, 7, 5])
-    plan.end_text()
-    plan.end_text()
-    assert plan.predicts and plan.take() == ([SPECIAL, SPEECH], [1, 9])
+    sequence = build("one_shot", [7], [9])
+    sequence.add_text([5])
+    assert sequence.needs_text and sequence.take() == ([SPECIAL, TEXT, TEXT], [0, 7, 5])
+    sequence.end_text()
+    sequence.end_text()
+    assert sequence.predicts and sequence.take() == ([SPECIAL, SPEECH], [1, 9])
 
 
 def test_copies_go_their_own_ways() -> None:
-    plan = build("interleaved", [5], [])
-    other = plan.copy()
-    plan.add_text([6])
-    assert other.needs_text and plan.predicts and plan.num_text == 1 and other.num_text == 0
+    sequence = build("interleaved", [5], [])
+    other = sequence.copy()
+    sequence.add_text([6])
+    assert other.needs_text and sequence.predicts and sequence.num_text == 1 and other.num_text == 0
 
 
 LENGTHS = [(7, 12, 20), (7, 12, 15), (7, 13, 30), (6, 14, 17), (0, 10, 0), (0, 9, 0), (0, 3, 0),
@@ -130,14 +141,14 @@ def reference_inference(
 def reads(sizes: tuple[int, int, int], *, as_reference: bool, num_speech: int = 200) -> list:
     prompt_text, text = list(range(100, 100 + sizes[0])), list(range(200, 200 + sizes[1]))
     prompt, speech = list(range(300, 300 + sizes[2])), list(range(1000, 1000 + num_speech))
-    plan = Plan("interleaved", block_text=5, block_speech=15, prompt_text=prompt_text,
+    sequence = InputSequence("interleaved", block_text=5, block_speech=15, prompt_text=prompt_text,
                 prompt_tokens=prompt, as_reference=as_reference)  # fmt: skip
     expected = reference_inference(prompt_text, text, prompt, speech, 5, 15)
     if not as_reference:
         layout = interleaved([*prompt_text, *text], [*prompt, *speech], 5000, block_text=5,
                              block_speech=15)  # fmt: skip
         expected = list(zip(layout.kinds, layout.ids, strict=True))
-    assert run(plan, text, speech, [1] * len(text)) == expected
+    assert run(sequence, text, speech, [1] * len(text)) == expected
     return expected
 
 
@@ -165,7 +176,7 @@ def test_positions_do_not_depend_on_when_text_comes(as_reference: bool) -> None:
         seen = set()
         for _ in range(10):
             text = list(range(num_text))
-            plan = Plan(
+            sequence = InputSequence(
                 "interleaved",
                 block_text=5,
                 block_speech=15,
@@ -174,5 +185,5 @@ def test_positions_do_not_depend_on_when_text_comes(as_reference: bool) -> None:
                 as_reference=as_reference,
             )
             sizes = [draw.randint(0, 6) for _ in range(draw.randint(0, 5))]
-            seen.add(tuple(run(plan, text, list(range(200)), sizes)))
+            seen.add(tuple(run(sequence, text, list(range(200)), sizes)))
         assert len(seen) == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenlm.synthesis.script import Script, closed
+from tokenlm.synthesis.text import SegmentedText, add_final_mark
 from tokenlm.text.frontend import frontend
 from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer
 
@@ -18,13 +18,13 @@ def encode(text: str) -> list[int]:
     return [len(word) for word in text.split()]
 
 
-def facts(script: Script) -> list[tuple[list[int], bool, float]]:
-    return [(part.tokens, part.is_complete, part.pause_seconds) for part in script.segments]
+def facts(segmented: SegmentedText) -> list[tuple[list[int], bool, float]]:
+    return [(part.tokens, part.is_complete, part.pause_seconds) for part in segmented.segments]
 
 
 @pytest.mark.parametrize("layout", ["one_shot", "interleaved"])
 def test_whole_and_in_pieces(layout: str) -> None:
-    whole = Script(encode, max_length=100, layout=layout)  # type: ignore[arg-type]
+    whole = SegmentedText(encode, max_length=100, layout=layout)  # type: ignore[arg-type]
     whole.read(TEXT)
     expected = [
         ([4, 2, 3, 5, 9], True, 0.35),
@@ -34,48 +34,50 @@ def test_whole_and_in_pieces(layout: str) -> None:
     assert facts(whole) == expected and whole.is_finished
     assert whole.num_text_tokens == 14
     for size in (1, 6, 33):
-        script = Script(encode, max_length=100, layout=layout)  # type: ignore[arg-type]
+        segmented = SegmentedText(encode, max_length=100, layout=layout)  # type: ignore[arg-type]
         for start in range(0, len(TEXT), size):
-            script.feed(TEXT[start : start + size])
-        assert not script.is_finished
-        script.finish()
-        script.finish()
-        assert facts(script) == expected
+            segmented.feed(TEXT[start : start + size])
+        assert not segmented.is_finished
+        segmented.finish()
+        segmented.finish()
+        assert facts(segmented) == expected
 
 
 def test_words_that_are_left_out_are_named_once(caplog: pytest.LogCaptureFixture) -> None:
     text = "Say Привет to 你好, please. Привет!"
     for size in (100, 1):
         caplog.clear()
-        script = Script(encode, max_length=100, layout="one_shot")
+        segmented = SegmentedText(encode, max_length=100, layout="one_shot")
         if size == 100:
-            script.read(text)
+            segmented.read(text)
         else:
             for character in text:
-                script.feed(character)
-            script.finish()
-        assert script.foreign_words == ["Привет", "你好"]
+                segmented.feed(character)
+            segmented.finish()
+        assert segmented.foreign_words == ["Привет", "你好"]
         (record,) = caplog.records
         assert record.getMessage().endswith("Привет, 你好")
-        assert script.segments[0].text == "say to, please!"
+        assert segmented.segments[0].text == "say to, please!"
     caplog.clear()
-    script = Script(encode, max_length=100, layout="one_shot")
+    segmented = SegmentedText(encode, max_length=100, layout="one_shot")
     with pytest.raises(ValueError, match="nothing that can be said"):
-        script.read("Привет")
+        segmented.read("Привет")
     assert len(caplog.records) == 1
-    script = Script(encode, max_length=100, layout="one_shot", text_frontend=frontend("none"))
-    script.read(text)
-    assert script.foreign_words == [] and len(caplog.records) == 1
+    segmented = SegmentedText(
+        encode, max_length=100, layout="one_shot", text_frontend=frontend("none")
+    )
+    segmented.read(text)
+    assert segmented.foreign_words == [] and len(caplog.records) == 1
 
 
 def test_interleaved_text_comes_word_by_word() -> None:
-    open_script = Script(encode, max_length=100, layout="interleaved")
-    whole_script = Script(encode, max_length=100, layout="one_shot")
-    for script in (open_script, whole_script):
-        script.feed("one two three four five six seven ")
+    open_text = SegmentedText(encode, max_length=100, layout="interleaved")
+    whole_text = SegmentedText(encode, max_length=100, layout="one_shot")
+    for segmented in (open_text, whole_text):
+        segmented.feed("one two three four five six seven ")
     # A full stop may still follow the third word.
-    assert facts(open_script) == [([3, 3], False, 0.0)]
-    assert facts(whole_script) == []
+    assert facts(open_text) == [([3, 3], False, 0.0)]
+    assert facts(whole_text) == []
 
 
 def test_tokens_that_a_next_word_would_change_are_held() -> None:
@@ -83,12 +85,12 @@ def test_tokens_that_a_next_word_would_change_are_held() -> None:
         letters = text.replace(" ", "_")
         return [hash(letters[at : at + 2]) for at in range(0, len(letters), 2)]
 
-    script = Script(pairs, max_length=100, layout="interleaved")
-    script.feed("one two three four five ")
+    segmented = SegmentedText(pairs, max_length=100, layout="interleaved")
+    segmented.feed("one two three four five ")
     # "one" is two tokens, of which the second would become "e_".
-    assert script.segments[0].tokens == pairs("on")
-    script.finish()
-    assert script.segments[0].tokens == pairs("one two three four five.")
+    assert segmented.segments[0].tokens == pairs("on")
+    segmented.finish()
+    assert segmented.segments[0].tokens == pairs("one two three four five.")
 
 
 @pytest.mark.parametrize(
@@ -106,39 +108,39 @@ def test_tokens_that_a_next_word_would_change_are_held() -> None:
     ],
 )
 def test_a_segment_ends_with_a_mark(text: str, whole: str, spoken: str) -> None:
-    assert closed(text) == whole
-    assert closed(text, may_replace=False) == spoken
+    assert add_final_mark(text) == whole
+    assert add_final_mark(text, may_replace=False) == spoken
 
 
 def test_marks_at_the_end_do_not_depend_on_the_layout() -> None:
     for layout in ("one_shot", "interleaved"):
-        script = Script(encode, max_length=100, layout=layout)  # type: ignore[arg-type]
-        script.read("Come in and sit down")
-        assert [part.text for part in script.segments] == ["come in and sit down."]
-        assert script.segments[0].tokens == encode("come in and sit down.")
+        segmented = SegmentedText(encode, max_length=100, layout=layout)  # type: ignore[arg-type]
+        segmented.read("Come in and sit down")
+        assert [part.text for part in segmented.segments] == ["come in and sit down."]
+        assert segmented.segments[0].tokens == encode("come in and sit down.")
 
 
 def test_nothing_to_say() -> None:
-    script = Script(encode, max_length=100, layout="interleaved")
-    script.feed(" … ")
+    segmented = SegmentedText(encode, max_length=100, layout="interleaved")
+    segmented.feed(" … ")
     with pytest.raises(ValueError, match="nothing that can be said"):
-        script.finish()
+        segmented.finish()
     with pytest.raises(ValueError, match="nothing that can be said"):
-        Script(encode, max_length=100, layout="one_shot").read("")
+        SegmentedText(encode, max_length=100, layout="one_shot").read("")
 
 
 @pytest.mark.parametrize("layout", ["one_shot", "interleaved"])
 def test_the_end_of_a_paragraph_completes_what_is_there(layout: str) -> None:
-    script = Script(encode, max_length=100, layout=layout)  # type: ignore[arg-type]
-    script.feed("Yes, it is.\u2029")
-    assert facts(script) == [([4, 2, 3], True, 0.6)]
-    script.feed("\u2029 No.\u2029")
-    assert facts(script) == [([4, 2, 3], True, 0.6), ([3], True, 0.6)]
-    script.finish()
-    assert facts(script) == [([4, 2, 3], True, 0.6), ([3], True, 0.0)]
-    whole = Script(encode, max_length=100, layout=layout)  # type: ignore[arg-type]
+    segmented = SegmentedText(encode, max_length=100, layout=layout)  # type: ignore[arg-type]
+    segmented.feed("Yes, it is.\u2029")
+    assert facts(segmented) == [([4, 2, 3], True, 0.6)]
+    segmented.feed("\u2029 No.\u2029")
+    assert facts(segmented) == [([4, 2, 3], True, 0.6), ([3], True, 0.6)]
+    segmented.finish()
+    assert facts(segmented) == [([4, 2, 3], True, 0.6), ([3], True, 0.0)]
+    whole = SegmentedText(encode, max_length=100, layout=layout)  # type: ignore[arg-type]
     whole.read("Yes, it is.\u2029\u2029 No.")
-    assert facts(whole) == facts(script)
+    assert facts(whole) == facts(segmented)
 
 
 HOMOGRAPHS = (
@@ -155,19 +157,19 @@ def test_homographs_are_said_alike_whole_and_in_pieces(layout: str, max_length: 
     folder = Path(__file__).resolve().parents[2] / "checkpoints" / "mini-en" / "text_tokenizer"
     tokenizer = PhonemeTokenizer.from_folder(folder)
 
-    def script() -> Script:
-        return Script(
+    def segmented() -> SegmentedText:
+        return SegmentedText(
             tokenizer.encode,
             max_length=max_length,
             layout=layout,  # type: ignore[arg-type]
             encode_open=tokenizer.encode_open,
         )
 
-    whole = script()
+    whole = segmented()
     whole.read(HOMOGRAPHS)
     assert all(part.tokens == tokenizer.encode(part.text) for part in whole.segments)
     for size in (1, 7, 50):
-        pieces = script()
+        pieces = segmented()
         for start in range(0, len(HOMOGRAPHS), size):
             before = [list(part.tokens) for part in pieces.segments]
             pieces.feed(HOMOGRAPHS[start : start + size])

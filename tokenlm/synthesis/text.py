@@ -1,24 +1,24 @@
-"""The text of a request as it comes in: segments to be spoken, and their text tokens."""
+"""The text of a request, whole or while it comes in: segments and their text tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tokenlm.models.lm.plan import LayoutName
+from tokenlm.models.lm.layout import LayoutName
 from tokenlm.text.characters import ForeignWords
 from tokenlm.text.frontend import Frontend, frontend
 from tokenlm.text.segmenter import ClosedSegmenter, GrowingSegment, OpenSegmenter
 
 _PROBES = (" a", ".")
-"""What may follow a text: tokens that it changes are not settled."""
+"""What may follow a text: tokens that it changes are not final."""
 _CLOSING = tuple(".?!,…。？！，、")
 """Marks behind which a segment may end as it is."""
 
 
 @dataclass
-class ScriptSegment:
-    """A piece of text to be spoken in one go, as far as it is known."""
+class TextSegment:
+    """A part of the text that is spoken in one go, as far as it is known."""
 
     tokens: list[int] = field(default_factory=list)
     """Text tokens so far."""
@@ -29,14 +29,14 @@ class ScriptSegment:
     """Silence after it; not to be relied on before the next segment is there."""
 
 
-class Script:
-    """Turns text, whole or in pieces, into segments of text tokens.
+class SegmentedText:
+    """Splits text, whole or in pieces, into segments of text tokens.
 
-    For the one-shot layout a segment is there when it is complete, for the interleaved one as soon
-    as it begins. What comes out does not depend on how the text is cut.
+    In the one-shot layout a segment is added when it is complete, in the interleaved one as soon as
+    it begins. Segments do not depend on how the text is cut into pieces.
 
-    One thread may read the segments while another one feeds: tokens, pauses and segments only come
-    on, and what says that something is complete is written last. It is to be read first.
+    One thread may read the segments while another one feeds: tokens, pauses and segments are only
+    appended, and flags that say that something is complete are written last; read those first.
     """
 
     def __init__(
@@ -49,15 +49,20 @@ class Script:
         instruction_end: str = "",
         encode_open: Callable[[str], list[int]] | None = None,
     ) -> None:
-        """Takes the text tokenizer's `encode`, and the most letters of a segment.
+        """Creates an empty text.
 
-        A tokenizer whose tokens depend on the words behind has an `encode_open`, which gives those
-        that are settled; without one they are told by what a further word or mark changes.
-        The front-end is that of English unless another one is given. `instruction_end` is no part
-        of a text: only the first of its segments would follow what stands before it.
+        Args:
+            encode: of the text tokenizer.
+            max_length: most characters of a segment.
+            layout: of text and speech in the LM.
+            text_frontend: default that of English.
+            instruction_end: what ends an instruction, which is an error in a text: only the first
+                of its segments would follow what stands before it.
+            encode_open: of a tokenizer whose tokens depend on the following words: the tokens that
+                are final. Without it, tokens are final that a further word or mark does not change.
         """
         self.layout: LayoutName = layout
-        self.segments: list[ScriptSegment] = []
+        self.segments: list[TextSegment] = []
         self.is_finished = False
         """Whether the text is complete."""
         self._encode, self._encode_open = encode, encode_open
@@ -72,9 +77,9 @@ class Script:
 
     @property
     def foreign_words(self) -> list[str]:
-        """Words so far that are left out, being in a script that the front-end does not read.
+        """Words so far that are left out because the front-end does not read their script.
 
-        When the text is complete, a warning is logged that names them.
+        A warning that names them is logged when the text is complete.
         """
         return [] if self._foreign is None else self._foreign.words
 
@@ -84,7 +89,7 @@ class Script:
         return sum(len(part.tokens) for part in self.segments)
 
     def read(self, text: str) -> None:
-        """Takes a whole text, in place of `feed` and `finish`.
+        """Sets the whole text, in place of `feed` and `finish`.
 
         Raises:
             ValueError: it holds nothing that can be said.
@@ -95,14 +100,14 @@ class Script:
         self.finish()
 
     def feed(self, piece: str) -> None:
-        """Takes the next piece of the text."""
+        """Appends the next piece of the text."""
         assert not self.is_finished
         if self._foreign is not None:
             self._foreign.feed(piece)
         self._add(self._reader.feed(piece))
 
     def finish(self) -> None:
-        """The text is complete.
+        """Marks the text as complete.
 
         Raises:
             ValueError: it holds nothing that can be said.
@@ -129,12 +134,12 @@ class Script:
         # The last segment of before may have grown or been given another pause.
         for number in range(max(len(self.segments) - 1, 0), len(known)):
             is_new = number == len(self.segments)
-            segment = ScriptSegment() if is_new else self.segments[number]
+            segment = TextSegment() if is_new else self.segments[number]
             self._update(segment, known[number])
             if is_new:
                 self.segments.append(segment)
 
-    def _update(self, segment: ScriptSegment, source: GrowingSegment) -> None:
+    def _update(self, segment: TextSegment, source: GrowingSegment) -> None:
         segment.pause_seconds = source.pause_seconds
         if segment.is_complete:
             return
@@ -145,7 +150,7 @@ class Script:
                 "instruction of the request (--instruct)."
             )
         if source.is_complete:
-            text = closed(text, may_replace=not segment.tokens)
+            text = add_final_mark(text, may_replace=not segment.tokens)
         segment.text = text
         tokens = self._encode(text)
         count = len(tokens)
@@ -173,11 +178,11 @@ def _agreeing(tokens: list[int], others: list[int]) -> int:
     return next((at for at, (a, b) in pairs if a != b), min(len(tokens), len(others)))
 
 
-def closed(text: str, *, may_replace: bool = True) -> str:
-    """A segment with a mark at its end, which tells the speech LM that nothing follows.
+def add_final_mark(text: str, *, may_replace: bool = True) -> str:
+    """Adds a full stop to a segment that has no mark at its end.
 
-    Speech LMs learn from sentences. Without a last mark they do not know where to stop, and go on
-    with words of their own.
+    Speech LMs learn from sentences. Without a final mark they do not know where to stop, and invent
+    further words.
 
     Args:
         text: normalised text of a segment.

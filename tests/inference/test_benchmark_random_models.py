@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from inference.benchmark.random_models import fill_at_random, random_models
 from tokenlm.config import ConfigError, save_config
-from tokenlm.synthesis.random_parts import fill_at_random, random_models
 
 
 @pytest.fixture(scope="module")
