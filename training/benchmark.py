@@ -24,7 +24,7 @@ import yaml
 
 from tokenlm.models.lm import SpeechLMConfig
 from tokenlm.models.lm.model import LayoutBatch
-from tokenlm.text.tokenizer import TextTokenizer
+from tokenlm.text.tokenizers import SentencePieceTokenizer
 from training.budget import PEAK_FLOPS, position_flops
 from training.loop import Trainer
 from training.run import load_task
@@ -77,7 +77,7 @@ def write_data(folder: Path, num_items: int, seed: int = 0) -> None:
             })
         )  # fmt: skip
     (folder / "rows.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    TextTokenizer.train([letters, *(json.loads(row)["text"] for row in rows[:50])], 64,
+    SentencePieceTokenizer.train([letters, *(json.loads(row)["text"] for row in rows[:50])], 64,
                         model_type="char").save(folder / "text_tokenizer")  # fmt: skip
 
 

@@ -12,10 +12,15 @@ from rich.progress import track
 from torch import nn
 from torch.nn import functional
 
-from tokenlm.text.endings import split_ending
-from tokenlm.text.lexicon import Lexicon
-from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer
-from tokenlm.text.pronouncer import PLACES_PER_LETTER, Pronouncer, encode_letters, pad_words
+from tokenlm.text.pronunciation import (
+    PLACES_PER_LETTER,
+    Lexicon,
+    Pronouncer,
+    encode_letters,
+    pad_words,
+    split_ending,
+)
+from tokenlm.text.tokenizers import PhonemeTokenizer
 
 WORDS_AT_ONCE = 512
 

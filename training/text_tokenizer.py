@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from tokenlm.text.lexicon import read_lexicon
 from tokenlm.text.normalize import normalize
-from tokenlm.text.tokenizer import TextTokenizer
+from tokenlm.text.pronunciation import read_lexicon
+from tokenlm.text.tokenizers import SentencePieceTokenizer
 from training.data.exclusion import evaluation_exclusion
 from training.data.manifest import read_manifest
 from training.pronouncer import train_phoneme_tokenizer
@@ -56,7 +56,7 @@ def _train_pieces(manifest: Path, output: Path, vocab_size: int, seed: int) -> N
     exclusion = evaluation_exclusion()
     rows = read_manifest(manifest).utterances
     texts = [normalize(row.text) for row in rows if not exclusion.excludes(row.text)]
-    tokenizer = TextTokenizer.train(texts, vocab_size, seed=seed)
+    tokenizer = SentencePieceTokenizer.train(texts, vocab_size, seed=seed)
     tokenizer.save(output)
     pieces = sum(len(tokenizer.encode(text)) for text in texts)
     characters = sum(len(text) for text in texts)

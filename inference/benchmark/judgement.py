@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 
 from inference.benchmark.rows import Row
@@ -97,15 +98,7 @@ def judge(
 
 def word_errors(reference: Sequence[str], heard: Sequence[str]) -> int:
     """Fewest words to be changed, left out or put in (Levenshtein distance)."""
-    row = list(range(len(heard) + 1))
-    for number, word in enumerate(reference, start=1):
-        before, row[0] = row[0], number
-        for place, other in enumerate(heard, start=1):
-            before, row[place] = (
-                row[place],
-                min(row[place] + 1, row[place - 1] + 1, before + (word != other)),
-            )
-    return row[-1]
+    return Levenshtein.distance(reference, heard)
 
 
 def interval(

@@ -50,7 +50,7 @@ class Stage:
                 error, surprise, lost = (
                     (*error, 0)[:3] if isinstance(error, tuple) else (error, 1.0, 0)
                 )
-                words = WordErrors(lost=int(lost))
+                words = WordErrors(missing=int(lost))
                 found.append(Reading(error=error, surprise=surprise, words=words))
         return found
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tokenlm.text.lexicon import write_lexicon
-from tokenlm.text.tokenizer import load_text_tokenizer
+from tokenlm.text.pronunciation import write_lexicon
+from tokenlm.text.tokenizers import load_text_tokenizer
 from training.pronouncer import train_phoneme_tokenizer
 from training.text_tokenizer import main
 

@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 from torch.nn import functional
 
 from tokenlm.models.token_recognizer import PHONES_PER_TOKEN, TokenRecognizer, greedy_ctc
 from tokenlm.text.alphabet import decode_characters, encode_characters
-from tokenlm.text.errors import WordErrors, edit_distance, word_errors
-from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer
-from tokenlm.text.tokenizer import AnyTextTokenizer
-from tokenlm.text.writing import UNSPACED
+from tokenlm.text.errors import WordErrors, word_errors
+from tokenlm.text.segmentation import UNSPACED
+from tokenlm.text.tokenizers import PhonemeTokenizer, TextTokenizer
 
 _UNSPACED = re.compile(f"[{UNSPACED}]")
 
@@ -47,7 +47,7 @@ class ReadBack:
     """Reads speech tokens, and compares what it reads with texts."""
 
     def __init__(
-        self, recognizer: TokenRecognizer, text_tokenizer: AnyTextTokenizer | None = None
+        self, recognizer: TokenRecognizer, text_tokenizer: TextTokenizer | None = None
     ) -> None:
         """Take the reader.
 
@@ -155,7 +155,7 @@ class ReadBack:
             end, count = int(ends[place]), len(references[n])
             heard = self._tidy(greedy_ctc(paths[place, :end].cpu().tolist()))
             found[n] = Reading(
-                error=edit_distance(references[n], heard) / count,
+                error=Levenshtein.distance(references[n], heard) / count,
                 surprise=float(surprises[place]) / count,
                 words=self._word_errors(texts[n], heard),
             )

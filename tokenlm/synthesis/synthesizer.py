@@ -29,7 +29,7 @@ from tokenlm.synthesis.session import Session, SessionSettings
 from tokenlm.synthesis.stream import SynthesisStream
 from tokenlm.synthesis.voice import Voice, VoiceError
 from tokenlm.text.frontend import frontend
-from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer
+from tokenlm.text.tokenizers import PhonemeTokenizer
 
 
 class Synthesizer:
@@ -387,7 +387,9 @@ class Synthesizer:
             layout=layout,
             text_frontend=frontend(tokenizer.config.normalizer),
             instruction_end=self.components.generation.instruction_end,
-            encode_open=tokenizer.encode_open if isinstance(tokenizer, PhonemeTokenizer) else None,
+            encode_prefix=(
+                tokenizer.encode_prefix if isinstance(tokenizer, PhonemeTokenizer) else None
+            ),
         )
 
 

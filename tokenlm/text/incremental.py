@@ -5,17 +5,13 @@ from __future__ import annotations
 import re
 from collections import deque
 
-from tokenlm.text.normalize import normalize_paragraphs
-
-PARAGRAPH = "\n"
-"""Stands among the words where a paragraph ends."""
+from tokenlm.text.normalize import LOOKAHEAD_WORDS, normalize_paragraphs
+from tokenlm.text.segmentation import PARAGRAPH
 
 PARAGRAPH_END = "\u2029"
 """Ends a paragraph where it stands in a text, as a blank line does, but at once: `PARAGRAPH` does
 not wait for the words of the next one."""
 
-HELD_WORDS = 4
-"""A word is settled when so many further words have not changed it."""
 _READ_SHARE = 8
 """The text is read again when it has grown by this part of itself: so a letter is read as often,
 however long the text is."""
@@ -83,7 +79,7 @@ class IncrementalNormalizer:
         """Where sentences or lines end, among these."""
         self._readings: deque[tuple[int, int, list[str]]] = deque()
         """Where the text was read last: number of words, of characters, and what they are when
-        spoken. The first of them is `HELD_WORDS` words ago, or more."""
+        spoken. The first of them is `LOOKAHEAD_WORDS` words ago, or more."""
         self._next_cut = _LONG_CHARACTERS
         """Length from which on a cut is tried."""
 
@@ -139,7 +135,7 @@ class IncrementalNormalizer:
         """Normalises the text as it is, after a word, and gives out what is settled."""
         text, readings = self._text, self._readings
         readings.append((len(self._ends), len(text), self._speak(text)))
-        settled_end = len(self._ends) - HELD_WORDS
+        settled_end = len(self._ends) - LOOKAHEAD_WORDS
         if readings[0][0] > settled_end:
             return []
         while readings[1][0] <= settled_end:

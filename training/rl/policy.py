@@ -24,7 +24,7 @@ from tokenlm.models.lm.layout import Layout
 from tokenlm.synthesis.read_back import ReadBack
 from tokenlm.synthesis.script import closed
 from tokenlm.text.frontend import frontend
-from tokenlm.text.tokenizer import AnyTextTokenizer
+from tokenlm.text.tokenizers import TextTokenizer
 from training.corpus import counted_texts
 from training.corpus.hard_texts import KINDS, harden
 from training.data.exclusion import evaluation_exclusion
@@ -101,7 +101,7 @@ class PolicyTexts:
     """Map-style dataset of texts, drawn with prompts of their speakers."""
 
     def __init__(
-        self, pairs: TokenPairs, config: PolicyStageConfig, tokenizer: AnyTextTokenizer
+        self, pairs: TokenPairs, config: PolicyStageConfig, tokenizer: TextTokenizer
     ) -> None:
         self.pairs = pairs.pairs
         self.tokenizer = tokenizer
