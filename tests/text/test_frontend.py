@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import re
+from collections.abc import Iterator
 
 import pytest
 
+from tokenlm.text import frontend as frontend_module
 from tokenlm.text.frontend import RawReader, frontend
 from tokenlm.text.segmentation import (
     PARAGRAPH,
@@ -41,6 +44,27 @@ def test_nothing_is_lost(text: str) -> None:
         cuts = sorted(draw.randrange(len(text) + 1) for _ in range(4))
         bounds = [0, *cuts, len(text)]
         assert read([text[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]) == units
+
+
+@pytest.mark.parametrize(
+    "kind", ["a", "（", "好", "。", "a，", "，a", "好！", " ", " \t", "\n a", "“a"]
+)
+def test_work_is_linear(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work is characters that are looked at, also in a word without end that comes by letters."""
+    seen: list[int] = []
+    pattern = frontend_module.RAW_WORD
+
+    class Counted:
+        def finditer(self, text: str) -> Iterator[re.Match[str]]:
+            seen.append(len(text))
+            return pattern.finditer(text)
+
+    monkeypatch.setattr(frontend_module, "RAW_WORD", Counted())
+    text = "so " + (kind * 1500)[:1500] + " it is"
+    words = read(list(text))
+    assert max(seen) <= 12
+    assert sum(seen) <= 8 * len(text)
+    assert words == read([text])
 
 
 def test_spaces_and_line_ends() -> None:

@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 
 from tokenlm.models.lm.plan import LayoutName
 from tokenlm.text.frontend import Frontend, frontend
-from tokenlm.text.segmentation import GreedySegmenter, IncrementalSegmenter, PartialSegment
+from tokenlm.text.segmentation import (
+    GreedySegmenter,
+    IncrementalSegmenter,
+    PartialSegment,
+    Segmenter,
+)
 from tokenlm.text.symbols import ForeignWords
 
 _PROBES = (" a", ".")
@@ -66,7 +71,7 @@ class Script:
         self._reader = self._frontend.reader()
         self._foreign = ForeignWords() if self._frontend.drops_foreign_words else None
         kind = GreedySegmenter if layout == "interleaved" else IncrementalSegmenter
-        self._segmenter: GreedySegmenter | IncrementalSegmenter = kind(
+        self._segmenter: Segmenter = kind(
             max_length=max_length, rules=self._frontend.rules
         )
 

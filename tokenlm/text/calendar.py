@@ -1,4 +1,4 @@
-"""Dates, times and durations to words: 'May 5, 2024', 05/12/2023, the 1990s, '3:45 pm', '1h 30m'."""
+"""Dates, times and durations to words: 'May 5, 2024', 2023-12-05, 1990s, '3:45 pm', '1h 30m'."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ _ERA_TO_ERA = re.compile(rf"([0-9] ?{_ERA}) ?[-–] ?(?=(?:AD|A\.D\.) ?[0-9]|[0-
 
 
 def expand_dates(text: str) -> str:
-    """Say dates, decades, spans of years, and years that a word before them marks as such."""
+    """Expand dates, decades, spans of years, and years that a word before them marks as such."""
     text = _WEEKDAY_LIST.sub(_weekday_list, text)
     text = _WEEKDAY.sub(_weekday, text)
     text = _MONTH_SPAN.sub(_month_span, text)
@@ -408,7 +408,7 @@ _YEAR_OLD = re.compile(r"(?<![\w.,-])([0-9]{1,3}) ?(?:yo|y/o)(s?)(?!\w)")
 
 
 def expand_times(text: str) -> str:
-    """Say times of day; the last full stop of 'a.m.' stays where it also ends the sentence."""
+    """Expand times of day; the last full stop of 'a.m.' stays where it also ends the sentence."""
     text = _MILITARY.sub(_military, _NOON_SPAN.sub(r"\1 to ", text))
     text = _SPAN.sub(lambda match: f"{match[1]} to ", text)
     text = _TIME.sub(_time, text)

@@ -12,8 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from tokenlm.text.incremental import BLANK_LINE, PARAGRAPH_END, IncrementalNormalizer
-from tokenlm.text.normalize import normalize, normalize_paragraphs
+from tokenlm.text.incremental import (
+    BLANK_LINE,
+    PARAGRAPH_END,
+    IncrementalNormalizer,
+    normalized_words,
+)
+from tokenlm.text.normalize import normalize
 from tokenlm.text.segmentation import (
     NORMALIZED,
     OPENING_MARKS,
@@ -159,13 +164,6 @@ def _shorten(space: str) -> str:
     return "\n\n" if BLANK_LINE.search(space) else _BLANKS.sub(" ", space)
 
 
-def _english_words(text: str) -> list[str]:
-    words: list[str] = []
-    for paragraph in normalize_paragraphs(text):
-        words += ([PARAGRAPH] if words else []) + paragraph.split()
-    return words
-
-
 def _raw_words(text: str) -> list[str]:
     reader = RawReader()
     return reader.feed(text) + reader.finish()
@@ -177,6 +175,6 @@ def _raw_line(text: str) -> str:
 
 
 _FRONTENDS: dict[NormalizerName, Frontend] = {
-    "english": Frontend(NORMALIZED, IncrementalNormalizer, _english_words, normalize, True),
+    "english": Frontend(NORMALIZED, IncrementalNormalizer, normalized_words, normalize, True),
     "none": Frontend(RAW, RawReader, _raw_words, _raw_line, False),
 }

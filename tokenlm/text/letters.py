@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from tokenlm.text.calendar import MONTHS, stop_after_date
+from tokenlm.text.measures import DIRECTIONS
 from tokenlm.text.numbers import (
     MAX_CARDINAL_DIGITS,
     cardinal,
@@ -46,39 +47,16 @@ _FINAL = {
     "hrs": "hours", "mins": "minutes", "secs": "seconds", "mgr": "manager", "ea": "each",
     "pct": "percent", "utd": "united", "mgmt": "management", "qty": "quantity",
 }  # fmt: skip
+_BEFORE_NAMES = frozenset("inc ltd co corp bros jr sr dept univ mgr utd".split())
 _PLAIN = {
-    "approx": "approximately",
-    "vs": "versus",
-    "viz": "namely",
-    "cf": "compare",
-    "est": "estimated",
-    "max": "maximum",
-    "min": "minimum",
-    "avg": "average",
-    "temp": "temperature",
-    "tel": "telephone",
-    "misc": "miscellaneous",
-    "incl": "including",
-    "excl": "excluding",
-    "ext": "extension",
-    "orig": "original",
-    "resp": "respectively",
-    "ca": "circa",
-    "apt": "apartment",
-    "bldg": "building",
-    "eds": "editors",
-    "prev": "previous",
-    "std": "standard",
-    "ref": "reference",
-    "asst": "assistant",
-    "assoc": "associate",
-    "esp": "especially",
-    "cnr": "corner",
-    "jct": "junction",
-    "attn": "attention",
-    "pkg": "package",
-    "appt": "appointment",
-}
+    "approx": "approximately", "vs": "versus", "viz": "namely", "cf": "compare", "est": "estimated",
+    "max": "maximum", "min": "minimum", "avg": "average", "temp": "temperature", "tel": "telephone",
+    "misc": "miscellaneous", "incl": "including", "excl": "excluding", "ext": "extension",
+    "orig": "original", "resp": "respectively", "ca": "circa", "apt": "apartment",
+    "bldg": "building", "eds": "editors", "prev": "previous", "std": "standard", "ref": "reference",
+    "asst": "assistant", "assoc": "associate", "esp": "especially", "cnr": "corner",
+    "jct": "junction", "attn": "attention", "pkg": "package", "appt": "appointment",
+}  # fmt: skip
 # These end no sentence, whatever stands behind them.
 _OPEN = "approx|vs|viz|cf|incl|excl|esp|attn|cnr|jct|asst|assoc|prev"
 _STATES = {
@@ -233,10 +211,6 @@ _MONTH_BEFORE = re.compile(
     r"(?:^|[(\"]|[.?!] |\b(?:[iI]n|[sS]ince|[uU]ntil|[bB]y|last|next|early|late|mid|of|from|to|"
     r"till|every|during|through|before|after|and|this|[0-9]|the [a-z ]{3,14}) )$"
 )
-_DIRECTIONS = {
-    "N": "north", "S": "south", "E": "east", "W": "west", "NW": "northwest", "NE": "northeast",
-    "SW": "southwest", "SE": "southeast",
-}  # fmt: skip
 _ROADS = "|".join(
     [*_STREETS, "Street", "Avenue", "Road", "Drive", "Boulevard", "Lane", "Place", "Way", "Court"]
 )
@@ -265,14 +239,14 @@ _DEGREE = re.compile(r"(?<![\w.])(M|B|D|Ed|Ph|LL)\. ?(Sc|Phil|Ed|Eng|Tech|D|A|B|
 
 
 def expand_abbreviations(text: str) -> str:
-    """Say abbreviations; a full stop stays where it also ends the sentence."""
+    """Expand abbreviations; a full stop stays where it also ends the sentence."""
     for pattern, words in _PHRASES:
         text = pattern.sub(words, text)
     text = _COUNTED_WORD.sub(_counted_word, text)
     text = _HOUSE.sub(lambda match: code_number(match[1]), text)
     text = _DIRECTION.sub(lambda match: f"{_direction(match[1], match[2], match[3])} ", text)
     text = _DIRECTION_BEHIND.sub(
-        lambda match: f" {match[1]}{match[2]} {_DIRECTIONS[match[3] or match[4]]}", text
+        lambda match: f" {match[1]}{match[2]} {DIRECTIONS[match[3] or match[4]]}", text
     )
     text = _STREET.sub(_street, text)
     text = _PLAIN_STREET.sub(_plain_street, text)
@@ -336,7 +310,7 @@ def _state(match: re.Match[str]) -> str:
 
 
 def _direction(short: str, first: str, second: str) -> str:
-    return _DIRECTIONS[short or first + second]
+    return DIRECTIONS[short or first + second]
 
 
 def _plain_street(match: re.Match[str]) -> str:
@@ -378,20 +352,7 @@ def _final(match: re.Match[str]) -> str:
     word = match[1].lower()
     if match[1] == "co":  # the end of an address read out: "dot co."
         return match.group()
-    names_follow = word in (
-        "inc",
-        "ltd",
-        "co",
-        "corp",
-        "bros",
-        "jr",
-        "sr",
-        "dept",
-        "univ",
-        "mgr",
-        "utd",
-    )
-    return _FINAL[word] + sentence_stop(match, strict=names_follow)
+    return _FINAL[word] + sentence_stop(match, strict=word in _BEFORE_NAMES)
 
 
 def _degree(match: re.Match[str]) -> str:
@@ -469,15 +430,8 @@ _CUED_DIGITS = re.compile(
     r"(?:is |number |no\. )?)([0-9]{3,12})(?!\w|[.,:/][0-9]|-[0-9]| [a-z]+s\b)",
     re.IGNORECASE,
 )
-_PAIRED_CUES = (
-    "room",
-    "flight",
-    "area code",
-    "highway",
-    "route",
-    "interstate",
-    "suite",
-    "apartment",
+_PAIRED_CUES = frozenset(
+    "room|flight|area code|highway|route|interstate|suite|apartment".split("|")
 )
 _MODEL = re.compile(
     r"\b(Boeing|Airbus|Porsche|RTX|GTX) ([0-9]{3,4})(?:-([0-9]{2,4}))?(?![\w,.-][0-9]|\w)"
@@ -535,7 +489,7 @@ _LONG = re.compile(rf"[0-9]{{{MAX_CARDINAL_DIGITS + 1},}}")
 
 
 def expand_verses(text: str) -> str:
-    """Say 'Gen. 1:1' and its like; run before times of day."""
+    """Expand 'Gen. 1:1' and its like; run before times of day."""
     return _NUMBERED_BOOK.sub(
         lambda match: f"{ordinal(int(match[1]))} {_BOOKS.get(match[2], match[2])}",
         _VERSE.sub(_verse, text),
@@ -553,7 +507,7 @@ def _verse(match: re.Match[str]) -> str:
 
 
 def expand_codes(text: str) -> str:
-    """Say IP addresses, telephone and card numbers, versions, and very long digit strings."""
+    """Expand IP addresses, telephone and card numbers, versions, and very long digit strings."""
     text = _LONG.sub(lambda match: f" {digits(match.group())} ", text)
     text = _IP_ADDRESS.sub(_ip_address, text)
     text = _MAC_ADDRESS.sub(
@@ -581,7 +535,7 @@ def expand_codes(text: str) -> str:
     text = _NUMBERED_ROAD.sub(
         lambda match: (
             f"{match[1].replace('.', '')} {code_number(match[2])}"
-            + (f" {_DIRECTIONS[match[3]]}" if match[3] else "")
+            + (f" {DIRECTIONS[match[3]]}" if match[3] else "")
         ),
         text,
     )
@@ -614,12 +568,12 @@ def _parts(number: str) -> str:
 def _road(match: re.Match[str]) -> str:
     highway, number, side = match.groups()
     words = f"{'Highway' if highway else 'Route'} {code_number(number)}"
-    return f"{words} {_DIRECTIONS[side]}" if side else words
+    return f"{words} {DIRECTIONS[side]}" if side else words
 
 
 def _interstate(match: re.Match[str]) -> str:
     number, side = match.groups()
-    return f"I {code_number(number)}{' ' + _DIRECTIONS[side] if side else ''}"
+    return f"I {code_number(number)}{' ' + DIRECTIONS[side] if side else ''}"
 
 
 def _spaced_phone(match: re.Match[str]) -> str:
@@ -717,7 +671,7 @@ _ALONE = re.compile(
 
 
 def expand_roman(text: str) -> str:
-    """Say Roman numerals: ranks after rulers and before 'century', counts elsewhere."""
+    """Expand Roman numerals: ranks after rulers and before 'century', counts elsewhere."""
     if not _LETTER.search(text):
         return text
     text = _CENTURY.sub(lambda match: ordinal(roman_value(match[1])), text)

@@ -93,7 +93,7 @@ def is_attribute(text: str, start: int, end: int) -> bool:
 
 
 def expand_money(text: str) -> str:
-    """Say sums of money in the currency's words."""
+    """Expand sums of money in the currency's words."""
     if not any(sign in text for sign in "$£€¥₹₩₽₿¢") and not re.search(
         rf"\b(?:{_CODE})\b|[0-9][pc]\b|\bRs\b", text
     ):
@@ -321,7 +321,10 @@ _QUOTE = re.compile(rf"((?<![\w'.,/])(?:[0-9]{{1,3}}/[0-9]{{1,3}}(?![0-9.,/])|{A
 _COORDINATE = re.compile(
     r"([0-9]{1,3})° ?([0-9]{1,2})'(?: ?([0-9]{1,2})(?:\.[0-9]{1,6})?\")? ?([NSEW])\b"
 )
-_COMPASS = {"N": "north", "S": "south", "E": "east", "W": "west"}
+DIRECTIONS = {
+    "N": "north", "S": "south", "E": "east", "W": "west", "NW": "northwest", "NE": "northeast",
+    "SW": "southwest", "SE": "southeast",
+}  # fmt: skip
 _PERCENT = re.compile(rf"(?<![\w.,])({AMOUNT}) ?%?(?: ?[-–—] ?({AMOUNT}))? ?%(?:-(?=[a-z]))?")
 _PER = re.compile(
     r"(?<=[a-z0-9])/(hour|hr|day|week|month|mo|year|yr|person|night|unit|share|gallon|gal|"
@@ -343,7 +346,7 @@ _WORD_MEASURE = re.compile(
 
 
 def expand_units(text: str) -> str:
-    """Say measures: a number (or a range of them) and the unit behind it."""
+    """Expand measures: a number (or a range of them) and the unit behind it."""
     text = _WORD_MEASURE.sub(_word_measure, text)
     if not DIGIT.search(text):
         return _PER.sub(_per_word, text)
@@ -402,7 +405,7 @@ def _measure(match: re.Match[str]) -> str:
     unit = f"{_POWERS[power]} {_UNITS[symbol]}" if power else _UNITS[symbol]
     if per:
         unit += _per(_DENOMINATORS[per], per_power)
-    words = f"{spoken_number(first)} to {spoken_number(last)}" if last else spoken_number(first)
+    words = _number_or_range(first, last)
     singular = gap == "-" or tail == "-" or (is_one(first) and not last)
     singular = singular or is_attribute(match.string, match.start(), match.end())
     end = " " if tail == "-" else "" if tail else sentence_stop(match, strict=True)
@@ -479,13 +482,17 @@ def _temperature(match: re.Match[str]) -> str:
             return match.group()
     elif not is_sure and gap and len(first) == 1:
         return match.group()
-    words = f"{spoken_number(first)} to {_signed(last)}" if last else spoken_number(first)
+    words = _number_or_range(first, last)
     one = is_one(first) and not last or bool(_WEATHER.match(rest)) and name in ("a", "an")
     return f"{words} {'degree' if one else 'degrees'} {_TEMPERATURE_SCALES[letter]}"
 
 
-def _signed(number: str) -> str:
-    return f"minus {spoken_number(number[1:])}" if number[0] == "-" else spoken_number(number)
+def _number_or_range(first: str, last: str | None) -> str:
+    """'5' or '5 to 10'; the second number may be negative."""
+    if not last:
+        return spoken_number(first)
+    sign = "minus " if last[0] == "-" else ""
+    return f"{spoken_number(first)} to {sign}{spoken_number(last.lstrip('-'))}"
 
 
 def _is_letter(symbol: str, gap: str) -> bool:
@@ -506,9 +513,7 @@ def _per(denominator: str, power: str | None) -> str:
 
 
 def _multiplier(match: re.Match[str]) -> str:
-    first, last = match.groups()
-    words = f"{spoken_number(first)} to {spoken_number(last)}" if last else spoken_number(first)
-    return f"{words} times"
+    return f"{_number_or_range(match[1], match[2])} times"
 
 
 def _bracketed_multiplier(match: re.Match[str]) -> str:
@@ -545,14 +550,12 @@ def _expand_inches(text: str) -> str:
 def _coordinate(match: re.Match[str]) -> str:
     degrees, minutes, seconds, side = match.groups()
     words = f"{_counted(degrees, 'degree')} {_counted(minutes, 'minute')}"
-    return f"{words}{' ' + _counted(seconds, 'second') if seconds else ''} {_COMPASS[side]}"
+    return f"{words}{' ' + _counted(seconds, 'second') if seconds else ''} {DIRECTIONS[side]}"
 
 
 def _percent(match: re.Match[str]) -> str:
-    first, last = match.groups()
-    words = f"{spoken_number(first)} to {spoken_number(last)}" if last else spoken_number(first)
     tail = " " if match.group().endswith("-") else ""
-    return f"{words} percent{tail}"
+    return f"{_number_or_range(match[1], match[2])} percent{tail}"
 
 
 # --- Formulas: sums, equations, powers, comparisons, fractions, ratios ---
@@ -636,7 +639,7 @@ _ABOUT = re.compile(r"[~≈](?= ?[$£€]?[0-9])")
 
 
 def expand_signs(text: str) -> str:
-    """Say negative numbers, powers, comparisons and operators; run before units and numbers."""
+    """Expand negative numbers, powers, comparisons and operators; run before units and numbers."""
     if not _FORMULA_SIGN.search(text):
         return text
     text = _RUN.sub(" ", text)
@@ -661,7 +664,7 @@ def expand_signs(text: str) -> str:
 
 
 def expand_formulas(text: str) -> str:
-    """Say powers, dimensions, fractions, ratios, then whatever sign is left; run after units."""
+    """Expand powers, dimensions, fractions, ratios, then whatever sign is left; run after units."""
     if not _FORMULA_SIGN.search(text):
         return text
     text = _POWER.sub(_power, text)
@@ -712,14 +715,8 @@ def _named_fraction(numerator: int, denominator: int) -> str:
     elif denominator == 4:
         name = "quarter" if numerator == 1 else "quarters"
     else:
-        name = ordinal(denominator) if numerator == 1 else plural_ordinal(denominator)
+        name = ordinal(denominator) + ("" if numerator == 1 else "s")
     return f"{cardinal(numerator)} {name}"
-
-
-def plural_ordinal(number: int) -> str:
-    """3 -> 'thirds', 20 -> 'twentieths'."""
-    words = ordinal(number)
-    return f"{words}s"
 
 
 def _mixed(match: re.Match[str]) -> str:

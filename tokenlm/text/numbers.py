@@ -277,7 +277,7 @@ def join_groups(text: str) -> str:
 
 
 def expand_ordinals(text: str) -> str:
-    """Say '22nd', '#5', '10M', and part numbers from the words they are joined to."""
+    """Expand '22nd', '#5', '10M', and part numbers from the words they are joined to."""
     text = _ORDINAL.sub(_ordinal, _ORDINAL_RANGE.sub(r"\1 to ", text))
     text = _PLURAL.sub(lambda match: plural(code_number(match[1])), text)
     text = _TEAM.sub(_team, text)
@@ -294,12 +294,12 @@ def expand_ordinals(text: str) -> str:
 
 
 def expand_ranges(text: str) -> str:
-    """Say the dash between two numbers as 'to'."""
+    """Expand the dash between two numbers as 'to'."""
     return _RANGE.sub(lambda match: f"{_year_or_count(match[1])} to ", text)
 
 
 def expand_numbers(text: str) -> str:
-    """Say every number that is left."""
+    """Expand every number that is left."""
     text = _YEAR.sub(_bare_year, text)
     return _NUMBER.sub(lambda match: f" {spoken_number(match.group())} ", text)
 

@@ -7,6 +7,7 @@ same segments, each as soon as it is complete, and `GreedySegmenter` gives segme
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -274,9 +275,6 @@ def _join_short(
 
 
 # --- A text that arrives word by word ---
-#
-# Both segmenters take the words one by one (`PARAGRAPH` where a paragraph ends) and keep
-# `segments`, of which the last may still grow.
 
 
 @dataclass
@@ -296,8 +294,8 @@ class PartialSegment:
         return self.rules.join(self.words).strip()
 
 
-class IncrementalSegmenter:
-    """The segments that `segment` makes, each as soon as it is complete."""
+class Segmenter(ABC):
+    """Makes segments of a text that arrives word by word; the last of `segments` may still grow."""
 
     def __init__(
         self, *, max_length: int, min_length: int = 20, rules: SegmentationRules = NORMALIZED
@@ -305,6 +303,41 @@ class IncrementalSegmenter:
         self.segments: list[PartialSegment] = []
         self._max_length, self._min_length = max_length, min_length
         self._rules = rules
+
+    def add(self, word: str) -> None:
+        """Take the next word, or `PARAGRAPH` where a paragraph ends."""
+        if word != PARAGRAPH:
+            self._add_word(word)
+            return
+        self._end_paragraph()
+        if self.segments:
+            self.segments[-1].pause_seconds = PARAGRAPH_PAUSE
+
+    def finish(self) -> None:
+        """Complete the last segment: the text is complete."""
+        self._end_paragraph()
+        if self.segments:
+            self.segments[-1].pause_seconds = 0.0
+
+    @abstractmethod
+    def _add_word(self, word: str) -> None:
+        """Take the next word."""
+
+    @abstractmethod
+    def _end_paragraph(self) -> None:
+        """Complete the segments of the paragraph."""
+
+    def _length(self, words: Sequence[str]) -> int:
+        return self._rules.measure(self._rules.join(words))
+
+
+class IncrementalSegmenter(Segmenter):
+    """The segments that `segment` makes, each as soon as it is complete."""
+
+    def __init__(
+        self, *, max_length: int, min_length: int = 20, rules: SegmentationRules = NORMALIZED
+    ) -> None:
+        super().__init__(max_length=max_length, min_length=min_length, rules=rules)
         self._words: list[str] = []
         """Of this paragraph, as far as they are in no segment yet."""
         self._num_closed = 0
@@ -314,15 +347,12 @@ class IncrementalSegmenter:
         # A part of an overlong sentence is never so short that it is joined to the one before.
         self._parts_are_long = EDGE_SHARE * max_length >= min_length
 
-    def add(self, word: str) -> None:
-        """Takes the next word."""
-        if word == PARAGRAPH:
-            self._emit(self._words, keep=0)
-            self._words = []
-            self._all_closed()
-            if self.segments:
-                self.segments[-1].pause_seconds = PARAGRAPH_PAUSE
-            return
+    def _end_paragraph(self) -> None:
+        self._emit(self._words, keep=0)
+        self._words = []
+        self._all_closed()
+
+    def _add_word(self, word: str) -> None:
         self._words.append(word)
         if self._rules.ends_sentence(word):
             self._emit(self._words, keep=1)
@@ -338,20 +368,14 @@ class IncrementalSegmenter:
                 self._emit(first, keep=0)
                 self._words, self._num_closed = rest, 0
 
-    def finish(self) -> None:
-        """The text is complete."""
-        self.add(PARAGRAPH)
-        if self.segments:
-            self.segments[-1].pause_seconds = 0.0
-
     def _all_closed(self) -> None:
         """All words that are in no segment yet are those of complete sentences."""
         self._num_closed = len(self._words)
-        self._closed_length = self._rules.measure(self._rules.join(self._words))
+        self._closed_length = self._length(self._words)
         self._rest_length = 0
 
     def _emit(self, words: list[str], keep: int) -> None:
-        """Makes segments of words; the last `keep` of them may still change and stay words."""
+        """Make segments of words; the last `keep` of them may still change and stay words."""
         rules = self._rules
         found = segment(
             rules.join(words),
@@ -367,7 +391,7 @@ class IncrementalSegmenter:
             self._words = rules.split(found[-1].text)
 
 
-class GreedySegmenter:
+class GreedySegmenter(Segmenter):
     """Segments that grow word by word, before it is known where they end.
 
     Sentences end where `segment` ends them, short ones are joined to a neighbour. A sentence that
@@ -378,22 +402,16 @@ class GreedySegmenter:
     def __init__(
         self, *, max_length: int, min_length: int = 20, rules: SegmentationRules = NORMALIZED
     ) -> None:
-        self.segments: list[PartialSegment] = []
-        self._max_length, self._min_length = max_length, min_length
-        self._rules = rules
+        super().__init__(max_length=max_length, min_length=min_length, rules=rules)
         self._waiting: list[str] = []
         """The next sentence, while it is not known whether it begins a segment."""
 
-    def add(self, word: str) -> None:
-        """Takes the next word."""
-        if word == PARAGRAPH:
-            self._end_paragraph()
-            return
+    def _add_word(self, word: str) -> None:
         if len(word) > 1 and self._rules.measure(word) > self._max_length:
             # As in `segment`, a word is cut that alone is too long; its parts fit into none.
             middle = len(word) // 2
-            self.add(word[:middle])
-            self.add(word[middle:])
+            self._add_word(word[:middle])
+            self._add_word(word[middle:])
             return
         current = self._current
         ends = current is not None and self._rules.ends_sentence(current.words[-1])
@@ -404,15 +422,10 @@ class GreedySegmenter:
         length, more = self._length(current.words), self._length(self._waiting)
         fits = self._length(current.words + self._waiting) <= self._max_length
         if not fits or min(length, more) >= self._min_length:
-            self._start_anew()
+            self._close()
+            self._go_on()
         elif length < self._min_length or self._rules.ends_sentence(word):
             self._go_on()
-
-    def finish(self) -> None:
-        """The text is complete."""
-        self._end_paragraph()
-        if self.segments:
-            self.segments[-1].pause_seconds = 0.0
 
     @property
     def _current(self) -> PartialSegment | None:
@@ -426,17 +439,11 @@ class GreedySegmenter:
         for word in words:
             self._append(word)
 
-    def _start_anew(self) -> None:
-        self._close()
-        self._go_on()
-
     def _end_paragraph(self) -> None:
         if self._waiting:  # a short last sentence that fits
             self._go_on()
         if self._current is not None:
             self._close()
-        if self.segments:
-            self.segments[-1].pause_seconds = PARAGRAPH_PAUSE
 
     def _append(self, word: str) -> None:
         current = self._current
@@ -459,6 +466,3 @@ class GreedySegmenter:
         assert current is not None
         current.is_complete = True
         current.pause_seconds = self._rules.pause(current.words[-1])
-
-    def _length(self, words: list[str]) -> int:
-        return self._rules.measure(self._rules.join(words))

@@ -704,7 +704,7 @@ _SIGNS = {
 
 
 def expand_web(text: str) -> str:
-    """Say addresses, handles, hashtags, file names and paths; part snake_case words."""
+    """Expand addresses, handles, hashtags, file names and paths; part snake_case words."""
     if "<" in text:
         text = _BRACKETED.sub(_bracketed, text)
     if "@" in text:
@@ -863,7 +863,7 @@ def sentence_stop(match: re.Match[str], *, strict: bool = False) -> str:
 
 
 def expand_symbols(text: str) -> str:
-    """Say the signs that stand for a word; run before numbers and acronyms are looked at."""
+    """Expand the signs that stand for a word; run before numbers and acronyms are looked at."""
     for pattern, words in _WORD_SIGNS:
         text = pattern.sub(words, text)
     return text
