@@ -71,9 +71,7 @@ class Script:
         self._reader = self._frontend.reader()
         self._foreign = ForeignWords() if self._frontend.drops_foreign_words else None
         kind = GreedySegmenter if layout == "interleaved" else IncrementalSegmenter
-        self._segmenter: Segmenter = kind(
-            max_length=max_length, rules=self._frontend.rules
-        )
+        self._segmenter: Segmenter = kind(max_length=max_length, rules=self._frontend.rules)
 
     @property
     def foreign_words(self) -> list[str]:

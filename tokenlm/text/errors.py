@@ -10,13 +10,13 @@ from rapidfuzz.distance import Levenshtein
 from tokenlm.text.alphabet import known_characters
 
 _WORD_UNITS = 3
-"""Units that a word has at least to be told from noise."""
+"""Fewest units of a word: shorter runs may be noise."""
 _MEAN_UNITS = 4
 """Units of a word on the average."""
 _GAP, _GAP_MORE = 1.0, 0.7
-"""Costs of a gap's first unit and of the others, so that what is missing is missing together."""
+"""Costs of the first unit of a gap and of each further one; few long gaps are preferred."""
 _INSIDE = 0.1
-"""What a gap costs more that begins inside a word."""
+"""Additional cost of a gap that begins inside a word."""
 _INFINITE = float("inf")
 
 

@@ -108,7 +108,7 @@ class RawReader:
 
     def finish(self) -> list[str]:
         """Return the words that are left: the text is complete."""
-        words = self._take()
+        words = self._place(self._space, "".join(self._word)) if self._word else []
         self._word, self._stem = [], ""
         return words
 
@@ -116,28 +116,25 @@ class RawReader:
         text = f"{self._stem}{self._blank}" + "".join(
             c for c in piece if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf")
         )
+        found = list(RAW_WORD.finditer(text.rstrip()))
+        self._blank = _shorten(text[found[-1].end() if found else 0 :])
+        if not found:
+            return []
         words: list[str] = []
-        written = text.rstrip()
-        end = 0
-        for match in RAW_WORD.finditer(written):
-            space, body = match.groups()
-            if self._stem and match.start() == 0:
-                body = body[len(self._stem) :]
-                self._word.append(body)
-                self._stem = _stem(self._stem + body)
-            else:
-                words += self._take()
-                self._space, self._word, self._stem = space, [body], _stem(body)
-            end = match.end()
-        self._blank = _shorten(text[end:])
+        start = 1 if self._stem else 0
+        if start:  # the first is the word that may go on
+            self._word.append(found[0][2][len(self._stem) :])
+        if len(found) > start:
+            words += self.finish()
+            for match in found[start:-1]:
+                words += self._place(match[1], match[2])
+            self._space, self._word = found[-1][1], [found[-1][2]]
+        self._stem = _stem(found[-1][2])
         return words
 
-    def _take(self) -> list[str]:
-        """The word that is complete, with what stands before it."""
-        if not self._word:
-            return []
-        word, space, last = "".join(self._word), self._space, self._last
-        self._last = word
+    def _place(self, space: str, word: str) -> list[str]:
+        """A complete word, with what stands for the white space before it."""
+        last, self._last = self._last, word
         if not last or not space:
             return [word]
         if BLANK_LINE.search(space):
@@ -161,6 +158,8 @@ def _stem(word: str) -> str:
 
 def _shorten(space: str) -> str:
     """White space that means the same: a blank line, or a line end among single spaces."""
+    if not space:
+        return ""
     return "\n\n" if BLANK_LINE.search(space) else _BLANKS.sub(" ", space)
 
 

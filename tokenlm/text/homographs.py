@@ -66,12 +66,12 @@ _SUFFIXES = ("ing", "ed", "ly", "tion", "ness", "ment", "ity", "ous", "ful", "iv
 
 @dataclass(frozen=True)
 class Context:
-    """The words around a word, the nearest first; a sentence does not look into the next one."""
+    """The words around a word, the nearest first, within its sentence."""
 
     before: tuple[str, ...]
     after: tuple[str, ...]
     is_closed: bool
-    """Whether what follows `after` is out of sight."""
+    """Whether further words cannot change `after`."""
 
 
 def context(parts: Sequence[str], at: int) -> Context:
@@ -130,7 +130,7 @@ def features(word: str, around: Context) -> Iterator[str]:
 
 
 def cue_words(parts: Sequence[str], at: int, around: Context) -> set[str]:
-    """The words nearby, and those that stand in a certain place: `-2:was`."""
+    """The words nearby, and those in a certain position: `-2:was`."""
     near = {*parts[max(0, at - _CUES_BEFORE) : at], *around.after}
     placed = {f"-{n}{POSITIONED}{word}" for n, word in enumerate(around.before[:3], 1)}
     return near | placed | {f"+{n}{POSITIONED}{word}" for n, word in enumerate(around.after[:3], 1)}

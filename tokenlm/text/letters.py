@@ -805,7 +805,7 @@ def _calm_word(match: re.Match[str]) -> str:
 
 
 def expand_acronyms(text: str) -> str:
-    """Spell initialisms, part camelCase and letter-digit names, lower everything else."""
+    """Spell initialisms, split camelCase and letter-digit names, lower everything else."""
     return _TOKEN.sub(_token, text)
 
 

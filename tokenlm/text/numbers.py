@@ -277,7 +277,7 @@ def join_groups(text: str) -> str:
 
 
 def expand_ordinals(text: str) -> str:
-    """Expand '22nd', '#5', '10M', and part numbers from the words they are joined to."""
+    """Expand '22nd', '#5', '10M', and separate numbers from the words they are joined to."""
     text = _ORDINAL.sub(_ordinal, _ORDINAL_RANGE.sub(r"\1 to ", text))
     text = _PLURAL.sub(lambda match: plural(code_number(match[1])), text)
     text = _TEAM.sub(_team, text)
@@ -294,7 +294,7 @@ def expand_ordinals(text: str) -> str:
 
 
 def expand_ranges(text: str) -> str:
-    """Expand the dash between two numbers as 'to'."""
+    """Expand the dash between two numbers to 'to'."""
     return _RANGE.sub(lambda match: f"{_year_or_count(match[1])} to ", text)
 
 

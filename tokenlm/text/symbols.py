@@ -1,4 +1,9 @@
-"""Characters, layout, web addresses and punctuation."""
+"""Characters, layout, web addresses and punctuation of written text.
+
+`fold_characters` maps any Unicode text to the small alphabet that all rules of this package are
+written in. `read_layout` turns a page into lines. `expand_web` expands addresses, and the last
+passes turn signs and brackets into words and the marks , . ? ! ; : and -.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,9 @@ from typing import Literal
 from tokenlm.text.numbers import code_number, roman_value, text_before
 
 # --- Characters ---
+#
+# After `fold_characters` a text holds printable ASCII, newlines, and the symbols of `KEPT`, so the
+# expressions of all rules can say `[0-9A-Za-z]` and mean it.
 
 logger = logging.getLogger(__name__)
 
@@ -95,9 +103,9 @@ _ROUND_NUMBER = re.compile(
 )
 _UNSPEAKABLE = re.compile(f"[^\\n -~{KEPT}]")
 _MAX_NAMED = 20
-"""Words that a warning names at most."""
+"""Most words that a warning names."""
 _LONGEST_WORD = 64
-"""What goes on for longer is taken as words of their own."""
+"""A longer run of letters is taken as several words."""
 _BLANK = re.compile(r"[^\S\n]+")
 _LINE_END = re.compile("\r\n?|[\u2028\u0085\v\f]")
 
@@ -136,7 +144,7 @@ def fold_characters(text: str) -> str:
 
 
 class ForeignWords:
-    """The words of a text, whole or in pieces, that `fold_characters` leaves out.
+    """Collects the words of a text, whole or in pieces, that `fold_characters` leaves out.
 
     A word is left out if any of its letters is, since its script is another one; in scripts without
     spaces between words, it is all that stands together.
@@ -144,12 +152,12 @@ class ForeignWords:
 
     def __init__(self) -> None:
         self.words: list[str] = []
-        """Each once, in order; of very many the first."""
+        """Each word once, in order; at most the first few dozen."""
         self._rest = ""
         """A word that may go on."""
 
     def feed(self, piece: str) -> None:
-        """Takes the next piece of the text."""
+        """Take the next piece of the text."""
         text = self._rest + piece
         end = len(text)
         while end and len(text) - end < _LONGEST_WORD and _is_of_word(text[end - 1]):
@@ -158,7 +166,7 @@ class ForeignWords:
         self._look(text[: len(text) - len(self._rest)])
 
     def finish(self) -> None:
-        """The text is complete: one warning is logged with the words, if there are any."""
+        """Complete the text, and log one warning with the words, if there are any."""
         self._look(self._rest)
         self._rest = ""
         if self.words:
@@ -250,7 +258,7 @@ def _greek(match: re.Match[str]) -> str:
 
 
 def _columns(text: str) -> str:
-    """Columns that tabs part, as a table has them."""
+    """Tabs between columns to bars, as in a table."""
     return _TAB.sub(" | ", text) if "\t" in text else text
 
 
@@ -287,7 +295,12 @@ def _fold(char: str) -> str:
     return f" {plain} " if category == "No" and plain.isdigit() else plain or " "
 
 
-# --- Layout ---
+# --- Layout: headings, lists, tables, verse, wrapped prose ---
+#
+# Tags, Markdown marks, rules and emoticons are dropped. A line break is either a wrap, where a
+# paragraph is broken to a width, or the end of a line that stands alone. That is decided by the
+# line itself and the first words of the next one, so a text that is still arriving waits for no
+# more.
 
 WRAP_CHARACTERS = 60
 """Prose is wrapped at no less: a line that had room for the next word up to here was ended."""
@@ -400,21 +413,21 @@ _SUFFIXES = (
 """What goes on with one of these is one word that was parted all the same."""
 
 End = Literal["", ",", "."]
-"""What closes a line that has no mark of its own; '' where that is due only if another follows."""
+"""The mark that closes a line without one; '' where a mark is due only if another line follows."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """What is read in one go: a line, an item, its number, or a cell."""
+    """A unit of reading: a line of prose, a list item, its number, or a cell of a table."""
 
     text: str
-    """Without marks of layout; with those of English."""
+    """Its text, without marks of layout."""
     end: End
-    """What to close it with, where nothing does."""
+    """The mark that closes it, if its text does not end with one."""
 
 
 @dataclass(frozen=True)
-class _Written:
+class _PageLine:
     """A line as it stands on the page."""
 
     kind: Literal["plain", "item", "row", "heading", "border", "blank"]
@@ -427,7 +440,7 @@ class _Written:
     is_whole_row: bool = False
     """Whether a bar stands before the first cell."""
     number: tuple[Line, ...] = ()
-    """Of an item that has one: how it is read, and the line in case it is none."""
+    """Number of an item: how it is read, and the whole line in case it turns out to be none."""
 
 
 def read_layout(text: str, line_start: str = "") -> list[list[Line]]:
@@ -444,12 +457,12 @@ def read_layout(text: str, line_start: str = "") -> list[list[Line]]:
     """
     text, line_start = _drop_tags(text), _drop_tags(line_start).rpartition("\n")[2]
     paragraphs: list[list[Line]] = [[]]
-    current: _Written | None = None
+    current: _PageLine | None = None
     """The item or the paragraph of prose that may go on, all its lines joined."""
-    above: _Written | None = None
+    above: _PageLine | None = None
     """The last line of it."""
     are_choices = False
-    """Whether "A. Paris" would be an answer to choose: a question or another one is above."""
+    """Whether "A. Paris" would be a choice: a question or another choice stands above."""
 
     def end_line() -> None:
         nonlocal current, above
@@ -462,7 +475,7 @@ def read_layout(text: str, line_start: str = "") -> list[list[Line]]:
         if paragraphs[-1]:
             paragraphs.append([])
 
-    for written in _written_lines(text, line_start):
+    for written in _page_lines(text, line_start):
         is_choice = bool(written.number and _CHOICE.match(written.number[1].text))
         if (is_choice and not are_choices) or (
             written.number and above is not None and _is_no_item(above, written)
@@ -503,7 +516,7 @@ def _drop_tags(text: str) -> str:
     return text
 
 
-def _written_lines(text: str, line_start: str) -> Iterator[_Written]:
+def _page_lines(text: str, line_start: str) -> Iterator[_PageLine]:
     """The lines on the page, one by one; `line_start` stands before the first of them."""
     for line in text.split("\n"):
         whole = line_start + line
@@ -515,29 +528,29 @@ def _written_lines(text: str, line_start: str) -> Iterator[_Written]:
         yield written
 
 
-def _read_line(line: str) -> _Written:
+def _read_line(line: str) -> _PageLine:
     length = len(line)
     quoted = _QUOTE.match(line)
     depth = quoted.group().count(">") if quoted else 0
     line = line[quoted.end() :] if quoted else line
     if not line.strip() or _FENCE.fullmatch(line) or _RULE.fullmatch(line):
-        return _Written("blank")
+        return _PageLine("blank")
     if _BORDER.fullmatch(line) or _REFERENCE.fullmatch(line):
-        return _Written("border")
+        return _PageLine("border")
     if heading := _HEADING.fullmatch(line):
-        return _Written("heading", heading[1])
+        return _PageLine("heading", heading[1])
     is_indented = line[0] == " "
     body = line.strip()
     is_whole_row = body[0] == "|" and (body[-1] == "|" and body.count("|") > 2 or body[1:2] == " ")
     if is_whole_row or _SPACED_BAR.search(body):
-        return _Written("row", body, length, depth, is_whole_row=is_whole_row)
+        return _PageLine("row", body, length, depth, is_whole_row=is_whole_row)
     if bullet := _BULLET.match(line):
-        return _Written("item", line[bullet.end() :].strip(), length, depth)
+        return _PageLine("item", line[bullet.end() :].strip(), length, depth)
     if (number := _NUMBER.match(line)) and (said := _number(number)):
         text = line[number.end() :].strip()
         both = (said, Line(body, ""))
-        return _Written("item", text, length, depth, is_indented, number=both)
-    return _Written("plain", body, length, depth, is_indented)
+        return _PageLine("item", text, length, depth, is_indented, number=both)
+    return _PageLine("plain", body, length, depth, is_indented)
 
 
 def _number(match: re.Match[str]) -> Line:
@@ -551,7 +564,7 @@ def _number(match: re.Match[str]) -> Line:
     return Line(said, "." if is_stopped else ",")
 
 
-def _is_no_item(above: _Written, written: _Written) -> bool:
+def _is_no_item(above: _PageLine, written: _PageLine) -> bool:
     """Whether what looks like the number of an item goes on with the prose above it."""
     if _ENDS_CLOSED.search(above.text[-_TAIL:]) or not _fills_its_line(above, written):
         return False
@@ -564,13 +577,13 @@ def _last_word(text: str) -> str:
     return text.rpartition(" ")[2] if " " in text else ""
 
 
-def _fills_its_line(above: _Written, below: _Written) -> bool:
+def _fills_its_line(above: _PageLine, below: _PageLine) -> bool:
     """Whether the first word of the line below had no room."""
     line = below.number[1].text if below.number else below.text
     return above.length + 1 + len(line.partition(" ")[0]) >= WRAP_CHARACTERS
 
 
-def _is_wrapped(above: _Written, below: _Written) -> bool:
+def _is_wrapped(above: _PageLine, below: _PageLine) -> bool:
     """Whether the line below goes on with the one above."""
     if above.depth != below.depth:
         return False
@@ -602,7 +615,7 @@ def _is_wrapped(above: _Written, below: _Written) -> bool:
 
 
 def _join(above: str, below: str) -> str:
-    """Two lines of wrapped prose to one; a word that was parted is put together."""
+    """Join two lines of wrapped prose; a hyphenated word is put together."""
     parted = _HYPHENATED.search(above[-_TAIL:])
     if above[-1:] == "/":
         return above + below
@@ -619,8 +632,8 @@ def _join(above: str, below: str) -> str:
     return above[:-1] + below
 
 
-def _lines(written: _Written) -> Iterator[Line]:
-    """What is read of an item, a row or a paragraph, one after another."""
+def _lines(written: _PageLine) -> Iterator[Line]:
+    """The lines of an item, a row or a paragraph."""
     if written.kind == "row":
         cells = [_drop_marks(cell) for cell in _CELL.split(written.text)]
         cells = [cell for cell in cells if cell]
@@ -643,7 +656,7 @@ def _drop_marks(text: str) -> str:
     return _EMOTICON.sub(" ", text).strip()
 
 
-# --- Web ---
+# --- Web: URLs, e-mail, handles, hashtags, files, paths, names in code ---
 
 _DOMAINS = (
     "com|org|net|edu|gov|mil|int|info|biz|io|ai|app|dev|co|uk|us|de|fr|it|es|nl|eu|ca|au|ch|jp|"
@@ -704,7 +717,7 @@ _SIGNS = {
 
 
 def expand_web(text: str) -> str:
-    """Expand addresses, handles, hashtags, file names and paths; part snake_case words."""
+    """Expand addresses, handles, hashtags, file names and paths; split snake_case words."""
     if "<" in text:
         text = _BRACKETED.sub(_bracketed, text)
     if "@" in text:
@@ -777,7 +790,7 @@ def _part(piece: str, is_suffix: bool) -> str:
 
 
 def _name(name: str) -> str:
-    """A handle or tag, parted at capitals, digits and underscores."""
+    """A handle or tag, split at capitals, digits and underscores."""
     words = [
         code_number(piece) if piece.isdigit() else piece if piece.isupper() else piece.lower()
         for piece in _PIECE.findall(name.replace("_", " ").replace(".", " dot "))
@@ -786,7 +799,7 @@ def _name(name: str) -> str:
     return " ".join(words)
 
 
-# --- Punctuation ---
+# --- Punctuation: the remaining signs, and the marks of pauses ---
 
 MARKS = ",.?!;:-"
 """The marks that normalised text may hold beside a-z, the apostrophe and the space."""
@@ -822,12 +835,12 @@ _NO_SENTENCE = re.compile(
     r"(?:^|[.?!][\"')]{0,2} )[\"'(]?(?:The|A|An|This|That|My|Our|His|Her|Their|Your|At|By|From|"
     r"Around|Until|After|Before|Since) $|[;,] (?:at|by) $"
 )
-"""So far nothing is said: 'The dept. I joined', 'At 9 a.m. Tom rose.'"""
+"""A sentence that has only begun: 'The dept. I joined', 'At 9 a.m. Tom rose.'"""
 _GOES_ON = frozenset(
     "Monday Tuesday Wednesday Thursday Friday Saturday Sunday Eastern Pacific Central Mountain "
     "Greenwich Sharp".split()
 )
-"""What stands behind a time of day without a comma."""
+"""Words that follow a time of day without a comma."""
 _NEXT_WORD = re.compile(r"[\"')\]]{0,3} +[\"'(]?([A-Z][a-z]*)")
 _TENS_HYPHEN = re.compile(
     r"\b(twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)-(?=(?:one|two|three|four|five|"

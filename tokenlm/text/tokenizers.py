@@ -487,8 +487,8 @@ class PhonemeTokenizer(TextTokenizer):
         self.pronouncer = pronouncer.eval().requires_grad_(False)
         self._names = (*_SPECIAL, *self.phones)
         self._ids: Mapping[str, int] = {name: index for index, name in enumerate(self._names)}
-        self._said: dict[str, list[int]] = {}
-        """Ids of words, and of variants of homographs, that have been said."""
+        self._cache: dict[str, list[int]] = {}
+        """Cached ids of words, and of variants of homographs."""
         self._has_variants = any(word.endswith(")") for word in lexicon)
         # Other phones than those of the CMU dictionary have no rule here.
         self._has_endings = ENDING_PHONES <= set(self.phones)
@@ -561,7 +561,7 @@ class PhonemeTokenizer(TextTokenizer):
         return self._encode(split_parts(text))
 
     def encode_prefix(self, text: str) -> list[int]:
-        """Ids of a normalised text that goes on, as far as no further words can change them."""
+        """Ids of the beginning of a longer text, as far as no further words can change them."""
         parts = split_parts(text)
         if not self._has_variants:
             return self._encode(parts)
@@ -570,19 +570,19 @@ class PhonemeTokenizer(TextTokenizer):
         return self._encode(parts, end=next(is_open, len(parts)))
 
     def _encode(self, parts: Sequence[str], end: int | None = None) -> list[int]:
-        """Ids of `parts[:end]`; what stands behind is looked at, but not said."""
+        """Ids of `parts[:end]`; the parts behind are context only."""
         spoken = list(parts[:end])
         if self._has_variants:
             tagger = load_tagger()
             for at, part in enumerate(spoken):
                 if part in tagger:
                     spoken[at] = self._key(tagger, parts, at)
-        all_said = self._pronounce({part for part in spoken if part not in MARKS})
+        known = self._pronounce({part for part in spoken if part not in MARKS})
         ids: list[int] = []
         for part in spoken:
             if part in MARKS:
                 ids.append(self._ids[part])
-            elif said := all_said[part]:
+            elif said := known[part]:
                 ids += [self._ids[BOUNDARY], *said] if ids else said
         return ids
 
@@ -606,7 +606,7 @@ class PhonemeTokenizer(TextTokenizer):
         return tuple(sorted({_unstressed(phone) for phone in self.phones}))
 
     def pronounce(self, text: str) -> list[str]:
-        """What is heard of a normalised text: phones without stress, marks and boundaries.
+        """The sounds of a normalised text: phones without stress, marks and boundaries.
 
         Example: "hello, world" is `hh ax l ow w er l d`.
         """
@@ -614,11 +614,11 @@ class PhonemeTokenizer(TextTokenizer):
         return [_unstressed(self.phones[index]) for index in ids if index >= 0]
 
     def _pronounce(self, words: set[str]) -> dict[str, list[int]]:
-        """Ids of words, of these and of others."""
-        # Held by itself: another thread may begin anew with an empty one.
-        all_said = self._said if len(self._said) <= _MAX_CACHED else {}
-        self._said = all_said
-        roots = {word: self._root(word) for word in sorted(words - all_said.keys())}
+        """Ids of these words, and of others that are cached."""
+        # A local name: another thread may start anew with an empty cache.
+        known = self._cache if len(self._cache) <= _MAX_CACHED else {}
+        self._cache = known
+        roots = {word: self._root(word) for word in sorted(words - known.keys())}
         unlisted = sorted({root for root, *_ in roots.values() if root not in self.lexicon})
         found = {root: self.lexicon[root] for root, *_ in roots.values() if root in self.lexicon}
         for word, said in zip(unlisted, self.pronouncer.pronounce(unlisted), strict=True):
@@ -627,11 +627,11 @@ class PhonemeTokenizer(TextTokenizer):
             phones = found[root]
             for ending in endings:
                 phones = add_ending(phones, ending) if phones else phones
-            all_said[word] = [self._ids[phone] for phone in phones]
-        return all_said
+            known[word] = [self._ids[phone] for phone in phones]
+        return known
 
     def _root(self, word: str) -> list[str]:
-        """The word to look up or to pronounce, and the endings that are said behind it."""
+        """The word to look up or to pronounce, and the endings behind it."""
         if word in self.lexicon:
             return [word]
         if word.endswith(")s"):  # a variant of a homograph, and the ending of its plural
