@@ -14,7 +14,7 @@ from tokenlm.checkpoint.resolve import resolve
 from tokenlm.models.flow import FlowConfig
 from tokenlm.synthesis import Synthesizer, Voice
 from tokenlm.synthesis.components import Components
-from tokenlm.text.tokenizer import load_text_tokenizer
+from tokenlm.text.tokenizers import load_text_tokenizer
 
 SENTENCE = "The weather was cold this morning, but the sun is out now, and we went for a long walk."
 PROMPT_SECONDS = 5

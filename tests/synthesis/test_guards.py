@@ -47,7 +47,7 @@ class FakeModels:
                 scores.append(None)
             else:
                 error, loss, lost = (*error, 0)[:3] if isinstance(error, tuple) else (error, 1.0, 0)
-                words = WordErrors(lost=int(lost))
+                words = WordErrors(missing=int(lost))
                 scores.append(ReadBackScore(error_rate=error, ctc_loss=loss, words=words))
         return scores
 

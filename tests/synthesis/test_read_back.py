@@ -12,8 +12,8 @@ from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConf
 from tokenlm.synthesis import Synthesizer
 from tokenlm.synthesis.guards import ReadBack, ReadBackScore
 from tokenlm.text.errors import WordErrors
-from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer
-from tokenlm.text.pronouncer import Pronouncer
+from tokenlm.text.pronunciation import Pronouncer
+from tokenlm.text.tokenizers import PhonemeTokenizer
 
 PHONES = ("ae", "ae1", "b", "k", "t")
 LEXICON = {"cat": ("k", "ae1", "t"), "back": ("b", "ae1", "k"), "at": ("ae", "t")}
@@ -87,9 +87,9 @@ def test_words_that_are_lost_doubled_or_put_in(tokenizer: PhonemeTokenizer) -> N
     cat, back = [3, 1, 4], [2, 1, 3]
     for said, words in (
         ([cat, back, cat], WordErrors()),
-        ([cat, cat], WordErrors(lost=1)),
-        ([cat, back, back, cat], WordErrors(doubled=1)),
-        ([cat, back, cat, back, cat], WordErrors(doubled=2)),
+        ([cat, cat], WordErrors(missing=1)),
+        ([cat, back, back, cat], WordErrors(repeated=1)),
+        ([cat, back, cat, back, cat], WordErrors(repeated=2)),
         ([cat, back, cat, [2, 4, 2, 4]], WordErrors(inserted=1)),
         ([cat, [2, 1, 4], cat], WordErrors()),  # one wrong phone is no lost word
     ):
@@ -107,7 +107,7 @@ def test_words_of_characters() -> None:
 
 def test_what_cannot_be_read(tokenizer: PhonemeTokenizer) -> None:
     reader = ReadBack(recognizer(phones=tokenizer.sounds), tokenizer)
-    unread = ReadBackScore(error_rate=1.0, ctc_loss=math.inf, words=WordErrors(lost=2))
+    unread = ReadBackScore(error_rate=1.0, ctc_loss=math.inf, words=WordErrors(missing=2))
     assert reader(["...", "cat back", "?!"], [[1, 2], [], []]) == [None, unread, None]
     assert reader([], []) == []
     # Two places are too few for three phones.

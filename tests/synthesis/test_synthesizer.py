@@ -24,7 +24,7 @@ from tokenlm.synthesis import session as session_module
 from tokenlm.synthesis.acceleration import accelerate
 from tokenlm.synthesis.voice import Voice
 from tokenlm.text.normalize import normalize_paragraphs
-from tokenlm.text.segment import segment
+from tokenlm.text.segmentation import segment
 
 LONG = "The quick brown fox jumps over the lazy dog. " * 3 + "\n\nIs it so? Well; yes, it is!"
 

@@ -8,7 +8,7 @@ import pytest
 
 from tokenlm.synthesis.text import SegmentedText, add_final_mark
 from tokenlm.text.frontend import frontend
-from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer
+from tokenlm.text.tokenizers import PhonemeTokenizer
 
 TEXT = "This is the first sentence. And here comes the second one!\n\nThen an end."
 
@@ -162,7 +162,7 @@ def test_homographs_are_said_alike_whole_and_in_pieces(layout: str, max_length: 
             tokenizer.encode,
             max_length=max_length,
             layout=layout,  # type: ignore[arg-type]
-            encode_open=tokenizer.encode_open,
+            encode_prefix=tokenizer.encode_prefix,
         )
 
     whole = segmented()

@@ -30,7 +30,7 @@ from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.models.vocoder import HiFT, Vocoder
 from tokenlm.synthesis.guards import ReadBack
 from tokenlm.synthesis.voice import FitConfig
-from tokenlm.text.tokenizer import AnyTextTokenizer, load_text_tokenizer
+from tokenlm.text.tokenizers import TextTokenizer, load_text_tokenizer
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -142,7 +142,7 @@ class Components:
     def from_models(
         cls,
         models: Mapping[str, nn.Module],
-        text_tokenizer: AnyTextTokenizer,
+        text_tokenizer: TextTokenizer,
         manifest: BundleManifest,
         *,
         folder: Path,

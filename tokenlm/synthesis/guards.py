@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 from torch.nn import functional
 
@@ -21,10 +22,9 @@ from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.token_recognizer import PHONES_PER_TOKEN, TokenRecognizer, greedy_ctc
 from tokenlm.modules.noise import mix
 from tokenlm.text.alphabet import decode_characters, encode_characters
-from tokenlm.text.errors import WordErrors, edit_distance, word_errors
-from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer
-from tokenlm.text.tokenizer import AnyTextTokenizer
-from tokenlm.text.writing import UNSPACED
+from tokenlm.text.errors import WordErrors, word_errors
+from tokenlm.text.segmentation import UNSPACED
+from tokenlm.text.tokenizers import PhonemeTokenizer, TextTokenizer
 
 _UNSPACED = re.compile(f"[{UNSPACED}]")
 
@@ -52,7 +52,7 @@ class ReadBack:
     """Reads speech tokens and compares the result with texts."""
 
     def __init__(
-        self, recognizer: TokenRecognizer, text_tokenizer: AnyTextTokenizer | None = None
+        self, recognizer: TokenRecognizer, text_tokenizer: TextTokenizer | None = None
     ) -> None:
         """Creates it.
 
@@ -162,7 +162,7 @@ class ReadBack:
             end, count = int(ends[place]), len(references[n])
             read = self._tidy(greedy_ctc(paths[place, :end].cpu().tolist()))
             scores[n] = ReadBackScore(
-                error_rate=edit_distance(references[n], read) / count,
+                error_rate=Levenshtein.distance(references[n], read) / count,
                 ctc_loss=float(losses[place]) / count,
                 words=self._word_errors(texts[n], read),
             )

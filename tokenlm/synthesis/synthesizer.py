@@ -34,7 +34,7 @@ from tokenlm.synthesis.stream import AsyncSynthesisStream, SynthesisStream
 from tokenlm.synthesis.text import SegmentedText
 from tokenlm.synthesis.voice import Voice, VoiceError
 from tokenlm.text.frontend import frontend
-from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer
+from tokenlm.text.tokenizers import PhonemeTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -416,7 +416,9 @@ class Synthesizer:
             layout=layout,
             text_frontend=frontend(tokenizer.config.normalizer),
             instruction_end=generation.instruction_end,
-            encode_open=tokenizer.encode_open if isinstance(tokenizer, PhonemeTokenizer) else None,
+            encode_prefix=(
+                tokenizer.encode_prefix if isinstance(tokenizer, PhonemeTokenizer) else None
+            ),
         )
         return Session(
             components, self.prompts, text, settings, cache=cache, forced_tokens=forced_tokens

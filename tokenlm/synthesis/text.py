@@ -6,9 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tokenlm.models.lm.layout import LayoutName
-from tokenlm.text.characters import ForeignWords
 from tokenlm.text.frontend import Frontend, frontend
-from tokenlm.text.segmenter import ClosedSegmenter, GrowingSegment, OpenSegmenter
+from tokenlm.text.segmentation import (
+    GreedySegmenter,
+    IncrementalSegmenter,
+    PartialSegment,
+    Segmenter,
+)
+from tokenlm.text.symbols import ForeignWords
 
 _PROBES = (" a", ".")
 """What may follow a text: tokens that it changes are not final."""
@@ -47,7 +52,7 @@ class SegmentedText:
         layout: LayoutName,
         text_frontend: Frontend | None = None,
         instruction_end: str = "",
-        encode_open: Callable[[str], list[int]] | None = None,
+        encode_prefix: Callable[[str], list[int]] | None = None,
     ) -> None:
         """Creates an empty text.
 
@@ -58,22 +63,20 @@ class SegmentedText:
             text_frontend: default that of English.
             instruction_end: what ends an instruction, which is an error in a text: only the first
                 of its segments would follow what stands before it.
-            encode_open: of a tokenizer whose tokens depend on the following words: the tokens that
-                are final. Without it, tokens are final that a further word or mark does not change.
+            encode_prefix: of a tokenizer whose tokens depend on the following words: those that are
+                final. Without it, tokens are final that a further word or mark does not change.
         """
         self.layout: LayoutName = layout
         self.segments: list[TextSegment] = []
         self.is_finished = False
         """Whether the text is complete."""
-        self._encode, self._encode_open = encode, encode_open
+        self._encode, self._encode_prefix = encode, encode_prefix
         self._instruction_end = instruction_end
         self._frontend = text_frontend or frontend("english")
         self._reader = self._frontend.reader()
-        self._foreign = ForeignWords() if self._frontend.leaves_words_out else None
-        kind = OpenSegmenter if layout == "interleaved" else ClosedSegmenter
-        self._segmenter: OpenSegmenter | ClosedSegmenter = kind(
-            max_length=max_length, writing=self._frontend.writing
-        )
+        self._foreign = ForeignWords() if self._frontend.drops_foreign_words else None
+        kind = GreedySegmenter if layout == "interleaved" else IncrementalSegmenter
+        self._segmenter: Segmenter = kind(max_length=max_length, rules=self._frontend.rules)
 
     @property
     def foreign_words(self) -> list[str]:
@@ -139,7 +142,7 @@ class SegmentedText:
             if is_new:
                 self.segments.append(segment)
 
-    def _update(self, segment: TextSegment, source: GrowingSegment) -> None:
+    def _update(self, segment: TextSegment, source: PartialSegment) -> None:
         segment.pause_seconds = source.pause_seconds
         if segment.is_complete:
             return
@@ -154,11 +157,11 @@ class SegmentedText:
         segment.text = text
         tokens = self._encode(text)
         count = len(tokens)
-        if not source.is_complete and self._encode_open:
-            count = len(self._encode_open(text))
+        if not source.is_complete and self._encode_prefix:
+            count = len(self._encode_prefix(text))
         elif not source.is_complete:
             others = [text + probe for probe in _PROBES]
-            if self._frontend.writing.held_units:
+            if self._frontend.rules.lookahead_words:
                 others.append(self._without_tail(source.words))
             count = min(_agreeing(tokens, self._encode(other)) for other in others)
         segment.tokens += tokens[len(segment.tokens) : count]
@@ -166,10 +169,11 @@ class SegmentedText:
 
     def _without_tail(self, words: list[str]) -> str:
         """Words without the last ones that no space parts: what follows may change their tokens."""
-        writing, end = self._frontend.writing, len(words)
-        while end > max(len(words) - writing.held_units, 0) and not words[end - 1].startswith(" "):
+        rules, end = self._frontend.rules, len(words)
+        first = max(len(words) - rules.lookahead_words, 0)
+        while end > first and not words[end - 1].startswith(" "):
             end -= 1
-        return writing.join(words[:end]).strip()
+        return rules.join(words[:end]).strip()
 
 
 def _agreeing(tokens: list[int], others: list[int]) -> int:

@@ -15,7 +15,7 @@ from tokenlm.models.lm import SamplingConfig, SpeechLM
 from tokenlm.models.lm.decoding import SpeechRequest
 from tokenlm.synthesis.guards import ReadBack
 from tokenlm.text.frontend import frontend
-from tokenlm.text.tokenizer import AnyTextTokenizer
+from tokenlm.text.tokenizers import TextTokenizer
 from training.rl.rollout import roll_out
 
 Text = tuple[Sequence[int], str]
@@ -80,7 +80,7 @@ class Regression:
     def __init__(
         self,
         config: RegressionConfig,
-        tokenizer: AnyTextTokenizer,
+        tokenizer: TextTokenizer,
         read_back: ReadBack | None,
     ) -> None:
         """Read the plain texts.

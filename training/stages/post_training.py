@@ -24,7 +24,7 @@ from tokenlm.models.lm.layout import Layout
 from tokenlm.synthesis.guards import ReadBack
 from tokenlm.synthesis.text import add_final_mark
 from tokenlm.text.frontend import frontend
-from tokenlm.text.tokenizer import AnyTextTokenizer
+from tokenlm.text.tokenizers import TextTokenizer
 from training.data.exclusion import evaluation_exclusion
 from training.loop.randomness import derive_seed
 from training.loop.task import StepInfo
@@ -100,7 +100,7 @@ class PolicyTexts:
     """Map-style dataset of texts, drawn with prompts of their speakers."""
 
     def __init__(
-        self, pairs: TokenPairs, config: PolicyStageConfig, tokenizer: AnyTextTokenizer
+        self, pairs: TokenPairs, config: PolicyStageConfig, tokenizer: TextTokenizer
     ) -> None:
         self.pairs = pairs.pairs
         self.tokenizer = tokenizer

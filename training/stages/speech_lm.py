@@ -28,7 +28,7 @@ from tokenlm.models.lm.model import LayoutBatch
 from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.text.alphabet import known_characters
 from tokenlm.text.frontend import frontend
-from tokenlm.text.tokenizer import AnyTextTokenizer, load_text_tokenizer
+from tokenlm.text.tokenizers import TextTokenizer, load_text_tokenizer
 from training.config import RunConfig
 from training.data.manifest import Utterance
 from training.data.split import (
@@ -104,7 +104,7 @@ class TokenPairs:
     def __init__(
         self,
         rows: list[Utterance],
-        tokenizer: AnyTextTokenizer,
+        tokenizer: TextTokenizer,
         config: SpeechLMStageConfig,
         *,
         join: bool = False,

@@ -15,8 +15,8 @@ from tokenlm.checkpoint.registry import load_model
 from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.synthesis.guards import ReadBack
 from tokenlm.text.alphabet import ENGLISH_ALPHABET
-from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer
-from tokenlm.text.pronouncer import Pronouncer
+from tokenlm.text.pronunciation import Pronouncer
+from tokenlm.text.tokenizers import PhonemeTokenizer
 from training.data.token_noise import HIDDEN
 from training.loop.task import Prepared, StepInfo
 from training.run import load_task, main

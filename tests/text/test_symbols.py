@@ -1,11 +1,13 @@
+"""Characters and layout."""
+
 from __future__ import annotations
 
 import logging
 
 import pytest
 
-from tokenlm.text.characters import KEPT, ForeignWords, fold_characters
 from tokenlm.text.normalize import normalize
+from tokenlm.text.symbols import KEPT, ForeignWords, Line, fold_characters, read_layout
 
 
 @pytest.mark.parametrize(
@@ -88,3 +90,56 @@ def test_very_many_foreign_words_stay_few() -> None:
         foreign.feed("мир" * (number % 100 + 1) + " " + "界" * 300)
     foreign.finish()
     assert 20 < len(foreign.words) < 50
+
+
+def lines_of(text: str, line_start: str = "") -> list[list[str]]:
+    return [[line.text for line in lines] for lines in read_layout(text, line_start)]
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("<b>bold</b> a < b", "bold a < b"),
+        ('<a href="x">link</a>', "link"),
+        ("if a<b and c>d", "if a<b and c>d"),
+        ("[text](https://x.y/z) end", "text end"),
+        ("## Title", "Title"),
+        ("**so** 2*3 *it*", "so 2*3 it"),
+        ("fine :-) and ;)", "fine and"),
+    ],
+)
+def test_marks_inside_a_line(text: str, plain: str) -> None:
+    ((found,),) = lines_of(text)
+    assert found.split() == plain.split()
+
+
+def test_paragraphs_of_a_layout() -> None:
+    assert lines_of(" a\nb\n\n\n c \n \n") == [["a", "b"], ["c"]]
+    assert lines_of("a\n-----\nb") == [["a"], ["b"]]
+    assert lines_of("\n\n") == []
+
+
+def test_what_closes_a_line() -> None:
+    assert read_layout("Things\n1. one\n2) two,\n- three") == [
+        [Line("Things", ""), Line("1", "."), Line("one", "."), Line("2", ","), Line("two,", ","),
+         Line("three", ".")]
+    ]  # fmt: skip
+    assert read_layout("| a | b |\n|---|---|\n| c | d |\ne") == [
+        [Line("a", ","), Line("b", "."), Line("c", ","), Line("d", "."), Line("e", "")]
+    ]
+
+
+def test_the_rest_of_a_line() -> None:
+    """It is as long, and of the kind, that the whole line is."""
+    start = "The quick brown fox jumped right over the dog. "
+    assert lines_of(f"{start}Then it met\nAnn there") == [[f"{start}Then it met Ann there"]]
+    assert lines_of("Then it met\nAnn there") == [["Then it met", "Ann there"]]
+    assert lines_of("Then it met\nAnn there", start) == [["Then it met Ann there"]]
+    assert read_layout("Two more.\nB", "- One. ") == [[Line("Two more.", "."), Line("B", "")]]
+    assert read_layout("Two\nB", "# One. ") == [[Line("Two", "")], [Line("B", "")]]
+
+
+@pytest.mark.parametrize("unit", ["a-", "a", "- a\n", "1. a\n", "| a ", "[a](", "> ", "a\n", "`",
+                                  "_a", "![", "#", "A: ", "---\n", "</li>", "|-"])  # fmt: skip
+def test_time_is_linear(unit: str) -> None:
+    assert lines_of(unit * 20_000) is not None

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tokenlm.text.numerals import (
+from tokenlm.text.numbers import (
     cardinal,
     code_number,
     digits,
