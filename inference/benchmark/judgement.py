@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 
 from inference.benchmark.measurements import Row
