@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fake_engine import FakeEngine
+
 from inference.server.app import build_app
 from inference.server.process import build_server, listen
 from inference.server.service import Service
@@ -52,6 +54,12 @@ class LiveServer:
     @property
     def service(self) -> Service:
         return self.app.state.service
+
+    @property
+    def fake_engine(self) -> FakeEngine:
+        engine = self.service.engine
+        assert isinstance(engine, FakeEngine)
+        return engine
 
     def call(self, function: Callable[[], object]) -> None:
         """Calls a function in the event loop of the server."""

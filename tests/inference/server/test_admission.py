@@ -12,17 +12,11 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from conftest import StartServer
-from fake_engine import FakeEngine, tone
+from fake_engine import tone
 from live_server import LiveServer, eventually
 from websockets.sync.client import connect
 
 from tokenlm.audio.encoders import to_pcm16
-
-
-def engine_of(server: LiveServer) -> FakeEngine:
-    engine = server.service.engine
-    assert isinstance(engine, FakeEngine)
-    return engine
 
 
 @contextlib.contextmanager
@@ -65,8 +59,8 @@ def test_beyond_slots_and_queue_requests_are_sent_away(start: StartServer) -> No
         assert error["type"] == "rate_limit_error" and "1 requests wait" in error["message"]
     told = httpx.get(f"{server.url}/health").json()
     assert (told["live_streams"], told["queue_length"]) == (2, 1)
-    assert len(engine_of(server).opened) == 2
-    engine_of(server).gate.set()
+    assert len(server.fake_engine.opened) == 2
+    server.fake_engine.gate.set()
     for asker in (*live, waiting):
         asker.join(10)
         assert asker.status == 200
@@ -81,7 +75,7 @@ def test_nobody_waits_for_ever(start: StartServer) -> None:
         assert (
             response.status_code == 429 and "no other utterance ended" in response.read().decode()
         )
-    engine_of(server).gate.set()
+    server.fake_engine.gate.set()
     live.join(10)
     assert live.status == 200
 
@@ -93,9 +87,9 @@ def test_who_leaves_the_queue_takes_no_slot(start: StartServer) -> None:
     with pytest.raises(httpx.ReadTimeout), httpx.Client(base_url=server.url, timeout=0.3) as client:
         client.post("/v1/audio/speech", json={"input": "one"})
     eventually(lambda: server.service.admission.num_waiting == 0, "nobody waits")
-    engine_of(server).gate.set()
+    server.fake_engine.gate.set()
     live.join(10)
-    assert len(engine_of(server).opened) == 1
+    assert len(server.fake_engine.opened) == 1
 
 
 def test_a_client_that_leaves_frees_its_session_at_once(shared: LiveServer) -> None:
@@ -130,8 +124,8 @@ def test_a_slow_reader_slows_only_itself(start: StartServer) -> None:
     server = start(socket_send_bytes=16_384, max_text_characters=100_000)
     text = "word " * 2000  # 200 s of speech, 9.6 MB
     with slow_request(server, text) as connection:
-        eventually(lambda: bool(engine_of(server).opened), "it is opened")
-        slow = engine_of(server).opened[0]
+        eventually(lambda: bool(server.fake_engine.opened), "it is opened")
+        slow = server.fake_engine.opened[0]
 
         def stands_still() -> bool:
             made = slow.num_made
@@ -156,9 +150,9 @@ def test_a_slow_reader_slows_only_itself(start: StartServer) -> None:
 def test_a_reader_that_takes_nothing_is_let_go(start: StartServer) -> None:
     server = start(socket_send_bytes=16_384, max_text_characters=100_000, write_timeout_seconds=0.3)
     with slow_request(server, "word " * 2000):
-        eventually(lambda: bool(engine_of(server).opened), "it is opened")
+        eventually(lambda: bool(server.fake_engine.opened), "it is opened")
         eventually(lambda: server.service.engine.num_live == 0, "its session is freed")
-        assert engine_of(server).opened[0].num_made < 200
+        assert server.fake_engine.opened[0].num_made < 200
         # What was sent and not taken does not keep the connection.
         connections = server.server.server_state.connections
         eventually(lambda: not connections, "its connection is closed", 30.0)
@@ -175,13 +169,13 @@ def test_no_utterance_goes_on_for_ever(start: StartServer) -> None:
     server = start(stream_timeout_seconds=0.5)
     with pytest.raises(httpx.TransportError), asking(server, "one wait two") as response:
         response.read()
-    engine_of(server).gate.set()
+    server.fake_engine.gate.set()
     eventually(lambda: server.service.engine.num_live == 0, "its session is freed")
 
 
 def test_a_server_that_stops_finishes_what_it_says(start: StartServer) -> None:
     server = start(max_streams=2)
-    engine = engine_of(server)
+    engine = server.fake_engine
     live = Asker(server, "one wait two")
     with connect(server.socket_url) as talk:
         talk.send(json.dumps({"type": "input.text", "text": "one wait two"}))
@@ -219,6 +213,6 @@ def test_a_server_that_stops_waits_only_so_long(start: StartServer) -> None:
         next(pieces)
         server.drain()
         list(pieces)
-    engine_of(server).gate.set()
+    server.fake_engine.gate.set()
     server.join(20)
-    assert engine_of(server).num_live == 0
+    assert server.fake_engine.num_live == 0

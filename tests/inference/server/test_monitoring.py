@@ -17,12 +17,6 @@ class Broken(FakeEngine):
     breaks_at_start = True
 
 
-def engine_of(server: LiveServer) -> FakeEngine:
-    engine = server.service.engine
-    assert isinstance(engine, FakeEngine)
-    return engine
-
-
 def health(server: LiveServer) -> tuple[int, dict[str, Any]]:
     response = httpx.get(f"{server.url}/health")
     return response.status_code, response.json()
@@ -45,7 +39,7 @@ def test_models_that_fail_from_the_start(
     assert told["reason"] == "the last utterance failed: RuntimeError"
     assert speak(server) == 500 and health(server)[0] == 503
     # Once they work, an utterance of anybody shows it.
-    engine_of(server).is_broken = False
+    server.fake_engine.is_broken = False
     assert health(server)[0] == 503
     assert speak(server) == 200
     assert health(server) == (200, told | {"status": "ok", "reason": None})
@@ -54,7 +48,7 @@ def test_models_that_fail_from_the_start(
 @pytest.mark.parametrize("text", ["break", "one break"])
 def test_an_utterance_that_fails(start: StartServer, text: str) -> None:
     server = start()
-    assert health(server)[0] == 200 and engine_of(server).num_checks == 1
+    assert health(server)[0] == 200 and server.fake_engine.num_checks == 1
     speak(server, text)
     eventually(lambda: health(server)[0] == 503, "it is noticed")
     assert speak(server) == 200 and health(server)[0] == 200
@@ -66,7 +60,7 @@ def test_nobody_else_need_speak_to_find_out(
     """A load balancer that sends nothing to a server that fails would never hear of its health."""
     monkeypatch.setattr(monitoring, "RETRY_SECONDS", 0.0)
     server = start()
-    engine = engine_of(server)
+    engine = server.fake_engine
     engine.is_broken = True
     assert speak(server) == 500
     for _ in range(3):

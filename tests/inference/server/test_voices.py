@@ -18,7 +18,6 @@ import pytest
 import soundfile
 import yaml
 from conftest import CONSENT, StartServer
-from fake_engine import FakeEngine
 from live_server import LiveServer
 from phone_recordings import CONTAINERS, write_by_ffmpeg
 
@@ -76,8 +75,7 @@ def test_a_voice_is_added_used_and_deleted(
     assert names == ["ann", "bob", "me"]
     said = client.post("/v1/audio/speech", json={"input": "yes", "voice": "me"})
     assert said.status_code == 200 and said.headers["x-tokenlm-voice"] == "me"
-    engine = server.service.engine
-    assert isinstance(engine, FakeEngine)
+    engine = server.fake_engine
     used = engine.voices[-1]
     assert isinstance(used, Voice) and used.name == "me"
 
@@ -95,8 +93,7 @@ def test_a_name_that_comes_to_mean_another_voice(
     server: LiveServer, client: httpx.Client, recording: Path
 ) -> None:
     """Also when another server, which shares the folder, does it."""
-    engine = server.service.engine
-    assert isinstance(engine, FakeEngine)
+    engine = server.fake_engine
     for text in ("is it so?", "yes, it is!"):
         assert add(client, recording.read_bytes(), ref_text=text).status_code == 201
         client.post("/v1/audio/speech", json={"input": "yes", "voice": "me"})
