@@ -1,4 +1,4 @@
-"""Messages of the WebSocket; the table in README.md says what they mean."""
+"""Messages of the WebSocket; the tables in docs/serve.md says what they mean."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 @router.websocket(PATH)
 async def stream_speech(websocket: WebSocket) -> None:
-    """Speaks what a client writes; see the table in README.md."""
+    """Speaks what a client writes; see the tables in docs/serve.md."""
     service = service_of(websocket)
     try:
         service.admission.check_open()
