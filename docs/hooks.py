@@ -210,14 +210,16 @@ def _plain(text: str) -> str:
 
 
 def _cell(text: Any) -> str:
-    """Code that fits a cell of a table."""
-    return " ".join(str(text).replace("|", "\\|").split())
+    """Code that fits a cell of a table, between backticks."""
+    return " ".join(str(text).split())
 
 
 def _text(text: Any) -> str:
     """Plain text that fits a cell of a table; what is code in it stays code."""
     parts = re.split(r"(`[^`]*`)", _cell(text))
-    parts[::2] = [re.sub(r"([\[\]*_<>])", r"\\\1", part) for part in parts[::2]]
+    for place in range(0, len(parts), 2):
+        escaped = re.sub(r"([\[\]*_|])", r"\\\1", parts[place])
+        parts[place] = escaped.replace("<", "&lt;").replace(">", "&gt;")
     return "".join(parts)
 
 

@@ -39,7 +39,8 @@ def test_every_page_is_in_the_navigation_once() -> None:
 def test_the_build_fetches_nothing() -> None:
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     assert config["theme"]["font"] is False and config["strict"] is True
-    assert not {"extra_css", "extra_javascript", "site_url", "repo_url"} & set(config)
+    assert not {"extra_javascript", "site_url", "repo_url"} & set(config)
+    assert all((ROOT / "docs" / name).is_file() for name in config["extra_css"])
 
 
 def test_public_objects_are_found_once() -> None:
