@@ -56,7 +56,6 @@ PENDING = {
         "training.recipes.budget",
         "training.recipes.corpus.lexicon",
         "training.recipes.homographs",
-        "training.data.silence",
     },
     "scripts": {"ablate_guards", "benchmark_precision", "benchmark_window", "snapshot_test_set"},
 }

@@ -3,8 +3,7 @@
 #
 # A folder of recordings becomes a bundle that speaks better in that voice: refine the
 # recordings, compute their speech tokens, fine-tune the decoder, put it into a copy of the
-# bundle. It needs the extra `train`, and is run in the clone of the repository, whose
-# `configs/` it uses.
+# bundle. It needs the extra `train`.
 #
 # The numbers of steps are tiny, so that the program runs in minutes on two cores. For a result
 # worth hearing, have at least ten minutes of recordings, and thousands of steps.
