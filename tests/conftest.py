@@ -32,7 +32,7 @@ from tokenlm.text.tokenizer import TextTokenizer
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
-sys.path.insert(0, str(Path(__file__).parent))  # what is shared beside the tests
+sys.path[:0] = [str(path) for path in Path(__file__).parents[:2]]  # what tests share
 from golden_subset import LEFT_OUT_TESTS  # noqa: E402
 
 LEVELS = (3, 3, 3)

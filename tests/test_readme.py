@@ -49,17 +49,6 @@ NOT_RUN = re.compile(r"<!-- not run: .+ -->\n+```python\n(.*?)^```", re.MULTILIN
 """A program that a test cannot run, and why."""
 LONGEST_PARAGRAPH = 600
 """Characters of a paragraph of prose in the README."""
-PENDING = {
-    "tokenlm": {"train", "data", "benchmark", "export"},
-    "python": {
-        "training.evaluation.tuning",
-        "training.recipes.budget",
-        "training.recipes.corpus.lexicon",
-        "training.recipes.homographs",
-    },
-    "scripts": {"ablate_guards", "benchmark_precision", "benchmark_window", "snapshot_test_set"},
-}
-"""Commands that the documentation names already; each is tested as soon as it is there."""
 
 
 def blocks(path: Path, *languages: str) -> list[str]:
@@ -171,22 +160,15 @@ def test_commands_exist(line: str) -> None:
         elif program == "python" and words[1] == "-m":
             if words[2] == "tokenlm":
                 check_verb([word for word in words[3:] if word != "…"], line)
-            assert is_there(words[2]) or skipped("python", words[2])
+            assert is_there(words[2]), words[2]
             check_config(words)
         elif words[0].startswith("scripts/"):
-            assert (ROOT / words[0]).is_file() or skipped("scripts", program), words[0]
+            assert (ROOT / words[0]).is_file(), words[0]
             check_config(words)
         else:
             assert program in ("pip", "git", "cd", "pytest", "ruff", "apt-get", "cat", "aplay"), (
                 line
             )
-
-
-def skipped(kind: str, name: str) -> bool:
-    """Leaves a test out where what it is about is named as pending."""
-    if name in PENDING[kind]:
-        pytest.skip(f"{name} is not there yet")
-    return False
 
 
 def is_there(module: str) -> bool:
@@ -202,7 +184,6 @@ def check_verb(words: list[str], line: str) -> None:
     command: Any = typer.main.get_command(build_app())
     if words[0].startswith("-"):
         return
-    assert words[0] in command.commands or skipped("tokenlm", words[0]), line
     while hasattr(command, "commands"):
         name, *words = words
         assert name in command.commands, line

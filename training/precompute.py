@@ -16,11 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from tokenlm.audio.io import AudioError
 from tokenlm.checkpoint.registry import SPEECH_TOKENIZERS, AnySpeechTokenizer, load_model
+from tokenlm.console import track
 from training.data.collate import pad_waveforms
 from training.data.dataset import UtteranceDataset
 from training.data.manifest import Utterance, read_manifest, write_manifest

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-# As in `tokenlm.modules.reduced`, which takes a second to import.
+# As in `tokenlm.modules.quantised`, which takes a second to import.
 Precision = Literal["float32", "bfloat16", "int8"]
 
 BundleOption = Annotated[
@@ -33,7 +33,7 @@ SeedOption = Annotated[
     typer.Option(
         "--seed",
         metavar="NUMBER",
-        help="The same seed gives the same speech; random draws one, and says which.",
+        help="The same seed gives the same speech; random draws one and prints it.",
         show_default="0",
     ),
 ]

@@ -11,22 +11,22 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig, FlowDecoder
+from tokenlm.models.flow import FlowDecoder, cosyvoice_flow_config
 from tokenlm.synthesis import Synthesizer, Voice
 from tokenlm.synthesis.fitting import FitConfig, add_offset, fit_voice, mean_difference
 
-Flow = FlowDecoder | CosyVoiceFlow
+Flow = FlowDecoder
 
 FIT = FitConfig(num_steps=30, num_draws=8, learning_rate=0.05, max_offset=100.0)
 
 
-def imported(**changes: Any) -> CosyVoiceFlow:
+def imported(**changes: Any) -> FlowDecoder:
     torch.manual_seed(0)
-    config = CosyVoiceFlowConfig(
+    config = cosyvoice_flow_config(
         codebook_size=27, speaker_dim=8, dim=16, num_heads=2, head_dim=8, chunk_tokens=4,
         encoder_dim=16, encoder_hidden_dim=24, encoder_heads=2, **changes,
     )  # fmt: skip
-    return CosyVoiceFlow(config).eval().requires_grad_(False)
+    return FlowDecoder(config).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module", params=["own", "unet", "dit"])
@@ -38,7 +38,7 @@ def flow(request: pytest.FixtureRequest, tiny_models: dict[str, nn.Module]) -> F
     if request.param == "unet":
         levels = {"encoder_layers": 1, "encoder_up_layers": 1, "blocks_per_level": 1}
         return imported(encoder="conformer", estimator="unet", num_mid_levels=1, **levels)
-    return imported(encoder="lookahead", estimator="dit", num_layers=2)
+    return imported(encoder="lookahead", estimator="f5_dit", num_layers=2)
 
 
 def rendering(flow: Flow) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from tokenlm.audio.io import load_audio
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.modules.context import FULL_CONTEXT, Context
-from tokenlm.modules.reduced import Precision
+from tokenlm.modules.quantised import Precision
 from tokenlm.synthesis import Synthesizer, VoiceError
 from tokenlm.synthesis import offline as module
 from tokenlm.synthesis.acceleration import accelerate

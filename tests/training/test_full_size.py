@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tokenlm.checkpoint.registry import KINDS
 from tokenlm.models.token_recognizer import TokenRecognizer
-from training.budget import (
+from training.losses.discriminators import WaveformDiscriminator
+from training.recipes.budget import (
     LM_WEIGHTS,
     PEAK_FLOPS,
     STAGES,
@@ -23,7 +24,6 @@ from training.budget import (
     state_gigabytes,
     tables,
 )
-from training.discriminators import WaveformDiscriminator
 from training.run import load_task
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -24,7 +24,7 @@ from tokenlm.checkpoint.registry import (
     read_model_config,
 )
 from tokenlm.config import from_dict
-from tokenlm.models.flow import CosyVoiceFlow, FlowDecoder
+from tokenlm.models.flow import FlowDecoder
 from tokenlm.models.lm import GuardConfig, SamplingConfig, SpeechLM
 from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.models.vocoder import HiFT, Vocoder
@@ -95,7 +95,7 @@ class Components:
     """What a bundle holds. The parts that read recordings are loaded when first used."""
 
     speech_lm: SpeechLM
-    flow: FlowDecoder | CosyVoiceFlow
+    flow: FlowDecoder
     vocoder: Vocoder | HiFT
 
     def __init__(self, folder: Path, device: str | torch.device = "cpu") -> None:
@@ -112,7 +112,7 @@ class Components:
             GenerationConfig, self.manifest.generation, where=folder / "bundle.yaml"
         )
         self.speech_lm = self._load("speech_lm", SpeechLM)
-        self.flow = self._load("flow", FlowDecoder, CosyVoiceFlow)
+        self.flow = self._load("flow", FlowDecoder, FlowDecoder)
         self.vocoder = self._load("vocoder", Vocoder, HiFT)
         self.text_tokenizer = load_text_tokenizer(folder / "text_tokenizer")
         self._check()
@@ -161,7 +161,7 @@ class Components:
             raise BundleError(
                 f"{self.folder} has no component 'token_recognizer', which reads speech tokens: "
                 "imported bundles come without. The stage token_recognizer trains one for their "
-                "tokens, and python -m training.exchange adds it (training/README.md). Until then "
+                "tokens, and `tokenlm export` adds it (training/README.md). Until then "
                 "transcribe with another bundle (--bundle mini-en), and turn off the guards that "
                 "read back (max_attempts, num_candidates)."
             )

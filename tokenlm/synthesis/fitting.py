@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tokenlm.models.flow import CosyVoiceFlow, FlowDecoder
+from tokenlm.models.flow import FlowDecoder
 from tokenlm.models.flow.matching import path
 from tokenlm.modules.context import Context
 from tokenlm.synthesis.voice import Voice
@@ -69,7 +69,7 @@ class FitConfig:
 
 
 def fit_voice(
-    flow: FlowDecoder | CosyVoiceFlow,
+    flow: FlowDecoder,
     voice: Voice,
     config: FitConfig,
     *,
@@ -152,7 +152,7 @@ class _Draw:
 
 
 def _fit_embedding(
-    flow: FlowDecoder | CosyVoiceFlow,
+    flow: FlowDecoder,
     voice: Voice,
     config: FitConfig,
     context: Context,
@@ -176,9 +176,7 @@ def _fit_embedding(
         return functional.normalize(total, dim=0).cpu()
 
 
-def _draws(
-    flow: FlowDecoder | CosyVoiceFlow, num_tokens: int, config: FitConfig, seed: int
-) -> Iterator[_Draw]:
+def _draws(flow: FlowDecoder, num_tokens: int, config: FitConfig, seed: int) -> Iterator[_Draw]:
     generator = torch.Generator().manual_seed(seed)
     size, count = min(num_tokens, WINDOW_TOKENS), config.num_draws
     frames = size * flow.config.frames_per_token
@@ -200,7 +198,7 @@ def _draws(
 
 
 def _matching_loss(
-    flow: FlowDecoder | CosyVoiceFlow,
+    flow: FlowDecoder,
     tokens: Tensor,
     mel: Tensor,
     embedding: Tensor,
@@ -238,7 +236,7 @@ def _matching_loss(
 
 @torch.inference_mode()
 def _render_prompt(
-    flow: FlowDecoder | CosyVoiceFlow,
+    flow: FlowDecoder,
     voice: Voice,
     context: Context,
     num_steps: int,

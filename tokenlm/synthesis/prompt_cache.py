@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from tokenlm.models.flow import CosyVoiceFlowState, FlowState
+from tokenlm.models.flow import FlowState
 from tokenlm.models.lm.decoding import Prefix, read_prefix
 from tokenlm.models.lm.layout import fits_interleaved
 from tokenlm.models.lm.plan import LayoutName, Plan
@@ -17,7 +17,7 @@ from tokenlm.modules.streaming import State, allocated_bytes
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.voice import Voice
 
-ValueT = TypeVar("ValueT", FlowState | CosyVoiceFlowState, Prefix)
+ValueT = TypeVar("ValueT", FlowState, Prefix)
 Key = tuple[Any, ...]
 """What an entry depends on; its first part is the kind, "lm" or "flow"."""
 
@@ -47,7 +47,7 @@ class PromptCache:
         """
         self.max_entries, self.max_bytes = max_entries, max_bytes
         self._components = components
-        self._entries: OrderedDict[Key, FlowState | CosyVoiceFlowState | Prefix] = OrderedDict()
+        self._entries: OrderedDict[Key, FlowState | Prefix] = OrderedDict()
         self._in_work: dict[Key, Future[Any]] = {}
         self._lock = threading.Lock()
 
@@ -66,7 +66,7 @@ class PromptCache:
 
     def flow_state(
         self, voice: Voice, context: Context, num_steps: int, guidance_scale: float
-    ) -> FlowState | CosyVoiceFlowState:
+    ) -> FlowState:
         """State of the flow after the prompt of a voice.
 
         Raises:
@@ -74,7 +74,7 @@ class PromptCache:
         """
         components = self._components
 
-        def start() -> FlowState | CosyVoiceFlowState:
+        def start() -> FlowState:
             device = components.device
             return components.flow.start(
                 prompt_tokens=voice.prompt_tokens[None].to(device),
@@ -154,7 +154,7 @@ class PromptCache:
                 del self._entries[key]
 
 
-def _state(value: FlowState | CosyVoiceFlowState | Prefix) -> State:
+def _state(value: FlowState | Prefix) -> State:
     return value.key_values if isinstance(value, Prefix) else value
 
 

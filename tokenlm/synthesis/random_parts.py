@@ -17,7 +17,7 @@ from tokenlm.config import ConfigError, load_config
 
 SPEAKING_KINDS = {
     "speech_lm": ("speech_lm",),
-    "flow": ("flow", "cosyvoice_flow"),
+    "flow": ("flow",),
     "vocoder": ("vocoder", "hift"),
 }
 """Kinds that each part of a synthesizer may be of."""

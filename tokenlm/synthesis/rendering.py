@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from tokenlm.audio.tempo import MelTempo, check_speed
-from tokenlm.models.flow import CosyVoiceFlowState, FlowState
+from tokenlm.models.flow import FlowState
 from tokenlm.modules.context import FULL_CONTEXT, Context
+from tokenlm.modules.streaming import batched
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.fitting import add_offset
 from tokenlm.synthesis.options import ContextChoice
@@ -73,7 +74,7 @@ class SegmentRenderer:
     def __init__(
         self,
         components: Components,
-        flow: FlowState | CosyVoiceFlowState,
+        flow: FlowState,
         *,
         voice: Voice,
         seed: int,
@@ -137,7 +138,7 @@ class SegmentRenderer:
 def render_together(components: Components, renderers: Sequence[SegmentRenderer]) -> list[Tensor]:
     """Sound (S,) of the next chunk of each renderer; those of one size are computed together."""
     flush = [renderer.ready_tokens == 0 for renderer in renderers]
-    mels = components.flow.step_together(
+    mels = components.flow.step_batch(
         [renderer.take() for renderer in renderers],
         [renderer.flow for renderer in renderers],
         seeds=[renderer.seed for renderer in renderers],
@@ -153,17 +154,14 @@ def render_together(components: Components, renderers: Sequence[SegmentRenderer]
         groups.setdefault((timed[index].shape[1], geometry, flush[index]), []).append(index)
     sounds = [torch.zeros(0, dtype=torch.float32)] * len(renderers)
     for (num_frames, _, final), group in groups.items():
-        states = [renderers[index].vocoder for index in group]
-        state = type(states[0]).stack(states) if len(group) > 1 else states[0]
         pieces = []
-        if num_frames:
-            mel = torch.cat([timed[index] for index in group])
-            pieces.append(components.vocoder(mel, state))
-        if final:
-            pieces.append(components.vocoder.flush(state))
-        parts = state.unstack() if len(group) > 1 else [state]
-        for row, (index, part) in enumerate(zip(group, parts, strict=True)):
-            renderers[index].vocoder = part.clone() if len(group) > 1 else part
+        with batched([renderers[index].vocoder for index in group]) as state:
+            if num_frames:
+                mel = torch.cat([timed[index] for index in group])
+                pieces.append(components.vocoder(mel, state))
+            if final:
+                pieces.append(components.vocoder.flush(state))
+        for row, index in enumerate(group):
             if pieces:
                 sounds[index] = torch.cat([piece[row] for piece in pieces]).cpu()
     return sounds

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tokenlm.audio.joining import SegmentJoiner
-from tokenlm.models.flow import CosyVoiceFlowState, FlowState
+from tokenlm.models.flow import FlowState
 from tokenlm.models.lm.cache import CacheRow, KeyValueCache
 from tokenlm.models.lm.decoding import Decoding, Prefix
 from tokenlm.models.lm.sampling import SamplingConfig
@@ -77,7 +77,7 @@ class Session:
         self._forced = forced_tokens
         self._row: CacheRow | None = None
         self._prefix: Prefix | None = None
-        self._flow: FlowState | CosyVoiceFlowState | None = None
+        self._flow: FlowState | None = None
         self._joiner = SegmentJoiner(components.manifest.sample_rate)
         self._renderers: list[SegmentRenderer] = []
         """Of the segment that is heard next, and of those after it that have been begun."""

@@ -3,8 +3,8 @@
 Which one is meant is decided here, how it is said is the matter of a lexicon: `live` is the variant
 `verb` or `adj`, whatever the phones of a voice are called. `homographs.txt` lists the words with
 their variants, and what tells senses apart that are the same part of speech; the weights that tell
-parts of speech apart are learned by `python -m training.homographs`. A word counts on the words
-before it in its text and on at most `WORDS_AHEAD` after it, so that texts may come in pieces.
+parts of speech apart are learned by `python -m training.recipes.homographs`. A word counts on the
+words before it in its text and on at most `WORDS_AHEAD` after it, so that texts may come in pieces.
 """
 
 from __future__ import annotations

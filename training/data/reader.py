@@ -21,8 +21,8 @@ from training.data.rejects import EARLIEST_STOP, REJECTS, Reject, TooManyRejects
 from training.data.sampler import DurationSampler, MicroBatch, Position, StepPlan
 from training.data.shards.layout import ShardError
 from training.data.split import DataConfig
-from training.randomness import make_generator
-from training.task import Task, TrainingDataset
+from training.loop.randomness import make_generator
+from training.loop.task import Task, TrainingDataset
 
 UNREADABLE = (AudioError, ShardError)
 """What an item raises whose file is damaged or gone."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from training.config import BatchConfig
-from training.randomness import derive_seed
+from training.loop.randomness import derive_seed
 
 
 @dataclass(frozen=True)

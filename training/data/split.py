@@ -27,7 +27,7 @@ class DataConfig:
     train: Path | None = None
     """Manifest (JSONL) to train on."""
     shards: str = ""
-    """Folder or `fsspec` address of shards (`tokenlm precompute`), in place of `train`."""
+    """Folder or `fsspec` address of shards (`tokenlm data precompute`), in place of `train`."""
     max_reject_share: float = 0.05
     """Share of rows, or of recordings, that may be unusable; beyond it a run stops."""
     valid: Path | None = None

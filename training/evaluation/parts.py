@@ -18,7 +18,7 @@ from tokenlm.checkpoint.component import CONFIG_FILE, ComponentError, read_compo
 from tokenlm.checkpoint.registry import KINDS
 from tokenlm.checkpoint.resolve import resolve
 from tokenlm.config import from_dict
-from tokenlm.models.flow import CosyVoiceFlow, FlowDecoder
+from tokenlm.models.flow import FlowDecoder
 from tokenlm.models.lm import SpeechLM
 from tokenlm.models.vocoder import HiFT, Vocoder, VocoderConfig
 from tokenlm.synthesis.components import Components, GenerationConfig
@@ -49,12 +49,12 @@ _CLONING: tuple[Section, ...] = (
     "prompt_lengths",
     "damaged_prompts",
     "recordings",
+    "script",
 )
 NEEDS |= dict.fromkeys(_CLONING, NEEDS["cloned"])
 
 
 ROLES = {
-    "cosyvoice_flow": "flow",
     "hift": "vocoder",
     "onnx_tokenizer": "speech_tokenizer",
     "fsmn_tokenizer": "speech_tokenizer",
@@ -97,9 +97,9 @@ class Parts(Components):
         return self._load("speech_lm", SpeechLM)
 
     @cached_property
-    def flow(self) -> FlowDecoder | CosyVoiceFlow:
+    def flow(self) -> FlowDecoder:
         """The flow decoder."""
-        return self._load("flow", FlowDecoder, CosyVoiceFlow)
+        return self._load("flow", FlowDecoder, FlowDecoder)
 
     @cached_property
     def vocoder(self) -> Vocoder | HiFT:

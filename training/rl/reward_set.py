@@ -18,8 +18,8 @@ from tokenlm.modules.context import FULL_CONTEXT
 from tokenlm.synthesis import Synthesizer
 from tokenlm.synthesis.read_back import ReadBack
 from tokenlm.text.frontend import NormalizerName
-from training.evaluation.judges import SAMPLE_RATE
-from training.evaluation.recognizers import DEFAULT, load_recognizer
+from training.evaluation.config import DEFAULT
+from training.evaluation.judges import SAMPLE_RATE, load_recognizer
 from training.rl.rewards import (
     Answer,
     DurationReward,
@@ -120,9 +120,9 @@ class RewardSet:
                 sound.render, sound.embed, sound.target, config.similarity_floor
             )
             if config.waveform_asr:
-                hear = load_recognizer(config.recognizer)
+                transcribe = load_recognizer(config.recognizer)
                 error = word_error if normalizer == "english" else written_error
-                self.rewards["waveform_asr"] = WaveformAsrReward(sound.render, hear, error)
+                self.rewards["waveform_asr"] = WaveformAsrReward(sound.render, transcribe, error)
             if config.similarity:
                 self.rewards["similarity"] = self._similarity
         self.weights = {name: float(getattr(config, name)) for name in self.rewards}
@@ -195,8 +195,8 @@ class Sound:
         """Embedding (E,) of a waveform (S,) at 16 kHz, by the bundle's own encoder."""
         encoder = self._synthesizer.components.speaker_encoder
         rate = encoder.config.mel.sample_rate
-        heard = resample(waveform, SAMPLE_RATE, rate)
-        return encoder.embed_recording(heard.to(self._synthesizer.components.device)).cpu()
+        resampled = resample(waveform, SAMPLE_RATE, rate)
+        return encoder.embed_recording(resampled.to(self._synthesizer.components.device)).cpu()
 
     @property
     def target(self) -> Tensor:

@@ -150,7 +150,7 @@ Render = Callable[[Sequence[int]], Tensor]
 """Speech tokens to a waveform (S,) at 16 kHz, in the voice that similarity is measured to."""
 
 
-def word_error(text: str, heard: str) -> float:
+def word_error(text: str, transcript: str) -> float:
     """Errors per word of an English text.
 
     Raises:
@@ -158,48 +158,48 @@ def word_error(text: str, heard: str) -> float:
     """
     from training.evaluation.error_rate import word_errors
 
-    return word_errors(text, heard).rate
+    return word_errors(text, transcript).rate
 
 
-def written_error(text: str, heard: str) -> float | None:
+def written_error(text: str, transcript: str) -> float | None:
     """Errors per character of a text in any script, as it is written, without marks.
 
     Spaces count where the text has them. None where it has neither letters nor digits.
     """
-    alphabet = collect_alphabet([text, heard])
+    alphabet = collect_alphabet([text, transcript])
     if " " not in collect_alphabet([text]):
         alphabet = alphabet.replace(" ", "")
-    return char_error(text, heard, alphabet)
+    return char_error(text, transcript, alphabet)
 
 
 class WaveformAsrReward:
-    """What a recogniser hears in the sound of the tokens, against the text."""
+    """Transcript of the rendered tokens, by a recogniser, against the text."""
 
     def __init__(
         self,
         render: Render,
-        hear: Callable[[bytes], str],
+        transcribe: Callable[[bytes], str],
         error: Callable[[str, str], float | None] = word_error,
     ) -> None:
         """Take the chain behind the LM, a recogniser, and how its texts are compared.
 
         Args:
             render: the chain.
-            hear: 16-bit samples at 16 kHz to text.
-            error: of what was heard (second) against the text.
+            transcribe: 16-bit samples at 16 kHz to text.
+            error: of a transcript (second) against its text.
         """
-        self.render, self.hear, self.error = render, hear, error
+        self.render, self.transcribe, self.error = render, transcribe, error
 
     def __call__(self, answers: Sequence[Answer]) -> list[float | None]:
-        """1 less the error, None where rendering, hearing or comparing fails."""
+        """1 less the error, None where rendering, transcribing or comparing fails."""
         return [_guarded(self._value, answer) for answer in answers]
 
     def _value(self, answer: Answer) -> float | None:
         if not answer.tokens:
             return 0.0
         samples = self.render(answer.tokens).clamp(-1.0, 1.0).numpy()
-        heard = self.hear((samples * 32767.0).astype("<i2").tobytes())
-        error = self.error(answer.text, heard)
+        transcript = self.transcribe((samples * 32767.0).astype("<i2").tobytes())
+        error = self.error(answer.text, transcript)
         return None if error is None else max(1.0 - error, 0.0)
 
 

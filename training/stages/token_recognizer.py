@@ -1,6 +1,6 @@
 """Stage token_recognizer: speech tokens that are given to text.
 
-    accelerate launch -m training.run --config configs/train/token_recognizer.yaml
+    tokenlm train token_recognizer
 
 For tokenizers that came without their ASR half, such as imported ones; `speech_tokenizer` trains
 both halves of its own, and this stage goes on from there with phones. What is learned reads tokens
@@ -45,8 +45,8 @@ from training.data.split import (
     require_tokens,
 )
 from training.data.token_noise import TokenNoiseConfig, spoil_tokens
+from training.loop.task import Phase, Prepared, StepInfo, Task
 from training.losses.recognition import attention_loss, ctc_loss
-from training.task import Phase, Prepared, StepInfo, Task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from inference.server.app import build_app
-from inference.server.auth import Keys
 from inference.server.process import build_server, listen
-from inference.server.service import Service, SpeechEngine
+from inference.server.service import Service
 from inference.server.settings import ServeConfig
 from tokenlm.synthesis import Synthesizer
 
@@ -24,7 +24,7 @@ class LiveServer:
         self,
         config: ServeConfig,
         synthesizer: Synthesizer,
-        make_engine: Callable[[], SpeechEngine],
+        make_engine: Callable[[], Any],
         *,
         keys: tuple[str, ...] = (),
         folder: Path | None = None,
@@ -32,7 +32,7 @@ class LiveServer:
         self.config = replace(config, port=0)
         if folder is not None:
             self.config = replace(self.config, voices=folder / "voices")
-        self.app = build_app(self.config, synthesizer, make_engine, keys=Keys(keys))
+        self.app = build_app(self.config, synthesizer, make_engine, keys=keys)
         self._listener = listen(self.config)
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"

@@ -18,8 +18,8 @@ from conftest import StartServer
 from fake_engine import CHUNK_SAMPLES, SAMPLE_RATE, FakeEngine, tone
 from live_server import LiveServer, eventually
 
-from inference.server.encoders import to_pcm16
 from inference.server.settings import ServeConfig
+from tokenlm.audio.encoders import to_pcm16
 from tokenlm.audio.io import SequentialSound, load_audio
 from tokenlm.checkpoint import packaged_configs, resolve
 from tokenlm.config import load_config
@@ -223,7 +223,7 @@ def test_every_voice_of_openai_is_one_of_the_bundle() -> None:
 
 def test_a_name_that_stands_for_nobody(start: StartServer) -> None:
     server = start(voice_aliases={"alloy": "slt"})
-    assert server.service.look_around() == [
+    assert server.service.startup_warnings() == [
         "voice_aliases name voices that are not there: alloy: slt"
     ]
     with httpx.Client(base_url=server.url) as client:

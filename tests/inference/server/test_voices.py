@@ -283,13 +283,12 @@ def test_a_folder_that_cannot_be_written_to(
     recording: Path,
     tmp_path: Path,
     place: str,
-    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It is said at the start, and to whoever adds a voice, before any work is done for it."""
     (tmp_path / "file").write_text("", encoding="utf-8")
     server = start(voices=tmp_path / place)
-    warned = capfd.readouterr().err
-    assert "clients cannot add voices: " in warned and "is not a folder" in warned
+    assert "clients cannot add voices: " in caplog.text and "is not a folder" in caplog.text
     with httpx.Client(base_url=server.url, timeout=30.0) as client:
         response = add(client, recording.read_bytes())
         assert response.status_code == 403 and "cannot be written to" in response.text

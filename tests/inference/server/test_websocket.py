@@ -16,7 +16,7 @@ from live_server import LiveServer, eventually
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from inference.server.encoders import to_pcm16
+from tokenlm.audio.encoders import to_pcm16
 
 
 def say(socket: ClientConnection, kind: str, **facts: Any) -> None:

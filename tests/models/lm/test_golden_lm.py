@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenlm.checkpoint.adapters.cosyvoice_lm import (
+from tokenlm.checkpoint.cosyvoice.lm import (
     class_order,
     lm_config,
     lm_to_ours,

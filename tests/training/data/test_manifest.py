@@ -12,7 +12,7 @@ import soundfile
 import typer
 from typer.testing import CliRunner
 
-from training.commands import validate as validate_command
+from training.data.commands import validate as validate_command
 from training.data.manifest import (
     ManifestError,
     Utterance,

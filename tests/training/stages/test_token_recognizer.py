@@ -18,9 +18,9 @@ from tokenlm.text.alphabet import ENGLISH_ALPHABET
 from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer
 from tokenlm.text.pronouncer import Pronouncer
 from training.data.token_noise import HIDDEN
+from training.loop.task import Prepared, StepInfo
 from training.run import load_task, main
 from training.stages.token_recognizer import TokenRecognizerTask
-from training.task import Prepared, StepInfo
 
 StageConfig = Callable[..., Path]
 

@@ -13,8 +13,8 @@ import torch
 from training.data.reader import Aside, MicroBatchDataset
 from training.data.rejects import read_rejects
 from training.data.sampler import MicroBatch
+from training.loop.task import StepInfo, Task
 from training.run import load_task
-from training.task import StepInfo, Task
 
 
 @pytest.fixture

@@ -28,7 +28,8 @@ class GuardConfig:
     max_loops: int = 2
     """Loops that are broken; at the next one the segment ends."""
     silent_tokens: tuple[int, ...] = ()
-    """Codes of silence, from `python -m training.silence`; without any there is no cap."""
+    """Codes of silence, from `python -m training.evaluation.tuning silence`; without any there is
+    no cap."""
     max_silent_tokens: int = 25
     """Silent tokens in a row; after them something must be said, or the end. 0 has no cap."""
     guidance_scale: float = 0.0

@@ -1,4 +1,4 @@
-"""The verb `tokenlm import-data` (entry-point group `tokenlm.commands`)."""
+"""The verb `tokenlm data import` (entry-point group `tokenlm.commands`)."""
 
 from __future__ import annotations
 

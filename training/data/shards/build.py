@@ -1,4 +1,4 @@
-"""`tokenlm precompute`: a manifest to shards, on any number of processes.
+"""`tokenlm data precompute`: a manifest to shards, on any number of processes.
 
 The work is cut into shards before anything is computed, by the order of the manifest alone. A
 process takes the shards whose number leaves its rank when divided by the number of processes, and
@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from tokenlm.audio.io import AudioError, load_audio
 from tokenlm.audio.mel import MelConfig, MelSpectrogram
 from tokenlm.checkpoint.registry import AnySpeakerEncoder, AnySpeechTokenizer
 from tokenlm.config import to_dict
+from tokenlm.console import track
 from tokenlm.models.onnx_models import OnnxSpeakerEncoder
 from training.data.collate import pad_waveforms
 from training.data.manifest import Manifest, Utterance, row_of
@@ -157,7 +157,7 @@ def build_shards(
         for bad in manifest.bad_rows:
             rejects.reject(Reject(str(manifest.path), bad.line, bad.reason))
     numbers = range(rank, info.num_shards, num_ranks)
-    for number in track(numbers, "shards", disable=rank > 0):
+    for number in track(numbers, "shards") if rank == 0 else numbers:
         first = number * work.items_per_shard
         size = min(work.items_per_shard, info.num_items - first)
         if is_complete(folder, number):

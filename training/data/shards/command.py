@@ -1,4 +1,4 @@
-"""The verb `tokenlm precompute` (entry-point group `tokenlm.commands`)."""
+"""The verb `tokenlm data precompute` (entry-point group `tokenlm.commands`)."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def precompute(
 ) -> None:
     """Write speech tokens, embeddings, mels and sound of a manifest into tar shards.
 
-    On several processes: accelerate launch -m tokenlm precompute ... The same command again goes
-    on where it was stopped.
+    On several processes: accelerate launch -m tokenlm data precompute ... The same command again
+    goes on where it was stopped.
     """
     from training.data.manifest import read_manifest
 

@@ -70,9 +70,25 @@ def model() -> nn.Module:
 
 
 def precompute(manifest: Path, output: Path, encoder: Path) -> tuple[int, str]:
-    arguments = ["precompute", str(manifest), str(output), "--speaker-encoder", str(encoder)]
+    arguments = [
+        "data",
+        "precompute",
+        str(manifest),
+        str(output),
+        "--speaker-encoder",
+        str(encoder),
+    ]
     done = CliRunner().invoke(
-        cli.build_app(), [*arguments, "--items-per-shard", "4", "--max-rejects", "0.5"]
+        cli.build_app(),
+        [
+            *arguments,
+            "--speaker-encoder",
+            str(encoder),
+            "--items-per-shard",
+            "4",
+            "--max-rejects",
+            "0.5",
+        ],
     )
     return done.exit_code, f"{done.output} {done.exception or ''}"
 
