@@ -13,7 +13,6 @@ from inference.benchmark.cold_start import measure_cold_starts
 from inference.benchmark.subject import SENTENCE, Subject
 from inference.benchmark.timeline import Timeline, peak_memory_bytes, stage_clock, watch
 from inference.engine import StreamEngine
-from tokenlm.synthesis.offline import join_segments, write_segments
 from tokenlm.synthesis.stream import SynthesisStream
 
 CONCURRENT = (1, 2, 4)
@@ -77,7 +76,7 @@ def measure(
     subject: Subject,
     plan: Plan,
     tell: Callable[[str], None],
-    keep: Callable[[Measurements], object] = lambda found: None,
+    keep: Callable[[Measurements], object] = lambda measurements: None,
 ) -> Measurements:
     """Measures everything that needs no judge.
 
@@ -88,17 +87,17 @@ def measure(
         keep: called with the measurements so far after each part, so that a long measurement that
             is interrupted is not lost.
     """
-    found = Measurements()
+    measurements = Measurements()
     stream_once(subject, subject.forced(20))  # the prompt is read, the code is warm
     for name in plan.parts:
         title, part = PARTS[name]
         tell(title)
-        part(subject, plan, found)
-        keep(found)
-    found.rows.append(
+        part(subject, plan, measurements)
+        keep(measurements)
+    measurements.rows.append(
         Row("peak memory", peak_memory_bytes() / 1e6, "MB", note="resident, of the whole benchmark")
     )
-    return found
+    return measurements
 
 
 def stream_once(subject: Subject, forced: Sequence[Sequence[int]] | None = None) -> Timeline:
@@ -119,11 +118,11 @@ def _median(values: Sequence[float]) -> float:
     return float(statistics.median(values))
 
 
-def _first_audio(subject: Subject, plan: Plan, found: Measurements) -> None:
+def _first_audio(subject: Subject, plan: Plan, measurements: Measurements) -> None:
     forced = None if subject.has_weights else subject.forced(75)
     lines = [stream_once(subject, forced) for _ in range(plan.num_runs)]
     values = [line.time_to_first_audio for line in lines]
-    found.first = lines[-1]
+    measurements.first = lines[-1]
     row = Row(
         "time to first audio",
         1000 * _median(values),
@@ -133,10 +132,10 @@ def _first_audio(subject: Subject, plan: Plan, found: Measurements) -> None:
         values=tuple(1000 * value for value in values),
         note="80 ms of sound are there, and a player started then never runs dry",
     )
-    found.rows.append(row)
+    measurements.rows.append(row)
 
 
-def _real_time_factor(subject: Subject, plan: Plan, found: Measurements) -> None:
+def _real_time_factor(subject: Subject, plan: Plan, measurements: Measurements) -> None:
     seconds = plan.long_seconds / 2
     forced = subject.forced(subject.num_tokens(seconds))
     values = [stream_once(subject, forced).real_time_factor for _ in range(plan.num_runs)]
@@ -149,10 +148,10 @@ def _real_time_factor(subject: Subject, plan: Plan, found: Measurements) -> None
         values=tuple(values),
         note=f"one session of {seconds:g} s, in one segment, forced tokens",
     )
-    found.rows.append(row)
+    measurements.rows.append(row)
 
 
-def _stage_shares(subject: Subject, plan: Plan, found: Measurements) -> None:
+def _stage_shares(subject: Subject, plan: Plan, measurements: Measurements) -> None:
     components = subject.synthesizer.components
     seconds = plan.long_seconds / 2
     forced = subject.forced(subject.num_tokens(seconds))
@@ -166,7 +165,7 @@ def _stage_shares(subject: Subject, plan: Plan, found: Measurements) -> None:
         wall = stream_once(subject, forced).wall_seconds
     spent = spent | {"all else": wall - sum(spent.values())}
     note = f"of the wall time of a session of {seconds:g} s, one run; flushes are in all else"
-    found.rows += [
+    measurements.rows += [
         Row(f"share of {name}", 100 * value / wall, "%", note=note) for name, value in spent.items()
     ]
 
@@ -184,26 +183,9 @@ class _Whole:
 def _make_whole(subject: Subject, forced: Sequence[Sequence[int]]) -> _Whole:
     """The same speech as a stream, made whole, in the default context."""
     synthesizer = subject.synthesizer
-    session = synthesizer.open_session(SENTENCE, voice=subject.voice)
+    session = synthesizer.open_session(SENTENCE, voice=subject.voice, forced_tokens=forced)
     start, wall = time.process_time(), time.perf_counter()
-    tokens = write_segments(
-        synthesizer.components,
-        synthesizer.prompts,
-        session.script,
-        subject.voice,
-        0,
-        session.settings.sampling,
-        forced_tokens=forced,
-    )
-    waveform = join_segments(
-        synthesizer.components,
-        synthesizer.prompts,
-        tokens,
-        [0.0] * len(tokens),
-        subject.voice,
-        0,
-        session.settings.render,
-    )
+    waveform = session.generate()
     return _Whole(
         wall_seconds=time.perf_counter() - wall,
         cpu_seconds=time.process_time() - start,
@@ -211,7 +193,7 @@ def _make_whole(subject: Subject, forced: Sequence[Sequence[int]]) -> _Whole:
     )
 
 
-def _long_session(subject: Subject, plan: Plan, found: Measurements) -> None:
+def _long_session(subject: Subject, plan: Plan, measurements: Measurements) -> None:
     forced = subject.forced(subject.num_tokens(plan.long_seconds))
     window = plan.long_seconds / 6
     lines, ratios, factors = [], [], []
@@ -228,8 +210,8 @@ def _long_session(subject: Subject, plan: Plan, found: Measurements) -> None:
     early, late = lines[-1].bytes_at(window), lines[-1].bytes_at(lines[-1].seconds - 2.0)
     length = f"{plan.long_seconds:g} s"
     streamed = [line.real_time_factor for line in lines]
-    found.long = lines[-1]
-    found.rows += [
+    measurements.long = lines[-1]
+    measurements.rows += [
         Row(
             "real-time factor of the long session",
             _median(streamed),
@@ -281,9 +263,9 @@ def _long_session(subject: Subject, plan: Plan, found: Measurements) -> None:
     ]
 
 
-def _concurrent(subject: Subject, plan: Plan, found: Measurements) -> None:
-    found.throughput, row = asyncio.run(_concurrent_sessions(subject, plan))
-    found.rows.append(row)
+def _concurrent(subject: Subject, plan: Plan, measurements: Measurements) -> None:
+    measurements.throughput, row = asyncio.run(_concurrent_sessions(subject, plan))
+    measurements.rows.append(row)
 
 
 async def _concurrent_sessions(subject: Subject, plan: Plan) -> tuple[dict[int, float], Row]:
@@ -332,13 +314,13 @@ async def _listen(
     return num_samples / engine.sample_rate
 
 
-def _cold_start(subject: Subject, plan: Plan, found: Measurements) -> None:
+def _cold_start(subject: Subject, plan: Plan, measurements: Measurements) -> None:
     """Processes that are started anew; random weights lie in no bundle that they could load."""
     if not subject.has_weights:
         return
     for runs in measure_cold_starts(subject.synthesizer.components.folder, plan.num_runs):
         command = runs.command
-        found.rows.append(
+        measurements.rows.append(
             Row(
                 f"start of the process to its end: {command.name}",
                 _median(runs.wall_seconds),

@@ -26,7 +26,7 @@ def write_report(
     Args:
         folder: created if missing.
         title: what was measured.
-        measurements: what was found.
+        measurements: the rows, and what is plotted.
         facts: about the circumstances.
 
     Returns:

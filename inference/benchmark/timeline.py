@@ -84,14 +84,14 @@ class Timeline:
     def bytes_at(self, seconds: float) -> tuple[int, int]:
         """State and cache of the LM when so much has been heard."""
         length = 0.0
-        found = (0, 0)
+        sizes = (0, 0)
         for event in self.events:
             length += event.seconds
             if event.state_bytes:
-                found = (event.state_bytes, event.cache_bytes)
+                sizes = (event.state_bytes, event.cache_bytes)
             if length >= seconds:
                 break
-        return found
+        return sizes
 
 
 def watch(

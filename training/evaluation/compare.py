@@ -127,7 +127,7 @@ def print_comparison(name: str, comparisons: list[Any], console: Console) -> Non
     console.print(table)
 
 
-def _write(output: Path, first: Path, second: Path, found: dict[str, list[Any]]) -> None:
+def _write(output: Path, first: Path, second: Path, by_set: dict[str, list[Any]]) -> None:
     from dataclasses import asdict
 
     from tokenlm.atomic import write_text
@@ -139,10 +139,10 @@ def _write(output: Path, first: Path, second: Path, found: dict[str, list[Any]])
             {**asdict(one), "difference": one.difference, "significant": one.is_significant}
             for one in comparisons
         ]
-        for name, comparisons in found.items()
+        for name, comparisons in by_set.items()
     }
     write_text(output / "compare.json", json.dumps(rows, indent=1) + "\n")
-    for name, comparisons in found.items():
-        folder = output if len(found) == 1 else output / name
+    for name, comparisons in by_set.items():
+        folder = output if len(by_set) == 1 else output / name
         title = f"{second.name} beside {first.name}: {name}"
         write_html(folder / PAGE_FILE, title, [], [], comparisons=comparisons)

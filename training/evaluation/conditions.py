@@ -228,7 +228,7 @@ def damaged_prompt_figures(rows: Sequence[Row], seed: int = 0) -> list[Figure]:
         rows,
         CLEAN,
         reference="the clean prompt",
-        notes={name: f"{told}; " for name, (_, told) in DAMAGES.items()},
+        notes={name: f"{what}; " for name, (_, what) in DAMAGES.items()},
         note="the same sentences and seeds",
         seed=seed,
     )

@@ -47,22 +47,24 @@ def spoken_words(text: str) -> str:
     return " ".join("".join(c for c in spoken if c in ENGLISH_ALPHABET).split())
 
 
-def word_errors(reference: str, heard: str) -> ErrorCount:
+def word_errors(reference: str, transcript: str) -> ErrorCount:
     """Count wrong words.
 
     Args:
         reference: what should be said, as written.
-        heard: what the judge wrote.
+        transcript: what the judge wrote.
 
     Raises:
         ValueError: the reference has no words.
     """
-    words, heard = _spoken_reference(reference), spoken_words(heard)
-    found = jiwer.process_words(words, heard)
-    return ErrorCount(found.substitutions + found.deletions + found.insertions, len(words.split()))
+    words, transcript = _spoken_reference(reference), spoken_words(transcript)
+    alignment = jiwer.process_words(words, transcript)
+    return ErrorCount(
+        alignment.substitutions + alignment.deletions + alignment.insertions, len(words.split())
+    )
 
 
-def errors_by_part(references: Sequence[str], heard: str) -> list[ErrorCount]:
+def errors_by_part(references: Sequence[str], transcript: str) -> list[ErrorCount]:
     """Count wrong words of a long reading, and to which part of the text each belongs.
 
     The whole is aligned at once, so that it does not matter where the judge was cut off. A word
@@ -70,7 +72,7 @@ def errors_by_part(references: Sequence[str], heard: str) -> list[ErrorCount]:
 
     Args:
         references: the parts in their order, as written.
-        heard: what the judge wrote of all of them.
+        transcript: what the judge wrote of all of them.
 
     Raises:
         ValueError: a part has no words.
@@ -79,7 +81,7 @@ def errors_by_part(references: Sequence[str], heard: str) -> list[ErrorCount]:
     owners = [part for part, length in enumerate(lengths) for _ in range(length)]
     words = " ".join(spoken_words(part) for part in references)
     errors = [0] * len(lengths)
-    for chunk in jiwer.process_words(words, spoken_words(heard)).alignments[0]:
+    for chunk in jiwer.process_words(words, spoken_words(transcript)).alignments[0]:
         if chunk.type == "insert":
             place = min(chunk.ref_start_idx, len(owners) - 1)
             errors[owners[place]] += chunk.hyp_end_idx - chunk.hyp_start_idx
@@ -89,11 +91,13 @@ def errors_by_part(references: Sequence[str], heard: str) -> list[ErrorCount]:
     return [ErrorCount(wrong, length) for wrong, length in zip(errors, lengths, strict=True)]
 
 
-def char_errors(reference: str, heard: str) -> ErrorCount:
+def char_errors(reference: str, transcript: str) -> ErrorCount:
     """Count wrong characters, spaces among them; see `word_errors`."""
-    words, heard = _spoken_reference(reference), spoken_words(heard)
-    found = jiwer.process_characters(words, heard)
-    return ErrorCount(found.substitutions + found.deletions + found.insertions, len(words))
+    words, transcript = _spoken_reference(reference), spoken_words(transcript)
+    alignment = jiwer.process_characters(words, transcript)
+    return ErrorCount(
+        alignment.substitutions + alignment.deletions + alignment.insertions, len(words)
+    )
 
 
 def error_rate(counts: Iterable[ErrorCount]) -> float:
@@ -120,27 +124,27 @@ def _spoken_reference(reference: str) -> str:
     return words
 
 
-def find_faults(spoken: str, heard: str, prompt: str = "") -> list[FaultKind]:
+def find_faults(spoken: str, transcript: str, prompt: str = "") -> list[FaultKind]:
     """Kinds of failure of one utterance, in the order of `FAULTS`; none where all is well.
 
     Args:
         spoken: what should be heard.
-        heard: what the judge wrote.
+        transcript: what the judge wrote.
         prompt: what the prompt says.
     """
     reference = spoken_words(spoken).split()
-    hypothesis = spoken_words(heard).split()
+    hypothesis = spoken_words(transcript).split()
     if not hypothesis:
         return ["early_stop"]
-    found: set[FaultKind] = set()
+    faults: set[FaultKind] = set()
     if _has_leak(reference, hypothesis, spoken_words(prompt).split()):
-        found.add("prompt_leak")
+        faults.add("prompt_leak")
     for gap in _gaps(reference, hypothesis):
-        found |= _faults_of_gap(gap, reference, hypothesis)
-    if "prompt_leak" in found:
+        faults |= _faults_of_gap(gap, reference, hypothesis)
+    if "prompt_leak" in faults:
         # Words of the prompt are extra words, too: they are named once.
-        found.discard("insertion")
-    return [kind for kind in FAULTS if kind in found]
+        faults.discard("insertion")
+    return [kind for kind in FAULTS if kind in faults]
 
 
 @dataclass(frozen=True)
@@ -186,17 +190,17 @@ def _gaps(reference: list[str], hypothesis: list[str]) -> list[_Gap]:
 def _faults_of_gap(gap: _Gap, reference: list[str], hypothesis: list[str]) -> set[FaultKind]:
     num_missing = gap.ref_stop - gap.ref_start
     num_extra = gap.hyp_stop - gap.hyp_start
-    found: set[FaultKind] = set()
+    faults: set[FaultKind] = set()
     if num_extra and _repeats(hypothesis, gap.hyp_start, gap.hyp_stop):
-        found.add("repeat")
+        faults.add("repeat")
     elif num_extra:
         # A word in place of another was misheard, or badly said: neither missing nor too much.
         num_missing, num_extra = num_missing - num_extra, num_extra - num_missing
         if num_extra >= MIN_RUN:
-            found.add("late_stop" if gap.hyp_stop == len(hypothesis) else "insertion")
+            faults.add("late_stop" if gap.hyp_stop == len(hypothesis) else "insertion")
     if num_missing >= MIN_RUN:
-        found.add("early_stop" if gap.ref_stop == len(reference) else "skip")
-    return found
+        faults.add("early_stop" if gap.ref_stop == len(reference) else "skip")
+    return faults
 
 
 def _repeats(hypothesis: Sequence[str], start: int, stop: int) -> bool:

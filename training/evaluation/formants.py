@@ -278,11 +278,11 @@ def _pitch(frames: np.ndarray) -> np.ndarray:
     # A window makes the correlation fall with the lag, of periodic sound, too.
     correlation = correlation / np.maximum(correlation[:, :1], 1e-20) / (window / window[0])
     shortest, longest = (round(SAMPLE_RATE / hertz) for hertz in reversed(_PITCH_HZ))
-    found = correlation[:, shortest : longest + 1]
+    candidates = correlation[:, shortest : longest + 1]
     # Only peaks: at short lags everything resembles itself.
-    inner = np.full(found.shape, -1.0)
-    middle = found[:, 1:-1]
-    is_peak = (middle >= found[:, :-2]) & (middle > found[:, 2:])
+    inner = np.full(candidates.shape, -1.0)
+    middle = candidates[:, 1:-1]
+    is_peak = (middle >= candidates[:, :-2]) & (middle > candidates[:, 2:])
     inner[:, 1:-1] = np.where(is_peak, middle, -1.0)
     periodicity = inner.max(axis=1)
     lags = shortest + (inner >= _SAME_PERIOD * periodicity[:, None]).argmax(axis=1)

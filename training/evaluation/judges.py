@@ -66,13 +66,13 @@ def require(package: str) -> None:
 
 def judge_versions(packages: Iterable[str] = tuple(INSTALL)) -> dict[str, str]:
     """Versions of the judges that are installed."""
-    found = {}
+    versions = {}
     for package in packages:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 class WordJudge:
@@ -165,8 +165,8 @@ def transcribe_pocketsphinx(pcm: bytes) -> str:
     decoder.start_utt()
     decoder.process_raw(pcm, no_search=False, full_utt=True)
     decoder.end_utt()
-    found = decoder.hyp()
-    return "" if found is None else found.hypstr
+    hypothesis = decoder.hyp()
+    return "" if hypothesis is None else hypothesis.hypstr
 
 
 _DECODERS: list = []
@@ -242,8 +242,8 @@ def _load_transformers(name: str, device: str) -> Transcribe:
 
     def transcribe(pcm: bytes) -> str:
         # A dict, not an array: the pipeline then knows the rate and resamples where it must.
-        found: Any = model({"raw": samples_of(pcm), "sampling_rate": SAMPLE_RATE})
-        return str(found["text"]).strip()
+        result: Any = model({"raw": samples_of(pcm), "sampling_rate": SAMPLE_RATE})
+        return str(result["text"]).strip()
 
     return transcribe
 

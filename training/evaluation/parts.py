@@ -22,7 +22,7 @@ from tokenlm.models.flow import FlowDecoder
 from tokenlm.models.lm import SpeechLM
 from tokenlm.models.vocoder import HiFT, Vocoder, VocoderConfig
 from tokenlm.synthesis.components import Components, GenerationConfig
-from tokenlm.text.tokenizer import AnyTextTokenizer, load_text_tokenizer
+from tokenlm.text.tokenizers import TextTokenizer, load_text_tokenizer
 from training.evaluation.config import Section
 
 TEXT_TOKENIZER = "text_tokenizer"
@@ -107,7 +107,7 @@ class Parts(Components):
         return self._load("vocoder", Vocoder, HiFT)
 
     @cached_property
-    def text_tokenizer(self) -> AnyTextTokenizer:
+    def text_tokenizer(self) -> TextTokenizer:
         """The text tokenizer."""
         return load_text_tokenizer(self._path(TEXT_TOKENIZER))
 
@@ -179,13 +179,13 @@ def _components_in(folder: Path) -> dict[str, Path]:
     """Folders by what they are in a bundle: the folder itself, or those in it."""
     if not folder.is_dir():
         raise ComponentError(f"{folder}: there is no such component folder.")
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for candidate in [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]:
         if candidate.name == TEXT_TOKENIZER:
-            found[TEXT_TOKENIZER] = candidate
+            folders[TEXT_TOKENIZER] = candidate
         elif (candidate / CONFIG_FILE).is_file():
             kind = read_component(candidate).kind
-            found[ROLES.get(kind, kind)] = candidate
-    if not found:
+            folders[ROLES.get(kind, kind)] = candidate
+    if not folders:
         raise ComponentError(f"{folder} is no component, and holds none.")
-    return found
+    return folders

@@ -90,9 +90,9 @@ def card_metrics(path: Path) -> dict[str, Metric]:
         if row["low"] is not None and row["high"] is not None:
             interval = f"95 % interval {row['low']:.3g} to {row['high']:.3g}; "
         count = f"{row['num_items']} utterances"
-        told = f"{interval}{count}" + (f"; {row['note']}" if row["note"] else "")
+        described = f"{interval}{count}" + (f"; {row['note']}" if row["note"] else "")
         name = f"{row['group']}/{row['section']}/{row['name']}"
-        metrics[name] = Metric(value=row["value"], command=row["command"], note=told)
+        metrics[name] = Metric(value=row["value"], command=row["command"], note=described)
     return metrics
 
 

@@ -203,7 +203,7 @@ def by_item(rows: Sequence[Row], key: str) -> dict[str, float]:
     for row in rows:
         if row.get(key) is not None:
             values.setdefault(row["item"], []).append(float(row[key]))
-    return {item: float(np.mean(found)) for item, found in values.items()}
+    return {item: float(np.mean(own)) for item, own in values.items()}
 
 
 def with_faults(rows: Sequence[Row]) -> list[Row]:
@@ -271,9 +271,9 @@ def text_figures(rows: Sequence[Row], seed: int = 0) -> list[Figure]:
 def other_prompts(first: Sequence[Row], second: Sequence[Row]) -> list[str]:
     """Items that both have spoken, but not to the same prompts; what is compared there is both."""
     prompts: list[dict[str, set[str]]] = [{}, {}]
-    for found, rows in zip(prompts, (first, second), strict=True):
+    for names, rows in zip(prompts, (first, second), strict=True):
         for row in rows:
-            found.setdefault(row["item"], set()).add(row["prompt"])
+            names.setdefault(row["item"], set()).add(row["prompt"])
     one, two = prompts
     return sorted(item for item in one.keys() & two.keys() if one[item] != two[item])
 
@@ -292,8 +292,8 @@ def compare_rows(first: Sequence[Row], second: Sequence[Row], *, seed: int = 0) 
     two = with_faults([row for row in second if row["item"] in kept])
 
     def values(rows: Sequence[Row], key: str, names: list[str]) -> np.ndarray:
-        found = by_item(rows, key)
-        return np.array([found[item] for item in names])
+        by_name = by_item(rows, key)
+        return np.array([by_name[item] for item in names])
 
     sizes = values(one, "words", items)
     compared = [
