@@ -91,7 +91,7 @@ def read_message(text: str) -> ClientMessage:
 
 @router.websocket(PATH)
 async def stream_speech(websocket: WebSocket) -> None:
-    """Speaks what a client writes; see the table in README.md."""
+    """Speaks what a client writes; see the tables in docs/serve.md."""
     service = service_of(websocket)
     try:
         service.admission.check_open()

@@ -168,5 +168,5 @@ def test_work_and_memory_by_hand() -> None:
     assert state_gigabytes(1e9, "zero1", 4) == 15.0 and state_gigabytes(1e9, "zero2", 4) == 12.0
 
 
-def test_the_readme_has_these_tables() -> None:
-    assert tables() in (ROOT / "training" / "README.md").read_text(encoding="utf-8")
+def test_the_documentation_has_these_tables() -> None:
+    assert tables() in (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")

@@ -140,7 +140,7 @@ STAGES = (
 
 
 def tables(num_ranks: int = 8) -> str:
-    """Both tables of training/README.md, as Markdown."""
+    """Both tables of docs/scale.md, as Markdown."""
     lines = [
         "| stage | parameters | hours x epochs | positions/s | assumed utilisation | GPU-hours |"
     ]

@@ -20,7 +20,7 @@ from tokenlm.cli import build_app as build_command
 from tokenlm.synthesis import Synthesizer
 
 FOLDER = Path(__file__).resolve().parents[3] / "inference" / "server"
-README = (FOLDER / "README.md").read_text(encoding="utf-8")
+README = (FOLDER.parents[1] / "docs" / "serve.md").read_text(encoding="utf-8")
 UNIT = (FOLDER / "tokenlm@.service").read_text(encoding="utf-8")
 CONTAINERFILE = (FOLDER / "Containerfile").read_text(encoding="utf-8")
 
