@@ -25,7 +25,7 @@ from tokenlm.models.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConf
 from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
 from tokenlm.models.vocoder import Vocoder, VocoderConfig
 from tokenlm.synthesis import Synthesizer
-from tokenlm.text.tokenizer import TextTokenizer
+from tokenlm.text.tokenizers import SentencePieceTokenizer
 
 # Tests compare runs bit for bit, some of them in processes of their own: all use one thread, which
 # is faster for tiny models, too.
@@ -242,7 +242,7 @@ def tiny_bundle(
             dtype=torch.float16,
             extra={"tokenizer": tokenizer.fingerprint} if name in ("speech_lm", "flow") else {},
         )
-    TextTokenizer.train(TEXTS, 64, model_type="char").save(folder / "text_tokenizer")
+    SentencePieceTokenizer.train(TEXTS, 64, model_type="char").save(folder / "text_tokenizer")
     manifest = BundleManifest(
         name="tiny",
         description="Random weights.",

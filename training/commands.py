@@ -107,7 +107,7 @@ def text_tokenizer(
         raise ValueError("pieces need --vocab-size.")
     import torch
 
-    from tokenlm.text.lexicon import read_lexicon
+    from tokenlm.text.pronunciation import read_lexicon
     from training.data.manifest import read_manifest
     from training.data.text_tokenizer import train_phoneme_tokenizer, train_piece_tokenizer
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 
 from inference.benchmark.measurements import Row
 from inference.benchmark.subject import SENTENCE, Subject
 from tokenlm.audio.resample import resample
 from tokenlm.report import bootstrap_interval
-from tokenlm.text.errors import edit_distance
 from tokenlm.text.normalize import normalize
 
 SENTENCES: tuple[str, ...] = (
@@ -99,7 +99,7 @@ def judge(
     references = [normalize(sentence).split() for sentence in sentences]
     errors = {
         mode: [
-            edit_distance(_letters(reference), _letters(judges.transcribe(waveform).split()))
+            Levenshtein.distance(_letters(reference), _letters(judges.transcribe(waveform).split()))
             for reference, waveform in zip(references, waveforms, strict=True)
         ]
         for mode, waveforms in said.items()

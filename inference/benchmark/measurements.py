@@ -13,7 +13,6 @@ from inference.benchmark.cold_start import measure_cold_starts
 from inference.benchmark.subject import SENTENCE, Subject
 from inference.benchmark.timeline import Timeline, peak_memory_bytes, stage_clock, watch
 from inference.engine import StreamEngine
-from tokenlm.synthesis.offline import join_segments, write_segments
 from tokenlm.synthesis.stream import SynthesisStream
 
 CONCURRENT = (1, 2, 4)
@@ -184,26 +183,9 @@ class _Whole:
 def _make_whole(subject: Subject, forced: Sequence[Sequence[int]]) -> _Whole:
     """The same speech as a stream, made whole, in the default context."""
     synthesizer = subject.synthesizer
-    session = synthesizer.open_session(SENTENCE, voice=subject.voice)
+    session = synthesizer.open_session(SENTENCE, voice=subject.voice, forced_tokens=forced)
     start, wall = time.process_time(), time.perf_counter()
-    tokens = write_segments(
-        synthesizer.components,
-        synthesizer.prompts,
-        session.script,
-        subject.voice,
-        0,
-        session.settings.sampling,
-        forced_tokens=forced,
-    )
-    waveform = join_segments(
-        synthesizer.components,
-        synthesizer.prompts,
-        tokens,
-        [0.0] * len(tokens),
-        subject.voice,
-        0,
-        session.settings.render,
-    )
+    waveform = session.generate()
     return _Whole(
         wall_seconds=time.perf_counter() - wall,
         cpu_seconds=time.process_time() - start,

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
+from inference.benchmark.random_models import random_models
 from tokenlm.checkpoint.bundle import BundleManifest
 from tokenlm.checkpoint.resolve import resolve
 from tokenlm.models.flow import FlowConfig
 from tokenlm.synthesis import Synthesizer, Voice
 from tokenlm.synthesis.components import Components
-from tokenlm.synthesis.random_parts import random_models
-from tokenlm.text.tokenizer import load_text_tokenizer
+from tokenlm.text.tokenizers import load_text_tokenizer
 
 SENTENCE = "The weather was cold this morning, but the sun is out now, and we went for a long walk."
 PROMPT_SECONDS = 5

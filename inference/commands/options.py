@@ -51,6 +51,14 @@ GuidanceOption = Annotated[
     float | None,
     typer.Option("--guidance", min=0.0, help="Guidance of the decoder.  [default: the bundle's]"),
 ]
+SolverOption = Annotated[
+    str | None,
+    typer.Option(
+        "--solver",
+        help="Solver of the decoder: euler, or midpoint, rk4, dopri5 and others, which speak a text"
+        " as a whole.  [default: the bundle's]",
+    ),
+]
 InstructionOption = Annotated[
     str,
     typer.Option(

@@ -30,6 +30,7 @@ from inference.commands.options import (
     PromptTextOption,
     SayOutputOption,
     SeedOption,
+    SolverOption,
     SpeedOption,
     StepsOption,
     TextArgument,
@@ -61,6 +62,7 @@ def clone(
     context: ContextOption = "default",
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
+    solver: SolverOption = None,
     instruction: InstructionOption = "",
     device: DeviceOption = "cpu",
     weights: WeightsOption = "float32",
@@ -86,6 +88,7 @@ def clone(
                 context=context,
                 num_steps=steps,
                 guidance_scale=guidance,
+                solver=solver,
                 instruction=instruction,
                 on_progress=progress.update,
             )
@@ -112,6 +115,7 @@ def say(
     layout: LayoutOption = "auto",
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
+    solver: SolverOption = None,
     instruction: InstructionOption = "",
     device: DeviceOption = "cpu",
     weights: WeightsOption = "float32",
@@ -148,10 +152,11 @@ def say(
             "layout": layout,
             "num_steps": steps,
             "guidance_scale": guidance,
+            "solver": solver,
             "instruction": instruction,
         }
         progress.describe("speaking")
-        if context == "full":
+        if context == "full" or solver not in (None, "euler"):
             words = "".join(arriving_text()) if arrives else words
             speak = synthesizer.generate
             chunks = iter([speak(words, on_progress=progress.update, **options)])
@@ -180,6 +185,7 @@ def convert(
     context: ContextOption = "default",
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
+    solver: SolverOption = None,
     device: DeviceOption = "cpu",
     weights: WeightsOption = "float32",
 ) -> None:
@@ -207,6 +213,7 @@ def convert(
                 context=context,
                 num_steps=steps,
                 guidance_scale=guidance,
+                solver=solver,
             )
         )
     write_speech(output, speech, synthesizer, voice=chosen, seed=number, seconds=seconds)

@@ -20,7 +20,7 @@ from tokenlm.models.lm import SpeechLM, SpeechLMConfig
 from tokenlm.models.speaker_encoder import SpeakerEncoder, SpeakerEncoderConfig
 from tokenlm.models.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
 from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
-from tokenlm.text.tokenizer import TextTokenizer
+from tokenlm.text.tokenizers import SentencePieceTokenizer
 from training.data.dataset import UtteranceDataset
 from training.data.manifest import Utterance, read_manifest, write_manifest
 from training.data.shards.build import Precompute, build_shards
@@ -95,7 +95,7 @@ def make_corpus(folder: Path, num_train: int, num_valid: int) -> None:
         write_manifest(folder / f"{split}_tokens.jsonl", rows)
     work = Precompute(tokenizer=tokenizer, audio_rate=RATE, items_per_shard=5)
     build_shards(read_manifest(folder / "train.jsonl"), folder / "shards", work)
-    TextTokenizer.train(TEXTS, 64, model_type="char").save(folder / "text_tokenizer")
+    SentencePieceTokenizer.train(TEXTS, 64, model_type="char").save(folder / "text_tokenizer")
 
 
 def stage_settings(corpus: Path, stage: str) -> dict[str, Any]:

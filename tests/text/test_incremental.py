@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tokenlm.text import incremental
-from tokenlm.text.incremental import HELD_WORDS, PARAGRAPH, IncrementalNormalizer
-from tokenlm.text.normalize import normalize_paragraphs
+from tokenlm.text.incremental import IncrementalNormalizer
+from tokenlm.text.normalize import LOOKAHEAD_WORDS, normalize_paragraphs
+from tokenlm.text.segmentation import PARAGRAPH
 
 TABLES = [Path(__file__).parent / f"normalize_{name}.tsv" for name in ("pairs", "kinds")]
 LAYOUTS = Path(__file__).parent / "layout_pairs.tsv"
@@ -108,7 +109,7 @@ def test_only_what_may_change_is_held() -> None:
     """A word comes out when four more have been written; a paragraph at once."""
     normalizer = IncrementalNormalizer()
     given = [normalizer.feed(f"{word} ") for word in "one two three four five six".split()]
-    assert HELD_WORDS == 4
+    assert LOOKAHEAD_WORDS == 4
     assert given == [[], [], [], [], ["one"], ["two"]]
     assert normalizer.feed("\n\nseven ") == ["three", "four", "five", "six"]
     assert normalizer.finish() == [PARAGRAPH, "seven"]

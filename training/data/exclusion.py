@@ -23,8 +23,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from tokenlm.checkpoint import packaged_configs
-from tokenlm.text.characters import ForeignWords
 from tokenlm.text.normalize import normalize
+from tokenlm.text.symbols import ForeignWords
 
 MIN_CONTAINED_WORDS = 6
 """Words of the shortest evaluation text that is looked for inside longer ones."""

@@ -12,12 +12,16 @@ from torch import nn
 from torch.nn import functional
 
 from tokenlm.console import track
-from tokenlm.text.endings import split_ending
-from tokenlm.text.lexicon import Lexicon
 from tokenlm.text.normalize import normalize
-from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer
-from tokenlm.text.pronouncer import PLACES_PER_LETTER, Pronouncer, encode_letters, pad_words
-from tokenlm.text.tokenizer import TextTokenizer
+from tokenlm.text.pronunciation import (
+    PLACES_PER_LETTER,
+    Lexicon,
+    Pronouncer,
+    encode_letters,
+    pad_words,
+    split_ending,
+)
+from tokenlm.text.tokenizers import PhonemeTokenizer, SentencePieceTokenizer
 from training.data.exclusion import evaluation_exclusion
 
 WORDS_AT_ONCE = 512
@@ -25,7 +29,7 @@ WORDS_AT_ONCE = 512
 
 def train_piece_tokenizer(
     texts: Sequence[str], vocab_size: int, *, seed: int = 0
-) -> tuple[TextTokenizer, float]:
+) -> tuple[SentencePieceTokenizer, float]:
     """A tokenizer of pieces of words, by sentencepiece; texts of test sets are left out.
 
     Args:
@@ -41,7 +45,7 @@ def train_piece_tokenizer(
     """
     exclusion = evaluation_exclusion()
     kept = [normalize(text) for text in texts if not exclusion.excludes(text)]
-    tokenizer = TextTokenizer.train(kept, vocab_size, seed=seed)
+    tokenizer = SentencePieceTokenizer.train(kept, vocab_size, seed=seed)
     num_pieces = sum(len(tokenizer.encode(text)) for text in kept)
     return tokenizer, sum(len(text) for text in kept) / max(num_pieces, 1)
 

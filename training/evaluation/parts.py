@@ -22,7 +22,7 @@ from tokenlm.models.flow import FlowDecoder
 from tokenlm.models.lm import SpeechLM
 from tokenlm.models.vocoder import HiFT, Vocoder, VocoderConfig
 from tokenlm.synthesis.components import Components, GenerationConfig
-from tokenlm.text.tokenizer import AnyTextTokenizer, load_text_tokenizer
+from tokenlm.text.tokenizers import TextTokenizer, load_text_tokenizer
 from training.evaluation.config import Section
 
 TEXT_TOKENIZER = "text_tokenizer"
@@ -107,7 +107,7 @@ class Parts(Components):
         return self._load("vocoder", Vocoder, HiFT)
 
     @cached_property
-    def text_tokenizer(self) -> AnyTextTokenizer:
+    def text_tokenizer(self) -> TextTokenizer:
         """The text tokenizer."""
         return load_text_tokenizer(self._path(TEXT_TOKENIZER))
 

@@ -39,10 +39,10 @@ from tokenlm.audio.io import load_audio
 from tokenlm.audio.resample import resample
 from tokenlm.checkpoint import resolve
 from tokenlm.models.lm import SamplingConfig
-from tokenlm.models.lm.generate import SpeechRequest, generate_speech
+from tokenlm.models.lm.decoding import SpeechRequest, generate_speech
 from tokenlm.synthesis.components import Components
-from tokenlm.synthesis.script import closed
 from tokenlm.synthesis.synthesizer import Synthesizer
+from tokenlm.synthesis.text import add_final_mark
 from tokenlm.synthesis.voice import Voice
 from tokenlm.text.alphabet import known_characters
 from tokenlm.text.frontend import frontend
@@ -141,7 +141,7 @@ def score_sampling(
         encode = components.text_tokenizer.encode
         requests = [
             SpeechRequest(
-                text_tokens=encode(closed(read(target.text))),  # as synthesis gives it
+                text_tokens=encode(add_final_mark(read(target.text))),  # as synthesis gives it
                 prompt_text_tokens=encode(read(prompt.text)) if with_prompt else (),
                 prompt_tokens=(prompt.speech_tokens or ()) if with_prompt else (),
                 seed=seed,

@@ -28,19 +28,20 @@ import numpy as np
 from scipy import optimize, sparse
 
 from tokenlm.atomic import atomic_path
-from tokenlm.text.homograph_features import context, features
 from tokenlm.text.homographs import (
     CLASSES,
     TABLE_FILE,
     WEIGHTS_FILE,
     Homographs,
     HomographTagger,
+    context,
+    features,
     parse_homographs,
     parse_weights,
     s_form,
 )
 from tokenlm.text.normalize import normalize
-from tokenlm.text.phoneme_tokenizer import split_parts
+from tokenlm.text.tokenizers import split_parts
 
 TEXT = Path(__file__).resolve().parents[2] / "tokenlm" / "text"
 WORDNET = Path("/usr/share/wordnet")
@@ -226,14 +227,14 @@ def true_variant(example: Example, homographs: Homographs, tagger: HomographTagg
     if word not in tagger:
         return None
     sense = SENSES.get((example.lemma, example.synset.partition("-")[2]))
-    meanings = tagger.meanings(word)
-    if sense in {meaning.variant for meaning in meanings}:
+    senses = tagger.senses(word)
+    if sense in {one.variant for one in senses}:
         return sense
     by_lemma = {("axes", "axis"): "axis", ("axes", "ax"): "ax", ("axes", "axe"): "ax",
                 ("bases", "base"): "base", ("bases", "basis"): "basis"}  # fmt: skip
     if (word, example.lemma) in by_lemma:
         return by_lemma[word, example.lemma]
-    return next((m.variant for m in meanings if m.name == example.kind), None)
+    return next((one.variant for one in senses if one.name == example.kind), None)
 
 
 @dataclass(frozen=True)
@@ -308,7 +309,7 @@ def prior(word: str, tagger: HomographTagger, counts: dict[str, Counter[str]]) -
     sizes = {"noun": found["noun"], "nouns": found["noun"], "verb": found["verb"],
              "verbs": found["verb"], "past": found["verb"], "adj": found["adj"],
              "adv": found["adv"]}  # fmt: skip
-    known = {meaning.part for meaning in tagger.meanings(word)}
+    known = {sense.part for sense in tagger.senses(word)}
     total = sum(sizes[name] for name in known)
     return np.array(
         [

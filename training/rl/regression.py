@@ -12,10 +12,10 @@ from pathlib import Path
 
 from tokenlm.checkpoint import packaged_configs
 from tokenlm.models.lm import SamplingConfig, SpeechLM
-from tokenlm.models.lm.generate import SpeechRequest
-from tokenlm.synthesis.read_back import ReadBack
+from tokenlm.models.lm.decoding import SpeechRequest
+from tokenlm.synthesis.guards import ReadBack
 from tokenlm.text.frontend import frontend
-from tokenlm.text.tokenizer import AnyTextTokenizer
+from tokenlm.text.tokenizers import TextTokenizer
 from training.rl.rollout import roll_out
 
 Text = tuple[Sequence[int], str]
@@ -80,7 +80,7 @@ class Regression:
     def __init__(
         self,
         config: RegressionConfig,
-        tokenizer: AnyTextTokenizer,
+        tokenizer: TextTokenizer,
         read_back: ReadBack | None,
     ) -> None:
         """Read the plain texts.
@@ -176,7 +176,7 @@ class Regression:
         readings = self.read_back(
             [words for _, words in texts], [rollout.tokens for rollout in rollouts]
         )
-        errors = [0.0 if reading is None else reading.error for reading in readings]
+        errors = [0.0 if reading is None else reading.error_rate for reading in readings]
         lengths = sum(len(rollout.tokens) for rollout in rollouts)
         found = {
             "read_error": sum(errors) / len(errors),

@@ -21,7 +21,7 @@ from tokenlm.models.vocoder import HiFT, HiFTConfig
 from training.config import PrecisionChoice
 from training.data.pitch import estimate_pitch
 from training.loop.task import Prepared, StepInfo
-from training.losses.pitch import pitch_loss
+from training.losses.spectral import pitch_loss
 from training.stages.vocoder import VocoderTask, WaveformConfig
 
 _NOISE_FRAMES = 1 << 16

@@ -19,18 +19,17 @@ from torch import nn
 
 from tokenlm.checkpoint.component import load_state, read_state, save_component
 from tokenlm.models.lm import SamplingConfig, SpeechLM
-from tokenlm.models.lm.generate import SpeechRequest
+from tokenlm.models.lm.decoding import SpeechRequest
 from tokenlm.models.lm.layout import Layout
-from tokenlm.synthesis.read_back import ReadBack
-from tokenlm.synthesis.script import closed
+from tokenlm.synthesis.guards import ReadBack
+from tokenlm.synthesis.text import add_final_mark
 from tokenlm.text.frontend import frontend
-from tokenlm.text.tokenizer import AnyTextTokenizer
+from tokenlm.text.tokenizers import TextTokenizer
 from training.data.exclusion import evaluation_exclusion
 from training.loop.randomness import derive_seed
 from training.loop.task import StepInfo
 from training.rl.regression import Regression, RegressionConfig
-from training.rl.reward_set import RewardConfig, RewardSet
-from training.rl.rewards import Answer, FailureCount, combine
+from training.rl.rewards import Answer, FailureCount, RewardConfig, RewardSet, combine
 from training.rl.rollout import PackedRollouts, Rollout, roll_out
 from training.rl.texts import counted_texts
 from training.rl.texts.hard_texts import KINDS, harden
@@ -101,7 +100,7 @@ class PolicyTexts:
     """Map-style dataset of texts, drawn with prompts of their speakers."""
 
     def __init__(
-        self, pairs: TokenPairs, config: PolicyStageConfig, tokenizer: AnyTextTokenizer
+        self, pairs: TokenPairs, config: PolicyStageConfig, tokenizer: TextTokenizer
     ) -> None:
         self.pairs = pairs.pairs
         self.tokenizer = tokenizer
@@ -147,7 +146,7 @@ class PolicyTexts:
 
     def _spoken(self, text: str) -> PolicyItem:
         # With a mark at its end, as synthesis gives every segment to the LM.
-        words = closed(self._normalize(text))
+        words = add_final_mark(self._normalize(text))
         return PolicyItem(tuple(self.tokenizer.encode(words)), words, self.instruction)
 
 

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 
 from tokenlm.checkpoint.component import save_component
 from tokenlm.models.lm import SamplingConfig, SpeechLM, SpeechLMConfig
-from tokenlm.models.lm.generate import SpeechRequest, generate_speech
+from tokenlm.models.lm.decoding import SpeechRequest, generate_speech
 from tokenlm.models.lm.layout import IGNORE, TEXT, Layout, fits_interleaved, interleaved, one_shot
 from tokenlm.models.lm.model import LayoutBatch
 from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.text.alphabet import known_characters
 from tokenlm.text.frontend import frontend
-from tokenlm.text.tokenizer import AnyTextTokenizer, load_text_tokenizer
+from tokenlm.text.tokenizers import TextTokenizer, load_text_tokenizer
 from training.config import RunConfig
 from training.data.manifest import Utterance
 from training.data.split import (
@@ -104,7 +104,7 @@ class TokenPairs:
     def __init__(
         self,
         rows: list[Utterance],
-        tokenizer: AnyTextTokenizer,
+        tokenizer: TextTokenizer,
         config: SpeechLMStageConfig,
         *,
         join: bool = False,

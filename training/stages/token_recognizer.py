@@ -18,6 +18,7 @@ from typing import Any
 
 import jiwer
 import torch
+from rapidfuzz.distance import Levenshtein
 from torch import Tensor, nn
 
 from tokenlm.checkpoint.component import CONFIG_FILE, read_component, save_component
@@ -29,10 +30,9 @@ from tokenlm.models.token_recognizer import (
     TokenRecognizerConfig,
 )
 from tokenlm.text.alphabet import ENGLISH_ALPHABET, collect_alphabet, decode_characters
-from tokenlm.text.errors import edit_distance
 from tokenlm.text.frontend import frontend
-from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer
 from tokenlm.text.tokenizer_config import read_tokenizer_config
+from tokenlm.text.tokenizers import PhonemeTokenizer
 from training.config import RunConfig
 from training.data.collate import pad_tokens
 from training.data.dataset import UtteranceDataset
@@ -282,7 +282,7 @@ class TokenRecognizerTask(Task):
             if recognizer.config.phones:
                 found = recognizer.read_phones(hidden, num_tokens)
                 said = [row[row > 0].tolist() for row in batch["phones"]]
-                phone_errors += sum(map(edit_distance, said, found))
+                phone_errors += sum(map(Levenshtein.distance, said, found))
                 num_phones += sum(map(len, said))
             targets = batch["characters"], num_tokens, batch["num_characters"]
             loss += float(ctc_loss(log_probs, *targets).sum())

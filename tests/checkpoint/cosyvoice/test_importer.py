@@ -28,7 +28,7 @@ from tokenlm.models.lm import SamplingConfig
 from tokenlm.models.lm.guards import TokenMonitor
 from tokenlm.synthesis import Synthesizer
 from tokenlm.synthesis.components import GenerationConfig
-from tokenlm.synthesis.script import Script
+from tokenlm.synthesis.text import SegmentedText
 from tokenlm.text.frontend import frontend
 
 
@@ -184,7 +184,7 @@ def test_texts_of_any_script(
     for layout in ("one_shot", "interleaved"):
         scripts = []
         for size in (len(text), 1, 7):
-            script = Script(
+            script = SegmentedText(
                 tokenizer.encode,
                 max_length=160,
                 layout=layout,  # type: ignore[arg-type]

@@ -300,11 +300,11 @@ def test_a_folder_that_cannot_be_written_to(
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that nobody writes to")
 def test_a_folder_that_only_seems_to_take_files(
-    start: StartServer, capfd: pytest.CaptureFixture[str]
+    start: StartServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As root may write anywhere, and some file systems let nobody: only a try tells."""
     server = start(voices=Path("/proc/voices"))
-    assert "clients cannot add voices: the folder /proc cannot be written" in capfd.readouterr().err
+    assert "clients cannot add voices: the folder /proc cannot be written" in caplog.text
     response = httpx.post(f"{server.url}{PATH}", files={"audio_sample": ("me.wav", b"no sound")},
                           data={"name": "me", "consent": CONSENT}, timeout=30.0)  # fmt: skip
     assert response.status_code == 403 and response.json()["error"]["code"] == "read_only"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from verb_runner import run_verb
 
-from tokenlm.text.lexicon import write_lexicon
-from tokenlm.text.tokenizer import load_text_tokenizer
+from tokenlm.text.pronunciation import write_lexicon
+from tokenlm.text.tokenizers import load_text_tokenizer
 from training.commands import text_tokenizer
 from training.data.manifest import Utterance, write_manifest
 from training.data.text_tokenizer import train_phoneme_tokenizer

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from tokenlm.text.tokenizer import load_text_tokenizer
+from tokenlm.text.tokenizers import load_text_tokenizer
 from training.evaluation import run as evaluation
 from training.evaluation import sealed
 from training.evaluation.command import evaluate

@@ -20,7 +20,7 @@ from tokenlm.checkpoint.cosyvoice.lm import lm_to_theirs
 from tokenlm.checkpoint.registry import KINDS, load_model
 from tokenlm.models.flow import FlowDecoder, cosyvoice_flow_config
 from tokenlm.models.lm import BackboneConfig, SamplingConfig, SpeechLM, SpeechLMConfig
-from tokenlm.models.lm.generate import SpeechRequest, generate_speech
+from tokenlm.models.lm.decoding import SpeechRequest, generate_speech
 from tokenlm.models.lm.layout import TEXT
 from tokenlm.models.vocoder import HiFT, HiFTConfig
 from training.loop.task import StepInfo

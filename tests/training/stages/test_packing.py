@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from tokenlm.models.lm import SpeechLM, SpeechLMConfig
+from tokenlm.models.lm.backbone import PackedItems
 from tokenlm.models.lm.layout import Layout, interleaved, one_shot
 from tokenlm.models.lm.model import BackboneConfig, LayoutBatch
-from tokenlm.models.lm.packed import PackedItems
 from training.config import BatchConfig
 from training.data.sampler import DurationSampler, Position, pack
 from training.loop.checkpoints import latest_checkpoint

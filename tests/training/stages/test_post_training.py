@@ -333,9 +333,9 @@ def test_what_the_recogniser_reads_becomes_more_likely(
     # Of a random recogniser, long speech is the least likely: its length is kept out of it.
     for function in (
         "tokenlm.models.lm.decoding.speech_bounds",
-        "training.rl.rollout.length_bounds",
+        "training.rl.rollout.speech_bounds",
     ):
-        monkeypatch.setattr(function, lambda model, request: (24, 24))
+        monkeypatch.setattr(function, lambda model, num_text: (24, 24))
     path = stage_config("token_reward", **LEARN, loss_weights={"token_reward/kl": 0.0})
     assert main(["--config", str(path)]) == 0
     found = [row["token_reward/ctc"] for row in metrics(tmp_path / "run")]

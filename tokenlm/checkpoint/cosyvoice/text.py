@@ -7,8 +7,8 @@ from typing import Literal
 
 from tokenlm.checkpoint.key_table import WeightsError
 from tokenlm.text.frontend import NormalizerName
-from tokenlm.text.hf_tokenizer import HFTextTokenizer
 from tokenlm.text.tokenizer_config import TokenizerError
+from tokenlm.text.tokenizers import TransformersTokenizer
 
 Version = Literal[2, 3]
 
@@ -65,7 +65,7 @@ def added_tokens(version: Version) -> tuple[str, ...]:
 
 def text_tokenizer(
     folder: Path, version: Version, normalizer: NormalizerName, vocab_size: int
-) -> HFTextTokenizer:
+) -> TransformersTokenizer:
     """The text tokenizer with the tokens that were added behind it.
 
     Args:
@@ -78,7 +78,7 @@ def text_tokenizer(
         WeightsError: it cannot be read, or its ids are not those of the language model.
     """
     try:
-        tokenizer = HFTextTokenizer.from_folder(folder).with_tokens(added_tokens(version))
+        tokenizer = TransformersTokenizer.from_folder(folder).with_tokens(added_tokens(version))
     except (TokenizerError, UnicodeDecodeError) as error:
         raise WeightsError(f"{folder}: {error}") from error
     tokenizer.normalizer = normalizer

@@ -18,9 +18,15 @@ import sys
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from tokenlm.text.endings import add_ending, has_rough_end, split_ending
-from tokenlm.text.lexicon import Lexicon, read_lexicon, write_lexicon
 from tokenlm.text.normalize import normalize
+from tokenlm.text.pronunciation import (
+    Lexicon,
+    add_ending,
+    ends_in_voiceless_z,
+    read_lexicon,
+    split_ending,
+    write_lexicon,
+)
 from training.data.manifest import read_manifest
 from training.recipes.corpus.engines import EngineError
 
@@ -107,7 +113,7 @@ def mended_plurals(lexicon: Lexicon, names: Collection[str] = ()) -> Lexicon:
             continue
         ruled = add_ending(lexicon[base], "s")
         is_voiceless = said[-1] == "s" and ruled[-1] == "z" and not base.endswith("s")
-        if is_voiceless or has_rough_end(said):
+        if is_voiceless or ends_in_voiceless_z(said):
             mended[word] = ruled
     return mended
 
