@@ -58,7 +58,8 @@ def test_imported_components_are_found(tmp_path: Path) -> None:
     assert isinstance(parts.speaker_encoder, OnnxSpeakerEncoder)
     assert parts.manifest.sample_rate == mel.sample_rate
     assert torch.equal(
-        parts.flow.embedding.weight, models["flow"][1].get_parameter("embedding.weight")
+        parts.flow.encoder.embedding.weight,
+        models["flow"][1].get_parameter("encoder.embedding.weight"),
     )
 
 
