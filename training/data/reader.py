@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import weakref
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
@@ -189,22 +190,27 @@ class StepReader:
         self._num_ranks = num_ranks
         num_micro_batches = num_ranks * accumulation
         self._plans = sampler.plans(position, num_micro_batches)
-        ahead = sampler.plans(position, num_micro_batches)
-        own = (part for plan in ahead for part in self._own(plan))
+        self._ahead: deque[StepPlan] = deque()
         # In a list, which is emptied before the process ends: workers of an endless loader that
         # live as long as the process are torn down too late, and complain.
-        self._batches = [read(dataset, own, num_workers)]
+        self._batches = [read(dataset, self._own_micro_batches(), num_workers)]
         weakref.finalize(self, self._batches.clear)
 
     def _own(self, plan: StepPlan) -> tuple[MicroBatch, ...]:
         return plan.micro_batches[self._rank :: self._num_ranks]
 
+    def _own_micro_batches(self) -> Iterator[MicroBatch]:
+        for plan in self._plans:
+            self._ahead.append(plan)
+            yield from self._own(plan)
+
     def next_step(self) -> tuple[StepPlan, list[tuple[int, MicroBatch, Any]]]:
         """Return the next step and, for each micro-batch of this rank, (number, plan, batch)."""
-        plan = next(self._plans)
-        numbers = range(self._rank, len(plan.micro_batches), self._num_ranks)
+        first = next(self._batches[0])  # which plans the step, if it was not planned ahead
+        plan = self._ahead.popleft()
         own = self._own(plan)
-        batches = [next(self._batches[0]) for _ in own]
+        numbers = range(self._rank, len(plan.micro_batches), self._num_ranks)
+        batches = [first, *(next(self._batches[0]) for _ in own[1:])]
         return plan, list(zip(numbers, own, batches, strict=True))
 
 
@@ -227,14 +233,15 @@ def valid_batches(
 ) -> Iterator[Any]:
     """Yield the batches of an evaluation: padded, by length, without draws, always the same."""
     padded = replace(config.batch, pack_seconds=0.0)
-    plan = DurationSampler(valid.durations, padded, config.seed).epoch(0, shuffle=False)
+    plan: Sequence[MicroBatch] = DurationSampler(
+        valid.durations, padded, config.seed
+    ).micro_batches(0, shuffle=False)
     limit = config.log.evaluate_batches
     if limit and limit < len(plan):
         # Spread over all lengths, the same ones every time.
         plan = [plan[i * len(plan) // limit] for i in range(limit)]
     dataset = MicroBatchDataset(task, valid, config.seed, augment=False)
-    micro_batches = (MicroBatch(items=items, epoch=0) for items in plan)
-    for batch in read(dataset, micro_batches, config.batch.num_workers):
+    for batch in read(dataset, iter(plan), config.batch.num_workers):
         yield to_device(batch, device)
 
 
