@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not chosen:
             raise ValueError(
                 f"{options.manifest} has no speech tokens; write them with: "
-                "python -m training.precompute"
+                "tokenlm precompute --tokenizer"
             )
         step = max(len(chosen) // max(options.limit, 1), 1)
         found = find_silent_tokens(

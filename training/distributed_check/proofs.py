@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from training.checkpointing import latest_checkpoint
 from training.data.manifest import read_manifest
-from training.data.shards.layout import INFO, ShardInfo
+from training.data.shards import INFO, ShardInfo
 from training.distributed_check.launch import CheckError, Run
 
 TOLERANCE = 1e-4
