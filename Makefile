@@ -12,7 +12,7 @@ PYTHON ?= $(shell for name in python3 python python3.14 python3.13 python3.12 py
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test slow lint types imports check format eval clean
+.PHONY: demo test slow nightly docs lint types imports check format eval clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m inference.demo --output demo
@@ -22,6 +22,16 @@ test: $(VENV)/.developer
 
 slow: $(VENV)/.developer
 	$(BIN)/python -m pytest -m slow
+
+# What takes longest: tutorials, processes that are killed, the toy recipe from nothing to speech.
+nightly: $(VENV)/.developer
+	$(BIN)/python -m pytest -m nightly
+	scripts/check_distributed
+	scripts/run_cpu
+
+# The documentation, into build/docs; a warning is a failure. Needs no network once installed.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 lint: $(VENV)/.developer
 	$(BIN)/ruff check
@@ -62,4 +72,8 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 
 $(VENV)/.developer: pyproject.toml $(VENV)/.installed
 	$(INSTALL) -e '.[train,serve,dev]'
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml $(VENV)/.installed
+	$(INSTALL) -e '.[docs]'
 	@touch $@

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inference.commands.progress import DelayedProgress
+from tokenlm.console import ProgressBar
 
 if TYPE_CHECKING:
     from tokenlm import Synthesizer
@@ -41,14 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def demonstrate(bundle: str, folder: Path, text: str, seed: int) -> None:
-    """Clones the prompt of a bundle, speaks, writes sound and picture, and says what it took.
+    """Clones the prompt of a bundle, speaks, writes audio and spectrogram, and prints timings.
 
     Raises:
-        ValueError: there is no such bundle, or nothing can be said.
+        ValueError: there is no such bundle, or the text cannot be said.
     """
     start = time.perf_counter()
     sound, picture = folder / "out.wav", folder / "mel.png"
-    with DelayedProgress("loading") as progress:
+    with ProgressBar("loading") as progress:
         from tokenlm import Synthesizer, Voice
         from tokenlm.audio.io import save_audio
 
@@ -81,7 +81,7 @@ def demonstrate(bundle: str, folder: Path, text: str, seed: int) -> None:
 
 
 def draw_mel(path: Path, synthesizer: Synthesizer, sound: Path) -> None:
-    """Draws the mel spectrogram of a sound file, as the models of a synthesizer see it."""
+    """Draws the mel spectrogram of an audio file, as the models of a synthesizer see it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""Many streams at once: all live sessions are decoded together on one thread.
+"""Many streams at once: all active sessions are decoded in one batch on one thread.
 
 Shapes: S samples.
 """
@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,70 +18,111 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference.live import EngineError, Live, notifier
 from tokenlm.models.lm.cache import KeyValueCache
-from tokenlm.models.lm.decoding import READ_POSITIONS, decode_step
+from tokenlm.models.lm.decoding import PREFILL_POSITIONS, decode_step
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.synthesis import Synthesizer, Voice
 from tokenlm.synthesis.session import Session, render_sessions
+from tokenlm.synthesis.stream import SessionStream
 
 FEED_CHARACTERS = 64
 """Text that a request reads at once; then others have a turn."""
+URGENT_SECONDS = 0.6
+"""A stream with less sound ahead than this is rendered at once; others wait for a batch."""
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
-class EngineStream(AsyncIterator[Tensor]):
+class EngineError(RuntimeError):
+    """The engine cannot take or finish a stream: it is full, or has been closed."""
+
+
+class _Request:
+    """A request that is being spoken. It holds no reference to its stream."""
+
+    def __init__(self, session: Session, limit_seconds: float, notify: Callable[[], None]) -> None:
+        self.session = session
+        self.limit_seconds = limit_seconds
+        self.notify = notify
+        """Wakes the reader."""
+        self.feeder: asyncio.Task[None] | None = None
+        """Reads the text while it comes in."""
+        self.chunks: deque[Tensor] = deque()
+        self.buffered_seconds = 0.0
+        self.made_seconds = 0.0
+        self.started_at: float | None = None
+        """When the first sound was ready."""
+        self.error: BaseException | None = None
+        self.is_finished = False
+        """Nothing more will come."""
+        self.is_cancelled = False
+
+    def stop_feeding(self) -> None:
+        """Cancels the feeder. May be called in any thread."""
+        feeder = self.feeder
+        if feeder is not None:
+            try:
+                feeder.get_loop().call_soon_threadsafe(feeder.cancel)
+            except RuntimeError:  # the loop has been closed, and its tasks with it
+                pass
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether enough sound waits for the reader."""
+        return self.buffered_seconds >= self.limit_seconds
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether a player that was started with the first sound would soon run dry."""
+        if self.started_at is None:
+            return True
+        return self.made_seconds - (time.monotonic() - self.started_at) < URGENT_SECONDS
+
+
+def _notifier(loop: asyncio.AbstractEventLoop, ready: asyncio.Event) -> Callable[[], None]:
+    """A function that sets `ready` from any thread."""
+
+    def notify() -> None:
+        try:
+            loop.call_soon_threadsafe(ready.set)
+        except RuntimeError:  # the loop has been closed
+            pass
+
+    return notify
+
+
+class EngineStream(SessionStream, AsyncIterator[Tensor]):
     """Chunks of a waveform, float32 (S,) on the CPU, of one request of a `StreamEngine`.
 
-    What has been made and not been taken is bounded; beyond it the request waits. A stream that is
-    closed, whose reader is cancelled, or that nobody has any more is freed before the next step.
+    Chunks that wait for the reader are bounded; beyond that the request is paused. A stream that is
+    closed, whose reader is cancelled, or that nothing refers to any more is freed before the next
+    step.
     """
 
-    def __init__(self, engine: StreamEngine, live: Live, ready: asyncio.Event) -> None:
-        self.sample_rate = engine.sample_rate
-        self._engine, self._live, self._ready = engine, live, ready
-        self._finalizer = weakref.finalize(self, engine._cancel, live)
-
-    @property
-    def speech_tokens(self) -> list[list[int]]:
-        """Speech tokens of each segment so far; with `pauses` enough for `Synthesizer.render`."""
-        return [list(tokens) for tokens in self._live.session.speech_tokens]
-
-    @property
-    def pauses(self) -> list[float]:
-        """Seconds of silence before each segment so far."""
-        return list(self._live.session.pauses)
-
-    @property
-    def num_text_tokens(self) -> int:
-        """Text tokens so far."""
-        return self._live.session.script.num_text_tokens
-
-    @property
-    def foreign_words(self) -> list[str]:
-        """Words of the text so far that are left out; see `Script.foreign_words`."""
-        return list(self._live.session.script.foreign_words)
+    def __init__(self, engine: StreamEngine, request: _Request, ready: asyncio.Event) -> None:
+        super().__init__(request.session, engine.sample_rate)
+        self._engine, self._request, self._ready = engine, request, ready
+        self._finalizer = weakref.finalize(self, engine._cancel, request)
 
     @property
     def buffered_seconds(self) -> float:
         """Sound that has been made and not been taken."""
-        return self._live.buffered_seconds
+        return self._request.buffered_seconds
 
     def __aiter__(self) -> EngineStream:
         return self
 
     async def __anext__(self) -> Tensor:
-        live = self._live
+        request = self._request
         try:
             while True:
                 self._ready.clear()
-                chunk = self._engine._take(live)
+                chunk = self._engine._take(request)
                 if chunk is not None:
                     return chunk
-                if live.error is not None:
-                    raise live.error
-                if live.is_finished or live.is_cancelled:
+                if request.error is not None:
+                    raise request.error
+                if request.is_finished or request.is_cancelled:
                     raise StopAsyncIteration
                 await self._ready.wait()
         except BaseException:  # the end, an error, or a reader that is cancelled
@@ -90,26 +132,26 @@ class EngineStream(AsyncIterator[Tensor]):
     async def aclose(self) -> None:
         """Ends the stream; returns when everything of it is freed. May be called again."""
         self._stop()
-        while not self._live.is_finished:
+        while not self._request.is_finished:
             self._ready.clear()
-            if not self._live.is_finished:
+            if not self._request.is_finished:
                 await self._ready.wait()
 
     def _stop(self) -> None:
-        self._live.stop_feeding()
-        self._engine._cancel(self._live)
+        self._request.stop_feeding()
+        self._engine._cancel(self._request)
 
 
 class StreamEngine:
-    """Decodes all live streams together.
+    """Decodes all live streams in one batch.
 
-    One worker thread moves all sessions. In each round it writes the next speech token of every
-    session that may go on, in one batch, and renders the chunks that are due. A session joins and
-    leaves between any two rounds; one whose reader is slow is left out until there is room again.
+    One worker thread moves all sessions. In each round it decodes the next speech token of every
+    session that can step, in one batch, and renders the chunks that are due. Sessions join and
+    leave between rounds; one whose reader is slow is paused until there is room again.
 
     What may take long is no part of a round: text and prompts are read in a thread of their
-    request, and of a long start of a sequence a round reads `READ_POSITIONS`. Where a batch fails,
-    its sessions are moved one by one, and those alone end that fail alone.
+    request, and a round prefills at most `PREFILL_POSITIONS` positions. Where a batch fails, its
+    sessions are moved one by one, and only those end that fail alone.
     """
 
     def __init__(self, synthesizer: Synthesizer, *, max_streams: int = 16) -> None:
@@ -124,13 +166,13 @@ class StreamEngine:
         self.synthesizer = synthesizer
         self.max_streams = max_streams
         self._cache = KeyValueCache(synthesizer.components.speech_lm)
-        self._live: list[Live] = []
+        self._active: list[_Request] = []
         self._num_opening = 0
         self._wake = threading.Condition()
         self._has_news = False
-        """Whether something has come in that the round that runs may not have seen."""
+        """Whether anything has changed since the round that runs began."""
         self._is_closing = self._is_stopped = False
-        # A request has one thing to be read at a time, so nobody waits for another one's.
+        # A request reads one thing at a time, so none waits for another one's.
         self._readers = ThreadPoolExecutor(max_streams, thread_name_prefix="tokenlm-reader")
         self._worker = threading.Thread(target=self._work, name="tokenlm-engine", daemon=True)
         self._worker.start()
@@ -142,8 +184,8 @@ class StreamEngine:
 
     @property
     def num_live(self) -> int:
-        """Streams that are being spoken."""
-        return len(self._live)
+        """Number of streams that are being spoken."""
+        return len(self._active)
 
     async def open(
         self,
@@ -162,7 +204,7 @@ class StreamEngine:
             text: a text, or its pieces as they are written.
             voice, seed, speed, sampling: as for `Synthesizer.stream`.
             max_buffer_seconds: sound that is made ahead of the reader, at most; one chunk more.
-            forced_tokens: speech tokens of each segment, to be said in place of those drawn.
+            forced_tokens: speech tokens of each segment that replace those that are drawn.
 
         Raises:
             ValueError: nothing can be said, or an argument is out of range.
@@ -193,22 +235,22 @@ class StreamEngine:
                 return session
 
             session = await loop.run_in_executor(self._readers, open_session)
-            live = Live(session, max_buffer_seconds, notifier(loop, ready))
-            stream = EngineStream(self, live, ready)
+            request = _Request(session, max_buffer_seconds, _notifier(loop, ready))
+            stream = EngineStream(self, request, ready)
             with self._wake:
                 if self._is_stopped:
                     raise EngineError("the engine has been closed.")
                 if not isinstance(text, str):
-                    live.feeder = loop.create_task(self._feed(live, text))
-                self._live.append(live)
-                self._tell_worker()
+                    request.feeder = loop.create_task(self._feed(request, text))
+                self._active.append(request)
+                self._wake_worker()
         finally:
             with self._wake:
                 self._num_opening -= 1
         return stream
 
     async def close(self, drain_seconds: float | None = None) -> None:
-        """Takes no more streams, lets the live ones end, then stops.
+        """Refuses new streams, lets the live ones end, then stops.
 
         Args:
             drain_seconds: how long they may take; None is as long as they need. What is left then
@@ -217,27 +259,27 @@ class StreamEngine:
         with self._wake:
             self._is_closing = True
         end = None if drain_seconds is None else time.monotonic() + drain_seconds
-        while (self._live or self._num_opening) and (end is None or time.monotonic() < end):
+        while (self._active or self._num_opening) and (end is None or time.monotonic() < end):
             await asyncio.sleep(0.02)
         with self._wake:
             self._is_stopped = True
-            self._tell_worker()
+            self._wake_worker()
         await asyncio.to_thread(self._worker.join)
         self._readers.shutdown(wait=False, cancel_futures=True)
 
-    async def _feed(self, live: Live, pieces: AsyncIterable[str]) -> None:
+    async def _feed(self, request: _Request, pieces: AsyncIterable[str]) -> None:
         """Reads text as it comes, a little at a time, in a thread of the request."""
-        script = live.session.script
+        session_text = request.session.text
         try:
             async for piece in pieces:
                 for start in range(0, len(piece), FEED_CHARACTERS):
                     part = piece[start : start + FEED_CHARACTERS]
-                    await self._read(script.feed, part)
-            await self._read(script.finish)
-        except Exception as error:  # whatever the source of the text raises is the reader's to see
+                    await self._read(session_text.feed, part)
+            await self._read(session_text.finish)
+        except Exception as error:  # an error of the text's source is raised to the reader
             with self._wake:
-                live.error = live.error or error
-                self._tell_worker()
+                request.error = request.error or error
+                self._wake_worker()
         finally:
             if isinstance(pieces, AsyncGenerator):
                 await pieces.aclose()
@@ -245,28 +287,28 @@ class StreamEngine:
     async def _read(self, read: Callable[..., None], *text: str) -> None:
         await asyncio.get_running_loop().run_in_executor(self._readers, read, *text)
         with self._wake:
-            self._tell_worker()
+            self._wake_worker()
 
-    def _take(self, live: Live) -> Tensor | None:
+    def _take(self, request: _Request) -> Tensor | None:
         with self._wake:
-            if not live.chunks:
+            if not request.chunks:
                 return None
-            chunk = live.chunks.popleft()
-            was_paused = live.is_paused
-            live.buffered_seconds -= chunk.shape[0] / self.sample_rate
-            if not live.chunks:
-                live.buffered_seconds = 0.0
+            chunk = request.chunks.popleft()
+            was_paused = request.is_paused
+            request.buffered_seconds -= chunk.shape[0] / self.sample_rate
+            if not request.chunks:
+                request.buffered_seconds = 0.0
             if was_paused:
-                self._tell_worker()
+                self._wake_worker()
             return chunk
 
-    def _cancel(self, live: Live) -> None:
+    def _cancel(self, request: _Request) -> None:
         with self._wake:
-            live.is_cancelled = True
-            self._tell_worker()
+            request.is_cancelled = True
+            self._wake_worker()
 
-    def _tell_worker(self) -> None:
-        """Something has come in; called with the lock held."""
+    def _wake_worker(self) -> None:
+        """Starts a round; called with the lock held."""
         self._has_news = True
         self._wake.notify()
 
@@ -275,89 +317,91 @@ class StreamEngine:
             with self._wake:
                 if self._is_stopped:
                     break
-                live = list(self._live)
+                active = list(self._active)
                 self._has_news = False
-            self._drop(live)
-            if not self._round([item for item in live if not item.is_finished]):
+            self._drop(active)
+            if not self._round([item for item in active if not item.is_finished]):
                 with self._wake:
                     self._wake.wait_for(lambda: self._has_news)
-        for item in list(self._live):
+        for item in list(self._active):
             item.error = item.error or EngineError("the engine was closed.")
             self._finish(item)
 
-    def _drop(self, live: Sequence[Live]) -> None:
-        """Frees what has ended, failed or been given up."""
-        for item in live:
+    def _drop(self, active: Sequence[_Request]) -> None:
+        """Frees what has ended, failed or been cancelled."""
+        for item in active:
             if item.is_cancelled or item.error is not None or item.session.is_done:
                 self._finish(item)
 
-    def _finish(self, item: Live) -> None:
-        self._guarded([item], item.session.close)
+    def _finish(self, item: _Request) -> None:
+        self._isolated(item, item.session.close)
         with self._wake:
             if item.is_cancelled:
                 item.chunks.clear()
                 item.buffered_seconds = 0.0
             item.is_finished = True
-            if item in self._live:
-                self._live.remove(item)
+            if item in self._active:
+                self._active.remove(item)
         item.notify()
         item.stop_feeding()
 
-    def _round(self, live: Sequence[Live]) -> bool:
-        """One token of every session that may go on, and the chunks that are due."""
-        moving = [item for item in live if not item.is_paused]
+    def _round(self, active: Sequence[_Request]) -> bool:
+        """Renders the chunks that are due, or decodes one token of every session that can step."""
+        moving = [item for item in active if not item.is_paused]
         stepping = [item for item in moving if self._can_step(item)]
         rendering = [item for item in moving if item.error is None and item.session.can_render]
         if rendering and self._is_due(rendering, stepping):
-            self._together(rendering, self._render)
+            self._batched(rendering, self._render)
             return True
         if stepping:
-            self._together(stepping, self._step)
+            self._batched(stepping, self._step)
         return bool(stepping)
 
-    def _together(self, items: Sequence[Live], work: Callable[[Sequence[Live]], None]) -> None:
-        """Does work for all at once; where that fails, for each alone."""
+    def _batched(
+        self, items: Sequence[_Request], work: Callable[[Sequence[_Request]], None]
+    ) -> None:
+        """Does work for all in one batch; where that fails, for each alone."""
         if len(items) > 1:
             try:
                 with torch.inference_mode(False):
                     work(items)
                 return
             except Exception:
-                _log.exception("a batch of %d streams failed; now one by one", len(items))
+                logger.exception("a batch of %d streams failed; now one by one", len(items))
         for item in items:
-            self._guarded([item], work, [item])
+            self._isolated(item, work, [item])
 
-    def _can_step(self, item: Live) -> bool:
+    def _can_step(self, item: _Request) -> bool:
         if item.error is not None:
             return False
-        found: list[bool] = []
-        self._guarded([item], lambda: found.append(item.session.can_step()))
-        return found == [True]
+        answer: list[bool] = []
+        self._isolated(item, lambda: answer.append(item.session.can_step()))
+        return answer == [True]
 
-    def _is_due(self, rendering: Sequence[Live], stepping: Sequence[Live]) -> bool:
-        """Whether to render now: somebody is in need, or nobody is left to wait for."""
-        waited_for = [item for item in stepping if item not in rendering]
-        return not waited_for or any(item.is_urgent for item in rendering)
+    def _is_due(self, rendering: Sequence[_Request], stepping: Sequence[_Request]) -> bool:
+        """Whether to render now: a stream is urgent, or no other one will join the batch."""
+        expected = [item for item in stepping if item not in rendering]
+        return not expected or any(item.is_urgent for item in rendering)
 
-    def _step(self, items: Sequence[Live]) -> None:
-        # Whoever got a token from a batch that failed later has nothing to do but settle.
-        sessions = [item.session for item in items if item.session.is_settled]
+    def _step(self, items: Sequence[_Request]) -> None:
+        # Those that got a token from a batch that failed afterwards need only collect it.
+        sessions = [item.session for item in items if item.session.is_collected]
         decodings = [session.decoding for session in sessions]
         decode_step(
             self.synthesizer.components.speech_lm,
             [item for item in decodings if item is not None],
-            max_positions=READ_POSITIONS,
+            max_positions=PREFILL_POSITIONS,
         )
         for item in items:
-            self._guarded([item], item.session.settle)
+            self._isolated(item, item.session.collect)
 
-    def _render(self, items: Sequence[Live]) -> None:
+    def _render(self, items: Sequence[_Request]) -> None:
         components = self.synthesizer.components
         chunks = render_sessions(components, [item.session for item in items])
         for item, chunk in zip(items, chunks, strict=True):
             self._deliver(item, chunk)
 
-    def _deliver(self, item: Live, chunk: Tensor) -> None:
+    def _deliver(self, item: _Request, chunk: Tensor) -> None:
         if chunk.shape[0] == 0:
             return
         seconds = chunk.shape[0] / self.sample_rate
@@ -369,16 +413,15 @@ class StreamEngine:
                 item.started_at = time.monotonic()
         item.notify()
 
-    def _guarded(self, items: Sequence[Live], work: Callable[..., Any], *arguments: Any) -> None:
-        """Does work for some sessions; if it fails, it fails for them and for no others."""
+    def _isolated(self, item: _Request, work: Callable[..., Any], *arguments: Any) -> None:
+        """Does work for one request; an error ends it and no other one."""
         try:
             with torch.inference_mode(False):
                 work(*arguments)
         except Exception as error:
             if not isinstance(error, ValueError):
-                _log.exception("a stream failed")
-            for item in items:
-                item.error = item.error or error
+                logger.exception("a stream failed")
+            item.error = item.error or error
 
 
 __all__ = ["EngineError", "EngineStream", "StreamEngine"]

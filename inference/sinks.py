@@ -1,4 +1,4 @@
-"""Where speech goes while it is being made: a file, standard output, a loudspeaker.
+"""Outputs of speech while it is being made: a file, a pipe, a player.
 
 Shapes: S samples.
 """
@@ -8,23 +8,19 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import struct
 import subprocess
 import sys
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
+from tokenlm.audio.encoders import UNKNOWN_SIZE, PcmEncoder, build_encoder, wav_header
+from tokenlm.audio.io import save_audio
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 StreamFormat = Literal["wav", "pcm", "flac", "mp3", "opus"]
-
-_UNKNOWN_SIZE = 0xFFFFFFFF
-"""Size in a wav header whose data has no known end yet; players read on to the end."""
-
-_HEADER_SIZE = 44
-"""Bytes before the samples."""
 
 _PLAYERS = {
     "aplay": "aplay -q -t raw -f S16_LE -c 1 -r {rate}",
@@ -32,21 +28,21 @@ _PLAYERS = {
     "play": "play -q -t raw -e signed -b 16 -c 1 -r {rate} -",
     "ffplay": "ffplay -loglevel error -nodisp -autoexit -f s16le -ch_layout mono -ar {rate} -i -",
 }
-"""Programs that play samples from their standard input, the likeliest first."""
+"""Programs that play samples from their standard input, in the order of preference."""
 
 
 class Sink:
-    """Takes a waveform chunk by chunk; a context manager."""
+    """Takes a waveform chunk by chunk. A context manager that finishes and closes it."""
 
     def write(self, chunk: Tensor) -> None:
         """Takes the next samples (S,)."""
         raise NotImplementedError
 
     def finish(self) -> None:
-        """All has been written."""
+        """Called when all chunks have been written."""
 
     def close(self) -> None:
-        """Frees what the sink holds, whether it was finished or not."""
+        """Releases resources, whether the sink was finished or not."""
 
     def __enter__(self) -> Sink:
         return self
@@ -65,7 +61,7 @@ class Sink:
 
 
 class FileSink(Sink):
-    """A sound file, written whole when the speech has ended, or not at all."""
+    """An audio file, written when the speech has ended, whole or not at all."""
 
     def __init__(self, path: Path, sample_rate: int, comment: str) -> None:
         self._path, self._sample_rate, self._comment = path, sample_rate, comment
@@ -79,8 +75,6 @@ class FileSink(Sink):
         """Writes the file."""
         import torch
 
-        from tokenlm.audio.io import save_audio
-
         waveform = torch.cat(self._chunks) if self._chunks else torch.zeros(0)
         save_audio(self._path, waveform, self._sample_rate, comment=self._comment)
 
@@ -88,7 +82,7 @@ class FileSink(Sink):
 class PipeSink(Sink):
     """Speech to a binary stream as it comes; `pcm` is bare samples of 16 bits.
 
-    The header of a wav file says how long it is once that is known, where the stream is a file.
+    The header of a wav file gets its length at the end, where the stream is a file.
 
     Raises:
         ValueError: the format cannot be written here.
@@ -97,52 +91,50 @@ class PipeSink(Sink):
     def __init__(
         self, stream: BinaryIO, sample_rate: int, form: StreamFormat = "pcm", comment: str = ""
     ) -> None:
-        self._stream = stream
-        self._encoder = None
+        self._stream, self._sample_rate = stream, sample_rate
+        self._num_samples = 0
         self._header: int | None = None
-        self._num_bytes = 0
+        """Place of a wav header that can be written again."""
         if form == "wav":
             self._header = _position(stream)
-            stream.write(wav_header(sample_rate))
-            stream.flush()
-        elif form != "pcm":
-            from inference.server.encoders import build_encoder
-
+            self._encoder = PcmEncoder()
+            self._send(wav_header(sample_rate))
+        else:
             self._encoder = build_encoder(form, sample_rate, comment)
 
     def write(self, chunk: Tensor) -> None:
         """Takes the next samples (S,)."""
-        self._send(pcm16(chunk) if self._encoder is None else self._encoder.encode(chunk))
+        self._num_samples += chunk.shape[0]
+        self._send(self._encoder.encode(chunk))
 
     def finish(self) -> None:
-        """Writes what the encoder holds back, and the length into a header."""
-        if self._encoder is not None:
-            self._send(self._encoder.finish())
-        if self._header is not None and self._num_bytes < _UNKNOWN_SIZE - _HEADER_SIZE:
-            end = self._stream.tell()
-            for place, size in ((4, self._num_bytes + _HEADER_SIZE - 8), (40, self._num_bytes)):
-                self._stream.seek(self._header + place)
-                self._stream.write(struct.pack("<I", size))
-            self._stream.seek(end)
-            self._stream.flush()
+        """Writes what the encoder holds back, and the length into a wav header."""
+        self._send(self._encoder.finish())
+        if self._header is not None:
+            header = wav_header(self._sample_rate, num_samples=self._num_samples)
+            if 2 * self._num_samples < UNKNOWN_SIZE - len(header):
+                end = self._stream.tell()
+                self._stream.seek(self._header)
+                self._stream.write(header)
+                self._stream.seek(end)
+                self._stream.flush()
 
     def _send(self, data: bytes) -> None:
         self._stream.write(data)
         self._stream.flush()
-        self._num_bytes += len(data)
 
 
 def _position(stream: BinaryIO) -> int | None:
-    """Where a stream stands, if what lies behind can be written again."""
+    """The position of a stream, if what is written from here can be overwritten later."""
     try:
         place = stream.tell() if stream.seekable() else None
         if place is not None and sys.platform != "win32":
             import fcntl
 
-            # Of a file that is only added to, everything is written to its end.
+            # In append mode everything is written to the end.
             if fcntl.fcntl(stream.fileno(), fcntl.F_GETFL) & os.O_APPEND:
                 return None
-    except io.UnsupportedOperation:  # a buffer in memory has no number
+    except io.UnsupportedOperation:  # a buffer in memory has no descriptor
         pass
     except OSError:
         return None
@@ -150,7 +142,7 @@ def _position(stream: BinaryIO) -> int | None:
 
 
 class PlayerSink(Sink):
-    """The loudspeaker, by way of whichever player is installed.
+    """The loudspeaker, through the first of the known players that is installed.
 
     Raises:
         ValueError: there is no player.
@@ -171,7 +163,7 @@ class PlayerSink(Sink):
             raise ValueError(f"{self._process.args[0]} ended with status {status}.") from error  # type: ignore[index]
 
     def finish(self) -> None:
-        """Waits until all has been heard.
+        """Waits until everything has been played.
 
         Raises:
             ValueError: the player failed.
@@ -190,7 +182,7 @@ class PlayerSink(Sink):
 
 
 def check_player() -> None:
-    """Checks that there is a player, before any work is done for it.
+    """Checks that a player is installed.
 
     Raises:
         ValueError: there is none.
@@ -208,21 +200,3 @@ def player_command(sample_rate: int) -> list[str]:
         if shutil.which(name):
             return command.format(rate=sample_rate).split()
     raise ValueError(f"--play needs one of these programs: {', '.join(_PLAYERS)}.")
-
-
-def pcm16(waveform: Tensor) -> bytes:
-    """A waveform (S,) as 16-bit little-endian samples."""
-    import torch
-
-    steps = (waveform.detach().float().clamp(-1.0, 1.0) * 32768).round().clamp(max=32767)
-    return steps.to(torch.int16).numpy().astype("<i2").tobytes()
-
-
-def wav_header(sample_rate: int) -> bytes:
-    """The header of a wav file of one channel and 16 bits whose length is not known yet."""
-    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)
-    return (
-        struct.pack("<4sI4s", b"RIFF", _UNKNOWN_SIZE, b"WAVE")
-        + form
-        + struct.pack("<4sI", b"data", _UNKNOWN_SIZE)
-    )

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from tokenlm.audio.mel import WhisperMelConfig
-from tokenlm.checkpoint.adapters.cosyvoice2 import (
+from tokenlm.checkpoint.cosyvoice.flow import flow_mel, flow_to_theirs
+from tokenlm.checkpoint.cosyvoice.hift import hift_to_theirs
+from tokenlm.checkpoint.cosyvoice.importer import (
     SPEAKER_FILE,
     TOKENIZER_FILES,
     import_cosyvoice,
 )
-from tokenlm.checkpoint.adapters.cosyvoice_flow import flow_mel, flow_to_theirs
-from tokenlm.checkpoint.adapters.cosyvoice_hift import hift_to_theirs
-from tokenlm.checkpoint.adapters.cosyvoice_lm import lm_to_theirs
-from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig
+from tokenlm.checkpoint.cosyvoice.lm import lm_to_theirs
+from tokenlm.models.flow import FlowDecoder, cosyvoice_flow_config
 from tokenlm.models.fsmn_tokenizer import FSMNTokenizer, FSMNTokenizerConfig
 from tokenlm.models.lm import BackboneConfig, SpeechLM, SpeechLMConfig
 from tokenlm.models.vocoder import HiFT, HiFTConfig
@@ -51,7 +51,7 @@ def tiny(version: int) -> dict[str, nn.Module]:
         specials_in_speech_table=third,
         head_bias=not third,
     )
-    flow = CosyVoiceFlowConfig(
+    flow = cosyvoice_flow_config(
         mel=flow_mel(version),  # type: ignore[arg-type]
         codebook_size=size,
         speaker_dim=SPEAKER_DIM,
@@ -61,7 +61,7 @@ def tiny(version: int) -> dict[str, nn.Module]:
         encoder_layers=1,
         encoder_up_layers=2,
         encoder_heads=2,
-        estimator="dit" if third else "unet",
+        estimator="f5_dit" if third else "unet",
         dim=16,
         num_heads=2,
         head_dim=8,
@@ -70,7 +70,7 @@ def tiny(version: int) -> dict[str, nn.Module]:
         num_layers=2,
     )
     vocoder = HiFTConfig(mel=flow_mel(version), is_causal=third, dim=16, pitch_dim=8)  # type: ignore[arg-type]
-    return {"llm": SpeechLM(lm), "flow": CosyVoiceFlow(flow), "hift": HiFT(vocoder)}
+    return {"llm": SpeechLM(lm), "flow": FlowDecoder(flow), "hift": HiFT(vocoder)}
 
 
 def published(version: Any, models: dict[str, nn.Module]) -> dict[str, dict[str, Tensor]]:

@@ -56,6 +56,43 @@ def test_verbs_are_found_and_get_their_options(monkeypatch: pytest.MonkeyPatch) 
     assert "Say hello." in run(monkeypatch, {"hello": hello}, "--help").stdout
 
 
+def test_verbs_of_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = ModuleNotFoundError("No module named 'ghost'", name="ghost")
+    verbs: dict[str, Callable[..., Any] | Exception] = {
+        "hello": hello, "data.greet": hello, "data.haunt": missing,
+    }  # fmt: skip
+    result = run(monkeypatch, verbs, "data", "greet", "--name", "world")
+    assert (result.exit_code, result.stdout) == (0, "hello world\n")
+    listed = run(monkeypatch, verbs, "data", "--help").stdout
+    assert "greet" in listed and "haunt" not in listed
+    assert "Corpora" in run(monkeypatch, verbs, "--help").stdout
+    result = run(monkeypatch, verbs, "data", "haunt")
+    assert result.exit_code == 2 and "haunt cannot be used: this needs ghost" in result.stderr
+
+
+def test_only_what_is_asked_for_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    class Counted(FakeEntry):
+        def load(self) -> Callable[..., Any]:
+            loaded.append(self.name)
+            return super().load()
+
+    names = ("say", "import", "data.import", "data.validate")
+    monkeypatch.setattr(cli, "entry_points", lambda group: [Counted(n, hello) for n in names])
+    for words, expected in (
+        (["say", "data"], ["say"]),
+        (["import"], ["import"]),
+        (["data", "import", "x"], ["data.import"]),
+        (["-v", "data", "--help"], ["data.import", "data.validate"]),
+        (["data", "impotr"], ["data.import", "data.validate"]),
+        (["--help"], sorted(names)),
+    ):
+        loaded.clear()
+        cli.build_app(words)
+        assert loaded == expected, words
+
+
 def test_version(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run(monkeypatch, {"hello": hello}, "--version")
     assert (result.exit_code, result.stdout) == (0, f"tokenlm {__version__}\n")
@@ -113,7 +150,11 @@ def test_a_missing_extra_hides_only_its_own_verbs(monkeypatch: pytest.MonkeyPatc
 
 def test_every_installed_verb_loads() -> None:
     found = {entry.name: entry for entry in cli.entry_points(group=cli.GROUP)}
-    assert {"clone", "say", "convert", "voices", "inspect", "transcribe", "validate"} <= set(found)
+    assert {
+        "say", "clone", "convert", "prepare-voice", "voices", "transcribe", "tokens", "compare",
+        "train", "data.import", "data.validate", "data.refine", "data.precompute",
+        "data.text-tokenizer", "evaluate", "import", "export", "inspect", "serve",
+    } <= set(found)  # fmt: skip
     for entry in found.values():
         assert isinstance(entry, EntryPoint)
         assert (entry.load().__doc__ or "").strip(), f"{entry.name} has no help"
@@ -179,6 +220,11 @@ def test_errors_of_usage_import_no_torch(tiny_bundle: Path, tmp_path: Path) -> N
         (("voices", "--bundle", "nothing"), "neither a folder nor the name"),
         (("inspect", "nothing"), "neither a folder nor the name"),
         (("import", "cosyvoice2", "gone", "new"), "gone is no folder"),
+        (("train", "nothing"), "nor a config of that name; there are dpo"),
+        (("export", "new", "flow"), "not of the form COMPONENT=FOLDER"),
+        (("data", "validate", "gone.jsonl"), "gone.jsonl: the manifest cannot be read"),
+        (("data", "text-tokenizer", "pieces", "gone.jsonl", "new"), "need --vocab-size"),
+        (("data", "sya"), "No such command"),
         (("sya", "yes"), "No such command"),
         (("--help",), "say"),
         (("say", "--help"), "--voice"),
@@ -199,7 +245,7 @@ def test_speaking_imports_what_it_needs_and_nothing_else(tiny_bundle: Path, tmp_
     assert "torch" in modules
     slow = {
         "transformers", "torch._dynamo", "torch._inductor", "torch.distributed.tensor", "sympy",
-        "vector_quantize_pytorch", "einops", "scipy", "matplotlib", "huggingface_hub", "fastapi",
+        "vector_quantize_pytorch", "scipy", "matplotlib", "huggingface_hub", "fastapi",
         "accelerate", "torchdiffeq", "onnxruntime", "av", "rich.progress",
     }  # fmt: skip
     assert not slow & modules

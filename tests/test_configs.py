@@ -19,9 +19,9 @@ from tokenlm.models.flow import FlowConfig
 from tokenlm.models.vocoder import VocoderConfig
 from tokenlm.synthesis.components import GenerationConfig
 from training.bundle import BundleConfig
-from training.corpus.config import CorpusConfig
-from training.corpus.plan import read_sentences
 from training.evaluation.config import EvaluationConfig
+from training.recipes.corpus.config import CorpusConfig
+from training.recipes.corpus.plan import read_sentences
 from training.refine.config import RefineConfig
 from training.run import load_task, read_stage
 from training.stages import STAGES

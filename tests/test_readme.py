@@ -1,4 +1,4 @@
-"""The blocks of code in the documentation do what they say."""
+"""The blocks of code in README and docs/ do what they say."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.util
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,38 @@ import typer.main
 from tokenlm.cli import build_app
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def load_hooks() -> Any:
+    """The module that makes the generated pages."""
+    specification = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules["docs_hooks"] = module
+    specification.loader.exec_module(module)
+    return module
+
+
 DOCUMENTS = sorted(
     path
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("*/*/README.md")]
+    for path in [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("*/README.md"),
+        *ROOT.glob("*/*/README.md"),
+        *ROOT.glob("docs/**/*.md"),
+    ]
     if not any(
         part in ("dist", "build", "demo") or part.startswith(".")
         for part in path.relative_to(ROOT).parts
     )
 )
+GENERATED = {ROOT / "docs" / page for page in load_hooks().page_names()}
+"""Pages that are made when the documentation is built."""
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+NOT_RUN = re.compile(r"<!-- not run: .+ -->\n+```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+"""A program that a test cannot run, and why."""
+LONGEST_PARAGRAPH = 600
+"""Characters of a paragraph of prose in the README."""
 
 
 def blocks(path: Path, *languages: str) -> list[str]:
@@ -66,37 +90,53 @@ def test_links_lead_somewhere(path: Path) -> None:
     text = BLOCK.sub("", path.read_text(encoding="utf-8"))
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
         if not re.match(r"[a-z]+:", target):
-            assert (path.parent / target).exists(), f"{path}: {target}"
+            place = (path.parent / target).resolve()
+            assert place.exists() or place in GENERATED, f"{path}: {target}"
 
 
-def test_the_five_line_program_runs(
-    tiny_bundle: Path, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = next(
-        block for block in blocks(ROOT / "README.md", "python") if "from_pretrained" in block
-    )
-    shutil.copytree(tiny_bundle, tmp_path / "checkpoints" / "mini-en")
-    shutil.copy(recording, tmp_path / "me.wav")
-    monkeypatch.setenv("TOKENLM_CHECKPOINTS", str(tmp_path / "checkpoints"))
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    exec(compile(program, "README.md", "exec"), names)
-    assert names["waveform"].ndim == 1 and names["waveform"].shape[0] > 0
+def test_paragraphs_of_the_readme_are_short() -> None:
+    text = BLOCK.sub("", (ROOT / "README.md").read_text(encoding="utf-8"))
+    prose = [part for part in text.split("\n\n") if not part.startswith(("|", "#"))]
+    assert not [part for part in prose if len(part) > LONGEST_PARAGRAPH]
 
 
-def test_the_streaming_program_runs(
+def programs() -> list[Any]:
+    """Every Python program of README and docs/ that can be run, with its document and number."""
+    found = []
+    for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))):
+        not_run = NOT_RUN.findall(path.read_text(encoding="utf-8"))
+        for number, program in enumerate(blocks(path, "python")):
+            if program not in not_run:
+                found.append(pytest.param(program, id=f"{path.name}-{number}"))
+    return found
+
+
+@pytest.mark.parametrize("program", programs())
+def test_programs_run(
+    program: str,
     tiny_bundle: Path,
+    recording: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    program = next(
-        block for block in blocks(ROOT / "README.md", "python") if "synthesizer.stream" in block
-    )
     shutil.copytree(tiny_bundle, tmp_path / "checkpoints" / "mini-en")
+    shutil.copy(recording, tmp_path / "me.wav")
     monkeypatch.setenv("TOKENLM_CHECKPOINTS", str(tmp_path / "checkpoints"))
-    exec(compile(program, "README.md", "exec"), {})
-    assert capsys.readouterr().out.count("seconds") > 1
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(program, "program", "exec"), names)
+    if "waveform" in names:
+        assert names["waveform"].ndim == 1 and names["waveform"].shape[0] > 0
+    if "stream(" in program:
+        assert "seconds" in capsys.readouterr().out
+
+
+def test_the_first_programs_are_run() -> None:
+    first = blocks(ROOT / "README.md", "python")[0]
+    assert "from_pretrained" in first and "generate" in first
+    streaming = blocks(ROOT / "docs" / "clone-and-stream.md", "python")
+    assert any("synthesizer.stream" in program for program in streaming)
 
 
 def words_of(line: str) -> list[str]:
@@ -114,11 +154,13 @@ def test_commands_exist(line: str) -> None:
         words = words_of(part)
         program = Path(words[0]).name
         if program == "tokenlm":
-            check_verb(words[1:])
+            check_verb(words[1:], line)
         elif program == "make":
             check_targets(words[1:])
         elif program == "python" and words[1] == "-m":
-            assert importlib.util.find_spec(words[2]) is not None, words[2]
+            if words[2] == "tokenlm":
+                check_verb([word for word in words[3:] if word != "…"], line)
+            assert is_there(words[2]), words[2]
             check_config(words)
         elif words[0].startswith("scripts/"):
             assert (ROOT / words[0]).is_file(), words[0]
@@ -129,14 +171,25 @@ def test_commands_exist(line: str) -> None:
             )
 
 
-def check_verb(words: list[str]) -> None:
+def is_there(module: str) -> bool:
+    """Whether a module can be imported."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of a package that it would be in
+        return False
+
+
+def check_verb(words: list[str], line: str) -> None:
     """The verb exists and takes these options."""
-    group = typer.main.get_command(build_app())
+    command: Any = typer.main.get_command(build_app())
     if words[0].startswith("-"):
         return
-    verb = group.commands[words[0]]  # type: ignore[attr-defined]
-    assert not verb.hidden, f"{words[0]} cannot be used here"
-    with verb.make_context(words[0], words[1:]):
+    while hasattr(command, "commands"):
+        name, *words = words
+        assert name in command.commands, line
+        command = command.commands[name]
+        assert not command.hidden, f"{name} cannot be used here"
+    with command.make_context(name, words):
         pass
 
 

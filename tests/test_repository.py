@@ -8,7 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("tokenlm", "training", "inference", "scripts", "configs", "tests", ".ci")
+FOLDERS = (
+    "tokenlm",
+    "training",
+    "inference",
+    "scripts",
+    "configs",
+    "tests",
+    "docs",
+    ".ci",
+    ".github",
+)
 MAX_BYTES = 500_000
 # Homes and volumes of one machine; put together here so that this file does not hold them.
 MACHINE_PATH = re.compile(

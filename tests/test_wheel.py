@@ -75,7 +75,7 @@ def test_wheel_holds_packages_configs_and_bundle(wheel: Path) -> None:
         "tokenlm/cli.py",
         "tokenlm/py.typed",
         "training/run.py",
-        "training/corpus/grammar.yaml",
+        "training/rl/texts/grammar.yaml",
         "inference/demo.py",
         "inference/server/page/index.html",
         "inference/server/page/page.js",
@@ -84,7 +84,8 @@ def test_wheel_holds_packages_configs_and_bundle(wheel: Path) -> None:
         "tokenlm/_data/checkpoints/mini-en/vocoder/model.safetensors",
     ):
         assert name in names
-    assert not [name for name in names if name.startswith(("tests", "scripts"))]
+    left_out = ("tests", "scripts", "training/recipes")
+    assert not [name for name in names if name.startswith(left_out)]
 
 
 @pytest.mark.slow
@@ -98,12 +99,15 @@ def test_wheel_speaks_from_any_folder(environment: Path, tmp_path: Path) -> None
     call(tokenlm, "say", "Hello there.", "-o", "out.wav", cwd=tmp_path)
     info = soundfile.info(str(tmp_path / "out.wav"))
     assert info.samplerate == 24_000 and info.frames > 0
+    listed = call(tokenlm, "--help", cwd=tmp_path) + call(tokenlm, "data", "--help", cwd=tmp_path)
+    for verb in ("train", "export", "evaluate", "precompute", "text-tokenizer"):
+        assert f" {verb} " in listed
     program = (
-        "from tokenlm.checkpoint import packaged_configs\n"
-        "from training.run import load_task\n"
-        "load_task(packaged_configs() / 'train' / 'flow.yaml')\n"
-        "from pathlib import Path\n"
-        "from training.corpus.plan import read_sentences\n"
-        "assert len(read_sentences(Path('configs/eval/heldout_sentences.txt'))) > 100\n"
+        "from training.run import find_config, load_task\n"
+        "load_task(find_config('flow'))\n"
+        "load_task(find_config('dpo.mini_en'))\n"
+        "from training.data.exclusion import evaluation_exclusion\n"
+        "from training.rl.texts.grammar import load_grammar\n"
+        "evaluation_exclusion(), load_grammar()\n"
     )
     call(environment / "python", "-c", program, cwd=tmp_path)

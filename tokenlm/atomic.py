@@ -33,7 +33,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError) and error.filename == str(temporary):
-            error.filename, error.filename2 = str(path), None  # nobody has heard of the other
+            error.filename, error.filename2 = (
+                str(path),
+                None,
+            )  # not the temporary name
         raise
     sync_to_disk(path.parent)
 

@@ -1,20 +1,21 @@
-"""The command line, `tokenlm VERB ...`.
+"""The command line, `tokenlm VERB ...` or `tokenlm GROUP VERB ...`.
 
-Verbs are the entry points of the group `tokenlm.commands` (name = verb, value = function), so that
-this module imports no layer above it, and another package can add its own. The module of a verb
-imports heavy libraries inside its functions, and only that of the verb that is asked for is
-imported: help, version and errors of usage come at once.
+Verbs are the entry points of the group `tokenlm.commands` (name = verb or group.verb, value =
+function), so that this module imports no layer above it, and another package can add its own. The
+module of a verb imports heavy libraries inside its functions, and only that of the verb that is
+asked for is imported: help, version and errors of usage come at once.
 """
 
 from __future__ import annotations
 
 import functools
 import gc
+import logging
 import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -24,6 +25,8 @@ from tokenlm import __version__
 from tokenlm.installation import install_command_for
 
 GROUP = "tokenlm.commands"
+VERB_GROUPS = {"data": "Corpora: import, check, refine, prepare for training."}
+"""Help of the groups of verbs; a group that is not listed here has none."""
 MISTAKE = 2
 """Exit status after a mistake of the user."""
 
@@ -44,6 +47,7 @@ def main() -> None:
     # Two thousand modules are imported, hardly a cycle among them: looking for some after every 700
     # objects takes a tenth of the time to the first sound.
     gc.set_threshold(50_000)
+    logging.basicConfig(format="%(message)s")
     build_app(sys.argv[1:])()
 
 
@@ -109,18 +113,32 @@ def build_app(words: Sequence[str] = ()) -> typer.Typer:
         """Text-to-speech with models that speak in tokens."""
         settings.verbose = verbose
 
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
-    asked = next((word for word in words if not word.startswith("-")), None)
-    if asked in found and asked is not None:
-        found = {asked: found[asked]}
-    for name, entry in sorted(found.items()):
+    groups = {"": app}
+    for name, entry in sorted(_asked_for(words).items()):
+        group, _, verb = name.rpartition(".")
+        if group not in groups:
+            groups[group] = typer.Typer(help=VERB_GROUPS.get(group), no_args_is_help=True)
+            app.add_typer(groups[group], name=group)
         try:
             function = entry.load()
         except Exception as error:  # whatever is wrong with one verb, the others work
-            _add_broken(app, name, error, settings)
+            _add_broken(groups[group], verb, error, settings)
         else:
-            app.command(name, cls=VerbCommand)(guarded(function, settings))
+            groups[group].command(verb, cls=VerbCommand)(guarded(function, settings))
     return app
+
+
+def _asked_for(words: Sequence[str]) -> dict[str, EntryPoint]:
+    """The verbs by name: the one that `words` name, or those of the group, or all."""
+    verbs = {entry.name: entry for entry in entry_points(group=GROUP)}
+    named = [word for word in words if not word.startswith("-")]
+    for name in (".".join(named[:2]), *named[:1]):
+        if name in verbs:
+            return {name: verbs[name]}
+    if named:
+        inside = {n: entry for n, entry in verbs.items() if n.startswith(f"{named[0]}.")}
+        return inside or verbs
+    return verbs
 
 
 def guarded(function: Callable[..., Any], settings: Settings) -> Callable[..., Any]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from tokenlm.earlier import present_config
+
 
 class ConfigError(ValueError):
     """A mistake in a config; the message names the file and the key."""
@@ -43,7 +45,9 @@ def read_mapping(path: Path, named_by: str | None = None) -> dict[str, Any]:
         raise ConfigError(f"{place}: is not valid YAML: {error}") from error
     data = {} if data is None else data
     if named_by and isinstance(data, dict) and {"format_version", "config"} <= data.keys():
-        data = data["config"]  # of a component, beside its kind and other facts
+        # Of a component, beside its kind and other facts.
+        inner = data["config"]
+        data = present_config(str(data.get("kind")), inner) if isinstance(inner, dict) else inner
     if not isinstance(data, dict):
         raise ConfigError(f"{place}: expected a mapping of keys, got {shown(data)}")
     return data

@@ -28,34 +28,36 @@ def check_device(name: object, *, by_name: bool = False) -> None:
     Raises:
         DeviceError: there is no such device.
     """
-    told = f"the device {str(name)!r} cannot be used"
-    found = _DEVICE.fullmatch(str(name))
+    problem = f"the device {str(name)!r} cannot be used"
+    match = _DEVICE.fullmatch(str(name))
     names = "devices are cpu, cuda, cuda:1 and so on, and mps"
-    if by_name and found is None:
-        raise DeviceError(f"{told}: {names}.")
-    if by_name or (found and found[1] == "cpu"):
+    if by_name and match is None:
+        raise DeviceError(f"{problem}: {names}.")
+    if by_name or (match and match[1] == "cpu"):
         return
     import torch
 
-    if found is None:  # a device that a package of its own has made known to torch
+    if match is None:  # a device that a package of its own has made known to torch
         try:
             torch.device(str(name))
         except RuntimeError as error:
-            raise DeviceError(f"{told}: {names}.") from error
+            raise DeviceError(f"{problem}: {names}.") from error
         return
-    if found[1] == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError(f"{told}: it is the GPU of a Mac, and there is none that torch can use.")
-    if found[1] == "cuda" and not torch.cuda.is_available():
+    if match[1] == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError(
+            f"{problem}: it is the GPU of a Mac, and there is none that torch can use."
+        )
+    if match[1] == "cuda" and not torch.cuda.is_available():
         has_cuda = torch.version.cuda or torch.version.hip
         why = "there is no GPU that it can use" if has_cuda else "it was built without CUDA"
-        raise DeviceError(f"{told} by the torch that is installed: {why}.")
-    if found[1] == "cuda" and found[2] and int(found[2][1:]) >= torch.cuda.device_count():
-        raise DeviceError(f"{told}: the last one is cuda:{torch.cuda.device_count() - 1}.")
+        raise DeviceError(f"{problem} by the torch that is installed: {why}.")
+    if match[1] == "cuda" and match[2] and int(match[2][1:]) >= torch.cuda.device_count():
+        raise DeviceError(f"{problem}: the last one is cuda:{torch.cuda.device_count() - 1}.")
     try:
         torch.zeros(1, device=str(name))
     except Exception as error:  # each kind of device has errors of its own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise DeviceError(f"{told}: {reason}.") from error
+        raise DeviceError(f"{problem}: {reason}.") from error
 
 
 def install_command(extra: str) -> str:

@@ -1,33 +1,24 @@
-"""Puts trained components together into a bundle with voices and a model card.
-
-python -m training.bundle --config configs/bundle/mini_en.yaml --output checkpoints/mini-en \
-        component=FOLDER … --manifest MANIFEST [--metrics METRICS_JSON]
-"""
+"""Puts trained components into a bundle: a new one with voices and a card, or a copy of another."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import shutil
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tokenlm.atomic import atomic_folder
 from tokenlm.audio.io import load_audio, save_audio
-from tokenlm.checkpoint.bundle import BundleManifest, finalize_bundle
+from tokenlm.checkpoint.bundle import BundleError, BundleManifest, finalize_bundle
+from tokenlm.checkpoint.bundle import read_manifest as read_bundle
 from tokenlm.checkpoint.card import Metric, write_model_card
 from tokenlm.checkpoint.component import read_component
-from tokenlm.config import load_config
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.prompt import prepare_voice
 from training.data.manifest import Utterance, read_manifest
-from training.evaluation.report import card_metrics
 
 COMPONENTS = (
     "speech_tokenizer",
@@ -65,8 +56,8 @@ class BundleConfig:
     provenance: dict[str, Any] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
     chosen_on: dict[str, str] = field(default_factory=dict)
-    """Figures that are kind to the bundle, by the pattern of their names (`unheard/cloned/*`): what
-    was chosen on the same sentences, voices or judge. It is said in their rows of the card."""
+    """Remarks on figures that favour the bundle, by a pattern of names (`unheard/cloned/*`):
+    what was chosen on the same sentences, voices or judge. The card shows them in their rows."""
     voices: tuple[VoiceSource, ...] = ()
     demo_speaker: str = ""
     """Speaker of the recording that the demonstration clones; empty ships none."""
@@ -114,19 +105,19 @@ def assemble(
         finalize_bundle(folder, description)
         components = Components(folder)
         _write_voices(config, components, utterances, folder)
-        told = tell_choices(metrics, config.chosen_on)
-        write_model_card(folder, description, told, limits=list(config.limits))
+        noted = note_choices(metrics, config.chosen_on)
+        write_model_card(folder, description, noted, limits=list(config.limits))
         return finalize_bundle(folder, description)
 
 
-def tell_choices(metrics: Mapping[str, Metric], chosen_on: Mapping[str, str]) -> dict[str, Metric]:
-    """Figures whose notes say what was chosen on what they were measured on."""
-    told = {}
+def note_choices(metrics: Mapping[str, Metric], chosen_on: Mapping[str, str]) -> dict[str, Metric]:
+    """Adds to the notes of figures what was chosen on the data they were measured on."""
+    noted = {}
     for name, metric in metrics.items():
-        found = [text for pattern, text in chosen_on.items() if fnmatchcase(name, pattern)]
-        note = "; ".join(filter(None, [metric.note, *found]))
-        told[name] = dataclasses.replace(metric, note=note)
-    return told
+        choices = [text for pattern, text in chosen_on.items() if fnmatchcase(name, pattern)]
+        note = "; ".join(filter(None, [metric.note, *choices]))
+        noted[name] = dataclasses.replace(metric, note=note)
+    return noted
 
 
 def _write_voices(
@@ -155,34 +146,52 @@ def pick_utterance(utterances: list[Utterance], speaker: str, seconds: float) ->
     return min(rows, key=lambda row: (abs(row.duration - seconds), row.id))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m training.bundle", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--manifest", type=Path, required=True, help="recordings of the voices")
-    parser.add_argument("--metrics", type=Path, help="figures, as `tokenlm evaluate` writes them")
-    parser.add_argument("folders", nargs="+", metavar="component=FOLDER")
-    options = parser.parse_args(arguments)
-    torch.set_flush_denormal(True)
-    try:
-        config = load_config(BundleConfig, options.config)
-        folders = dict(entry.split("=", 1) for entry in options.folders if "=" in entry)
-        metrics = card_metrics(options.metrics) if options.metrics else {}
-        written = assemble(
-            config,
-            {name: Path(folder) for name, folder in folders.items()},
-            options.manifest,
-            options.output,
-            metrics,
+def exchange(bundle: Path, output: Path, folders: Mapping[str, Path]) -> BundleManifest:
+    """Writes a copy of a bundle with other components, whole or not at all.
+
+    Args:
+        bundle: stays as it is.
+        output: must not exist.
+        folders: folder of each new component by its name in the bundle.
+
+    Raises:
+        ValueError: `output` exists, no bundle has a component of a name, or a new component does
+            not fit the others; both are named.
+    """
+    if output.exists():
+        raise BundleError(f"{output} exists already and is not replaced.")
+    manifest = read_bundle(bundle)
+    unknown = sorted(folders.keys() - manifest.components.keys() - set(COMPONENTS))
+    if unknown or not folders:
+        named = f"has no component {', '.join(unknown)}" if unknown else "would stay as it is"
+        lacking = [name for name in COMPONENTS if name not in manifest.components]
+        more = f", and may be given {', '.join(lacking)}" if lacking else ""
+        raise BundleError(
+            f"{bundle} {named}; it has {', '.join(manifest.components)}{more}: name=FOLDER each."
         )
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    size = sum(path.stat().st_size for path in options.output.rglob("*") if path.is_file())
-    print(f"{options.output}: {len(written.files)} files, {size / 1e6:.1f} MB")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    kinds = {name: read_component(folder).kind for name, folder in folders.items()}
+    with atomic_folder(output) as temporary:
+        shutil.copytree(bundle, temporary, dirs_exist_ok=True)
+        for name, folder in folders.items():
+            if name in manifest.components:
+                shutil.rmtree(temporary / name)
+            shutil.copytree(folder, temporary / name)
+        written = finalize_bundle(
+            temporary,
+            dataclasses.replace(
+                manifest,
+                name=output.name,
+                components={**manifest.components, **kinds},
+                provenance={
+                    **manifest.provenance,
+                    "from_bundle": manifest.name,
+                    "exchanged": sorted(folders),
+                },
+            ),
+        )
+        components = Components(temporary)  # whether the parts agree
+        for name in folders:  # and load, those that others wait with, too
+            getattr(components, name)
+        if "speech_tokenizer" in folders:
+            components.check_tokenizer()
+    return written

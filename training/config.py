@@ -93,7 +93,7 @@ class BatchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LogConfig:
-    """How often the run speaks, measures itself and saves. All counts are steps; 0 is never."""
+    """How often the run logs, evaluates and saves. All counts are steps; 0 is never."""
 
     log_every: int = 50
     """Steps between two lines of metrics."""

@@ -1,4 +1,4 @@
-"""Run a stage: `python -m training.run --config FILE key=value ...`.
+"""Run a stage: `tokenlm train STAGE key=value ...`, or `python -m training.run --config STAGE ...`.
 
 Also under `accelerate launch -m training.run ...` for several GPUs. The same command again goes on
 from the newest checkpoint of the run folder.
@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from tokenlm.checkpoint.resolve import packaged_configs
 from tokenlm.config import ConfigError, load_config
+from tokenlm.console import show_logs
 from tokenlm.installation import install_command
 from training.stages import STAGES, stage_classes
 
 if TYPE_CHECKING:
     from training.config import RunConfig
-    from training.task import Task
+    from training.loop.task import Task
 
 
 def require_extra() -> None:
@@ -35,6 +37,23 @@ def require_extra() -> None:
         raise ConfigError(
             f"Training needs {' and '.join(missing)}; install with: {install_command('train')}"
         )
+
+
+def find_config(name: str) -> Path:
+    """Return the path of a training config: `name` itself, or that name among those of the package.
+
+    Raises:
+        ConfigError: If there is no such file.
+    """
+    folder = packaged_configs() / "train"
+    for path in (Path(name), folder / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    raise ConfigError(
+        f"{name}: there is no such file, nor a config of that name; there are {', '.join(names)}, "
+        "and those of the folders full and toy"
+    )
 
 
 def read_stage(path: Path, overrides: Sequence[str]) -> str:
@@ -79,7 +98,7 @@ def load_task(path: Path, overrides: Sequence[str] = ()) -> tuple[RunConfig, Tas
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m training.run", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="training config (YAML)")
+    parser.add_argument("--config", required=True, help="training config: YAML file, or its name")
     parser.add_argument(
         "--export",
         type=Path,
@@ -88,13 +107,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. optim.lr=3e-4")
     options = parser.parse_intermixed_args(arguments)
+    show_logs()
     try:
         require_extra()
-        config, task = load_task(options.config, options.overrides)
-        from training.checkpointing import latest_checkpoint
+        config, task = load_task(find_config(options.config), options.overrides)
         from training.config import run_folder
-        from training.loop import Trainer, TrainingError
-        from training.process import leave_group
+        from training.loop.checkpoints import latest_checkpoint
+        from training.loop.processes import leave_group
+        from training.loop.trainer import Trainer, TrainingError
 
         if options.export is not None and latest_checkpoint(run_folder(config)) is None:
             raise ConfigError(f"The run {run_folder(config)} has no checkpoint to export.")

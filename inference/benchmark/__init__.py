@@ -1,1 +1,1 @@
-"""How fast streaming is, measured: `python -m inference.benchmark`, or scripts/benchmark."""
+"""How fast streaming is: `tokenlm benchmark`, or `scripts/benchmark` with independent judges."""

@@ -71,13 +71,13 @@ def measure_cold_starts(bundle: Path, num_runs: int) -> list[Runs]:
     with tempfile.TemporaryDirectory() as folder:
         asked = commands(bundle, Path(folder) / "out.wav")
         _run(asked[0].words, asked[0].status)
-        found: list[list[tuple[float, float]]] = [[] for _ in asked]
+        times: list[list[tuple[float, float]]] = [[] for _ in asked]
         for _ in range(num_runs):
-            for command, taken in zip(asked, found, strict=True):
+            for command, taken in zip(asked, times, strict=True):
                 taken.append(_run(command.words, command.status))
     return [
         Runs(command, tuple(wall for wall, _ in taken), tuple(cpu for _, cpu in taken))
-        for command, taken in zip(asked, found, strict=True)
+        for command, taken in zip(asked, times, strict=True)
     ]
 
 

@@ -5,20 +5,26 @@ Shapes: S samples, E embedding channels.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 
-from inference.benchmark.rows import Row
-from inference.benchmark.subject import Subject
+from inference.benchmark.measurements import Row
+from inference.benchmark.subject import SENTENCE, Subject
 from tokenlm.audio.resample import resample
+from tokenlm.report import bootstrap_interval
 from tokenlm.text.normalize import normalize
 
-NUM_RESAMPLES = 2000
+SENTENCES: tuple[str, ...] = (
+    SENTENCE,
+    "Please leave your shoes by the front door.",
+    "My sister bought a new car last week.",
+)
 
 MODES: dict[str, dict[str, Any]] = {
     "default context, one-shot": {},
@@ -30,10 +36,10 @@ MODES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Judges:
-    """Who hears words and voices. Both get a waveform (S,) at 16 kHz."""
+    """Judges of words and voices. Both get a waveform (S,) at 16 kHz."""
 
     name: str
-    hear: Callable[[Tensor], str]
+    transcribe: Callable[[Tensor], str]
     embed: Callable[[Tensor], Tensor]
 
 
@@ -41,7 +47,7 @@ def own_judges(subject: Subject) -> Judges:
     """The recogniser and the speaker encoder of the bundle itself."""
     components = subject.synthesizer.components
 
-    def hear(waveform: Tensor) -> str:
+    def transcribe(waveform: Tensor) -> str:
         try:
             return subject.synthesizer.transcribe(waveform, sample_rate=16_000)
         except ValueError:  # silence, which says nothing
@@ -49,9 +55,31 @@ def own_judges(subject: Subject) -> Judges:
 
     return Judges(
         name="the bundle's own recogniser and speaker encoder",
-        hear=hear,
+        transcribe=transcribe,
         embed=lambda waveform: components.speaker_encoder.embed_recording(waveform),
     )
+
+
+def read_sentences(path: Path | None, limit: int) -> list[str]:
+    """The sentences of a file, one a line, without those that begin with #.
+
+    Args:
+        path: None takes `SENTENCES`.
+        limit: sentences at most.
+
+    Raises:
+        ValueError: the file cannot be read, or holds none.
+    """
+    if path is None:
+        return list(SENTENCES)[:limit]
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    sentences = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not sentences:
+        raise ValueError(f"{path} holds no sentence.")
+    return sentences[:limit]
 
 
 def judge(
@@ -71,7 +99,7 @@ def judge(
     references = [normalize(sentence).split() for sentence in sentences]
     errors = {
         mode: [
-            (word_errors(_letters(reference), _letters(judges.hear(waveform).split())))
+            Levenshtein.distance(_letters(reference), _letters(judges.transcribe(waveform).split()))
             for reference, waveform in zip(references, waveforms, strict=True)
         ]
         for mode, waveforms in said.items()
@@ -95,30 +123,6 @@ def judge(
     return rows
 
 
-def word_errors(reference: Sequence[str], heard: Sequence[str]) -> int:
-    """Fewest words to be changed, left out or put in (Levenshtein distance)."""
-    row = list(range(len(heard) + 1))
-    for number, word in enumerate(reference, start=1):
-        before, row[0] = row[0], number
-        for place, other in enumerate(heard, start=1):
-            before, row[place] = (
-                row[place],
-                min(row[place] + 1, row[place - 1] + 1, before + (word != other)),
-            )
-    return row[-1]
-
-
-def interval(
-    statistic: Callable[[Sequence[int]], float], size: int, seed: int = 0
-) -> tuple[float, float]:
-    """95 % bootstrap interval of a statistic of the indices 0 … size - 1 (Efron, 1979)."""
-    generator = random.Random(seed)
-    values = sorted(
-        statistic([generator.randrange(size) for _ in range(size)]) for _ in range(NUM_RESAMPLES)
-    )
-    return values[int(0.025 * NUM_RESAMPLES)], values[int(0.975 * NUM_RESAMPLES) - 1]
-
-
 def _similarities(rows: Tensor, base: Tensor) -> list[float]:
     base = torch.nn.functional.normalize(base, dim=-1)
     others = base.sum(dim=0, keepdim=True) - base if base.shape[0] > 1 else base
@@ -139,14 +143,18 @@ def _rate(errors: Sequence[float], counts: Sequence[int], indices: Sequence[int]
     return sum(errors[i] for i in indices) / max(sum(counts[i] for i in indices), 1)
 
 
-def _told(low: float, high: float, count: int) -> str:
+def _interval(errors: Sequence[float], counts: Sequence[int]) -> tuple[float, float]:
+    return bootstrap_interval(len(errors), lambda indices: _rate(errors, counts, indices.tolist()))
+
+
+def _note(low: float, high: float, count: int) -> str:
     return f"95 % interval {low:.3f} to {high:.3f}; {count} sentences"
 
 
 def _rate_row(name: str, errors: Sequence[float], counts: Sequence[int]) -> Row:
     everything = range(len(errors))
-    low, high = interval(lambda indices: _rate(errors, counts, indices), len(errors))
-    return Row(name, _rate(errors, counts, everything), note=_told(low, high, len(errors)))
+    low, high = _interval(errors, counts)
+    return Row(name, _rate(errors, counts, everything), note=_note(low, high, len(errors)))
 
 
 def _mean_row(name: str, values: Sequence[float]) -> Row:
@@ -160,6 +168,6 @@ def _difference(
     """Paired: the same sentences are drawn for both."""
     each = [a - b for a, b in zip(first, second, strict=True)]
     row = _rate_row(name, each, counts or [1] * len(each))
-    low, high = interval(lambda indices: _rate(each, counts or [1] * len(each), indices), len(each))
-    told = "no significant difference" if low <= 0.0 <= high else "significant"
-    return Row(name, row.value, note=f"{row.note}; paired; {told}")
+    low, high = _interval(each, counts or [1] * len(each))
+    verdict = "no significant difference" if low <= 0.0 <= high else "significant"
+    return Row(name, row.value, note=f"{row.note}; paired; {verdict}")

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-from inference.benchmark.rows import Measurements, Row
+from inference.benchmark.measurements import Measurements, Row
 from inference.benchmark.timeline import Timeline
 from tokenlm import __version__
-from tokenlm.atomic import atomic_path, write_text
+from tokenlm.atomic import write_text
+from tokenlm.report import markdown_table, new_plot, save_plot
 
 
 def write_report(
@@ -23,9 +24,9 @@ def write_report(
     """Writes `report.md`, `report.json` and the plots.
 
     Args:
-        folder: made where there is none.
+        folder: created if missing.
         title: what was measured.
-        measurements: what was found.
+        measurements: the rows, and what is plotted.
         facts: about the circumstances.
 
     Returns:
@@ -77,7 +78,7 @@ def markdown(title: str, rows: Sequence[Row], facts: dict[str, str]) -> str:
     """The table to be read."""
     lines = [f"# Streaming: {title}", ""]
     lines += [f"- {name}: {value}" for name, value in facts.items()]
-    lines += ["", "| | value | floor | aim | met | how |", "|---|---|---|---|---|---|"]
+    cells = []
     for row in rows:
         sign = "≥" if row.higher_is_better else "≤"
         bounds = ["" if bound is None else f"{sign} {bound:g}" for bound in (row.floor, row.aim)]
@@ -87,19 +88,14 @@ def markdown(title: str, rows: Sequence[Row], facts: dict[str, str]) -> str:
             spread = (
                 f"; median of {len(row.values)}, {min(row.values):.4g} to {max(row.values):.4g}"
             )
-        cells = [row.name, value, *bounds, row.verdict, row.note + spread]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", "![plots](report.png)", ""])
+        cells.append([row.name, value, *bounds, row.verdict, row.note + spread])
+    table = markdown_table(["", "value", "floor", "aim", "met", "how"], cells)
+    return "\n".join([*lines, "", table, "", "![plots](report.png)", ""])
 
 
 def draw(path: Path, measurements: Measurements) -> None:
     """Draws when audio comes, what it costs, what is kept, and throughput."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 7), layout="constrained")
-    FigureCanvasAgg(figure)
-    arrival, cost, memory, throughput = figure.subplots(2, 2).flat
+    plot, (arrival, cost, memory, throughput) = new_plot(2, 2, (11, 7))
     _draw_arrival(arrival, measurements.first)
     long = measurements.long
     cost.plot(_ends(long), [event.cpu_seconds for event in long.events])
@@ -116,8 +112,7 @@ def draw(path: Path, measurements: Measurements) -> None:
     throughput.set(
         xlabel="sessions at once", ylabel="seconds of speech in a second", title="throughput"
     )
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+    save_plot(path, plot)
 
 
 def _ends(timeline: Timeline) -> list[float]:

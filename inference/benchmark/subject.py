@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
+from inference.benchmark.random_models import random_models
 from tokenlm.checkpoint.bundle import BundleManifest
 from tokenlm.checkpoint.resolve import resolve
-from tokenlm.models.flow import CosyVoiceFlowConfig, FlowConfig
+from tokenlm.models.flow import FlowConfig
 from tokenlm.synthesis import Synthesizer, Voice
 from tokenlm.synthesis.components import Components
-from tokenlm.synthesis.random_parts import random_models
-from tokenlm.text.tokenizer import load_text_tokenizer
+from tokenlm.text.tokenizers import load_text_tokenizer
 
 SENTENCE = "The weather was cold this morning, but the sun is out now, and we went for a long walk."
 PROMPT_SECONDS = 5
@@ -80,7 +80,7 @@ def config_subject(folder: Path, seconds: float) -> Subject:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         flow = models["flow"].config
-        assert isinstance(flow, FlowConfig | CosyVoiceFlowConfig)
+        assert isinstance(flow, FlowConfig)
         manifest = BundleManifest(
             name=folder.name,
             description="Random weights.",
@@ -89,7 +89,7 @@ def config_subject(folder: Path, seconds: float) -> Subject:
             sample_rate=flow.mel.sample_rate,
             components={name: name for name in models},
             # Those of the reference, where it is one.
-            generation={"num_steps": 10} if isinstance(flow, CosyVoiceFlowConfig) else {},
+            generation={"num_steps": 10} if isinstance(flow, FlowConfig) else {},
         )
         num_prompt = num_tokens(PROMPT_SECONDS, flow.token_rate)
         voice = Voice(

@@ -1,15 +1,18 @@
-"""What happened while a stream was spoken, chunk by chunk.
+"""What happened while a stream was spoken, chunk by chunk, and where the time went.
 
 Shapes: S samples.
 """
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokenlm.audio.joining import ENOUGH_SOUND_SECONDS, sound_seconds
 
@@ -81,14 +84,14 @@ class Timeline:
     def bytes_at(self, seconds: float) -> tuple[int, int]:
         """State and cache of the LM when so much has been heard."""
         length = 0.0
-        found = (0, 0)
+        sizes = (0, 0)
         for event in self.events:
             length += event.seconds
             if event.state_bytes:
-                found = (event.state_bytes, event.cache_bytes)
+                sizes = (event.state_bytes, event.cache_bytes)
             if length >= seconds:
                 break
-        return found
+        return sizes
 
 
 def watch(
@@ -122,3 +125,40 @@ def watch(
     timeline.wall_seconds = time.perf_counter() - start
     timeline.cpu_seconds = time.process_time() - cpu_start
     return timeline
+
+
+@contextmanager
+def stage_clock(stages: Mapping[str, nn.Module]) -> Iterator[dict[str, float]]:
+    """Times every call of some modules, none of which holds another.
+
+    Args:
+        stages: by the name under which the time is kept.
+
+    Yields:
+        Wall seconds by name, growing while the modules are called. Only calls of the modules
+        themselves count, which on a GPU would be the time of queueing them.
+    """
+    seconds = dict.fromkeys(stages, 0.0)
+    with ExitStack() as stack:
+        for name, module in stages.items():
+            _attach(stack, name, module, seconds)
+        yield seconds
+
+
+def _attach(stack: ExitStack, name: str, module: nn.Module, seconds: dict[str, float]) -> None:
+    starts: list[float] = []
+
+    def before(*_: object) -> None:
+        starts.append(time.perf_counter())
+
+    def after(*_: object) -> None:
+        seconds[name] += time.perf_counter() - starts.pop()
+
+    stack.callback(module.register_forward_pre_hook(before).remove)
+    stack.callback(module.register_forward_hook(after).remove)
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process has held so far (resident, high-water mark)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

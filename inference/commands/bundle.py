@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inference.commands.progress import DelayedProgress
 from tokenlm.checkpoint.resolve import resolve
+from tokenlm.console import ProgressBar
 
 if TYPE_CHECKING:
     from tokenlm.checkpoint import BundleManifest, Finding
@@ -25,12 +25,12 @@ def inspect(
     from tokenlm.checkpoint import BundleError, read_manifest, validate_bundle
     from tokenlm.checkpoint.registry import KINDS
 
-    with DelayedProgress("checking"):
+    with ProgressBar("checking"):
         findings = validate_bundle(folder, KINDS)
         try:
             manifest = read_manifest(folder)
         except BundleError:
-            lines = []  # the finding says why
+            lines = []  # reported by a finding
         else:
             lines = _describe(folder, manifest)
             usable, problem = _check_parts(folder)

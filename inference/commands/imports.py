@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from inference.commands.progress import DelayedProgress
+from tokenlm.console import ProgressBar
 
 
 class System(StrEnum):
@@ -61,9 +61,9 @@ def import_weights(
         raise ValueError(f"{folder} is no folder.")
     import torch
 
-    from tokenlm.checkpoint.adapters.cosyvoice2 import import_cosyvoice
+    from tokenlm.checkpoint.cosyvoice.importer import import_cosyvoice
 
-    with DelayedProgress("importing"):
+    with ProgressBar("importing"):
         report = import_cosyvoice(
             folder,
             bundle,

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-# As in `tokenlm.modules.reduced`, which takes a second to import.
+# As in `tokenlm.modules.quantised`, which takes a second to import.
 Precision = Literal["float32", "bfloat16", "int8"]
 
 BundleOption = Annotated[
@@ -33,7 +33,7 @@ SeedOption = Annotated[
     typer.Option(
         "--seed",
         metavar="NUMBER",
-        help="The same seed gives the same speech; random draws one, and says which.",
+        help="The same seed gives the same speech; random draws one and prints it.",
         show_default="0",
     ),
 ]
@@ -50,6 +50,14 @@ StepsOption = Annotated[
 GuidanceOption = Annotated[
     float | None,
     typer.Option("--guidance", min=0.0, help="Guidance of the decoder.  [default: the bundle's]"),
+]
+SolverOption = Annotated[
+    str | None,
+    typer.Option(
+        "--solver",
+        help="Solver of the decoder: euler, or midpoint, rk4, dopri5 and others, which speak a text"
+        " as a whole.  [default: the bundle's]",
+    ),
 ]
 InstructionOption = Annotated[
     str,

@@ -1,4 +1,4 @@
-"""Verbs that listen: transcribe, tokens."""
+"""Verbs that take recordings: transcribe, tokens."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inference.commands.options import BundleOption, DeviceOption
-from inference.commands.progress import DelayedProgress
 from inference.commands.speech import load_synthesizer
 from tokenlm.checkpoint.resolve import resolve
+from tokenlm.console import ProgressBar
 
 if TYPE_CHECKING:
     from tokenlm.checkpoint.registry import AnySpeechTokenizer
@@ -22,11 +22,11 @@ def transcribe(
     bundle: BundleOption = "mini-en",
     device: DeviceOption = "cpu",
 ) -> None:
-    """Write down what the recogniser behind the speech tokens hears."""
+    """Transcribe a recording with the recogniser of the bundle's speech tokens."""
     from tokenlm.audio.io import check_recording
 
     check_recording(recording)
-    with DelayedProgress("listening"):
+    with ProgressBar("listening"):
         text = load_synthesizer(bundle, device).transcribe(recording)
     typer.echo(text)
 
@@ -50,7 +50,7 @@ def tokens(
     tokenizer = load_tokenizer(folder)
     rate = tokenizer.config.mel.sample_rate
     found, num_samples = [], 0
-    with DelayedProgress("listening") as progress:
+    with ProgressBar("listening") as progress:
         for number, path in enumerate(paths):
             try:
                 waveform = load_audio(path, rate)
@@ -62,7 +62,7 @@ def tokens(
                 typer.echo(f"left out: {path}: {error}", err=True)
             progress.update((number + 1) / len(paths))
     if not found:
-        raise ValueError("there is no recording to listen to.")
+        raise ValueError("there is no recording that can be read.")
     usage = codebook_usage(torch.cat(found), tokenizer.config.codebook_size)
     typer.echo(f"recordings   {len(found)}, {num_samples / rate:.1f} s")
     typer.echo(f"tokens       {sum(len(row) for row in found)}")

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from inference.commands.options import Precision
-from inference.commands.progress import DelayedProgress
 from inference.commands.speech import load_synthesizer
+from tokenlm.console import ProgressBar
 
 
 def serve(
@@ -42,7 +42,7 @@ def serve(
     ] = None,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option("--allow-host", help="Name that the server may be asked by; may be repeated."),
+        typer.Option("--allow-host", help="Host name that requests may use; may be repeated."),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -69,13 +69,13 @@ def serve(
     )
     if allow_host:
         chosen = dataclasses.replace(chosen, allowed_hosts=(*chosen.allowed_hosts, *allow_host))
-    # Settings that are mistaken are told before torch is loaded.
+    # Wrong settings are reported before torch is loaded.
     from inference.engine import StreamEngine
     from inference.server.app import build_app
     from inference.server.process import serve_app
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(name)s: %(message)s")
-    with DelayedProgress("loading"):
+    with ProgressBar("loading"):
         synthesizer = load_synthesizer(chosen.bundle, chosen.device, chosen.weights)
     app = build_app(
         chosen,

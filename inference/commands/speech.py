@@ -1,4 +1,4 @@
-"""Verbs that speak: clone, say, convert."""
+"""Verbs that make speech: clone, say, convert."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ from inference.commands.options import (
     PromptTextOption,
     SayOutputOption,
     SeedOption,
+    SolverOption,
     SpeedOption,
     StepsOption,
     TextArgument,
     TextFileOption,
     WeightsOption,
 )
-from inference.commands.progress import DelayedProgress
 from tokenlm.checkpoint.resolve import find_voice, resolve
+from tokenlm.console import ProgressBar
 from tokenlm.installation import check_device
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def clone(
     context: ContextOption = "default",
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
+    solver: SolverOption = None,
     instruction: InstructionOption = "",
     device: DeviceOption = "cpu",
     weights: WeightsOption = "float32",
@@ -69,7 +71,7 @@ def clone(
     from tokenlm.audio.io import check_recording
 
     words, number = _read_text(text, text_file), _read_seed(seed)
-    with DelayedProgress("loading") as progress:
+    with ProgressBar("loading") as progress:
         check_output(output)
         check_recording(prompt_audio)
         check_text(words, resolve(bundle))
@@ -86,12 +88,13 @@ def clone(
                 context=context,
                 num_steps=steps,
                 guidance_scale=guidance,
+                solver=solver,
                 instruction=instruction,
                 on_progress=progress.update,
             )
         )
     write_speech(output, speech, synthesizer, voice=voice, seed=number, seconds=seconds)
-    _tell_seed(seed, number)
+    _report_seed(seed, number)
 
 
 def say(
@@ -112,6 +115,7 @@ def say(
     layout: LayoutOption = "auto",
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
+    solver: SolverOption = None,
     instruction: InstructionOption = "",
     device: DeviceOption = "cpu",
     weights: WeightsOption = "float32",
@@ -128,7 +132,7 @@ def say(
     if output is None and not play:
         output = Path("out.wav")
     to_pipe = output is not None and str(output) == "-"
-    with DelayedProgress("loading") as progress:
+    with ProgressBar("loading") as progress:
         if output is not None and not to_pipe:
             check_output(output)
         if play:
@@ -148,10 +152,11 @@ def say(
             "layout": layout,
             "num_steps": steps,
             "guidance_scale": guidance,
+            "solver": solver,
             "instruction": instruction,
         }
         progress.describe("speaking")
-        if context == "full":
+        if context == "full" or solver not in (None, "euler"):
             words = "".join(arriving_text()) if arrives else words
             speak = synthesizer.generate
             chunks = iter([speak(words, on_progress=progress.update, **options)])
@@ -161,9 +166,9 @@ def say(
         num_samples = _pour(chunks, synthesizer, chosen, number, play, output, form)
         seconds = time.perf_counter() - start
     if output is not None:
-        told = "standard output" if to_pipe else output
-        _tell(told, num_samples / synthesizer.sample_rate, seconds, error_stream=to_pipe)
-    _tell_seed(seed, number, error_stream=to_pipe)
+        target = "standard output" if to_pipe else output
+        _report(target, num_samples / synthesizer.sample_rate, seconds, error_stream=to_pipe)
+    _report_seed(seed, number, error_stream=to_pipe)
 
 
 def convert(
@@ -180,16 +185,17 @@ def convert(
     context: ContextOption = "default",
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
+    solver: SolverOption = None,
     device: DeviceOption = "cpu",
     weights: WeightsOption = "float32",
 ) -> None:
-    """Say what a recording says in another voice."""
+    """Convert a recording to another voice."""
     from tokenlm.audio.io import check_recording
 
     if (voice is None) == (prompt_audio is None):
         raise ValueError("give the new voice as either --voice or --prompt-audio.")
     number = _read_seed(seed)
-    with DelayedProgress("loading") as progress:
+    with ProgressBar("loading") as progress:
         check_output(output)
         check_recording(source)
         if voice is not None:
@@ -207,10 +213,11 @@ def convert(
                 context=context,
                 num_steps=steps,
                 guidance_scale=guidance,
+                solver=solver,
             )
         )
     write_speech(output, speech, synthesizer, voice=chosen, seed=number, seconds=seconds)
-    _tell_seed(seed, number)
+    _report_seed(seed, number)
 
 
 def load_synthesizer(
@@ -223,7 +230,7 @@ def load_synthesizer(
     """
     folder = resolve(bundle)
     check_device(device, by_name=True)
-    # Mistakes have been told by now: torch takes a second.
+    # Mistakes are reported before this: importing torch takes a second.
     from tokenlm.synthesis import Synthesizer
     from tokenlm.synthesis.acceleration import accelerate
 
@@ -258,7 +265,7 @@ def check_text(text: str, folder: Path) -> None:
 
     Args:
         text: as it was written.
-        folder: the bundle, which knows how it reads texts.
+        folder: the bundle, whose text tokenizer names the normalizer.
 
     Raises:
         ValueError: the text holds nothing that can be said.
@@ -291,7 +298,7 @@ def write_speech(
     seed: int,
     seconds: float,
 ) -> None:
-    """Writes synthesised speech, marked as such, and says what it took.
+    """Writes synthesised speech, marked as such, and reports length and time.
 
     Args:
         path: sound file.
@@ -305,7 +312,7 @@ def write_speech(
 
     rate = synthesizer.sample_rate
     save_audio(path, speech, rate, comment=_comment(synthesizer, voice, seed))
-    _tell(path, speech.shape[0] / rate, seconds)
+    _report(path, speech.shape[0] / rate, seconds)
 
 
 def arriving_text() -> Iterator[str]:
@@ -333,7 +340,7 @@ def _pour(
     output: Path | None,
     form: Literal["wav", "pcm", "flac", "mp3", "opus"],
 ) -> int:
-    """Gives chunks of speech to all that want them; the number of samples."""
+    """Writes chunks of speech to all outputs; returns the number of samples."""
     from inference.sinks import FileSink, PipeSink, PlayerSink
 
     rate, num_samples = synthesizer.sample_rate, 0
@@ -355,7 +362,7 @@ def _pour(
 
 
 def _comment(synthesizer: Synthesizer, voice: Voice, seed: int) -> str:
-    """What a file says about its origin."""
+    """Metadata of a file about its origin."""
     from tokenlm import __version__
 
     bundle = synthesizer.components.manifest.name
@@ -365,7 +372,7 @@ def _comment(synthesizer: Synthesizer, voice: Voice, seed: int) -> str:
     )
 
 
-def _tell(target: object, length: float, seconds: float, *, error_stream: bool = False) -> None:
+def _report(target: object, length: float, seconds: float, *, error_stream: bool = False) -> None:
     factor = seconds / length if length else 0.0
     typer.echo(
         f"{target}: {length:.2f} s of speech in {seconds:.2f} s (real-time factor {factor:.2f})",
@@ -374,7 +381,7 @@ def _tell(target: object, length: float, seconds: float, *, error_stream: bool =
 
 
 def _read_seed(text: str) -> int:
-    """The seed that an option asks for.
+    """The seed of the option --seed.
 
     Raises:
         ValueError: it is neither a number nor `random`.
@@ -386,8 +393,8 @@ def _read_seed(text: str) -> int:
     return int(text)
 
 
-def _tell_seed(asked: str, number: int, *, error_stream: bool = False) -> None:
-    if asked == "random":
+def _report_seed(option: str, number: int, *, error_stream: bool = False) -> None:
+    if option == "random":
         typer.echo(f"seed {number}", err=error_stream)
 
 

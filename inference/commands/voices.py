@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from inference.commands.options import BundleOption, DeviceOption
-from inference.commands.progress import DelayedProgress
 from inference.commands.speech import load_synthesizer
 from tokenlm.checkpoint.resolve import resolve
+from tokenlm.console import ProgressBar
 
 
 def voices(bundle: BundleOption = "mini-en") -> None:
@@ -58,7 +58,7 @@ def prepare_voice(
     if path.suffix != ".voice":
         raise ValueError(f"{path}: a voice file ends in .voice.")
     check_recording(recording)
-    with DelayedProgress("listening"):
+    with ProgressBar("listening"):
         synthesizer = load_synthesizer(bundle, device)
         voice = synthesizer.prepare_voice(recording, text, name=name)
         voice.save(path)

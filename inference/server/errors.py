@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -14,8 +13,6 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 _JSON = re.compile(r"\s*application/([\w.+-]+\+)?json\b", re.IGNORECASE)
-
-_log = logging.getLogger(__name__)
 
 
 class ErrorDetail(BaseModel):
@@ -34,7 +31,7 @@ class ErrorBody(BaseModel):
 
 
 class ApiError(Exception):
-    """A refusal that the client is told."""
+    """An error that is sent to the client."""
 
     def __init__(
         self,
@@ -53,25 +50,25 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
     @property
-    def kind(self) -> str:
-        """Class of errors that this one belongs to."""
+    def type(self) -> str:
+        """The error type of OpenAI's API."""
         kinds = {401: "authentication_error", 429: "rate_limit_error"}
         return kinds.get(
             self.status, "invalid_request_error" if self.status < 500 else "server_error"
         )
 
     def body(self) -> dict[str, Any]:
-        """The body of the response."""
-        detail = ErrorDetail(message=self.message, type=self.kind, param=self.param, code=self.code)
+        """Returns the body of the response."""
+        detail = ErrorDetail(message=self.message, type=self.type, param=self.param, code=self.code)
         return ErrorBody(error=detail).model_dump()
 
     def response(self) -> JSONResponse:
-        """The response."""
+        """Returns the response."""
         return JSONResponse(self.body(), self.status, headers=self.headers)
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Entries of the OpenAPI document for refusals with these statuses."""
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Entries of the OpenAPI document for errors with these statuses."""
     reasons = {
         400: "The request cannot be understood, or asks for what the bundle cannot do.",
         401: "The key is missing or wrong.",
@@ -87,30 +84,32 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorBody, "description": reasons[status]} for status in statuses}
 
 
-def install(app: FastAPI) -> None:
-    """Makes an app answer with errors of this form, whatever goes wrong."""
+def add_error_handlers(app: FastAPI) -> None:
+    """Makes an app describe all errors in this form."""
 
     @app.exception_handler(ApiError)
-    async def refused(request: Request, error: ApiError) -> JSONResponse:
+    async def api_error(request: Request, error: ApiError) -> JSONResponse:
         return error.response()
 
     @app.exception_handler(RequestValidationError)
-    async def misunderstood(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
         problem = error.errors()[0]
         kind = request.headers.get("content-type", "")
         if problem["loc"] == ("body",) and not _JSON.match(kind):
-            told = (
+            message = (
                 "The body is a JSON object, sent with the header Content-Type: application/json; "
                 f"this one came with {kind[:80] or 'none'}."
             )
         elif problem["type"] == "json_invalid":
-            told = f"The body is not JSON: {problem.get('ctx', {}).get('error', 'it is damaged')}."
+            message = (
+                f"The body is not JSON: {problem.get('ctx', {}).get('error', 'it is damaged')}."
+            )
         else:
-            told = _told(problem)
-        return ApiError(400, told).response()
+            message = _describe(problem)
+        return ApiError(400, message).response()
 
     @app.exception_handler(HTTPException)
-    async def other(request: Request, error: HTTPException) -> JSONResponse:
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
         message = str(error.detail)
         if error.status_code == 404:
             message = f"There is nothing at {request.url.path}."
@@ -119,20 +118,20 @@ def install(app: FastAPI) -> None:
         return ApiError(error.status_code, message, headers=error.headers).response()
 
     @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> JSONResponse:
-        # The middleware that calls this raises the error again: it is logged, and the connection
-        # is closed, of which the client has to know.
+    async def internal_error(request: Request, error: Exception) -> JSONResponse:
+        # The caller raises the error again: it is logged, and the connection is closed, which the
+        # client has to know.
         message = "The server failed at this request; others go on."
         return ApiError(500, message, headers={"Connection": "close"}).response()
 
 
-def sentence(error: Exception) -> str:
-    """What an error says, beginning and ending as a sentence does."""
+def as_sentence(error: Exception) -> str:
+    """The message of an error with a capital letter at its start and a full stop at its end."""
     text = str(error)
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
 
 
-def _told(problem: Mapping[str, Any]) -> str:
+def _describe(problem: Mapping[str, Any]) -> str:
     place = ".".join(str(part) for part in problem["loc"] if part != "body")
     text = str(problem["msg"]).removeprefix("Value error, ")
     if problem["loc"] == ("body",) and problem["type"] == "model_attributes_type":

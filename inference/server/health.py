@@ -10,14 +10,14 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from inference.server.access import needs_key
-from inference.server.encoders import available_formats
-from inference.server.errors import documented
+from inference.server.access import access_of, require_access
+from inference.server.errors import error_responses
 from inference.server.service import Service, service_of
 from tokenlm import __version__
+from tokenlm.audio.encoders import available_formats
 
 router = APIRouter()
-guarded_router = APIRouter(dependencies=[Depends(needs_key)])
+guarded_router = APIRouter(dependencies=[Depends(require_access)])
 
 
 class Health(BaseModel):
@@ -76,22 +76,22 @@ class ModelNames(BaseModel):
 async def health(request: Request) -> JSONResponse:
     """Says 200 while the server speaks; 503 once it is told to stop, and while its models fail."""
     service = service_of(request)
-    reason = service.self_check.reason
+    reason = service.health.reason
     status: Literal["ok", "failing", "stopping"] = "ok" if reason is None else "failing"
     if service.admission.is_draining:
         status, reason = "stopping", "the server is about to stop."
     else:
-        service.self_check.look_again()
-    told = Health(
+        service.health.retry()
+    body = Health(
         status=status,
         reason=reason,
         version=__version__,
         bundle=service.bundle,
         live_streams=service.admission.num_live,
         queue_length=service.admission.num_waiting,
-        needs_key=service.keys.needed,
+        needs_key=access_of(request).needs_key,
     )
-    return JSONResponse(told.model_dump(), 200 if status == "ok" else 503)
+    return JSONResponse(body.model_dump(), 200 if status == "ok" else 503)
 
 
 @guarded_router.get(
@@ -99,7 +99,7 @@ async def health(request: Request) -> JSONResponse:
     response_class=Response,
     responses={
         200: {"description": "Figures, as Prometheus reads them.", "content": {"text/plain": {}}},
-        **documented(401, 403),
+        **error_responses(401, 403),
     },
     summary="Figures for Prometheus",
 )
@@ -108,7 +108,7 @@ async def metrics(request: Request) -> Response:
     return Response(service_of(request).metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
-@guarded_router.get("/v1/models", responses=documented(401, 403), summary="List models")
+@guarded_router.get("/v1/models", responses=error_responses(401, 403), summary="List models")
 async def list_models(request: Request) -> ModelList:
     """Lists the bundle of this server, by its own name and by its further ones."""
     service = service_of(request)
@@ -116,7 +116,9 @@ async def list_models(request: Request) -> ModelList:
 
 
 @guarded_router.get(
-    "/v1/models/{model_id:path}", responses=documented(401, 403, 404), summary="Describe a model"
+    "/v1/models/{model_id:path}",
+    responses=error_responses(401, 403, 404),
+    summary="Describe a model",
 )
 async def get_model(request: Request, model_id: str) -> Model:
     """Describes the bundle of this server, by any of its names."""
@@ -126,7 +128,7 @@ async def get_model(request: Request, model_id: str) -> Model:
 
 
 @guarded_router.get(
-    "/v1/audio/models", responses=documented(401, 403), summary="List models for Open WebUI"
+    "/v1/audio/models", responses=error_responses(401, 403), summary="List models for Open WebUI"
 )
 async def name_models(request: Request) -> ModelNames:
     """Lists the names of the bundle of this server, as Open WebUI asks for them."""

@@ -1,4 +1,4 @@
-"""The process of a server: the port it listens at, and how it stops."""
+"""The process of a server: its port, and how it stops."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from inference.server.service import Service
 from inference.server.settings import ServeConfig
 
 LAST_SECONDS = 5
-"""For connections to close once all utterances ended or the time for it is over."""
+"""For connections to close, once all utterances have ended or the time for them is over."""
 
-_log = logging.getLogger("uvicorn.error")
+logger = logging.getLogger(__name__)
 
 
 def serve_app(app: FastAPI, config: ServeConfig) -> None:
-    """Serves until a signal (interrupt or terminate), then finishes what is being spoken.
+    """Serves until a signal (SIGINT or SIGTERM), then finishes what is being spoken.
 
     Raises:
         ValueError: the address cannot be listened at.
@@ -29,14 +29,14 @@ def serve_app(app: FastAPI, config: ServeConfig) -> None:
     server = build_server(app, config)
     listener = listen(config)
     host, port = listener.getsockname()[:2]
-    _log.info(
+    logger.info(
         "serving at http://%s:%d until interrupted", f"[{host}]" if ":" in host else host, port
     )
     server.run(sockets=[listener])
 
 
 def build_server(app: FastAPI, config: ServeConfig) -> DrainingServer:
-    """The server of an app, not yet running."""
+    """Builds the server of an app."""
     limits = config.limits
     return DrainingServer(
         uvicorn.Config(
@@ -47,13 +47,13 @@ def build_server(app: FastAPI, config: ServeConfig) -> DrainingServer:
             loop="asyncio",
             ws_max_size=12 * limits.max_text_characters + 65_536,
             ws_per_message_deflate=False,  # 16-bit samples hardly shrink
-            # Pings keep what lies between from giving a silent connection up. That they are
-            # answered is not asked for: they wait behind the sound that a slow client has not read.
+            # Pings keep proxies from closing a silent connection. Answers are not required: they
+            # wait behind the sound that a slow client has not read.
             ws_ping_timeout=None,
             timeout_keep_alive=max(1, round(limits.idle_timeout_seconds / 12)),
             timeout_graceful_shutdown=LAST_SECONDS,
             server_header=False,
-            # What everybody could write is believed of nobody but the proxies that are named.
+            # Anybody could write these headers: they are trusted from the named proxies only.
             proxy_headers=bool(config.proxies),
             forwarded_allow_ips=list(config.proxies),
             log_level="info",
@@ -64,10 +64,10 @@ def build_server(app: FastAPI, config: ServeConfig) -> DrainingServer:
 
 
 class DrainingServer(uvicorn.Server):
-    """Told to stop, it goes on until every utterance has ended, and takes no new one.
+    """On a signal, finishes every utterance and accepts no new one, then stops.
 
-    uvicorn by itself would cut WebSockets off at once. The port stays open meanwhile, so that
-    `/health` can tell a load balancer to look elsewhere. A second signal stops it at once.
+    uvicorn by itself would close WebSockets at once. The port stays open meanwhile, so that
+    `/health` can send a load balancer elsewhere. A second signal stops the server at once.
     """
 
     def __init__(self, config: uvicorn.Config, state: State, drain_seconds: float) -> None:
@@ -90,20 +90,20 @@ class DrainingServer(uvicorn.Server):
             self._loop.call_soon_threadsafe(self.drain)
 
     def drain(self) -> None:
-        """Begins to stop. To be called in the event loop."""
+        """Begins to stop. Must be called in the event loop."""
         if self._draining is None:
             self._draining = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
         service: Service | None = getattr(self._state, "service", None)
         if service is not None:
-            _log.info(
+            logger.info(
                 "stopping: %d utterances have %g s to end",
                 service.admission.num_live,
                 self._drain_seconds,
             )
             if not await service.admission.drain(self._drain_seconds):
-                _log.warning("%d utterances are cut off", service.admission.num_live)
+                logger.warning("%d utterances are cut off", service.admission.num_live)
         self.should_exit = True
 
 
@@ -122,12 +122,12 @@ def listen(config: ServeConfig) -> socket.socket:
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if size := config.limits.socket_send_bytes:
-                # Connections inherit it. Left to itself the system takes megabytes off the hands
-                # of a slow client, minutes of speech that may never be heard.
+                # Connections inherit it. By default the system buffers megabytes for a slow
+                # client: minutes of speech that may never be heard.
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
             if hasattr(socket, "TCP_USER_TIMEOUT"):
-                # A connection that is closed still waits for its client to take what was sent; to
-                # one that never does, the system would keep it open for ever.
+                # A closed connection still waits for its client to read what was sent; without a
+                # timeout, for ever.
                 milliseconds = round(2000 * config.limits.write_timeout_seconds)
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
             listener.bind(address)

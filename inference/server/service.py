@@ -1,4 +1,4 @@
-"""What all routes share: engine, voices, admission, keys, figures; and how an utterance is spoken.
+"""The state that all routes share, and how speech is made with it.
 
 Shapes: S samples of one chunk.
 """
@@ -10,77 +10,42 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Protocol
 
 from starlette.requests import HTTPConnection
 
-from inference.server.auth import Keys
-from inference.server.errors import ApiError, sentence
-from inference.server.hosts import Hosts
-from inference.server.limits import Admission
-from inference.server.metrics import Metrics
-from inference.server.provenance import Provenance
-from inference.server.self_check import SelfCheck
+from inference.engine import StreamEngine
+from inference.server.admission import Admission
+from inference.server.errors import ApiError, as_sentence
+from inference.server.monitoring import HealthCheck, Metrics, TokenLog
 from inference.server.settings import ServeConfig
-from inference.server.token_log import TokenLog
-from inference.server.utterance import SpeechStream, Utterance
+from inference.server.speech_stream import Provenance, SpeechStream
 from inference.server.voice_store import VoiceStore
 from tokenlm.synthesis import Synthesizer, Voice, VoiceError
 from tokenlm.text.frontend import frontend
 
 CACHED_VOICES = 64
-"""Voices that stay in memory."""
+"""Voices that are kept in memory."""
 CHECK_TEXT = "Hello."
-"""What a server says to itself to know whether it can."""
+"""Text of the health check."""
 
 
-class SpeechEngine(Protocol):
-    """What the server needs of `inference.engine.StreamEngine`."""
-
-    @property
-    def sample_rate(self) -> int:
-        """Of the chunks, in hertz."""
-        ...
-
-    @property
-    def num_live(self) -> int:
-        """Sessions that are open."""
-        ...
-
-    async def open(
-        self,
-        text: str | AsyncIterable[str],
-        *,
-        voice: Voice | str | None = None,
-        seed: int = 0,
-        speed: float = 1.0,
-        max_buffer_seconds: float = 10.0,
-    ) -> SpeechStream:
-        """Begins an utterance."""
-        ...
-
-    async def close(self, drain_seconds: float | None = None) -> None:
-        """Ends the engine."""
-        ...
+class ClientGoneError(Exception):
+    """The client left, or has not taken anything for too long."""
 
 
 class Service:
-    """One server's state. The voices folder is all of it that outlives the process."""
+    """State of one server. The folder of voices is all of it that outlives the process."""
 
-    def __init__(
-        self, config: ServeConfig, synthesizer: Synthesizer, engine: SpeechEngine, keys: Keys
-    ) -> None:
+    def __init__(self, config: ServeConfig, synthesizer: Synthesizer, engine: StreamEngine) -> None:
         self.config = config
         self.synthesizer = synthesizer
         synthesizer.prompts.max_bytes = config.limits.max_prompt_bytes
         self.engine = engine
-        self.keys = keys
-        self.hosts = Hosts(config)
         self.bundle = synthesizer.components.manifest.name
         self.bundle_voices = tuple(synthesizer.voices)
         normalizer = synthesizer.components.text_tokenizer.config.normalizer
-        self.words = frontend(normalizer).words
-        """The words of a text as the bundle speaks them."""
+        self.spoken_words = frontend(normalizer).words
+        """Function from a text to its words as they are spoken."""
         self.store = VoiceStore(config.voices, max_voices=config.limits.max_voices)
         self.admission = Admission(config.limits)
         self.metrics = Metrics()
@@ -92,16 +57,16 @@ class Service:
         self.num_uploads = 0
         self.num_sockets = 0
         self.metrics.sockets.set_function(lambda: self.num_sockets)
-        self.self_check = SelfCheck(self._say_something, config.limits.stall_timeout_seconds)
+        self.health = HealthCheck(self._speak_check_text, config.limits.stall_timeout_seconds)
         self._voices: OrderedDict[str, tuple[object, Voice]] = OrderedDict()
 
     @property
     def model_names(self) -> tuple[str, ...]:
-        """Names of the bundle: its own, and those that the settings give it."""
+        """Names of the bundle: its own and its aliases."""
         return tuple(dict.fromkeys((self.bundle, *self.config.model_aliases)))
 
     def check_model(self, name: str | None) -> None:
-        """Checks the name of a model that a client asks for.
+        """Checks the name of a model in a request.
 
         Raises:
             ApiError: 404.
@@ -127,50 +92,52 @@ class Service:
         try:
             return await asyncio.to_thread(self._find_voice, name)
         except VoiceError as error:
-            raise ApiError(404, sentence(error), param="voice", code="voice_not_found") from error
+            raise ApiError(
+                404, as_sentence(error), param="voice", code="voice_not_found"
+            ) from error
 
     def _find_voice(self, name: str) -> tuple[str, Voice]:
-        """A voice by its name or by another one that the settings give it, capital or small."""
+        """Finds a voice by its name or an alias, in capital or small letters."""
         if self._has_voice(name):
             return name, self._load_voice(name)
-        small = name.lower()
+        lower = name.lower()
         for known in self.bundle_voices:
-            if known.lower() == small:
+            if known.lower() == lower:
                 return known, self._load_voice(known)
-        for alias, meant in self.config.voice_aliases.items():
-            if alias.lower() == small:
-                if not self._has_voice(meant):
+        for alias, target in self.config.voice_aliases.items():
+            if alias.lower() == lower:
+                if not self._has_voice(target):
                     raise VoiceError(
-                        f"the voice {name[:80]!r} stands for {meant!r} here, which there is not; "
+                        f"the voice {name[:80]!r} stands for {target!r} here, which there is not; "
                         "see the setting voice_aliases."
                     )
-                return meant, self._load_voice(meant)
+                return target, self._load_voice(target)
         for known in self.store.names():
-            if known.lower() == small:
+            if known.lower() == lower:
                 return known, self._load_voice(known)
         return name, self._load_voice(name)
 
     def _has_voice(self, name: str) -> bool:
         return name in self.bundle_voices or name in self.store
 
-    def look_around(self) -> list[str]:
-        """What whoever starts the server should know, a sentence each."""
-        found = []
+    def startup_warnings(self) -> list[str]:
+        """What the operator should know at the start, a sentence each."""
+        warnings = []
         if self.config.uploads and (reason := self.store.why_read_only()) is not None:
-            found.append(f"clients cannot add voices: {reason}")
+            warnings.append(f"clients cannot add voices: {reason}")
         aliases = self.config.voice_aliases.items()
-        lost = [f"{alias}: {meant}" for alias, meant in aliases if not self._has_voice(meant)]
-        if lost:
-            found.append(f"voice_aliases name voices that are not there: {', '.join(lost)}")
-        return found
+        missing = [f"{alias}: {target}" for alias, target in aliases if not self._has_voice(target)]
+        if missing:
+            warnings.append(f"voice_aliases name voices that are not there: {', '.join(missing)}")
+        return warnings
 
     def _load_voice(self, name: str) -> Voice:
-        """Never passes a name on that the lists do not have: it would be taken for a path."""
+        """Loads a voice of the bundle or the store; another name would be taken for a path."""
         builtin = name in self.bundle_voices
         version = () if builtin else self.store.version(name)
-        known = self._voices.get(name)
-        if known is not None and known[0] == version:
-            return known[1]
+        cached = self._voices.get(name)
+        if cached is not None and cached[0] == version:
+            return cached[1]
         if version is None:
             shown = ", ".join(self.bundle_voices)
             raise VoiceError(
@@ -192,22 +159,22 @@ class Service:
         seed: int,
         speed: float,
         request_id: str,
-        asked_at: float,
-        patience_seconds: float,
-    ) -> AsyncIterator[Utterance]:
+        requested_at: float,
+        stall_seconds: float,
+    ) -> AsyncIterator[SpeechStream]:
         """Waits for a slot and speaks a text while the block runs.
 
         Args:
-            text: all of it, or the pieces in which it comes.
-            voice: name of a voice.
+            text: all of it, or its pieces as they arrive.
+            voice: name of a voice; None is the first of the bundle.
             seed: of all draws.
             speed: 1 is that of the voice.
             request_id: for the log.
-            asked_at: `time.perf_counter()` when the request came.
-            patience_seconds: longest time between two chunks.
+            requested_at: `time.perf_counter()` of the request.
+            stall_seconds: longest time between two chunks.
 
         Raises:
-            ApiError: the client is refused; see `Admission.slot`.
+            ApiError: the request is refused; see `Admission.slot`.
         """
         name, prepared = await self.voice(voice)
         limits = self.config.limits
@@ -221,74 +188,70 @@ class Service:
                     max_buffer_seconds=limits.max_buffer_seconds,
                 )
             except VoiceError as error:  # made with other models, as when the bundle was changed
-                raise ApiError(400, sentence(error), param="voice") from error
+                raise ApiError(400, as_sentence(error), param="voice") from error
             except ValueError as error:
-                raise ApiError(400, sentence(error), param="input") from error
+                raise ApiError(400, as_sentence(error), param="input") from error
             except Exception as error:
-                self.self_check.note(error)
+                self.health.record(error)
                 raise
             provenance = Provenance(
                 bundle=self.bundle, voice=name, seed=seed, request_id=request_id
             )
-            utterance = Utterance(
-                stream, provenance, self.engine.sample_rate, asked_at, patience_seconds
+            speech = SpeechStream(
+                stream, provenance, self.engine.sample_rate, requested_at, stall_seconds
             )
             end = "left"
             try:
                 async with asyncio.timeout(limits.stream_timeout_seconds):
-                    yield utterance
+                    yield speech
                 end = "done"
-                if utterance.num_samples:
-                    self.self_check.note(None)
+                if speech.num_samples:
+                    self.health.record(None)
             except ClientGoneError:
                 raise
             except Exception as error:
                 end = "failed"
-                self.self_check.note(error)
+                self.health.record(error)
                 raise
             finally:
                 try:
                     await stream.aclose()
                 finally:
-                    self._note(utterance, end, text, speed)
+                    self._log(speech, end, text, speed)
 
-    async def _say_something(self) -> None:
-        """Speaks a short sentence to nobody, past admission, figures and logs."""
+    async def _speak_check_text(self) -> None:
+        """Speaks a short text and discards it, without admission, metrics and logs."""
         if not self.bundle_voices:
-            return  # and no voice of a client need be there
+            return  # voices of clients need not be there
         voice = await asyncio.to_thread(self._load_voice, self.bundle_voices[0])
         stream = await self.engine.open(CHECK_TEXT, voice=voice)
         try:
-            heard = [chunk.shape[0] async for chunk in stream]
+            num_samples = [chunk.shape[0] async for chunk in stream]
         finally:
             await stream.aclose()
-        if not sum(heard):
+        if not sum(num_samples):
             raise ApiError(500, "Nothing was heard.")
 
-    def _note(
-        self, utterance: Utterance, end: str, text: str | AsyncIterable[str], speed: float
+    def _log(
+        self, speech: SpeechStream, end: str, text: str | AsyncIterable[str], speed: float
     ) -> None:
         metrics = self.metrics
         metrics.utterances.labels(end=end).inc()
-        metrics.audio_seconds.inc(utterance.seconds)
-        if utterance.first_audio_seconds is not None:
-            metrics.first_audio.observe(utterance.first_audio_seconds)
-        if utterance.seconds > 0:
-            metrics.real_time_factor.observe(utterance.waited_seconds / utterance.seconds)
+        metrics.audio_seconds.inc(speech.seconds)
+        if speech.first_audio_seconds is not None:
+            metrics.first_audio.observe(speech.first_audio_seconds)
+        if speech.seconds > 0:
+            metrics.real_time_factor.observe(speech.waited_seconds / speech.seconds)
         self.token_log.write(
-            **utterance.provenance.facts(),
+            **speech.provenance.fields(),
             end=end,
             speed=speed,
             text=text if isinstance(text, str) else None,
-            num_samples=utterance.num_samples,
-            speech_tokens=utterance.speech_tokens,
-            pauses=utterance.pauses,
+            num_samples=speech.num_samples,
+            speech_tokens=speech.speech_tokens,
+            pauses=speech.pauses,
             time=time.time(),
         )
-
-
-class ClientGoneError(Exception):
-    """The client left, or takes nothing any more."""
 
 
 def service_of(connection: HTTPConnection) -> Service:

@@ -11,12 +11,12 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one server gives at most. A request beyond it is refused with 413 or 429."""
+    """Limits of one server. Requests beyond them are refused with status 413 or 429."""
 
     max_text_characters: int = 4096
-    """Of one utterance, from HTTP or over a WebSocket."""
+    """Length of the text of one utterance."""
     max_streams: int = 16
-    """Utterances that are spoken at once."""
+    """Utterances that are spoken at the same time."""
     max_queue: int = 32
     """Requests that wait for one of them to end."""
     queue_timeout_seconds: float = 30.0
@@ -24,32 +24,32 @@ class Limits:
     max_sockets: int = 64
     """Open WebSockets."""
     max_upload_bytes: int = 20_000_000
-    """Of a recording that is sent for a voice."""
+    """Size of a recording for a voice."""
     max_upload_seconds: float = 60.0
-    """Length of that recording once it is unpacked."""
+    """Length of a recording for a voice, once decoded."""
     max_uploads: int = 4
-    """Recordings that wait to be made voices, the one in work included."""
+    """Recordings that are being made into voices or wait for it."""
     max_voices: int = 100_000
     """Voices in the folder."""
     max_buffer_seconds: float = 10.0
-    """Speech that is made ahead of what its client has taken."""
+    """Speech that is made ahead of what the client has read."""
     stall_timeout_seconds: float = 60.0
-    """An utterance whose models give nothing for so long is ended."""
+    """An utterance ends if its models give nothing for this long."""
     write_timeout_seconds: float = 60.0
-    """A client that takes nothing for so long is let go."""
+    """A client that reads nothing for this long is disconnected."""
     idle_timeout_seconds: float = 60.0
-    """A WebSocket that neither says nor hears anything for so long is closed, and so is a
-    connection that is kept open without a request for a twelfth of it."""
+    """A WebSocket without messages in either direction is closed after this time, a kept-alive
+    connection without a request after a twelfth of it."""
     body_timeout_seconds: float = 120.0
-    """A request whose body takes longer to come is refused."""
+    """A request whose body takes longer to arrive is refused."""
     stream_timeout_seconds: float = 1800.0
-    """No utterance goes on for longer."""
+    """Longest time for one utterance."""
     drain_seconds: float = 60.0
-    """Time that live utterances have to end after the server is told to stop."""
+    """Time for live utterances to end after a signal to stop."""
     max_prompt_bytes: int = 1 << 30
-    """Memory for what the models make of the prompts of voices; those that were used last stay."""
+    """Memory for cached voice prompts; the least recently used are dropped."""
     socket_send_bytes: int = 131_072
-    """Bytes that the system may hold back for a slow client; 0 leaves it to the system."""
+    """Send buffer of the system for each client; 0 leaves it to the system."""
 
     def __post_init__(self) -> None:
         for name, low in {
@@ -82,7 +82,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class ServeConfig:
-    """A server."""
+    """Settings of a server."""
 
     bundle: str = "mini-en"
     """Name of a bundle, its folder, or its id on the hub."""
@@ -95,31 +95,31 @@ class ServeConfig:
     port: int = 8000
     """0 takes any free port."""
     allowed_hosts: tuple[str, ...] = ()
-    """Names that the server may be asked by besides localhost and `host`, without port;
+    """Names that are accepted in `Host` besides localhost and `host`, without port;
     "*.example.com" is every name that ends so, and "*" is all."""
     proxies: tuple[str, ...] = ()
-    """Addresses or networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+    """Addresses or networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are trusted."""
     voices: Path = Path("voices")
-    """Folder of the voices that clients add: all the state that there is."""
+    """Folder of the voices that clients add, which is all the state of a server."""
     uploads: bool = True
     """Whether clients may add and delete voices."""
     page: bool = True
     """Whether the page is served at /."""
     api_key_env: str = "TOKENLM_API_KEY"
-    """Environment variable with the keys of clients, separated by commas. Without any, everybody
+    """Environment variable with the keys of clients, separated by commas. Without keys, everybody
     is served."""
     cors_origins: tuple[str, ...] = ()
     """Web pages of these origins may use the server from a browser; "*" is all."""
     sentence_pause_seconds: float | None = 0.3
-    """Over a WebSocket, how long nothing is written behind a whole sentence until it is spoken,
-    whatever may still come; null waits for more text."""
+    """Over a WebSocket, the pause after a whole sentence after which it is spoken without waiting
+    for more text; null always waits."""
     model_aliases: tuple[str, ...] = ()
-    """Names of models that are understood besides that of the bundle."""
+    """Further names of the model besides that of the bundle."""
     voice_aliases: dict[str, str] = field(default_factory=dict)
-    """Names of voices that stand for others, for clients whose voices cannot be set."""
+    """Further names of voices, for clients whose voices cannot be set."""
     token_log: Path | None = None
-    """File that gets the speech tokens of every utterance (JSON lines), to be able to make it
-    again; nothing is written by default."""
+    """JSON lines file with the speech tokens of every utterance, from which it can be rendered
+    again; None writes nothing."""
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:

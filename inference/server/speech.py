@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import json
+import logging
 import time
 import uuid
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-from inference.server.access import needs_key
-from inference.server.encoders import MEDIA_TYPES, available_formats
-from inference.server.errors import ApiError, documented
-from inference.server.limits import check_length
-from inference.server.response import SpeechResponse
-from inference.server.service import service_of
+from inference.server.access import require_access
+from inference.server.errors import ApiError, error_responses
+from inference.server.service import ClientGoneError, service_of
+from inference.server.settings import Limits
+from inference.server.speech_stream import SpeechStream
+from tokenlm.audio.encoders import available_formats, build_encoder
 
 PATH = "/v1/audio/speech"
 MAX_SEED = 2**53 - 1
-"""The largest whole number that JSON carries everywhere."""
+"""The largest integer that JSON carries exactly everywhere."""
+MEDIA_TYPES = {
+    "mp3": "audio/mpeg",
+    "opus": "audio/ogg",
+    "aac": "audio/aac",
+    "flac": "audio/flac",
+    "wav": "audio/wav",
+    "pcm": "audio/pcm",
+}
+"""Media types of every format of OpenAI's API; for aac there is no encoder."""
+FOREIGN_WORDS = "X-Tokenlm-Foreign-Words"
+"""Header with the words that are left out of what is spoken."""
+_MAX_HEADER = 1000
+_MAX_WORD = 24
+"""Characters of that header, for which proxies have little room, and of a word in it."""
 
-router = APIRouter(dependencies=[Depends(needs_key)])
+logger = logging.getLogger(__name__)
+router = APIRouter(dependencies=[Depends(require_access)])
 
 
 class VoiceId(BaseModel):
@@ -58,19 +81,16 @@ class SpeechSettings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _leave_out_null(cls, given: Any) -> Any:
-        """Many clients send null for what they do not set."""
-        if not isinstance(given, dict):
-            return given
+    def _drop_null(cls, values: Any) -> Any:
+        """Drops null, which many clients send for what they do not set."""
+        if not isinstance(values, dict):
+            return values
+        fields = cls.model_fields
         return {
             name: value
-            for name, value in given.items()
-            if value is not None or name not in cls.model_fields or cls._is_needed(name)
+            for name, value in values.items()
+            if value is not None or name not in fields or fields[name].is_required()
         }
-
-    @classmethod
-    def _is_needed(cls, name: str) -> bool:
-        return cls.model_fields[name].is_required()
 
     @property
     def voice_name(self) -> str | None:
@@ -89,8 +109,8 @@ class SpeechRequest(SpeechSettings):
     ] = None
 
 
-def check_sayable(text: str, param: str) -> str:
-    """Gives a text back that is well-formed Unicode.
+def check_unicode(text: str, param: str) -> str:
+    """Returns a text that is well-formed Unicode.
 
     Raises:
         ApiError: 400, it holds half of a surrogate pair, as JSON can.
@@ -103,7 +123,7 @@ def check_sayable(text: str, param: str) -> str:
 
 
 def check_instructions(text: str | None) -> None:
-    """Raises an ApiError with status 400 where a client gives instructions."""
+    """Raises an ApiError with status 400 if there are instructions."""
     if text and text.strip():
         raise ApiError(
             400,
@@ -111,6 +131,174 @@ def check_instructions(text: str | None) -> None:
             param="instructions",
             code="unsupported",
         )
+
+
+def check_length(num_characters: int, limits: Limits, param: str) -> None:
+    """Checks the length of a text.
+
+    Raises:
+        ApiError: 413.
+    """
+    if num_characters > limits.max_text_characters:
+        raise ApiError(
+            413,
+            f"The text has {num_characters} characters; at most {limits.max_text_characters} are "
+            "taken at once. Cut it into several requests.",
+            param=param,
+            code="text_too_long",
+        )
+
+
+class SpeechResponse(Response):
+    """Streams speech as the body of a response.
+
+    The status is sent with the first bytes: every error before them is a proper response. The next
+    chunk is requested when the client has taken the last: a slow client slows down its own stream
+    only.
+    """
+
+    def __init__(
+        self,
+        speak: Callable[[], AbstractAsyncContextManager[SpeechStream]],
+        audio_format: str,
+        stream_format: Literal["audio", "sse"],
+        write_timeout_seconds: float,
+    ) -> None:
+        super().__init__()
+        self._speak = speak
+        self._audio_format = audio_format
+        self._stream_format = stream_format
+        self._write_timeout_seconds = write_timeout_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI. A client that leaves ends its stream at once, also in the queue."""
+        work = asyncio.create_task(self._respond(send))
+        gone = asyncio.create_task(_disconnected(receive))
+        try:
+            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            if not work.done():
+                work.cancel()
+            await asyncio.wait((work, gone))
+        if not work.cancelled():
+            try:
+                work.result()
+            except ClientGoneError:
+                # The body stays unfinished, and the web server closes the connection.
+                logger.info("a client takes nothing any more")
+            except _ReportedError as error:
+                # The body has ended properly: the connection serves the next request.
+                logger.error("an utterance failed after it had begun", exc_info=error.__cause__)
+
+    async def _respond(self, send: Send) -> None:
+        async with self._speak() as speech:
+            make = self._events if self._is_sse else self._bytes
+            started = False
+            try:
+                async with aclosing(make(speech)) as body:
+                    async for data in body:
+                        if not started:
+                            started = True
+                            await self._send(send, self._head(speech))
+                        await self._send(send, _body(data, more=True))
+            except (ApiError, ClientGoneError):
+                raise
+            except _ReportedError:
+                await self._send(send, _body(b"", more=False))
+                raise
+            except Exception as error:
+                if started:
+                    raise  # the body ends too early, which tells the client
+                logger.exception("the models failed at %s", speech.provenance.request_id)
+                raise ApiError(500, "The models failed at this request.") from error
+            await self._send(send, _body(b"", more=False))
+
+    @property
+    def _is_sse(self) -> bool:
+        return self._stream_format == "sse"
+
+    def _head(self, speech: SpeechStream) -> dict[str, Any]:
+        kind = "text/event-stream" if self._is_sse else MEDIA_TYPES[self._audio_format]
+        headers = {
+            "Content-Type": kind,
+            "Cache-Control": "no-store",
+            "X-Accel-Buffering": "no",  # a proxy that collects the body would undo the streaming
+            "X-Sample-Rate": str(speech.sample_rate),
+            **speech.provenance.headers,
+        }
+        if speech.foreign_words:
+            headers[FOREIGN_WORDS] = _header_value(speech.foreign_words)
+        raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+        return {"type": "http.response.start", "status": 200, "headers": raw}
+
+    async def _send(self, send: Send, message: dict[str, Any]) -> None:
+        try:
+            async with asyncio.timeout(self._write_timeout_seconds):
+                await send(message)
+        except (TimeoutError, OSError) as error:
+            raise ClientGoneError from error
+
+    async def _bytes(self, speech: SpeechStream) -> AsyncGenerator[bytes, None]:
+        encoder = build_encoder(self._audio_format, speech.sample_rate, speech.provenance.comment)
+        async for chunk in speech:
+            if data := encoder.encode(chunk):
+                yield data
+        if data := encoder.finish():
+            yield data
+
+    async def _events(self, speech: SpeechStream) -> AsyncGenerator[bytes, None]:
+        """Events of `stream_format: sse`; an error after the first is an event, too."""
+        has_started = False
+        try:
+            async with aclosing(self._bytes(speech)) as pieces:
+                async for data in pieces:
+                    has_started = True
+                    audio = base64.b64encode(data).decode("ascii")
+                    yield _event({"type": "speech.audio.delta", "audio": audio})
+        except Exception as error:
+            if not has_started:
+                raise
+            shown = error if isinstance(error, ApiError) else ApiError(500, "The models failed.")
+            yield _event({"type": "error", **shown.body()})
+            raise _ReportedError from error
+        yield _event(
+            {
+                "type": "speech.audio.done",
+                "usage": speech.usage,
+                "foreign_words": speech.foreign_words,
+                "provenance": speech.provenance.fields(),
+                "timings": speech.timings,
+            }
+        )
+
+
+class _ReportedError(Exception):
+    """The client has been sent the error that is the cause of this one."""
+
+
+def _body(data: bytes, *, more: bool) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+def _header_value(words: Sequence[str]) -> str:
+    """The first of the words, percent-encoded and separated by commas."""
+    shown = ""
+    for word in words:
+        more = quote(word[:_MAX_WORD], safe="")
+        if len(shown) + 2 + len(more) > _MAX_HEADER:
+            break
+        shown += f", {more}" if shown else more
+    return shown
+
+
+def _event(fields: dict[str, Any]) -> bytes:
+    return f"data: {json.dumps(fields)}\n\n".encode()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 _AUDIO: dict[str, Any] = {kind: {} for kind in MEDIA_TYPES.values()} | {"text/event-stream": {}}
@@ -121,7 +309,7 @@ _AUDIO: dict[str, Any] = {kind: {} for kind in MEDIA_TYPES.values()} | {"text/ev
     response_class=Response,
     responses={
         200: {"description": "The speech, sent while it is made.", "content": _AUDIO},
-        **documented(400, 401, 403, 404, 408, 413, 429, 500, 503),
+        **error_responses(400, 401, 403, 404, 408, 413, 429, 500, 503),
     },
     summary="Speak a text",
 )
@@ -139,7 +327,7 @@ async def create_speech(body: SpeechRequest, request: Request) -> SpeechResponse
             param="response_format",
             code="unsupported",
         )
-    check_length(len(check_sayable(body.input, "input")), limits, "input")
+    check_length(len(check_unicode(body.input, "input")), limits, "input")
     speak = partial(
         service.speak,
         body.input,
@@ -147,8 +335,8 @@ async def create_speech(body: SpeechRequest, request: Request) -> SpeechResponse
         seed=body.seed,
         speed=body.speed,
         request_id=uuid.uuid4().hex,
-        asked_at=time.perf_counter(),
-        patience_seconds=limits.stall_timeout_seconds,
+        requested_at=time.perf_counter(),
+        stall_seconds=limits.stall_timeout_seconds,
     )
     return SpeechResponse(
         speak, body.response_format, body.stream_format, limits.write_timeout_seconds

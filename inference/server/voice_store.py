@@ -1,12 +1,12 @@
-"""The voices that clients have added: a folder, and all the state that a server has.
+"""The folder of the voices that clients have added, which is all the state of a server.
 
 ```
 NAME.yaml              the record: consent, text, date, the name of the file beside it
 NAME.HASH.voice        the voice, safetensors
 ```
 
-A voice is there when its record is. Records are put in place whole and never over another one, so
-that several servers may share the folder.
+A voice exists once its record does. Records appear whole and never replace one another, so several
+servers may share the folder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tokenlm.config import ConfigError, load_config, save_config
 from tokenlm.synthesis import Voice, VoiceError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-"""Names of voices, which are names of files: nothing that could lead out of the folder."""
+"""Names of voices, which are file names: nothing that could lead out of the folder."""
 _RESERVED = {"con", "prn", "aux", "nul"} | {f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10)}
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.[0-9a-f]{16}\.voice")
 
@@ -85,10 +85,10 @@ class VoiceRecord:
 
 
 def check_name(name: str) -> str:
-    """Gives a name back that a voice may have.
+    """Returns a name that a voice may have.
 
     Raises:
-        VoiceNameError: it may not.
+        VoiceNameError: no voice may have it.
     """
     if not NAME.fullmatch(name) or name.lower() in _RESERVED:
         raise VoiceNameError(
@@ -99,7 +99,7 @@ def check_name(name: str) -> str:
 
 
 class VoiceStore:
-    """The folder. Every call looks at it anew: another server may have changed it."""
+    """The folder. Every call reads it anew: another server may have changed it."""
 
     def __init__(self, folder: Path, *, max_voices: int) -> None:
         self.folder = folder
@@ -124,16 +124,16 @@ class VoiceStore:
             place = place.parent
         if not place.is_dir():
             return f"{place} is not a folder."
-        try:  # what a folder says of itself is not to be relied on
+        try:  # its permissions alone do not tell
             with tempfile.TemporaryFile(dir=place):
                 return None
         except OSError as error:
             if error.errno in _FULL:
-                return None  # another day there may be room
+                return None  # temporary
             return f"the folder {place} cannot be written to: {error.strerror or error}."
 
     def record(self, name: str) -> VoiceRecord | None:
-        """What is written about a voice; None where there is none, or not a whole one."""
+        """Reads the record of a voice; None if there is none or it is damaged."""
         if name not in self:
             return None
         try:
@@ -154,7 +154,7 @@ class VoiceStore:
         return Voice.load(self.folder / record.file)
 
     def version(self, name: str) -> tuple[int, int] | None:
-        """Something that changes when a name comes to mean another voice."""
+        """Changes when a name comes to mean another voice; None if there is none."""
         if not NAME.fullmatch(name):
             return None
         try:
@@ -205,7 +205,7 @@ class VoiceStore:
         try:
             voice.save(path)
             save_config(record, draft)
-            # Unlike a renaming, a link does not replace what another server wrote meanwhile.
+            # Unlike a rename, a link does not replace what another server wrote meanwhile.
             os.link(draft, self._record_path(record.name))
         except FileExistsError:
             path.unlink(missing_ok=True)

@@ -1,21 +1,30 @@
-"""`/v1/audio/voices`: listing, adding and deleting voices."""
+"""`/v1/audio/voices`: listing, adding and deleting voices.
+
+Shapes: S samples.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
 import json
 import logging
-from typing import Annotated, Literal
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, BinaryIO, Literal
 
 from fastapi import APIRouter, Depends, File, Form, Path, Query, Request, UploadFile
 from pydantic import BaseModel
+from torch import Tensor
 
-from inference.server.access import needs_key
-from inference.server.errors import ApiError, documented, sentence
+from inference.server.access import access_of, require_access
+from inference.server.errors import ApiError, as_sentence, error_responses
 from inference.server.service import Service, service_of
-from inference.server.speech import check_sayable
-from inference.server.upload import read_upload
+from inference.server.settings import Limits
+from inference.server.speech import check_unicode
 from inference.server.voice_store import (
     VoiceExistsError,
     VoiceNameError,
@@ -24,16 +33,21 @@ from inference.server.voice_store import (
     VoiceStoreReadOnlyError,
     check_name,
 )
+from tokenlm.audio.io import AudioError, UnknownKindError, read_recording
 from tokenlm.synthesis import VoiceError
 
 PATH = "/v1/audio/voices"
 PAGE, MAX_PAGE = 100, 1000
-"""Voices that one answer describes unless told, and at most; names alone are up to MAX_PAGE."""
+"""Voices on a page of the list by default, and at most; bare names are up to MAX_PAGE."""
 MAX_TEXT = 1000
 """Characters of the text of a recording, of a person's name, and of a statement."""
 
-_log = logging.getLogger(__name__)
-router = APIRouter(dependencies=[Depends(needs_key)])
+MAX_CHANNELS = 8
+MIN_RATE, MAX_RATE = 4_000, 384_000
+"""Sample rates of recordings, in hertz."""
+
+logger = logging.getLogger(__name__)
+router = APIRouter(dependencies=[Depends(require_access)])
 
 
 class ConsentBody(BaseModel):
@@ -86,7 +100,7 @@ class VoiceDeleted(BaseModel):
     deleted: Literal[True] = True
 
 
-@router.get(PATH, responses=documented(400, 401, 403), summary="List voices")
+@router.get(PATH, responses=error_responses(400, 401, 403), summary="List voices")
 async def list_voices(
     request: Request,
     limit: Annotated[
@@ -98,10 +112,15 @@ async def list_voices(
     ] = False,
 ) -> VoiceList:
     """Lists the voices of the bundle and those that were added, by name."""
-    return await asyncio.to_thread(_list, service_of(request), limit, after, legacy)
+    show_consent = access_of(request).needs_key
+    return await asyncio.to_thread(
+        _list, service_of(request), limit, after, legacy=legacy, show_consent=show_consent
+    )
 
 
-def _list(service: Service, limit: int | None, after: str | None, legacy: bool) -> VoiceList:
+def _list(
+    service: Service, limit: int | None, after: str | None, *, legacy: bool, show_consent: bool
+) -> VoiceList:
     names = sorted({*service.store.names(), *service.bundle_voices})
     if after is not None:
         names = [name for name in names if name > after]
@@ -113,7 +132,7 @@ def _list(service: Service, limit: int | None, after: str | None, legacy: bool) 
         if name in service.bundle_voices:
             data.append(VoiceBody(id=name, name=name, type="builtin", created_at=0))
         elif (record := service.store.record(name)) is not None:
-            data.append(_describe(record, service))
+            data.append(_describe(record, show_consent=show_consent))
     page = data[:limit]
     return VoiceList(
         data=page,
@@ -124,9 +143,9 @@ def _list(service: Service, limit: int | None, after: str | None, legacy: bool) 
     )
 
 
-def _describe(record: VoiceRecord, service: Service) -> VoiceBody:
-    """What a client is told of a voice; who consented to what is not for everybody."""
-    consent = record.consent if service.keys.needed else None
+def _describe(record: VoiceRecord, *, show_consent: bool) -> VoiceBody:
+    """Describes a voice to a client. Without keys, everybody would read who consented to what."""
+    consent = record.consent if show_consent else None
     return VoiceBody(
         id=record.name,
         name=record.name,
@@ -141,7 +160,7 @@ def _describe(record: VoiceRecord, service: Service) -> VoiceBody:
 @router.post(
     PATH,
     status_code=201,
-    responses=documented(400, 401, 403, 408, 409, 413, 429, 500, 503),
+    responses=error_responses(400, 401, 403, 408, 409, 413, 429, 500, 503),
     summary="Add a voice",
 )
 async def add_voice(
@@ -167,7 +186,7 @@ async def add_voice(
     service.admission.check_open()
     _check_uploads(service)
     who, statement = read_consent(consent)
-    if len(check_sayable(ref_text, "ref_text")) > MAX_TEXT:
+    if len(check_unicode(ref_text, "ref_text")) > MAX_TEXT:
         raise ApiError(413, f"The text has more than {MAX_TEXT} characters.", param="ref_text")
     if service.num_uploads >= service.config.limits.max_uploads:
         raise ApiError(
@@ -184,7 +203,7 @@ async def add_voice(
             )
     finally:
         service.num_uploads -= 1
-    return _describe(record, service)
+    return _describe(record, show_consent=access_of(request).needs_key)
 
 
 def _add(
@@ -195,7 +214,7 @@ def _add(
         if check_name(name).lower() in {voice.lower() for voice in own}:
             raise VoiceExistsError(f"the server has a voice {name!r} of its own.")
         service.store.check_free(name)
-        recording = read_upload(sample.file, service.config.limits)
+        recording = read_recording_upload(sample.file, service.config.limits)
         voice = service.synthesizer.prepare_voice(
             recording.waveform, ref_text or None, sample_rate=recording.sample_rate, name=name
         )
@@ -207,26 +226,28 @@ def _add(
             seconds=recording.seconds,
         )
     except VoiceNameError as error:
-        raise ApiError(400, sentence(error), param="name", code="invalid_name") from error
+        raise ApiError(400, as_sentence(error), param="name", code="invalid_name") from error
     except VoiceExistsError as error:
-        raise ApiError(409, sentence(error), param="name", code="voice_exists") from error
+        raise ApiError(409, as_sentence(error), param="name", code="voice_exists") from error
     except VoiceStoreReadOnlyError as error:
         raise _read_only() from error
     except OSError as error:
-        _log.exception("a voice could not be kept")
+        logger.exception("a voice could not be kept")
         raise ApiError(
             500, f"The voice could not be kept: {error.strerror or 'the disk failed'}."
         ) from error
     except VoiceStoreFullError as error:
-        raise ApiError(403, sentence(error), code="too_many_voices") from error
+        raise ApiError(403, as_sentence(error), code="too_many_voices") from error
     except VoiceError as error:
-        raise ApiError(400, sentence(error), param="audio_sample", code="invalid_audio") from error
+        raise ApiError(
+            400, as_sentence(error), param="audio_sample", code="invalid_audio"
+        ) from error
     except ValueError as error:
-        raise ApiError(400, sentence(error), code="invalid_voice") from error
+        raise ApiError(400, as_sentence(error), code="invalid_voice") from error
 
 
 @router.delete(
-    PATH + "/{voice_id}", responses=documented(400, 401, 403, 404), summary="Delete a voice"
+    PATH + "/{voice_id}", responses=error_responses(400, 401, 403, 404), summary="Delete a voice"
 )
 async def delete_voice(
     request: Request, voice_id: Annotated[str, Path(max_length=200)]
@@ -251,32 +272,32 @@ async def delete_voice(
 
 
 def read_consent(text: str) -> tuple[str, str]:
-    """Who agrees, and to what.
+    """Reads a consent: the person, and the statement that they agreed to.
 
     Raises:
-        ApiError: 400, it is not said.
+        ApiError: 400, one of them is missing.
     """
     needed = (
         'consent is JSON that says whose voice it is and what they agreed to: {"who": "...", '
         '"statement": "..."}'
     )
     try:
-        facts = json.loads(text)
+        fields = json.loads(text)
     except (ValueError, RecursionError):
-        facts = None
-    if not isinstance(facts, dict) or set(facts) != {"who", "statement"}:
+        fields = None
+    if not isinstance(fields, dict) or set(fields) != {"who", "statement"}:
         raise ApiError(400, f"No voice without consent: {needed}.", param="consent")
-    said = []
+    texts = []
     for key in ("who", "statement"):
-        value = facts[key]
+        value = fields[key]
         if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT:
             raise ApiError(
                 400,
                 f"{key!r} of consent is a text of 1 to {MAX_TEXT} characters: {needed}.",
                 param="consent",
             )
-        said.append(check_sayable(value.strip(), "consent"))
-    return said[0], said[1]
+        texts.append(check_unicode(value.strip(), "consent"))
+    return texts[0], texts[1]
 
 
 def _check_uploads(service: Service) -> None:
@@ -289,4 +310,91 @@ def _read_only() -> ApiError:
         403,
         "Voices of this server cannot be changed: its folder of voices cannot be written to.",
         code="read_only",
+    )
+
+
+@dataclass(frozen=True)
+class UploadedRecording:
+    """A recording that a client sent."""
+
+    waveform: Tensor
+    """(S,), one channel."""
+    sample_rate: int
+    sha256: str
+    """Of the file."""
+
+    @property
+    def seconds(self) -> float:
+        """Length of the recording."""
+        return self.waveform.shape[0] / self.sample_rate
+
+
+def read_recording_upload(file: BinaryIO, limits: Limits) -> UploadedRecording:
+    """Reads an audio file of any kind that `tokenlm.audio.load_audio` decodes without programs.
+
+    A small file may decode to hours: it is decoded block by block, and never beyond the limit.
+
+    Args:
+        file: at its start.
+        limits: for bytes and seconds.
+
+    Raises:
+        ApiError: 413 for too many bytes or seconds, 400 for anything that is not an audio file.
+    """
+    digest = hashlib.sha256()
+    size = 0
+    while block := file.read(1 << 20):
+        digest.update(block)
+        size += len(block)
+        if size > limits.max_upload_bytes:
+            raise ApiError(
+                413,
+                f"The recording is larger than the {limits.max_upload_bytes} bytes taken here.",
+                param="audio_sample",
+                code="too_large",
+            )
+    if size == 0:
+        raise _unusable("it is empty")
+    file.seek(0)
+    with tempfile.NamedTemporaryFile(prefix="tokenlm-") as copy:  # decoders want a file with a name
+        shutil.copyfileobj(file, copy)
+        copy.flush()
+        try:
+            waveform, rate = read_recording(
+                copy.name,
+                name="it",
+                accept=partial(_check_recording, limits),
+                programs=False,
+            )
+        except UnknownKindError as error:
+            # How to install more decoders concerns the operator, not the client.
+            logger.info("a recording that was sent cannot be read: %s", error)
+            raise _unusable(f"it cannot be read as audio: {error.reason.rstrip('.')}") from error
+        except AudioError as error:
+            raise _unusable(str(error).rstrip(".")) from error
+    return UploadedRecording(waveform, rate, digest.hexdigest())
+
+
+def _check_recording(limits: Limits, rate: int, channels: int, seconds: float) -> None:
+    """Checks a recording before its samples are kept; the length in its header is not trusted."""
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise _unusable(f"it has {channels} channels; at most {MAX_CHANNELS} are taken")
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise _unusable(f"its sample rate is {rate} Hz; {MIN_RATE} to {MAX_RATE} Hz are taken")
+    if seconds > limits.max_upload_seconds:
+        raise ApiError(
+            413,
+            f"The recording is longer than the {limits.max_upload_seconds:g} s that are "
+            "taken here; 5 to 10 s are enough.",
+            param="audio_sample",
+            code="too_long",
+        )
+
+
+def _unusable(reason: str) -> ApiError:
+    return ApiError(
+        400,
+        f"No voice can be made of the recording: {reason}.",
+        param="audio_sample",
+        code="invalid_audio",
     )

@@ -7,44 +7,98 @@ import json
 import logging
 import time
 import uuid
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from inference.server.access import check_origin
-from inference.server.encoders import PcmEncoder
+from inference.server.access import access_of
 from inference.server.errors import ApiError
-from inference.server.limits import check_length
-from inference.server.messages import (
-    InputDone,
-    InputText,
-    SessionClose,
-    SessionConfig,
-    read_message,
-)
 from inference.server.service import ClientGoneError, Service, service_of
-from inference.server.speech import check_instructions, check_sayable
+from inference.server.speech import (
+    SpeechSettings,
+    check_instructions,
+    check_length,
+    check_unicode,
+)
 from inference.server.text_feed import TextFeed
+from tokenlm.audio.encoders import to_pcm16
 
 PATH = "/v1/audio/speech/stream"
 MAX_PENDING = 8
-"""Utterances that a client may have begun before the first of them ended."""
+"""Utterances that a client may begin before the first of them has ended."""
 MAX_ERRORS = 20
-"""A client that makes more mistakes is let go."""
+"""After more of them the connection is closed."""
 
+logger = logging.getLogger(__name__)
 router = APIRouter()
-_log = logging.getLogger(__name__)
+
+
+class ConfigMessage(SpeechSettings):
+    """`session.config`: settings of the utterances that begin after it."""
+
+    type: Literal["session.config"] = "session.config"
+    api_key: str | None = None
+    response_format: Literal["pcm"] = "pcm"
+
+
+class TextMessage(BaseModel):
+    """`input.text`: a piece of the text of an utterance, of any length."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["input.text"]
+    text: str
+
+
+class DoneMessage(BaseModel):
+    """`input.done`: the text of the utterance is complete."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["input.done"]
+
+
+class CloseMessage(BaseModel):
+    """`session.close`: nothing more will come."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["session.close"]
+
+
+ClientMessage = ConfigMessage | TextMessage | DoneMessage | CloseMessage
+_ADAPTER: TypeAdapter[ClientMessage] = TypeAdapter(
+    Annotated[ClientMessage, Field(discriminator="type")]
+)
+
+
+def read_message(text: str) -> ClientMessage:
+    """Parses a message of a client.
+
+    Raises:
+        ApiError: 400, it is not valid.
+    """
+    try:
+        return _ADAPTER.validate_json(text)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        reason = f"{place}: {problem['msg']}" if place else str(problem["msg"])
+        raise ApiError(400, f"The message is not understood: {reason}.") from error
 
 
 @router.websocket(PATH)
 async def stream_speech(websocket: WebSocket) -> None:
-    """Speaks what a client writes; see the table in README.md."""
+    """Speaks what a client writes; see the tables in docs/serve.md."""
     service = service_of(websocket)
     try:
         service.admission.check_open()
-        check_origin(websocket)
-        if (given := websocket.headers.get("authorization")) is not None:
-            service.keys.check(given)
+        access = access_of(websocket)
+        access.check_origin(websocket)
+        if (key := websocket.headers.get("authorization")) is not None:
+            access.check_key(key)
         if service.num_sockets >= service.config.limits.max_sockets:
             raise ApiError(429, "The server has too many open WebSockets.", code="busy")
     except ApiError as error:
@@ -53,35 +107,46 @@ async def stream_speech(websocket: WebSocket) -> None:
     await websocket.accept()
     service.num_sockets += 1
     try:
-        await _Session(websocket, service, may_speak=given is not None).run()
+        may_speak = key is not None or not access.needs_key
+        await _Connection(websocket, service, may_speak=may_speak).run()
     finally:
         service.num_sockets -= 1
 
 
-class _Session:
-    """One client. A task reads what it sends, another speaks one utterance after the other."""
+@dataclass(frozen=True)
+class _PendingSpeech:
+    """A text that is spoken once those before it have ended."""
+
+    number: int
+    """Of the utterance in its session, from 0."""
+    settings: ConfigMessage
+    text: TextFeed
+
+
+class _Connection:
+    """One client. A task reads its messages, another speaks one utterance after the other."""
 
     def __init__(self, websocket: WebSocket, service: Service, *, may_speak: bool) -> None:
         self._websocket = websocket
         self._service = service
         self._limits = service.config.limits
-        self._may_speak = may_speak or not service.keys.needed
-        self._settings = SessionConfig()
-        self._feeds: asyncio.Queue[TextFeed | None] = asyncio.Queue()
-        self._open_feed: TextFeed | None = None
+        self._may_speak = may_speak
+        self._settings = ConfigMessage()
+        self._pending: asyncio.Queue[_PendingSpeech | None] = asyncio.Queue()
+        self._open_text: TextFeed | None = None
         self._num_begun = 0
         self._num_ended = 0
         self._num_errors = 0
 
     async def run(self) -> None:
-        """Lasts as long as the session."""
+        """Runs until the session ends."""
         reader = asyncio.create_task(self._read())
         speaker = asyncio.create_task(self._speak())
         tasks = [reader, speaker]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if reader.done() and reader.exception() is None:
-                # Nothing more will come; what was said is still spoken, unless the client leaves.
+                # Nothing more will come; what was sent is still spoken, unless the client leaves.
                 tasks.append(asyncio.create_task(self._until_closed()))
                 await asyncio.wait(tasks[1:], return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -100,41 +165,41 @@ class _Session:
         try:
             for error in errors:
                 assert isinstance(error, ApiError)
-                await self._tell(error, fatal=True)
+                await self._send_error(error, fatal=True)
             if not errors:
                 await self._send({"type": "session.done", "utterances": self._num_ended})
             code = 1000 if not errors else 1008
             async with asyncio.timeout(self._limits.write_timeout_seconds):
                 await self._websocket.close(code)
         except (ClientGoneError, RuntimeError, TimeoutError, OSError):
-            pass  # the client was faster
+            pass  # the client closed first
 
-    # -- what the client says --------------------------------------------------------------------
+    # -- messages of the client ------------------------------------------------------------------
 
     async def _read(self) -> None:
         while True:
             try:
                 message = read_message(await self._receive())
-                if isinstance(message, SessionClose):
-                    self._end_feed()
-                    self._feeds.put_nowait(None)
+                if isinstance(message, CloseMessage):
+                    self._end_text()
+                    self._pending.put_nowait(None)
                     return
-                self._take(message)
+                self._handle(message)
             except ApiError as error:
                 self._num_errors += 1
                 if error.status in (401, 408, 413) or self._num_errors > MAX_ERRORS:
                     raise
-                await self._tell(error)
+                await self._send_error(error)
 
     async def _receive(self) -> str:
-        """The next text message, waited for no longer than a client may be silent."""
+        """The next text message, within the time that a client may be silent."""
         while True:
             try:
                 async with asyncio.timeout(self._limits.idle_timeout_seconds):
                     message = await self._websocket.receive()
             except TimeoutError:
-                listening = self._num_begun > self._num_ended and self._open_feed is None
-                if listening:
+                is_listening = self._num_begun > self._num_ended and self._open_text is None
+                if is_listening:
                     continue
                 raise ApiError(
                     408,
@@ -147,8 +212,8 @@ class _Session:
                 raise ApiError(400, "Messages to the server are JSON text, not binary.")
             return text
 
-    def _take(self, message: SessionConfig | InputText | InputDone) -> None:
-        if isinstance(message, SessionConfig):
+    def _handle(self, message: ConfigMessage | TextMessage | DoneMessage) -> None:
+        if isinstance(message, ConfigMessage):
             self._configure(message)
         if not self._may_speak:
             raise ApiError(
@@ -156,107 +221,103 @@ class _Session:
                 "The first message must be a session.config with the api_key.",
                 code="invalid_api_key",
             )
-        if isinstance(message, InputText):
-            self._add_text(check_sayable(message.text, "text"))
-        elif isinstance(message, InputDone):
-            if self._open_feed is None:
+        if isinstance(message, TextMessage):
+            self._add_text(check_unicode(message.text, "text"))
+        elif isinstance(message, DoneMessage):
+            if self._open_text is None:
                 raise ApiError(400, "There is no text to be done with.", code="no_text")
-            self._end_feed()
+            self._end_text()
 
-    def _configure(self, settings: SessionConfig) -> None:
+    def _configure(self, settings: ConfigMessage) -> None:
         if settings.api_key is not None:
-            self._service.keys.check(f"Bearer {settings.api_key}")
+            access_of(self._websocket).check_key(f"Bearer {settings.api_key}")
             self._may_speak = True
         self._service.check_model(settings.model)
         check_instructions(settings.instructions)
         self._settings = settings
 
-    def _add_text(self, text: str) -> None:
-        feed = self._open_feed
-        if feed is None:
+    def _add_text(self, piece: str) -> None:
+        text = self._open_text
+        if text is None:
             if self._num_begun - self._num_ended >= MAX_PENDING:
                 raise ApiError(
                     413, f"At most {MAX_PENDING} utterances may wait.", code="too_many_utterances"
                 )
-            feed = self._open_feed = TextFeed(
-                self._num_begun,
-                self._settings,
-                self._service.config.sentence_pause_seconds,
-                self._service.words,
+            text = self._open_text = TextFeed(
+                self._service.config.sentence_pause_seconds, self._service.spoken_words
             )
+            self._pending.put_nowait(_PendingSpeech(self._num_begun, self._settings, text))
             self._num_begun += 1
-            self._feeds.put_nowait(feed)
-        feed.put(text)
-        check_length(feed.num_characters, self._limits, "text")
+        text.put(piece)
+        check_length(text.num_characters, self._limits, "text")
 
-    def _end_feed(self) -> None:
-        if self._open_feed is not None:
-            self._open_feed.complete()
-            self._open_feed = None
+    def _end_text(self) -> None:
+        if self._open_text is not None:
+            self._open_text.complete()
+            self._open_text = None
 
-    # -- what the client hears -------------------------------------------------------------------
+    # -- messages of the server ------------------------------------------------------------------
 
     async def _speak(self) -> None:
-        while (feed := await self._feeds.get()) is not None:
+        while (pending := await self._pending.get()) is not None:
             try:
-                await self._utter(feed)
+                await self._speak_text(pending)
             except (ClientGoneError, WebSocketDisconnect):
                 raise
             except Exception as error:
                 if not isinstance(error, ApiError):
-                    _log.exception("an utterance failed")
+                    logger.exception("an utterance failed")
                     error = ApiError(500, "The models failed at this utterance.")
-                await self._tell(error, utterance=feed.number)
-                # What is still to come of this text is not the beginning of another.
-                await _skip(feed)
+                await self._send_error(error, utterance=pending.number)
+                # The rest of this text is not the beginning of another.
+                await _skip(pending.text)
             finally:
                 self._num_ended += 1
 
-    async def _utter(self, feed: TextFeed) -> None:
-        settings, limits = feed.settings, self._limits
-        encoder = PcmEncoder()
+    async def _speak_text(self, pending: _PendingSpeech) -> None:
+        settings, limits = pending.settings, self._limits
         async with self._service.speak(
-            feed,
+            pending.text,
             voice=settings.voice_name,
             seed=settings.seed,
             speed=settings.speed,
             request_id=uuid.uuid4().hex,
-            asked_at=time.perf_counter(),
+            requested_at=time.perf_counter(),
             # The models wait for text, too.
-            patience_seconds=limits.stall_timeout_seconds + limits.idle_timeout_seconds,
-        ) as utterance:
-            begun = False
-            async for chunk in utterance:
-                if not begun:
-                    begun = True
+            stall_seconds=limits.stall_timeout_seconds + limits.idle_timeout_seconds,
+        ) as speech:
+            has_started = False
+            async for chunk in speech:
+                if not has_started:
+                    has_started = True
                     await self._send(
                         {
                             "type": "audio.start",
-                            "utterance": feed.number,
+                            "utterance": pending.number,
                             "format": "pcm_s16le",
-                            "sample_rate": utterance.sample_rate,
+                            "sample_rate": speech.sample_rate,
                             "channels": 1,
-                            "provenance": utterance.provenance.facts(),
+                            "provenance": speech.provenance.fields(),
                         }
                     )
-                await self._send(encoder.encode(chunk))
+                await self._send(to_pcm16(chunk).tobytes())
             await self._send(
                 {
                     "type": "audio.done",
-                    "utterance": feed.number,
-                    "usage": utterance.usage,
-                    "foreign_words": utterance.foreign_words,
-                    "timings": utterance.facts(),
+                    "utterance": pending.number,
+                    "usage": speech.usage,
+                    "foreign_words": speech.foreign_words,
+                    "timings": speech.timings,
                 }
             )
 
-    async def _tell(
+    async def _send_error(
         self, error: ApiError, *, utterance: int | None = None, fatal: bool = False
     ) -> None:
-        facts: dict[str, Any] = {"type": "error", **error.body(), "fatal": fatal}
+        message: dict[str, Any] = {"type": "error", **error.body(), "fatal": fatal}
         if utterance is not None:
-            facts["utterance"] = utterance
-        await self._send(facts)
+            message["utterance"] = utterance
+        await self._send(message)
 
     async def _send(self, content: dict[str, Any] | bytes) -> None:
         try:
@@ -266,7 +327,7 @@ class _Session:
                 else:
                     await self._websocket.send_text(json.dumps(content))
         except (TimeoutError, OSError, WebSocketDisconnect, RuntimeError) as error:
-            # RuntimeError is what Starlette says after the end of a connection.
+            # Starlette raises RuntimeError after the end of a connection.
             raise ClientGoneError from error
 
     async def _until_closed(self) -> None:
@@ -275,6 +336,6 @@ class _Session:
         raise ClientGoneError
 
 
-async def _skip(feed: TextFeed) -> None:
-    async for _ in feed:
+async def _skip(text: TextFeed) -> None:
+    async for _ in text:
         pass

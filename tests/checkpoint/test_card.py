@@ -11,7 +11,7 @@ import yaml
 
 from tokenlm.checkpoint import BundleManifest, Metric, write_model_card
 from tokenlm.config import load_config
-from training.bundle import BundleConfig, tell_choices
+from training.bundle import BundleConfig, note_choices
 
 MANIFEST = BundleManifest(
     name="tiny",
@@ -84,7 +84,7 @@ def test_rows_say_what_was_chosen_on_what_they_were_measured_on() -> None:
         "heldout/cloned/similarity": Metric(value=1.0, command="c"),
         "heldout/tokenizer/errors": Metric(value=1.0, command="c", note="of all"),
     }
-    told = tell_choices(metrics, {"*/cloned/*": "not unseen", "unheard/*": "by ears"})
+    told = note_choices(metrics, {"*/cloned/*": "not unseen", "unheard/*": "by ears"})
     notes = [metric.note for metric in told.values()]
     assert notes == ["100 utterances; not unseen; by ears", "not unseen", "of all"]
     assert [metric.value for metric in told.values()] == [1.0] * 3

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 import yaml
+from typer.testing import CliRunner, Result
 
-from inference.benchmark import command
+from inference.benchmark import command, judgement
 from inference.benchmark.cold_start import measure_cold_starts
-from inference.benchmark.judgement import interval, word_errors
-from inference.benchmark.rows import Plan, Row, measure
+from inference.benchmark.measurements import Plan, Row, measure
 from inference.benchmark.subject import bundle_subject, config_subject
 from inference.benchmark.timeline import Event, Timeline
 from tokenlm.audio.joining import sound_seconds
+from tokenlm.report import bootstrap_interval
 
 TINY = {
     "speech_lm": {
@@ -88,11 +90,9 @@ def test_verdicts() -> None:
     assert Row("", 2.0).verdict == ""
 
 
-def test_words_and_intervals() -> None:
-    assert word_errors("a b c d".split(), "a x c".split()) == 2
-    assert word_errors([], ["a"]) == 1 and word_errors(["a"], []) == 1
-    assert interval(lambda indices: float(len(indices)), 5) == (5.0, 5.0)
-    low, high = interval(lambda indices: sum(i < 50 for i in indices) / 100, 100)
+def test_intervals() -> None:
+    assert bootstrap_interval(5, lambda indices: float(len(indices))) == (5.0, 5.0)
+    low, high = bootstrap_interval(100, lambda indices: sum(i < 50 for i in indices) / 100)
     # A share of 0.5 in 100: 1.96 deviations are 0.098.
     assert 0.37 <= low <= 0.43 and 0.57 <= high <= 0.63
 
@@ -107,14 +107,21 @@ def tiny_configs(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "QUICK", Plan(num_runs=1, long_seconds=1.5))
+    monkeypatch.setattr(command, "QUICK_SECONDS", 1.5)
+
+
+def run(*arguments: str) -> Result:
+    app = typer.Typer()
+    app.command()(command.benchmark)
+    return CliRunner().invoke(app, arguments)
 
 
 @pytest.mark.usefixtures("quick")
-def test_random_weights_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_random_weights_are_measured(tmp_path: Path) -> None:
     folder = tiny_configs(tmp_path)
     arguments = ["--config", str(folder), "--quick", "--output", str(tmp_path / "out")]
-    assert command.main(arguments) == 0
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
     data = json.loads((tmp_path / "out" / "report.json").read_text())
     names = {row["name"] for row in data["rows"]}
     assert {
@@ -131,7 +138,7 @@ def test_random_weights_are_measured(tmp_path: Path, capsys: pytest.CaptureFixtu
     table = (tmp_path / "out" / "report.md").read_text()
     assert "random weights" in table and "≤ 150" in table
     assert (tmp_path / "out" / "report.png").stat().st_size > 1000
-    assert "report.md" in capsys.readouterr().out
+    assert "report.md" in result.output
 
 
 def test_parts_are_chosen_and_kept_as_they_are_found(tmp_path: Path) -> None:
@@ -151,10 +158,10 @@ def test_parts_are_chosen_and_kept_as_they_are_found(tmp_path: Path) -> None:
 def test_a_bundle_is_judged(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "SENTENCES", ("Is it so?", "It is."))
+    monkeypatch.setattr(judgement, "SENTENCES", ("Is it so?", "It is."))
     out = tmp_path / "out"
     arguments = ["--bundle", str(tiny_bundle), "--quick", "--output", str(out)]
-    assert command.main(arguments) == 0
+    assert run(*arguments).exit_code == 0
     rows = {row["name"]: row for row in json.loads((out / "report.json").read_text())["rows"]}
     for mode in ("full context, one-shot", "default context, interleaved"):
         assert f"word error rate, {mode}" in rows
@@ -162,11 +169,15 @@ def test_a_bundle_is_judged(
         assert "95 % interval" in note and "paired" in note
 
 
-def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["--bundle", str(tmp_path / "gone"), "--quick"]) == 2
-    assert command.main(["--config", str(tmp_path), "--quick"]) == 2
-    told = capsys.readouterr().err
-    assert told.count("error: ") == 2 and "Traceback" not in told
+def test_mistakes(tmp_path: Path) -> None:
+    for arguments in (
+        ["--bundle", str(tmp_path / "gone"), "--quick"],
+        ["--config", str(tmp_path), "--quick"],
+        ["--parts", "speed"],
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 2 and result.output.count("error: ") == 1
+        assert "Traceback" not in result.output
 
 
 def test_cold_starts(tiny_bundle: Path) -> None:

@@ -7,7 +7,7 @@ import time
 import torch
 from torch import Tensor, nn
 
-from inference.benchmark.stages import peak_memory_bytes, stage_clock
+from inference.benchmark.timeline import peak_memory_bytes, stage_clock
 
 
 class Sleeper(nn.Module):

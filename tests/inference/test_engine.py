@@ -23,7 +23,7 @@ from tokenlm.models.lm import decoding as decoding_module
 from tokenlm.models.lm.cache import KeyValueCache
 from tokenlm.models.lm.decoding import decode_step
 from tokenlm.synthesis import Synthesizer
-from tokenlm.synthesis import prompt_cache as prompt_module
+from tokenlm.synthesis import prompt as prompt_module
 from tokenlm.synthesis import session as session_module
 from tokenlm.synthesis.session import Session
 from tokenlm.text import incremental
@@ -135,18 +135,18 @@ def test_who_leaves_is_freed(with_engine) -> None:
         other = await engine.open("so.", seed=1, forced_tokens=[LONG[0][:150]])
         await anext(first)
         await first.aclose()
-        assert first._live.session.is_closed and engine.num_live <= 1
+        assert first._request.session.is_closed and engine.num_live <= 1
         assert [chunk async for chunk in first] == []
         await first.aclose()
         cancelled = await engine.open("so.", seed=2, max_buffer_seconds=0.1, forced_tokens=LONG)
         reader = asyncio.create_task(listen(cancelled))
-        await until(lambda: cancelled._live.started_at is not None)
+        await until(lambda: cancelled._request.started_at is not None)
         reader.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reader
-        await until(lambda: cancelled._live.session.is_closed)
+        await until(lambda: cancelled._request.session.is_closed)
         dropped = await engine.open("so.", seed=3, max_buffer_seconds=0.1, forced_tokens=LONG)
-        session = dropped._live.session
+        session = dropped._request.session
         del dropped
         gc.collect()
         await until(lambda: session.is_closed)
@@ -210,7 +210,7 @@ def test_closing_lets_streams_end(synthesizer: Synthesizer) -> None:
         await engine.close(0.05)
         with pytest.raises(EngineError, match="was closed"):
             await listen(stuck)
-        assert stuck._live.session.is_closed
+        assert stuck._request.session.is_closed
 
     asyncio.run(work())
 
@@ -251,9 +251,9 @@ def moved(session: Session, until_: str) -> None:
         if until_ == "begun":
             return
         decode_step(model, [decoding], max_positions=1)
-        session.settle()
+        session.collect()
         begun = len(session.speech_tokens)
-        if until_ == "start half read" and not decoding.has_read:
+        if until_ == "start half read" and not decoding.is_prefilled:
             return
         if until_ == "in the middle" and sum(map(len, session.speech_tokens)) == 5:
             return
@@ -312,10 +312,10 @@ def test_rows_after_every_way_to_leave(
             await anext(stream)
             await stream.aclose()  # in the middle
             await only_one()
-            live = (stream := await opened())._live
+            request = (stream := await opened())._request
             reader = asyncio.create_task(listen(stream))
             del stream
-            await until(lambda live=live: bool(live.session.speech_tokens))
+            await until(lambda request=request: bool(request.session.speech_tokens))
             reader.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await reader
@@ -368,7 +368,7 @@ def test_text_and_prompts_are_read_off_the_worker(
 ) -> None:
     """In threads of the requests: a text or prompt that takes for ever is waited for by nobody."""
     blocked, threads = threading.Event(), set()
-    original, read = incremental.normalize_paragraphs, prompt_module.read_prefix
+    original, read = incremental.normalize_paragraphs, prompt_module.prefill
 
     def slow(text: str, **settings: Any) -> list[str]:
         threads.add(threading.current_thread().name)
@@ -376,16 +376,16 @@ def test_text_and_prompts_are_read_off_the_worker(
             assert blocked.wait(60)
         return original(text, **settings)
 
-    def slow_prefix(model: Any, plan: Any) -> Any:
+    def slow_prefix(model: Any, sequence: Any) -> Any:
         threads.add(threading.current_thread().name)
-        if not plan.prompt_tokens:
+        if not sequence.prompt_tokens:
             assert blocked.wait(60)
-        return read(model, plan)
+        return read(model, sequence)
 
     async def work(engine: StreamEngine) -> None:
         synthesizer.prompts.clear()
         monkeypatch.setattr(incremental, "normalize_paragraphs", slow)
-        monkeypatch.setattr(prompt_module, "read_prefix", slow_prefix)
+        monkeypatch.setattr(prompt_module, "prefill", slow_prefix)
         text = await engine.open(pieces_of("one dog, two dogs, three dogs it is, four dogs."))
         wordless = replace(synthesizer.voice("bob"), prompt_text="")
         prompt = asyncio.create_task(engine.open("so.", voice=wordless))
@@ -416,7 +416,7 @@ def test_a_long_text_is_read_a_little_at_a_time(
 
         monkeypatch.setattr(incremental.IncrementalNormalizer, "feed", counted)
         stream = await engine.open(whole())
-        await until(lambda: stream._live.session.script.is_finished)
+        await until(lambda: stream._request.session.text.is_finished)
         assert sum(sizes) == 800 and max(sizes) <= engine_module.FEED_CHARACTERS
         await stream.aclose()
 
@@ -481,13 +481,13 @@ def test_who_fails_fails_alone(
 
     def has_bad(parts: Sequence[Any]) -> bool:
         owned = [bad[0].decoding, *bad[0]._renderers] if bad else []
-        rows = [track.row for track in (bad[0].decoding.tracks if bad and bad[0].decoding else [])]
+        rows = [part.row for part in (bad[0].decoding.branches if bad and bad[0].decoding else [])]
         return is_ripe() and any(part is own for part in parts for own in [*owned, *rows])
 
     step, read, choose = (
         engine_module.decode_step, decoding_module._read, decoding_module._choose
     )  # fmt: skip
-    render, join = session_module.render_together, Session.join
+    render, join = session_module.render_chunks, Session.join
 
     def steps(model: Any, decodings: Any, **options: Any) -> None:
         fail_if(place == "batch of the LM" and has_bad(decodings))
@@ -516,10 +516,10 @@ def test_who_fails_fails_alone(
         monkeypatch.setattr(engine_module, "decode_step", steps)
         monkeypatch.setattr(decoding_module, "_read", reads)
         monkeypatch.setattr(decoding_module, "_choose", chooses)
-        monkeypatch.setattr(session_module, "render_together", renders)
+        monkeypatch.setattr(session_module, "render_chunks", renders)
         monkeypatch.setattr(Session, "join", joins)
         faulty = await engine.open("so.", forced_tokens=LONG)
-        bad.append(faulty._live.session)
+        bad.append(faulty._request.session)
         good = [
             await engine.open(text, **option)
             for text, option in zip(TEXTS[1:], options, strict=True)
@@ -543,7 +543,7 @@ def test_a_fault_of_the_batch_alone_ends_nobody(
     apart = {
         seed: torch.cat(list(synthesizer.stream(text, seed=seed))) for seed, text in texts.items()
     }
-    step, render = engine_module.decode_step, session_module.render_together
+    step, render = engine_module.decode_step, session_module.render_chunks
     num_failed = 0
 
     def fail_if(condition: bool) -> None:
@@ -563,7 +563,7 @@ def test_a_fault_of_the_batch_alone_ends_nobody(
 
     async def work(engine: StreamEngine) -> None:
         monkeypatch.setattr(engine_module, "decode_step", steps)
-        monkeypatch.setattr(session_module, "render_together", renders)
+        monkeypatch.setattr(session_module, "render_chunks", renders)
         streams = {
             seed: await engine.open(text, seed=seed, max_buffer_seconds=0.01)
             for seed, text in texts.items()

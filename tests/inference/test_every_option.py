@@ -48,6 +48,7 @@ VALUES: dict[str, list[str]] = {
     "--prompt-text": ["is it so?"],
     "--seed": ["7"],
     "--set": ["limits.max_streams=2"],
+    "--solver": ["euler", "midpoint"],
     "--speed": ["0.5", "2"],
     "--steps": ["1", "3"],
     "--text": ["is it so?"],

@@ -14,14 +14,9 @@ import soundfile
 import torch
 
 from inference import sinks
-from inference.sinks import FileSink, PipeSink, PlayerSink, StreamFormat, pcm16, wav_header
+from inference.sinks import FileSink, PipeSink, PlayerSink, StreamFormat
+from tokenlm.audio.encoders import to_pcm16, wav_header
 from tokenlm.audio.io import load_audio
-
-
-def test_samples_of_16_bits() -> None:
-    waveform = torch.tensor([0.0, 0.5, 1.0, 2.0, -1.0, -2.0])
-    values = torch.frombuffer(bytearray(pcm16(waveform)), dtype=torch.int16).tolist()
-    assert values == [0, 16384, 32767, 32767, -32768, -32768]
 
 
 def test_pipe_writes_at_once() -> None:
@@ -33,13 +28,6 @@ def test_pipe_writes_at_once() -> None:
     bare = io.BytesIO()
     PipeSink(bare, 24_000).write(torch.full((2,), 0.5))
     assert bare.getvalue() == b"\x00\x40\x00\x40"
-
-
-def test_the_header_can_be_read(tmp_path: Path) -> None:
-    path = tmp_path / "a.wav"
-    path.write_bytes(wav_header(24_000) + pcm16(torch.full((480,), 0.25)))
-    samples, rate = soundfile.read(str(path))
-    assert rate == 24_000 and samples.shape == (480,) and abs(samples[0] - 0.25) < 1e-4
 
 
 def test_a_header_tells_the_length_where_the_output_is_a_file(tmp_path: Path) -> None:
@@ -111,7 +99,7 @@ def test_a_player_gets_every_sample(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     with PlayerSink(24_000) as sink:
         sink.write(torch.full((4,), 0.5))
         sink.write(torch.zeros(2))
-    assert path.read_bytes() == pcm16(torch.tensor([0.5] * 4 + [0.0] * 2))
+    assert path.read_bytes() == to_pcm16(torch.tensor([0.5] * 4 + [0.0] * 2)).tobytes()
 
 
 def test_a_player_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:

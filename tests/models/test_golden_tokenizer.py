@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tokenlm.audio.mel import WhisperMelConfig
-from tokenlm.checkpoint.adapters.s3_tokenizer import tokenizer_table
+from tokenlm.checkpoint.cosyvoice.graphs import tokenizer_table
 from tokenlm.models.fsmn_tokenizer import (
     NUM_LEVELS,
     FSMNTokenizer,

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenlm.modules.stft import CausalInverseSTFT, OverlapState
+from tokenlm.modules.stft import CausalInverseSTFT
+from tokenlm.modules.streaming import batched
 
 
 def spectrum_of(waveform: Tensor, n_fft: int, hop_length: int) -> Tensor:
@@ -61,8 +62,8 @@ def test_streams_at_different_positions_share_a_batch() -> None:
         state = inverse.init_state(1)
         inverse(spectrum[item : item + 1, :start], state)
         states.append(state)
-    joined = OverlapState.stack(states)
-    out = inverse(torch.stack([spectrum[0, 1:3], spectrum[1, 4:6]]), joined)
+    with batched(states) as joined:
+        out = inverse(torch.stack([spectrum[0, 1:3], spectrum[1, 4:6]]), joined)
     torch.testing.assert_close(out[0], whole[0, 2:6], atol=1e-5, rtol=0)
     torch.testing.assert_close(out[1], whole[1, 8:12], atol=1e-5, rtol=0)
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenlm.modules.attention import SelfAttention
+from tokenlm.modules.attention import AttentionPlan, SelfAttention, plan_attention
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.rope import rotary_table, rotate
+from tokenlm.modules.streaming import batched
 from tokenlm.modules.timestep import TimestepEmbedding
-from tokenlm.modules.transformer import Transformer, plan_attention, reserve
+from tokenlm.modules.transformer import Transformer
 
 
 def small(seed: int = 0) -> Transformer:
@@ -76,20 +77,22 @@ def test_room_for_all_layers_is_one_piece_of_memory() -> None:
     x = torch.randn(1, 24, 8)
     plain, roomy = model.init_state(1), model.init_state(1)
     for start in range(0, 24, 4):
-        reserve(roomy, 4)
+        roomy.reserve(4)
         piece = x[:, start : start + 4]
         assert torch.equal(model(piece, context, roomy), model(piece, context, plain))
         memories = {
-            part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() // 4
+            part.untyped_storage().data_ptr()
             for layer in roomy.layers
             for part in (layer.keys, layer.values)
         }
-        held = sum(layer.keys.numel() + layer.values.numel() for layer in roomy.layers)
-        [capacity] = memories.values()
-        assert held <= capacity <= 1.5 * held
-    # What is taken from a stream and goes on elsewhere does not write into it.
+        assert len(memories) == 1
+        held = start + 4
+        assert all(held <= layer.capacity <= 1.5 * held for layer in roomy.layers)
+    # What is taken from a stream and goes on elsewhere does not write into it, nor does it grow
+    # with the room of the stream.
     for other in (roomy.clone(), roomy.shared()):
-        reserve(other, 4)
+        assert other.layers[0].capacity == 24 and other.num_bytes <= roomy.num_bytes
+        other.reserve(4)
         model(torch.ones(1, 4, 8), context, other)
     assert torch.equal(model(x[:, :4], context, roomy), model(x[:, :4], context, plain))
 
@@ -103,10 +106,9 @@ def test_stacked_streams_equal_single_ones() -> None:
             state = model.init_state(1)
             model(x[item : item + 1, :6], context, state)
             states.append(state)
-        joined = type(states[0]).stack(states)
-        first = model(x[:, 6:9], context, joined)
-        parted = joined.unstack()
-        last = [model(x[i : i + 1, 9:], context, parted[i]) for i in range(2)]
+        with batched(states) as joined:
+            first = model(x[:, 6:9], context, joined)
+        last = [model(x[i : i + 1, 9:], context, states[i]) for i in range(2)]
         whole = model(x, context)
     torch.testing.assert_close(first, whole[:, 6:9], atol=1e-5, rtol=0)
     torch.testing.assert_close(torch.cat(last), whole[:, 9:], atol=1e-5, rtol=0)
@@ -128,9 +130,13 @@ def test_padded_batch_equals_single(context: Context) -> None:
 
 def test_plan_leaves_out_masks_that_hide_nothing() -> None:
     x = torch.zeros(1, 4, 8)
-    assert plan_attention(x, 4, FULL_CONTEXT).mask is None
-    assert plan_attention(x, 4, Context(chunk_frames=4)).mask is None
-    assert plan_attention(x, 4, Context(chunk_frames=2)).mask is not None
+    for context, is_masked in (
+        (FULL_CONTEXT, False),
+        (Context(chunk_frames=4), False),
+        (Context(chunk_frames=2), True),
+    ):
+        plan = plan_attention(x, context, head_dim=4)
+        assert isinstance(plan, AttentionPlan) and (plan.mask is not None) == is_masked
 
 
 def test_rotation_by_hand() -> None:

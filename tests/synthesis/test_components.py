@@ -15,7 +15,7 @@ from tokenlm.checkpoint.component import ComponentError
 from tokenlm.config import ConfigError
 from tokenlm.synthesis import Synthesizer
 from tokenlm.synthesis.components import Components, GenerationConfig
-from tokenlm.text.tokenizer import TextTokenizer
+from tokenlm.text.tokenizers import SentencePieceTokenizer
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_speaker_embeddings(bundle: Path) -> None:
 
 def test_text_tokenizers(bundle: Path) -> None:
     texts = [f"word{chr(97 + i)}{chr(97 + j)} and more" for i in range(26) for j in range(26)]
-    TextTokenizer.train(texts, 66).save(bundle / "text_tokenizer")
+    SentencePieceTokenizer.train(texts, 66).save(bundle / "text_tokenizer")
     with pytest.raises(BundleError, match="text_tokenizer has 66 pieces, but speech_lm knows 64"):
         Components(bundle)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tokenlm.checkpoint.resolve import resolve
 from tokenlm.synthesis import Synthesizer
-from tokenlm.text.tokenizer import load_text_tokenizer
+from tokenlm.text.tokenizers import load_text_tokenizer
 
 __all__ = ["graphs", "imported_bundle", "text_folder", "tokenizer"]
 

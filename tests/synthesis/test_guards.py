@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,80 +11,78 @@ import torch
 
 from tokenlm.checkpoint.bundle import BundleError
 from tokenlm.models.lm import GuardConfig
-from tokenlm.models.lm.generate import SpeechRequest
 from tokenlm.modules.noise import mix
 from tokenlm.synthesis import Synthesizer
-from tokenlm.synthesis.guards import ATTEMPT, attempt, speak_checked
-from tokenlm.synthesis.offline import write_segments
-from tokenlm.synthesis.read_back import Reading
-from tokenlm.synthesis.script import Script
+from tokenlm.synthesis.guards import (
+    RETRY_SEED,
+    CheckedTokens,
+    ReadBackScore,
+    attempt_seed,
+    decode_checked,
+)
 from tokenlm.text.errors import WordErrors
 
-REQUESTS = [SpeechRequest(text_tokens=[1], seed=7, segment=n) for n in range(2)]
 TEXTS = ["abcd", "efgh"]
 
 
-class Stage:
-    """An LM and a reader that follow a script: errors of each attempt at each segment, or errors
-    and surprise, or both and the number of lost words."""
+class FakeModels:
+    """An LM and a recogniser with given errors of each attempt at each segment, or errors and CTC
+    loss, or both and the number of lost words."""
 
     def __init__(self, errors: Sequence[Sequence[float | tuple[float, ...] | None]]) -> None:
         self.errors = errors
         self.rounds: list[int] = []
         self.checked: list[str] = []
-        self.seeds = {mix(7, ATTEMPT, n) if n else 7: n for n in range(8)}
 
-    def speak(self, wanted: Sequence[SpeechRequest]) -> list[list[int]]:
-        self.rounds.append(len(wanted))
-        return [[request.segment, self.seeds[request.seed]] for request in wanted]
+    def decode(self, attempts: Sequence[tuple[int, int]]) -> list[list[int]]:
+        self.rounds.append(len(attempts))
+        return [[segment, number] for segment, number in attempts]
 
-    def check(self, texts: Sequence[str], rows: list[list[int]]) -> list[Reading | None]:
+    def check(self, texts: Sequence[str], rows: list[list[int]]) -> list[ReadBackScore | None]:
         self.checked += texts
-        found: list[Reading | None] = []
+        scores: list[ReadBackScore | None] = []
         for segment, number in rows:
             error = self.errors[segment][number]
             if error is None:
-                found.append(None)
+                scores.append(None)
             else:
-                error, surprise, lost = (
-                    (*error, 0)[:3] if isinstance(error, tuple) else (error, 1.0, 0)
-                )
-                words = WordErrors(lost=int(lost))
-                found.append(Reading(error=error, surprise=surprise, words=words))
-        return found
+                error, loss, lost = (*error, 0)[:3] if isinstance(error, tuple) else (error, 1.0, 0)
+                words = WordErrors(missing=int(lost))
+                scores.append(ReadBackScore(error_rate=error, ctc_loss=loss, words=words))
+        return scores
 
 
 def run(
     errors: Sequence[Sequence[float | tuple[float, ...] | None]], **guards: float
-) -> tuple[list, Stage]:
-    stage = Stage(errors)
+) -> tuple[list[CheckedTokens], FakeModels]:
+    models = FakeModels(errors)
     config = GuardConfig(**{"max_read_error": 0.25, **guards})  # type: ignore[arg-type]
-    return speak_checked(REQUESTS, TEXTS, stage.speak, stage.check, config), stage
+    return decode_checked(TEXTS, models.decode, models.check, config), models
 
 
 def test_only_what_is_not_accepted_is_tried_again() -> None:
     # The second segment is accepted at its third attempt.
-    found, stage = run([[0.0], [1.0, 0.5, 0.25, 0.0]], max_attempts=4)
+    found, models = run([[0.0], [1.0, 0.5, 0.25, 0.0]], max_attempts=4)
     assert [part.tokens for part in found] == [[0, 0], [1, 2]]
-    assert [(part.num_attempts, part.reading.error) for part in found] == [(1, 0.0), (3, 0.25)]
-    assert stage.rounds == [2, 1, 1]
-    assert stage.checked == ["abcd", "efgh", "efgh", "efgh"]
+    assert [(part.num_attempts, part.score.error_rate) for part in found] == [(1, 0.0), (3, 0.25)]
+    assert models.rounds == [2, 1, 1]
+    assert models.checked == ["abcd", "efgh", "efgh", "efgh"]
 
 
 def test_attempts_are_bounded_and_the_best_is_kept() -> None:
-    found, stage = run([[0.0], [1.0, 0.75, 1.5]], max_attempts=3)
-    assert found[1].tokens == [1, 1] and found[1].reading.error == 0.75
-    assert found[1].num_attempts == 3 and stage.rounds == [2, 1, 1]
+    found, models = run([[0.0], [1.0, 0.75, 1.5]], max_attempts=3)
+    assert found[1].tokens == [1, 1] and found[1].score.error_rate == 0.75
+    assert found[1].num_attempts == 3 and models.rounds == [2, 1, 1]
 
 
 def test_best_of_several_at_once() -> None:
-    found, stage = run([[0.25, 0.0, 1.0], [1.0, 0.25, 0.0]], num_candidates=3)
+    found, models = run([[0.25, 0.0, 1.0], [1.0, 0.25, 0.0]], num_candidates=3)
     assert [part.tokens for part in found] == [[0, 1], [1, 2]]
-    assert stage.rounds == [6]
+    assert models.rounds == [6]
     # The first of equals; then one more attempt for what is still wrong.
-    found, stage = run([[0.5, 0.5, 0.0], [0.0, 0.0]], num_candidates=2, max_attempts=3)
+    found, models = run([[0.5, 0.5, 0.0], [0.0, 0.0]], num_candidates=2, max_attempts=3)
     assert [part.tokens for part in found] == [[0, 2], [1, 0]]
-    assert stage.rounds == [4, 1]
+    assert models.rounds == [4, 1]
 
 
 def test_of_equal_errors_the_clearest_is_taken() -> None:
@@ -97,23 +94,21 @@ def test_of_equal_errors_the_clearest_is_taken() -> None:
 def test_every_word_is_asked_for_before_anything_else() -> None:
     """A lost word of ten is a small error of the whole."""
     errors = [[(0.1, 1.0, 1), (0.3, 1.0, 0)], [(0.05, 1.0, 2), (0.1, 1.0, 1), (0.2, 1.0, 1)]]
-    found, stage = run(errors, max_attempts=3, max_read_error=0.4)
+    found, models = run(errors, max_attempts=3, max_read_error=0.4)
     assert [part.tokens for part in found] == [[0, 1], [1, 1]]
-    assert [part.num_attempts for part in found] == [2, 3] and stage.rounds == [2, 2, 1]
+    assert [part.num_attempts for part in found] == [2, 3] and models.rounds == [2, 2, 1]
 
 
 def test_a_text_that_cannot_be_checked_is_spoken_once_more_by_nobody() -> None:
-    found, stage = run([[None, None], [0.5, 0.0]], max_attempts=3, max_read_error=0.0)
-    assert [part.reading for part in found] == [None, Reading(error=0.0, surprise=1.0)]
-    assert [part.tokens for part in found] == [[0, 0], [1, 1]] and stage.rounds == [2, 1]
+    found, models = run([[None, None], [0.5, 0.0]], max_attempts=3, max_read_error=0.0)
+    assert [part.score for part in found] == [None, ReadBackScore(error_rate=0.0, ctc_loss=1.0)]
+    assert [part.tokens for part in found] == [[0, 0], [1, 1]] and models.rounds == [2, 1]
 
 
 def test_attempts_have_seeds_of_their_own() -> None:
-    request = REQUESTS[1]
-    assert attempt(request, 0) is request
-    seeds = {attempt(request, number).seed for number in range(5)}
-    assert len(seeds) == 5
-    assert attempt(request, 3) == attempt(request, 3) == replace(request, seed=mix(7, ATTEMPT, 3))
+    assert attempt_seed(7, 0) == 7
+    assert len({attempt_seed(7, number) for number in range(5)}) == 5
+    assert attempt_seed(7, 3) == mix(7, RETRY_SEED, 3)
 
 
 def copy_with(bundle: Path, folder: Path, guards: str) -> Path:
@@ -124,11 +119,11 @@ def copy_with(bundle: Path, folder: Path, guards: str) -> Path:
     return folder
 
 
-def script_of(synthesizer: Synthesizer, text: str) -> Script:
-    encode = synthesizer.components.text_tokenizer.encode
-    script = Script(encode, max_length=200, layout="one_shot")
-    script.read(text)
-    return script
+def decoded(synthesizer: Synthesizer, text: str) -> list[list[int]]:
+    """Speech tokens that `generate` renders."""
+    session = synthesizer.open_session(text, voice="ann", seed=3)
+    session.decode_all()
+    return session.speech_tokens
 
 
 def test_a_bundle_says_which_guards_watch(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -142,20 +137,10 @@ def test_a_bundle_says_which_guards_watch(tiny_bundle: Path, tmp_path: Path) -> 
     spoken = checked.generate(text, voice="ann", seed=3)
     assert torch.equal(spoken, checked.generate(text, voice="ann", seed=3))
     # The best of three, by what the recogniser reads; the first of them is the plain one.
-    best, first = (
-        write_segments(
-            synthesizer.components,
-            synthesizer.prompts,
-            script_of(synthesizer, text),
-            synthesizer.voice("ann"),
-            3,
-            synthesizer.components.generation.sampling,
-        )
-        for synthesizer in (checked, plain)
-    )
+    best, first = decoded(checked, text), decoded(plain, text)
     chosen, plainly = checked.components.read_back([text, text], [*best, *first])
     assert chosen is not None and plainly is not None
-    assert (chosen.words.total, chosen.error) <= (plainly.words.total, plainly.error)
+    assert (chosen.words.total, chosen.error_rate) <= (plainly.words.total, plainly.error_rate)
 
 
 def test_a_bundle_without_recogniser_cannot_check(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokenlm.models.lm.layout import SOS
 from tokenlm.synthesis import Synthesizer
-from tokenlm.synthesis.prompt_cache import prompt_of
+from tokenlm.synthesis.prompt import prompt_of
 from tokenlm.text.frontend import frontend
 
 END = "<|end|>"
@@ -39,11 +39,11 @@ def test_an_instruction_stands_in_place_of_the_prompt(follower: Synthesizer) -> 
     assert prompt_of(components, voice, "be quick") == (encode(f"be quick{END}"), [])
     # The cache tells them apart, and from the prompt.
     kinds = [
-        follower.prompts.prefix(voice, "one_shot", told).plan
+        follower.prompts.prefix(voice, "one_shot", told).sequence
         for told in ("be quick", "be slow", "")
     ]
-    assert len({id(plan) for plan in kinds}) == len(follower.prompts) == 3
-    assert [plan.prompt_tokens == [] for plan in kinds] == [True, True, False]
+    assert len({id(sequence) for sequence in kinds}) == len(follower.prompts) == 3
+    assert [sequence.prompt_tokens == [] for sequence in kinds] == [True, True, False]
 
 
 def test_every_segment_is_spoken_as_instructed(

@@ -14,8 +14,8 @@ import torch
 
 from tokenlm.models.lm.cache import KeyValues
 from tokenlm.modules.streaming import allocated_bytes
-from tokenlm.synthesis import Synthesizer, prompt_cache
-from tokenlm.synthesis.prompt_cache import PromptCache
+from tokenlm.synthesis import Synthesizer, prompt
+from tokenlm.synthesis.prompt import PromptCache
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_what_several_want_at_once_is_made_once(
     synthesizer: Synthesizer, num_failures: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A failure is that of who made it, and is not kept."""
-    ann, calls, original = synthesizer.voice("ann"), [], prompt_cache.read_prefix
+    ann, calls, original = synthesizer.voice("ann"), [], prompt.prefill
     cache = PromptCache(synthesizer.components)
     all_ask = threading.Event()
 
@@ -116,13 +116,13 @@ def test_what_several_want_at_once_is_made_once(
             raise RuntimeError("no luck")
         return original(*arguments)
 
-    monkeypatch.setattr(prompt_cache, "read_prefix", slow)
+    monkeypatch.setattr(prompt, "prefill", slow)
     found = at_once(4, lambda: cache.prefix(ann, "one_shot"))
     failed = [value for value in found if isinstance(value, RuntimeError)]
     others = [value for value in found if not isinstance(value, RuntimeError)]
     assert len(failed) == num_failures and len({id(value) for value in others}) == 1
     assert len(calls) == 1 + num_failures and len(cache) == 1
-    assert cache.prefix(ann, "one_shot") is others[0] and cache._in_work == {}
+    assert cache.prefix(ann, "one_shot") is others[0] and cache._pending == {}
 
 
 def test_a_session_holds_what_it_speaks_with(
@@ -132,7 +132,7 @@ def test_a_session_holds_what_it_speaks_with(
     prompts, flow, calls = synthesizer.prompts, synthesizer.components.flow, []
     text = "The quick brown fox jumps. Is it so, one two three? Well; yes, it is one!"
     expected = list(synthesizer.stream(text, seed=2))
-    original, read = flow.start, prompt_cache.read_prefix
+    original, read = flow.start, prompt.prefill
 
     def start(**options: Any) -> Any:
         calls.append("flow")
@@ -143,7 +143,7 @@ def test_a_session_holds_what_it_speaks_with(
         return read(*arguments)
 
     monkeypatch.setattr(flow, "start", start)
-    monkeypatch.setattr(prompt_cache, "read_prefix", counted)
+    monkeypatch.setattr(prompt, "prefill", counted)
     prompts.clear()
     stream, found = synthesizer.stream(text, seed=2), []
     for chunk in stream:

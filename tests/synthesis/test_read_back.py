@@ -10,10 +10,10 @@ import torch
 
 from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
 from tokenlm.synthesis import Synthesizer
-from tokenlm.synthesis.read_back import ReadBack, Reading
+from tokenlm.synthesis.guards import ReadBack, ReadBackScore
 from tokenlm.text.errors import WordErrors
-from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer
-from tokenlm.text.pronouncer import Pronouncer
+from tokenlm.text.pronunciation import Pronouncer
+from tokenlm.text.tokenizers import PhonemeTokenizer
 
 PHONES = ("ae", "ae1", "b", "k", "t")
 LEXICON = {"cat": ("k", "ae1", "t"), "back": ("b", "ae1", "k"), "at": ("ae", "t")}
@@ -68,9 +68,9 @@ def test_errors_and_surprise_by_hand(tokenizer: PhonemeTokenizer) -> None:
     tokens = [1, 2, 3]
     right, wrong, shorter = reader(["cat", "back", "at"], [tokens] * 3)
     assert right is not None and wrong is not None and shorter is not None
-    assert right.error == 0.0
-    assert wrong.error == pytest.approx(2 / 3)  # k for b, and t for k, of three
-    assert shorter.error == pytest.approx(1 / 2)
+    assert right.error_rate == 0.0
+    assert wrong.error_rate == pytest.approx(2 / 3)  # k for b, and t for k, of three
+    assert shorter.error_rate == pytest.approx(1 / 2)
     # Against all paths that say the text, one by one.
     for found, units in ((right, [3, 1, 4]), (wrong, [2, 1, 3]), (shorter, [1, 4])):
         total = 0.0
@@ -79,7 +79,7 @@ def test_errors_and_surprise_by_hand(tokenizer: PhonemeTokenizer) -> None:
             if kept == units:
                 chances = (0.9 if c == b else 0.025 for c, b in zip(path, reader.path, strict=True))
                 total += math.prod(chances)
-        assert found.surprise == pytest.approx(-math.log(total) / len(units), rel=1e-4)
+        assert found.ctc_loss == pytest.approx(-math.log(total) / len(units), rel=1e-4)
 
 
 def test_words_that_are_lost_doubled_or_put_in(tokenizer: PhonemeTokenizer) -> None:
@@ -87,9 +87,9 @@ def test_words_that_are_lost_doubled_or_put_in(tokenizer: PhonemeTokenizer) -> N
     cat, back = [3, 1, 4], [2, 1, 3]
     for said, words in (
         ([cat, back, cat], WordErrors()),
-        ([cat, cat], WordErrors(lost=1)),
-        ([cat, back, back, cat], WordErrors(doubled=1)),
-        ([cat, back, cat, back, cat], WordErrors(doubled=2)),
+        ([cat, cat], WordErrors(missing=1)),
+        ([cat, back, back, cat], WordErrors(repeated=1)),
+        ([cat, back, cat, back, cat], WordErrors(repeated=2)),
         ([cat, back, cat, [2, 4, 2, 4]], WordErrors(inserted=1)),
         ([cat, [2, 1, 4], cat], WordErrors()),  # one wrong phone is no lost word
     ):
@@ -107,12 +107,12 @@ def test_words_of_characters() -> None:
 
 def test_what_cannot_be_read(tokenizer: PhonemeTokenizer) -> None:
     reader = ReadBack(recognizer(phones=tokenizer.sounds), tokenizer)
-    unread = Reading(error=1.0, surprise=math.inf, words=WordErrors(lost=2))
+    unread = ReadBackScore(error_rate=1.0, ctc_loss=math.inf, words=WordErrors(missing=2))
     assert reader(["...", "cat back", "?!"], [[1, 2], [], []]) == [None, unread, None]
     assert reader([], []) == []
     # Two places are too few for three phones.
     (short,) = reader(["cat"], [[4]])
-    assert short is not None and short.surprise == math.inf and short.error <= 5 / 3
+    assert short is not None and short.ctc_loss == math.inf and short.error_rate <= 5 / 3
 
 
 def test_soft_codes_get_a_gradient(tokenizer: PhonemeTokenizer) -> None:
@@ -135,8 +135,8 @@ def test_a_batch_is_read_as_each_alone(tokenizer: PhonemeTokenizer) -> None:
             (alone,) = reader([text], [row])
             assert (found is None) == (alone is None)
             if found is not None and alone is not None:
-                assert found.error == alone.error
-                assert found.surprise == pytest.approx(alone.surprise, rel=1e-4)
+                assert found.error_rate == alone.error_rate
+                assert found.ctc_loss == pytest.approx(alone.ctc_loss, rel=1e-4)
 
 
 def test_spaces_at_the_ends_are_no_errors() -> None:
@@ -145,7 +145,7 @@ def test_spaces_at_the_ends_are_no_errors() -> None:
         lambda codes, mask=None: torch.eye(4)[[1, 2, 1, 0, 1, 3, 1]][None].log().clamp(min=-20)
     )
     (found,) = reader(["A b."], [[1] * 7])
-    assert found is not None and found.error == 0.0
+    assert found is not None and found.error_rate == 0.0
 
 
 def test_the_embedded_recogniser_hears_its_own_voices() -> None:
@@ -156,8 +156,8 @@ def test_the_embedded_recogniser_hears_its_own_voices() -> None:
     texts = [voice.prompt_text for voice in voices]
     rows = [voice.prompt_tokens.tolist() for voice in voices]
     right = read_back(texts, rows)
-    assert sum(found.error for found in right if found is not None) / len(right) < 0.15
+    assert sum(found.error_rate for found in right if found is not None) / len(right) < 0.15
     wrong = read_back(texts, [rows[-1], *rows[:-1]])
     for mine, other in zip(right, wrong, strict=True):
         assert mine is not None and other is not None
-        assert mine.error < other.error and mine.surprise < other.surprise
+        assert mine.error_rate < other.error_rate and mine.ctc_loss < other.ctc_loss

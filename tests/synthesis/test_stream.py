@@ -17,7 +17,7 @@ from tokenlm.models.lm.cache import KeyValueCache
 from tokenlm.models.lm.decoding import decode_step
 from tokenlm.modules.context import Context
 from tokenlm.synthesis import Synthesizer
-from tokenlm.synthesis.rendering import render_together
+from tokenlm.synthesis.rendering import render_chunks
 from tokenlm.synthesis.session import Session, render_sessions
 from tokenlm.synthesis.stream import SynthesisStream
 
@@ -201,7 +201,7 @@ def test_batched_sessions_equal_single_ones(synthesizer: Synthesizer) -> None:
                 assert decoding is not None
                 decode_step(decoding.model, [decoding])
                 logits.append(decoding.logits)
-                session.settle()
+                session.collect()
         expected.append(torch.cat(waveforms))
         expected_logits.append(logits)
     cache = KeyValueCache(synthesizer.components.speech_lm)
@@ -224,7 +224,7 @@ def test_batched_sessions_equal_single_ones(synthesizer: Synthesizer) -> None:
         for index, decoding in zip(stepping, decodings, strict=True):
             assert decoding is not None and decoding.logits is not None
             seen[index].append(decoding.logits)
-            sessions[index].settle()
+            sessions[index].collect()
     assert all(session.is_done for session in sessions)
     assert cache.num_bytes == 0
     for index in range(3):
@@ -304,5 +304,5 @@ def test_render_needs_no_text(synthesizer: Synthesizer) -> None:
     assert synthesizer.render([[], [3] * 20]).shape[0] == 20 * 960
 
 
-def test_nothing_to_render_together(synthesizer: Synthesizer) -> None:
-    assert render_together(synthesizer.components, []) == []
+def test_nothing_to_render_chunks(synthesizer: Synthesizer) -> None:
+    assert render_chunks(synthesizer.components, []) == []

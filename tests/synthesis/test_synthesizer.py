@@ -17,13 +17,14 @@ from torch import Tensor
 from tokenlm.audio.io import load_audio
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.modules.context import FULL_CONTEXT, Context
-from tokenlm.modules.reduced import Precision
+from tokenlm.modules.quantised import Precision
 from tokenlm.synthesis import Synthesizer, VoiceError
-from tokenlm.synthesis import offline as module
+from tokenlm.synthesis import rendering as rendering_module
+from tokenlm.synthesis import session as session_module
 from tokenlm.synthesis.acceleration import accelerate
 from tokenlm.synthesis.voice import Voice
 from tokenlm.text.normalize import normalize_paragraphs
-from tokenlm.text.segment import segment
+from tokenlm.text.segmentation import segment
 
 LONG = "The quick brown fox jumps over the lazy dog. " * 3 + "\n\nIs it so? Well; yes, it is!"
 
@@ -99,7 +100,7 @@ def test_long_texts_are_decoded_in_batches(
     synthesizer: Synthesizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = synthesizer.generate(LONG)
-    monkeypatch.setattr(module, "SEGMENTS_AT_ONCE", 1)
+    monkeypatch.setattr(session_module, "SEGMENTS_PER_BATCH", 1)
     torch.testing.assert_close(synthesizer.generate(LONG), whole, atol=1e-4, rtol=0)
 
 
@@ -109,7 +110,7 @@ def test_default_context_equals_chunks(
     """Long speech is rendered as a stream is, and sounds the same."""
     text = "the quick brown fox jumps over the lazy dog, the quick brown fox jumps over it."
     whole = synthesizer.generate(text)
-    monkeypatch.setattr(module, "WHOLE_TOKENS", 0)
+    monkeypatch.setattr(rendering_module, "WHOLE_TOKENS", 0)
     torch.testing.assert_close(synthesizer.generate(text), whole, atol=1e-4, rtol=0)
     own = synthesizer.components.flow.config.default_context
     torch.testing.assert_close(synthesizer.generate(text, context=own), whole, atol=1e-4, rtol=0)
@@ -122,10 +123,40 @@ def test_contexts(synthesizer: Synthesizer, monkeypatch: pytest.MonkeyPatch) -> 
     chunked = synthesizer.generate(text, context=Context(chunk_frames=3, left_frames=3))
     assert full.shape != chunked.shape or not torch.allclose(full, chunked, atol=1e-4)
     # The full context has no chunks, however long the speech is.
-    monkeypatch.setattr(module, "WHOLE_TOKENS", 0)
+    monkeypatch.setattr(rendering_module, "WHOLE_TOKENS", 0)
     assert torch.equal(synthesizer.generate(text, context=FULL_CONTEXT), full)
     with pytest.raises(ValueError, match="context must be 'default', 'full' or a Context, got 'l"):
         synthesizer.generate(text, context="left")  # type: ignore[arg-type]
+
+
+def test_solvers(synthesizer: Synthesizer, tiny_bundle: Path, tmp_path: Path) -> None:
+    """Those of torchdiffeq for whole speech, by the call or the bundle; streams have Euler's."""
+    text = "the quick brown fox."
+    plain, better = (synthesizer.generate(text, solver=solver) for solver in ("euler", "midpoint"))
+    assert torch.equal(plain, synthesizer.generate(text))
+    assert plain.shape == better.shape and not torch.equal(plain, better)
+    session = synthesizer.open_session(text, seed=0)
+    session.decode_all()
+    tokens = session.speech_tokens
+    assert torch.equal(synthesizer.render(tokens, solver="midpoint"), better)
+    for solver in ("heun2", "heun3", "rk4", "implicit_adams", "dopri5"):
+        other = synthesizer.render(tokens, solver=solver)
+        assert other.shape == better.shape and bool(other.isfinite().all())
+    for ask in (synthesizer.stream, synthesizer.open_session):
+        with pytest.raises(ValueError, match="solver 'euler' alone, not 'midpoint'; use generate"):
+            ask(text, solver="midpoint")
+    with pytest.raises(ValueError, match="solver must be one of euler, midpoint, .* got 'spiral'"):
+        synthesizer.generate(text, solver="spiral")
+    shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    manifest = tmp_path / "bundle" / "bundle.yaml"
+    manifest.write_text(
+        manifest.read_text().replace("generation:\n", "generation:\n  solver: midpoint\n")
+    )
+    other = Synthesizer.from_pretrained(tmp_path / "bundle")
+    assert torch.equal(other.generate(text), better)
+    assert torch.equal(
+        torch.cat(list(other.stream(text))), torch.cat(list(synthesizer.stream(text)))
+    )
 
 
 def test_settings_are_those_of_the_call_or_of_the_bundle(synthesizer: Synthesizer) -> None:

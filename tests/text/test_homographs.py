@@ -8,17 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from tokenlm.text import homograph_features
-from tokenlm.text.homograph_features import WORDS_AHEAD, context
+from tokenlm.text import homographs
 from tokenlm.text.homographs import (
     CLASSES,
+    WORDS_AHEAD,
     HomographTagger,
+    context,
     load_tagger,
     parse_homographs,
     parse_weights,
 )
 from tokenlm.text.normalize import normalize
-from tokenlm.text.phoneme_tokenizer import split_parts
+from tokenlm.text.tokenizers import split_parts
 
 SENTENCES = Path(__file__).with_name("homographs.tsv")
 
@@ -89,7 +90,7 @@ def test_sentences_of_our_own(sentence: str, word: str, variant: str) -> None:
 def test_only_the_next_words_of_the_sentence_are_looked_at() -> None:
     """So a homograph is said alike in a whole text and in one that comes in pieces."""
     tagger, chance = load_tagger(), random.Random(0)
-    words = [w for w in tagger.words if len(tagger.meanings(w)) > 1]
+    words = [w for w in tagger.words if len(tagger.senses(w)) > 1]
     others = (
         sorted({part for row in rows() for part in split_parts(normalize(row[4]))}) + [","] * 99
     )
@@ -108,7 +109,7 @@ def test_only_the_next_words_of_the_sentence_are_looked_at() -> None:
 
 def test_a_word_costs_the_same_in_any_text(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    original = homograph_features.context
+    original = homographs.context
     monkeypatch.setattr(
         "tokenlm.text.homographs.context",
         lambda parts, at: (seen.append(1), original(parts, at))[1],
@@ -124,7 +125,7 @@ def test_a_word_costs_the_same_in_any_text(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_is_no_homograph_has_no_variant() -> None:
     tagger = load_tagger()
     assert "table" not in tagger and tagger.variant(["a", "table"], 1) is None
-    assert tagger.meanings("table") == () and tagger.lemma("records") == "record"
+    assert tagger.senses("table") == () and tagger.lemma("records") == "record"
     # Of one with an s only those count that have one.
     assert tagger.variant(["she", "reads"], 1) == "verb"
 

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from tokenlm.text import incremental
-from tokenlm.text.incremental import HELD_WORDS, PARAGRAPH, IncrementalNormalizer
-from tokenlm.text.normalize import normalize_paragraphs
+from tokenlm.text.frontend import frontend
+from tokenlm.text.incremental import IncrementalNormalizer
+from tokenlm.text.normalize import LOOKAHEAD_WORDS, normalize_paragraphs
+from tokenlm.text.segmentation import PARAGRAPH
 
 TABLES = [Path(__file__).parent / f"normalize_{name}.tsv" for name in ("pairs", "kinds")]
 LAYOUTS = Path(__file__).parent / "layout_pairs.tsv"
@@ -23,11 +25,7 @@ def fed(pieces: list[str]) -> list[str]:
     return words + normalizer.finish()
 
 
-def whole(text: str) -> list[str]:
-    words: list[str] = []
-    for paragraph in normalize_paragraphs(text):
-        words += [PARAGRAPH, *paragraph.split()] if words else paragraph.split()
-    return words
+whole = frontend("english").words
 
 
 def laid_out() -> list[str]:
@@ -58,18 +56,6 @@ def test_every_kind_amid_a_sentence() -> None:
         assert fed([amid]) == whole(amid), text
         followed = f"{text} Anna came by 3 of them."
         assert fed([followed]) == whole(followed), text
-
-
-def test_texts_in_a_row_and_any_cut() -> None:
-    draw = random.Random(3)
-    texts = written()
-    for _ in range(12):
-        ends = ["", ".", " ", "\n", ".\n\n", "\r\n\r\n"]
-        text = " ".join(draw.choice(texts) + draw.choice(ends) for _ in range(5))
-        expected = whole(text)
-        cuts = sorted(draw.randrange(len(text) + 1) for _ in range(9))
-        pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-        assert fed([text]) == fed(pieces) == fed(list(text)) == expected
 
 
 def test_every_layout() -> None:
@@ -108,7 +94,7 @@ def test_only_what_may_change_is_held() -> None:
     """A word comes out when four more have been written; a paragraph at once."""
     normalizer = IncrementalNormalizer()
     given = [normalizer.feed(f"{word} ") for word in "one two three four five six".split()]
-    assert HELD_WORDS == 4
+    assert LOOKAHEAD_WORDS == 4
     assert given == [[], [], [], [], ["one"], ["two"]]
     assert normalizer.feed("\n\nseven ") == ["three", "four", "five", "six"]
     assert normalizer.finish() == [PARAGRAPH, "seven"]

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from script_module import load_script
 
 from tokenlm.models.lm.layout import one_shot
 from tokenlm.models.lm.model import LayoutBatch
-from training.benchmark import Stopwatch, main
+
+BENCHMARK = load_script("benchmark_training")
+StepClock, main = BENCHMARK.StepClock, BENCHMARK.main
 
 
 def test_positions_and_pairs_by_hand() -> None:
@@ -19,11 +22,11 @@ def test_positions_and_pairs_by_hand() -> None:
     for batch in (LayoutBatch.from_layouts(layouts), LayoutBatch.in_rows(layouts, (2,))):
         prepared: list[Any] = []
         task = SimpleNamespace(prepare=lambda *given, seen=prepared: seen.append(given))
-        watch = Stopwatch(SimpleNamespace(task=task))  # type: ignore[arg-type]
+        clock = StepClock(SimpleNamespace(task=task))
         task.prepare(batch, None)
         assert prepared == [(batch, None)]
-        assert torch.stack(watch._positions).sum() == 5 + 3
-        assert torch.stack(watch._pairs).sum() == 15 + 6
+        assert torch.stack(clock._positions).sum() == 5 + 3
+        assert torch.stack(clock._pairs).sum() == 15 + 6
 
 
 def test_all_loaders_are_measured(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

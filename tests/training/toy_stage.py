@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from training.config import BatchConfig, LogConfig, OptimConfig, RunConfig
-from training.task import Phase, Prepared, StepInfo, Task
+from training.loop.task import Phase, Prepared, StepInfo, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +140,8 @@ def toy_config(run: Path | str, **changes: Any) -> ToyConfig:
 
 
 if __name__ == "__main__":
-    from training.loop import Trainer
-    from training.process import leave_group
+    from training.loop.processes import leave_group
+    from training.loop.trainer import Trainer
 
     toy = toy_config(sys.argv[1], **json.loads(sys.argv[2]))
     Trainer(ToyTask(toy), toy).run()

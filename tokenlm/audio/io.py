@@ -23,6 +23,7 @@ import numpy as np
 import soundfile
 
 from tokenlm.atomic import atomic_path
+from tokenlm.audio.encoders import to_pcm16
 from tokenlm.audio.resample import resample
 from tokenlm.installation import install_command
 
@@ -39,14 +40,12 @@ _WRITERS = {
     ".opus": ("OGG", "OPUS"),
 }
 WRITABLE_SUFFIXES = tuple(_WRITERS)
-"""Ends of the names of files that can be written."""
+"""Suffixes of the formats that can be written."""
 READABLE_SUFFIXES = (
     ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf",
     ".m4a", ".m4b", ".mp4", ".mov", ".aac", ".webm", ".mka", ".mkv", ".wma", ".amr", ".3gp",
 )  # fmt: skip
-"""Ends of the names of recordings, for whoever looks for some in a folder. What a file holds is
-told by its content, whatever its name."""
-_PCM16_SCALE = 32768
+"""Suffixes of recordings, to search folders with. The format is detected from the content."""
 # Samples given to the encoder at once: some versions of the Vorbis writer put them on the stack.
 _WRITE_BLOCK = 65536
 _READ_BLOCK = 65536
@@ -55,9 +54,9 @@ _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 _CANCELLED = 0.1
 """Channels whose mean has less than this share of their power are in opposite phase."""
 _ENDLESS = 1 << 62
-"""Samples that a header tells of which does not know."""
+"""Length in headers whose writer did not know it."""
 _NUM_SNIFFED = 1024
-"""Bytes that are looked at to tell what a file is."""
+"""Bytes read to detect the format."""
 _NOT_AUDIO = (
     (b"<!doctype html", "a web page"),
     (b"<html", "a web page"),
@@ -180,8 +179,8 @@ def read_recording(
     Args:
         path: of the file.
         name: what errors call the file; default its path.
-        accept: is told the sample rate in hertz, the number of channels, and the seconds so far,
-            before any block of samples is kept; raises whatever it likes where that is too much.
+        accept: called with sample rate in hertz, number of channels, and seconds so far, before
+            any block of samples is kept; raises whatever it likes where that is too much.
         programs: whether the program `ffmpeg` may be run, which unpacks the whole file first.
 
     Returns:
@@ -346,7 +345,7 @@ def _reason(error: Exception) -> str:
 
 def _by_libsndfile(path: Path) -> _Decoded:
     try:
-        # libsndfile is told a name to go by its end, unless the file has to be mended first.
+        # libsndfile guesses by the suffix, so it gets the name, unless the header must be repaired.
         file = SequentialSound(cast(str, _mended_wav(path) or str(path)))
     except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError) as error:
         # soundfile takes a .raw file to be headerless and asks for its rate with a TypeError.
@@ -482,11 +481,7 @@ def save_audio(
     num_clipped = int((np.abs(samples) > 1.0).sum())
     if num_clipped:
         _log.warning("%s: %d samples beyond full scale were clipped", path, num_clipped)
-    # Scaled by 32768 a file that is read and written again stays the same to the bit; +1.0 itself
-    # has no 16-bit value and becomes the largest there is, where a plain cast would wrap around.
-    steps = np.rint(samples * np.float64(_PCM16_SCALE))
-    pcm = np.clip(steps, -_PCM16_SCALE, _PCM16_SCALE - 1).astype(np.int16)
-    data = pcm if encoding == "PCM_16" else np.clip(samples, -1.0, 1.0)
+    data = to_pcm16(waveform) if encoding == "PCM_16" else np.clip(samples, -1.0, 1.0)
     if not soundfile.check_format(container, encoding):
         raise AudioError(f"{path}: the libsndfile that is installed does not write {encoding}.")
     if encoding == "OPUS" and sample_rate not in _OPUS_RATES:

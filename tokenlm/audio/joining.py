@@ -18,15 +18,14 @@ FADE_SECONDS = 0.005
 """Fade at both ends of a segment, against clicks."""
 WINDOW_SECONDS = 0.02
 ENOUGH_SOUND_SECONDS = 0.08
-"""So much that is not quiet makes a beginning that is heard."""
+"""Speech of at least this length counts as the beginning of a segment."""
 
 
 class SegmentJoiner:
-    """Puts segments together, in pieces of any size: whole or streamed, they sound the same.
+    """Joins segments of speech, given in pieces of any size; the result does not depend on them.
 
-    What is heard is never held back for it. Quiet at the start of a segment is left out as it
-    comes; quiet at the end has been heard by the time the end is known, so the pause that follows
-    is shorter by it.
+    Silence at the start of a segment is removed. Silence at its end has been played by the time
+    the end is known, so the pause that follows is shortened by it. Sound is never delayed.
     """
 
     def __init__(self, sample_rate: int) -> None:
@@ -41,22 +40,22 @@ class SegmentJoiner:
 
     def _begin(self) -> None:
         self._rest = torch.zeros(0, dtype=torch.float32)
-        """Samples that no window has decided about yet."""
+        """Samples that fill no window yet."""
         self._num_rest = 0
-        """Number, in its segment, of the first of them."""
+        """Index in the segment of the first of them."""
         self._lead: Tensor | None = torch.zeros(0, dtype=torch.float32)
-        """Quiet before the first sound; None once that has been found."""
+        """Silence before the first sound; None once there was sound."""
         self._num_out = 0
         self._loud_end = 0
 
     def pause(self, seconds: float) -> Tensor:
-        """Silence (S,) before the next segment, shorter by the quiet that has just been heard."""
-        heard = max(self._quiet_tail - self._edge, 0)
-        num_samples = max(int(seconds * self.sample_rate) - heard, 0)
+        """Silence (S,) before the next segment, less the silence that ended the last one."""
+        played = max(self._quiet_tail - self._edge, 0)
+        num_samples = max(int(seconds * self.sample_rate) - played, 0)
         return torch.zeros(num_samples, dtype=torch.float32)
 
     def push(self, waveform: Tensor, *, final: bool = False) -> Tensor:
-        """What is to be heard (S',) of the next samples (S,); with `final` the segment ends."""
+        """Joined waveform (S',) for the next samples (S,); with `final` the segment ends."""
         total = self._num_rest + self._rest.shape[0] + waveform.shape[0]
         onset = self._scan(waveform)
         out = waveform
@@ -77,7 +76,7 @@ class SegmentJoiner:
         return out
 
     def _scan(self, waveform: Tensor) -> int | None:
-        """Looks for loud windows; the number of the first sample of the first one of them."""
+        """Finds windows with sound; returns the first sample of the first one, if any."""
         joined, onset = torch.cat([self._rest, waveform]), None
         if joined.shape[0] >= self._window:
             power = joined.unfold(0, self._window, self._hop).square().mean(dim=-1)
@@ -104,7 +103,7 @@ class SegmentJoiner:
 
 
 def sound_seconds(waveform: Tensor, sample_rate: int) -> float:
-    """How much of a waveform (S,) is not silence, in windows of 20 ms."""
+    """Seconds of a waveform (S,) that are not silence, in windows of 20 ms."""
     size = round(WINDOW_SECONDS * sample_rate)
     if waveform.shape[0] < size:
         return 0.0

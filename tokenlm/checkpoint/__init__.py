@@ -1,4 +1,4 @@
-"""Folders of weights: components, the bundles they make up, and where these are found.
+"""Folders of weights: components, bundles of them, and how both are found.
 
 Most names are imported when first used: finding a bundle needs no torch.
 """

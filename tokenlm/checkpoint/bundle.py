@@ -23,6 +23,7 @@ from typing import Any, Literal
 from tokenlm.checkpoint.component import CONFIG_FILE, WEIGHTS_FILE, ComponentError, read_component
 from tokenlm.checkpoint.resolve import MANIFEST_FILE
 from tokenlm.config import ConfigError, read_config, save_config
+from tokenlm.earlier import present_kind
 
 FORMAT_VERSION = 1
 
@@ -118,9 +119,11 @@ def read_manifest(folder: str | Path) -> BundleManifest:
         raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST_FILE}.")
     _refuse_links_outside(Path(folder))
     try:
-        return read_config(BundleManifest, path)
+        manifest = read_config(BundleManifest, path)
     except ConfigError as error:
         raise BundleError(str(error)) from error
+    components = {name: present_kind(kind) for name, kind in manifest.components.items()}
+    return dataclasses.replace(manifest, components=components)
 
 
 def _refuse_links_outside(folder: Path) -> None:
@@ -226,24 +229,24 @@ def file_checksum(path: str | Path) -> str:
 def _component_findings(
     folder: Path, manifest: BundleManifest, known_kinds: Collection[str] | None
 ) -> list[Finding]:
-    """Compare the component folders with what the manifest says of them."""
-    found = {}
+    """Compare the component folders with the manifest."""
+    problems = {}
     for name, kind in manifest.components.items():
         try:
             actual = read_component(folder / name).kind
         except ComponentError as error:
-            found[name] = str(error)
+            problems[name] = str(error)
             continue
         if actual != kind:
-            found[name] = f"The component is of the kind {actual!r}, the manifest says {kind!r}."
+            problems[name] = f"The component is of the kind {actual!r}, the manifest says {kind!r}."
         elif known_kinds is not None and kind not in known_kinds:
             valid = ", ".join(sorted(known_kinds))
-            found[name] = f"The component is of the unknown kind {kind!r}; valid kinds: {valid}."
+            problems[name] = f"The component is of the unknown kind {kind!r}; valid kinds: {valid}."
     for item in sorted(folder.iterdir()) if folder.is_dir() else []:
         is_component = (item / CONFIG_FILE).is_file() and (item / WEIGHTS_FILE).is_file()
         if is_component and item.name not in manifest.components and item.name[0] != ".":
-            found[item.name] = "The manifest does not name this component."
-    return _errors(found)
+            problems[item.name] = "The manifest does not name this component."
+    return _errors(problems)
 
 
 def _errors(messages: Mapping[str, str]) -> list[Finding]:

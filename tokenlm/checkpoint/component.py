@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from tokenlm.atomic import atomic_folder
 from tokenlm.config import ConfigError, from_dict, read_config, save_config
+from tokenlm.earlier import present_config, present_kind, present_weights
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.yaml"
@@ -36,7 +37,7 @@ class ComponentError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class ComponentFiles:
-    """What a component folder says before any model is built."""
+    """Kind, config and paths of a component, read before any model is built."""
 
     kind: str
     """Which model it is, a key of the registry that loads it."""
@@ -107,7 +108,7 @@ def save_component(
 
 
 def read_component(folder: str | Path) -> ComponentFiles:
-    """Read what a component folder says, without its weights.
+    """Read kind and config of a component folder, without its weights.
 
     Raises:
         ComponentError: if the folder or one of its files is missing, or the config is not one that
@@ -129,8 +130,8 @@ def read_component(folder: str | Path) -> ComponentFiles:
             f"of tokenlm reads {FORMAT_VERSION}."
         )
     return ComponentFiles(
-        kind=file.kind,
-        config=file.config,
+        kind=present_kind(file.kind),
+        config=present_config(file.kind, file.config),
         extra=file.extra,
         config_path=folder / CONFIG_FILE,
         state_path=folder / WEIGHTS_FILE,
@@ -139,6 +140,8 @@ def read_component(folder: str | Path) -> ComponentFiles:
 
 def read_state(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Tensor]:
     """Read the weights of a component, each name with its tensor.
+
+    Where the config beside them is of an earlier kind, the names are those of the present one.
 
     Raises:
         ComponentError: if the file is missing, cut short or not a safetensors file.
@@ -149,7 +152,11 @@ def read_state(path: str | Path, device: str | torch.device = "cpu") -> dict[str
             aliases = json.loads((file.metadata() or {}).get(_ALIASES, "{}"))
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise ComponentError(f"{path} cannot be read (is it whole?): {error}") from error
-    return state | {alias: state[name] for alias, name in aliases.items() if name in state}
+    state |= {alias: state[name] for alias, name in aliases.items() if name in state}
+    config = Path(path).with_name(CONFIG_FILE)
+    return (
+        present_weights(read_config(_ConfigFile, config).kind, state) if config.is_file() else state
+    )
 
 
 def load_component(

@@ -11,7 +11,7 @@ from torch import nn
 
 from tokenlm.checkpoint.component import ComponentError, load_component, read_component
 from tokenlm.config import from_dict
-from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig, FlowConfig, FlowDecoder
+from tokenlm.models.flow import FlowConfig, FlowDecoder
 from tokenlm.models.fsmn_tokenizer import FSMNTokenizer, FSMNTokenizerConfig
 from tokenlm.models.lm import SpeechLM, SpeechLMConfig
 from tokenlm.models.onnx_models import (
@@ -32,7 +32,6 @@ KINDS: dict[str, tuple[type, Callable[[Any], nn.Module]]] = {
     "speech_lm": (SpeechLMConfig, SpeechLM),
     "flow": (FlowConfig, FlowDecoder),
     "vocoder": (VocoderConfig, Vocoder),
-    "cosyvoice_flow": (CosyVoiceFlowConfig, CosyVoiceFlow),
     "hift": (HiFTConfig, HiFT),
     "fsmn_tokenizer": (FSMNTokenizerConfig, FSMNTokenizer),
     "onnx_tokenizer": (OnnxTokenizerConfig, OnnxTokenizer),
@@ -42,11 +41,11 @@ KINDS: dict[str, tuple[type, Callable[[Any], nn.Module]]] = {
 
 AnySpeechTokenizer = SpeechTokenizer | FSMNTokenizer | OnnxTokenizer
 SPEECH_TOKENIZERS = (SpeechTokenizer, FSMNTokenizer, OnnxTokenizer)
-"""The classes of what turns recordings into speech tokens."""
+"""The classes of speech tokenizers."""
 
 AnySpeakerEncoder = SpeakerEncoder | OnnxSpeakerEncoder
 SPEAKER_ENCODERS = (SpeakerEncoder, OnnxSpeakerEncoder)
-"""The classes of what tells who speaks."""
+"""The classes of speaker encoders."""
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 

@@ -20,7 +20,7 @@ _NOT_FETCHED = ["*.py", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.bin", "*.ckpt",
 
 
 class ResolveError(ValueError):
-    """A name that leads to no bundle; the message says what was tried."""
+    """A name that matches no bundle; the message says what was tried."""
 
 
 def resolve(name_or_path: str | Path, *, revision: str | None = None) -> Path:

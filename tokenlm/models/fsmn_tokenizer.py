@@ -103,7 +103,7 @@ def encode_in_windows(
         waveform: the recording.
         samples_per_token: samples of one token.
         window_tokens: size of a window.
-        margin_tokens: what each window gives up where another goes on.
+        margin_tokens: dropped from each window where the next one overlaps.
     """
     window = window_tokens * samples_per_token
     if waveform.shape[0] <= window:

@@ -65,7 +65,7 @@ class OnnxGraph(nn.Module):
     def run(self, frames: Tensor, num_frames: int) -> Tensor:
         """The first output for `frames`, which are the input of three axes.
 
-        An input of one axis, where there is one, is told their number.
+        An input of one axis, where there is one, gets their number.
 
         Raises:
             ValueError: the graph has other inputs.
@@ -107,10 +107,10 @@ def providers(device: torch.device, available: Sequence[str]) -> list[Any]:
         device: of the graph.
         available: names that the installed onnxruntime has.
     """
-    found: list[Any] = ["CPUExecutionProvider"]
+    providers: list[Any] = ["CPUExecutionProvider"]
     if device.type == "cuda" and "CUDAExecutionProvider" in available:
-        found.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
-    return found
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
+    return providers
 
 
 def read_graph(data: bytes) -> dict[str, Tensor]:
@@ -120,7 +120,7 @@ def read_graph(data: bytes) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxTokenizerConfig:
-    """Facts of an `OnnxTokenizer` that its graph does not tell."""
+    """Facts of an `OnnxTokenizer` that its graph does not say."""
 
     mel: WhisperMelConfig = field(default_factory=WhisperMelConfig)
     num_digits: int = 8
@@ -209,7 +209,7 @@ def _speaker_bank() -> FbankConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxSpeakerConfig:
-    """Facts of an `OnnxSpeakerEncoder` that its graph does not tell."""
+    """Facts of an `OnnxSpeakerEncoder` that its graph does not say."""
 
     mel: FbankConfig = field(default_factory=_speaker_bank)
     """The filter bank that it listens to."""
@@ -249,8 +249,8 @@ class OnnxSpeakerEncoder(nn.Module):
         mel = self.config.mel
         if waveform.shape[0] < mel.win_length:
             raise ValueError(f"{waveform.shape[0]} samples are too few to tell who speaks")
-        heard = waveform[: int(self.config.max_seconds * mel.sample_rate)]
-        bank = self.mel(heard[None])
+        waveform = waveform[: int(self.config.max_seconds * mel.sample_rate)]
+        bank = self.mel(waveform[None])
         embedding = self.graph.run(bank, bank.shape[1]).flatten()
         if embedding.shape[0] != self.config.embedding_dim:
             raise ValueError(

@@ -76,7 +76,7 @@ class SpeakerEncoder(nn.Module):
         frames = self.mel.num_frames(lengths).clamp(min=1)
         valid = torch.arange(mel.shape[1], device=mel.device)[None] < frames[:, None]
         mask = valid[..., None].to(mel.dtype)
-        # Only the level is removed: the envelope over frequency is what tells speakers apart.
+        # Only the level is removed: the spectral envelope is what distinguishes speakers.
         level = (mel * mask).sum(dim=(1, 2)) / (frames * mel.shape[2])
         centred = (mel - level[:, None, None]) * mask / 3.0
         hidden = self.embed(centred.transpose(1, 2)).transpose(1, 2)
@@ -102,7 +102,7 @@ class SpeakerEncoder(nn.Module):
             raise ValueError(f"{waveform.shape[0]} samples are too few to tell who speaks")
         window = int(self.config.max_seconds * self.config.mel.sample_rate)
         parts = waveform.split(window)
-        # A last scrap says little about a voice; it joins the average only if there is no other.
+        # A short last window says little about a voice; it counts only if there is no other.
         if len(parts) > 1 and parts[-1].shape[0] < window // 4:
             parts = parts[:-1]
         embeddings = [

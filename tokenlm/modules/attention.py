@@ -1,143 +1,95 @@
-"""Multi-head self-attention with a cache of keys and values.
+"""Multi-head self-attention with a cache of keys and values, whole or in chunks.
 
-Shapes: B batch, T frames, D channels, H heads, K cached frames, E channels of a head.
+Shapes: B batch, T frames, D channels, H heads, E channels of a head, K cached frames, C capacity
+of a cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, Self, TypeAlias
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tokenlm.modules.rope import rotate
-from tokenlm.modules.streaming import State, shared_field
+from tokenlm.modules.context import Context
+from tokenlm.modules.rope import rotary_span, rotate, rotate_first_channels
+from tokenlm.modules.streaming import State
 
 
 @dataclass
 class AttentionState(State):
-    """Keys and values that later chunks may still see."""
+    """Keys and values that later chunks may still see, with room for more behind them."""
 
     keys: Tensor
-    """(B, H, K, E), rotated."""
+    """(B, H, C, E), rotated; the first K are filled."""
     values: Tensor
-    """(B, H, K, E)"""
-    positions: Tensor = shared_field()
-    """(K,) position of each cached frame; (B, K) while ragged sequences run together."""
+    """(B, H, C, E)"""
+    positions: Tensor
+    """(K,) position of each cached frame."""
 
-
-class SelfAttention(nn.Module):
-    """Self-attention over (B, T, D) with rotary positions."""
-
-    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        if dim % num_heads or (dim // num_heads) % 2:
-            raise ValueError(f"dim {dim} does not split into {num_heads} heads of even size")
-        self.num_heads = num_heads
-        self.dropout = dropout
-        self.query_key_value = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim, dim)
-
-    def init_state(self, batch_size: int) -> AttentionState:
-        """An empty cache."""
-        # The weights may be kept in fewer bits, or packed; the bias has the type of what comes out.
-        like = self.out.bias
-        empty = like.new_zeros(batch_size, self.num_heads, 0, like.shape[0] // self.num_heads)
+    @classmethod
+    def empty(cls, like: Tensor, batch_size: int, num_heads: int, head_dim: int) -> Self:
+        """A cache that holds nothing, of the type and on the device of `like`."""
+        nothing = like.new_zeros(batch_size, num_heads, 0, head_dim)
         positions = torch.zeros(0, dtype=torch.long, device=like.device)
-        return AttentionState(keys=empty, values=empty, positions=positions)
+        return cls(keys=nothing, values=nothing, positions=positions)
 
-    def forward(
-        self,
-        x: Tensor,
-        table: tuple[Tensor, Tensor],
-        mask: Tensor | None,
-        state: AttentionState | None = None,
-    ) -> Tensor:
-        """Attends from the frames of `x` to the cached frames and to those of `x`.
+    @property
+    def num_frames(self) -> int:
+        """K, the frames that are filled."""
+        return self.positions.shape[0]
+
+    @property
+    def capacity(self) -> int:
+        """C, the frames that there is room for."""
+        return self.keys.shape[2]
+
+    def clone(self) -> Self:
+        """A copy without the room that is not filled."""
+        held = self.shared()
+        return type(self)(
+            keys=held.keys.clone(), values=held.values.clone(), positions=held.positions.clone()
+        )
+
+    def shared(self) -> Self:
+        """The same frames without the room behind them, which stays this cache's own."""
+        held = slice(self.num_frames)
+        return type(self)(
+            keys=self.keys[:, :, held], values=self.values[:, :, held], positions=self.positions
+        )
+
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Puts new keys and values (B, H, T, E) behind those held; gives all (B, H, K + T, E).
+
+        Positions follow when all layers are done, see `TransformerState.advance`.
+        """
+        held, needed = self.num_frames, self.num_frames + keys.shape[2]
+        if self.capacity < needed:
+            self.keys, self.values = (
+                functional.pad(part[:, :, :held], (0, 0, 0, _roomy(held, needed) - held))
+                for part in (self.keys, self.values)
+            )
+        self.keys[:, :, held:needed] = keys
+        self.values[:, :, held:needed] = values
+        return self.keys[:, :, :needed], self.values[:, :, :needed]
+
+    def advance(self, positions: Tensor, keep: Tensor | None) -> None:
+        """Counts the new frames as held, and drops what no later chunk can see.
 
         Args:
-            x: (B, T, D).
-            table: rotary table of the positions of `x`.
-            mask: broadcastable to (B, H, T, K + T), True where visible; None: everything is.
-            state: cache, which grows by the frames of `x` (trimmed by the caller).
-
-        Returns:
-            (B, T, D)
+            positions: (K + T,) of all frames.
+            keep: (K + T,) True where a frame stays; None keeps all.
         """
-        batch, frames, dim = x.shape
-        qkv = self.query_key_value(x).view(batch, frames, 3, self.num_heads, dim // self.num_heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        query, key = rotate(query, table), rotate(key, table)
-        if state is not None:
-            key, value = extend(state, key, value)
-        attended = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
-        )
-        return self.out(attended.transpose(1, 2).reshape(batch, frames, dim))
-
-
-Cache: TypeAlias = AttentionState | list[AttentionState] | None
-"""Of a batch, or of each of the streams that run side by side in it."""
-Mask: TypeAlias = Tensor | list[Tensor | None] | None
-"""The same; None where everything is visible."""
-
-
-def attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Mask,
-    cache: Cache,
-) -> Tensor:
-    """Attends from new frames to those of a cache and to themselves.
-
-    Args:
-        query: (B, H, T, E) of the new frames.
-        key: the same.
-        value: the same.
-        mask: broadcastable to (B, H, T, K + T), True where visible; None: everything is.
-        cache: grows by the new frames. Where streams run together there is one for each, and a mask
-            for each: their rows stand one stream after the other, and their caches, which may have
-            any lengths, are neither padded nor copied.
-
-    Returns:
-        (B, H, T, E)
-    """
-    if isinstance(cache, list):
-        assert isinstance(mask, list)
-        rows = query.shape[0] // len(cache)
-        parts = zip(query.split(rows), key.split(rows), value.split(rows), mask, cache, strict=True)
-        return torch.cat([attend(*part) for part in parts])
-    assert not isinstance(mask, list)
-    if cache is not None:
-        key, value = extend(cache, key, value)
-    return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-
-
-def extend(state: AttentionState, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Puts new keys and values (B, H, T, E) behind those of `state`; gives all (B, H, K + T, E).
-
-    Room is made for half as much again, so that most chunks copy nothing but themselves.
-    """
-    held = state.keys.shape[2]
-    needed = held + keys.shape[2]
-    room = _room(state)
-    if room is None or room[0].shape[2] < needed:
-        size = _roomy(held, needed)
-        room = (
-            keys.new_empty(*keys.shape[:2], size, keys.shape[3]),
-            values.new_empty(*values.shape[:2], size, values.shape[3]),
-        )
-        room[0][:, :, :held] = state.keys
-        room[1][:, :, :held] = state.values
-        state._room = room  # type: ignore[attr-defined]
-    room[0][:, :, held:needed] = keys
-    room[1][:, :, held:needed] = values
-    state.keys, state.values = room[0][:, :, :needed], room[1][:, :, :needed]
-    return state.keys, state.values
+        if keep is not None:
+            filled = slice(positions.shape[0])
+            self.keys = self.keys[:, :, filled][:, :, keep]
+            self.values = self.values[:, :, filled][:, :, keep]
+            positions = positions[keep]
+        self.positions = positions
 
 
 def make_room(states: Sequence[AttentionState], num_frames: int) -> None:
@@ -145,48 +97,294 @@ def make_room(states: Sequence[AttentionState], num_frames: int) -> None:
 
     The caches have equal sizes. Their room is one piece of memory: a large one goes back to the
     system as a whole when it is outgrown, and costs nothing where nothing is written yet; many
-    small ones leave holes that are never filled.
+    small ones leave holes that are never filled. It has half as much again as is needed, so that
+    most chunks copy nothing but themselves.
     """
-    held = states[0].keys.shape[2]
-    needed = held + num_frames
-    rooms = [_room(state) for state in states]
-    if all(room is not None and room[0].shape[2] >= needed for room in rooms):
+    held, needed = states[0].num_frames, states[0].num_frames + num_frames
+    if all(state.capacity >= needed for state in states):
         return
     batch, heads, _, channels = states[0].keys.shape
     size = _roomy(held, needed)
     whole = states[0].keys.new_empty(len(states), 2, batch, heads, size, channels)
     for index, state in enumerate(states):
         keys, values = whole[index, 0], whole[index, 1]
-        keys[:, :, :held], values[:, :, :held] = state.keys, state.values
-        state.keys, state.values = keys[:, :, :held], values[:, :, :held]
-        state._room = (keys, values)  # type: ignore[attr-defined]
-
-
-def _room(state: AttentionState) -> tuple[Tensor, Tensor] | None:
-    """Where a cache may grow; None where it was copied, trimmed or put together since."""
-    room: tuple[Tensor, Tensor] | None = getattr(state, "_room", None)
-    if room is None:
-        return None
-    whole, held = room[0].untyped_storage(), state.keys.untyped_storage()
-    is_own = whole.data_ptr() == held.data_ptr()
-    return room if is_own and room[0].storage_offset() == state.keys.storage_offset() else None
+        keys[:, :, :held] = state.keys[:, :, :held]
+        values[:, :, :held] = state.values[:, :, :held]
+        state.keys, state.values = keys, values
 
 
 def _roomy(held: int, needed: int) -> int:
     return needed if held == 0 else needed + needed // 2
 
 
-def trim(state: AttentionState, positions: Tensor, keep: Tensor | None) -> None:
-    """Drops from `state` what no later chunk can see.
+@dataclass
+class TransformerState(State):
+    """Caches of all layers and the position of the next frame."""
+
+    layers: list[AttentionState]
+    next_position: int = 0
+
+    @classmethod
+    def join(cls, states: Sequence[Self]) -> BatchedCaches:
+        """The caches stay with their streams."""
+        layers = [[*column] for column in zip(*(state.layers for state in states), strict=True)]
+        return BatchedCaches(streams=[*states], layers=layers)
+
+    def reserve(self, num_frames: int) -> None:
+        """Makes room for new frames in the caches of all layers."""
+        make_room(self.layers, num_frames)
+
+    def advance(self, plan: AttentionPlan, num_frames: int) -> None:
+        """Moves on past `num_frames` new frames that have been attended to under `plan`."""
+        self.next_position += num_frames
+        # The same for all layers. Without a window there is nothing to compare, nor to wait for.
+        keep = None
+        if plan.context.left_frames is not None:
+            keep = plan.context.kept(plan.positions, self.next_position)
+            keep = None if bool(keep.all()) else keep
+        for layer in self.layers:
+            layer.advance(plan.positions, keep)
+
+
+@dataclass
+class BatchedCaches(State):
+    """Caches of several streams whose rows run in one batch, one stream after the other."""
+
+    streams: list[TransformerState]
+    layers: list[list[AttentionState]]
+    """By layer, then by stream."""
+
+    def write_back(self, states: Sequence[TransformerState]) -> None:
+        """Nothing is left to do: the streams have been advanced themselves."""
+
+    def reserve(self, num_frames: int) -> None:
+        """See `TransformerState.reserve`."""
+        for stream in self.streams:
+            stream.reserve(num_frames)
+
+    def advance(self, plan: BatchedPlan, num_frames: int) -> None:
+        """See `TransformerState.advance`."""
+        for stream, part in zip(self.streams, plan.parts, strict=True):
+            stream.advance(part, num_frames)
+
+
+Caches: TypeAlias = TransformerState | BatchedCaches
+"""Of one batch, or of several streams in one batch."""
+Cache: TypeAlias = AttentionState | list[AttentionState] | None
+"""Of one layer, the same."""
+
+
+@dataclass
+class AttentionPlan:
+    """Positions and mask for one call, shared by all layers of a stack."""
+
+    context: Context
+    table: tuple[Tensor, Tensor] | None
+    """Rotary table of the new frames; None where there is no rotation."""
+    mask: Tensor | None
+    """(B or 1, 1, T, K + T) True where visible; None: everything is."""
+    positions: Tensor
+    """(K + T,) positions of the keys, cached ones first."""
+
+
+@dataclass
+class BatchedPlan:
+    """The plans of several streams whose rows run in one batch."""
+
+    parts: list[AttentionPlan]
+    table: tuple[Tensor, Tensor] | None
+    """(B, T, E / 2) of all rows."""
+
+
+Plan: TypeAlias = AttentionPlan | BatchedPlan
+
+
+def plan_attention(
+    x: Tensor,
+    context: Context,
+    caches: Caches | None = None,
+    *,
+    head_dim: int | None,
+    mask: Tensor | None = None,
+    pinned_frames: Tensor | None = None,
+) -> Plan:
+    """Positions, rotary table and mask for the next frames `x` (B, T, any).
 
     Args:
-        state: changed in place.
-        positions: (K,) of all frames that it holds.
-        keep: (K,) True where a frame stays; None keeps all.
+        x: read for its shape and device only.
+        context: what a frame may see.
+        caches: what lies before; None for whole sequences.
+        head_dim: channels of a head, for the rotary table; None where there is no rotation.
+        mask: (B, T) True where `x` is valid (a padded batch), without caches.
+        pinned_frames: (B,) prompt lengths, in place of the one of the context: of a training batch
+            (see `Context.visible`), or of the rows of batched streams.
     """
-    if keep is None:
-        state.positions = positions
-        return
-    state.keys = state.keys[:, :, keep]
-    state.values = state.values[:, :, keep]
-    state.positions = positions[keep]
+    if isinstance(caches, BatchedCaches):
+        rows = x.split(x.shape[0] // len(caches.streams))
+        parts: list[AttentionPlan] = []
+        for number, (row, stream) in enumerate(zip(rows, caches.streams, strict=True)):
+            own = context
+            if pinned_frames is not None:
+                own = context.pinned(int(pinned_frames[number * row.shape[0]]))
+            part = plan_attention(row, own, stream, head_dim=head_dim)
+            assert isinstance(part, AttentionPlan)
+            parts.append(part)
+        return BatchedPlan(parts=parts, table=_joined_tables(rows, parts))
+    start = 0 if caches is None else caches.next_position
+    queries = torch.arange(start, start + x.shape[1], device=x.device)
+    keys = queries if caches is None else torch.cat([caches.layers[0].positions, queries])
+    table = None if head_dim is None else rotary_span(start, x.shape[1], head_dim, x.device)
+    combined = visible_mask(queries, keys, context, pinned_frames)
+    if mask is not None:
+        valid = mask[:, None, None, :]
+        combined = valid if combined is None else combined & valid
+        # A padded query with nothing to see would give NaN; let it see itself.
+        combined = combined | torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
+    return AttentionPlan(context=context, table=table, mask=combined, positions=keys)
+
+
+def visible_mask(
+    queries: Tensor, keys: Tensor, context: Context, pinned_frames: Tensor | None = None
+) -> Tensor | None:
+    """What frames at `queries` (T,) see of those at `keys` (K,), (B or 1, 1, T, K).
+
+    None where they see everything, for which attention has the fastest code.
+    """
+    if context.is_full:
+        return None
+    visible = context.visible(queries, keys, pinned_frames=pinned_frames)
+    if bool(visible.all()):
+        return None
+    return visible[None, None] if visible.ndim == 2 else visible[:, None]
+
+
+def _joined_tables(
+    rows: Sequence[Tensor], plans: Sequence[AttentionPlan]
+) -> tuple[Tensor, Tensor] | None:
+    tables = [
+        [part.expand(row.shape[0], -1, -1) for part in plan.table]
+        for row, plan in zip(rows, plans, strict=True)
+        if plan.table is not None
+    ]
+    if not tables:
+        return None
+    cos, sin = (torch.cat(column) for column in zip(*tables, strict=True))
+    return cos, sin
+
+
+class SelfAttention(nn.Module):
+    """Self-attention over (B, T, D).
+
+    Args:
+        dim: D.
+        num_heads: H.
+        head_dim: E, default D / H.
+        dropout: of the attention weights.
+        fused: queries, keys and values come from one projection, or from one each.
+        bias: whether the projections of queries, keys and values have one.
+        rotary: what is rotated by the position: every head, the first head alone (as in F5-TTS and
+            CosyVoice 3), or nothing.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        head_dim: int | None = None,
+        *,
+        dropout: float = 0.0,
+        fused: bool = True,
+        bias: bool = True,
+        rotary: Literal["every_head", "first_head"] | None = "every_head",
+    ) -> None:
+        super().__init__()
+        if head_dim is None:
+            if dim % num_heads or (dim // num_heads) % 2:
+                raise ValueError(f"dim {dim} does not split into {num_heads} heads of even size")
+            head_dim = dim // num_heads
+        self.num_heads, self.head_dim = num_heads, head_dim
+        self.dropout, self.rotary = dropout, rotary
+        inner = num_heads * head_dim
+        if fused:
+            self.query_key_value = nn.Linear(dim, 3 * inner, bias=bias)
+        else:
+            self.query = nn.Linear(dim, inner, bias=bias)
+            self.key = nn.Linear(dim, inner, bias=bias)
+            self.value = nn.Linear(dim, inner, bias=bias)
+        self.out = nn.Linear(inner, dim)
+        self.fused = fused
+
+    def init_state(self, batch_size: int) -> AttentionState:
+        """An empty cache."""
+        # The weights may be kept in fewer bits, or packed; the bias has the type of what comes out.
+        return AttentionState.empty(self.out.bias, batch_size, self.num_heads, self.head_dim)
+
+    def forward(self, x: Tensor, plan: Plan, cache: Cache = None) -> Tensor:
+        """Attends from the frames of `x` (B, T, D) to the cached frames and to those of `x`.
+
+        Args:
+            x: (B, T, D).
+            plan: of `plan_attention`.
+            cache: grows by the frames of `x`; `advance` of its state counts them.
+
+        Returns:
+            (B, T, D)
+        """
+        query, key, value = self._project(x, plan.table)
+        dropout = self.dropout if self.training else 0.0
+        attended = attend(query, key, value, plan, cache, dropout)
+        return self.out(rearrange(attended, "b h t e -> b t (h e)"))
+
+    def _project(
+        self, x: Tensor, table: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, H, T, E), rotated."""
+        if self.fused:
+            query, key, value = rearrange(
+                self.query_key_value(x), "b t (n h e) -> n b h t e", n=3, h=self.num_heads
+            )
+            if table is not None and self.rotary == "every_head":
+                query, key = rotate(query, table), rotate(key, table)
+            return query, key, value
+        query, key, value = self.query(x), self.key(x), self.value(x)
+        if table is not None and self.rotary == "first_head":
+            query, key = rotate_first_channels(query, table), rotate_first_channels(key, table)
+        query, key, value = (
+            rearrange(part, "b t (h e) -> b h t e", h=self.num_heads)
+            for part in (query, key, value)
+        )
+        if table is not None and self.rotary == "every_head":
+            query, key = rotate(query, table), rotate(key, table)
+        return query, key, value
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, plan: Plan, cache: Cache, dropout: float = 0.0
+) -> Tensor:
+    """Attends from new frames to those of a cache and to themselves.
+
+    Args:
+        query: (B, H, T, E) of the new frames.
+        key: the same.
+        value: the same.
+        plan: what is visible.
+        cache: grows by the new frames. Batched streams have one each, of any lengths; their rows
+            follow one another.
+        dropout: of the attention weights.
+
+    Returns:
+        (B, H, T, E)
+    """
+    if isinstance(plan, BatchedPlan):
+        assert isinstance(cache, list)
+        rows = query.shape[0] // len(cache)
+        parts = zip(
+            query.split(rows), key.split(rows), value.split(rows), plan.parts, cache, strict=True
+        )
+        return torch.cat([attend(*part, dropout) for part in parts])
+    assert not isinstance(cache, list)
+    if cache is not None:
+        key, value = cache.extend(key, value)
+    return functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=plan.mask, dropout_p=dropout
+    )

@@ -28,7 +28,7 @@ class Context:
     """Frames processed at once; None is the full context."""
     chunk_step_frames: tuple[int, ...] = ()
     """The steps by which chunks grow: sizes of the first chunks, before those of `chunk_frames`.
-    A stream starts with small ones, to be heard soon, and goes on with those that cost less."""
+    Small first chunks give an early first sound, larger ones cost less."""
     left_frames: int | None = None
     """Frames seen before the chunk besides the prompt; None is all of them."""
     lookahead_frames: int = 0
@@ -135,7 +135,7 @@ class Context:
         """Which keys each query may attend to.
 
         Args:
-            queries: (Q,) positions, or (B, Q) where the items of a batch stand apart.
+            queries: (Q,) positions, or (B, Q) where the items of a batch differ.
             keys: (K,) positions, or (B, K).
             pinned_frames: (B,) prompt lengths of the items of a batch, in place of the one of the
                 context (training draws one for each item).

@@ -1,4 +1,4 @@
-"""Random draws that are a function of what they are for and where they stand.
+"""Random draws that are a function of their purpose and position.
 
 `randn` drawn in pieces is not `randn` drawn whole, so noise of a stream cannot come from one
 generator that runs along. Here each block of frames, and each decision of the sampler, has a
@@ -34,7 +34,7 @@ def uniform_draws(seed: int, segment: int, index: int, count: int) -> list[float
 def frame_noise(seed: int, start: int, num_frames: int, dim: int) -> Tensor:
     """Standard normal noise (num_frames, dim) of the frames from `start` on.
 
-    A frame's noise depends on `seed` and its index alone, however the frames are asked for.
+    A frame's noise depends on `seed` and its index alone, however the frames are requested.
     """
     if num_frames == 0:
         return torch.zeros(0, dim, dtype=torch.float32)

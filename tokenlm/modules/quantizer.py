@@ -67,7 +67,10 @@ class FiniteScalarQuantizer(nn.Module):
         return self._bound(self.project_in(x))
 
     def _bound(self, digits: Tensor) -> Tensor:
-        """The digits before rounding: the bound of the paper (appendix A.1), in code units."""
+        """The digits before rounding: the bound of the paper (appendix A.1), in code units.
+
+        That of the library rounds as well.
+        """
         levels = torch.tensor(self.levels, device=digits.device, dtype=digits.dtype)
         half = (levels - 1) * (1 + 1e-3) / 2
         offset = (levels % 2 == 0).to(levels.dtype) / 2

@@ -11,15 +11,24 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeAlias, cast
+from typing import cast
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tokenlm.modules.attention import AttentionState, Cache, extend
+from tokenlm.modules.attention import (
+    AttentionPlan,
+    AttentionState,
+    BatchedPlan,
+    Cache,
+    Caches,
+    Plan,
+    TransformerState,
+    plan_attention,
+)
 from tokenlm.modules.context import FULL_CONTEXT, Context
-from tokenlm.modules.transformer import SideBySide, TransformerState, advance
 
 _SMALLEST_REACH = 1024
 
@@ -51,50 +60,46 @@ def _whole_table(reach: int, dim: int, device: torch.device) -> Tensor:
 
 
 @dataclass
-class RelativePlan:
+class RelativePlan(AttentionPlan):
     """What all layers of a stack share for one call."""
 
-    table: Tensor
+    distances: Tensor
     """(R, D) sinusoids, from the largest distance to the smallest."""
     index: Tensor | None
-    """(T, K) row of the table for each query and key; None where keys have no gap."""
-    mask: Tensor | None
-    """(B or 1, 1, T, K) True where visible; None: everything is."""
-    positions: Tensor
-    """(K,) positions of the keys."""
-
-
-Plan: TypeAlias = RelativePlan | list[RelativePlan]
-"""Of a batch, or of each of the streams that run side by side in it."""
+    """(T, K + T) row of `distances` for each query and key; None where keys have no gap."""
 
 
 def plan_relative(
     x: Tensor,
     context: Context,
+    caches: Caches | None = None,
     *,
-    cached: Tensor | None = None,
-    next_position: int = 0,
     mask: Tensor | None = None,
     pinned_frames: Tensor | None = None,
-) -> RelativePlan:
-    """Distances and mask for frames `x` (B, T, D) that stand at `next_position`."""
-    frames = x.shape[1]
-    queries = torch.arange(next_position, next_position + frames, device=x.device)
-    keys = queries if cached is None else torch.cat([cached, queries])
-    first = int(keys[0])
-    largest = next_position + frames - 1 - first
-    has_gap = keys.shape[0] != next_position + frames - first
-    index = largest - (queries[:, None] - keys[None]) if has_gap else None
-    combined: Tensor | None = None
-    if not context.is_full:
-        visible = context.visible(queries, keys, pinned_frames=pinned_frames)
-        if not bool(visible.all()):
-            combined = visible[None, None] if visible.ndim == 2 else visible[:, None]
-    if mask is not None:
-        valid = mask[:, None, None, :]
-        combined = valid if combined is None else combined & valid
-    table = distance_span(largest, largest + frames, x.shape[2], x.device).to(x.dtype)
-    return RelativePlan(table=table, index=index, mask=combined, positions=keys)
+) -> RelativePlan | BatchedPlan:
+    """Distances and mask for the next frames `x` (B, T, D); arguments as for `plan_attention`."""
+    plan = plan_attention(x, context, caches, head_dim=None, mask=mask, pinned_frames=pinned_frames)
+    if isinstance(plan, BatchedPlan):
+        parts = [_with_distances(x, part) for part in plan.parts]
+        return BatchedPlan(parts=[*parts], table=None)
+    return _with_distances(x, plan)
+
+
+def _with_distances(x: Tensor, plan: AttentionPlan) -> RelativePlan:
+    frames, keys = x.shape[1], plan.positions
+    queries = keys[keys.shape[0] - frames :]
+    first, last = int(keys[0]), int(queries[-1])
+    has_gap = keys.shape[0] != last + 1 - first
+    index = last - first - (queries[:, None] - keys[None]) if has_gap else None
+    distances = distance_span(last - first, last - first + frames, x.shape[2], x.device)
+    return RelativePlan(
+        context=plan.context,
+        table=None,
+        mask=plan.mask,
+        positions=keys,
+        distances=distances.to(x.dtype),
+        index=index,
+    )
 
 
 class RelativeAttention(nn.Module):
@@ -116,37 +121,43 @@ class RelativeAttention(nn.Module):
     def init_state(self, batch_size: int) -> AttentionState:
         """An empty cache."""
         like = self.content_bias
-        empty = like.new_zeros(batch_size, self.num_heads, 0, like.shape[1])
-        positions = torch.zeros(0, dtype=torch.long, device=like.device)
-        return AttentionState(keys=empty, values=empty, positions=positions)
+        return AttentionState.empty(like, batch_size, self.num_heads, like.shape[1])
 
-    def forward(self, x: Tensor, plan: Plan, state: Cache = None) -> Tensor:
-        """(B, T, D) to (B, T, D); `state` grows by the frames of `x`."""
-        query = self._heads(self.query(x))
-        key, value = self._heads(self.key(x)), self._heads(self.value(x))
-        if isinstance(plan, list):
-            assert isinstance(state, list)
-            rows = x.shape[0] // len(plan)
-            parts = zip(query.split(rows), key.split(rows), value.split(rows), plan, state,
-                        strict=True)  # fmt: skip
+    def forward(self, x: Tensor, plan: Plan, cache: Cache = None) -> Tensor:
+        """(B, T, D) to (B, T, D); `plan` of `plan_relative`, `cache` grows by the frames of `x`."""
+        query, key, value = (
+            self._heads(project(x)) for project in (self.query, self.key, self.value)
+        )
+        if isinstance(plan, BatchedPlan):
+            assert isinstance(cache, list)
+            rows = x.shape[0] // len(cache)
+            parts = zip(
+                query.split(rows),
+                key.split(rows),
+                value.split(rows),
+                plan.parts,
+                cache,
+                strict=True,
+            )
             attended = torch.cat([self._attend(*part) for part in parts])
         else:
-            assert not isinstance(state, list)
-            attended = self._attend(query, key, value, plan, state)
-        return self.out(attended.transpose(1, 2).flatten(2))
+            assert not isinstance(cache, list)
+            attended = self._attend(query, key, value, plan, cache)
+        return self.out(rearrange(attended, "b h t e -> b t (h e)"))
 
     def _attend(
         self,
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        plan: RelativePlan,
-        state: AttentionState | None,
+        plan: AttentionPlan,
+        cache: AttentionState | None,
     ) -> Tensor:
-        if state is not None:
-            key, value = extend(state, key, value)
-        by_distance = self._heads(self.position(plan.table)[None])
-        scores = (query + self.position_bias[:, None]) @ by_distance.transpose(2, 3)
+        assert isinstance(plan, RelativePlan)
+        if cache is not None:
+            key, value = cache.extend(key, value)
+        by_distance = self._heads(self.position(plan.distances)[None])
+        scores = (query + self.position_bias[:, None]) @ by_distance.mT
         bias = self._by_key(scores, key.shape[2], plan.index) / math.sqrt(query.shape[-1])
         if plan.mask is not None:
             bias = bias.masked_fill(~plan.mask, -torch.inf)
@@ -155,7 +166,7 @@ class RelativeAttention(nn.Module):
         )
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        return rearrange(x, "b t (h e) -> b h t e", h=self.num_heads)
 
     def _by_key(self, scores: Tensor, num_keys: int, index: Tensor | None) -> Tensor:
         """Scores (B, H, T, R) by distance to scores (B, H, T, K) by key."""
@@ -182,9 +193,9 @@ class RelativeBlock(nn.Module):
             nn.Linear(dim, hidden_dim), nn.SiLU(), nn.Linear(hidden_dim, dim)
         )
 
-    def forward(self, x: Tensor, plan: Plan, state: Cache = None) -> Tensor:
+    def forward(self, x: Tensor, plan: Plan, cache: Cache = None) -> Tensor:
         """(B, T, D) to (B, T, D)."""
-        x = x + self.attention(self.attention_norm(x), plan, state)
+        x = x + self.attention(self.attention_norm(x), plan, cache)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 
@@ -198,14 +209,13 @@ class RelativeTransformer(nn.Module):
 
     def init_state(self, batch_size: int) -> TransformerState:
         """State before the first frame."""
-        layers = [layer.attention.init_state(batch_size) for layer in self.layers]
-        return TransformerState(layers=layers, next_position=0)
+        return TransformerState([layer.attention.init_state(batch_size) for layer in self.layers])
 
     def forward(
         self,
         x: Tensor,
         context: Context = FULL_CONTEXT,
-        state: TransformerState | SideBySide | None = None,
+        state: Caches | None = None,
         *,
         mask: Tensor | None = None,
         pinned_frames: Tensor | None = None,
@@ -218,40 +228,11 @@ class RelativeTransformer(nn.Module):
             context: what a frame may see.
             state: advanced in place.
             mask: (B, T) True where valid, for padded batches without a state.
-            pinned_frames: (B,) prompt lengths of a training batch, see `Context.visible`.
+            pinned_frames: (B,) prompt lengths, see `plan_attention`.
         """
-        plan = _plan(x, context, state, mask, pinned_frames)
+        plan = plan_relative(x, context, state, mask=mask, pinned_frames=pinned_frames)
         for index, layer in enumerate(self.layers):
             x = layer(x, plan, None if state is None else state.layers[index])
         if state is not None:
-            many = isinstance(plan, list)
-            positions = [part.positions for part in plan] if many else plan.positions
-            advance(state, positions, context, x.shape[1])
+            state.advance(plan, x.shape[1])  # type: ignore[arg-type]  # they belong together
         return x
-
-
-def _plan(
-    x: Tensor,
-    context: Context,
-    state: TransformerState | SideBySide | None,
-    mask: Tensor | None,
-    pinned_frames: Tensor | None,
-) -> Plan:
-    if isinstance(state, SideBySide):
-        return [
-            plan_relative(
-                x,
-                context,
-                cached=stream.layers[0].positions,
-                next_position=int(stream.next_position),
-            )
-            for stream in state.streams
-        ]
-    return plan_relative(
-        x,
-        context,
-        cached=None if state is None else state.layers[0].positions,
-        next_position=0 if state is None else int(state.next_position),
-        mask=mask,
-        pinned_frames=pinned_frames,
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 _SMALLEST_TABLE = 1024
@@ -55,5 +56,16 @@ def _whole_table(size: int, dim: int, device: torch.device) -> tuple[Tensor, Ten
 def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     """Rotates pairs (i, i + dim / 2) of `x` (B, H, T, dim) by the angles of `rotary_table`."""
     cos, sin = (part.to(x.dtype) for part in table)
+    if cos.ndim == 3:
+        cos, sin = cos[:, None], sin[:, None]
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def rotate_first_channels(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotates the pairs (2i, 2i + 1) of the first channels of `x` (B, T, D), those of a head."""
+    cos, sin = (part.to(x.dtype) for part in table)
+    size = 2 * cos.shape[-1]
+    even, odd = rearrange(x[..., :size], "... (pair two) -> two ... pair", two=2)
+    rotated = torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2)
+    return torch.cat([rotated, x[..., size:]], dim=-1)

@@ -1,15 +1,18 @@
 """States of streaming modules: typed dataclasses that belong to a session, never to a module.
 
-A streaming module has `init_state(batch_size, context)` and `forward(x, context, state=None)`:
-without a state it takes the whole sequence, with one it takes the next piece and advances it.
+A streaming module has `init_state(batch_size)` and `forward(x, context, state=None)`: without a
+state it takes the whole sequence, with one it takes the next piece and advances it.
+
+Shapes: B batch.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,58 +20,70 @@ from torch import Tensor
 
 @dataclass
 class State:
-    """Base of all states. Tensors have the batch on axis 0 unless a field says `shared`.
+    """Base of all states.
 
-    A tensor may hold several rows for each item of the batch (guidance runs two), one item after
-    the other; the first batched tensor of a state has one.
+    Tensors have the batch on axis 0. Fields may also be states, lists of either, or plain values.
     """
-
-    @classmethod
-    def stack(cls, states: Sequence[Self]) -> Self:
-        """Joins states of equal geometry along the batch.
-
-        Raises:
-            ValueError: the states stand at different positions or have different shapes.
-        """
-        return _merge(list(states))
-
-    def unstack(self) -> list[Self]:
-        """Splits a state into one for each item of the batch."""
-        size = self.batch_size
-
-        def rows_of(item: int) -> Callable[[Tensor], Tensor]:
-            def rows(tensor: Tensor) -> Tensor:
-                count = tensor.shape[0] // size
-                return tensor[item * count : (item + 1) * count]
-
-            return rows
-
-        return [_map(self, rows_of(item)) for item in range(size)]
-
-    @property
-    def batch_size(self) -> int:
-        """Items in the batch, read off the first batched tensor."""
-        for shared, tensor in _tensors(self):
-            if not shared:
-                return tensor.shape[0]
-        return 1
 
     @property
     def num_bytes(self) -> int:
         """Memory held by the tensors of the state."""
-        return sum(tensor.numel() * tensor.element_size() for _, tensor in _tensors(self))
+        return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(self))
 
     def clone(self) -> Self:
         """Copies the state, so that one prompt can start many sessions."""
-        return _map(self, torch.clone, torch.clone)
+        return _map(self, torch.clone, lambda state: state.clone())
 
     def shared(self) -> Self:
-        """A state that goes on from here with the same tensors, none of which is written to.
+        """A state that continues from here and shares the tensors, which neither writes to."""
+        return _map(self, lambda tensor: tensor, lambda state: state.shared())
 
-        The state that it is taken of must not be advanced any more: a module may put what follows
-        behind what its own state holds.
+    @classmethod
+    def join(cls, states: Sequence[Self]) -> Any:
+        """One state for the rows of all streams, one stream after the other; see `batched`.
+
+        Raises:
+            ValueError: the states differ in the shapes of their tensors or in a plain value.
         """
-        return _map(self, lambda tensor: tensor)
+        columns = {
+            item.name: _join([getattr(state, item.name) for state in states])
+            for item in dataclasses.fields(cls)
+        }
+        return cls(**columns)
+
+    def write_back(self, states: Sequence[Any]) -> None:
+        """Gives each of the streams that were joined its own rows of this state."""
+        for item in dataclasses.fields(self):
+            parts = _split(getattr(self, item.name), [getattr(s, item.name) for s in states])
+            for state, part in zip(states, parts, strict=True):
+                setattr(state, item.name, part)
+
+
+StateT = TypeVar("StateT", bound=State | list[Any])
+
+
+@contextmanager
+def batched(states: Sequence[StateT]) -> Iterator[StateT]:
+    """One state for a batch of streams, each at a position of its own.
+
+    What is small (the pasts of convolutions) is concatenated, and split again when the context
+    ends. The caches of attention stay with their streams: their lengths may differ, and nothing of
+    them is copied or padded (`TransformerState`).
+
+    Args:
+        states: of the streams, or equally long lists of their states; advanced in place when the
+            context ends without an error. They have equally many rows, and tensors of equal shapes
+            outside of attention. A single one is used as it is.
+
+    Raises:
+        ValueError: the states cannot be batched.
+    """
+    if len(states) == 1:
+        yield states[0]
+        return
+    joined = _join(states)
+    yield joined
+    _split(joined, states)
 
 
 def allocated_bytes(values: Iterable[State]) -> int:
@@ -78,75 +93,66 @@ def allocated_bytes(values: Iterable[State]) -> int:
     """
     sizes: dict[tuple[torch.device, int], int] = {}
     for value in values:
-        for _, tensor in _tensors(value):
+        for tensor in _tensors(value):
             storage = tensor.untyped_storage()
             sizes[tensor.device, storage._cdata] = storage.nbytes()
     return sum(sizes.values())
 
 
-def shared_field() -> Any:
-    """A dataclass field whose tensor has no batch axis (positions, for instance)."""
-    return dataclasses.field(metadata={"shared": True})
-
-
-def _is_shared(item: dataclasses.Field[Any]) -> bool:
-    return bool(item.metadata.get("shared"))
-
-
-def _tensors(value: Any, shared: bool = False) -> list[tuple[bool, Tensor]]:
+def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
-        return [(shared, value)]
-    if isinstance(value, State):
-        found = []
+        yield value
+    elif isinstance(value, State):
         for item in dataclasses.fields(value):
-            found += _tensors(getattr(value, item.name), shared or _is_shared(item))
-        return found
-    if isinstance(value, list):
-        return [pair for element in value for pair in _tensors(element, shared)]
-    return []
+            yield from _tensors(getattr(value, item.name))
+    elif isinstance(value, list):
+        for element in value:
+            yield from _tensors(element)
 
 
-def _map(
-    value: Any,
-    function: Callable[[Tensor], Tensor],
-    shared_function: Callable[[Tensor], Tensor] = lambda tensor: tensor,
-    shared: bool = False,
-) -> Any:
-    if isinstance(value, Tensor):
-        return shared_function(value) if shared else function(value)
-    if isinstance(value, State):
-        fields = {
-            item.name: _map(
-                getattr(value, item.name), function, shared_function, shared or _is_shared(item)
-            )
-            for item in dataclasses.fields(value)
-        }
-        return type(value)(**fields)
-    if isinstance(value, list):
-        return [_map(element, function, shared_function, shared) for element in value]
-    return value
+def _map(state: State, function: Callable[[Tensor], Tensor], inner: Callable[[Any], Any]) -> Any:
+    """A state of the same class: `function` of its tensors, `inner` of the states in it."""
+
+    def mapped(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return function(value)
+        if isinstance(value, State):
+            return inner(value)
+        return [mapped(element) for element in value] if isinstance(value, list) else value
+
+    fields = {item.name: mapped(getattr(state, item.name)) for item in dataclasses.fields(state)}
+    return type(state)(**fields)
 
 
-def _merge(values: list[Any], shared: bool = False) -> Any:
+def _join(values: Sequence[Any]) -> Any:
     first = values[0]
     if isinstance(first, Tensor):
         if any(value.shape[1:] != first.shape[1:] for value in values[1:]):
-            raise ValueError("states of different shapes cannot be stacked")
-        if shared:
-            if any(not torch.equal(value, first) for value in values[1:]):
-                raise ValueError("states at different positions cannot be stacked")
-            return first
-        return torch.cat(values)
+            raise ValueError("states of different shapes cannot be batched")
+        return torch.cat([*values])
     if isinstance(first, State):
-        fields = {
-            item.name: _merge([getattr(v, item.name) for v in values], shared or _is_shared(item))
-            for item in dataclasses.fields(first)
-        }
-        return type(first)(**fields)
+        return type(first).join(values)
     if isinstance(first, list):
         if any(len(value) != len(first) for value in values[1:]):
-            raise ValueError("states of different depth cannot be stacked")
-        return [_merge(list(column), shared) for column in zip(*values, strict=True)]
+            raise ValueError("states of different depth cannot be batched")
+        return [_join(column) for column in zip(*values, strict=True)]
     if any(value != first for value in values[1:]):
-        raise ValueError(f"states at different positions cannot be stacked: {values}")
+        raise ValueError(f"states that differ in a value cannot be batched: {values}")
     return first
+
+
+def _split(joined: Any, values: Sequence[Any]) -> Sequence[Any]:
+    """The part of each stream; states and lists of `values` are changed in place."""
+    if isinstance(joined, Tensor):
+        # A view would keep the whole batch.
+        return [part.clone() for part in joined.chunk(len(values))]
+    if isinstance(joined, State):
+        joined.write_back(values)
+    elif isinstance(joined, list):
+        columns = zip(*values, strict=True)
+        for place, (element, column) in enumerate(zip(joined, columns, strict=True)):
+            for value, part in zip(values, _split(element, column), strict=True):
+                value[place] = part
+    else:
+        return [joined] * len(values)
+    return values

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from tokenlm.modules.reduced import Precision, reduce_weights
+from tokenlm.modules.quantised import Precision, quantise_weights
 from tokenlm.synthesis.components import Components
 
 
-def reduce_model(model: nn.Module, weights: Precision) -> nn.Module:
+def quantise_model(model: nn.Module, weights: Precision) -> nn.Module:
     """Keeps the linear layers of a language model's backbone or of a flow in `weights`.
 
     Returns:
@@ -17,7 +17,7 @@ def reduce_model(model: nn.Module, weights: Precision) -> nn.Module:
     for name in ("backbone", "encoder", "estimator"):
         part = getattr(model, name, None)
         if isinstance(part, nn.Module):
-            reduce_weights(part, weights)
+            quantise_weights(part, weights)
     return model
 
 
@@ -41,8 +41,8 @@ def accelerate(
     Returns:
         The same components.
     """
-    reduce_model(components.speech_lm, weights)
-    reduce_model(components.flow, weights)
+    quantise_model(components.speech_lm, weights)
+    quantise_model(components.flow, weights)
     if is_compiled:
         components.flow.estimator.compile(dynamic=True, backend=backend)
     return components

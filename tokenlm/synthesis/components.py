@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import nn
@@ -24,22 +24,29 @@ from tokenlm.checkpoint.registry import (
     read_model_config,
 )
 from tokenlm.config import from_dict
-from tokenlm.models.flow import CosyVoiceFlow, FlowDecoder
+from tokenlm.models.flow import FlowDecoder
 from tokenlm.models.lm import GuardConfig, SamplingConfig, SpeechLM
 from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.models.vocoder import HiFT, Vocoder
-from tokenlm.synthesis.fitting import FitConfig
-from tokenlm.synthesis.read_back import ReadBack
-from tokenlm.text.tokenizer import AnyTextTokenizer, load_text_tokenizer
+from tokenlm.synthesis.guards import ReadBack
+from tokenlm.synthesis.voice import FitConfig
+from tokenlm.text.tokenizers import TextTokenizer, load_text_tokenizer
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
-_LISTENERS: dict[str, tuple[type[nn.Module], ...]] = {
+Solver = Literal[
+    "euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "implicit_adams",
+    "adaptive_heun", "bosh3", "dopri5", "dopri8", "fehlberg2",
+]  # fmt: skip
+"""Methods that integrate the flow; all but "euler" are those of `torchdiffeq`. The first line has
+fixed steps, `num_steps` of them."""
+
+_LAZY_COMPONENTS: dict[str, tuple[type[nn.Module], ...]] = {
     "speech_tokenizer": SPEECH_TOKENIZERS,
     "token_recognizer": (TokenRecognizer,),
     "speaker_encoder": SPEAKER_ENCODERS,
 }
-"""Classes of the parts that are loaded when first used."""
+"""Classes of the components that are loaded when first used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +55,16 @@ class GenerationConfig:
 
     sampling: SamplingConfig = SamplingConfig()
     guards: GuardConfig = GuardConfig()
-    """What watches over the LM."""
+    """Of the LM."""
     prompt_in_lm: bool = True
-    """Whether the LM goes on from the prompt's text and tokens (in-context cloning). Without it the
+    """Whether the LM continues the prompt's text and tokens (in-context cloning). Without it the
     voice comes from the flow alone, and a small LM has less to lose its place in."""
     num_steps: int = 6
     """Solver steps of the flow."""
     guidance_scale: float = 0.7
     """Guidance of the flow."""
+    solver: Solver = "euler"
+    """Solver of the flow for whole speech. Streams always use Euler steps."""
     max_segment_characters: int = 160
     """Longer sentences are cut at commas or between words."""
     max_prompt_seconds: float = 10.0
@@ -79,8 +88,8 @@ class GenerationConfig:
                 f"got {self.max_segment_characters} and {self.max_prompt_seconds}"
             )
 
-    def told(self, instruction: str) -> str:
-        """The instruction of a request as the LM is told it, without what ends it; '' is none.
+    def check_instruction(self, instruction: str) -> str:
+        """The instruction of a request without spaces around it and `instruction_end`.
 
         Raises:
             ValueError: the LM was not trained to follow any.
@@ -91,11 +100,23 @@ class GenerationConfig:
         return text.removesuffix(self.instruction_end).strip()
 
 
+def check_solver(solver: str) -> Solver:
+    """The solver itself.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    for known in get_args(Solver):
+        if solver == known:
+            return known
+    raise ValueError(f"solver must be one of {', '.join(get_args(Solver))}, got {solver!r}")
+
+
 class Components:
-    """What a bundle holds. The parts that read recordings are loaded when first used."""
+    """The components of a bundle. Those that analyse recordings are loaded when first used."""
 
     speech_lm: SpeechLM
-    flow: FlowDecoder | CosyVoiceFlow
+    flow: FlowDecoder
     vocoder: Vocoder | HiFT
 
     def __init__(self, folder: Path, device: str | torch.device = "cpu") -> None:
@@ -112,7 +133,7 @@ class Components:
             GenerationConfig, self.manifest.generation, where=folder / "bundle.yaml"
         )
         self.speech_lm = self._load("speech_lm", SpeechLM)
-        self.flow = self._load("flow", FlowDecoder, CosyVoiceFlow)
+        self.flow = self._load("flow", FlowDecoder, FlowDecoder)
         self.vocoder = self._load("vocoder", Vocoder, HiFT)
         self.text_tokenizer = load_text_tokenizer(folder / "text_tokenizer")
         self._check()
@@ -121,7 +142,7 @@ class Components:
     def from_models(
         cls,
         models: Mapping[str, nn.Module],
-        text_tokenizer: AnyTextTokenizer,
+        text_tokenizer: TextTokenizer,
         manifest: BundleManifest,
         *,
         folder: Path,
@@ -161,7 +182,7 @@ class Components:
             raise BundleError(
                 f"{self.folder} has no component 'token_recognizer', which reads speech tokens: "
                 "imported bundles come without. The stage token_recognizer trains one for their "
-                "tokens, and python -m training.exchange adds it (training/README.md). Until then "
+                "tokens, and `tokenlm export` adds it (docs/fine-tune.md). Until then "
                 "transcribe with another bundle (--bundle mini-en), and turn off the guards that "
                 "read back (max_attempts, num_candidates)."
             )
@@ -207,8 +228,8 @@ class Components:
             return None
         config = read_model_config(self._path(name))
         kind = read_component(self._path(name)).kind
-        if KINDS[kind][1] not in _LISTENERS[name]:
-            names = " or a ".join(known.__name__ for known in _LISTENERS[name])
+        if KINDS[kind][1] not in _LAZY_COMPONENTS[name]:
+            names = " or a ".join(known.__name__ for known in _LAZY_COMPONENTS[name])
             raise BundleError(f"{self._path(name)} is a {kind}, but a {names} is needed.")
         return config
 

@@ -1,4 +1,4 @@
-"""From a recording to a `Voice`.
+"""Prompts: from a recording to a `Voice`, and the cached states of the models after a prompt.
 
 Shapes: S samples, N tokens, T mel frames.
 """
@@ -6,7 +6,12 @@ Shapes: S samples, N tokens, T mel frames.
 from __future__ import annotations
 
 import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,17 +21,28 @@ from tokenlm.audio.io import load_audio
 from tokenlm.audio.level import high_pass, is_silent, rms_dbfs, trim_silence
 from tokenlm.audio.mel import MelSpectrogram
 from tokenlm.audio.resample import resample
+from tokenlm.models.flow import FlowState
+from tokenlm.models.lm.decoding import Prefix, prefill
+from tokenlm.models.lm.layout import LayoutName, fits_interleaved
+from tokenlm.modules.context import Context
+from tokenlm.modules.streaming import State, allocated_bytes
 from tokenlm.synthesis.components import Components
-from tokenlm.synthesis.fitting import fit_voice
-from tokenlm.synthesis.voice import Voice, VoiceError
+from tokenlm.synthesis.voice import Voice, VoiceError, fit_voice, flow_prompt
 from tokenlm.text.frontend import frontend
+
+logger = logging.getLogger(__name__)
 
 LEVEL_DBFS = -22.0
 """Level of the training corpus; prompts are brought to it."""
 MIN_SECONDS = 0.4
 """A shorter prompt, silence cut off, says too little about a voice."""
 
-_log = logging.getLogger(__name__)
+MAX_CACHE_BYTES = 1 << 30
+"""Default memory limit of a `PromptCache`."""
+
+ValueT = TypeVar("ValueT", FlowState, Prefix)
+Key = tuple[Any, ...]
+"""What an entry depends on; its first part is the kind, "lm" or "flow"."""
 
 
 def read_recording(source: str | Path | Tensor, sample_rate: int | None, target: int) -> Tensor:
@@ -103,7 +119,7 @@ def prepare_voice(
     components.check_tokenizer()
     mel_config = components.flow.config.mel
     tokenizer = components.speech_tokenizer
-    called = name or (Path(source).stem if not isinstance(source, Tensor) else "voice")
+    voice_name = name or (Path(source).stem if not isinstance(source, Tensor) else "voice")
     title = "the recording" if isinstance(source, Tensor) else str(source)
     rate = mel_config.sample_rate
     whole = clean_recording(read_recording(source, sample_rate, rate), rate, title)
@@ -113,24 +129,24 @@ def prepare_voice(
     if prompt_text and not text:
         raise VoiceError(f"the prompt text {prompt_text[:40]!r} holds nothing that can be said.")
     if text and waveform.shape[0] < whole.shape[0]:
-        _log.warning(
+        logger.warning(
             "%s is longer than %.0f s: only its start is used, without its text",
             title,
             components.generation.max_prompt_seconds,
         )
         text = ""
-    listening = resample(waveform, rate, tokenizer.config.mel.sample_rate).to(components.device)
-    tokens = tokenizer.encode(listening[None])[0][0]
+    speech = resample(waveform, rate, tokenizer.config.mel.sample_rate).to(components.device)
+    tokens = tokenizer.encode(speech[None])[0][0]
     factor = components.flow.config.frames_per_token
     with torch.inference_mode():
         mel = MelSpectrogram(mel_config)(waveform[None])[0]
         count = min(mel.shape[0] // factor, tokens.shape[0])
-        embedding = components.speaker_encoder.embed_recording(listening)
+        embedding = components.speaker_encoder.embed_recording(speech)
     voice = Voice(
-        name=called,
+        name=voice_name,
         prompt_text=text,
         prompt_tokens=tokens[:count].cpu().clone(),
-        # To the precision of a voice file: a voice speaks alike before and after it is saved.
+        # To the precision of a voice file: the voice is the same before and after it is saved.
         prompt_mel=mel[: count * factor].half().float().clone(),
         speaker_embedding=embedding.cpu().clone(),
         tokenizer=components.fingerprint,
@@ -170,3 +186,148 @@ def check_voice(components: Components, voice: Voice) -> None:
         raise VoiceError(
             f"the voice {voice.name!r} does not fit the flow of this bundle: prepare it again."
         )
+
+
+class PromptCache:
+    """Caches prompt prefills, bounded in number and memory; results are identical without it.
+
+    Of the LM the start of a sequence up to the text to be said; of the flow the state after the
+    prompt, one for each context, number of solver steps and guidance. Callers get copies.
+    Thread-safe; an entry that several threads ask for at once is computed once.
+    """
+
+    def __init__(
+        self, components: Components, *, max_entries: int = 32, max_bytes: int = MAX_CACHE_BYTES
+    ) -> None:
+        """Creates an empty cache.
+
+        Args:
+            components: the models.
+            max_entries: most entries.
+            max_bytes: most memory that is allocated for all entries. May be changed at any time.
+                The newest entry of each kind is kept whatever its size is: without it every request
+                would prefill its prompt again.
+        """
+        self.max_entries, self.max_bytes = max_entries, max_bytes
+        self._components = components
+        self._entries: OrderedDict[Key, FlowState | Prefix] = OrderedDict()
+        self._pending: dict[Key, Future[Any]] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that is allocated for the entries."""
+        return allocated_bytes([_state(value) for value in [*self._entries.values()]])
+
+    def clear(self) -> None:
+        """Removes all entries."""
+        with self._lock:
+            self._entries.clear()
+
+    def flow_state(
+        self, voice: Voice, context: Context, num_steps: int, guidance_scale: float
+    ) -> FlowState:
+        """State of the flow after the prompt of a voice.
+
+        Raises:
+            ValueError: the context is the full one, which has no chunks.
+        """
+        components = self._components
+
+        def start() -> FlowState:
+            return components.flow.start(
+                **flow_prompt(voice, components.device),
+                context=context,
+                num_steps=num_steps,
+                guidance_scale=guidance_scale,
+            )
+
+        key = ("flow", voice.digest, context, num_steps, guidance_scale)
+        return self._get(key, start).shared()
+
+    def prefix(self, voice: Voice, layout: LayoutName, instruction: str = "") -> Prefix:
+        """The prefilled start of an LM sequence; copy its sequence before it is continued."""
+        components = self._components
+
+        def read() -> Prefix:
+            config = components.speech_lm.config
+            blocks = (config.block_text_tokens, config.block_speech_tokens)
+            text, tokens = prompt_of(components, voice, instruction)
+            if layout == "interleaved" and not fits_interleaved(len(text), len(tokens), *blocks):
+                # The prompt is so fast that its speech would end before its text.
+                text, tokens = [], []
+            sequence = components.speech_lm.sequence(layout, prompt_text=text, prompt_tokens=tokens)
+            return prefill(components.speech_lm, sequence)
+
+        continues_prompt = (
+            components.generation.prompt_in_lm and voice.prompt_text and not instruction
+        )
+        return self._get(
+            ("lm", voice.digest if continues_prompt else "", layout, instruction), read
+        )
+
+    def _get(self, key: Key, make: Callable[[], ValueT]) -> ValueT:
+        """The entry, computed if need be; other threads that ask for it meanwhile wait."""
+        while True:
+            with self._lock:
+                if key in self._entries:
+                    self._entries.move_to_end(key)
+                    # Any: the key says which kind it is.
+                    cached: Any = self._entries[key]
+                    return cached
+                running = self._pending.get(key)
+                if running is None:
+                    own: Future[Any] = Future()
+                    self._pending[key] = own
+                    break
+            # A failure is raised to the thread that computed; the next one tries itself.
+            if running.exception() is None:
+                return running.result()
+        try:
+            value = make()
+        except BaseException as error:
+            with self._lock:
+                del self._pending[key]
+            own.set_exception(error)
+            raise
+        with self._lock:
+            del self._pending[key]
+            self._entries[key] = value
+            self._shrink()
+        own.set_result(value)
+        return value
+
+    def _shrink(self) -> None:
+        """Evicts the least recently used, but the newest of each kind; with the lock held."""
+        newest = {key[0]: key for key in self._entries}
+        for key in [*self._entries]:
+            if len(self._entries) <= self.max_entries and self.num_bytes <= self.max_bytes:
+                return
+            if key not in newest.values():
+                del self._entries[key]
+
+
+def _state(value: FlowState | Prefix) -> State:
+    return value.key_values if isinstance(value, Prefix) else value
+
+
+def prompt_of(
+    components: Components, voice: Voice, instruction: str = ""
+) -> tuple[list[int], list[int]]:
+    """Text tokens and speech tokens of a prompt, as far as the LM continues them.
+
+    The instruction of a request replaces the prompt, whose way of speaking the LM would continue
+    otherwise; it stands behind that of the bundle, as CosyVoice 3 was trained.
+    """
+    encode, generation = components.text_tokenizer.encode, components.generation
+    if instruction:
+        before = generation.instruction.removesuffix(generation.instruction_end)
+        return encode(f"{before} {instruction}".strip() + generation.instruction_end), []
+    first = encode(generation.instruction) if generation.instruction else []
+    # The LM cannot continue a prompt whose text is not known.
+    if not (voice.prompt_text and generation.prompt_in_lm):
+        return first, []
+    return [*first, *encode(voice.prompt_text)], voice.prompt_tokens.tolist()

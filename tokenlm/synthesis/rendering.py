@@ -1,6 +1,6 @@
-"""Speech tokens of one segment to sound, chunk by chunk.
+"""Speech tokens to waveforms: whole segments, or chunk by chunk.
 
-Shapes: S samples, N tokens, T mel frames.
+Shapes: S samples, N tokens, T mel frames, M mel bins.
 """
 
 from __future__ import annotations
@@ -8,38 +8,49 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from tokenlm.audio.tempo import MelTempo, check_speed
-from tokenlm.models.flow import CosyVoiceFlowState, FlowState
+from tokenlm.models.flow import FlowState
 from tokenlm.modules.context import FULL_CONTEXT, Context
-from tokenlm.synthesis.components import Components
-from tokenlm.synthesis.fitting import add_offset
-from tokenlm.synthesis.options import ContextChoice
-from tokenlm.synthesis.voice import Voice
+from tokenlm.modules.streaming import batched
+from tokenlm.synthesis.components import Components, Solver, check_solver
+from tokenlm.synthesis.prompt import PromptCache
+from tokenlm.synthesis.voice import Voice, add_offset, flow_prompt
+
+ContextChoice = Context | Literal["default", "full"]
+
+WHOLE_TOKENS = 500
+"""Longer segments are rendered by chunks of tokens also as a whole, so that memory stays flat."""
+CHUNK_TOKENS = 100
+"""Size of those chunks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RenderSettings:
     """How speech tokens become sound."""
 
+    voice: Voice
     context: Context
     num_steps: int
     guidance_scale: float
+    solver: Solver = "euler"
     speed: float = 1.0
 
 
 def render_settings(
     components: Components,
-    context: ContextChoice,
-    num_steps: int | None,
-    guidance_scale: float | None,
+    voice: Voice,
+    context: ContextChoice = "default",
+    num_steps: int | None = None,
+    guidance_scale: float | None = None,
+    solver: str | None = None,
     speed: float = 1.0,
 ) -> RenderSettings:
-    """What a request chooses, and where it leaves the choice what the bundle says.
+    """The settings of a request; None stands for the bundle's.
 
     Raises:
         ValueError: a setting is out of range.
@@ -56,40 +67,57 @@ def render_settings(
             raise ValueError(f"context must be 'default', 'full' or a Context, got {context!r}")
         context = FULL_CONTEXT if context == "full" else components.flow.config.default_context
     return RenderSettings(
+        voice=voice,
         context=context,
         num_steps=checked.num_steps,
         guidance_scale=checked.guidance_scale,
+        solver=check_solver(generation.solver if solver is None else solver),
         speed=check_speed(speed),
     )
 
 
 class SegmentRenderer:
-    """The flow and vocoder states of one segment.
+    """Renders the tokens of one segment, as a whole or chunk by chunk.
 
-    Tokens wait in it until they fill a chunk of the context and the look-ahead behind it; then the
-    chunk is rendered, once.
+    Tokens wait until they fill a chunk of the context and the look-ahead behind it; then the chunk
+    is rendered, once.
     """
 
     def __init__(
         self,
         components: Components,
-        flow: FlowState | CosyVoiceFlowState,
-        *,
-        voice: Voice,
+        prompts: PromptCache,
+        settings: RenderSettings,
         seed: int,
-        speed: float,
+        flow: FlowState | None = None,
     ) -> None:
-        """Takes a state of the flow after the prompt of the voice; the state becomes its own."""
-        self.flow: Any = flow
-        # Any: each kind of flow and vocoder has a state of its own, which only it looks into.
+        """Creates a renderer without tokens.
+
+        Args:
+            components: the models.
+            prompts: prompt states of voices.
+            settings: of the request.
+            seed: of the noise of the segment.
+            flow: state of the flow after the prompt, which the renderer will change; by default it
+                is taken from `prompts` when it is needed.
+        """
+        # Any: each kind of flow and vocoder has a state of its own.
         self.vocoder: Any = components.vocoder.init_state(1)
         self.seed = seed
-        self.has_sounded = False
-        """Whether anything of it has been rendered."""
-        self._components = components
-        self._voice = voice
-        self._tempo = MelTempo(speed)
+        self._flow: Any = flow
+        self._components, self._prompts, self._settings = components, prompts, settings
+        self._tempo = MelTempo(settings.speed)
         self._waiting: list[int] = []
+
+    @property
+    def flow(self) -> Any:
+        """State of the flow."""
+        if self._flow is None:
+            settings = self._settings
+            self._flow = self._prompts.flow_state(
+                settings.voice, settings.context, settings.num_steps, settings.guidance_scale
+            )
+        return self._flow
 
     @property
     def num_bytes(self) -> int:
@@ -97,12 +125,12 @@ class SegmentRenderer:
         return self.flow.num_bytes + self.vocoder.num_bytes
 
     def add(self, tokens: Sequence[int]) -> None:
-        """Takes the next tokens; nothing is rendered yet."""
+        """Appends tokens; nothing is rendered yet."""
         self._waiting += tokens
 
     @property
     def ready_tokens(self) -> int:
-        """Of the waiting tokens, as many as the next chunk takes; 0 where they are too few."""
+        """Number of waiting tokens that the next chunk takes; 0 where they are too few."""
         needed = self._components.flow.tokens_to_next_chunk(self.flow)
         return needed if 0 < needed <= len(self._waiting) else 0
 
@@ -112,32 +140,61 @@ class SegmentRenderer:
         taken, self._waiting = self._waiting[:count], self._waiting[count:]
         return torch.tensor([taken], dtype=torch.long, device=self._components.device)
 
-    def render(self) -> Tensor:
-        """Sound (S,) of the next chunk; of all that is left, where that fills none."""
-        return render_together(self._components, [self])[0]
+    @torch.no_grad()
+    def render_whole(self) -> Tensor:
+        """Waveform (S,) of all tokens at once; for a renderer that has rendered nothing."""
+        components, settings = self._components, self._settings
+        tokens = torch.tensor([self._waiting], device=components.device)
+        self._waiting = []
+        # Any: each kind of flow has a state of its own.
+        flow: Any = components.flow
+        # Without a window, caches would take more memory than the whole does; and the caches are
+        # those of Euler steps.
+        if (
+            tokens.shape[1] <= WHOLE_TOKENS
+            or settings.context.left_frames is None
+            or settings.solver != "euler"
+        ):
+            mel = flow.generate(
+                tokens,
+                **flow_prompt(settings.voice, components.device),
+                seed=self.seed,
+                context=settings.context,
+                num_steps=settings.num_steps,
+                guidance_scale=settings.guidance_scale,
+                method=settings.solver,
+            )
+        else:
+            parts = tokens.split(CHUNK_TOKENS, dim=1)
+            mels = [flow.step(part, self.flow, seed=self.seed) for part in parts]
+            mels.append(flow.step(tokens[:, :0], self.flow, seed=self.seed, flush=True))
+            mel = torch.cat(mels, dim=1)
+        return components.vocoder(self.finish(mel, final=True))[0].cpu()
 
-    def saved(self) -> Callable[[], None]:
-        """Remembers where the renderer stands; what it gives puts it back there."""
+    def snapshot(self) -> Callable[[], None]:
+        """A function that restores the state in which the renderer is now."""
         flow, vocoder = self.flow.shared(), self.vocoder.shared()
         tempo, waiting = copy.copy(self._tempo), [*self._waiting]
-        has_sounded = self.has_sounded
 
         def restore() -> None:
-            self.flow, self.vocoder, self.has_sounded = flow, vocoder, has_sounded
+            self._flow, self.vocoder = flow, vocoder
             self._tempo, self._waiting = tempo, waiting
 
         return restore
 
     def finish(self, mel: Tensor, *, final: bool) -> Tensor:
-        """The next frames (1, T, M) of the flow, in the voice and at the speed of the speech."""
-        return self._tempo.push(add_offset(mel, self._voice), final=final)
+        """Mel (1, T', M) of the flow's next frames (1, T, M), with the voice's offset and speed."""
+        return self._tempo.push(add_offset(mel, self._settings.voice), final=final)
 
 
 @torch.inference_mode()
-def render_together(components: Components, renderers: Sequence[SegmentRenderer]) -> list[Tensor]:
-    """Sound (S,) of the next chunk of each renderer; those of one size are computed together."""
+def render_chunks(components: Components, renderers: Sequence[SegmentRenderer]) -> list[Tensor]:
+    """Waveform (S,) of the next chunk of each renderer, batched by size.
+
+    Where the waiting tokens fill no chunk, all of them are rendered, and the segment ends.
+    """
     flush = [renderer.ready_tokens == 0 for renderer in renderers]
-    mels = components.flow.step_together(
+    mels = components.flow.step_batch(
         [renderer.take() for renderer in renderers],
         [renderer.flow for renderer in renderers],
         seeds=[renderer.seed for renderer in renderers],
@@ -153,17 +210,14 @@ def render_together(components: Components, renderers: Sequence[SegmentRenderer]
         groups.setdefault((timed[index].shape[1], geometry, flush[index]), []).append(index)
     sounds = [torch.zeros(0, dtype=torch.float32)] * len(renderers)
     for (num_frames, _, final), group in groups.items():
-        states = [renderers[index].vocoder for index in group]
-        state = type(states[0]).stack(states) if len(group) > 1 else states[0]
         pieces = []
-        if num_frames:
-            mel = torch.cat([timed[index] for index in group])
-            pieces.append(components.vocoder(mel, state))
-        if final:
-            pieces.append(components.vocoder.flush(state))
-        parts = state.unstack() if len(group) > 1 else [state]
-        for row, (index, part) in enumerate(zip(group, parts, strict=True)):
-            renderers[index].vocoder = part.clone() if len(group) > 1 else part
+        with batched([renderers[index].vocoder for index in group]) as state:
+            if num_frames:
+                mel = torch.cat([timed[index] for index in group])
+                pieces.append(components.vocoder(mel, state))
+            if final:
+                pieces.append(components.vocoder.flush(state))
+        for row, index in enumerate(group):
             if pieces:
                 sounds[index] = torch.cat([piece[row] for piece in pieces]).cpu()
     return sounds

@@ -1,4 +1,7 @@
-"""One request that is being spoken: everything that belongs to it, and to nothing else."""
+"""A session: one request from its text to its sound. All speech is made by sessions.
+
+Shapes: S samples.
+"""
 
 from __future__ import annotations
 
@@ -10,117 +13,179 @@ import torch
 from torch import Tensor
 
 from tokenlm.audio.joining import SegmentJoiner
-from tokenlm.models.flow import CosyVoiceFlowState, FlowState
+from tokenlm.models.flow import FlowState
 from tokenlm.models.lm.cache import CacheRow, KeyValueCache
-from tokenlm.models.lm.decoding import Decoding, Prefix
+from tokenlm.models.lm.decoding import Decoding, Prefix, decode, decode_step
+from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.modules.noise import mix
 from tokenlm.synthesis.components import Components
-from tokenlm.synthesis.prompt_cache import PromptCache
-from tokenlm.synthesis.rendering import RenderSettings, SegmentRenderer, render_together
-from tokenlm.synthesis.script import Script
-from tokenlm.synthesis.voice import Voice
+from tokenlm.synthesis.guards import attempt_seed, decode_checked
+from tokenlm.synthesis.prompt import PromptCache
+from tokenlm.synthesis.rendering import RenderSettings, SegmentRenderer, render_chunks
+from tokenlm.synthesis.text import SegmentedText
+
+Progress = Callable[[float], None]
+"""Called with the share that is done, from 0 to 1."""
+
+SEGMENTS_PER_BATCH = 8
+"""Text segments that `Session.generate` decodes in one batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SessionSettings:
-    """What a request may choose."""
+    """The options of a request."""
 
-    voice: Voice
     seed: int
     sampling: SamplingConfig
+    guards: GuardConfig
     render: RenderSettings
     instruction: str = ""
 
 
 class Session:
-    """A request from its text to its sound.
+    """One request from its text to its sound, the only implementation of speaking.
 
-    It moves when it is told to: `decode_step` writes the next token of `decoding`, `settle` takes
-    notice of it, `render` gives the sound of the next chunk. The order in which sessions are moved
-    changes nothing of what they say.
+    `generate` speaks a whole text, several segments in one batch. A stream moves the session in
+    small steps: `can_step` begins segments as they are due, `decode_step` decodes the next token of
+    `decoding`, `collect` hands it to the renderer, and `render` gives the waveform of the next
+    chunk; `next_chunk` does all of that for one session. Results do not depend on the order in
+    which sessions are moved.
     """
 
     def __init__(
         self,
         components: Components,
         prompts: PromptCache,
-        script: Script,
+        text: SegmentedText,
         settings: SessionSettings,
-        cache: KeyValueCache,
         *,
+        cache: KeyValueCache | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
     ) -> None:
-        """Takes the models, and what is the request's own.
+        """Creates a session; nothing is computed yet.
 
         Args:
             components: the models.
             prompts: prompt states of voices.
-            script: the text, which may still be coming in.
+            text: the text, which may still be coming in.
             settings: of the request.
-            cache: where keys and values of its LM are kept; may be shared with other sessions.
-            forced_tokens: speech tokens of each segment, to be said in place of those drawn.
-
-        Raises:
-            ValueError: a context without chunks, which cannot be streamed.
+            cache: of the LM, shared with the sessions that are decoded in one batch; default its
+                own.
+            forced_tokens: speech tokens of each segment that replace those that are drawn.
         """
-        if settings.render.context.is_full:
-            raise ValueError("the full context cannot be streamed; use generate")
-        self.script, self.settings = script, settings
+        self.text, self.settings = text, settings
         self.decoding: Decoding | None = None
+        """The segment that is being decoded."""
         self.speech_tokens: list[list[int]] = []
         """Of each segment so far."""
         self.pauses: list[float] = []
         """Seconds of silence before each segment, at a speed of 1."""
         self.is_closed = False
-        self._components, self._prompts, self._cache = components, prompts, cache
+        self._components, self._prompts = components, prompts
+        self._cache = KeyValueCache(components.speech_lm) if cache is None else cache
         self._forced = forced_tokens
         self._row: CacheRow | None = None
         self._prefix: Prefix | None = None
-        self._flow: FlowState | CosyVoiceFlowState | None = None
+        self._flow: FlowState | None = None
         self._joiner = SegmentJoiner(components.manifest.sample_rate)
         self._renderers: list[SegmentRenderer] = []
-        """Of the segment that is heard next, and of those after it that have been begun."""
-        self._num_heard = 0
-        """Segments that have been heard whole."""
+        """Of the segment that is rendered next, and of those after it that have been begun."""
+        self._num_rendered = 0
+        """Segments that have been rendered to their end."""
+        self._is_within_segment = False
+        """Whether anything of the segment that is rendered next has been joined."""
+
+    # Whole speech
+
+    def generate(self, on_progress: Progress | None = None) -> Tensor:
+        """Waveform (S,) of the whole text, which must be complete; the session is then closed.
+
+        Args:
+            on_progress: called with the share that is done: half of it is the LM's.
+        """
+        try:
+            self.decode_all(on_progress)
+            return self.render_all(on_progress)
+        finally:
+            self.close()
+
+    def decode_all(self, on_progress: Progress | None = None) -> None:
+        """Decodes all segments, several in one batch; the guards may try again."""
+        assert self.text.is_finished and not self.speech_tokens
+        segments, guards = self.text.segments, self.settings.guards
+        for start in range(0, len(segments), SEGMENTS_PER_BATCH):
+            numbers = range(start, min(start + SEGMENTS_PER_BATCH, len(segments)))
+            if guards.needs_recognizer and self._forced is None:
+                checked = decode_checked(
+                    [segments[number].text for number in numbers],
+                    lambda tries, first=start: self._decode([(first + i, n) for i, n in tries]),
+                    self._components.read_back,
+                    guards,
+                )
+                rows = [part.tokens for part in checked]
+            else:
+                rows = self._decode([(number, 0) for number in numbers])
+            self.speech_tokens += rows
+            self.pauses += [self._pause_before(number) for number in numbers]
+            if on_progress is not None:
+                on_progress(0.5 * len(self.speech_tokens) / len(segments))
+
+    def set_tokens(self, tokens: Sequence[Sequence[int]], pauses: Sequence[float]) -> None:
+        """Sets the speech tokens of all segments, in place of `decode_all`.
+
+        Args:
+            tokens: of each segment.
+            pauses: seconds before each segment.
+        """
+        self.speech_tokens, self.pauses = [list(row) for row in tokens], list(pauses)
+
+    def render_all(self, on_progress: Progress | None = None) -> Tensor:
+        """Waveform (S,) of the speech tokens of all segments, each rendered as a whole."""
+        pieces = [torch.zeros(0, dtype=torch.float32)]
+        for number, tokens in enumerate(self.speech_tokens):
+            self._renderers.append(self._new_renderer(number))
+            self.renderer.add(tokens)
+            if self.has_silent_segment:
+                self.skip_segment()
+            else:
+                pieces.append(self.join(self.renderer.render_whole(), is_last=True))
+            if on_progress is not None:
+                on_progress(0.5 + 0.5 * (number + 1) / len(self.speech_tokens))
+        return torch.cat(pieces)
+
+    # Step by step
 
     def prepare(self) -> None:
-        """Has the models read the prompt, which may take long.
+        """Prefills the prompt, which may take long.
 
         May be called in any thread before the session is moved; else its first segment does it.
-        What has been read is the session's own until it is closed.
+        The session keeps the states until it is closed.
         """
-        settings, render = self.settings, self.settings.render
-        if self._prefix is None:
-            self._prefix = self._prompts.prefix(
-                settings.voice, self.script.layout, settings.instruction
-            )
-        if self._flow is None:
-            self._flow = self._prompts.flow_state(
-                settings.voice, render.context, render.num_steps, render.guidance_scale
-            )
+        self._prompt_prefix()
+        self._prompt_flow()
 
     @property
     def is_done(self) -> bool:
-        """Whether all has been said."""
+        """Whether everything has been spoken, or the session is closed."""
         begun = len(self.speech_tokens)
-        written = self.script.is_finished and begun == len(self.script.segments)
-        return self.is_closed or (written and self.decoding is None and not self._renderers)
+        decoded = self.text.is_finished and begun == len(self.text.segments)
+        return self.is_closed or (decoded and self.decoding is None and not self._renderers)
 
     def can_step(self) -> bool:
-        """Whether the LM can write a token; begins the next segment where that is due."""
+        """Whether the LM can decode a token; begins the next segment where that is due."""
         if self.is_closed:
             return False
-        if self.decoding is None and len(self.speech_tokens) < len(self.script.segments):
+        if self.decoding is None and len(self.speech_tokens) < len(self.text.segments):
             self._begin_segment()
         if self.decoding is None:
             return False
-        self._add_text(self.decoding)
+        self._add_text(self.decoding, len(self.speech_tokens) - 1)
         return self.decoding.can_step
 
     @property
-    def is_settled(self) -> bool:
-        """Whether notice has been taken of all that the LM has written."""
+    def is_collected(self) -> bool:
+        """Whether `collect` has nothing to do."""
         decoding = self.decoding
         if decoding is None:
             return True
@@ -128,17 +193,17 @@ class Session:
 
     @property
     def can_render(self) -> bool:
-        """Whether there is sound to be made."""
-        return bool(self._renderers) and (self.renderer.ready_tokens > 0 or self._is_written)
+        """Whether the next chunk can be rendered."""
+        return bool(self._renderers) and (self.renderer.ready_tokens > 0 or self._is_decoded)
 
     @property
     def renderer(self) -> SegmentRenderer:
-        """Of the segment that is heard next."""
+        """Of the segment that is rendered next."""
         return self._renderers[0]
 
     @property
     def num_bytes(self) -> int:
-        """Memory of the states of flow and vocoder; that of the LM grows with what is said."""
+        """Memory of the states of flow and vocoder; it does not grow with the speech."""
         return sum(renderer.num_bytes for renderer in self._renderers)
 
     @property
@@ -147,8 +212,8 @@ class Session:
         row = self._row
         return 0 if row is None else row.cache.num_bytes // len(row.cache.rows)
 
-    def settle(self) -> None:
-        """Takes notice of the token that the LM has written."""
+    def collect(self) -> None:
+        """Hands newly decoded tokens to the renderer."""
         decoding = self.decoding
         if decoding is None:
             return
@@ -158,20 +223,42 @@ class Session:
         tokens += new
         if decoding.is_done:
             self.decoding = None
-            if self.script.is_finished and len(self.speech_tokens) == len(self.script.segments):
+            if self.text.is_finished and len(self.speech_tokens) == len(self.text.segments):
                 self._release()
 
     def render(self) -> Tensor:
-        """What is to be heard (S,) of the next chunk; none, where it is quiet before a segment."""
+        """Waveform (S,) of the next chunk; empty where it is quiet before a segment."""
         return render_sessions(self._components, [self])[0]
 
+    def next_chunk(self, should_stop: Callable[[], bool] = lambda: False) -> Tensor | None:
+        """Moves the session up to its next chunk.
+
+        Args:
+            should_stop: checked before each step.
+
+        Returns:
+            Waveform (S,), or None where the speech ends, waits for text, or was stopped.
+        """
+        while not should_stop() and (self.can_step() or self.can_render):
+            # What can be rendered is not kept waiting for more tokens.
+            if self.can_render:
+                chunk = self.render()
+                if chunk.shape[0]:
+                    return chunk
+                continue
+            decoding = self.decoding
+            assert decoding is not None
+            decode_step(decoding.model, [decoding])
+            self.collect()
+        return None
+
     def join(self, waveform: Tensor, is_last: bool) -> Tensor:
-        """What is to be heard (S',) of the sound (S,) of a chunk, `is_last` that of its segment."""
+        """Output (S',) for the waveform (S,) of a chunk, `is_last` that of its segment."""
         pieces = []
-        if not self.renderer.has_sounded:
-            self.renderer.has_sounded = True
+        if not self._is_within_segment:
+            self._is_within_segment = True
             speed = self.settings.render.speed
-            pieces.append(self._joiner.pause(self.pauses[self._num_heard] / speed))
+            pieces.append(self._joiner.pause(self.pauses[self._num_rendered] / speed))
         pieces.append(self._joiner.push(waveform, final=is_last))
         if is_last:
             self.skip_segment()
@@ -179,13 +266,14 @@ class Session:
 
     @property
     def has_silent_segment(self) -> bool:
-        """Whether the segment that is heard next has ended without any token."""
-        return self._is_written and not self.speech_tokens[self._num_heard]
+        """Whether the segment that is rendered next has ended without any token."""
+        return self._is_decoded and not self.speech_tokens[self._num_rendered]
 
     def skip_segment(self) -> None:
-        """Goes on to the segment behind the one that is heard next."""
+        """Goes on to the next segment."""
         self._renderers.pop(0)
-        self._num_heard += 1
+        self._num_rendered += 1
+        self._is_within_segment = False
 
     def close(self) -> None:
         """Frees everything. May be called at any time, and again."""
@@ -197,93 +285,128 @@ class Session:
             decoding.end()
         self._release()
 
+    # Segments
+
     @property
-    def _is_written(self) -> bool:
-        """Whether all tokens of the segment that is heard next are there."""
+    def _is_decoded(self) -> bool:
+        """Whether all tokens of the segment that is rendered next are there."""
         return len(self._renderers) > 1 or self.decoding is None
+
+    def _prompt_prefix(self) -> Prefix:
+        if self._prefix is None:
+            settings = self.settings
+            self._prefix = self._prompts.prefix(
+                settings.render.voice, self.text.layout, settings.instruction
+            )
+        return self._prefix
+
+    def _prompt_flow(self) -> FlowState:
+        if self._flow is None:
+            render = self.settings.render
+            self._flow = self._prompts.flow_state(
+                render.voice, render.context, render.num_steps, render.guidance_scale
+            )
+        return self._flow
+
+    def _begin_segment(self) -> None:
+        number = len(self.speech_tokens)
+        self.prepare()
+        renderer = self._new_renderer(number, self._prompt_flow().shared())
+        if self._row is None:
+            self._row = self._cache.add()
+        self.decoding = self._new_decoding(number, cache=self._cache, row=self._row)
+        self._renderers.append(renderer)
+        self.speech_tokens.append([])
+        self.pauses.append(self._pause_before(number))
+        if self.decoding.is_done:
+            self.collect()
+
+    def _new_decoding(
+        self, number: int, *, cache: KeyValueCache, row: CacheRow | None = None, attempt: int = 0
+    ) -> Decoding:
+        settings, prefix = self.settings, self._prompt_prefix()
+        forced = None
+        if self._forced is not None:
+            forced = self._forced[number] if number < len(self._forced) else ()
+        return Decoding(
+            self._components.speech_lm,
+            cache,
+            prefix.sequence.copy(),
+            sampling=settings.sampling,
+            seed=attempt_seed(settings.seed, attempt),
+            segment=number,
+            forced=forced,
+            key_values=prefix.key_values,
+            row=row,
+            guards=settings.guards,
+        )
+
+    def _decode(self, attempts: Sequence[tuple[int, int]]) -> list[list[int]]:
+        """Speech tokens of attempts, (number of the segment, number of the attempt) each."""
+        cache = KeyValueCache(self._components.speech_lm)
+        decodings = [
+            self._new_decoding(number, cache=cache, attempt=attempt) for number, attempt in attempts
+        ]
+        for (number, _), decoding in zip(attempts, decodings, strict=True):
+            self._add_text(decoding, number)
+        decode(self._components.speech_lm, decodings)
+        return [decoding.tokens for decoding in decodings]
+
+    def _add_text(self, decoding: Decoding, number: int) -> None:
+        """Gives a decoding all that is known of the text of its segment."""
+        segment, sequence = self.text.segments[number], decoding.sequence
+        is_complete = segment.is_complete  # read before the tokens, which another thread may add
+        new = segment.tokens[sequence.num_text :]
+        if new:
+            sequence.add_text(new)
+        if is_complete:
+            sequence.end_text()
+
+    def _pause_before(self, number: int) -> float:
+        return self.text.segments[number - 1].pause_seconds if number else 0.0
+
+    def _new_renderer(self, number: int, flow: FlowState | None = None) -> SegmentRenderer:
+        seed = mix(self.settings.seed, number)
+        return SegmentRenderer(self._components, self._prompts, self.settings.render, seed, flow)
 
     def _release(self) -> None:
         if self._row is not None:
             self._row.release()
             self._row = None
 
-    def _begin_segment(self) -> None:
-        number = len(self.speech_tokens)
-        settings = self.settings
-        self.prepare()
-        prefix, flow = self._prefix, self._flow
-        assert prefix is not None and flow is not None
-        renderer = SegmentRenderer(
-            self._components,
-            flow.shared(),
-            voice=settings.voice,
-            seed=mix(settings.seed, number),
-            speed=settings.render.speed,
-        )
-        if self._row is None:
-            self._row = self._cache.add()
-        forced = None
-        if self._forced is not None:
-            forced = self._forced[number] if number < len(self._forced) else ()
-        self.decoding = Decoding(
-            self._components.speech_lm,
-            self._cache,
-            prefix.plan.copy(),
-            sampling=settings.sampling,
-            seed=settings.seed,
-            segment=number,
-            forced=forced,
-            key_values=prefix.key_values,
-            row=self._row,
-            guards=self._components.generation.guards,
-        )
-        self._renderers.append(renderer)
-        self.speech_tokens.append([])
-        self.pauses.append(self.script.segments[number - 1].pause_seconds if number else 0.0)
-        if self.decoding.is_done:
-            self.settle()
-
-    def _add_text(self, decoding: Decoding) -> None:
-        segment, plan = self.script.segments[len(self.speech_tokens) - 1], decoding.plan
-        is_complete = segment.is_complete  # read before the tokens, which another thread may add
-        new = segment.tokens[plan.num_text :]
-        if new:
-            plan.add_text(new)
-        if is_complete:
-            plan.end_text()
-
-    def _saved(self) -> Callable[[], None]:
-        """Remembers what rendering changes; what it gives puts that back."""
-        renderers, num_heard = [*self._renderers], self._num_heard
-        joiner = copy.copy(self._joiner)
-        undo = [renderer.saved() for renderer in renderers]
+    def _snapshot(self) -> Callable[[], None]:
+        """A function that restores what rendering changes."""
+        renderers, joiner = [*self._renderers], copy.copy(self._joiner)
+        num_rendered, is_within = self._num_rendered, self._is_within_segment
+        restore_renderers = [renderer.snapshot() for renderer in renderers]
 
         def restore() -> None:
-            self._renderers, self._num_heard, self._joiner = renderers, num_heard, joiner
-            for step in undo:
-                step()
+            self._renderers, self._joiner = renderers, joiner
+            self._num_rendered, self._is_within_segment = num_rendered, is_within
+            for restore_renderer in restore_renderers:
+                restore_renderer()
 
         return restore
 
 
 def render_sessions(components: Components, sessions: Sequence[Session]) -> list[Tensor]:
-    """What is to be heard (S,) of the next chunk of each session, all rendered together.
+    """Waveform (S,) of the next chunk of each session, rendered in one batch.
 
-    Where it fails for several, they are as they were before: each can be rendered alone.
+    Where that fails for several, they are as they were before: each can be rendered alone.
     """
     if len(sessions) == 1:
         return _render_sessions(components, sessions)
-    saved = [session._saved() for session in sessions]
+    snapshots = [session._snapshot() for session in sessions]
     try:
         return _render_sessions(components, sessions)
     except BaseException:
-        for restore in saved:
+        for restore in snapshots:
             restore()
         raise
 
 
 def _render_sessions(components: Components, sessions: Sequence[Session]) -> list[Tensor]:
-    heard = [torch.zeros(0, dtype=torch.float32)] * len(sessions)
+    chunks = [torch.zeros(0, dtype=torch.float32)] * len(sessions)
     sounding = []
     for index, session in enumerate(sessions):
         if session.has_silent_segment:
@@ -291,7 +414,7 @@ def _render_sessions(components: Components, sessions: Sequence[Session]) -> lis
         else:
             sounding.append(index)
     last = [sessions[index].renderer.ready_tokens == 0 for index in sounding]
-    sounds = render_together(components, [sessions[index].renderer for index in sounding])
-    for index, waveform, is_last in zip(sounding, sounds, last, strict=True):
-        heard[index] = sessions[index].join(waveform, is_last)
-    return heard
+    waveforms = render_chunks(components, [sessions[index].renderer for index in sounding])
+    for index, waveform, is_last in zip(sounding, waveforms, last, strict=True):
+        chunks[index] = sessions[index].join(waveform, is_last)
+    return chunks

@@ -5,9 +5,12 @@ Shapes: S samples, N tokens, T mel frames.
 
 from __future__ import annotations
 
+import logging
+import operator
+import secrets
 from collections.abc import AsyncIterable, Iterable, Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -17,35 +20,56 @@ from tokenlm.installation import check_device
 from tokenlm.models.lm.cache import KeyValueCache
 from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.lm.sampling import SamplingConfig
-from tokenlm.synthesis.async_stream import AsyncSynthesisStream
 from tokenlm.synthesis.components import Components
-from tokenlm.synthesis.offline import Progress, join_segments, render_segment, write_segments
-from tokenlm.synthesis.options import ContextChoice, LayoutChoice, StreamOptions, chosen_seed
-from tokenlm.synthesis.prompt import check_voice, clean_recording, prepare_voice, read_recording
-from tokenlm.synthesis.prompt_cache import PromptCache
-from tokenlm.synthesis.rendering import render_settings
-from tokenlm.synthesis.script import Script
-from tokenlm.synthesis.session import Session, SessionSettings
-from tokenlm.synthesis.stream import SynthesisStream
+from tokenlm.synthesis.prompt import (
+    PromptCache,
+    check_voice,
+    clean_recording,
+    prepare_voice,
+    read_recording,
+)
+from tokenlm.synthesis.rendering import ContextChoice, SegmentRenderer, render_settings
+from tokenlm.synthesis.session import Progress, Session, SessionSettings
+from tokenlm.synthesis.stream import AsyncSynthesisStream, SynthesisStream
+from tokenlm.synthesis.text import SegmentedText
 from tokenlm.synthesis.voice import Voice, VoiceError
 from tokenlm.text.frontend import frontend
-from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer
+from tokenlm.text.tokenizers import PhonemeTokenizer
+
+logger = logging.getLogger(__name__)
+
+LayoutChoice = Literal["auto", "one_shot", "interleaved"]
+
+
+class StreamOptions(TypedDict, total=False):
+    """Options of `Synthesizer.stream`."""
+
+    voice: Voice | str | None
+    seed: int | None
+    speed: float
+    sampling: SamplingConfig | None
+    context: ContextChoice
+    num_steps: int | None
+    guidance_scale: float | None
+    solver: str | None
+    layout: LayoutChoice
+    instruction: str
 
 
 class Synthesizer:
-    """Speaks with the models of one bundle. Models are shared, a call changes nothing.
+    """Speaks with the models of one bundle.
 
-    Threads may use one together. It can be copied and pickled, which copies its models, too; other
-    processes rather load the bundle themselves, or are forked from one that has it.
+    Thread-safe: models are shared and never changed by a call. Copying and pickling copies the
+    models; other processes better load the bundle themselves, or are forked.
     """
 
     def __init__(self, components: Components) -> None:
         self.components = components
         self.prompts = PromptCache(components)
-        """What the models make of prompts; it saves time and changes nothing."""
+        """Caches prompt prefills; results are identical without it."""
 
     def __getstate__(self) -> Components:
-        """What a copy, or another process, needs: the models. It makes its own of prompts."""
+        """The models; a copy has a prompt cache of its own."""
         return self.components
 
     def __setstate__(self, components: Components) -> None:
@@ -133,6 +157,7 @@ class Synthesizer:
         sampling: SamplingConfig | None = None,
         num_steps: int | None = None,
         guidance_scale: float | None = None,
+        solver: str | None = None,
         layout: LayoutChoice = "auto",
         instruction: str = "",
         guards: GuardConfig | None = None,
@@ -149,10 +174,11 @@ class Synthesizer:
             sampling: default the bundle's.
             num_steps: solver steps of the flow, default the bundle's.
             guidance_scale: guidance of the flow, default the bundle's.
+            solver: of the flow, default the bundle's; other than "euler" needs torchdiffeq.
             layout: of text and speech in the LM; "auto" is "one_shot".
             instruction: how to speak, in words, for a bundle that follows such.
-            guards: what watches over the LM, default the bundle's. Those that read a segment back
-                and try again are for `generate` alone: a stream has been heard by then.
+            guards: of the LM, default the bundle's. Those that read a segment back and try again
+                are for `generate` alone: a stream has been played by then.
             on_progress: called with the share that is done.
 
         Returns:
@@ -161,51 +187,8 @@ class Synthesizer:
         Raises:
             ValueError: the text holds nothing that can be said, or an argument is out of range.
         """
-        chosen, seed = self._voice(voice), chosen_seed(seed)
-        settings = render_settings(self.components, context, num_steps, guidance_scale, speed)
-        script = self._script(layout if layout != "auto" else "one_shot")
-        script.read(text)
-        models, prompts = self.components, self.prompts
-        sampling = sampling or models.generation.sampling
-        tokens = write_segments(
-            models, prompts, script, chosen, seed, sampling, on_progress,
-            guards=guards, instruction=models.generation.told(instruction),
-        )  # fmt: skip
-        pauses = [0.0, *(part.pause_seconds for part in script.segments[:-1])]
-        return join_segments(models, prompts, tokens, pauses, chosen, seed, settings, on_progress)
-
-    def stream(
-        self,
-        text: str | Iterable[str],
-        *,
-        voice: Voice | str | None = None,
-        seed: int | None = 0,
-        speed: float = 1.0,
-        sampling: SamplingConfig | None = None,
-        context: ContextChoice = "default",
-        num_steps: int | None = None,
-        guidance_scale: float | None = None,
-        layout: LayoutChoice = "auto",
-        instruction: str = "",
-    ) -> SynthesisStream:
-        """Speaks a text and gives the waveform while it is being made.
-
-        What it gives is what `generate` gives, in chunks, as long as the guards of the bundle
-        accept the first attempt at a segment. Each chunk is made when it is asked for.
-
-        Args:
-            text: a text, or the pieces of one as they are written; how it is cut does not matter.
-            voice, seed, speed, sampling, context, num_steps, guidance_scale, instruction: as for
-                `generate`; the context must have chunks.
-            layout: of text and speech in the LM; "auto" is "one_shot" for a text and
-                "interleaved", where speech begins before the text is complete, for pieces.
-
-        Raises:
-            ValueError: as `generate`; of text in pieces when it is found out.
-        """
-        pieces = () if isinstance(text, str) else text
-        session = self.open_session(
-            text if isinstance(text, str) else None,
+        session = self._new_session(
+            layout="one_shot" if layout == "auto" else layout,
             voice=voice,
             seed=seed,
             speed=speed,
@@ -213,9 +196,32 @@ class Synthesizer:
             context=context,
             num_steps=num_steps,
             guidance_scale=guidance_scale,
-            layout=layout,
+            solver=solver,
             instruction=instruction,
+            guards=guards,
         )
+        session.text.read(text)
+        return session.generate(on_progress)
+
+    def stream(
+        self, text: str | Iterable[str], **options: Unpack[StreamOptions]
+    ) -> SynthesisStream:
+        """Speaks a text in chunks, each of which is made when it is asked for.
+
+        Joined, they are what `generate` gives, as long as the guards of the bundle accept the first
+        attempt at a segment.
+
+        Args:
+            text: a text, or the pieces of one as they are written; how it is cut does not matter.
+            options: as for `generate`, with these differences: the context must have chunks, the
+                solver is "euler", and the layout "auto" is "one_shot" for a text and "interleaved",
+                where speech begins before the text is complete, for pieces.
+
+        Raises:
+            ValueError: as `generate`; of text in pieces, when it comes in.
+        """
+        whole, pieces = (text, ()) if isinstance(text, str) else (None, text)
+        session = self.open_session(whole, **options)
         return SynthesisStream(session, self.sample_rate, pieces)
 
     def astream(
@@ -229,8 +235,7 @@ class Synthesizer:
             text: a text, or the pieces of one.
             options: as for `stream`.
         """
-        whole = text if isinstance(text, str) else None
-        pieces = () if isinstance(text, str) else text
+        whole, pieces = (text, ()) if isinstance(text, str) else (None, text)
         session = self.open_session(whole, **options)
         return AsyncSynthesisStream(session, self.sample_rate, pieces)
 
@@ -238,46 +243,32 @@ class Synthesizer:
         self,
         text: str | None,
         *,
-        voice: Voice | str | None = None,
-        seed: int | None = 0,
-        speed: float = 1.0,
-        sampling: SamplingConfig | None = None,
-        context: ContextChoice = "default",
-        num_steps: int | None = None,
-        guidance_scale: float | None = None,
-        layout: LayoutChoice = "auto",
-        instruction: str = "",
         cache: KeyValueCache | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
+        **options: Unpack[StreamOptions],
     ) -> Session:
-        """What a stream runs on; see `stream`.
+        """The session that a stream moves; see `stream`.
 
         Args:
-            text: a whole text; None where its pieces are given to the script of the session.
-            voice, seed, speed, sampling, context, num_steps, guidance_scale, layout, instruction:
-                as for `stream`.
-            cache: of the LM, shared with the sessions that are decoded together; default its own.
-            forced_tokens: speech tokens of each segment, to be said in place of those drawn.
+            text: a whole text; None where its pieces are given to the `text` of the session.
+            cache: of the LM, shared with the sessions that are decoded in one batch; default its
+                own.
+            forced_tokens: speech tokens of each segment that replace those that are drawn.
+            options: as for `stream`.
         """
-        chosen = self._voice(voice)
-        render = render_settings(self.components, context, num_steps, guidance_scale, speed)
-        if layout == "auto":
-            layout = "interleaved" if text is None else "one_shot"
-        script = self._script(layout)
+        solver = options.pop("solver", None)
+        if solver not in (None, "euler"):
+            raise ValueError(f"streams have the solver 'euler' alone, not {solver!r}; use generate")
+        if options.get("layout", "auto") == "auto":
+            options["layout"] = "interleaved" if text is None else "one_shot"
+        session = self._new_session(
+            solver="euler", cache=cache, forced_tokens=forced_tokens, **options
+        )
+        if session.settings.render.context.is_full:
+            raise ValueError("the full context cannot be streamed; use generate")
         if text is not None:
-            script.read(text)
-        settings = SessionSettings(
-            voice=chosen,
-            seed=chosen_seed(seed),
-            sampling=sampling or self.components.generation.sampling,
-            render=render,
-            instruction=self.components.generation.told(instruction),
-        )
-        if cache is None:
-            cache = KeyValueCache(self.components.speech_lm)
-        return Session(
-            self.components, self.prompts, script, settings, cache, forced_tokens=forced_tokens
-        )
+            session.text.read(text)
+        return session
 
     def render(
         self,
@@ -290,16 +281,18 @@ class Synthesizer:
         context: ContextChoice = "default",
         num_steps: int | None = None,
         guidance_scale: float | None = None,
+        solver: str | None = None,
     ) -> Tensor:
-        """Waveform (S,) of speech tokens that were spoken before: a request is heard again.
+        """Waveform (S,) of speech tokens, such as those of a stream, rendered again.
 
         Args:
             tokens: `speech_tokens` of a stream: those of each segment.
             pauses: `pauses` of the stream, seconds before each segment; default none.
-            voice, seed, speed, context, num_steps, guidance_scale: those of the request.
+            voice, seed, speed, context, num_steps, guidance_scale, solver: those of the request;
+                the solver of a stream is "euler".
 
         Raises:
-            ValueError: a token is none of this bundle, or an argument is out of range.
+            ValueError: a token is out of range, or an argument is.
         """
         size = self.components.flow.config.codebook_size
         rows = [list(row) for row in tokens]
@@ -308,17 +301,17 @@ class Synthesizer:
         missing = len(rows) - len(pauses)
         if missing < 0:
             raise ValueError(f"there are {len(pauses)} pauses for {len(rows)} segments.")
-        settings = render_settings(self.components, context, num_steps, guidance_scale, speed)
-        silences = [*pauses, *[0.0] * missing]
-        return join_segments(
-            self.components,
-            self.prompts,
-            rows,
-            silences,
-            self._voice(voice),
-            chosen_seed(seed),
-            settings,
+        session = self._new_session(
+            voice=voice,
+            seed=seed,
+            speed=speed,
+            context=context,
+            num_steps=num_steps,
+            guidance_scale=guidance_scale,
+            solver=solver,
         )
+        session.set_tokens(rows, [*pauses, *[0.0] * missing])
+        return session.render_all()
 
     def convert(
         self,
@@ -330,22 +323,26 @@ class Synthesizer:
         context: ContextChoice = "default",
         num_steps: int | None = None,
         guidance_scale: float | None = None,
+        solver: str | None = None,
     ) -> Tensor:
-        """Says what a recording says in another voice.
+        """Says what a recording says, in another voice.
 
         Args:
             source: an audio file, or samples (S,) at `sample_rate`.
-            voice, seed, context, num_steps, guidance_scale: as for `generate`.
+            voice, seed, context, num_steps, guidance_scale, solver: as for `generate`.
             sample_rate: of samples, in hertz.
 
         Returns:
             Waveform (S,) at `self.sample_rate`.
         """
-        chosen = self._voice(voice)
-        seed = chosen_seed(seed)
+        chosen, seed = self._voice(voice), choose_seed(seed)
         tokens = self.tokenize(source, sample_rate=sample_rate)
-        settings = render_settings(self.components, context, num_steps, guidance_scale)
-        return render_segment(self.components, self.prompts, tokens, chosen, seed, settings)
+        settings = render_settings(
+            self.components, chosen, context, num_steps, guidance_scale, solver
+        )
+        renderer = SegmentRenderer(self.components, self.prompts, settings, seed)
+        renderer.add(tokens)
+        return renderer.render_whole()
 
     def tokenize(self, source: str | Path | Tensor, *, sample_rate: int | None = None) -> list[int]:
         """Speech tokens of a recording, silence at its ends cut off."""
@@ -358,7 +355,11 @@ class Synthesizer:
         return tokenizer.encode(waveform[None].to(self.components.device))[0][0].tolist()
 
     def transcribe(self, source: str | Path | Tensor, *, sample_rate: int | None = None) -> str:
-        """What the ASR half of the tokenizer hears; a BundleError where the bundle has none."""
+        """Transcript of a recording by the ASR half of the tokenizer.
+
+        Raises:
+            BundleError: the bundle has no token recogniser.
+        """
         recognizer = self.components.token_recognizer
         tokens = [self.tokenize(source, sample_rate=sample_rate)]
         tensor = torch.tensor(tokens, device=self.components.device)
@@ -377,18 +378,64 @@ class Synthesizer:
         check_voice(self.components, voice)
         return voice
 
-    def _script(self, layout: str) -> Script:
+    def _new_session(
+        self,
+        *,
+        layout: str = "one_shot",
+        voice: Voice | str | None = None,
+        seed: int | None = 0,
+        speed: float = 1.0,
+        sampling: SamplingConfig | None = None,
+        context: ContextChoice = "default",
+        num_steps: int | None = None,
+        guidance_scale: float | None = None,
+        solver: str | None = None,
+        instruction: str = "",
+        guards: GuardConfig | None = None,
+        cache: KeyValueCache | None = None,
+        forced_tokens: Sequence[Sequence[int]] | None = None,
+    ) -> Session:
+        """A session without text."""
+        components, generation = self.components, self.components.generation
         if layout not in ("one_shot", "interleaved"):
             raise ValueError(f"layout must be 'auto', 'one_shot' or 'interleaved', got {layout!r}")
-        tokenizer = self.components.text_tokenizer
-        return Script(
+        render = render_settings(
+            components, self._voice(voice), context, num_steps, guidance_scale, solver, speed
+        )
+        settings = SessionSettings(
+            seed=choose_seed(seed),
+            sampling=sampling or generation.sampling,
+            guards=guards or generation.guards,
+            render=render,
+            instruction=generation.check_instruction(instruction),
+        )
+        tokenizer = components.text_tokenizer
+        text = SegmentedText(
             tokenizer.encode,
-            max_length=self.components.generation.max_segment_characters,
+            max_length=generation.max_segment_characters,
             layout=layout,
             text_frontend=frontend(tokenizer.config.normalizer),
-            instruction_end=self.components.generation.instruction_end,
-            encode_open=tokenizer.encode_open if isinstance(tokenizer, PhonemeTokenizer) else None,
+            instruction_end=generation.instruction_end,
+            encode_prefix=(
+                tokenizer.encode_prefix if isinstance(tokenizer, PhonemeTokenizer) else None
+            ),
+        )
+        return Session(
+            components, self.prompts, text, settings, cache=cache, forced_tokens=forced_tokens
         )
 
 
-__all__ = ["Progress", "Synthesizer"]
+def choose_seed(seed: int | None) -> int:
+    """The seed of a request; None draws one, which is logged so that it can be used again.
+
+    Raises:
+        ValueError: it is not an integer.
+    """
+    if seed is None:
+        seed = secrets.randbelow(1 << 31)
+        logger.info("drew the seed %d", seed)
+    try:
+        return operator.index(seed)
+    except TypeError:
+        message = f"a seed is a whole number, or None for a random one, not {seed!r}."
+        raise ValueError(message) from None

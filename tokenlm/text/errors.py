@@ -1,108 +1,98 @@
-"""How far what was read is from what was to be read."""
+"""Errors of what a recogniser read against what it was to read: per character, per word."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rapidfuzz.distance import Levenshtein
+
 from tokenlm.text.alphabet import known_characters
 
 _WORD_UNITS = 3
-"""Units that a word has at least to be told from noise."""
+"""Fewest units of a word: shorter runs may be noise."""
 _MEAN_UNITS = 4
 """Units of a word on the average."""
 _GAP, _GAP_MORE = 1.0, 0.7
-"""Costs of a gap's first unit and of the others, so that what is missing is missing together."""
+"""Costs of the first unit of a gap and of each further one; few long gaps are preferred."""
 _INSIDE = 0.1
-"""What a gap costs more that begins inside a word."""
+"""Additional cost of a gap that begins inside a word."""
 _INFINITE = float("inf")
 
 
-def edit_distance(first: Sequence[object], second: Sequence[object]) -> int:
-    """Fewest insertions, deletions and substitutions between two sequences (Levenshtein, 1966)."""
-    above = list(range(len(second) + 1))
-    for row, left in enumerate(first, start=1):
-        current = [row]
-        for column, right in enumerate(second, start=1):
-            current.append(
-                min(above[column] + 1, current[-1] + 1, above[column - 1] + (left != right))
-            )
-        above = current
-    return above[-1]
-
-
-def char_error(text: str, heard: str, alphabet: str) -> float | None:
+def char_error(text: str, hypothesis: str, alphabet: str) -> float | None:
     """Errors per character of a text, both in the characters that the recogniser knows.
 
     Deletions are what was skipped or left out at the end, insertions what was repeated, babbled or
     leaked from the prompt. None where the text has no known character: it cannot be checked.
     """
     reference = known_characters(text, alphabet)
-    found = known_characters(heard, alphabet)
-    return edit_distance(reference, found) / len(reference) if reference else None
+    if not reference:
+        return None
+    return Levenshtein.distance(reference, known_characters(hypothesis, alphabet)) / len(reference)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WordErrors:
-    """Words of a text that were said wrong, as a whole."""
+    """Number of words of a text that were said wrong, as a whole."""
 
-    lost: int = 0
-    """Words that nothing, or next to nothing, was read of."""
-    doubled: int = 0
+    missing: int = 0
+    """Words of which nothing, or next to nothing, was recognised."""
+    repeated: int = 0
     """Words that were said once more."""
     inserted: int = 0
-    """Words that stand nowhere near."""
+    """Words that stand nowhere near in the text."""
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.lost + self.doubled + self.inserted
+        return self.missing + self.repeated + self.inserted
 
 
-def word_errors(words: Sequence[Sequence[object]], heard: Sequence[object]) -> WordErrors:
-    """Compare the words of a text with what was heard, word for word.
+def word_errors(words: Sequence[Sequence[object]], hypothesis: Sequence[object]) -> WordErrors:
+    """Compare the words of a text with what a recogniser read, word for word.
 
-    A reader errs on single sounds, so a word counts as lost only where most of its units are not
-    there or two thirds of them are others, and as inserted or doubled only what is as long as a
-    word.
+    A recogniser errs on single sounds, so a word counts as missing only if most of its units are
+    not there or two thirds of them are others, and as inserted or repeated only what is as long as
+    a word.
 
     Args:
         words: units (phones, characters) of each word.
-        heard: units that were read, without word boundaries.
+        hypothesis: units that were recognised, without word boundaries.
     """
     units = [unit for word in words for unit in word]
     owners = [number for number, word in enumerate(words) for _ in word]
     starts = [at == 0 or owners[at] != owners[at - 1] for at in range(len(units))] + [True]
     matched, deleted = [0] * len(words), [0] * len(words)
-    doubled = inserted = place = 0
+    repeated = inserted = place = 0
     run: list[object] = []
-    """What was heard since the last unit of the text, beside it."""
-    for at, other in [*_align(units, heard, starts), (len(units), None)]:
+    """What was recognised since the last unit of the text, beside it."""
+    for at, other in [*_align(units, hypothesis, starts), (len(units), None)]:
         if at is None:
-            run.append(heard[other or 0])
+            run.append(hypothesis[other or 0])
             continue
-        repeated = _repeated_words(units, owners, place, run)
-        doubled += repeated
-        if not repeated and len(run) >= _WORD_UNITS:
+        again = _repeated_words(units, owners, place, run)
+        repeated += again
+        if not again and len(run) >= _WORD_UNITS:
             inserted += max(round(len(run) / _MEAN_UNITS), 1)
         run, place = [], at + 1
         if at < len(units):
             deleted[owners[at]] += other is None
-            matched[owners[at]] += other is not None and units[at] == heard[other]
-    lost = sum(
+            matched[owners[at]] += other is not None and units[at] == hypothesis[other]
+    missing = sum(
         2 * gone > len(word) or 3 * right <= len(word)
         for word, right, gone in zip(words, matched, deleted, strict=True)
     )
-    return WordErrors(lost=lost, doubled=doubled, inserted=inserted)
+    return WordErrors(missing=missing, repeated=repeated, inserted=inserted)
 
 
 def _repeated_words(units: list[object], owners: list[int], place: int, run: list[object]) -> int:
-    """Words that `run`, heard before unit `place`, says once more; 0 if it is something else."""
+    """Words that `run`, read before unit `place`, says once more; 0 if it is something else."""
     size = len(run)
     for start in (place - size, place):
         same = units[max(start, 0) : start + size]
         allowed = size // _WORD_UNITS
-        if size > 1 and len(same) == size and edit_distance(same, run) <= allowed:
+        if size > 1 and len(same) == size and Levenshtein.distance(same, run) <= allowed:
             return len(set(owners[start : start + size]))
     return 0
 

@@ -1,60 +1,77 @@
-"""English as written -> English as spoken, in lower-case words and the marks , . ? ! ; : and -.
+"""English text as written to the words that a person says.
 
-The rules are passes over the text, each a function `str -> str` in the file named after what it
-reads. Their order is the grammar: a pass may count on everything above it being words already
-(so a number with a unit is gone before bare numbers are read), and case is kept until acronyms,
-names and numerals have been told apart by it.
+`normalize` gives lower-case words and the marks , . ? ! ; : and -. A text is folded to a small
+alphabet, read line by line (headings, lists, tables, wrapped prose), and each line goes through the
+passes of `PASSES`, in this order.
+
+Every pass keeps the stable-prefix property, on which text that arrives in pieces depends: what it
+makes of the beginning of a text no longer changes once `LOOKAHEAD_WORDS` further words are known.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from tokenlm.text.abbreviations import expand_abbreviations
-from tokenlm.text.acronyms import expand_acronyms, lower_shouting
-from tokenlm.text.characters import fold_characters, warn_of_foreign_words
-from tokenlm.text.codes import expand_codes, expand_verses
-from tokenlm.text.dates import expand_dates
-from tokenlm.text.formulas import expand_formulas, expand_signs
-from tokenlm.text.markup import Line, read_layout
-from tokenlm.text.money import expand_money
-from tokenlm.text.numbers import expand_numbers, expand_ordinals, expand_ranges, join_groups
-from tokenlm.text.punctuation import expand_symbols, settle, shape_pauses
-from tokenlm.text.roman import expand_roman
-from tokenlm.text.times import expand_times
-from tokenlm.text.units import expand_units
-from tokenlm.text.web import expand_web
+from tokenlm.text import calendar, letters, measures, numbers, symbols
+from tokenlm.text.symbols import Line, fold_characters, read_layout, warn_of_foreign_words
 
-_PASSES: tuple[Callable[[str], str], ...] = (
-    lower_shouting,
-    join_groups,
-    expand_web,
-    expand_verses,
-    expand_dates,
-    expand_times,
-    expand_codes,
-    expand_signs,
-    expand_money,
-    expand_abbreviations,
-    expand_units,
-    expand_ordinals,
-    expand_formulas,
-    expand_roman,
-    expand_symbols,
-    expand_ranges,
-    shape_pauses,
-    expand_acronyms,
-    expand_numbers,
-    settle,
+LOOKAHEAD_WORDS = 4
+"""Words behind a word that may change how it is read."""
+
+
+class Pass(NamedTuple):
+    """One step of normalisation: a rewriting of a line."""
+
+    rewrite: Callable[[str], str]
+    written: str
+    """An example,"""
+    result: str
+    """and what the pass makes of it."""
+    trigger: re.Pattern[str] | None = None
+    """A line in which it is not found is left as it is."""
+
+    def __call__(self, text: str) -> str:
+        """Rewrite a line."""
+        return self.rewrite(text) if self.trigger is None or self.trigger.search(text) else text
+
+
+_DIGIT = numbers.DIGIT
+
+# The order is the grammar: a pass may count on everything above it being words already (a number
+# with a unit is gone before bare numbers are read), and case is kept until acronyms, names and
+# Roman numerals have been told apart by it.
+PASSES: tuple[Pass, ...] = (
+    Pass(letters.lower_shouting, "LOOK OUT BELOW!", "look out below!"),
+    Pass(numbers.join_groups, "1.234.567,8", "1,234,567.8", _DIGIT),
+    Pass(symbols.expand_web, "see a.com", "see a dot com"),
+    Pass(letters.expand_verses, "Gen. 1:2", "Genesis one two", _DIGIT),
+    Pass(calendar.expand_dates, "May 5, 2024", "may fifth, twenty twenty four"),
+    Pass(calendar.expand_times, "at 9:30 am", "at nine thirty a m", _DIGIT),
+    Pass(letters.expand_codes, "call 911", "call nine one one", _DIGIT),
+    Pass(measures.expand_signs, "it is -5", "it is minus 5"),
+    Pass(measures.expand_money, "cost $3", "cost  three dollars"),
+    Pass(letters.expand_abbreviations, "Dr. Lee", "doctor Lee"),
+    Pass(measures.expand_units, "5 km", "five kilometers"),
+    Pass(numbers.expand_ordinals, "the 22nd", "the twenty second", _DIGIT),
+    Pass(measures.expand_formulas, "1/2", "one half"),
+    Pass(letters.expand_roman, "Henry VIII", "Henry the eighth"),
+    Pass(symbols.expand_symbols, "you & me", "you and me"),
+    Pass(numbers.expand_ranges, "3-4", "three to 4"),
+    Pass(symbols.shape_pauses, "so (it is)", "so , it is, "),
+    Pass(letters.expand_acronyms, "FBI", "f b i"),
+    Pass(numbers.expand_numbers, "12 of us", " twelve  of us"),
+    Pass(symbols.settle, "Twenty-one , we said..", "twenty one, we said."),
 )
 
 
 def normalize_paragraphs(text: str, *, line_start: str = "") -> list[str]:
-    """Normalise a text paragraph by paragraph (they are parted by blank lines and headings).
+    """Normalise a text paragraph by paragraph; blank lines and headings separate them.
 
     Args:
         text: any string.
-        line_start: of a text that is the rest of a longer one, what stands before it in its first
+        line_start: for a text that is the rest of a longer one, what stands before it in its first
             line. It is not read; it tells what kind of line that is, and how long.
 
     Returns:
@@ -69,8 +86,7 @@ def normalize_paragraphs(text: str, *, line_start: str = "") -> list[str]:
 def normalize(text: str) -> str:
     """Turn written English into what a person says.
 
-    Words of other scripts are left out; a warning of the logger of `tokenlm.text.characters` names
-    them.
+    Words of other scripts are left out; the logger of `tokenlm.text.symbols` warns of them.
 
     Args:
         text: any string, of any script; never an error.
@@ -85,7 +101,7 @@ def normalize(text: str) -> str:
     """
     warn_of_foreign_words(text)
     paragraphs = normalize_paragraphs(text)
-    # The blank line was a full stop to the eye: a heading does not run into the text below it.
+    # A blank line ends a sentence: a heading does not run into the text below it.
     closed = [part if part[-1] in ".?!" else f"{part.rstrip(',;:-')}." for part in paragraphs[:-1]]
     return " ".join([*closed, *paragraphs[-1:]])
 
@@ -101,6 +117,6 @@ def _normalize_lines(lines: Sequence[Line]) -> str:
 
 
 def _normalize_line(text: str) -> str:
-    for expand in _PASSES:
-        text = expand(text)
+    for rewrite in PASSES:
+        text = rewrite(text)
     return text

@@ -1,14 +1,154 @@
-"""Numbers that are no date, money, measure or code: counts, ranks, ranges, years.
+"""Numbers to words: cardinals, ordinals, years, digit strings, ranges; Roman numerals to numbers.
 
-Also the ways in which other countries part the groups of three digits.
+American English, without `and`. Numbers that are dates, money, measures or codes are read by the
+passes of the other files before `expand_numbers` reads what is left.
 """
 
 from __future__ import annotations
 
 import re
 
-from tokenlm.text.money import AMOUNT
-from tokenlm.text.numerals import cardinal, code_number, ordinal, plural, spoken_number, year
+AMOUNT = (
+    r"(?:[0-9]{1,3}(?:,[0-9]{3}){1,100}(?![0-9]|,[0-9]{3})(?:\.[0-9]++)?"
+    r"|[0-9]++(?:\.[0-9]++)?|\.[0-9]++)"
+)
+"""Pattern of an unsigned number as written, with grouping commas or a decimal point."""
+DIGIT = re.compile(r"[0-9]")
+MAX_CARDINAL_DIGITS = 36
+"""Longer integers have no name that people know; they are read digit by digit."""
+
+# --- Number words ---
+
+_UNITS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen eighteen nineteen"
+).split()
+_TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
+_SCALES = (
+    " thousand million billion trillion quadrillion quintillion sextillion septillion octillion "
+    "nonillion decillion"
+).split(" ")
+_ORDINALS = {
+    "one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth",
+    "nine": "ninth", "twelve": "twelfth",
+}  # fmt: skip
+_ROMAN_VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
+
+
+def cardinal(number: int) -> str:
+    """1234 -> 'one thousand two hundred thirty four'; negative numbers get 'minus'."""
+    if number < 0:
+        return f"minus {cardinal(-number)}"
+    if number >= 10**MAX_CARDINAL_DIGITS:
+        raise ValueError(f"a cardinal has at most {MAX_CARDINAL_DIGITS} digits")
+    if number < 1000:
+        return _below_thousand(number)
+    words: list[str] = []
+    for power in range(len(_SCALES) - 1, -1, -1):
+        group = number // 1000**power % 1000
+        if group:
+            words.append(_below_thousand(group))
+            if power:
+                words.append(_SCALES[power])
+    return " ".join(words)
+
+
+def _below_thousand(number: int) -> str:
+    if number < 20:
+        return _UNITS[number]
+    if number < 100:
+        tens, unit = divmod(number, 10)
+        return f"{_TENS[tens]} {_UNITS[unit]}" if unit else _TENS[tens]
+    hundreds, rest = divmod(number, 100)
+    words = f"{_UNITS[hundreds]} hundred"
+    return f"{words} {_below_thousand(rest)}" if rest else words
+
+
+def ordinal(number: int) -> str:
+    """22 -> 'twenty second'."""
+    head, _, last = cardinal(number).rpartition(" ")
+    if last in _ORDINALS:
+        last = _ORDINALS[last]
+    elif last.endswith("y"):
+        last = f"{last[:-1]}ieth"
+    else:
+        last = f"{last}th"
+    return f"{head} {last}".strip()
+
+
+def digits(number: str) -> str:
+    """'007' -> 'zero zero seven'. Characters that are no ASCII digits are passed over."""
+    return " ".join(_UNITS[int(digit)] for digit in number if digit in "0123456789")
+
+
+def pair(number: int) -> str:
+    """Two digits as said inside a year or a time: 5 -> 'oh five', 45 -> 'forty five'."""
+    return f"oh {_UNITS[number]}" if number < 10 else _below_thousand(number)
+
+
+def year(number: int) -> str:
+    """1984 -> 'nineteen eighty four', 2005 -> 'two thousand five', 1900 -> 'nineteen hundred'."""
+    if number < 1000 or number > 9999 or number % 1000 < 10:
+        return cardinal(number)
+    century, rest = divmod(number, 100)
+    return f"{_below_thousand(century)} {pair(rest) if rest else 'hundred'}"
+
+
+def code_number(number: str) -> str:
+    """A number in a name (A380, x86): '380' -> 'three eighty', '4090' -> 'forty ninety'."""
+    if len(number) > 4 or (number[0] == "0" and len(number) > 1):
+        return digits(number)
+    value = int(number)
+    if len(number) == 4:
+        return year(value)
+    if len(number) == 3 and value % 100:
+        return f"{_UNITS[value // 100]} {pair(value % 100)}"
+    return cardinal(value)
+
+
+def spoken_number(number: str) -> str:
+    """A written unsigned number: '1,020.50' -> 'one thousand twenty point five zero'.
+
+    Leading zeros are read out ('007'), as is every digit after the point. Never raises on a string
+    of ASCII digits, commas and at most one point.
+    """
+    whole, point, decimals = number.replace(",", "").partition(".")
+    if len(whole) > MAX_CARDINAL_DIGITS or (len(whole) > 1 and whole[0] == "0"):
+        words = digits(whole)
+    else:
+        words = cardinal(int(whole)) if whole else ""
+    if point and decimals:
+        words = f"{words} point {digits(decimals)}"
+    return words.strip()
+
+
+def is_one(number: str) -> bool:
+    """Whether a unit after this written number stands in the singular."""
+    return number.strip() == "1"
+
+
+def plural(words: str) -> str:
+    """The plural of number words: 'nineteen ninety' -> 'nineteen nineties', 'six' -> 'sixes'."""
+    if words.endswith("y"):
+        return f"{words[:-1]}ies"
+    return f"{words}es" if words.endswith("x") else f"{words}s"
+
+
+def roman_value(numeral: str) -> int:
+    """'XIV' -> 14. The numeral is taken to be well formed."""
+    total = 0
+    values = [_ROMAN_VALUES[letter] for letter in numeral]
+    for value, following in zip(values, [*values[1:], 0], strict=True):
+        total += -value if value < following else value
+    return total
+
+
+def text_before(match: re.Match[str], size: int) -> str:
+    """The last `size` characters before a match."""
+    return match.string[max(match.start() - size, 0) : match.start()]
+
+
+# --- Passes ---
 
 # Groups of other countries: 1.234.567,89 and 1'234'567 and 12,34,567 and 1 234 567.
 _DOTTED_GROUPS = re.compile(
@@ -118,7 +258,6 @@ _DECIMAL_LETTER = re.compile(
 _YEAR = re.compile(
     r"(?<![\w.,/-])((?:1[1-9]|20)[0-9]{2})(?![\w/]|[.,][0-9]|-[0-9])( [a-z]{2,20}\b)?"
 )
-_DIGIT = re.compile(r"[0-9]")
 _NUMBER = re.compile(AMOUNT)
 _NOT_PLURAL = frozenset(
     "was is has its his this as does us thus always perhaps towards across less unless".split()
@@ -131,8 +270,6 @@ _COUNTED = frozenset(
 
 def join_groups(text: str) -> str:
     """Write the numbers of other countries as English has them: 1.234.567,8 as 1,234,567.8."""
-    if not _DIGIT.search(text):
-        return text
     text = _DECIMAL_COMMA.sub(lambda match: match.group().replace(",", ".", 1), text)
     text = _DOTTED_GROUPS.sub(_dotted_groups, text)
     text = _OTHER_GROUPS.sub(lambda match: _grouped(match[1]), text)
@@ -140,9 +277,7 @@ def join_groups(text: str) -> str:
 
 
 def expand_ordinals(text: str) -> str:
-    """Say '22nd', '#5', '10M', and part numbers from the words they are joined to."""
-    if not _DIGIT.search(text):
-        return text
+    """Expand '22nd', '#5', '10M', and separate numbers from the words they are joined to."""
     text = _ORDINAL.sub(_ordinal, _ORDINAL_RANGE.sub(r"\1 to ", text))
     text = _PLURAL.sub(lambda match: plural(code_number(match[1])), text)
     text = _TEAM.sub(_team, text)
@@ -159,12 +294,12 @@ def expand_ordinals(text: str) -> str:
 
 
 def expand_ranges(text: str) -> str:
-    """Say the dash between two numbers as 'to'."""
+    """Expand the dash between two numbers to 'to'."""
     return _RANGE.sub(lambda match: f"{_year_or_count(match[1])} to ", text)
 
 
 def expand_numbers(text: str) -> str:
-    """Say every number that is left."""
+    """Expand every number that is left."""
     text = _YEAR.sub(_bare_year, text)
     return _NUMBER.sub(lambda match: f" {spoken_number(match.group())} ", text)
 
@@ -177,7 +312,7 @@ def _grouped(number: str) -> str:
 def _dotted_groups(match: re.Match[str]) -> str:
     """One group alone may be three decimals: it counts before a decimal comma or with euros."""
     number, decimals = match.groups()
-    before = match.string[max(match.start() - 12, 0) : match.start()]
+    before = text_before(match, 12)
     if not decimals:
         if _OCTETS.fullmatch(number) or _VERSION_BEFORE.search(before):
             return match.group()
@@ -188,7 +323,7 @@ def _dotted_groups(match: re.Match[str]) -> str:
 
 
 def _spaced_groups(match: re.Match[str]) -> str:
-    before = match.string[max(match.start() - 16, 0) : match.start()]
+    before = text_before(match, 16)
     if _NO_COUNT_BEFORE.search(before):
         return match.group()
     number, _, decimals = match.group().partition(",")
@@ -229,17 +364,15 @@ def _is_magnitude(match: re.Match[str], amount: str, letter: str, first: str) ->
         return False
     if letter in "BT":
         is_model = letter == "B" and _MODEL_BEHIND.match(text, end)
-        is_count = _COUNT_BEFORE.search(text[max(match.start() - 16, 0) : match.start()])
+        is_count = _COUNT_BEFORE.search(text_before(match, 16))
         return bool("." in amount or first or is_model or is_count)
     if letter == "M":  # 3M makes tape
-        return amount != "3" or not _COMPANY_BEFORE.search(
-            text[max(match.start() - 5, 0) : match.start()]
-        )
+        return amount != "3" or not _COMPANY_BEFORE.search(text_before(match, 5))
     if amount not in _RACES and _RUNNERS_BEHIND.match(text, end):
         return True
     if _RACE_BEHIND.match(text, end) or (letter == "K" and amount in ("2", "4", "8")):
         return False
-    before = text[max(match.start() - 10, 0) : match.start()]
+    before = text_before(match, 10)
     is_race = amount in _RACES and _ARTICLE_BEFORE.search(before)
     return not is_race or bool(_NOUN_BEHIND.match(text, end))
 

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from tokenlm.config import ConfigError, read_config
+from tokenlm.text.frontend import NormalizerName
 
 FORMAT_VERSION = 1
+TokenizerKind = Literal["sentencepiece", "transformers", "phonemes"]
+ModelType = Literal["unigram", "bpe", "char"]
 
 
 class TokenizerError(ValueError):
@@ -17,17 +20,17 @@ class TokenizerError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class TextTokenizerConfig:
-    """What a folder says of the tokenizer in it."""
+    """Describes the tokenizer in a folder."""
 
     format_version: int = FORMAT_VERSION
     """Layout of the folder; another one than this code knows is refused."""
-    kind: Literal["sentencepiece", "transformers", "phonemes"] = "sentencepiece"
+    kind: TokenizerKind = "sentencepiece"
     """What reads the other files of the folder: a library of that name, or `PhonemeTokenizer`."""
     vocab_size: int
     """Number of ids; embeddings have as many rows."""
-    normalizer: Literal["english", "none"] = "english"
-    """What texts go through before they are encoded: `tokenlm.text.normalize`, or nothing."""
-    model_type: Literal["unigram", "bpe", "char"] | None = None
+    normalizer: NormalizerName = "english"
+    """The front-end that texts go through before they are encoded (`tokenlm.text.frontend`)."""
+    model_type: ModelType | None = None
     """How a sentencepiece model was trained; None for other kinds."""
 
     def __post_init__(self) -> None:

@@ -103,8 +103,8 @@ def precompute(
     """Write speech tokens, embeddings, mels and sound of a manifest into tar shards.
 
     Where the output is a .jsonl file, it is the manifest with speech tokens in its rows.
-    On several processes: accelerate launch -m tokenlm precompute ... The same command again goes
-    on where it was stopped.
+    On several processes: accelerate launch -m tokenlm data precompute ... The same command again
+    goes on where it was stopped.
     """
     from training.data.manifest import read_manifest
 

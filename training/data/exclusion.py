@@ -25,8 +25,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from tokenlm.checkpoint import packaged_configs
-from tokenlm.text.characters import ForeignWords
 from tokenlm.text.normalize import normalize
+from tokenlm.text.symbols import ForeignWords
 from training.data.table import Columns, Table, digest, files_digest
 from training.data.texts import TEXT_CODE
 

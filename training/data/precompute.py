@@ -1,4 +1,4 @@
-"""`tokenlm precompute`: what models make of the recordings of a manifest, computed once.
+"""`tokenlm data precompute`: what models make of the recordings of a manifest, computed once.
 
 The output is a folder of shards (`training.data.shards`), or a manifest whose rows carry speech
 tokens. The work is cut into shards before anything is computed, by the order of the manifest alone.
@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from tokenlm.audio.io import AudioError, load_audio
 from tokenlm.audio.mel import MelConfig, MelSpectrogram
 from tokenlm.checkpoint.registry import AnySpeakerEncoder, AnySpeechTokenizer
 from tokenlm.config import to_dict
+from tokenlm.console import track
 from tokenlm.models.onnx_models import OnnxSpeakerEncoder
 from training.data.collate import pad_waveforms
 from training.data.manifest import DURATION_TOLERANCE, Manifest, Utterance, row_of, write_manifest
@@ -149,7 +149,7 @@ def build_shards(
         for bad in manifest.bad_rows:
             rejects.reject(Reject(str(manifest.path), bad.line, bad.reason))
     numbers = range(rank, info.num_shards, num_ranks)
-    for number in track(numbers, "shards", disable=rank > 0):
+    for number in track(numbers, "shards") if rank == 0 else numbers:
         rows = info.items(number)
         if is_complete(folder, number):
             found = read_rejects(folder / f"{shard_name(number)}.rejects.jsonl")

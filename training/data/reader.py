@@ -24,8 +24,8 @@ from training.data.dataset import ShardError
 from training.data.rejects import EARLIEST_STOP, REJECTS, Reject, TooManyRejects
 from training.data.sampler import DurationSampler, MicroBatch, Position, StepPlan
 from training.data.split import DataConfig
-from training.randomness import make_generator
-from training.task import Task, TrainingDataset
+from training.loop.randomness import make_generator
+from training.loop.task import Task, TrainingDataset
 
 logger = logging.getLogger(__name__)
 

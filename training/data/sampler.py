@@ -15,7 +15,7 @@ from typing import overload
 import numpy as np
 
 from training.config import BatchConfig
-from training.randomness import derive_seed
+from training.loop.randomness import derive_seed
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class DataConfig:
     train: Path | None = None
     """Manifest (JSONL) to train on."""
     shards: str = ""
-    """Folder or `fsspec` address of shards (`tokenlm precompute`), in place of `train`."""
+    """Folder or `fsspec` address of shards (`tokenlm data precompute`), in place of `train`."""
     max_reject_share: float = 0.05
     """Share of rows, or of recordings, that may be unusable; beyond it a run stops."""
     valid: Path | None = None
@@ -139,7 +139,7 @@ def require_tokens(datasets: Iterable[UtteranceDataset | None], codebook_size: i
             without = rows[int(np.argmin(counts))]
             raise ConfigError(
                 f"utterance {without.id!r} has no speech tokens; "
-                "write them with: tokenlm precompute --tokenizer"
+                "write them with: tokenlm data precompute --tokenizer"
             )
         fingerprints.update(name or "" for name in rows.table.coded("tokenizer")[0])
         largest = max(largest, int(rows.column("max_token").max()))
@@ -170,7 +170,8 @@ def check_initial_tokens(config: RunConfig, module: str, fingerprint: str) -> No
         raise ConfigError(
             f"initial.{module}: {folder} was trained with tokens of the tokenizer {known}, but the "
             f"data have those of {fingerprint}; write them with the tokenizer of the same bundle "
-            "(tokenlm precompute --tokenizer), or start from what fits with initial_partial=true"
+            "(tokenlm data precompute --tokenizer), or start from what fits with "
+            "initial_partial=true"
         )
 
 

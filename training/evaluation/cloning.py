@@ -1,184 +1,160 @@
-"""Our own system on a script: a bundle, or components, in voices that are dealt to the lines.
+"""Held-out sentences in held-out voices: cloned, or by one step of the chain.
 
-Shapes: S samples, E embedding channels.
+The sections `originals`, `cloned`, `resynthesis` and `copy_synthesis` are the same suite, spoken by
+four systems; the other three are compared with the recordings themselves.
+
+Shapes: E embedding channels.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import torch
+import numpy as np
 
-from tokenlm.audio.io import load_audio
-from tokenlm.audio.joining import ENOUGH_SOUND_SECONDS, sound_seconds
-from tokenlm.audio.resample import resample
-from tokenlm.synthesis.synthesizer import Synthesizer
-from tokenlm.synthesis.voice import Voice
-from training.data.manifest import Utterance, by_speaker, read_manifest
-from training.evaluation.judges import SAMPLE_RATE, VoiceJudge
-from training.evaluation.parts import Parts
-from training.evaluation.prompts import JOIN_SECONDS, join
-from training.evaluation.script import LONG_PROMPT, Line, ScriptError
-from training.evaluation.script_run import PromptFacts, Spoken, Stopwatch, System
+from tokenlm.modules.noise import mix
+from training.evaluation.error_rate import is_catastrophic
+from training.evaluation.prompts import Prompt
+from training.evaluation.sets import Item, RecordingSet
+from training.evaluation.statistics import Figure, mean_figure, ratio_figure
+from training.evaluation.suite import Judges, Request, Row, Score, Suite, similarity
 
-LONG_SECONDS = 9.0
-"""Recordings of a speaker are joined to about this length for lines of the long-prompt kind."""
+Prompts = dict[str, Prompt]
+"""Prompts by speaker."""
 
 
-class CloningSystem(System):
-    """Speaks each line in the voice that it names, that of its prompt, or the next one in turn."""
+def speaker_prompts(recordings: RecordingSet) -> Prompts:
+    """The prompts of a set, as the files that they are."""
+    return {
+        speaker: Prompt(name=row.id, text=row.text, path=row.audio)
+        for speaker, row in recordings.prompts.items()
+    }
 
-    def __init__(
-        self,
-        parts: Parts,
-        embed: VoiceJudge,
-        *,
-        heldout: Path | None = None,
-        num_voices: int = 6,
-        prompt_seconds: float = 4.0,
-        stream: bool = False,
-    ) -> None:
-        """Choose the voices.
 
-        Args:
-            parts: the components.
-            embed: the judge of speakers.
-            heldout: manifest whose speakers give the prompts; None takes the bundle's voices.
-            num_voices: speakers of the manifest, the first by name.
-            prompt_seconds: length that prompts come close to.
-            stream: whether the lines are spoken as streams, so that the time to first audio is
-                known. Guards that need a whole segment take no part in a stream.
+def item_columns(item: Item) -> dict[str, Any]:
+    """What the row of an item says of it."""
+    return {
+        "original": item.original.id,
+        "prompt": item.prompt.id,
+        "speaker": item.prompt.speaker,
+    }
 
-        Raises:
-            ManifestError: the manifest cannot be read.
-        """
-        self.synthesizer = Synthesizer(parts)
-        self.sample_rate = parts.vocoder.config.mel.sample_rate
-        self._embed = embed
-        self._stream = stream
-        self._made: dict[str, tuple[Voice, PromptFacts]] = {}
-        self._speakers: list[tuple[str, list[Utterance], list[Utterance]]] = []
-        if heldout is not None:
-            rows = read_manifest(heldout, strict=True).utterances
-            for name, indices in list(by_speaker(rows).items())[:num_voices]:
-                own = sorted((rows[index] for index in indices), key=lambda row: row.id)
-                short = min(own, key=lambda row: abs(row.duration - prompt_seconds))
-                self._speakers.append((name, [short], longest(own, LONG_SECONDS)))
 
-    @property
-    def speakers(self) -> list[str]:
-        """Names of the speakers whose recordings give the prompts; none where the bundle does."""
-        return [name for name, *_ in self._speakers]
+def cloning_suite(section: str, recordings: RecordingSet, prompts: Prompts, seed: int) -> Suite:
+    """The sentences of a set, each in its voice.
 
-    def speak(self, number: int, line: Line, seed: int) -> Spoken:
-        """See `System`."""
-        voice, _ = self._find(number, line)
-        if self._stream:
-            return self._speak_stream(line, voice, seed)
-        watch = Stopwatch()
-        waveform = self.synthesizer.generate(line.text, voice=voice, seed=seed)
-        return self._spoken(waveform, watch)
+    Args:
+        section: what is measured.
+        recordings: the set.
+        prompts: by speaker.
+        seed: which the seed of each sentence follows from.
+    """
+    requests = [
+        Request(
+            id=item.index,
+            text=item.original.text,
+            prompt=prompts[item.prompt.speaker],
+            seed=mix(seed, item.index),
+            reference=item.original.audio,
+            file=f"{item.index:03d}",
+            columns=item_columns(item),
+        )
+        for item in recordings.items
+    ]
+    return Suite(section=section, group=recordings.name, requests=requests, folder=section)
 
-    def _speak_stream(self, line: Line, voice: Voice, seed: int) -> Spoken:
-        first, sound = None, 0.0
-        chunks = [torch.zeros(0)]
-        watch = Stopwatch()
-        start = time.perf_counter()
-        for chunk in self.synthesizer.stream(line.text, voice=voice, seed=seed):
-            chunks.append(chunk)
-            sound += sound_seconds(chunk, self.sample_rate)
-            if first is None and sound >= ENOUGH_SOUND_SECONDS:
-                first = time.perf_counter() - start
-        return self._spoken(torch.cat(chunks), watch, first)
 
-    def _spoken(
-        self, waveform: torch.Tensor, watch: Stopwatch, first_audio_seconds: float | None = None
-    ) -> Spoken:
-        on_cores = self.synthesizer.components.device.type == "cpu"
-        return Spoken(
-            waveform=waveform,
-            work_seconds=watch(),
-            processor_seconds=watch.processor() if on_cores else None,
-            first_audio_seconds=first_audio_seconds,
+def find_nearest(
+    scores: Sequence[Score], prompts: Prompts, others: Prompts, judges: Judges, num_candidates: int
+) -> None:
+    """Add to each row which of several voices the speech is nearest to.
+
+    Args:
+        scores: of a `cloning_suite`.
+        prompts: of the set.
+        others: prompts among which the own one has to be found; none: those of the set. The warps
+            of a single person are too alike to be told apart by any judge, so that an unheard
+            person has to be found among other persons.
+        judges: the judges.
+        num_candidates: voices that are compared, the own one and the most similar of the others.
+    """
+    own = {speaker: judges.embed_prompt(prompt) for speaker, prompt in prompts.items()}
+    rest = {speaker: judges.embed_prompt(prompt) for speaker, prompt in others.items()} or own
+    for one in scores:
+        speaker = one.row["speaker"]
+        names = hardest(speaker, own[speaker], rest, num_candidates - 1)
+        candidates = {speaker: own[speaker], **{name: rest[name] for name in names}}
+        one.row["nearest"] = nearest(one.embedding, candidates)
+        one.row["num_candidates"] = len(candidates)
+
+
+def compare_with_originals(scores: Sequence[Score], originals: Sequence[Score]) -> None:
+    """Add to each row how the recording of its sentence was scored."""
+    for one, original in zip(scores, originals, strict=True):
+        one.row["original_errors"] = original.count.errors
+        one.row["similarity_to_original"] = round(similarity(one.embedding, original.embedding), 4)
+        one.row["catastrophic"] = is_catastrophic(one.count, original.count)
+
+
+def cloning_figures(rows: Sequence[Row], seed: int = 0) -> list[Figure]:
+    """Figures of the rows of one section and set."""
+    section, group = rows[0]["section"], rows[0]["group"]
+
+    def values(key: str) -> list[float]:
+        return [float(row[key]) for row in rows]
+
+    def mean(name: str, numbers: list[float], note: str = "") -> Figure:
+        return mean_figure(section, group, name, numbers, seed=seed, note=note)
+
+    def ratio(name: str, above: str, below: str, note: str = "") -> Figure:
+        return ratio_figure(
+            section, group, name, values(above), values(below), seed=seed, note=note
         )
 
-    def prompt(self, number: int, line: Line) -> PromptFacts:
-        """See `System`."""
-        return self._find(number, line)[1]
-
-    def _find(self, number: int, line: Line) -> tuple[Voice, PromptFacts]:
-        """The voice of a line, made once."""
-        if line.prompt_audio is not None:
-            key = str(line.prompt_audio)
-            if key not in self._made:
-                voice = self.synthesizer.prepare_voice(line.prompt_audio, line.prompt_text)
-                heard = load_audio(line.prompt_audio, SAMPLE_RATE)
-                self._made[key] = self._facts(voice, heard, line.prompt_text)
-            return self._made[key]
-        if line.voice is not None or (not self._speakers and line.speaker is None):
-            names = self.synthesizer.voices
-            if line.voice is None and not names:
-                raise ScriptError(
-                    f"the line {line.id!r} needs a voice: give a bundle that has some, or a "
-                    "manifest of recordings with --heldout."
-                )
-            return self._bundled(line.voice or names[number % len(names)])
-        name, short, long = self._speakers[self._turn(number, line)]
-        chosen = long if line.category == LONG_PROMPT else short
-        key = f"{name} {'+'.join(row.id for row in chosen)}"
-        if key not in self._made:
-            self._made[key] = self._joined(name, chosen)
-        return self._made[key]
-
-    def _turn(self, number: int, line: Line) -> int:
-        """Place of the speaker whose voice a line is spoken in."""
-        if line.speaker is None:
-            return number % len(self._speakers)
-        if line.speaker not in self.speakers:
-            there = (
-                f"--heldout gives {', '.join(self.speakers)}"
-                if self.speakers
-                else ("no recordings are given: --heldout")
-            )
-            raise ScriptError(
-                f"the line {line.id!r} asks for the voice of {line.speaker!r}, but {there}."
-            )
-        return self.speakers.index(line.speaker)
-
-    def _bundled(self, name: str) -> tuple[Voice, PromptFacts]:
-        if name not in self._made:
-            voice = self.synthesizer.voice(name)
-            # A voice keeps no recording: what can be heard of it is its mel.
-            vocoder = self.synthesizer.components.vocoder
-            with torch.inference_mode():
-                heard = vocoder(voice.prompt_mel[None].to(self.synthesizer.components.device))[0]
-            heard = resample(heard.cpu(), self.sample_rate, SAMPLE_RATE)
-            self._made[name] = self._facts(voice, heard, voice.prompt_text)
-        return self._made[name]
-
-    def _joined(self, name: str, rows: Sequence[Utterance]) -> tuple[Voice, PromptFacts]:
-        pieces = [load_audio(row.audio, self.sample_rate) for row in rows]
-        waveform = join(pieces, self.sample_rate)
-        text = " ".join(row.text for row in rows)
-        voice = self.synthesizer.prepare_voice(
-            waveform, text, sample_rate=self.sample_rate, name=name
-        )
-        return self._facts(voice, resample(waveform, self.sample_rate, SAMPLE_RATE), text)
-
-    def _facts(self, voice: Voice, heard: torch.Tensor, text: str) -> tuple[Voice, PromptFacts]:
-        facts = PromptFacts(name=voice.name, text=text, embedding=self._embed(heard.numpy()))
-        return replace(voice), facts
+    figures = [ratio("word_error_rate", "errors", "words")]
+    if "original_errors" in rows[0]:
+        figures += [
+            ratio(
+                "word_errors_over_original",
+                "errors",
+                "original_errors",
+                "word errors over those of the engine's own reading",
+            ),
+            mean(
+                "catastrophic_failure_rate",
+                values("catastrophic"),
+                "word error rate above 0.5 and 0.5 above the engine's own",
+            ),
+            mean("similarity_to_original", values("similarity_to_original")),
+        ]
+    most = max(row["num_candidates"] for row in rows)
+    return [
+        *figures,
+        mean(
+            "speaker_similarity",
+            values("similarity"),
+            "cosine to the prompt by resemblyzer, not comparable with published tables",
+        ),
+        mean(
+            "nearest_voice_rate",
+            [float(row["nearest"] == row["speaker"]) for row in rows],
+            f"share whose nearest of {most} prompts is their own",
+        ),
+    ]
 
 
-def longest(rows: Sequence[Utterance], seconds: float) -> list[Utterance]:
-    """Recordings, the longest first, that together come close to `seconds` and not above."""
-    chosen: list[Utterance] = []
-    total = -JOIN_SECONDS
-    for row in sorted(rows, key=lambda row: (-row.duration, row.id)):
-        if total + JOIN_SECONDS + row.duration <= seconds:
-            chosen.append(row)
-            total += JOIN_SECONDS + row.duration
-    return chosen or [min(rows, key=lambda row: row.duration)]
+def nearest(embedding: np.ndarray, candidates: Mapping[str, np.ndarray]) -> str:
+    """Name of the candidate (E,) most similar to an embedding (E,); the first of equals."""
+    return max(candidates, key=lambda name: similarity(embedding, candidates[name]))
+
+
+def hardest(
+    name: str, embedding: np.ndarray, others: Mapping[str, np.ndarray], num_others: int
+) -> list[str]:
+    """The `num_others` of `others` that are most similar to `embedding`, most similar first."""
+    ranked = sorted(
+        (other for other in others if other != name),
+        key=lambda other: (-similarity(embedding, others[other]), other),
+    )
+    return ranked[:num_others]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +11,8 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from training.evaluation.config import EvaluationConfig
+    from training.evaluation.config import EvaluationConfig, Section
+    from training.evaluation.parts import Parts
 
 DEFAULT_CONFIG = Path("eval") / "mini_en.yaml"
 PLAIN_SAMPLING = (
@@ -48,81 +51,60 @@ def evaluate(
             "each, with their words."
         ),
     ] = None,
-    sections: Annotated[
-        str,
-        typer.Option(
-            help="Comma-separated; default all that the components allow, and recordings where "
-            "they are given. long_text, prompt_lengths and damaged_prompts take minutes."
-        ),
-    ] = "",
-    limit: Annotated[
-        int | None, typer.Option(help="Only the first sentences of each manifest.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Folder of metrics.json and utterances.jsonl.")
-    ] = None,
-    keep_audio: Annotated[
-        bool, typer.Option("--keep-audio", help="Keep the judged speech in the output folder.")
-    ] = False,
-    memory: Annotated[
-        Path | None,
-        typer.Option(help="File of earlier transcripts, so that nothing is heard twice."),
-    ] = None,
     sets: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
-            help="Test set of texts instead of recordings: plain, hard, development, a .jsonl "
-            "file, or the meta.lst of seed-tts-eval. May be repeated.",
+            help="Set of texts to speak: plain, hard, development, a .jsonl file, or the meta.lst "
+            "of seed-tts-eval. May be repeated.",
         ),
     ] = None,
-    seeds: Annotated[str, typer.Option(help="Sampling seeds of a test set, e.g. 0,1,2.")] = "0",
-    judge: Annotated[
+    sections: Annotated[
         str,
         typer.Option(
-            help="Judge of words of a test set: pocketsphinx, transformers:NAME or "
-            "paraformer:FOLDER."
+            help="Comma-separated; default the sets of texts, or without any all that the "
+            "components and recordings allow."
         ),
-    ] = "pocketsphinx",
-    naturalness: Annotated[
-        str | None, typer.Option(help="Judge of naturalness of a test set: speechmos.")
+    ] = "",
+    limit: Annotated[
+        int | None,
+        typer.Option(help="Only the first sentences of a manifest; texts spread over each set."),
     ] = None,
+    seeds: Annotated[str, typer.Option(help="Sampling seeds of a set of texts: 0,1,2.")] = "0",
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream", help="Speak sets of texts as streams, to measure the time to first audio."
+        ),
+    ] = False,
     sealed: Annotated[
         bool,
         typer.Option(
             "--sealed",
-            help="Speak the sealed set (--set sealed): once for each bundle that is published, "
-            "which is written down in configs/eval/sealed.log.jsonl.",
+            help="Speak the sealed set (--set sealed), once for each bundle; this is written down "
+            "in configs/eval/sealed.log.jsonl.",
         ),
     ] = False,
-    freeze: Annotated[
-        bool,
+    judge: Annotated[
+        str | None,
         typer.Option(
-            "--freeze", help="Fix which lines of a test set count, before anything is judged."
-        ),
-    ] = False,
-    voices: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="CORPUS_CONFIG",
-            help="With --freeze, after the lines that count are fixed: deal each to one of the "
-            "held-out voices of this corpus in which the judge understands the engine.",
+            help="Judge of words: pocketsphinx (default), transformers:NAME or paraformer:FOLDER."
         ),
     ] = None,
-    ablate: Annotated[
-        bool,
-        typer.Option("--ablate", help="Judge every guard of the LM, with and without."),
-    ] = False,
-    stream: Annotated[
-        bool,
-        typer.Option(
-            "--stream", help="Speak a test set as streams, to measure the time to first audio."
-        ),
-    ] = False,
-    against: Annotated[
-        Path | None,
-        typer.Option(help="Output folder of an earlier evaluation to be compared with."),
+    naturalness: Annotated[
+        str | None, typer.Option(help="Judge of naturalness: speechmos.")
     ] = None,
+    memory: Annotated[
+        Path | None,
+        typer.Option(help="File of earlier transcripts, so that nothing is transcribed twice."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder of metrics.json, utterances.jsonl and report.html."),
+    ] = None,
+    keep_audio: Annotated[
+        bool, typer.Option("--keep-audio", help="Keep the judged speech in the output folder.")
+    ] = False,
     generation: Annotated[
         list[str] | None,
         typer.Option(
@@ -135,227 +117,254 @@ def evaluate(
         bool,
         typer.Option(
             "--plain-sampling",
-            help="Draw from what the LM gives, at temperature 1, with bounds on the length and no "
-            "other guard; --generation goes on top of it.",
+            help="Sample at temperature 1, without guards but the bounds of the length; "
+            "--generation goes on top of it.",
         ),
     ] = False,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="E.g. num_voices=4")
     ] = None,
 ) -> None:
-    """Judge a bundle, or single components, on held-out recordings or a test set of texts."""
-    from training.evaluation.judges import require
-
+    """Judge a bundle, or single components, on held-out recordings or sets of texts."""
     console = Console()
     if not console.is_terminal:
         console.width = LOG_WIDTH
-    arguments: list[str] = []
-    for name, value in (("bundle", bundle), ("config", config)):
-        arguments += [f"--{name}", str(value)] if value is not None else []
-    for folder in component or ():
-        arguments += ["--component", str(folder)]
-    arguments += ["--plain-sampling"] if plain_sampling else []
-    for change in generation or ():
-        arguments += ["--generation", change]
+    given = {
+        "bundle": bundle,
+        "config": config,
+        "component": component,
+        "plain-sampling": plain_sampling,
+        "generation": generation,
+        "heldout": heldout,
+        "unheard": unheard,
+        "recordings": recordings,
+        "limit": limit,
+        "": overrides,
+        "set": sets,
+        "seeds": seeds if seeds != "0" else None,
+        "stream": stream,
+        "sealed": sealed,
+        "judge": judge,
+        "naturalness": naturalness,
+    }
     changes = [*(PLAIN_SAMPLING if plain_sampling else ()), *(generation or ())]
-    for name, value in (
-        ("heldout", heldout),
-        ("unheard", unheard),
-        ("recordings", recordings),
-        ("limit", limit),
-    ):
-        arguments += [f"--{name}", str(value)] if value is not None else []
-    arguments += overrides or ()
+    asked = [name.strip() for name in sections.split(",") if name.strip()]
     try:
         if keep_audio and output is None:
             raise ValueError("--keep-audio needs the folder to keep it in: --output FOLDER.")
         if limit is not None and limit < 1:
             raise ValueError(f"--limit must be at least 1, got {limit}.")
-        require("jiwer")
-        if voices is not None and not freeze:
-            raise ValueError(
-                "--voices says to whom lines are dealt when they are frozen: --freeze."
-            )
-        if sets:
-            for name in sets:
-                arguments += ["--set", name]
-            arguments += ["--seeds", seeds] if seeds != "0" else []
-            arguments += ["--stream"] if stream else []
-            arguments += ["--sealed"] if sealed else []
-            arguments += ["--judge", judge] if judge != "pocketsphinx" else []
-            _evaluate_scripts(
-                console,
-                bundle,
-                component or [],
-                changes,
-                config,
-                heldout,
-                overrides or [],
-                freeze=freeze,
-                voices=voices,
-                ablate=ablate,
-                names=sets,
-                seeds=_read_seeds(seeds),
-                judge=judge,
-                naturalness=naturalness,
-                limit=limit,
-                against=against,
-                memory=memory,
-                output=output,
-                keep_audio=keep_audio,
-                stream=stream,
-                sealed=sealed,
-                as_it_is=bundle is not None and not (component or changes),
-                arguments=arguments,
-            )
-            return
-        if freeze or ablate or stream or sealed or against is not None:
-            raise ValueError(
-                "--freeze, --ablate, --stream, --sealed and --against need a test set: --set "
-                "plain, or --set hard."
-            )
+        if (stream or sealed) and not sets:
+            raise ValueError("--stream and --sealed need a set of texts: --set plain.")
+        settings = load_settings(
+            config,
+            overrides or [],
+            limit=limit,
+            heldout=heldout,
+            unheard=unheard,
+            recordings=recordings,
+            sets=tuple(sets) if sets else None,
+            seeds=_read_seeds(seeds) if seeds != "0" else None,
+            stream=stream or None,
+            judge=judge,
+            naturalness=naturalness,
+        )
         _evaluate(
             console,
-            bundle,
-            component or [],
-            changes,
-            config,
-            heldout,
-            unheard,
-            recordings,
-            [name.strip() for name in sections.split(",") if name.strip()],
-            limit,
-            output,
-            keep_audio,
-            memory,
-            overrides or [],
-            arguments,
+            settings,
+            find_judged_parts(bundle, component or [], changes),
+            asked,
+            command_words(given),
+            memory=memory,
+            output=output,
+            keep_audio=keep_audio,
+            sealed=sealed,
+            whole=bundle is not None and not (component or changes or limit),
         )
     except ValueError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
 
 
-def _read_seeds(text: str) -> list[int]:
-    try:
-        found = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"--seeds are whole numbers with commas between, not {text!r}.") from None
-    if len(set(found)) < len(found):
-        raise ValueError(f"--seeds names a seed twice: {text}.")
-    return found
+def load_settings(
+    path: Path | None, overrides: Sequence[str], limit: int | None = None, **changes: Any
+) -> EvaluationConfig:
+    """Read a configuration.
 
+    Args:
+        path: default that of the embedded voice.
+        overrides: `key=value` each.
+        limit: at most so many sentences, recordings and texts.
+        changes: fields that replace those of the file, where they are not None.
 
-def _evaluate_scripts(
-    console: Console,
-    bundle: str | None,
-    components: list[Path],
-    generation: list[str],
-    config_path: Path | None,
-    heldout: Path | None,
-    overrides: list[str],
-    *,
-    freeze: bool,
-    ablate: bool,
-    memory: Path | None,
-    **options: Any,
-) -> None:
-    from training.evaluation.script import find_scripts
-
-    settings = _load_settings(config_path, overrides)
-    find_scripts(options["names"])  # a mistake is told before torch is loaded
-    # Imported here: the command line starts without torch.
+    Raises:
+        ConfigError: the file or an override is wrong.
+        ValueError: a set of texts cannot be read.
+    """
     import dataclasses
-    import os
 
-    from training.config import runs_folder
-    from training.evaluation.parts import find_parts
-    from training.evaluation.script_command import (
-        ScriptOptions,
-        ablate_scripts,
-        evaluate_scripts,
-        freeze_scripts,
-    )
-
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if heldout is not None:
-        settings = dataclasses.replace(settings, heldout=heldout)
-    chosen = ScriptOptions(memory=memory or runs_folder() / "transcripts.jsonl", **options)
-    if freeze:
-        freeze_scripts(chosen, settings.num_processes, console)
-        return
-    judge = ablate_scripts if ablate else evaluate_scripts
-    judge(chosen, settings, find_parts(bundle, components, generation), console)
-
-
-def _load_settings(path: Path | None, overrides: list[str]) -> EvaluationConfig:
     from tokenlm.checkpoint.resolve import packaged_configs
     from tokenlm.config import load_config
     from training.evaluation.config import EvaluationConfig
+    from training.evaluation.judges import require
 
-    return load_config(EvaluationConfig, path or packaged_configs() / DEFAULT_CONFIG, overrides)
+    require("jiwer")
+    settings = load_config(EvaluationConfig, path or packaged_configs() / DEFAULT_CONFIG, overrides)
+    if limit is not None:
+        changes |= {
+            "num_items": min(limit, settings.num_items),
+            "num_recordings": min(limit, settings.num_recordings),
+            "num_lines": limit,
+        }
+    known = {name: value for name, value in changes.items() if value is not None}
+    settings = dataclasses.replace(settings, **known)
+    if settings.sets:  # before torch is loaded
+        from training.evaluation.sets import find_text_sets
+
+        find_text_sets(settings.sets)
+    return settings
+
+
+def _read_seeds(text: str) -> tuple[int, ...]:
+    try:
+        seeds = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--seeds are whole numbers with commas between, not {text!r}.") from None
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds names a seed twice: {text}.")
+    return seeds
+
+
+def find_judged_parts(
+    bundle: str | None, components: Sequence[Path], generation: Sequence[str]
+) -> Parts:
+    """The components that are judged; torch is loaded here."""
+    import os
+
+    from training.evaluation.parts import find_parts
+
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    return find_parts(bundle, components, generation)
 
 
 def _evaluate(
     console: Console,
-    bundle: str | None,
-    components: list[Path],
-    generation: list[str],
-    config_path: Path | None,
-    heldout: Path | None,
-    unheard: Path | None,
-    recordings: Path | None,
+    settings: EvaluationConfig,
+    parts: Parts,
     asked: list[str],
-    limit: int | None,
+    arguments: list[str],
+    *,
+    memory: Path | None,
     output: Path | None,
     keep_audio: bool,
-    memory: Path | None,
-    overrides: list[str],
-    arguments: list[str],
+    sealed: bool,
+    whole: bool,
 ) -> None:
     # Imported here: the command line starts without torch.
+    import tempfile
+
+    from training.config import runs_folder
+    from training.evaluation import run
+    from training.evaluation.report import print_table
+    from training.evaluation.sealed import break_seal, check_seal
+    from training.evaluation.sets import find_text_sets
+
+    chosen = run.choose_sections(asked, parts, settings)
+    run.check_judge_is_no_reward(parts, settings.judge)
+    if check_seal(find_text_sets(settings.sets), asked=sealed, whole=whole):
+        parts.check()
+        break_seal(parts.folder, command_line("", arguments))
+    with tempfile.TemporaryDirectory(prefix="evaluate-") as scratch:
+        folder = None
+        if output is not None:
+            folder = output / "audio" if keep_audio else Path(scratch)
+        results = run.evaluate(
+            settings,
+            parts,
+            chosen,
+            console=console,
+            memory=memory or runs_folder() / "transcripts.jsonl",
+            audio_folder=folder,
+        )
+        print_table(results.figures, console)
+        if output is not None:
+            _write(output, settings, results, arguments, keep_audio=keep_audio)
+            console.print(f"Written to {output}.")
+
+
+def _write(
+    output: Path,
+    settings: EvaluationConfig,
+    results: Any,
+    arguments: list[str],
+    *,
+    keep_audio: bool,
+) -> None:
     import dataclasses
-    import os
 
     from tokenlm.config import to_dict
-    from training.config import runs_folder
-    from training.evaluation.parts import find_parts
-    from training.evaluation.prompt_lengths import write_prompt_lengths
-    from training.evaluation.report import print_table, write_report
-    from training.evaluation.run import choose_sections, command_line
-    from training.evaluation.run import evaluate as run_evaluation
+    from training.evaluation.conditions import write_prompt_lengths
+    from training.evaluation.report import PAGE_FILE, write_html, write_report
 
-    settings = _load_settings(config_path, overrides)
-    changes = {"heldout": heldout, "unheard": unheard, "recordings": recordings}
-    settings = dataclasses.replace(
-        settings, **{name: value for name, value in changes.items() if value is not None}
+    sections = {figure.section for figure in results.figures}
+    # Rows with their faults are those of suites that the judges scored as they are.
+    scored = [row for row in results.rows if "faults" in row]
+    facts = [
+        f"Made by: {command_line('', arguments)}",
+        f"Words are judged by {settings.judge}.",
+    ]
+    write_html(output / PAGE_FILE, "Evaluation", results.figures, scored, facts=facts)
+    rows = [
+        {**row, "audio": row["audio"] if keep_audio else None} if "audio" in row else row
+        for row in results.rows
+    ]
+    nameless = dataclasses.replace(settings, heldout=None, unheard=None, recordings=None, sets=())
+    write_report(
+        output,
+        results.figures,
+        rows,
+        commands={name: command_line(name, arguments) for name in sections},
+        facts={"config": to_dict(nameless)},
     )
-    if limit is not None:
-        settings = dataclasses.replace(
-            settings,
-            num_items=min(limit, settings.num_items),
-            num_recordings=min(limit, settings.num_recordings),
-        )
-    parts = find_parts(bundle, components, generation)
-    chosen = choose_sections(asked, parts, settings.recordings)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    results = run_evaluation(
-        settings,
-        parts,
-        chosen,
-        console=console,
-        memory=memory or runs_folder() / "transcripts.jsonl",
-        audio_folder=output / "audio" if keep_audio and output is not None else None,
-    )
-    print_table(results.figures, console)
-    if output is not None:
-        names = {figure.section for figure in results.figures}
-        written = write_report(
-            output,
-            results.figures,
-            results.rows,
-            commands={name: command_line(name, arguments) for name in names},
-            facts={"config": to_dict(dataclasses.replace(settings, **dict.fromkeys(changes)))},
-        )
-        write_prompt_lengths(output, results.figures)
-        console.print(f"Written to {written}.")
+    write_prompt_lengths(output, results.figures)
+
+
+def command_words(given: dict[str, Any]) -> list[str]:
+    """Words of a command line that say options again.
+
+    Args:
+        given: values by option; those that are None, False or empty are left out, a list repeats
+            its option, and those of the empty name are words of their own.
+    """
+    words: list[str] = []
+    for name, value in given.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif value not in (None, False):
+            for one in value if isinstance(value, list) else [value]:
+                words += [f"--{name}", str(one)] if name else [str(one)]
+    return words
+
+
+def command_line(section: Section | str, arguments: Sequence[str]) -> str:
+    """The command that measures one section again; an empty name leaves the sections out.
+
+    It is printed in model cards, so what lies in the folder of the runs is named by its variable,
+    and what lies in the working folder without it.
+    """
+    shown = [_quoted(argument) for argument in arguments]
+    named = section not in ("", "script")  # sets of texts are named by --set
+    return " ".join(["tokenlm", "evaluate", *shown, *(["--sections", section] if named else [])])
+
+
+def _quoted(argument: str) -> str:
+    from training.config import runs_folder
+
+    path = Path(argument)
+    if path.is_absolute():
+        if path.is_relative_to(runs_folder()):
+            rest = path.relative_to(runs_folder()).as_posix()
+            return f"$TOKENLM_RUNS/{shlex.quote(rest)}"
+        if path.is_relative_to(Path.cwd()):
+            return shlex.quote(path.relative_to(Path.cwd()).as_posix())
+    return shlex.quote(argument)

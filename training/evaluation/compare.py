@@ -21,17 +21,17 @@ def compare(
 ) -> None:
     """Compare two systems on the test sets that both were judged on, item by item."""
     try:
-        found = compare_folders(first, second, seed=seed)
+        comparisons = compare_folders(first, second, seed=seed)
     except ValueError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
     console = Console()
     if not console.is_terminal:
         console.width = LOG_WIDTH
-    for name, comparisons in found.items():
-        print_comparison(name, comparisons, console)
+    for name, own in comparisons.items():
+        print_comparison(name, own, console)
     if output is not None:
-        _write(output, first, second, found)
+        _write(output, first, second, comparisons)
         console.print(f"Written to {output}.")
 
 
@@ -44,14 +44,14 @@ def compare_folders(first: Path, second: Path, *, seed: int = 0) -> dict[str, li
         seed: of the intervals.
 
     Raises:
-        ValueError: a folder holds no judged script, or they have none in common.
+        ValueError: a folder holds no rows of a set of texts, or they have none in common.
     """
-    for folder in (first, second):  # told before torch is loaded
+    for folder in (first, second):  # before torch is loaded
         if not folder.is_dir():
             raise ValueError(f"{folder}: there is no such folder.")
-    from training.evaluation.script_figures import compare_rows
+    from training.evaluation.texts import compare_rows
 
-    one, two = read_script_rows(first), read_script_rows(second)
+    one, two = read_text_rows(first), read_text_rows(second)
     names = [name for name in one if name in two]
     if not names:
         raise ValueError(
@@ -62,26 +62,26 @@ def compare_folders(first: Path, second: Path, *, seed: int = 0) -> dict[str, li
     return {name: compare_rows(one[name], two[name], seed=seed) for name in names}
 
 
-def read_script_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Rows of judged scripts in an output folder, by test set.
+def read_text_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Rows of sets of texts in an output folder, by test set.
 
     Raises:
         ValueError: there are none.
     """
     from training.evaluation.report import ROWS_FILE
-    from training.evaluation.script_figures import SECTION
+    from training.evaluation.texts import SECTION
 
     path = folder / ROWS_FILE
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file; `tokenlm evaluate --output` writes it.")
-    found: dict[str, list[dict[str, Any]]] = {}
+    rows: dict[str, list[dict[str, Any]]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         if row["section"] == SECTION:
-            found.setdefault(row["group"], []).append(row)
-    if not found:
+            rows.setdefault(row["group"], []).append(row)
+    if not rows:
         raise ValueError(f"{path} holds no rows of a test set (`tokenlm evaluate --set`).")
-    return found
+    return rows
 
 
 def warn_of_prompts(
@@ -90,10 +90,10 @@ def warn_of_prompts(
     """Say on standard error where two systems spoke to different prompts.
 
     Args:
-        first: rows by test set, as of `read_script_rows`.
+        first: rows by test set, as of `read_text_rows`.
         second: those of the other system.
     """
-    from training.evaluation.script_figures import other_prompts
+    from training.evaluation.texts import other_prompts
 
     for name, rows in first.items():
         others = other_prompts(rows, second.get(name, []))
@@ -113,25 +113,25 @@ def print_comparison(name: str, comparisons: list[Any], console: Console) -> Non
     table.add_column("metric", no_wrap=True)
     for column in ("first", "second", "difference", "95 % interval", "ratio", "p", "n"):
         table.add_column(column, justify="right", no_wrap=True)
-    for found in comparisons:
+    for one in comparisons:
         table.add_row(
-            f"{found.name}{' *' if found.is_significant else ''}",
-            f"{found.first:.4f}",
-            f"{found.second:.4f}",
-            f"{found.difference:+.4f}",
-            f"{found.low:+.4f} – {found.high:+.4f}",
-            f"{found.ratio:.2f}" if found.first else "-",
-            f"{found.p_value:.4f}",
-            str(found.num_items),
+            f"{one.name}{' *' if one.is_significant else ''}",
+            f"{one.first:.4f}",
+            f"{one.second:.4f}",
+            f"{one.difference:+.4f}",
+            f"{one.low:+.4f} – {one.high:+.4f}",
+            f"{one.ratio:.2f}" if one.first else "-",
+            f"{one.p_value:.4f}",
+            str(one.num_items),
         )
     console.print(table)
 
 
-def _write(output: Path, first: Path, second: Path, found: dict[str, list[Any]]) -> None:
+def _write(output: Path, first: Path, second: Path, by_set: dict[str, list[Any]]) -> None:
     from dataclasses import asdict
 
     from tokenlm.atomic import write_text
-    from training.evaluation.page import write_page
+    from training.evaluation.report import PAGE_FILE, write_html
 
     output.mkdir(parents=True, exist_ok=True)
     rows = {
@@ -139,10 +139,10 @@ def _write(output: Path, first: Path, second: Path, found: dict[str, list[Any]])
             {**asdict(one), "difference": one.difference, "significant": one.is_significant}
             for one in comparisons
         ]
-        for name, comparisons in found.items()
+        for name, comparisons in by_set.items()
     }
     write_text(output / "compare.json", json.dumps(rows, indent=1) + "\n")
-    for name, comparisons in found.items():
-        folder = output if len(found) == 1 else output / name
+    for name, comparisons in by_set.items():
+        folder = output if len(by_set) == 1 else output / name
         title = f"{second.name} beside {first.name}: {name}"
-        write_page(folder, title, [], [], comparisons=comparisons)
+        write_html(folder / PAGE_FILE, title, [], [], comparisons=comparisons)

@@ -19,11 +19,14 @@ Section = Literal[
     "prompt_lengths",
     "damaged_prompts",
     "recordings",
+    "script",
 ]
-"""What can be measured, each with the components it needs."""
+"""What can be measured. `script` is the sets of texts."""
 
 SECTIONS: tuple[Section, ...] = get_args(Section)
 
+DEFAULT = "pocketsphinx"
+"""The judge of words."""
 MAX_FACTOR = 1.2
 """Largest of the `formant_factors`, and the inverse of the smallest."""
 EDGE_SECONDS = 10.0
@@ -44,7 +47,7 @@ class EvaluationConfig:
     """Manifest of real recordings that serve as prompts, or the folder of its `manifest.jsonl`;
     None leaves the section `recordings` out."""
     num_items: int = 100
-    """Sentences of each manifest, dealt to its voices in turn."""
+    """Sentences of each manifest, assigned to its voices in turn."""
     num_voices: int = 6
     """Voices of a manifest that prompts are taken from, and candidates for the nearest voice."""
     prompt_seconds: float = 4.0
@@ -74,9 +77,21 @@ class EvaluationConfig:
     num_items_per_recording: int = 4
     """Sentences that are said with each of them."""
     num_processes: int = 2
-    """Recordings that the judge of words hears at the same time."""
+    """Recordings that the judge of words transcribes at the same time."""
     seed: int = 0
     """Of sampling and of the intervals."""
+    sets: tuple[str, ...] = ()
+    """Sets of texts: names of those in `configs/eval`, or files."""
+    seeds: tuple[int, ...] = (0,)
+    """Each text of a set is spoken once with each."""
+    num_lines: int | None = None
+    """Texts of each set, spread evenly over it; None takes all."""
+    stream: bool = False
+    """Whether the sets of texts are spoken as streams."""
+    judge: str = DEFAULT
+    """Of words: `pocketsphinx`, `transformers:NAME` or `paraformer:FOLDER`."""
+    naturalness: str | None = None
+    """Judge of naturalness: `speechmos`, or none."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -91,9 +106,13 @@ class EvaluationConfig:
             "num_recordings",
             "num_items_per_recording",
             "num_processes",
+            "num_lines",
         ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if len(set(self.seeds)) < len(self.seeds) or not self.seeds:
+            raise ValueError(f"seeds must be one or more, none of them twice: {list(self.seeds)}")
         if self.num_recordings_per_speaker < 2:
             raise ValueError(
                 "num_recordings_per_speaker must be at least 2, so that there are pairs, got "

@@ -1,9 +1,14 @@
-"""Errors between what should be said and what a judge heard."""
+"""Word and character errors between a text and its transcript, and kinds of failure.
+
+A word that is transcribed wrongly says little: judges mishear. A run of words that is missing, or
+was never asked for, says that the model lost its place, and how.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import jiwer
 
@@ -13,6 +18,14 @@ from tokenlm.text.normalize import normalize
 CATASTROPHIC_RATE = 0.5
 """An utterance has failed when more of its words are wrong than this, and by as much more than in
 the source engine's own reading, where there is one."""
+
+FaultKind = Literal["repeat", "skip", "insertion", "early_stop", "late_stop", "prompt_leak"]
+FAULTS: tuple[FaultKind, ...] = get_args(FaultKind)
+
+MIN_RUN = 2
+"""Words that must be missing, or too many, in a row: single ones are the judge's, often."""
+MIN_LEAK = 3
+"""Words of the prompt in a row, none of them asked for at this place."""
 
 
 @dataclass(frozen=True)
@@ -34,22 +47,24 @@ def spoken_words(text: str) -> str:
     return " ".join("".join(c for c in spoken if c in ENGLISH_ALPHABET).split())
 
 
-def word_errors(reference: str, heard: str) -> ErrorCount:
+def word_errors(reference: str, transcript: str) -> ErrorCount:
     """Count wrong words.
 
     Args:
         reference: what should be said, as written.
-        heard: what the judge wrote.
+        transcript: what the judge wrote.
 
     Raises:
         ValueError: the reference has no words.
     """
-    words, heard = _spoken_reference(reference), spoken_words(heard)
-    found = jiwer.process_words(words, heard)
-    return ErrorCount(found.substitutions + found.deletions + found.insertions, len(words.split()))
+    words, transcript = _spoken_reference(reference), spoken_words(transcript)
+    alignment = jiwer.process_words(words, transcript)
+    return ErrorCount(
+        alignment.substitutions + alignment.deletions + alignment.insertions, len(words.split())
+    )
 
 
-def errors_by_part(references: Sequence[str], heard: str) -> list[ErrorCount]:
+def errors_by_part(references: Sequence[str], transcript: str) -> list[ErrorCount]:
     """Count wrong words of a long reading, and to which part of the text each belongs.
 
     The whole is aligned at once, so that it does not matter where the judge was cut off. A word
@@ -57,7 +72,7 @@ def errors_by_part(references: Sequence[str], heard: str) -> list[ErrorCount]:
 
     Args:
         references: the parts in their order, as written.
-        heard: what the judge wrote of all of them.
+        transcript: what the judge wrote of all of them.
 
     Raises:
         ValueError: a part has no words.
@@ -66,7 +81,7 @@ def errors_by_part(references: Sequence[str], heard: str) -> list[ErrorCount]:
     owners = [part for part, length in enumerate(lengths) for _ in range(length)]
     words = " ".join(spoken_words(part) for part in references)
     errors = [0] * len(lengths)
-    for chunk in jiwer.process_words(words, spoken_words(heard)).alignments[0]:
+    for chunk in jiwer.process_words(words, spoken_words(transcript)).alignments[0]:
         if chunk.type == "insert":
             place = min(chunk.ref_start_idx, len(owners) - 1)
             errors[owners[place]] += chunk.hyp_end_idx - chunk.hyp_start_idx
@@ -76,11 +91,13 @@ def errors_by_part(references: Sequence[str], heard: str) -> list[ErrorCount]:
     return [ErrorCount(wrong, length) for wrong, length in zip(errors, lengths, strict=True)]
 
 
-def char_errors(reference: str, heard: str) -> ErrorCount:
+def char_errors(reference: str, transcript: str) -> ErrorCount:
     """Count wrong characters, spaces among them; see `word_errors`."""
-    words, heard = _spoken_reference(reference), spoken_words(heard)
-    found = jiwer.process_characters(words, heard)
-    return ErrorCount(found.substitutions + found.deletions + found.insertions, len(words))
+    words, transcript = _spoken_reference(reference), spoken_words(transcript)
+    alignment = jiwer.process_characters(words, transcript)
+    return ErrorCount(
+        alignment.substitutions + alignment.deletions + alignment.insertions, len(words)
+    )
 
 
 def error_rate(counts: Iterable[ErrorCount]) -> float:
@@ -105,3 +122,109 @@ def _spoken_reference(reference: str) -> str:
     if not words:
         raise ValueError(f"the reference text {reference[:40]!r} holds no words to compare with.")
     return words
+
+
+def find_faults(spoken: str, transcript: str, prompt: str = "") -> list[FaultKind]:
+    """Kinds of failure of one utterance, in the order of `FAULTS`; none where all is well.
+
+    Args:
+        spoken: what should be heard.
+        transcript: what the judge wrote.
+        prompt: what the prompt says.
+    """
+    reference = spoken_words(spoken).split()
+    hypothesis = spoken_words(transcript).split()
+    if not hypothesis:
+        return ["early_stop"]
+    faults: set[FaultKind] = set()
+    if _has_leak(reference, hypothesis, spoken_words(prompt).split()):
+        faults.add("prompt_leak")
+    for gap in _gaps(reference, hypothesis):
+        faults |= _faults_of_gap(gap, reference, hypothesis)
+    if "prompt_leak" in faults:
+        # Words of the prompt are extra words, too: they are named once.
+        faults.discard("insertion")
+    return [kind for kind in FAULTS if kind in faults]
+
+
+@dataclass(frozen=True)
+class _Gap:
+    """Words between two that were heard as they should be: those missing, those there instead."""
+
+    ref_start: int
+    ref_stop: int
+    hyp_start: int
+    hyp_stop: int
+
+
+def _gaps(reference: list[str], hypothesis: list[str]) -> list[_Gap]:
+    """Gaps of the alignment with the most matching words; the earliest where several are as good.
+
+    The alignment of error rates takes a word for another wherever it can, and so hides repeats
+    and stops behind substitutions. Of alignments that are equally good the earliest is taken, which
+    libraries leave open (rapidfuzz's differs in every second case with few distinct words).
+    """
+    rows, columns = len(reference), len(hypothesis)
+    longest = [[0] * (columns + 1) for _ in range(rows + 1)]
+    for i in range(rows - 1, -1, -1):
+        for j in range(columns - 1, -1, -1):
+            longest[i][j] = (
+                longest[i + 1][j + 1] + 1
+                if reference[i] == hypothesis[j]
+                else max(longest[i + 1][j], longest[i][j + 1])
+            )
+    gaps, i, j, start = [], 0, 0, (0, 0)
+    while i < rows and j < columns:
+        if reference[i] == hypothesis[j]:
+            gaps.append(_Gap(start[0], i, start[1], j))
+            i, j = i + 1, j + 1
+            start = (i, j)
+        elif longest[i + 1][j] > longest[i][j + 1]:
+            i += 1
+        else:
+            j += 1
+    gaps.append(_Gap(start[0], rows, start[1], columns))
+    return [gap for gap in gaps if gap.ref_stop > gap.ref_start or gap.hyp_stop > gap.hyp_start]
+
+
+def _faults_of_gap(gap: _Gap, reference: list[str], hypothesis: list[str]) -> set[FaultKind]:
+    num_missing = gap.ref_stop - gap.ref_start
+    num_extra = gap.hyp_stop - gap.hyp_start
+    faults: set[FaultKind] = set()
+    if num_extra and _repeats(hypothesis, gap.hyp_start, gap.hyp_stop):
+        faults.add("repeat")
+    elif num_extra:
+        # A word in place of another was misheard, or badly said: neither missing nor too much.
+        num_missing, num_extra = num_missing - num_extra, num_extra - num_missing
+        if num_extra >= MIN_RUN:
+            faults.add("late_stop" if gap.hyp_stop == len(hypothesis) else "insertion")
+    if num_missing >= MIN_RUN:
+        faults.add("early_stop" if gap.ref_stop == len(reference) else "skip")
+    return faults
+
+
+def _repeats(hypothesis: Sequence[str], start: int, stop: int) -> bool:
+    """Whether a run of extra words is what stands before or after it, or the same again."""
+    size = stop - start
+    run = list(hypothesis[start:stop])
+    before = list(hypothesis[max(start - size, 0) : start])
+    after = list(hypothesis[stop : stop + size])
+    return run in (before, after) or _is_periodic(run)
+
+
+def _is_periodic(run: Sequence[str]) -> bool:
+    """Whether a run is some words said at least twice in a row, and nothing else."""
+    return any(
+        len(run) % period == 0 and list(run) == list(run[:period]) * (len(run) // period)
+        for period in range(1, len(run) // 2 + 1)
+    )
+
+
+def _has_leak(reference: list[str], hypothesis: list[str], prompt: list[str]) -> bool:
+    """Whether words of the prompt are heard in a row that the text does not hold."""
+    of_prompt = _grams(prompt)
+    return bool((of_prompt - _grams(reference)) & _grams(hypothesis))
+
+
+def _grams(words: list[str]) -> set[tuple[str, ...]]:
+    return {tuple(words[i : i + MIN_LEAK]) for i in range(len(words) - MIN_LEAK + 1)}

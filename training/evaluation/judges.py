@@ -1,7 +1,11 @@
-"""The judges of words and of speakers. Neither takes part in any training.
+"""Judges of words, speakers and naturalness. None of them takes part in any training.
 
-Words are judged by pocketsphinx with its own English model, in processes of their own; speakers by
-the voice encoder of resemblyzer. Both bring their weights along in their packages.
+By default words are judged by pocketsphinx with its own English model, in processes of its own, and
+speakers by the voice encoder of resemblyzer; the packages of both contain their weights. Other
+recognisers are named `transformers:NAME`, which is any speech recogniser that the pipeline of
+`transformers` loads (Whisper, wav2vec 2.0 …), by folder or hub id, or `paraformer:FOLDER`, a
+Paraformer exported to ONNX (`model.onnx` or `model.int8.onnx`, and `tokens.txt`), run by
+sherpa-onnx. Each is imported when it is asked for.
 
 Shapes: S samples, E embedding channels.
 """
@@ -17,11 +21,13 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tokenlm.installation import install_command
-from training.workers import end_with_parent
+from training.evaluation.config import DEFAULT
+from training.loop.workers import end_with_parent
 
 SAMPLE_RATE = 16_000
 """What both judges listen to, in hertz."""
@@ -36,8 +42,12 @@ INSTALL = {
 }
 """The command that installs each judge."""
 
-VoiceJudge = Callable[[np.ndarray], np.ndarray]
-"""Samples (S,) in -1 .. 1 at 16 kHz to an embedding (E,)."""
+KINDS = ("pocketsphinx", "transformers:NAME", "paraformer:FOLDER")
+
+Transcribe = Callable[[bytes], str]
+"""16-bit samples at 16 kHz to text."""
+Embed = Callable[[np.ndarray], np.ndarray]
+"""Samples (S,) in -1 .. 1 at 16 kHz to a speaker embedding (E,)."""
 
 
 class JudgeError(ValueError):
@@ -56,65 +66,65 @@ def require(package: str) -> None:
 
 def judge_versions(packages: Iterable[str] = tuple(INSTALL)) -> dict[str, str]:
     """Versions of the judges that are installed."""
-    found = {}
+    versions = {}
     for package in packages:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 class WordJudge:
-    """Writes down what it hears, several recordings at a time.
+    """Transcribes recordings, several at a time.
 
-    A recording that was heard before is looked up in `memory`, so that the engine's own readings
-    are transcribed once, not at every check.
+    Transcripts are cached in `memory`, so that the recordings of a test set are transcribed once,
+    not at every evaluation.
     """
 
     def __init__(
         self,
         num_processes: int = 2,
         memory: Path | None = None,
-        hear: Callable[[bytes], str] | None = None,
+        transcribe: Transcribe | None = None,
         name: str = "",
     ) -> None:
         """Start the processes.
 
         Args:
-            num_processes: recordings judged at the same time.
-            memory: file of earlier transcripts, made where there is none; None remembers nothing.
-            hear: 16-bit samples to text; None takes pocketsphinx. Anything else is called in this
-                process.
-            name: what `hear` is, for the memory; without one nothing of it is remembered.
+            num_processes: recordings transcribed at the same time.
+            memory: file of earlier transcripts, created if missing; None caches nothing on disk.
+            transcribe: default pocketsphinx. Anything else is called in this process.
+            name: name and version of `transcribe`, the key of its cached transcripts; without one
+                nothing is cached.
 
         Raises:
             JudgeError: pocketsphinx is not installed.
         """
-        if hear is None:
+        if transcribe is None:
             require("pocketsphinx")
-        self._hear = hear
+        self._transcribe = transcribe
         self._memory = memory
-        self._known = _read_memory(memory)
+        self._cache = _read_memory(memory)
         own = "pocketsphinx " + judge_versions().get("pocketsphinx", "")
-        self.name = own if hear is None else name
+        self.name = own if transcribe is None else name
         self._num_processes = num_processes
         self._pool: ProcessPoolExecutor | None = None
 
     def submit(self, samples: np.ndarray) -> Future[str]:
-        """Judge a recording (S,) in -1 .. 1 at 16 kHz; the text comes when it is done."""
+        """Transcribe a recording (S,) in -1 .. 1 at 16 kHz; the future gives the text."""
         pcm = (np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2").tobytes()
-        if self._hear is not None and not self.name:
-            return _done(self._hear(pcm))
+        if self._transcribe is not None and not self.name:
+            return _done(self._transcribe(pcm))
         key = hashlib.sha256(self.name.encode() + pcm).hexdigest()[:32]
-        if key in self._known:
-            return _done(self._known[key])
-        if self._hear is not None:
-            heard = _done(self._hear(pcm))
-            self._remember(key, heard)
-            return heard
-        future = self._open_pool().submit(hear_words, pcm)
-        future.add_done_callback(lambda done: self._remember(key, done))
+        if key in self._cache:
+            return _done(self._cache[key])
+        if self._transcribe is not None:
+            transcript = _done(self._transcribe(pcm))
+            self._store(key, transcript)
+            return transcript
+        future = self._open_pool().submit(transcribe_pocketsphinx, pcm)
+        future.add_done_callback(lambda done: self._store(key, done))
         return future
 
     def close(self) -> None:
@@ -140,23 +150,23 @@ class WordJudge:
             )
         return self._pool
 
-    def _remember(self, key: str, done: Future[str]) -> None:
+    def _store(self, key: str, done: Future[str]) -> None:
         if done.cancelled() or done.exception() is not None:
             return
-        self._known[key] = done.result()
+        self._cache[key] = done.result()
         if self._memory is not None:
             with self._memory.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"key": key, "heard": done.result()}) + "\n")
 
 
-def hear_words(pcm: bytes) -> str:
-    """What pocketsphinx hears in 16-bit samples at 16 kHz; one decoder per process."""
+def transcribe_pocketsphinx(pcm: bytes) -> str:
+    """Transcribe 16-bit samples at 16 kHz with pocketsphinx; one decoder per process."""
     decoder = _decoder()
     decoder.start_utt()
     decoder.process_raw(pcm, no_search=False, full_utt=True)
     decoder.end_utt()
-    found = decoder.hyp()
-    return "" if found is None else found.hypstr
+    hypothesis = decoder.hyp()
+    return "" if hypothesis is None else hypothesis.hypstr
 
 
 _DECODERS: list = []
@@ -180,7 +190,7 @@ def _read_memory(path: Path | None) -> dict[str, str]:
     if path is None:
         return {}
     path.parent.mkdir(parents=True, exist_ok=True)
-    known: dict[str, str] = {}
+    cache: dict[str, str] = {}
     if path.is_file():
         text = path.read_text(encoding="utf-8")
         if text and not text.endswith("\n"):
@@ -189,7 +199,98 @@ def _read_memory(path: Path | None) -> dict[str, str]:
         for line in text.splitlines():
             try:
                 row = json.loads(line)
-                known[row["key"]] = row["heard"]
+                cache[row["key"]] = row["heard"]
             except (json.JSONDecodeError, KeyError, TypeError):
-                continue  # A line that was cut off: the recording is heard again.
-    return known
+                continue  # A line that was cut off: the recording is transcribed again.
+    return cache
+
+
+def load_recognizer(name: str, device: str = "cpu") -> Transcribe:
+    """Load a recogniser.
+
+    Args:
+        name: one of `KINDS`.
+        device: where models of `transformers` run.
+
+    Raises:
+        JudgeError: there is no such kind, or its package or weights are missing.
+    """
+    kind, _, rest = name.partition(":")
+    if name == DEFAULT:
+        require("pocketsphinx")
+        return transcribe_pocketsphinx
+    if kind == "transformers" and rest:
+        return _load_transformers(rest, device)
+    if kind == "paraformer" and rest:
+        return _load_paraformer(Path(rest))
+    raise JudgeError(f"there is no judge of words {name!r}; there are {', '.join(KINDS)}.")
+
+
+def recognizer_version(name: str) -> str:
+    """Name and version of a recogniser, for reports."""
+    package = {"paraformer": "sherpa-onnx"}.get(name.partition(":")[0], name.partition(":")[0])
+    return f"{name} {judge_versions((package,)).get(package, '')}".strip()
+
+
+def _load_transformers(name: str, device: str) -> Transcribe:
+    from transformers import pipeline
+
+    try:
+        model = pipeline("automatic-speech-recognition", model=name, device=device)
+    except (OSError, ValueError) as error:
+        raise JudgeError(f"transformers:{name} cannot be loaded: {error}") from error
+
+    def transcribe(pcm: bytes) -> str:
+        # A dict, not an array: the pipeline then knows the rate and resamples where it must.
+        result: Any = model({"raw": samples_of(pcm), "sampling_rate": SAMPLE_RATE})
+        return str(result["text"]).strip()
+
+    return transcribe
+
+
+def _load_paraformer(folder: Path) -> Transcribe:
+    require("sherpa_onnx")
+    weights = [folder / "model.int8.onnx", folder / "model.onnx"]
+    model = next((path for path in weights if path.is_file()), None)
+    tokens = folder / "tokens.txt"
+    if model is None or not tokens.is_file():
+        raise JudgeError(f"{folder} holds no Paraformer: model.onnx and tokens.txt are needed.")
+    import sherpa_onnx  # pyright: ignore[reportMissingImports]
+
+    recognizer = sherpa_onnx.OfflineRecognizer.from_paraformer(
+        paraformer=str(model), tokens=str(tokens), num_threads=1
+    )
+
+    def transcribe(pcm: bytes) -> str:
+        stream = recognizer.create_stream()
+        stream.accept_waveform(SAMPLE_RATE, samples_of(pcm))
+        recognizer.decode_stream(stream)
+        return str(stream.result.text).strip()
+
+    return transcribe
+
+
+def samples_of(pcm: bytes) -> np.ndarray:
+    """Samples (S,) in -1 .. 1 of 16-bit ones."""
+    return np.frombuffer(pcm, "<i2").astype(np.float32) / 32768.0
+
+
+def load_naturalness(name: str) -> Callable[[np.ndarray], float]:
+    """Load a judge of naturalness: samples (S,) at 16 kHz to a mean opinion score, 1 to 5.
+
+    Args:
+        name: `speechmos`, whose DNSMOS (Reddy et al., 2022) comes with its package.
+
+    Raises:
+        JudgeError: there is no such judge, or it is not installed.
+    """
+    if name != "speechmos":
+        raise JudgeError(f"there is no judge of naturalness {name!r}; there is speechmos.")
+    require("speechmos")
+    from speechmos import dnsmos  # pyright: ignore[reportMissingImports]
+
+    def score(samples: np.ndarray) -> float:
+        scores: Any = dnsmos.run(np.clip(samples, -1.0, 1.0), sr=SAMPLE_RATE)
+        return float(scores["ovrl_mos"])
+
+    return score

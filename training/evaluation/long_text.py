@@ -1,53 +1,52 @@
 """Whether a voice holds over a long text that is said in one go.
 
-Shapes: S samples.
+Shapes: S samples, E embedding channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tokenlm.audio.resample import resample
+from tokenlm.modules.noise import mix
 from tokenlm.synthesis.prompt import quietest_cut
 from training.data.manifest import Utterance
-from training.evaluation.conditions import Bars, Row, Says
+from training.evaluation.cloning import Prompts
 from training.evaluation.config import EDGE_SECONDS
 from training.evaluation.error_rate import errors_by_part, spoken_words
-from training.evaluation.figure import Figure, mean_figure, ratio_figure
 from training.evaluation.judges import SAMPLE_RATE
-from training.evaluation.prompts import read_prompt
-from training.evaluation.speaker_score import similarity
-from training.evaluation.speech import Jury, keep_audio
-from training.evaluation.testset import TestSet
+from training.evaluation.sets import RecordingSet
+from training.evaluation.statistics import Figure, mean_figure, ratio_figure
+from training.evaluation.suite import Advance, Judges, Request, Row, Speech, Suite, similarity
 
 SECTION = "long_text"
 MAX_PIECE_SECONDS = 20.0
-"""The judge of words hears a long recording in pieces, cut in its pauses."""
+"""A long recording is transcribed in pieces, cut in its pauses."""
 WITHIN = 0.05
 """Change of similarity up to which a voice counts as held."""
 
 
-def long_sentences(test_set: TestSet, seconds: float, number: int) -> list[Utterance]:
+def long_sentences(recordings: RecordingSet, seconds: float, number: int) -> list[Utterance]:
     """Sentences that take about so long to say, one after another.
 
     Args:
-        test_set: whose recordings' sentences are taken, but those of its prompts. They are said
+        recordings: whose recordings' sentences are taken, but those of its prompts. They are said
             again from the first on where the manifest has too few.
         seconds: by the durations of the recordings.
         number: of the text; each begins where the one before has ended.
     """
-    used = {spoken_words(prompt.text) for prompt in test_set.prompts.values()}
+    used = {spoken_words(prompt.text) for prompt in recordings.prompts.values()}
     distinct: dict[str, Utterance] = {}
-    for row in sorted(test_set.recordings, key=lambda row: row.id):
+    for row in sorted(recordings.recordings, key=lambda row: row.id):
         words = spoken_words(row.text)
         if words and words not in used:
             distinct.setdefault(words, row)
-    # A test set has items, which are none of the prompts' sentences, so there are some.
+    # A set has items, which are none of the prompts' sentences, so there are some.
     rows = list(distinct.values())
     place = 0
     for _ in range(number + 1):
@@ -59,60 +58,70 @@ def long_sentences(test_set: TestSet, seconds: float, number: int) -> list[Utter
     return chosen
 
 
-def measure_long_text(
-    test_set: TestSet, num_texts: int, seconds: float, jury: Jury, speaker: Says, bars: Bars
-) -> tuple[list[Figure], list[Row]]:
-    """Similarity of the end to the start, its change against the prompt, and the words.
+def long_text_suite(
+    recordings: RecordingSet, prompts: Prompts, num_texts: int, seconds: float, seed: int
+) -> Suite:
+    """A long text for each of the first voices of a set.
 
     Args:
-        test_set: whose first voices speak.
+        recordings: whose sentences are said.
+        prompts: by speaker.
         num_texts: voices.
         seconds: about the length of each text.
-        jury: the judges.
-        speaker: what is judged.
-        bars: shows how far it is.
-
-    Raises:
-        AudioError: a prompt cannot be read.
-        ValueError: a voice cannot be made of a prompt.
+        seed: which the seed of each text follows from.
     """
-    voices = list(test_set.prompts.items())[:num_texts]
-    spoken, judged = bars(len(voices))
-    waiting = []
-    for number, (name, prompt) in enumerate(voices):
-        sentences = [row.text for row in long_sentences(test_set, seconds, number)]
-        waveform = speaker.say(" ".join(sentences), read_prompt(prompt), number)
-        keep_audio(jury.audio_folder, test_set.name, SECTION, name, waveform, speaker.sample_rate)
-        samples = resample(waveform, speaker.sample_rate, SAMPLE_RATE)
-        pieces = [jury.submit(piece.numpy()) for piece in cut_in_pauses(samples, SAMPLE_RATE)]
-        spoken()
+    requests = []
+    for number, (name, prompt) in enumerate(list(prompts.items())[:num_texts]):
+        sentences = tuple(row.text for row in long_sentences(recordings, seconds, number))
+        requests.append(
+            Request(
+                id=number,
+                text=" ".join(sentences),
+                prompt=prompt,
+                seed=mix(seed, number),
+                parts=sentences,
+                file=name,
+                columns={"speaker": name},
+            )
+        )
+    return Suite(section=SECTION, group=recordings.name, requests=requests, folder=SECTION)
+
+
+def score_long_texts(
+    suite: Suite, speeches: Iterable[Speech], judges: Judges, advance: Advance = lambda: None
+) -> list[Row]:
+    """Errors by sentence, and how the end of each text differs from its start; see `score`."""
+    waiting: list[tuple[Row, Request, list[Future[str]]]] = []
+    for speech in speeches:
+        request, samples = speech.request, speech.samples()
+        pieces = cut_in_pauses(torch.from_numpy(samples), SAMPLE_RATE)
         row = {
             "section": SECTION,
-            "group": test_set.name,
-            "item": number,
-            "prompt": prompt.id,
-            "speaker": name,
-            "text": " ".join(sentences),
-            "seconds": round(waveform.shape[0] / speaker.sample_rate, 3),
-            **_similarities(samples, jury.voice_of(prompt), jury),
+            "group": suite.group,
+            "item": request.id,
+            "prompt": request.prompt.name,
+            **request.columns,
+            "text": request.text,
+            "seconds": round(speech.seconds, 3),
+            **_similarities(samples, judges.embed_prompt(request.prompt), judges),
         }
-        waiting.append((row, sentences, pieces))
+        waiting.append((row, request, [judges.submit(piece.numpy()) for piece in pieces]))
     rows: list[Row] = []
-    for row, sentences, pieces in waiting:
-        heard = " ".join(piece.result() for piece in pieces)
-        counts = errors_by_part(sentences, heard)
-        judged()
+    for row, request, futures in waiting:
+        transcript = " ".join(future.result() for future in futures)
+        counts = errors_by_part(request.parts, transcript)
+        advance()
         rows.append(
             {
                 **row,
-                "heard": heard,
+                "heard": transcript,
                 "errors": sum(count.errors for count in counts),
                 "words": sum(count.length for count in counts),
                 "sentence_errors": [count.errors for count in counts],
                 "sentence_words": [count.length for count in counts],
             }
         )
-    return _figures(rows, jury.seed), rows
+    return rows
 
 
 def cut_in_pauses(
@@ -127,10 +136,10 @@ def cut_in_pauses(
         rest = rest[piece.shape[0] :]
 
 
-def _similarities(samples: Tensor, prompt: np.ndarray, jury: Jury) -> dict[str, Any]:
+def _similarities(samples: np.ndarray, prompt: np.ndarray, judges: Judges) -> dict[str, Any]:
+    """How similar start and end of a recording (S,) are to a prompt (E,) and to one another."""
     size = round(EDGE_SECONDS * SAMPLE_RATE)
-    samples = torch.nn.functional.pad(samples, (0, max(SAMPLE_RATE // 10 - samples.shape[0], 0)))
-    first, last = jury.embed(samples[:size].numpy()), jury.embed(samples[-size:].numpy())
+    first, last = judges.embed(samples[:size]), judges.embed(samples[-size:])
     start, end = similarity(first, prompt), similarity(last, prompt)
     return {
         "similarity_end_to_start": round(similarity(last, first), 4),
@@ -140,7 +149,8 @@ def _similarities(samples: Tensor, prompt: np.ndarray, jury: Jury) -> dict[str, 
     }
 
 
-def _figures(rows: list[Row], seed: int) -> list[Figure]:
+def long_text_figures(rows: Sequence[Row], seed: int = 0) -> list[Figure]:
+    """Similarity of the end to the start, its change against the prompt, and the words."""
     group = rows[0]["group"]
     edge = f"{EDGE_SECONDS:g} s"
     lengths = ", ".join(f"{row['seconds']:.0f}" for row in rows)

@@ -18,11 +18,11 @@ from tokenlm.checkpoint.component import CONFIG_FILE, ComponentError, read_compo
 from tokenlm.checkpoint.registry import KINDS
 from tokenlm.checkpoint.resolve import resolve
 from tokenlm.config import from_dict
-from tokenlm.models.flow import CosyVoiceFlow, FlowDecoder
+from tokenlm.models.flow import FlowDecoder
 from tokenlm.models.lm import SpeechLM
 from tokenlm.models.vocoder import HiFT, Vocoder, VocoderConfig
 from tokenlm.synthesis.components import Components, GenerationConfig
-from tokenlm.text.tokenizer import AnyTextTokenizer, load_text_tokenizer
+from tokenlm.text.tokenizers import TextTokenizer, load_text_tokenizer
 from training.evaluation.config import Section
 
 TEXT_TOKENIZER = "text_tokenizer"
@@ -49,12 +49,12 @@ _CLONING: tuple[Section, ...] = (
     "prompt_lengths",
     "damaged_prompts",
     "recordings",
+    "script",
 )
 NEEDS |= dict.fromkeys(_CLONING, NEEDS["cloned"])
 
 
 ROLES = {
-    "cosyvoice_flow": "flow",
     "hift": "vocoder",
     "onnx_tokenizer": "speech_tokenizer",
     "fsmn_tokenizer": "speech_tokenizer",
@@ -97,9 +97,9 @@ class Parts(Components):
         return self._load("speech_lm", SpeechLM)
 
     @cached_property
-    def flow(self) -> FlowDecoder | CosyVoiceFlow:
+    def flow(self) -> FlowDecoder:
         """The flow decoder."""
-        return self._load("flow", FlowDecoder, CosyVoiceFlow)
+        return self._load("flow", FlowDecoder, FlowDecoder)
 
     @cached_property
     def vocoder(self) -> Vocoder | HiFT:
@@ -107,7 +107,7 @@ class Parts(Components):
         return self._load("vocoder", Vocoder, HiFT)
 
     @cached_property
-    def text_tokenizer(self) -> AnyTextTokenizer:
+    def text_tokenizer(self) -> TextTokenizer:
         """The text tokenizer."""
         return load_text_tokenizer(self._path(TEXT_TOKENIZER))
 
@@ -179,13 +179,13 @@ def _components_in(folder: Path) -> dict[str, Path]:
     """Folders by what they are in a bundle: the folder itself, or those in it."""
     if not folder.is_dir():
         raise ComponentError(f"{folder}: there is no such component folder.")
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for candidate in [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]:
         if candidate.name == TEXT_TOKENIZER:
-            found[TEXT_TOKENIZER] = candidate
+            folders[TEXT_TOKENIZER] = candidate
         elif (candidate / CONFIG_FILE).is_file():
             kind = read_component(candidate).kind
-            found[ROLES.get(kind, kind)] = candidate
-    if not found:
+            folders[ROLES.get(kind, kind)] = candidate
+    if not folders:
         raise ComponentError(f"{folder} is no component, and holds none.")
-    return found
+    return folders

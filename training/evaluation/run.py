@@ -1,9 +1,9 @@
-"""Running an evaluation: which sections, on which test sets, with a bar for each."""
+"""Running an evaluation: suites of the sections that were asked for, spoken, scored, summarised."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,56 +18,86 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from training.config import runs_folder
-from training.evaluation.conditions import Bars
-from training.evaluation.config import SECTIONS, EvaluationConfig, Section
-from training.evaluation.figure import Figure
-from training.evaluation.judges import SAMPLE_RATE, VoiceJudge, WordJudge, require
-from training.evaluation.parts import Parts
-from training.evaluation.robustness import (
-    JUDGED,
-    measure_formant_follow,
-    measure_judged,
-    read_inputs,
+from training.evaluation.cloning import (
+    Prompts,
+    cloning_figures,
+    cloning_suite,
+    compare_with_originals,
+    find_nearest,
+    speaker_prompts,
 )
-from training.evaluation.sections import (
-    Speaker,
+from training.evaluation.components import (
     measure_speaker_encoder,
     measure_speed,
     measure_tokenizer,
-    speak_original,
 )
-from training.evaluation.speech import Advance, Judged, Jury
-from training.evaluation.testset import TestSet, read_test_set
+from training.evaluation.conditions import (
+    DAMAGED_PROMPTS,
+    PROMPT_LENGTHS,
+    RECORDINGS,
+    damaged_prompt_figures,
+    damaged_prompt_suite,
+    first_items,
+    prompt_length_figures,
+    prompt_length_suite,
+    read_recordings,
+    recording_figures,
+    recording_suite,
+)
+from training.evaluation.config import DEFAULT, SECTIONS, EvaluationConfig, Section
+from training.evaluation.formants import formant_figures, formant_suite, score_formants
+from training.evaluation.judges import (
+    Embed,
+    WordJudge,
+    load_naturalness,
+    load_recognizer,
+    recognizer_version,
+    require,
+)
+from training.evaluation.long_text import long_text_figures, long_text_suite, score_long_texts
+from training.evaluation.parts import Parts
+from training.evaluation.sets import RecordingSet, TextSet, find_text_sets, read_recording_set
+from training.evaluation.snapshot import Snapshot, assign_speakers, read_snapshot, snapshot_path
+from training.evaluation.statistics import Figure
+from training.evaluation.suite import Judges, Row, Score, Suite, System, score, speak
+from training.evaluation.systems import Cloning, CopySynthesis, Originals, Resynthesis
+from training.evaluation.texts import SECTION as TEXTS
+from training.evaluation.texts import LinePrompts, text_figures, text_suite
 
-SPOKEN: tuple[Section, ...] = ("cloned", "resynthesis", "copy_synthesis")
-"""Sections whose speech the judges hear, beside that of the originals."""
+logger = logging.getLogger(__name__)
+
+CLONING: tuple[Section, ...] = ("cloned", "resynthesis", "copy_synthesis")
+"""Sections that are compared with the originals."""
+HELDOUT: tuple[Section, ...] = ("long_text", PROMPT_LENGTHS, DAMAGED_PROMPTS, RECORDINGS)
+"""Sections that the judges score on the first set of recordings."""
+SUMMARIES: dict[str, Callable[[Sequence[Row], int], list[Figure]]] = {
+    "long_text": long_text_figures,
+    PROMPT_LENGTHS: prompt_length_figures,
+    DAMAGED_PROMPTS: damaged_prompt_figures,
+    RECORDINGS: recording_figures,
+    TEXTS: text_figures,
+}
+"""What makes figures of the rows of a suite."""
 
 
 @dataclass
 class Results:
-    """What an evaluation found."""
+    """Figures and rows of an evaluation."""
 
     figures: list[Figure] = field(default_factory=list)
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
     """Sections that were measured."""
 
-    def add(self, found: tuple[list[Figure], list[dict[str, Any]]]) -> None:
-        """Take the figures and rows of one section."""
-        self.figures += found[0]
-        self.rows += found[1]
 
-
-def choose_sections(
-    asked: Sequence[str], parts: Parts, recordings: Path | None = None
-) -> list[Section]:
-    """Sections to measure: those asked for, or all that the components and inputs allow.
+def choose_sections(asked: Sequence[str], parts: Parts, config: EvaluationConfig) -> list[Section]:
+    """Sections to measure: those asked for and the sets of texts, or all that are possible.
 
     Args:
-        asked: names; none of them is all.
+        asked: names; none of them is the sets of texts, where there are some, or else all that the
+            components and inputs allow.
         parts: the components that are judged.
-        recordings: the real recordings of the section `recordings`.
+        config: names the inputs.
 
     Raises:
         ValueError: there is no such section, or a component or input that it needs is missing.
@@ -77,27 +107,31 @@ def choose_sections(
         raise ValueError(
             f"there is no section {unknown[0]!r}; the sections are {', '.join(SECTIONS)}."
         )
-    if not asked:
-        every: list[Section] = [name for name in SECTIONS if not parts.missing(name)]
-        return [name for name in every if name != "recordings" or recordings is not None]
-    chosen: list[Section] = [name for name in SECTIONS if name in asked]
+    if not asked and not config.sets:
+        lacking = {TEXTS} if config.recordings is not None else {TEXTS, RECORDINGS}
+        return [name for name in SECTIONS if not parts.missing(name) and name not in lacking]
+    texts = [TEXTS] if config.sets else []
+    chosen: list[Section] = [name for name in SECTIONS if name in (*asked, *texts)]
     for name in chosen:
         missing = parts.missing(name)
         if missing:
+            what = "a test set" if name == TEXTS else f"the section {name}"
             raise ValueError(
-                f"the section {name} needs {', '.join(missing)}: give a bundle that has it, or "
-                "its folder with --component."
+                f"{what} needs {', '.join(missing)}: give a bundle that has it, or its folder "
+                "with --component."
             )
-    if "recordings" in chosen and recordings is None:
+    if RECORDINGS in chosen and config.recordings is None:
         raise ValueError(
             "the section recordings needs real recordings with their words: name the folder of "
             "their manifest.jsonl with --recordings (scripts/alsa_recordings makes one)."
         )
+    if TEXTS in chosen and not config.sets:
+        raise ValueError("the section script needs sets of texts: --set plain, or --set hard.")
     return chosen
 
 
-def read_test_sets(config: EvaluationConfig) -> list[TestSet]:
-    """The test sets of a configuration.
+def read_recording_sets(config: EvaluationConfig) -> list[RecordingSet]:
+    """The sets of recordings of a configuration.
 
     Raises:
         ManifestError: a manifest cannot be read, or has too little in it.
@@ -105,7 +139,7 @@ def read_test_sets(config: EvaluationConfig) -> list[TestSet]:
     """
     paths = {"heldout": config.heldout, "unheard": config.unheard}
     sets = [
-        read_test_set(
+        read_recording_set(
             name,
             path,
             num_items=config.num_items,
@@ -123,6 +157,20 @@ def read_test_sets(config: EvaluationConfig) -> list[TestSet]:
     return sets
 
 
+def check_judge_is_no_reward(parts: Parts, judge: str) -> None:
+    """Refuse to judge a model with what it was rewarded by.
+
+    Raises:
+        ValueError: the LM was trained on this judge.
+    """
+    rewards = parts.facts("speech_lm").get("rewards", [])
+    if judge in rewards:
+        raise ValueError(
+            f"the speech LM was trained with {judge} as a reward: it cannot judge it, too. "
+            "Choose another recogniser with --judge."
+        )
+
+
 def evaluate(
     config: EvaluationConfig,
     parts: Parts,
@@ -130,20 +178,20 @@ def evaluate(
     *,
     console: Console,
     word_judge: WordJudge | None = None,
-    voice_judge: VoiceJudge | None = None,
+    voice_judge: Embed | None = None,
     memory: Path | None = None,
     audio_folder: Path | None = None,
 ) -> Results:
-    """Measure sections on the test sets of a configuration.
+    """Measure sections.
 
     Args:
         config: what is measured on.
         parts: the components that are judged.
         sections: of `choose_sections`.
-        console: shows the bars.
-        word_judge: default pocketsphinx.
+        console: shows progress.
+        word_judge: default that of the configuration.
         voice_judge: default the voice encoder of resemblyzer.
-        memory: file of earlier transcripts of the judge of words.
+        memory: file of earlier transcripts.
         audio_folder: keeps the speech that was judged.
 
     Raises:
@@ -151,103 +199,242 @@ def evaluate(
         ValueError: a manifest, component or recording cannot be used.
     """
     parts.check()
-    test_sets = read_test_sets(config)
-    results = Results(sections=list(sections))
-    speaks_items = any(name in sections for name in ("originals", *SPOKEN))
-    needs_judges = speaks_items or any(name in sections for name in JUDGED)
-    if needs_judges or "tokenizer" in sections:
-        require("jiwer")
-    speaker = Speaker(parts, config.seed)
-    inputs = None
-    if any(name in sections for name in ("formants", *JUDGED)):
-        inputs = read_inputs(config, sections, test_sets[0], speaker.sample_rate)
-    with make_progress(console) as progress:
-        if needs_judges:
-            judge = word_judge or WordJudge(config.num_processes, memory)
-            if voice_judge is None:
-                voice_judge = _load_voice_judge()
-            with judge:
-                jury = Jury(
-                    judge.submit,
-                    voice_judge,
-                    num_candidates=config.num_voices,
-                    audio_folder=audio_folder,
-                    seed=config.seed,
-                )
-                if speaks_items:
-                    _judge_speech(results, jury, speaker, test_sets, progress)
-                for section in JUDGED:
-                    if section in sections:
-                        assert inputs is not None
-                        bars = _make_bars(progress, f"{section}, {test_sets[0].name}")
-                        results.add(measure_judged(section, config, inputs, jury, speaker, bars))
-        if "formants" in sections:
-            assert inputs is not None
-            track = make_tracker(progress, f"formants, {test_sets[0].name}")
-            results.add(measure_formant_follow(config, inputs, speaker, track, audio_folder))
+    evaluation = _Evaluation(config, parts, sections, console, audio_folder)
+    if not evaluation.needs_judges:
         if "tokenizer" in sections:
-            for test_set in test_sets:
-                found = measure_tokenizer(
-                    parts,
-                    test_set,
-                    config.num_tokenizer_items,
-                    config.seed,
-                    make_tracker(progress, f"tokenizer, {test_set.name}"),
-                )
-                results.add(found)
-        if "speaker_encoder" in sections:
-            results.figures += measure_speaker_encoder(
-                parts,
-                test_sets,
-                config.num_recordings_per_speaker,
-                config.seed,
-                make_tracker(progress, "speaker encoder"),
-                voice_judge,
-            )
-        if "real_time_factor" in sections:
-            results.figures.append(
-                measure_speed(
-                    speaker,
-                    test_sets[0],
-                    config.num_timed_items,
-                    make_tracker(progress, "real-time factor"),
-                )
-            )
-    return results
+            require("jiwer")
+        with evaluation.progress:
+            evaluation.measure_components(voice_judge)
+        return evaluation.results
+    require("jiwer")
+    check_judge_is_no_reward(parts, config.judge)
+    judge = word_judge or open_word_judge(config, memory)
+    embed = voice_judge or load_voice_judge()
+    natural = None if config.naturalness is None else load_naturalness(config.naturalness)
+    with evaluation.progress, judge:
+        judges = Judges(judge.submit, embed, natural)
+        evaluation.judge(judges)
+        evaluation.measure_components(embed)
+    return evaluation.results
 
 
-def _load_voice_judge() -> VoiceJudge:
+def open_word_judge(config: EvaluationConfig, memory: Path | None = None) -> WordJudge:
+    """The judge of words of a configuration.
+
+    Raises:
+        JudgeError: it is not installed, or cannot be loaded.
+    """
+    if config.judge == DEFAULT:
+        return WordJudge(config.num_processes, memory)
+    transcribe = load_recognizer(config.judge)
+    return WordJudge(
+        config.num_processes, memory, transcribe, name=recognizer_version(config.judge)
+    )
+
+
+def load_voice_judge() -> Embed:
+    """The voice encoder of resemblyzer.
+
+    Raises:
+        JudgeError: it is not installed.
+    """
     from training.evaluation.voice_encoder import VoiceEncoder
 
     return VoiceEncoder.load().embed
 
 
-def _judge_speech(
-    results: Results,
-    jury: Jury,
-    speaker: Speaker,
-    test_sets: list[TestSet],
-    progress: Progress,
-) -> None:
-    heldout = test_sets[0]
-    voices = {
-        "cloned": speaker.clone,
-        "resynthesis": speaker.resynthesize,
-        "copy_synthesis": speaker.copy,
-    }
-    for test_set in test_sets:
-        others = {} if test_set is heldout else heldout.prompts
-        # Every other figure is read beside the engine's own, which is measured once.
-        originals: list[Judged] = []
-        for name in ("originals", *(name for name in SPOKEN if name in results.sections)):
-            rate = SAMPLE_RATE if name == "originals" else speaker.sample_rate
-            speak = speak_original if name == "originals" else voices[name]
-            bars = _make_bars(progress, f"{name}, {test_set.name}")(len(test_set.items))
-            judged = jury.judge(name, test_set, speak, rate, *bars)
-            beside = None if name == "originals" else originals
-            results.add(jury.score(name, test_set, judged, beside, others))
-            if name == "originals":
-                originals = judged
+class _Evaluation:
+    """The inputs of an evaluation, which are read before anything is spoken, and its results."""
+
+    def __init__(
+        self,
+        config: EvaluationConfig,
+        parts: Parts,
+        sections: Sequence[Section],
+        console: Console,
+        audio_folder: Path | None,
+    ) -> None:
+        self.config, self.parts, self.sections = config, parts, sections
+        self.audio_folder = audio_folder
+        self.results = Results(sections=list(sections))
+        self.progress = make_progress(console)
+        self.cloning = Cloning(parts)
+        self.sets: list[RecordingSet] = []
+        self.prompts: dict[str, Prompts] = {}
+        self.suites: list[Suite] = []
+        if any(name != TEXTS for name in sections):
+            self.sets = read_recording_sets(config)
+            self.prompts = {one.name: speaker_prompts(one) for one in self.sets}
+            self.suites = [self._suite(name) for name in HELDOUT if name in sections]
+        self.texts: list[Suite] = []
+        self.reader = Cloning(parts, stream=config.stream)
+        if TEXTS in sections:
+            prompts = LinePrompts(
+                self.reader,
+                config.heldout,
+                num_voices=config.num_voices,
+                prompt_seconds=config.prompt_seconds,
+            )
+            for texts in find_text_sets(config.sets):
+                placed, snapshot = _assigned(texts, config.judge, prompts.speakers)
+                self.texts.append(
+                    text_suite(
+                        placed, snapshot, prompts, seeds=config.seeds, limit=config.num_lines
+                    )
+                )
+
+    @property
+    def needs_judges(self) -> bool:
+        """Whether a section is scored by judges."""
+        judged = ("originals", *CLONING, *HELDOUT, TEXTS)
+        return any(name in judged for name in self.sections)
+
+    def _suite(self, section: Section) -> Suite:
+        config, heldout = self.config, self.sets[0]
+        seed = config.seed
+        if section == "long_text":
+            voices = first_items(heldout, len(heldout.items)).prompts
+            prompts = {name: self.prompts[heldout.name][name] for name in voices}
+            return long_text_suite(
+                heldout, prompts, config.num_long_texts, config.long_text_seconds, seed
+            )
+        if section == PROMPT_LENGTHS:
+            own = first_items(heldout, config.num_prompt_length_items)
+            lengths = config.prompt_length_seconds
+            return prompt_length_suite(own, lengths, self.cloning.sample_rate, seed)
+        if section == DAMAGED_PROMPTS:
+            own = first_items(heldout, config.num_damaged_prompt_items)
+            return damaged_prompt_suite(own, seed)
+        assert config.recordings is not None
+        rows = read_recordings(config.recordings, config.num_recordings)
+        return recording_suite(heldout, rows, config.num_items_per_recording, seed)
+
+    def judge(self, judges: Judges) -> None:
+        """Let the sections that need judges be spoken and scored."""
+        if any(name in ("originals", *CLONING) for name in self.sections):
+            for recordings in self.sets:
+                self._judge_recordings(recordings, judges)
+        for suite in self.suites:
+            if suite.section == "long_text":
+                spoken, judged = self._bars(suite)
+                speeches = speak(self.cloning, suite, self.audio_folder, spoken)
+                self._add(suite, score_long_texts(suite, speeches, judges, judged))
+            else:
+                self._add(suite, [one.row for one in self._score(self.cloning, suite, judges)])
+        for suite in self.texts:
+            self._add(suite, [one.row for one in self._score(self.reader, suite, judges)])
+
+    def _judge_recordings(self, recordings: RecordingSet, judges: Judges) -> None:
+        systems: dict[str, Callable[[], System]] = {
+            "cloned": lambda: self.cloning,
+            "resynthesis": lambda: Resynthesis(self.cloning),
+            "copy_synthesis": lambda: CopySynthesis(self.parts),
+        }
+        prompts = self.prompts[recordings.name]
+        heldout = self.sets[0]
+        others = {} if recordings is heldout else self.prompts[heldout.name]
+        # Every other figure is read beside that of the recordings, which are judged once.
+        originals: list[Score] = []
+        for section in ("originals", *(name for name in CLONING if name in self.sections)):
+            suite = cloning_suite(section, recordings, prompts, self.config.seed)
+            system = Originals() if section == "originals" else systems[section]()
+            scores = self._score(system, suite, judges)
+            find_nearest(scores, prompts, others, judges, self.config.num_voices)
+            if section == "originals":
+                originals = scores
+            else:
+                compare_with_originals(scores, originals)
+            rows = [one.row for one in scores]
+            self.results.rows += rows
+            self.results.figures += cloning_figures(rows, self.config.seed)
+
+    def _score(self, system: System, suite: Suite, judges: Judges) -> list[Score]:
+        spoken, judged = self._bars(suite)
+        speeches = speak(system, suite, self.audio_folder, spoken)
+        return score(suite, speeches, judges, judged)
+
+    def _add(self, suite: Suite, rows: list[Row]) -> None:
+        self.results.rows += rows
+        self.results.figures += SUMMARIES[suite.section](rows, self.config.seed)
+
+    def measure_components(self, voice_judge: Embed | None) -> None:
+        """Measure the sections that need no judge."""
+        config, results = self.config, self.results
+        if "formants" in self.sections:
+            own = first_items(self.sets[0], config.num_formant_items)
+            suite = formant_suite(own, config.formant_factors, config.seed)
+            spoken, _ = self._bars(suite, judged=False)
+            speeches = speak(self.cloning, suite, self.audio_folder, spoken)
+            rows = score_formants(suite, speeches)
+            results.rows += rows
+            results.figures += formant_figures(suite, rows, config.seed)
+        if "tokenizer" in self.sections:
+            for recordings in self.sets:
+                figures, rows = measure_tokenizer(
+                    self.parts,
+                    recordings,
+                    config.num_tokenizer_items,
+                    config.seed,
+                    make_tracker(self.progress, f"tokenizer, {recordings.name}"),
+                )
+                results.figures += figures
+                results.rows += rows
+        if "speaker_encoder" in self.sections:
+            results.figures += measure_speaker_encoder(
+                self.parts,
+                self.sets,
+                config.num_recordings_per_speaker,
+                config.seed,
+                make_tracker(self.progress, "speaker encoder"),
+                voice_judge,
+            )
+        if "real_time_factor" in self.sections:
+            heldout = first_items(self.sets[0], config.num_timed_items)
+            prompts = self.prompts[heldout.name]
+            suite = cloning_suite("real_time_factor", heldout, prompts, config.seed)
+            track = make_tracker(self.progress, "real-time factor")
+            results.figures.append(measure_speed(suite, self.cloning, track))
+
+    def _bars(self, suite: Suite, *, judged: bool = True) -> list[Callable[[], None]]:
+        """What advances the bars of a suite: of speaking, and of judging."""
+        tasks = [
+            self.progress.add_task(
+                f"{suite.section}, {suite.group}: {name}", total=len(suite.requests)
+            )
+            for name in ("speaking", "judging")[: 2 if judged else 1]
+        ]
+        advances = [lambda task=task: self.progress.advance(task) for task in tasks]
+        return [*advances, lambda: None][:2]
+
+
+def _assigned(
+    texts: TextSet, judge: str, speakers: Sequence[str]
+) -> tuple[TextSet, Snapshot | None]:
+    """A set whose lines name the speakers they are assigned to, where the evaluation has these."""
+    snapshot = read_snapshot(texts)
+    if snapshot is None:
+        logger.warning(
+            "%s has no snapshot: no line is left out, and failures are not measured beside an "
+            "engine's reading.",
+            texts.path,
+        )
+    elif snapshot.judge.split()[0] != judge.split()[0]:
+        logger.warning(
+            "the snapshot of %s was made with %s, and it is judged by %s.",
+            texts.path,
+            snapshot.judge,
+            judge,
+        )
+    assigned = read_snapshot(texts, assigned=True)
+    placed, fitting = assign_speakers(texts, snapshot, assigned, speakers)
+    if assigned is not None and placed is texts:
+        logger.warning(
+            "%s assigns the lines to %s; this evaluation has other voices, in which the judge may "
+            "miss more.",
+            snapshot_path(texts, assigned=True),
+            ", ".join(assigned.voices),
+        )
+    return placed, fitting
 
 
 def make_progress(console: Console) -> Progress:
@@ -262,44 +449,6 @@ def make_progress(console: Console) -> Progress:
     )
 
 
-def _make_bars(progress: Progress, title: str) -> Bars:
-    def bars(total: int) -> tuple[Advance, Advance]:
-        speaking = progress.add_task(f"{title}: speaking", total=total)
-        judging = progress.add_task(f"{title}: judging", total=total)
-        return lambda: progress.advance(speaking), lambda: progress.advance(judging)
-
-    return bars
-
-
-class _Tracker:
-    def __init__(self, progress: Progress, title: str) -> None:
-        self.progress, self.title = progress, title
-
-    def __call__(self, things: Iterable[Any]) -> Iterator[Any]:
-        return iter(self.progress.track(list(things), description=self.title))
-
-
-def make_tracker(progress: Progress, title: str) -> _Tracker:
-    """Goes through a list and shows how far it is, in a bar of its own."""
-    return _Tracker(progress, title)
-
-
-def command_line(section: str, arguments: Sequence[str]) -> str:
-    """The command that measures one section again; an empty name leaves the sections out.
-
-    It is printed in model cards, so what lies in the folder of the runs is named by its variable,
-    and what lies in the working folder without it.
-    """
-    shown = [_quoted(argument) for argument in arguments]
-    return " ".join(["tokenlm", "evaluate", *shown, *(["--sections", section] if section else [])])
-
-
-def _quoted(argument: str) -> str:
-    path = Path(argument)
-    if path.is_absolute():
-        if path.is_relative_to(runs_folder()):
-            rest = path.relative_to(runs_folder()).as_posix()
-            return f"$TOKENLM_RUNS/{shlex.quote(rest)}"
-        if path.is_relative_to(Path.cwd()):
-            return shlex.quote(path.relative_to(Path.cwd()).as_posix())
-    return shlex.quote(argument)
+def make_tracker(progress: Progress, title: str) -> Callable[[Iterable[Any]], Iterator[Any]]:
+    """Iterates over a list and shows progress in a bar of its own."""
+    return lambda things: iter(progress.track(list(things), description=title))

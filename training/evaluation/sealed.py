@@ -17,7 +17,7 @@ from tokenlm.checkpoint.bundle import bundle_files, file_checksum, read_manifest
 from tokenlm.checkpoint.card import CARD_FILE
 from tokenlm.checkpoint.resolve import packaged_configs
 from training.data.exclusion import spoken_key
-from training.evaluation.script import Script, read_script
+from training.evaluation.sets import TextSet, read_text_set
 
 NAME = "sealed"
 MIN_OWN_WORDS = 4
@@ -30,24 +30,24 @@ def sealed_path() -> Path:
     return packaged_configs() / "eval" / f"{NAME}.jsonl"
 
 
-def is_sealed(script: Script) -> bool:
-    """Whether a script is the sealed set or has lines of it, under whatever name.
+def is_sealed(texts: TextSet) -> bool:
+    """Whether a set is the sealed one or has lines of it, under whatever name.
 
-    A line of few words is anybody's, unless most lines of the script are from there.
+    A line of few words is anybody's, unless most lines of the set are from there.
     """
-    if script.name == NAME:
+    if texts.name == NAME:
         return True
-    keys = {spoken_key(line.text) for line in read_script(sealed_path()).lines} - {""}
-    shared = [key for line in script.lines if (key := spoken_key(line.text)) in keys]
+    keys = {spoken_key(line.text) for line in read_text_set(sealed_path()).lines} - {""}
+    shared = [key for line in texts.lines if (key := spoken_key(line.text)) in keys]
     has_own = any(len(key.split()) >= MIN_OWN_WORDS for key in shared)
-    return has_own or 2 * len(shared) > len(script.lines)
+    return has_own or 2 * len(shared) > len(texts.lines)
 
 
-def check_seal(scripts: Sequence[Script], *, asked: bool, whole: bool) -> bool:
+def check_seal(sets: Sequence[TextSet], *, asked: bool, whole: bool) -> bool:
     """Compare what is asked for with what may be.
 
     Args:
-        scripts: that are to be spoken.
+        sets: that are to be spoken.
         asked: whether the sealed set was asked for as such.
         whole: whether all of it is to be spoken, by a bundle as it is.
 
@@ -58,27 +58,27 @@ def check_seal(scripts: Sequence[Script], *, asked: bool, whole: bool) -> bool:
         ValueError: it is, or some of its lines are, and was not asked for, or the other way round,
             or not the whole is.
     """
-    found = [script for script in scripts if is_sealed(script)]
-    if found and not asked:
+    sealed = [texts for texts in sets if is_sealed(texts)]
+    if sealed and not asked:
         raise ValueError(
-            f"{found[0].path} is sealed, or has lines of the sealed set: that is spoken once for "
+            f"{sealed[0].path} is sealed, or has lines of the sealed set: that is spoken once for "
             "each bundle that is published, and that is written down. --sealed says that this is "
             "meant; develop on hard, plain and development."
         )
-    if asked and not found:
+    if asked and not sealed:
         raise ValueError("--sealed is for the sealed set: --set sealed.")
-    if found and not (whole and _is_set(found)):
+    if sealed and not (whole and _is_set(sealed)):
         raise ValueError(
             "the sealed set is spoken as a whole by a bundle as it is: --set sealed --bundle, "
-            "without --component, --generation, --plain-sampling, --limit and --ablate."
+            "without --component, --generation, --plain-sampling and --limit."
         )
-    return bool(found)
+    return bool(sealed)
 
 
-def _is_set(scripts: Sequence[Script]) -> bool:
-    """Whether all scripts are the sealed set itself."""
-    own = read_script(sealed_path()).digest
-    return all(script.digest == own for script in scripts)
+def _is_set(sets: Sequence[TextSet]) -> bool:
+    """Whether all sets are the sealed set itself."""
+    own = read_text_set(sealed_path()).digest
+    return all(texts.digest == own for texts in sets)
 
 
 def break_seal(bundle: Path, command: str, log: Path | None = None) -> None:

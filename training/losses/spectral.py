@@ -1,4 +1,4 @@
-"""Spectral losses of waveforms: multi-resolution STFT (Yamamoto et al., 2020) and log-mel.
+"""Losses of a vocoder: multi-resolution STFT (Yamamoto et al., 2020), log-mel, pitch.
 
 Shapes: B batch, S samples, T frames, F bins. Every loss is a sum over the items of the batch of a
 mean over their values, so that it is divided by the number of items.
@@ -48,3 +48,8 @@ def stft_loss(
 def mel_loss(generated: Tensor, target: Tensor) -> Tensor:
     """Mean absolute difference of log-mels (B, T, M), summed over B."""
     return (generated - target).abs().mean(dim=(1, 2)).sum()
+
+
+def pitch_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference in hertz of pitches (B, T), summed over B; 0 is not voiced."""
+    return (predicted - target).abs().mean(dim=1).sum()

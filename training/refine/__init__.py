@@ -1,1 +1,1 @@
-"""`tokenlm refine`: from raw recordings to a training manifest."""
+"""`tokenlm data refine`: from raw recordings to a training manifest."""

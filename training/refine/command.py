@@ -1,4 +1,4 @@
-"""The verb `tokenlm refine` (entry-point group `tokenlm.commands`)."""
+"""The verb `tokenlm data refine` (entry-point group `tokenlm.commands`)."""
 
 from __future__ import annotations
 

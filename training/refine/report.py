@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import quote
+from typing import Any
 
-from tokenlm.atomic import write_text
+from tokenlm.report import (
+    Html,
+    heading,
+    html,
+    linked_sound,
+    new_plot,
+    paragraph,
+    picture,
+    table,
+    write_page,
+)
 from training.data.rejects import Reject
 from training.refine.measures import Measures
 from training.refine.steps import Decision
@@ -38,53 +44,44 @@ def write_report(path: Path, decisions: list[Decision], rejects: Sequence[Reject
     kept = [made for made in decisions if not made.dropped_by]
     counts = Counter(made.dropped_by for made in decisions if made.dropped_by)
     hours = sum(made.measures.seconds for made in kept) / 3600
-    parts = [
-        "<!doctype html><meta charset='utf-8'><title>Refinement</title>",
-        "<style>body{font-family:sans-serif;max-width:60em;margin:auto}</style>",
-        f"<h1>Refinement</h1><p>{len(kept)} of {len(decisions)} clips are kept, {hours:.2f} hours; "
-        f"{len(rejects)} recordings could not be used.</p>",
-        f"<img alt='distributions' src='data:image/png;base64,{_plots(decisions)}'>",
-        "<h2>What was dropped</h2><table>",
-        *(f"<tr><td>{name}</td><td>{number}</td></tr>" for name, number in counts.most_common()),
-        "</table>",
+    body = [
+        paragraph(
+            f"{len(kept)} of {len(decisions)} clips are kept, {hours:.2f} hours; "
+            f"{len(rejects)} recordings could not be used."
+        ),
+        picture("distributions", _plot(decisions)),
+        heading("What was dropped"),
+        table(("filter", "clips"), [(name, str(count)) for name, count in counts.most_common()]),
     ]
     for name in counts:
-        parts.append(f"<h3>{html.escape(name)}</h3>")
-        examples = [made for made in decisions if made.dropped_by == name][:_EXAMPLES]
-        for made in examples:
-            sound = Path(os.path.relpath(made.clip.audio.absolute(), path.parent.absolute()))
-            parts.append(
-                f"<p><b>{html.escape(made.clip.id)}</b>: {html.escape(made.reason)}<br>"
-                f"<i>{html.escape(made.clip.text)}</i><br>"
-                f"<audio controls preload='none' src='{quote(sound.as_posix())}'></audio></p>"
+        body.append(heading(name, 3))
+        for made in [made for made in decisions if made.dropped_by == name][:_EXAMPLES]:
+            body.append(
+                Html(
+                    f"<p><b>{html(made.clip.id)}</b>: {html(made.reason)}<br>"
+                    f"<i>{html(made.clip.text)}</i><br>"
+                    f"{linked_sound(made.clip.audio, path.parent)}</p>"
+                )
             )
     if rejects:
-        parts.append("<h2>Recordings that could not be used</h2>")
-        parts += [f"<p>{html.escape(str(reject))}</p>" for reject in rejects]
-    write_text(path, "\n".join(parts) + "\n")
+        body.append(heading("Recordings that could not be used"))
+        body += [paragraph(str(reject)) for reject in rejects]
+    write_page(path, "Refinement", body)
 
 
-def _plots(decisions: list[Decision]) -> str:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+def _plot(decisions: list[Decision]) -> Any:
     from numpy import histogram_bin_edges
 
-    figure, grid = pyplot.subplots(2, 3, figsize=(12, 6))
-    for axis, (title, value) in zip(grid.flat, _PLOTS.items(), strict=True):
-        found = [(value(made.measures), not made.dropped_by) for made in decisions]
+    plot, grid = new_plot(2, 3, (12, 6))
+    for axes, (title, value) in zip(grid, _PLOTS.items(), strict=True):
+        values = [(value(made.measures), not made.dropped_by) for made in decisions]
         series = [
-            [number for number, is_kept in found if number is not None and is_kept == wanted]
+            [number for number, is_kept in values if number is not None and is_kept == wanted]
             for wanted in (True, False)
         ]
         # Bins of their own would make a bar of each mean something else.
         bins = histogram_bin_edges([*series[0], *series[1]] or [0.0], 30)
-        axis.hist(series, bins=bins, stacked=True, label=("kept", "dropped"))
-        axis.set_title(title)
-    grid.flat[0].legend()
-    figure.tight_layout()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80)
-    pyplot.close(figure)
-    return base64.b64encode(buffer.getvalue()).decode()
+        axes.hist(series, bins=bins, stacked=True, label=("kept", "dropped"))
+        axes.set_title(title)
+    grid[0].legend()
+    return plot

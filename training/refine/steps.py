@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from tokenlm.atomic import write_text
 from tokenlm.audio.io import AudioError, load_audio, recording_rate, save_audio
 from tokenlm.audio.resample import resample
+from tokenlm.console import track
 from tokenlm.text.frontend import NormalizerName, frontend
 from training.data.manifest import Utterance, write_manifest
 from training.data.rejects import Reject, Rejects
@@ -88,7 +88,7 @@ def _resume(
     items = list(items)
     left = [item for item in items if item.id not in done or not is_valid(item, done[item.id])]
     with path.open("a", encoding="utf-8") as file:
-        for item in track(left, path.stem, disable=not left):
+        for item in track(left, path.stem):
             done[item.id] = {"id": item.id, **work(item)}
             file.write(json.dumps(done[item.id], ensure_ascii=False) + "\n")
             file.flush()

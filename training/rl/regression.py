@@ -12,10 +12,10 @@ from pathlib import Path
 
 from tokenlm.checkpoint import packaged_configs
 from tokenlm.models.lm import SamplingConfig, SpeechLM
-from tokenlm.models.lm.generate import SpeechRequest
-from tokenlm.synthesis.read_back import ReadBack
+from tokenlm.models.lm.decoding import SpeechRequest
+from tokenlm.synthesis.guards import ReadBack
 from tokenlm.text.frontend import frontend
-from tokenlm.text.tokenizer import AnyTextTokenizer
+from tokenlm.text.tokenizers import TextTokenizer
 from training.rl.rollout import roll_out
 
 Text = tuple[Sequence[int], str]
@@ -80,7 +80,7 @@ class Regression:
     def __init__(
         self,
         config: RegressionConfig,
-        tokenizer: AnyTextTokenizer,
+        tokenizer: TextTokenizer,
         read_back: ReadBack | None,
     ) -> None:
         """Read the plain texts.
@@ -92,20 +92,20 @@ class Regression:
         self._texts: Sequence[Text] | None = None
         self._before: dict[str, float] = {}
         if config.plain_texts is not None:
-            from training.evaluation.script import read_script
             from training.evaluation.sealed import is_sealed
+            from training.evaluation.sets import read_text_set
 
             path = config.plain_texts
             if not path.is_absolute() and not path.exists():
                 path = packaged_configs().parent / path
             normalize = frontend(tokenizer.config.normalizer).normalize
-            script = read_script(path)
-            if is_sealed(script):
+            plain = read_text_set(path)
+            if is_sealed(plain):
                 raise ValueError(
                     f"{path} is sealed, or has lines of the sealed set: no model is trained or "
                     "stopped by it; regression.jsonl is there for that."
                 )
-            words = [normalize(line.text) for line in script.lines]
+            words = [normalize(line.text) for line in plain.lines]
             self._texts = self._require_known([(tokenizer.encode(text), text) for text in words])
 
     def check(
@@ -122,7 +122,7 @@ class Regression:
             reference: measured at the first call only.
             policy: what is trained.
             texts: to be spoken where the config names no test set.
-            prompts: dealt to the texts in turn.
+            prompts: assigned to the texts in turn.
             similarity: likeness of speech tokens to the voice.
 
         Returns:
@@ -176,7 +176,7 @@ class Regression:
         readings = self.read_back(
             [words for _, words in texts], [rollout.tokens for rollout in rollouts]
         )
-        errors = [0.0 if reading is None else reading.error for reading in readings]
+        errors = [0.0 if reading is None else reading.error_rate for reading in readings]
         lengths = sum(len(rollout.tokens) for rollout in rollouts)
         found = {
             "read_error": sum(errors) / len(errors),

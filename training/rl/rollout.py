@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tokenlm.models.lm.generate import SpeechRequest, generate_speech, length_bounds
+from tokenlm.models.lm.decoding import SpeechRequest, generate_speech, speech_bounds
 from tokenlm.models.lm.layout import IGNORE, Layout, one_shot
 from tokenlm.models.lm.model import LayoutBatch, SpeechLM
 from tokenlm.models.lm.sampling import SamplingConfig
@@ -39,7 +39,7 @@ def roll_out(
         Rollout(
             request=request,
             tokens=tuple(tokens),
-            has_ended=len(tokens) < length_bounds(model, request)[1],
+            has_ended=len(tokens) < speech_bounds(model, len(request.text_tokens))[1],
         )
         for request, tokens in zip(requests, spoken, strict=True)
     ]

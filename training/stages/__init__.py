@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from training.config import RunConfig
-    from training.task import Task
+    from training.loop.task import Task
 
 STAGES: dict[str, tuple[str, str]] = {
     "speech_tokenizer": ("SpeechTokenizerStageConfig", "SpeechTokenizerTask"),
@@ -19,7 +19,6 @@ STAGES: dict[str, tuple[str, str]] = {
     "token_reward": ("TokenRewardStageConfig", "TokenRewardTask"),
     "flow": ("FlowStageConfig", "FlowTask"),
     "vocoder": ("VocoderStageConfig", "VocoderTask"),
-    "cosyvoice_flow": ("CosyVoiceFlowStageConfig", "CosyVoiceFlowTask"),
     "hift": ("HiFTStageConfig", "HiFTTask"),
 }
 """Names of the config and the task class in `training.stages.<stage>`, by stage."""

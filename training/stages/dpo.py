@@ -1,6 +1,6 @@
 """Stage dpo: direct preference optimisation on the policy's own answers.
 
-    accelerate launch -m training.run --config configs/train/dpo.yaml
+    tokenlm train dpo
 
 Every text is answered several times; the best and the worst answer, by the rewards, are a pair.
 
@@ -18,10 +18,10 @@ from torch import Tensor
 
 from tokenlm.models.lm import SpeechLM
 from tokenlm.models.lm.layout import IGNORE
+from training.loop.task import Phase, Prepared, StepInfo
 from training.losses.preference import dpo_loss, target_log_probs
-from training.rl.policy import PolicyStageConfig, PolicyTask
 from training.rl.rollout import PackedRollouts, evaluating
-from training.task import Phase, Prepared, StepInfo
+from training.stages.post_training import PolicyStageConfig, PolicyTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class DPOStageConfig(PolicyStageConfig):
     min_margin: float = 0.05
     """A pair whose rewards differ by less says nothing."""
     answers_from: Literal["policy", "reference_policy"] = "policy"
-    """Who answers."""
+    """The rollout policy, which draws the answers."""
     temperatures: tuple[float, ...] = ()
     """Of the answers to a text, in turn; default that of `rollout_sampling`. Cooler answers are
     better ones more often, and give a policy that is to speak well at temperature 1 its example."""
@@ -67,11 +67,11 @@ class DPOTask(PolicyTask):
     config: DPOStageConfig
 
     def prepare(self, batch: Any, step: StepInfo) -> Prepared:
-        """See `Task`: answers, rewards, pairs, and what the reference policy thinks of them."""
+        """See `Task`: answers, rewards, pairs, and log-probabilities of the reference policy."""
         items, config = list(batch), self.config
         is_policy = config.answers_from == "policy"
-        speaker = self.whole_policy(step.step) if is_policy else self.reference
-        rollouts = self.answers(speaker, items, step, config.group, config.temperatures)
+        rollout_policy = self.whole_policy(step.step) if is_policy else self.reference
+        rollouts = self.answers(rollout_policy, items, step, config.group, config.temperatures)
         rewards, metrics = self.score(items, rollouts)
         chosen, rejected, weights = [], [], []
         for number in range(len(items)):

@@ -1,6 +1,6 @@
 """Stage flow: speech tokens, a prompt and a speaker to a mel spectrogram.
 
-    accelerate launch -m training.run --config configs/train/flow.yaml
+    tokenlm train flow
 
 One model learns all contexts: full, and several chunk sizes with and without the bounded window,
 one drawn for each step. The prompt is the start of the utterance; its mel and the speaker
@@ -8,7 +8,8 @@ embedding come from an augmented copy, because a real prompt is recorded anywher
 be rendered is always clean.
 
 Where `reading` is set, the mel that the flow predicts is also asked to be read like its tokens;
-see `training.token_reader`. That has an optimizer of its own, so it runs under one process or DDP.
+see `training.stages.token_reader`. That has an optimizer of its own, so it runs under one process
+or DDP.
 
 Shapes: B batch, S samples, N tokens, T mel frames, M mel bins.
 """
@@ -26,8 +27,8 @@ from torch import Tensor, nn
 from tokenlm.audio.mel import MelSpectrogram
 from tokenlm.audio.resample import resample
 from tokenlm.checkpoint.component import save_component
-from tokenlm.checkpoint.registry import KINDS, load_model
-from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig, FlowConfig, FlowDecoder
+from tokenlm.checkpoint.registry import load_model
+from tokenlm.models.flow import FlowConfig, FlowDecoder
 from tokenlm.models.flow.matching import path
 from tokenlm.models.onnx_models import OnnxSpeakerEncoder
 from tokenlm.models.speaker_encoder import SpeakerEncoder
@@ -44,22 +45,22 @@ from training.data.split import (
     rejects_file,
     require_tokens,
 )
+from training.loop.task import Phase, Prepared, StepInfo, Task, frozen
+from training.loop.tracking import write_audio_sample, write_mel_picture
 from training.losses.flow import envelope_loss, velocity_loss
-from training.task import Phase, Prepared, StepInfo, Task, frozen
-from training.token_reader import ReadingConfig, TokenReader, reading_loss
-from training.tracking import write_audio_sample, write_mel_picture
+from training.stages.token_reader import ReadingConfig, TokenReader, reading_loss
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowMatchingConfig(RunConfig):
-    """What the stages of all kinds of flow decoders are told."""
+class FlowStageConfig(RunConfig):
+    """Configuration of the stage."""
 
     data: DataConfig
     speaker_encoder: Path
     """Component folder of the trained speaker encoder."""
     vocoder: Path | None = None
     """Component folder of a vocoder, to make the samples audible."""
-    model: FlowConfig | CosyVoiceFlowConfig
+    model: FlowConfig = field(default_factory=FlowConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     full_context_share: float = 0.4
     """Share of the steps trained with full context."""
@@ -89,27 +90,22 @@ class FlowMatchingConfig(RunConfig):
         ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if self.bounded_share > 0 and self.model.left_tokens is None:
+            raise ValueError(
+                "bounded_share trains the window of model.left_tokens, which is not set"
+            )
         if not self.chunk_tokens:
             raise ValueError("chunk_tokens must name at least one chunk size")
         if self.envelope_bands != 0 and (self.envelope_bands < 0 or self.envelope_bands % 2 == 0):
             raise ValueError(f"envelope_bands must be 0 or odd, got {self.envelope_bands}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class FlowStageConfig(FlowMatchingConfig):
-    """Configuration of the stage."""
-
-    model: FlowConfig = field(default_factory=FlowConfig)
-
-
 class FlowTask(Task):
-    """Trains the flow decoder of a kind."""
+    """Trains the flow decoder, of any encoder and estimator."""
 
     name = "flow"
-    kind = "flow"
-    """Of the component that is trained."""
 
-    def __init__(self, config: FlowMatchingConfig) -> None:
+    def __init__(self, config: FlowStageConfig) -> None:
         self.config = config
         self.mel = MelSpectrogram(config.model.mel)
         self._datasets: dict[str, UtteranceDataset | None] = {}
@@ -136,7 +132,7 @@ class FlowTask(Task):
                 f"model.speaker_dim is {config.model.speaker_dim}, but {config.speaker_encoder} "
                 f"gives {self._speaker_encoder.config.embedding_dim} channels"
             )
-        self.modules = {"flow": KINDS[self.kind][1](config.model)}
+        self.modules = {"flow": FlowDecoder(config.model)}
         if config.reading is not None:
             self.modules["reader"] = TokenReader(
                 config.reading,
@@ -156,14 +152,14 @@ class FlowTask(Task):
         clean, _ = pad_waveforms([item.clean[:samples] for item in items], multiple=samples)
         recorded, lengths = pad_waveforms([item.waveform[:samples] for item in items])
         rate = self._speaker_encoder.config.mel.sample_rate
-        heard = resample(recorded, self.config.model.mel.sample_rate, rate)
+        waveforms = resample(recorded, self.config.model.mel.sample_rate, rate)
         return {
             "tokens": tokens,
             "num_tokens": num_tokens,
             "clean": clean,
             "recorded": nn.functional.pad(recorded, (0, samples - recorded.shape[1])),
-            "heard": heard,
-            "heard_lengths": (lengths * rate // self.config.model.mel.sample_rate),
+            "speaker_waveforms": waveforms,
+            "speaker_lengths": (lengths * rate // self.config.model.mel.sample_rate),
         }
 
     @property
@@ -209,11 +205,11 @@ class FlowTask(Task):
         if config.envelope_bands:
             counts["flow/envelope"] = values
         if config.reading is not None:
-            heard = (tensors["t"] >= config.reading.min_time) & ~tensors["dropped"]
-            heard &= step.step >= config.reading.start_step
-            tensors["heard"] = heard[:, None] & mask
+            is_read = (tensors["t"] >= config.reading.min_time) & ~tensors["dropped"]
+            is_read &= step.step >= config.reading.start_step
+            tensors["is_read"] = is_read[:, None] & mask
             counts["flow/reader"] = float(num_tokens.sum())
-            counts["flow/reading"] = float(tensors["heard"].sum())
+            counts["flow/reading"] = float(tensors["is_read"].sum())
         return Prepared(tensors=tensors, counts=counts)
 
     def _features(
@@ -228,10 +224,13 @@ class FlowTask(Task):
         frames = torch.arange(x1.shape[1], device=device)
         is_prompt = frames[None] < (pinned * model.frames_per_token)[:, None]
         prompt_mel = flow.normalize(self.mel(batch["recorded"])) * is_prompt[..., None]
-        # The speaker is heard in a part of the utterance only: at least 40 %, anywhere.
+        # The speaker encoder gets a part of the utterance only: at least 40 %, anywhere.
         pieces = []
         for row, length, (size, place) in zip(
-            batch["heard"], batch["heard_lengths"].tolist(), crop.tolist(), strict=True
+            batch["speaker_waveforms"],
+            batch["speaker_lengths"].tolist(),
+            crop.tolist(),
+            strict=True,
         ):
             span = max(int(length * (0.4 + 0.6 * size)), min(length, 8000))
             start = int((length - span) * place)
@@ -244,13 +243,13 @@ class FlowTask(Task):
         encoder = self._speaker_encoder.to(device)
         if isinstance(encoder, OnnxSpeakerEncoder):  # whose graph takes one at a time
             return torch.stack([encoder.embed_recording(piece) for piece in pieces])
-        heard, lengths = pad_waveforms(pieces)
-        return encoder(heard, lengths.to(device))
+        waveforms, lengths = pad_waveforms(pieces)
+        return encoder(waveforms, lengths.to(device))
 
     @staticmethod
-    def _flow(modules: Mapping[str, nn.Module]) -> FlowDecoder | CosyVoiceFlow:
+    def _flow(modules: Mapping[str, nn.Module]) -> FlowDecoder:
         flow = modules["flow"]
-        assert isinstance(flow, (FlowDecoder, CosyVoiceFlow))
+        assert isinstance(flow, FlowDecoder)
         return flow
 
     def _context(self, step: StepInfo) -> Context:
@@ -298,12 +297,12 @@ class FlowTask(Task):
             losses["flow/envelope"] = envelope_loss(predicted, velocity, frame_mask, bands)
         if self.config.reading is not None:
             losses["flow/reading"] = predicted.new_zeros(())
-            if bool(tensors["heard"].any()):
+            if bool(tensors["is_read"].any()):
                 # Where the path ends if it goes on straight from here.
                 x1 = tensors["x_t"] + (1 - tensors["t"])[:, None, None] * predicted.float()
                 with frozen(self.modules["reader"]):
                     logits = self.modules["reader"](x1, tensors["mask"])
-                losses["flow/reading"] = reading_loss(logits, tensors["tokens"], tensors["heard"])
+                losses["flow/reading"] = reading_loss(logits, tensors["tokens"], tensors["is_read"])
         return losses
 
     def evaluate(
@@ -350,7 +349,7 @@ class FlowTask(Task):
                 totals[name] += float((read.argmax(dim=-1) == tokens).sum()) * factor
 
     def _render(
-        self, flow: FlowDecoder | CosyVoiceFlow, batch: dict[str, Tensor], index: int
+        self, flow: FlowDecoder, batch: dict[str, Tensor], index: int
     ) -> tuple[Tensor, Tensor]:
         """Rendered and original mel (T, M) of one item, without its prompt."""
         count = int(batch["num_tokens"][index])
@@ -359,12 +358,12 @@ class FlowTask(Task):
         tokens = batch["tokens"][index : index + 1, :count]
         self.mel.to(tokens.device)
         mel = self.mel(batch["clean"][index : index + 1])[:, : count * factor]
-        length = int(batch["heard_lengths"][index])
+        length = int(batch["speaker_lengths"][index])
         rendered = flow.generate(
             tokens[:, cut:],
             prompt_tokens=tokens[:, :cut],
             prompt_mel=mel[:, : cut * factor],
-            speaker_embedding=self._embed([batch["heard"][index, :length]]),
+            speaker_embedding=self._embed([batch["speaker_waveforms"][index, :length]]),
             seed=0,
         )
         return rendered[0], mel[0, cut * factor :]
@@ -389,7 +388,7 @@ class FlowTask(Task):
         """Writes the component `flow`."""
         save_component(
             folder / "flow",
-            kind=self.kind,
+            kind="flow",
             config=self.config.model,
             state_dict=self.modules["flow"].state_dict(),
             dtype=torch.float16,

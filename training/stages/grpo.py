@@ -1,8 +1,8 @@
 """Stage grpo: policy gradients relative to the other answers to the same text.
 
-    accelerate launch -m training.run --config configs/train/grpo.yaml
+    tokenlm train grpo
 
-Answers are drawn in one batch with a cache, from the policy as it was up to `sync_every` steps ago.
+The rollout policy, which draws the answers, is the policy as it was up to `sync_every` steps ago.
 
 Shapes: B texts, G answers of each, L positions of all answers in one row, V speech classes.
 """
@@ -18,15 +18,15 @@ from torch import Tensor
 
 from tokenlm.models.lm import SpeechLM
 from tokenlm.models.lm.layout import IGNORE
+from training.loop.task import Phase, Prepared, StepInfo
 from training.losses.preference import (
     clipped_policy_loss,
     group_advantages,
     kl_estimate,
     target_log_probs,
 )
-from training.rl.policy import PolicyStageConfig, PolicyTask, require_plain_sampling
 from training.rl.rollout import evaluating
-from training.task import Phase, Prepared, StepInfo
+from training.stages.post_training import PolicyStageConfig, PolicyTask, require_plain_sampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +34,13 @@ class GRPOStageConfig(PolicyStageConfig):
     """Configuration of the stage. `loss_weights: {grpo/kl: …}` weighs the divergence."""
 
     clip_low: float = 0.2
-    """How far below 1 the ratio to the policy that answered still counts."""
+    """How far below 1 the ratio to the rollout policy still counts."""
     clip_high: float = 0.28
     """How far above; more than below, so that rare tokens may become likely."""
     standardize: bool = True
     """Whether advantages are divided by the deviation of their group."""
     sync_every: int = 1
-    """Steps after which the policy that answers is the current one again."""
+    """Steps after which the rollout policy becomes the current policy again."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,14 +62,14 @@ class GRPOTask(PolicyTask):
     def build(self) -> None:
         """See `Task`."""
         super().build()
-        self._lagging: SpeechLM | None = None
+        self._synced: SpeechLM | None = None
         self._synced_at = -1
 
     def prepare(self, batch: Any, step: StepInfo) -> Prepared:
-        """See `Task`: answers, rewards, advantages, and log-probabilities of who answered."""
+        """See `Task`: answers, rewards, advantages, and log-probabilities of the rollout policy."""
         items, config = list(batch), self.config
-        speaker = self._speaker(step.step)
-        rollouts = self.answers(speaker, items, step, config.group)
+        rollout_policy = self._rollout_policy(step.step)
+        rollouts = self.answers(rollout_policy, items, step, config.group)
         rewards, metrics = self.score(items, rollouts)
         packed = self.packed(rollouts)
         layouts, device = packed.batch, packed.targets.device
@@ -79,8 +79,8 @@ class GRPOTask(PolicyTask):
         advantages = group_advantages(values, known, standardize=config.standardize)
         # What no reward is known of has no targets: it is neither pushed nor held.
         layouts.targets = layouts.targets.masked_fill(~packed.spread(known.flatten()), IGNORE)
-        with evaluating(speaker):
-            old = target_log_probs(speaker(layouts), layouts.targets)
+        with evaluating(rollout_policy):
+            old = target_log_probs(rollout_policy(layouts), layouts.targets)
         with evaluating(self.reference):
             reference = target_log_probs(self.reference(layouts), layouts.targets)
         count = float((layouts.targets != IGNORE).sum())
@@ -115,28 +115,28 @@ class GRPOTask(PolicyTask):
             "grpo/kl": (divergence * is_target).sum(),
         }
 
-    def _speaker(self, step: int) -> SpeechLM:
-        """The policy as it answers now."""
+    def _rollout_policy(self, step: int) -> SpeechLM:
+        """The policy as of the last synchronisation, which draws the answers of a step."""
         if self.config.sync_every == 1:
             return self.whole_policy(step)
-        if self._lagging is None or (
-            step % self.config.sync_every == 0 and step != self._synced_at
-        ):
-            self._lagging = copy.deepcopy(self.whole_policy(step)).requires_grad_(False)
+        is_due = step % self.config.sync_every == 0 and step != self._synced_at
+        if self._synced is None or is_due:
+            self._synced = copy.deepcopy(self.whole_policy(step)).requires_grad_(False)
             self._synced_at = step
-        return self._lagging
+        return self._synced
 
     def state(self) -> dict[str, Any]:
-        """See `Task`: a resumed run goes on with the policy that answered before."""
-        lagging = {}
-        if self._lagging is not None:
-            lagging = {name: value.cpu() for name, value in self._lagging.state_dict().items()}
-        return {**super().state(), "lagging": lagging, "synced_at": self._synced_at}
+        """See `Task`: a resumed run goes on with its rollout policy."""
+        weights = {}
+        if self._synced is not None:
+            weights = {name: value.cpu() for name, value in self._synced.state_dict().items()}
+        return {**super().state(), "rollout_policy": weights, "synced_at": self._synced_at}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """See `Task`."""
         super().load_state(state)
         self._synced_at = state["synced_at"]
-        if state["lagging"]:
-            self._lagging = copy.deepcopy(self.reference)
-            self._lagging.load_state_dict(state["lagging"])
+        weights = state["rollout_policy"] if "rollout_policy" in state else state["lagging"]
+        if weights:
+            self._synced = copy.deepcopy(self.reference)
+            self._synced.load_state_dict(weights)

@@ -1,6 +1,6 @@
 """Stage hift: the vocoders of CosyVoice 2 and 3, as a rule from imported weights.
 
-    accelerate launch -m training.run --config configs/train/hift.yaml
+    tokenlm train hift
 
 The data and most losses are those of the stage vocoder: the mel loss up to half the sample rate,
 least-squares and relative adversarial losses and feature matching (HiFTNet, Li et al., 2023). The
@@ -20,9 +20,9 @@ from torch import Tensor
 from tokenlm.models.vocoder import HiFT, HiFTConfig
 from training.config import PrecisionChoice
 from training.data.pitch import estimate_pitch
-from training.losses.pitch import pitch_loss
+from training.loop.task import Prepared, StepInfo
+from training.losses.spectral import pitch_loss
 from training.stages.vocoder import VocoderTask, WaveformConfig
-from training.task import Prepared, StepInfo
 
 _NOISE_FRAMES = 1 << 16
 

@@ -1,6 +1,6 @@
 """Stage speaker_encoder: who speaks, learned from speaker labels with an angular margin.
 
-    accelerate launch -m training.run --config configs/train/speaker_encoder.yaml
+    tokenlm train speaker_encoder
 
 Shapes: B batch, S samples, E embedding channels, K speakers.
 """
@@ -23,8 +23,8 @@ from training.data.augment import AugmentConfig
 from training.data.collate import pad_waveforms
 from training.data.dataset import AudioItem, UtteranceDataset
 from training.data.split import DataConfig, open_split, rejects_file
+from training.loop.task import Phase, Prepared, StepInfo, Task
 from training.losses.margin import margin_softmax_loss
-from training.task import Phase, Prepared, StepInfo, Task
 
 
 @dataclass(frozen=True, kw_only=True)

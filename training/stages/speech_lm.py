@@ -1,6 +1,6 @@
 """Stage speech_lm: text to speech tokens.
 
-    accelerate launch -m training.run --config configs/train/speech_lm.yaml
+    tokenlm train speech_lm
 
 Some samples join several utterances of one speaker, as cloning does (prompt, then speech), some
 are interleaved, and some have no text, so that guidance on the model is possible later.
@@ -23,12 +23,12 @@ from torch import Tensor, nn
 
 from tokenlm.checkpoint.component import save_component
 from tokenlm.models.lm import SamplingConfig, SpeechLM, SpeechLMConfig
-from tokenlm.models.lm.generate import SpeechRequest, generate_speech
+from tokenlm.models.lm.decoding import SpeechRequest, generate_speech
 from tokenlm.models.lm.layout import IGNORE, TEXT, Layout, fits_interleaved, interleaved, one_shot
 from tokenlm.models.lm.model import LayoutBatch
 from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.text.alphabet import known_characters
-from tokenlm.text.tokenizer import AnyTextTokenizer, load_text_tokenizer
+from tokenlm.text.tokenizers import TextTokenizer, load_text_tokenizer
 from training.config import RunConfig
 from training.data.manifest import Rows, Speakers, Utterance
 from training.data.split import (
@@ -41,10 +41,10 @@ from training.data.split import (
 )
 from training.data.table import ROWS_PER_BATCH, Columns, Table, digest
 from training.data.texts import normalize_texts, number_texts
-from training.lora import LoraSettings, add_lora, merged_state
+from training.loop.randomness import make_generator
+from training.loop.task import Phase, Prepared, StepInfo, Task
 from training.losses.tokens import token_cross_entropy
-from training.randomness import make_generator
-from training.task import Phase, Prepared, StepInfo, Task
+from training.stages.lora import LoraSettings, add_lora, merged_state, with_additions
 
 RATIO_QUANTILES = (0.001, 0.5, 0.999)
 
@@ -138,7 +138,7 @@ class TokenPairs:
     def __init__(
         self,
         rows: Sequence[Utterance],
-        tokenizer: AnyTextTokenizer,
+        tokenizer: TextTokenizer,
         config: SpeechLMStageConfig,
         *,
         join: bool = False,
@@ -220,7 +220,7 @@ class TokenPairs:
         seconds = int(counts[index]) / rate
         for _ in range(3):
             other = int(others[int(torch.randint(len(others), (1,), generator=generator))])
-            if other in chosen:  # speech that was just heard would be there to be copied
+            if other in chosen:  # speech that was just given would be there to be copied
                 continue
             seconds += int(counts[other]) / rate
             if seconds > self.config.max_joined_seconds:
@@ -268,18 +268,18 @@ def check_lengths(num_text: np.ndarray, num_speech: np.ndarray, config: SpeechLM
     ratios = (num_speech[num_text > 0] / num_text[num_text > 0])[:100_000]
     low, middle, high = np.quantile(ratios.astype(np.float32).astype(np.float64), RATIO_QUANTILES)
     block = config.block_speech_tokens / config.block_text_tokens
-    told = (
+    limits = (
         f"speech tokens per text token in the corpus: 0.1 % {low:.2f}, median {middle:.2f}, "
         f"99.9 % {high:.2f}"
     )
     if config.min_speech_per_text > low:
-        raise ValueError(f"min_speech_per_text {config.min_speech_per_text} is too high; {told}")
+        raise ValueError(f"min_speech_per_text {config.min_speech_per_text} is too high; {limits}")
     if config.max_speech_per_text < high:
-        raise ValueError(f"max_speech_per_text {config.max_speech_per_text} is too low; {told}")
+        raise ValueError(f"max_speech_per_text {config.max_speech_per_text} is too low; {limits}")
     if block > middle:
         raise ValueError(
             f"blocks of {config.block_text_tokens}:{config.block_speech_tokens} are longer than "
-            f"the speech of half of the corpus; {told}"
+            f"the speech of half of the corpus; {limits}"
         )
 
 
@@ -353,6 +353,10 @@ class SpeechLMTask(Task):
         if self._recognizer is not None:
             self._recognizer.to(device)
 
+    def adapt_initial(self, module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `Task`: plain weights also fit a module with LoRA."""
+        return with_additions(module, state)
+
     def dataset(self, split: str) -> TokenPairs | None:
         """See `Task`."""
         return self._datasets[split]
@@ -416,13 +420,13 @@ class SpeechLMTask(Task):
         ]
         spoken = generate_speech(model, requests, self.config.sampling)
         recognizer = self._recognizer
-        heard = [
+        transcripts = [
             recognizer.transcribe(torch.tensor([row], device=self.device))[0] if row else ""
             for row in spoken
         ]
         alphabet = recognizer.config.alphabet
         references = [known_characters(pair.words, alphabet) for pair in pairs[1:]]
-        return float(jiwer.cer(references, heard))
+        return float(jiwer.cer(references, transcripts))
 
     def export(self, folder: Path) -> None:
         """Writes the component `speech_lm` and the text tokenizer."""

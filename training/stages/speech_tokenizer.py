@@ -1,6 +1,6 @@
 """Stage speech_tokenizer: a recogniser with a quantizer in its middle learns to read speech.
 
-    accelerate launch -m training.run --config configs/train/speech_tokenizer.yaml
+    tokenlm train speech_tokenizer
 
 The quantizer is blended in after the recogniser has begun to learn: with rounding from the first
 step CTC stays on its plateau (training/LOG.md). Where the manifest has aligned phones, a small
@@ -34,9 +34,9 @@ from training.data.collate import pad_tokens, pad_waveforms
 from training.data.dataset import AudioItem, UtteranceDataset
 from training.data.split import DataConfig, open_split, rejects_file
 from training.data.texts import spell
+from training.loop.task import Phase, Prepared, StepInfo, Task
 from training.losses.code_usage import code_usage_loss
 from training.losses.recognition import attention_loss, ctc_loss
-from training.task import Phase, Prepared, StepInfo, Task
 
 LABELS_PER_TOKEN = 2
 """Phones are read at this many points of each token."""

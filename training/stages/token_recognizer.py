@@ -1,6 +1,6 @@
 """Stage token_recognizer: speech tokens that are given to text.
 
-    accelerate launch -m training.run --config configs/train/token_recognizer.yaml
+    tokenlm train token_recognizer
 
 For tokenizers that came without their ASR half, such as imported ones; `speech_tokenizer` trains
 both halves of its own, and this stage goes on from there with phones. What is learned reads tokens
@@ -18,6 +18,7 @@ from typing import Any
 
 import jiwer
 import torch
+from rapidfuzz.distance import Levenshtein
 from torch import Tensor, nn
 
 from tokenlm.checkpoint.component import CONFIG_FILE, read_component, save_component
@@ -29,9 +30,8 @@ from tokenlm.models.token_recognizer import (
     TokenRecognizerConfig,
 )
 from tokenlm.text.alphabet import ENGLISH_ALPHABET, collect_alphabet, decode_characters
-from tokenlm.text.errors import edit_distance
-from tokenlm.text.phoneme_tokenizer import PhonemeTokenizer
 from tokenlm.text.tokenizer_config import read_tokenizer_config
+from tokenlm.text.tokenizers import PhonemeTokenizer
 from training.config import RunConfig
 from training.data.collate import pad_tokens
 from training.data.manifest import Rows
@@ -45,8 +45,8 @@ from training.data.split import (
 from training.data.table import Table
 from training.data.texts import normalize_texts, number_texts, shortened, spell
 from training.data.token_noise import TokenNoiseConfig, spoil_tokens
+from training.loop.task import Phase, Prepared, StepInfo, Task
 from training.losses.recognition import attention_loss, ctc_loss
-from training.task import Phase, Prepared, StepInfo, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +162,7 @@ class TokenRecognizerTask(Task):
             raise ConfigError(
                 f"speech_tokenizer: {config.speech_tokenizer} is {tokenizer.fingerprint}, but the "
                 f"data have tokens of {self._fingerprint or 'one that they do not name'}; write "
-                "them with it: tokenlm precompute --tokenizer"
+                "them with it: tokenlm data precompute --tokenizer"
             )
         check_initial_tokens(config, "token_recognizer", self._fingerprint)
         facts = read_tokenizer_config(config.text_tokenizer)
@@ -292,7 +292,7 @@ class TokenRecognizerTask(Task):
             if recognizer.config.phones:
                 found = recognizer.read_phones(hidden, num_tokens)
                 said = [row[row > 0].tolist() for row in batch["phones"]]
-                phone_errors += sum(map(edit_distance, said, found))
+                phone_errors += sum(map(Levenshtein.distance, said, found))
                 num_phones += sum(map(len, said))
             targets = batch["characters"], num_tokens, batch["num_characters"]
             loss += float(ctc_loss(log_probs, *targets).sum())

@@ -1,6 +1,6 @@
 """Stage token_reward: the gradient of what the frozen ASR half reads in the policy's own tokens.
 
-    accelerate launch -m training.run --config configs/train/token_reward.yaml
+    tokenlm train token_reward
 
 Neither flow nor vocoder is in the loop. Nothing but the tokens gets a gradient: how long the speech
 is, and that it ends, the divergence from the reference policy holds in place.
@@ -19,12 +19,12 @@ from torch import Tensor
 
 from tokenlm.models.lm.layout import IGNORE
 from tokenlm.models.token_recognizer import TokenRecognizer
+from training.loop.task import Phase, Prepared, StepInfo
 from training.losses.preference import token_kl
 from training.losses.recognition import ctc_loss
 from training.losses.token_reward import straight_through
-from training.rl.policy import PolicyStageConfig, PolicyTask, require_plain_sampling
 from training.rl.rollout import Rollout, evaluating
-from training.task import Phase, Prepared, StepInfo
+from training.stages.post_training import PolicyStageConfig, PolicyTask, require_plain_sampling
 
 
 @dataclass(frozen=True, kw_only=True)

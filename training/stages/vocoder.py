@@ -1,6 +1,6 @@
 """Stage vocoder: mel spectrogram to waveform, spectral losses first, then adversarial ones.
 
-    accelerate launch -m training.run --config configs/train/vocoder.yaml
+    tokenlm train vocoder
 
 Shapes: B batch, S samples, T mel frames.
 """
@@ -23,16 +23,16 @@ from tokenlm.models.vocoder import HiFTConfig, VocoderConfig
 from training.config import OptimConfig, RunConfig
 from training.data.dataset import UtteranceDataset
 from training.data.split import DataConfig, open_split, rejects_file
-from training.discriminators import WaveformDiscriminator
+from training.loop.task import Phase, Prepared, StepInfo, Task, frozen
+from training.loop.tracking import write_audio_sample, write_mel_picture
 from training.losses.adversarial import (
     discriminator_loss,
     feature_matching_loss,
     generator_loss,
     relative_loss,
 )
+from training.losses.discriminators import WaveformDiscriminator
 from training.losses.spectral import mel_loss, stft_loss
-from training.task import Phase, Prepared, StepInfo, Task, frozen
-from training.tracking import write_audio_sample, write_mel_picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class DiscriminatorConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class WaveformConfig(RunConfig):
-    """What the stages of all kinds of vocoders are told."""
+    """Configuration that the stages of all kinds of vocoders share."""
 
     data: DataConfig
     model: VocoderConfig | HiFTConfig

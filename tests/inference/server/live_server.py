@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from fake_engine import FakeEngine
 
 from inference.server.app import build_app
-from inference.server.auth import Keys
 from inference.server.process import build_server, listen
-from inference.server.service import Service, SpeechEngine
+from inference.server.service import Service
 from inference.server.settings import ServeConfig
 from tokenlm.synthesis import Synthesizer
 
@@ -24,7 +26,7 @@ class LiveServer:
         self,
         config: ServeConfig,
         synthesizer: Synthesizer,
-        make_engine: Callable[[], SpeechEngine],
+        make_engine: Callable[[], Any],
         *,
         keys: tuple[str, ...] = (),
         folder: Path | None = None,
@@ -32,7 +34,7 @@ class LiveServer:
         self.config = replace(config, port=0)
         if folder is not None:
             self.config = replace(self.config, voices=folder / "voices")
-        self.app = build_app(self.config, synthesizer, make_engine, keys=Keys(keys))
+        self.app = build_app(self.config, synthesizer, make_engine, keys=keys)
         self._listener = listen(self.config)
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -52,6 +54,12 @@ class LiveServer:
     @property
     def service(self) -> Service:
         return self.app.state.service
+
+    @property
+    def fake_engine(self) -> FakeEngine:
+        engine = self.service.engine
+        assert isinstance(engine, FakeEngine)
+        return engine
 
     def call(self, function: Callable[[], object]) -> None:
         """Calls a function in the event loop of the server."""

@@ -11,18 +11,16 @@ import pytest
 import typer.main
 
 from inference.server.app import EXPOSED_HEADERS, build_app
-from inference.server.auth import Keys
-from inference.server.encoders import MEDIA_TYPES
-from inference.server.messages import InputDone, InputText, SessionClose, SessionConfig
 from inference.server.process import LAST_SECONDS
-from inference.server.provenance import Provenance
 from inference.server.settings import Limits, ServeConfig
-from inference.server.speech import SpeechRequest
+from inference.server.speech import MEDIA_TYPES, SpeechRequest
+from inference.server.speech_stream import Provenance
+from inference.server.websocket import CloseMessage, ConfigMessage, DoneMessage, TextMessage
 from tokenlm.cli import build_app as build_command
 from tokenlm.synthesis import Synthesizer
 
 FOLDER = Path(__file__).resolve().parents[3] / "inference" / "server"
-README = (FOLDER / "README.md").read_text(encoding="utf-8")
+README = (FOLDER.parents[1] / "docs" / "serve.md").read_text(encoding="utf-8")
 UNIT = (FOLDER / "tokenlm@.service").read_text(encoding="utf-8")
 CONTAINERFILE = (FOLDER / "Containerfile").read_text(encoding="utf-8")
 
@@ -74,9 +72,9 @@ def test_every_header_and_field_is_named() -> None:
 
 def test_every_message_is_named() -> None:
     told = table("from the client")
-    for kind in (SessionConfig, InputText, InputDone, SessionClose):
+    for kind in (ConfigMessage, TextMessage, DoneMessage, CloseMessage):
         name = str(kind.model_fields["type"].default)
-        if kind is not SessionConfig:
+        if kind is not ConfigMessage:
             (name,) = kind.model_fields["type"].annotation.__args__  # type: ignore[union-attr]
         fields = set(kind.model_fields) - {"type", "instructions"}
         assert set(re.findall(r"`(\w+)`", told.pop(name)[0])) >= fields, name
@@ -91,7 +89,7 @@ def test_every_path_and_status_is_named(synthesizer: Synthesizer, tmp_path: Path
         raise AssertionError
 
     config = ServeConfig(voices=tmp_path / "voices")
-    app = build_app(config, synthesizer, nothing, keys=Keys(()))  # type: ignore[arg-type]
+    app = build_app(config, synthesizer, nothing, keys=())  # type: ignore[arg-type]
     found = app.openapi()["paths"]
     statuses = set()
     for path, operations in found.items():

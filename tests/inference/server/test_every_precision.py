@@ -17,9 +17,9 @@ from websockets.sync.client import connect
 from inference.commands.options import Precision
 from inference.commands.speech import load_synthesizer
 from inference.engine import StreamEngine
-from inference.server.encoders import available_formats
 from inference.server.settings import ServeConfig
 from inference.server.speech import SpeechRequest
+from tokenlm.audio.encoders import available_formats
 from tokenlm.audio.io import SequentialSound
 
 TEXT = "Yes, it is!"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from running_server import running_server
 from typer.testing import CliRunner
 
-from inference.server.checks.running import running_server
 from inference.server.process import listen
 from inference.server.settings import Limits, ServeConfig
 from tokenlm.cli import build_app

@@ -15,14 +15,13 @@ import numpy as np
 import pytest
 from conftest import CONSENT
 from live_server import LiveServer, eventually
+from load.replay import HALF_STEP, TOLERANCE, Request, Result, compare
 from websockets.sync.client import connect
 
 from inference.engine import StreamEngine
-from inference.server.checks.clients import Outcome, Wish
-from inference.server.checks.replay import HALF_STEP, TOLERANCE, compare
-from inference.server.encoders import available_formats
+from inference.server.monitoring import read_token_log
 from inference.server.settings import ServeConfig
-from inference.server.token_log import read_token_log
+from tokenlm.audio.encoders import available_formats
 from tokenlm.synthesis import Synthesizer
 
 TEXT = "The quick brown fox. Is it so? Yes, it is!"
@@ -102,16 +101,16 @@ def test_refusals_of_the_engine(server: LiveServer) -> None:
 
 def test_many_at_once_are_replayed_alone(server: LiveServer, synthesizer: Synthesizer) -> None:
     """Every format at the same time; then the logged tokens of each, by themselves."""
-    outcomes: list[Outcome] = []
+    results: list[Result] = []
 
     def ask(seed: int, audio_format: str) -> None:
-        wish = Wish(audio_format, "plain", TEXT, "ann" if seed % 2 else "bob", seed, 1.0)
+        request = Request(audio_format, "patient", TEXT, "ann" if seed % 2 else "bob", seed, 1.0)
         response = speak(
-            server, input=TEXT, voice=wish.voice, seed=seed, response_format=audio_format
+            server, input=TEXT, voice=request.voice, seed=seed, response_format=audio_format
         )
-        outcome = Outcome(wish, response.headers["x-request-id"], 200, is_whole=True)
-        outcome.data += response.content
-        outcomes.append(outcome)
+        result = Result(request, response.headers["x-request-id"], 200, is_whole=True)
+        result.data += response.content
+        results.append(result)
 
     threads = [
         threading.Thread(target=ask, args=(number, name))
@@ -121,16 +120,16 @@ def test_many_at_once_are_replayed_alone(server: LiveServer, synthesizer: Synthe
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(outcomes) == len(threads)
+    assert len(results) == len(threads)
     logged = logged_of(server)
-    for outcome in outcomes:
-        found = compare(synthesizer, outcome, logged[outcome.request_id])
+    for result in results:
+        found = compare(synthesizer, result, logged[result.request_id])
         assert not found.problem and found.num_samples > 0, found
     # The comparison finds what it looks for: the speech of another in place of one's own.
-    for outcome in outcomes:
-        others = [other for other in outcomes if other.wish.seed != outcome.wish.seed]
+    for result in results:
+        others = [other for other in results if other.request.seed != result.request.seed]
         logs = logged[others[0].request_id]
-        assert compare(synthesizer, outcome, logs).problem, outcome.wish
+        assert compare(synthesizer, result, logs).problem, result.request
 
 
 @pytest.mark.parametrize("speed", [0.25, 0.8, 1.0, 1.25, 4.0])
@@ -140,14 +139,14 @@ def test_every_way_of_speaking_is_replayed(
 ) -> None:
     """Texts at once and in pieces of `size`, with pauses and paragraphs, at every speed."""
     text = f"{TEXT}\n\nAnother paragraph; and so on. No."
-    wish = Wish("pcm", "plain", text, "bob", 7, speed)
-    outcome = Outcome(wish, status=200, is_whole=True)
+    request = Request("pcm", "patient", text, "bob", 7, speed)
+    result = Result(request, status=200, is_whole=True)
     if size == 0:
         response = speak(
             server, input=text, voice="bob", seed=7, speed=speed, response_format="pcm"
         )
-        outcome.request_id = response.headers["x-request-id"]
-        outcome.data += response.content
+        result.request_id = response.headers["x-request-id"]
+        result.data += response.content
     else:
         with connect(server.socket_url) as socket:
             settings = {"voice": "bob", "seed": 7, "speed": speed}
@@ -157,36 +156,36 @@ def test_every_way_of_speaking_is_replayed(
             socket.send(json.dumps({"type": "session.close"}))
             for message in socket:
                 if isinstance(message, bytes):
-                    outcome.data += message
+                    result.data += message
                 elif (told := json.loads(message))["type"] == "audio.start":
-                    outcome.request_id = told["provenance"]["request_id"]
-    logged = logged_of(server)[outcome.request_id]
+                    result.request_id = told["provenance"]["request_id"]
+    logged = logged_of(server)[result.request_id]
     assert len(logged["pauses"]) == len(logged["speech_tokens"]) > 1 and any(logged["pauses"])
-    found = compare(synthesizer, outcome, logged)
+    found = compare(synthesizer, result, logged)
     assert not found.problem and found.num_samples > 0, found
     # What is logged is needed: pauses, speed and seed.
     for key, value in (("pauses", [0.0]), ("speed", 1.1 * min(speed, 3.0)), ("seed", 8)):
-        assert compare(synthesizer, outcome, {**logged, key: value}).problem, key
+        assert compare(synthesizer, result, {**logged, key: value}).problem, key
 
 
 def test_what_a_client_heard_before_it_left_is_replayed(
     server: LiveServer, synthesizer: Synthesizer
 ) -> None:
     text = " ".join([TEXT] * 20)
-    outcome = Outcome(Wish("pcm", "leaves", text, "ann", 3, 1.25))
+    result = Result(Request("pcm", "leaves", text, "ann", 3, 1.25))
     body = {"input": text, "voice": "ann", "seed": 3, "speed": 1.25, "response_format": "pcm"}
     with (
         httpx.Client(timeout=60.0) as client,
         client.stream("POST", f"{server.url}/v1/audio/speech", json=body) as response,
     ):
-        outcome.request_id = response.headers["x-request-id"]
+        result.request_id = response.headers["x-request-id"]
         for piece in response.iter_raw(4096):
-            outcome.data += piece
-            if len(outcome.data) > 150_000:
+            result.data += piece
+            if len(result.data) > 150_000:
                 break
-    logged = logged_of(server)[outcome.request_id]
+    logged = logged_of(server)[result.request_id]
     assert logged["end"] == "left"
-    found = compare(synthesizer, outcome, logged)
+    found = compare(synthesizer, result, logged)
     assert not found.problem and found.num_samples >= 75_000, found
 
 

@@ -16,10 +16,10 @@ from live_server import LiveServer, eventually
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from inference.server.access import Access
 from inference.server.app import PAGE
-from inference.server.auth import Keys
+from inference.server.monitoring import read_token_log
 from inference.server.settings import Limits, ServeConfig
-from inference.server.token_log import read_token_log
 
 OPEN = ("/health", "/", "/page.js", "/openapi.json")
 GUARDED = (("GET", "/v1/models"), ("GET", "/v1/audio/voices"), ("GET", "/metrics"),
@@ -53,11 +53,11 @@ def test_without_a_key_nothing_is_said(start: StartServer) -> None:
 def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     config = ServeConfig(api_key_env="THE_KEYS")
     monkeypatch.delenv("THE_KEYS", raising=False)
-    assert not Keys.from_environment(config).needed
+    assert not Access(config).needs_key
     monkeypatch.setenv("THE_KEYS", " one, two ,")
-    keys = Keys.from_environment(config)
-    assert keys.needed and keys.opens("one") and keys.opens("two")
-    assert not keys.opens("") and not keys.opens("one,")
+    access = Access(config)
+    assert access.needs_key and access.is_key("one") and access.is_key("two")
+    assert not access.is_key("") and not access.is_key("one,")
 
 
 def test_models(shared: LiveServer) -> None:

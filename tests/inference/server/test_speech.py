@@ -15,20 +15,14 @@ import openai
 import pytest
 import soundfile
 from conftest import StartServer
-from fake_engine import CHUNK_SAMPLES, SAMPLE_RATE, FakeEngine, tone
+from fake_engine import CHUNK_SAMPLES, SAMPLE_RATE, tone
 from live_server import LiveServer, eventually
 
-from inference.server.encoders import to_pcm16
 from inference.server.settings import ServeConfig
+from tokenlm.audio.encoders import to_pcm16
 from tokenlm.audio.io import SequentialSound, load_audio
 from tokenlm.checkpoint import packaged_configs, resolve
 from tokenlm.config import load_config
-
-
-def engine_of(server: LiveServer) -> FakeEngine:
-    engine = server.service.engine
-    assert isinstance(engine, FakeEngine)
-    return engine
 
 
 def read_sound(data: bytes) -> tuple[np.ndarray, str]:
@@ -64,7 +58,7 @@ def test_the_official_client_speaks(shared: LiveServer) -> None:
 @pytest.mark.parametrize("audio_format", ["mp3", "wav", "pcm", "flac", "opus"])
 def test_first_bytes_arrive_while_synthesis_goes_on(shared: LiveServer, audio_format: str) -> None:
     """The engine does not go on before the client has heard something."""
-    engine = engine_of(shared)
+    engine = shared.fake_engine
     engine.gate.clear()
     try:
         with (
@@ -223,7 +217,7 @@ def test_every_voice_of_openai_is_one_of_the_bundle() -> None:
 
 def test_a_name_that_stands_for_nobody(start: StartServer) -> None:
     server = start(voice_aliases={"alloy": "slt"})
-    assert server.service.look_around() == [
+    assert server.service.startup_warnings() == [
         "voice_aliases name voices that are not there: alloy: slt"
     ]
     with httpx.Client(base_url=server.url) as client:

@@ -14,7 +14,6 @@ from live_server import LiveServer
 from websockets.sync.client import ClientConnection, connect
 
 from inference.engine import StreamEngine
-from inference.server.messages import SessionConfig
 from inference.server.settings import ServeConfig
 from inference.server.text_feed import TextFeed, ends_sentence
 from tokenlm.synthesis import Synthesizer
@@ -51,7 +50,7 @@ def run(
     """What is taken out of a feed while something is written into it."""
 
     async def both() -> list[str]:
-        feed = TextFeed(0, SessionConfig(), pause, words)
+        feed = TextFeed(pause, words)
         writer = asyncio.create_task(write(feed))
         found = [piece async for piece in feed]
         await writer

@@ -18,7 +18,6 @@ import pytest
 import soundfile
 import yaml
 from conftest import CONSENT, StartServer
-from fake_engine import FakeEngine
 from live_server import LiveServer
 from phone_recordings import CONTAINERS, write_by_ffmpeg
 
@@ -76,8 +75,7 @@ def test_a_voice_is_added_used_and_deleted(
     assert names == ["ann", "bob", "me"]
     said = client.post("/v1/audio/speech", json={"input": "yes", "voice": "me"})
     assert said.status_code == 200 and said.headers["x-tokenlm-voice"] == "me"
-    engine = server.service.engine
-    assert isinstance(engine, FakeEngine)
+    engine = server.fake_engine
     used = engine.voices[-1]
     assert isinstance(used, Voice) and used.name == "me"
 
@@ -95,8 +93,7 @@ def test_a_name_that_comes_to_mean_another_voice(
     server: LiveServer, client: httpx.Client, recording: Path
 ) -> None:
     """Also when another server, which shares the folder, does it."""
-    engine = server.service.engine
-    assert isinstance(engine, FakeEngine)
+    engine = server.fake_engine
     for text in ("is it so?", "yes, it is!"):
         assert add(client, recording.read_bytes(), ref_text=text).status_code == 201
         client.post("/v1/audio/speech", json={"input": "yes", "voice": "me"})
@@ -283,13 +280,12 @@ def test_a_folder_that_cannot_be_written_to(
     recording: Path,
     tmp_path: Path,
     place: str,
-    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It is said at the start, and to whoever adds a voice, before any work is done for it."""
     (tmp_path / "file").write_text("", encoding="utf-8")
     server = start(voices=tmp_path / place)
-    warned = capfd.readouterr().err
-    assert "clients cannot add voices: " in warned and "is not a folder" in warned
+    assert "clients cannot add voices: " in caplog.text and "is not a folder" in caplog.text
     with httpx.Client(base_url=server.url, timeout=30.0) as client:
         response = add(client, recording.read_bytes())
         assert response.status_code == 403 and "cannot be written to" in response.text
@@ -301,11 +297,11 @@ def test_a_folder_that_cannot_be_written_to(
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that nobody writes to")
 def test_a_folder_that_only_seems_to_take_files(
-    start: StartServer, capfd: pytest.CaptureFixture[str]
+    start: StartServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As root may write anywhere, and some file systems let nobody: only a try tells."""
     server = start(voices=Path("/proc/voices"))
-    assert "clients cannot add voices: the folder /proc cannot be written" in capfd.readouterr().err
+    assert "clients cannot add voices: the folder /proc cannot be written" in caplog.text
     response = httpx.post(f"{server.url}{PATH}", files={"audio_sample": ("me.wav", b"no sound")},
                           data={"name": "me", "consent": CONSENT}, timeout=30.0)  # fmt: skip
     assert response.status_code == 403 and response.json()["error"]["code"] == "read_only"

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from conftest import StartServer
-from fake_engine import CHUNK_SAMPLES, FakeEngine, tone
+from fake_engine import CHUNK_SAMPLES, tone
 from live_server import LiveServer, eventually
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from inference.server.encoders import to_pcm16
+from tokenlm.audio.encoders import to_pcm16
 
 
 def say(socket: ClientConnection, kind: str, **facts: Any) -> None:
@@ -160,8 +160,7 @@ def test_too_much_text_ends_the_session(start: StartServer) -> None:
         with pytest.raises(ConnectionClosed) as end:
             hear(socket)
         assert end.value.rcvd is not None and end.value.rcvd.code == 1008
-        engine = server.service.engine
-        assert isinstance(engine, FakeEngine)
+        engine = server.fake_engine
         engine.gate.set()
     # A message beyond all sense is not even taken in.
     with connect(server.socket_url) as socket:
@@ -191,8 +190,7 @@ def test_a_client_that_leaves_frees_the_session(shared: LiveServer) -> None:
 def test_a_slow_reader_slows_only_itself(start: StartServer) -> None:
     """Its utterance stands still, and goes on when it reads: nothing is lost."""
     server = start(socket_send_bytes=16_384, max_text_characters=100_000)
-    engine = server.service.engine
-    assert isinstance(engine, FakeEngine)
+    engine = server.fake_engine
     num_chunks = 500  # 50 s of speech, 2.4 MB
     with connect(
         server.socket_url, max_queue=2, ping_interval=None, sock=slow_connection(server.port)
@@ -248,8 +246,7 @@ def test_silence_ends_a_session(start: StartServer) -> None:
         with pytest.raises(TimeoutError):
             while True:
                 socket.recv(timeout=0.8)
-        engine = server.service.engine
-        assert isinstance(engine, FakeEngine)
+        engine = server.fake_engine
         engine.gate.set()
         assert hear_until(socket, "audio.done")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig, dit, unet
+from tokenlm.models.flow import FlowDecoder, cosyvoice_flow_config, dit, unet
 from tokenlm.modules import relative, rope
 from tokenlm.modules.context import FULL_CONTEXT, Context
 
@@ -23,20 +23,20 @@ UNET = {
     "blocks_per_level": 1,
     "num_mid_levels": 1,
 }
-DIT = {"encoder": "lookahead", "encoder_hidden_dim": 24, "estimator": "dit", "num_layers": 2}
+DIT = {"encoder": "lookahead", "encoder_hidden_dim": 24, "estimator": "f5_dit", "num_layers": 2}
 
 
-def model(kind: dict[str, Any], **changes: Any) -> CosyVoiceFlow:
+def model(kind: dict[str, Any], **changes: Any) -> FlowDecoder:
     torch.manual_seed(0)
-    config = CosyVoiceFlowConfig(
+    config = cosyvoice_flow_config(
         codebook_size=27, speaker_dim=8, dim=16, num_heads=2, head_dim=8, chunk_tokens=4,
         **kind | changes,
     )  # fmt: skip
-    return CosyVoiceFlow(config).eval().requires_grad_(False)
+    return FlowDecoder(config).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module", params=["unet", "dit"])
-def flow(request: pytest.FixtureRequest) -> CosyVoiceFlow:
+def flow(request: pytest.FixtureRequest) -> FlowDecoder:
     return model(UNET if request.param == "unet" else DIT)
 
 
@@ -51,7 +51,7 @@ def given(num_prompt: int, batch: int = 1) -> dict[str, Any]:
 
 
 def streamed(
-    flow: CosyVoiceFlow, tokens: Tensor, sizes: list[int], options: dict[str, Any]
+    flow: FlowDecoder, tokens: Tensor, sizes: list[int], options: dict[str, Any]
 ) -> Tensor:
     state = flow.start(**options)
     mels = []
@@ -68,7 +68,7 @@ def streamed(
 
 @pytest.mark.parametrize("num_prompt", [0, 6, 13])
 @pytest.mark.parametrize("left", [None, 4])
-def test_streams_equal_the_whole(flow: CosyVoiceFlow, num_prompt: int, left: int | None) -> None:
+def test_streams_equal_the_whole(flow: FlowDecoder, num_prompt: int, left: int | None) -> None:
     context = Context(chunk_frames=4, left_frames=left)
     options = given(num_prompt) | {"context": context}
     tokens = torch.arange(19)[None] % 27
@@ -79,7 +79,7 @@ def test_streams_equal_the_whole(flow: CosyVoiceFlow, num_prompt: int, left: int
         torch.testing.assert_close(actual, whole, rtol=0, atol=1e-4)
 
 
-def test_a_batch_without_guidance(flow: CosyVoiceFlow) -> None:
+def test_a_batch_without_guidance(flow: FlowDecoder) -> None:
     options = given(5, batch=2) | {"guidance_scale": 0.0}
     tokens = torch.randint(27, (2, 11), generator=torch.Generator().manual_seed(1))
     whole = flow.generate(tokens, seed=0, **options)
@@ -91,7 +91,7 @@ def test_a_batch_without_guidance(flow: CosyVoiceFlow) -> None:
     torch.testing.assert_close(alone, whole[:1], rtol=0, atol=1e-4)
 
 
-def test_a_window_changes_the_end_and_keeps_the_prompt(flow: CosyVoiceFlow) -> None:
+def test_a_window_changes_the_end_and_keeps_the_prompt(flow: FlowDecoder) -> None:
     tokens = torch.arange(24)[None] % 27
     options = given(9)
     window = Context(chunk_frames=4, left_frames=4)
@@ -103,7 +103,7 @@ def test_a_window_changes_the_end_and_keeps_the_prompt(flow: CosyVoiceFlow) -> N
     assert (heard - bounded)[:, -4:].abs().max() > 1e-6
 
 
-def test_a_copied_state_goes_its_own_way(flow: CosyVoiceFlow) -> None:
+def test_a_copied_state_goes_its_own_way(flow: FlowDecoder) -> None:
     start = flow.start(**given(13))
     tokens = torch.arange(12)[None] % 27
     first = flow.step(tokens, start.clone(), seed=0, flush=True)
@@ -112,7 +112,7 @@ def test_a_copied_state_goes_its_own_way(flow: CosyVoiceFlow) -> None:
 
 
 def test_solver_steps_share_positions_and_mask(
-    flow: CosyVoiceFlow, monkeypatch: pytest.MonkeyPatch
+    flow: FlowDecoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One plan for all steps of a chunk, and no new tables for chunks of a length seen before."""
     plans: list[int] = []
@@ -167,7 +167,7 @@ def test_noise_of_seeds() -> None:
     torch.testing.assert_close(torch.cat(parts, dim=1), other, rtol=0, atol=1e-4)
 
 
-def test_mistakes(flow: CosyVoiceFlow) -> None:
+def test_mistakes(flow: FlowDecoder) -> None:
     options = given(6)
     with pytest.raises(ValueError, match="the full context cannot be streamed"):
         flow.start(context=FULL_CONTEXT, **options)

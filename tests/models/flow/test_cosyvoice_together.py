@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig
+from tokenlm.models.flow import FlowDecoder, cosyvoice_flow_config
 from tokenlm.modules.context import Context
 
 NUM_TOKENS = 33
@@ -19,18 +19,18 @@ UNBOUNDED, WINDOW = Context(chunk_frames=4), Context(chunk_frames=4, left_frames
 KINDS: dict[str, dict[str, Any]] = {
     "unet": {"encoder_dim": 16, "encoder_layers": 1, "encoder_up_layers": 1, "encoder_heads": 2,
              "blocks_per_level": 1, "num_mid_levels": 1},
-    "dit": {"encoder": "lookahead", "estimator": "dit", "num_layers": 2},
+    "dit": {"encoder": "lookahead", "estimator": "f5_dit", "num_layers": 2},
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["unet", "dit"])
-def flow(request: pytest.FixtureRequest) -> CosyVoiceFlow:
+def flow(request: pytest.FixtureRequest) -> FlowDecoder:
     torch.manual_seed(0)
-    config = CosyVoiceFlowConfig(
+    config = cosyvoice_flow_config(
         codebook_size=27, speaker_dim=8, encoder_hidden_dim=24, dim=16, num_heads=2, head_dim=8,
         chunk_tokens=4, noise="seeded", **KINDS[request.param],
     )  # fmt: skip
-    return CosyVoiceFlow(config).eval().requires_grad_(False)
+    return FlowDecoder(config).eval().requires_grad_(False)
 
 
 def given(num_prompt: int, seed: int) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def given(num_prompt: int, seed: int) -> dict[str, Any]:
 class Walk:
     """A stream that takes one chunk after the other, with words, voice and noise of its own."""
 
-    def __init__(self, flow: CosyVoiceFlow, num_prompt: int, seed: int, **changes: Any) -> None:
+    def __init__(self, flow: FlowDecoder, num_prompt: int, seed: int, **changes: Any) -> None:
         options = given(num_prompt, seed) | changes
         generator = torch.Generator().manual_seed(seed)
         tokens = torch.randint(27, (1, NUM_TOKENS - seed % 3), generator=generator)
@@ -66,13 +66,13 @@ class Walk:
         return torch.cat(self.mels, dim=1)
 
 
-def step(flow: CosyVoiceFlow, walks: Sequence[Walk]) -> None:
+def step(flow: FlowDecoder, walks: Sequence[Walk]) -> None:
     parts = []
     for walk in walks:
         size = flow.tokens_to_next_chunk(walk.state)
         part, walk.rest = walk.rest[:, :size], walk.rest[:, size:]
         parts.append(part)
-    mels = flow.step_together(
+    mels = flow.step_batch(
         parts,
         [walk.state for walk in walks],
         seeds=[walk.seed for walk in walks],
@@ -86,7 +86,7 @@ def step(flow: CosyVoiceFlow, walks: Sequence[Walk]) -> None:
 class Counter:
     """Rows that the estimator is given at each call."""
 
-    def __init__(self, flow: CosyVoiceFlow, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, flow: FlowDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rows: list[int] = []
         original = flow.estimator.forward
 
@@ -100,7 +100,7 @@ class Counter:
 @pytest.mark.parametrize("guidance_scale", [0.0, 0.7])
 @pytest.mark.parametrize("context", [UNBOUNDED, WINDOW], ids=["unbounded", "window"])
 def test_together_equals_alone(
-    flow: CosyVoiceFlow, guidance_scale: float, context: Context, monkeypatch: pytest.MonkeyPatch
+    flow: FlowDecoder, guidance_scale: float, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Prompts of other lengths, other beginnings, other ends; rows that change their order."""
     walks = [
@@ -122,7 +122,7 @@ def test_together_equals_alone(
 
 
 def test_sessions_of_one_voice_are_one_batch(
-    flow: CosyVoiceFlow, monkeypatch: pytest.MonkeyPatch
+    flow: FlowDecoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the lengths of their pasts: four streams take as many calls as one."""
     walks = [Walk(flow, 9, seed) for seed in range(4)]
@@ -134,7 +134,7 @@ def test_sessions_of_one_voice_are_one_batch(
     assert counter.rows == [4 * 2] * 2, "two solver steps, two rows of guidance each"
 
 
-def test_together_holds_no_more_memory(flow: CosyVoiceFlow) -> None:
+def test_together_holds_no_more_memory(flow: FlowDecoder) -> None:
     """And a state that ran with others is its own: a copy of it goes on alone."""
     walks = [Walk(flow, num_prompt, seed) for num_prompt, seed in ((13, 1), (0, 2))]
     alone = Walk(flow, 13, 1)
@@ -142,8 +142,8 @@ def test_together_holds_no_more_memory(flow: CosyVoiceFlow) -> None:
         step(flow, walks)
         step(flow, [alone])
     assert walks[0].state.num_bytes == alone.state.num_bytes
-    for tensor in (walks[0].state.steps[0], walks[0].state.encoder):
-        assert tensor.batch_size == (2 if tensor is walks[0].state.steps[0] else 1)
+    assert walks[0].state.steps[0].transformer.layers[0].keys.shape[0] == 2
+    assert walks[0].state.speaker.shape[0] == 1
     copied = walks[0].state.clone()
     end = flow.step(walks[0].rest, copied, seed=1, flush=True)
     torch.testing.assert_close(
@@ -151,7 +151,7 @@ def test_together_holds_no_more_memory(flow: CosyVoiceFlow) -> None:
     )
 
 
-def test_streams_of_other_settings(flow: CosyVoiceFlow) -> None:
+def test_streams_of_other_settings(flow: FlowDecoder) -> None:
     """What cannot run in one batch runs after another, in the order that was given."""
     walks = [
         Walk(flow, 6, 1, guidance_scale=0.0),
@@ -163,4 +163,4 @@ def test_streams_of_other_settings(flow: CosyVoiceFlow) -> None:
         step(flow, live)
     for walk in walks:
         torch.testing.assert_close(walk.mel, walk.whole, rtol=0, atol=1e-4)
-    assert flow.step_together([], [], seeds=[], flush=[]) == []
+    assert flow.step_batch([], [], seeds=[], flush=[]) == []

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from tokenlm.audio.mel import MelConfig
-from tokenlm.models.flow import FlowConfig, FlowDecoder, FlowState
+from tokenlm.models.flow import FlowConfig, FlowDecoder
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.noise import frame_noise
+from tokenlm.modules.streaming import batched
 
 CONFIG = FlowConfig(
     codebook_size=11,
@@ -124,11 +125,10 @@ def test_stacked_streams_equal_single_ones(flow: FlowDecoder, guidance_scale: fl
     options[1]["speaker_embedding"] = -options[1]["speaker_embedding"]
     options[1]["prompt_mel"] = options[1]["prompt_mel"] + 1
     tokens = speech(2)
-    joined = FlowState.stack([flow.start(**option) for option in options])
-    assert joined.batch_size == 2
-    together = [flow.step(piece, joined, seed=4) for piece in tokens[:, :14].split(7, dim=1)]
-    parted = joined.unstack()
-    for item, state in enumerate(parted):
+    states = [flow.start(**option) for option in options]
+    with batched(states) as joined:
+        together = [flow.step(piece, joined, seed=4) for piece in tokens[:, :14].split(7, dim=1)]
+    for item, state in enumerate(states):
         rows = slice(item, item + 1)
         rest = flow.step(tokens[rows, 14:], state, seed=4, flush=True)
         streamed = torch.cat([*(piece[rows] for piece in together), rest], dim=1)

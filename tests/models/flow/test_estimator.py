@@ -2,44 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
+from tokenlm.audio.mel import MelConfig
+from tokenlm.models.flow import FlowConfig
+from tokenlm.models.flow.dit import DiT
 from tokenlm.models.flow.encoder import TokenEncoder
-from tokenlm.models.flow.estimator import VelocityEstimator
 from tokenlm.modules.context import FULL_CONTEXT, Context
 
 FRAMES_PER_TOKEN = 2
+NUM_MELS, CONDITION_DIM = 3, 8
+
+
+def config(**changes: Any) -> FlowConfig:
+    sizes = {
+        "mel": MelConfig(num_mels=NUM_MELS),
+        "codebook_size": 11,
+        "speaker_condition_dim": CONDITION_DIM - 2 * NUM_MELS,
+        "encoder_dim": 8,
+        "encoder_layers": 2,
+        "encoder_heads": 2,
+        "dim": 8,
+        "num_layers": 2,
+        "num_heads": 2,
+        "expansion": 2.0,
+    }
+    return FlowConfig(**(sizes | changes))
 
 
 def token_encoder(lookahead_tokens: int = 3) -> TokenEncoder:
     torch.manual_seed(0)
-    return TokenEncoder(
-        codebook_size=11,
-        dim=8,
-        out_dim=5,
-        num_layers=2,
-        num_heads=2,
-        expansion=2.0,
-        dropout=0.0,
-        lookahead_tokens=lookahead_tokens,
-        frames_per_token=FRAMES_PER_TOKEN,
-    ).eval()
+    return TokenEncoder(config(lookahead_tokens=lookahead_tokens)).eval()
 
 
-def estimator(patch_frames: int = 2) -> VelocityEstimator:
+def estimator(patch_frames: int = 2) -> DiT:
     torch.manual_seed(0)
-    model = VelocityEstimator(
-        num_mels=3,
-        condition_dim=4,
-        dim=8,
-        num_layers=2,
-        num_heads=2,
-        expansion=2.0,
-        dropout=0.0,
-        patch_frames=patch_frames,
-    )
+    model = DiT(config(patch_frames=patch_frames))
     # It begins as zero.
     torch.nn.init.normal_(model.project.weight)
     return model.eval()
@@ -79,7 +81,7 @@ def test_encoder_chunks_equal_whole(
             assert sum(piece.shape[1] for piece in pieces) == end * FRAMES_PER_TOKEN
         pieces.append(encoder(tokens[:, fed:], context, state, flush=True))
         whole = encoder(tokens, context)
-    assert whole.shape == (2, (pinned + 14) * FRAMES_PER_TOKEN, 5)
+    assert whole.shape == (2, (pinned + 14) * FRAMES_PER_TOKEN, 3)
     torch.testing.assert_close(torch.cat(pieces, dim=1), whole, atol=1e-5, rtol=0)
 
 
@@ -87,12 +89,12 @@ def test_encoder_waits_for_the_lookahead() -> None:
     encoder = token_encoder(3)
     state = encoder.init_state(1)
     context = Context(chunk_frames=1)
-    assert encoder(torch.tensor([[1, 2]]), context, state).shape == (1, 0, 5)
-    assert encoder(torch.tensor([[3, 4]]), context, state).shape == (1, 2, 5)
+    assert encoder(torch.tensor([[1, 2]]), context, state).shape == (1, 0, 3)
+    assert encoder(torch.tensor([[3, 4]]), context, state).shape == (1, 2, 3)
     assert encoder(torch.zeros(1, 0, dtype=torch.long), context, state, flush=True).shape == (
         1,
         6,
-        5,
+        3,
     )
 
 
@@ -132,7 +134,7 @@ def test_estimator_chunks_equal_whole(
     model = estimator(patch_frames)
     context = context.pinned(pinned)
     frames = pinned + 26
-    x_t, condition = torch.randn(2, frames, 3), torch.randn(2, frames, 4)
+    x_t, condition = torch.randn(2, frames, 3), torch.randn(2, frames, 8)
     t = torch.tensor([0.3, 0.8])
     assert context.chunk_frames is not None
     bounds = [*range(pinned, frames, chunks * context.chunk_frames), frames]
@@ -151,7 +153,7 @@ def test_estimator_chunks_equal_whole(
 @pytest.mark.parametrize("context", [FULL_CONTEXT, *(context.scaled(2) for context in CONTEXTS)])
 def test_estimator_padded_batch_equals_single(context: Context) -> None:
     model = estimator()
-    x_t, condition, t = torch.randn(2, 16, 3), torch.randn(2, 16, 4), torch.rand(2)
+    x_t, condition, t = torch.randn(2, 16, 3), torch.randn(2, 16, 8), torch.rand(2)
     lengths, pinned = (16, 10), torch.tensor([4, 6])
     mask = torch.arange(16)[None] < torch.tensor(lengths)[:, None]
     with torch.no_grad():
@@ -168,23 +170,14 @@ def test_estimator_padded_batch_equals_single(context: Context) -> None:
 
 
 def test_estimator_begins_as_zero() -> None:
-    model = VelocityEstimator(
-        num_mels=3,
-        condition_dim=4,
-        dim=8,
-        num_layers=1,
-        num_heads=2,
-        expansion=2.0,
-        dropout=0.0,
-        patch_frames=2,
-    )
-    out = model(torch.randn(1, 4, 3), torch.rand(1), torch.randn(1, 4, 4))
+    model = DiT(config(num_layers=1))
+    out = model(torch.randn(1, 4, 3), torch.rand(1), torch.randn(1, 4, 8))
     assert torch.equal(out, torch.zeros(1, 4, 3))
 
 
 def test_frames_fill_patches() -> None:
     def run(frames: int) -> Tensor:
-        return estimator()(torch.zeros(1, frames, 3), torch.zeros(1), torch.zeros(1, frames, 4))
+        return estimator()(torch.zeros(1, frames, 3), torch.zeros(1), torch.zeros(1, frames, 8))
 
     assert run(4).shape == (1, 4, 3)
     with pytest.raises(ValueError, match="5 frames are not a multiple of the patch of 2"):

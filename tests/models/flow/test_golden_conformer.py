@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenlm.checkpoint.adapters.cosyvoice_flow import encoder_table
-from tokenlm.models.flow.conformer import ConformerEncoder
+from tokenlm.checkpoint.cosyvoice.flow import encoder_table
+from tokenlm.models.flow import cosyvoice_flow_config
+from tokenlm.models.flow.encoder import ConformerEncoder
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.relative import distance_table
 
@@ -23,16 +24,20 @@ def numbers(golden: Callable[[str], Any]) -> Any:
 @pytest.fixture(scope="module")
 def encoder(numbers: Any) -> ConformerEncoder:
     sizes = numbers.sizes
-    module = ConformerEncoder(
-        dim=sizes["d_model"],
-        num_heads=sizes["heads"],
-        hidden_dim=sizes["ffn"],
-        num_layers=sizes["num_blocks"],
-        num_up_layers=sizes["num_up_blocks"],
+    config = cosyvoice_flow_config(
+        codebook_size=1,
+        encoder_dim=sizes["d_model"],
+        encoder_heads=sizes["heads"],
+        encoder_hidden_dim=sizes["ffn"],
+        encoder_layers=sizes["num_blocks"],
+        encoder_up_layers=sizes["num_up_blocks"],
         lookahead_tokens=sizes["pre_lookahead_len"],
-        frames_per_token=2,
     )
-    module.load_state_dict(encoder_table().to_ours(numbers.weights))
+    module = ConformerEncoder(config)
+    # The numbers are of embedded tokens, and not projected.
+    loaded = module.load_state_dict(encoder_table().to_ours(numbers.weights), strict=False)
+    assert not loaded.unexpected_keys
+    assert set(loaded.missing_keys) == {"embedding.weight", "project.weight", "project.bias"}
     return module.eval().requires_grad_(False)
 
 
@@ -52,7 +57,7 @@ def test_golden_padded_batch(numbers: Any, encoder: ConformerEncoder, name: str)
     ]
     x = numbers["in.x"]
     mask = torch.arange(x.shape[1])[None] < numbers["in.x_len"][:, None]
-    out = encoder(x, context_of(name, numbers), mask=mask)
+    out = encoder.encode(x, context_of(name, numbers), mask=mask)
     for hook in hooks:
         hook.remove()
     frames = mask.repeat_interleave(2, dim=1)
@@ -70,8 +75,8 @@ def test_golden_padded_batch(numbers: Any, encoder: ConformerEncoder, name: str)
 @pytest.mark.parametrize("name", ["full", "chunk"])
 def test_golden_single(numbers: Any, encoder: ConformerEncoder, name: str) -> None:
     context = context_of(name, numbers)
-    numbers.check(encoder(numbers["in.x1"], context), f"out.single_{name}")
-    out = encoder(numbers["in.x1"], context, future=numbers["in.context"])
+    numbers.check(encoder.encode(numbers["in.x1"], context), f"out.single_{name}")
+    out = encoder.encode(numbers["in.x1"], context, future=numbers["in.context"])
     numbers.check(out, f"out.single_{name}_context")
 
 
@@ -90,8 +95,8 @@ def test_golden_streamed_chunks(numbers: Any, encoder: ConformerEncoder, pieces:
     state, outs, fed = encoder.init_state(1), [], 0
     for chunks in pieces:
         end = min(fed + chunks * size + (ahead if fed == 0 else 0), x.shape[1])
-        outs.append(encoder(x[:, fed:end], context, state, flush=end == x.shape[1]))
+        outs.append(encoder.encode(x[:, fed:end], context, state, flush=end == x.shape[1]))
         fed = end
     if fed < x.shape[1]:
-        outs.append(encoder(x[:, fed:], context, state, flush=True))
+        outs.append(encoder.encode(x[:, fed:], context, state, flush=True))
     numbers.check(torch.cat(outs, dim=1), "out.single_chunk")

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenlm.checkpoint.adapters.cosyvoice_flow import flow_config, flow_to_ours, flow_to_theirs
-from tokenlm.models.flow.cosyvoice import CosyVoiceFlow
-from tokenlm.models.flow.cosyvoice_config import fixed_noise
+from tokenlm.checkpoint.cosyvoice.flow import flow_config, flow_to_ours, flow_to_theirs
+from tokenlm.models.flow.decoder import FlowDecoder, fixed_noise
 from tokenlm.models.flow.matching import cosine_schedule, path
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from training.losses.flow import velocity_loss
@@ -30,7 +29,7 @@ class Case:
         estimator = sizes["estimator"]
         self.config = flow_config(version, shapes, num_heads=estimator["heads"])  # type: ignore[arg-type]
         assert self.config.head_dim == estimator["head_dim"]
-        self.model = CosyVoiceFlow(self.config)
+        self.model = FlowDecoder(self.config)
         self.model.load_state_dict(flow_to_ours(version, golden.weights))  # type: ignore[arg-type]
         self.model.eval()
         noise = golden["in.noise"][0].T
@@ -86,7 +85,7 @@ def test_golden_condition(case: Case, name: str) -> None:
     if name.endswith("partial"):
         size -= case.config.lookahead_tokens
     future = tokens[:, size:] if size < tokens.shape[1] else None
-    encoded = case.model.encode(tokens[:, :size], case.context(name), future=future)
+    encoded = case.model.encoder(tokens[:, :size], case.context(name), future=future)
     golden.check(encoded.mT, f"out.{name}.mu")
 
 
@@ -97,7 +96,7 @@ def test_golden_first_velocity(case: Case) -> None:
     golden.check(speaker, "out.spk")
     golden.check(cosine_schedule(golden.sizes["n_timesteps"]), "out.t_span")
     tokens = torch.cat([golden["in.prompt_token"], golden["in.token"]], dim=1)
-    encoded = model.encode(tokens)
+    encoded = model.encoder(tokens)
     prompt = torch.zeros_like(encoded)
     prompt[:, : golden["in.prompt_feat"].shape[1]] = golden["in.prompt_feat"]
     golden.check(prompt.mT, "out.full_final.cond")

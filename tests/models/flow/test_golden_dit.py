@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenlm.checkpoint.adapter import KeyTable
-from tokenlm.checkpoint.adapters.cosyvoice_flow import ROTATION, dit_table, lookahead_rules
-from tokenlm.models.flow.dit import DiTEstimator
-from tokenlm.models.flow.lookahead import LookaheadLayer
+from tokenlm.audio.mel import MelConfig
+from tokenlm.checkpoint.cosyvoice.flow import ROTATION, dit_table, lookahead_rules
+from tokenlm.checkpoint.key_table import KeyTable
+from tokenlm.models.flow import cosyvoice_flow_config
+from tokenlm.models.flow.dit import DiT
+from tokenlm.models.flow.encoder import LookaheadLayer
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.rope import rotary_table
 
@@ -23,17 +25,19 @@ def numbers(golden: Callable[[str], Any]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def estimator(numbers: Any) -> DiTEstimator:
+def estimator(numbers: Any) -> DiT:
     sizes = numbers.sizes
-    module = DiTEstimator(
-        num_mels=sizes["mel"],
-        condition_dim=3 * sizes["mel"],
+    config = cosyvoice_flow_config(
+        mel=MelConfig(num_mels=sizes["mel"]),
+        speaker_condition_dim=sizes["mel"],
+        estimator="f5_dit",
         dim=sizes["dim"],
         num_layers=sizes["depth"],
         num_heads=sizes["heads"],
         head_dim=sizes["head_dim"],
         expansion=sizes["ff_mult"],
     )
+    module = DiT(config)
     weights = {key: value for key, value in numbers.weights.items() if key != ROTATION}
     module.load_state_dict(dit_table().to_ours(weights))
     return module.eval().requires_grad_(False)
@@ -46,7 +50,7 @@ def condition(numbers: Any) -> Tensor:
 
 
 @pytest.mark.parametrize("name", ["full", "chunk"])
-def test_golden_velocity(numbers: Any, estimator: DiTEstimator, name: str) -> None:
+def test_golden_velocity(numbers: Any, estimator: DiT, name: str) -> None:
     size = numbers.sizes["static_chunk_size"]
     context = FULL_CONTEXT if name == "full" else Context(chunk_frames=size)
     seen: dict[str, Tensor] = {}
@@ -68,7 +72,7 @@ def test_golden_velocity(numbers: Any, estimator: DiTEstimator, name: str) -> No
     assert len(names) >= len(parts)
 
 
-def test_golden_input_and_time(numbers: Any, estimator: DiTEstimator) -> None:
+def test_golden_input_and_time(numbers: Any, estimator: DiT) -> None:
     embedded = estimator.embed_input(numbers["in.x"].mT, condition(numbers))
     mask = numbers["in.mask"][:, 0] > 0
     numbers.check(embedded, "out.full_input_embed", mask)
@@ -85,7 +89,7 @@ def test_golden_rotation(numbers: Any) -> None:
     torch.testing.assert_close(cos[1], frequencies.cos(), rtol=0, atol=atol)
 
 
-def test_golden_streamed_chunks(numbers: Any, estimator: DiTEstimator) -> None:
+def test_golden_streamed_chunks(numbers: Any, estimator: DiT) -> None:
     size = numbers.sizes["static_chunk_size"]
     context = Context(chunk_frames=size)
     x, given = numbers["in.x"][:1].mT, condition(numbers)[:1]

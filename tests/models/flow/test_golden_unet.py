@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tokenlm.checkpoint.adapters.cosyvoice_flow import unet_table
-from tokenlm.models.flow.unet import UNetEstimator
+from tokenlm.audio.mel import MelConfig
+from tokenlm.checkpoint.cosyvoice.flow import unet_table
+from tokenlm.models.flow import cosyvoice_flow_config
+from tokenlm.models.flow.unet import UNet
 from tokenlm.modules.context import FULL_CONTEXT, Context
 
 
@@ -20,17 +22,18 @@ def numbers(golden: Callable[[str], Any]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def estimator(numbers: Any) -> UNetEstimator:
+def estimator(numbers: Any) -> UNet:
     sizes = numbers.sizes
-    module = UNetEstimator(
-        num_mels=sizes["mel"],
-        condition_dim=3 * sizes["mel"],
+    config = cosyvoice_flow_config(
+        mel=MelConfig(num_mels=sizes["mel"]),
+        speaker_condition_dim=sizes["mel"],
         dim=sizes["channels"],
         num_heads=sizes["heads"],
         head_dim=sizes["head_dim"],
         blocks_per_level=sizes["n_blocks"],
         num_mid_levels=sizes["num_mid_blocks"],
     )
+    module = UNet(config)
     module.load_state_dict(unet_table().to_ours(numbers.weights))
     return module.eval().requires_grad_(False)
 
@@ -47,7 +50,7 @@ def context_of(name: str, numbers: Any) -> Context:
 
 
 @pytest.mark.parametrize("name", ["full", "chunk"])
-def test_golden_velocity(numbers: Any, estimator: UNetEstimator, name: str) -> None:
+def test_golden_velocity(numbers: Any, estimator: UNet, name: str) -> None:
     seen: dict[str, Tensor] = {}
     down, up = estimator.down, estimator.up
     parts: dict[str, nn.Module | None] = {
@@ -74,12 +77,12 @@ def test_golden_velocity(numbers: Any, estimator: UNetEstimator, name: str) -> N
     assert len(seen) == len(parts)
 
 
-def test_golden_item_alone(numbers: Any, estimator: UNetEstimator) -> None:
+def test_golden_item_alone(numbers: Any, estimator: UNet) -> None:
     out = estimator(numbers["in.x"][:1].mT, numbers["in.t"][:1], condition(numbers)[:1])
     numbers.check(out.mT, "out.full_item0_alone")
 
 
-def test_golden_time_embedding(numbers: Any, estimator: UNetEstimator) -> None:
+def test_golden_time_embedding(numbers: Any, estimator: UNet) -> None:
     seen: list[Tensor] = []
     hook = estimator.time.layers.register_forward_pre_hook(lambda _m, args: seen.append(args[0]))
     out = estimator.time(numbers["in.t"])
@@ -88,7 +91,7 @@ def test_golden_time_embedding(numbers: Any, estimator: UNetEstimator) -> None:
     numbers.check(out, "out.time_embedding")
 
 
-def test_golden_streamed_chunks(numbers: Any, estimator: UNetEstimator) -> None:
+def test_golden_streamed_chunks(numbers: Any, estimator: UNet) -> None:
     context = context_of("chunk", numbers)
     x, given = numbers["in.x"][:1].mT, condition(numbers)[:1]
     valid = int((numbers["in.mask"][0, 0] > 0).sum())

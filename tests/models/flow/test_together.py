@@ -59,16 +59,16 @@ class Walk:
         self.mels: list[Tensor] = []
         self.is_done = False
 
-    def next(self) -> Tensor:
-        end = self.state.context.chunk_end(self.state.next_frame // 2)
-        start = self.state.fed_tokens
-        self.is_done = end + 3 > NUM_TOKENS
-        return self.tokens[:, start : end + 3]
+    def next(self, flow: FlowDecoder) -> Tensor:
+        size = flow.tokens_to_next_chunk(self.state)
+        taken, self.tokens = self.tokens[:, :size], self.tokens[:, size:]
+        self.is_done = taken.shape[1] < size
+        return taken
 
 
 def step(flow: FlowDecoder, walks: list[Walk]) -> None:
-    tokens = [walk.next() for walk in walks]
-    mels = flow.step_together(
+    tokens = [walk.next(flow) for walk in walks]
+    mels = flow.step_batch(
         tokens,
         [walk.state for walk in walks],
         seeds=[walk.seed for walk in walks],
@@ -109,4 +109,4 @@ def test_together_keeps_states_small(flow: FlowDecoder) -> None:
 
 
 def test_no_streams(flow: FlowDecoder) -> None:
-    assert flow.step_together([], [], seeds=[], flush=[]) == []
+    assert flow.step_batch([], [], seeds=[], flush=[]) == []

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import AutoModel
 
 from tokenlm.models.lm import SpeechLM, SpeechLMConfig
-from tokenlm.models.lm.backbone import Backbone, BackboneConfig, _packed_attention
+from tokenlm.models.lm.backbone import Backbone, BackboneConfig
 from tokenlm.models.lm.cache import KeyValueCache, RowsView
 
 
@@ -23,9 +25,7 @@ def config(family: Any, num_kv_heads: int) -> BackboneConfig:
 def both(family: str, num_kv_heads: int) -> tuple[Any, Backbone]:
     chosen, models = config(family, num_kv_heads), []
     for build in (
-        lambda: AutoModel.from_config(
-            chosen.to_transformers(), attn_implementation=_packed_attention()
-        ),
+        lambda: AutoModel.from_config(chosen.to_transformers(), attn_implementation="sdpa"),
         lambda: Backbone(chosen),
     ):
         torch.manual_seed(3)
@@ -58,31 +58,73 @@ def test_it_is_the_library_s_bit_by_bit(family: str, num_kv_heads: int) -> None:
     assert torch.equal(theirs(ids).last_hidden_state, own(ids).last_hidden_state)
 
 
+class LibraryView(RowsView):
+    """As a cache of `transformers`."""
+
+    is_compileable = False
+
+    def update(
+        self, keys: Tensor, values: Tensor, layer: int, **options: Any
+    ) -> tuple[Tensor, Tensor]:
+        return super().update(keys, values, layer)
+
+    def get_seq_length(self, layer: int = 0) -> int:
+        return max(self.lengths)
+
+
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
 def test_with_a_cache_too(family: str) -> None:
     theirs, own = both(family, 2)
     found = []
-    for backbone, name in ((theirs, "past_key_values"), (own, "cache")):
-        lm = SpeechLM(SpeechLMConfig(backbone=config(family, 2), codebook_size=9), backbone)
+    lm = SpeechLM(SpeechLMConfig(backbone=config(family, 2), codebook_size=9), own)
+    for backbone, kind in (
+        (theirs, LibraryView),
+        (own, RowsView),
+    ):
         cache = KeyValueCache(lm)
         rows = [cache.add(), cache.add()]
         states = []
         generator = torch.Generator().manual_seed(0)
         for start, size in ((0, 5), (0, 3), (0, 1), (1, 1)):
             part = rows[start : start + 1] if size > 1 else rows
-            view = RowsView(cache, part, size)
+            view = kind(cache, part, size)
             x = torch.randn(len(part), size, 32, generator=generator)
             with torch.inference_mode():
                 states.append(
                     backbone(
                         inputs_embeds=x, attention_mask=view.mask, position_ids=view.positions,
-                        use_cache=True, **{name: view},
+                        cache=view,
                     ).last_hidden_state
                 )  # fmt: skip
             view.advance()
         found.append(states)
     for one, other in zip(*found, strict=True):
         assert torch.equal(one, other)
+
+
+def test_scaled_positions_are_the_library_s() -> None:
+    """Of every kind that a model of the hub may have."""
+    kinds = {
+        "linear": {"factor": 2.0},
+        "dynamic": {"factor": 2.0},
+        "yarn": {"factor": 4.0, "original_max_position_embeddings": 16.0},
+        "llama3": {
+            "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16.0,
+        },
+    }  # fmt: skip
+    x = torch.randn(1, 40, 32)
+    for kind, settings in kinds.items():
+        chosen = replace(
+            config("llama", 2), rope_type=kind, rope_settings=settings, max_positions=32
+        )
+        own = Backbone(chosen)
+        theirs = AutoModel.from_config(chosen.to_transformers(), attn_implementation="sdpa")
+        theirs.load_state_dict(own.state_dict())
+        found = own(inputs_embeds=x).last_hidden_state
+        assert torch.equal(found, theirs(inputs_embeds=x).last_hidden_state), kind
+    with pytest.raises(ValueError, match="rope_type 'spiral' is not known; valid: default, "):
+        Backbone(replace(config("llama", 2), rope_type="spiral"))
 
 
 def test_half_weights_are_the_library_s_too() -> None:

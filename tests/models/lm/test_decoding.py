@@ -8,11 +8,10 @@ import torch
 from tokenlm.models.lm import BackboneConfig, SamplingConfig, SpeechLM, SpeechLMConfig
 from tokenlm.models.lm import decoding as decoding_module
 from tokenlm.models.lm.cache import BLOCK_POSITIONS, KeyValueCache
-from tokenlm.models.lm.decoding import READ_POSITIONS, Decoding, decode_step, read_prefix
+from tokenlm.models.lm.decoding import PREFILL_POSITIONS, Decoding, decode_step, prefill
 from tokenlm.models.lm.guards import GuardConfig
-from tokenlm.models.lm.layout import interleaved
+from tokenlm.models.lm.layout import InputSequence, interleaved
 from tokenlm.models.lm.model import LayoutBatch
-from tokenlm.models.lm.plan import Plan
 
 SAMPLING = SamplingConfig(top_k=0, top_p=1.0)
 CONFIG = SpeechLMConfig(
@@ -37,12 +36,12 @@ def model() -> SpeechLM:
     return model
 
 
-def plan(model: SpeechLM, layout: str = "one_shot", **prompt: list[int]) -> Plan:
-    return Plan(layout, block_text=2, block_speech=3, **prompt)  # type: ignore[arg-type]
+def sequence(model: SpeechLM, layout: str = "one_shot", **prompt: list[int]) -> InputSequence:
+    return InputSequence(layout, block_text=2, block_speech=3, **prompt)  # type: ignore[arg-type]
 
 
 def started(model: SpeechLM, cache: KeyValueCache, text: list[int], **options: object) -> Decoding:
-    own = plan(model)
+    own = sequence(model)
     own.add_text(text)
     own.end_text()
     return Decoding(model, cache, own, sampling=SAMPLING, seed=1, **options)  # type: ignore[arg-type]
@@ -53,7 +52,7 @@ def test_logits_of_growing_interleaved_text_are_those_of_training(model: SpeechL
     layout = interleaved(text, speech, 20, block_text=2, block_speech=3)
     expected = model(LayoutBatch.from_layouts([layout]))[0]
     places = [at for at, target in enumerate(layout.targets) if target in range(20)]
-    own = plan(model, "interleaved")
+    own = sequence(model, "interleaved")
     decoding = Decoding(model, KeyValueCache(model), own, sampling=SAMPLING, seed=1, forced=speech)
     coming, found = list(text), []
     while not decoding.is_done:
@@ -127,10 +126,10 @@ def test_long_sequences_outgrow_their_block(model: SpeechLM) -> None:
 
 def test_a_prefix_starts_many_sequences(model: SpeechLM) -> None:
     for layout in ("one_shot", "interleaved"):
-        own = plan(model, layout, prompt_text=[1, 2, 3, 4, 5], prompt_tokens=[6] * 13)
-        prefix = read_prefix(model, own)
+        own = sequence(model, layout, prompt_text=[1, 2, 3, 4, 5], prompt_tokens=[6] * 13)
+        prefix = prefill(model, own)
         found = []
-        for start, values in ((own.copy(), None), (prefix.plan.copy(), prefix.key_values)):
+        for start, values in ((own.copy(), None), (prefix.sequence.copy(), prefix.key_values)):
             start.add_text([7, 8, 9])
             start.end_text()
             decoding = Decoding(
@@ -174,10 +173,10 @@ def test_a_neighbour_waits_for_few_positions(
     while not late.is_done:
         read.clear()
         count = len(late.tokens)
-        decode_step(model, [late, neighbour], max_positions=READ_POSITIONS)
+        decode_step(model, [late, neighbour], max_positions=PREFILL_POSITIONS)
         steps += 1
         assert len(neighbour.tokens) == 1 + steps
-        assert sum(read) < 2 * READ_POSITIONS
+        assert sum(read) < 2 * PREFILL_POSITIONS
         if len(late.tokens) > count:
             assert late.logits is not None
             found.append(late.logits)
@@ -200,8 +199,8 @@ def test_what_is_read_in_pieces_is_what_is_read_at_once(
 ) -> None:
     text = [number % 32 for number in range(300)]
     found = []
-    for size in (READ_POSITIONS, 1000):
-        monkeypatch.setattr(decoding_module, "READ_POSITIONS", size)
+    for size in (PREFILL_POSITIONS, 1000):
+        monkeypatch.setattr(decoding_module, "PREFILL_POSITIONS", size)
         decoding = started(model, KeyValueCache(model), text, forced=[3] * 3)
         found.append(torch.stack(logits_of(model, decoding)))
     torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=0)
@@ -293,7 +292,11 @@ def test_a_cache_without_memory_stays_as_it_was(
                 cache.reserve(1000)
             else:
                 patch.undo()
-                patch.setattr(decoding_module, "Unguided", failing(decoding_module.Unguided))
+                patch.setattr(
+                    decoding_module,
+                    "UnconditionalBranch",
+                    failing(decoding_module.UnconditionalBranch),
+                )
                 calls = 7
                 started(model, cache, [1], guards=GUIDED)
     assert [row.index for row in cache.rows] == [0, 1]

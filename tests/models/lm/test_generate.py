@@ -9,7 +9,8 @@ import torch
 from transformers import AutoModel
 
 from tokenlm.models.lm import BackboneConfig, SamplingConfig, SpeechLM, SpeechLMConfig
-from tokenlm.models.lm.generate import SpeechRequest, generate_speech, length_bounds
+from tokenlm.models.lm.cache import KeyValueCache
+from tokenlm.models.lm.decoding import Decoding, SpeechRequest, generate_speech, speech_bounds
 from tokenlm.models.lm.layout import eos_class, fill_class, interleaved, one_shot
 from tokenlm.models.lm.model import LayoutBatch
 from tokenlm.modules.noise import uniform_draws
@@ -137,19 +138,19 @@ def test_draws_are_those_of_their_place() -> None:
 
 def test_length_bounds() -> None:
     model = build()
-    bounds = {
-        length: length_bounds(model, SpeechRequest(text_tokens=[1] * length))
-        for length in (0, 1, 2, 3, 9)
-    }
+    bounds = {length: speech_bounds(model, length) for length in (0, 1, 2, 3, 9)}
     assert bounds == {0: (0, 25), 1: (1, 25), 2: (2, 25), 3: (3, 30), 9: (9, 90)}
     # A second at least, at whatever rate.
     faster = build(replace(CONFIG, token_rate=50))
-    assert length_bounds(faster, SpeechRequest(text_tokens=[1])) == (1, 50)
+    assert speech_bounds(faster, 1) == (1, 50)
 
 
 def test_prompt_does_not_count_for_the_bounds(model: SpeechLM) -> None:
     request = replace(REQUESTS[0], prompt_text_tokens=[1] * 50, prompt_tokens=[1] * 50)
-    assert length_bounds(model, request) == (3, 30)
+    decoding = Decoding(
+        model, KeyValueCache(model), request.sequence(model), sampling=SAMPLING, seed=0
+    )
+    assert decoding.bounds == (3, 30)
 
 
 def test_speech_keeps_to_its_bounds() -> None:

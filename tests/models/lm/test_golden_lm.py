@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenlm.checkpoint.adapters.cosyvoice_lm import (
+from tokenlm.checkpoint.cosyvoice.lm import (
     class_order,
     lm_config,
     lm_to_ours,
@@ -18,20 +18,19 @@ from tokenlm.checkpoint.adapters.cosyvoice_lm import (
 from tokenlm.models.lm import SamplingConfig, SpeechLM
 from tokenlm.models.lm import decoding as decoding_module
 from tokenlm.models.lm.cache import KeyValueCache
-from tokenlm.models.lm.decoding import Decoding, decode_step
-from tokenlm.models.lm.generate import SpeechRequest, generate_speech
+from tokenlm.models.lm.decoding import Decoding, SpeechRequest, decode_step, generate_speech
 from tokenlm.models.lm.layout import (
     IGNORE,
     SPECIAL,
     SPEECH,
     TEXT,
+    InputSequence,
     Layout,
     fits_interleaved,
     interleaved,
     one_shot,
 )
 from tokenlm.models.lm.model import LayoutBatch
-from tokenlm.models.lm.plan import Plan
 from training.losses.tokens import token_cross_entropy
 
 FILES = {2: "lm", 3: "cv3_lm"}
@@ -240,7 +239,7 @@ def test_golden_decoding_stops_by_itself(second: Case, monkeypatch: pytest.Monke
 
 def test_golden_text_that_comes_in_pieces(second: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     golden, config = second.golden, second.config
-    plan = Plan(
+    sequence = InputSequence(
         "interleaved",
         block_text=golden.sizes["mix_ratio"][0],
         block_speech=golden.sizes["mix_ratio"][1],
@@ -248,7 +247,9 @@ def test_golden_text_that_comes_in_pieces(second: Case, monkeypatch: pytest.Monk
         prompt_tokens=golden["in.greedy.prompt_speech"][0].tolist(),
     )
     greedy = SamplingConfig(temperature=0.0)
-    decoding = Decoding(second.model, KeyValueCache(second.model), plan, sampling=greedy, seed=0)
+    decoding = Decoding(
+        second.model, KeyValueCache(second.model), sequence, sampling=greedy, seed=0
+    )
     steps = golden.sizes["bistream_steps"]
     text = golden["in.greedy.text"][0].tolist()
     # Specials are left out of the choice everywhere here.
@@ -258,16 +259,16 @@ def test_golden_text_that_comes_in_pieces(second: Case, monkeypatch: pytest.Monk
     logits, is_forced = [], []
     while len(decoding.tokens) < steps:
         if text and not decoding.can_step:
-            plan.add_text([text.pop(0)])
+            sequence.add_text([text.pop(0)])
         elif not decoding.can_step:
-            plan.end_text()
+            sequence.end_text()
         else:
-            has_turned = plan.has_turned
+            is_past_tos = sequence.is_past_tos
             decode_step(second.model, [decoding])
             assert decoding.logits is not None
             logits.append(decoding.logits.clone())
             # The reference also asks for what is forced at the end of a block; ours does not.
-            ends_block = not has_turned and not plan.predicts
+            ends_block = not is_past_tos and not sequence.predicts
             is_forced += [False, True] if ends_block else [False]
     golden.check(torch.tensor(decoding.tokens), "out.bistream_greedy.tokens")
     calls = golden["out.bistream_greedy.logits"]
@@ -291,10 +292,12 @@ def test_golden_weights_where_text_ends_behind_a_block(
     prompt_text, text, prompt = (
         torch.randint(size, (count,), generator=draw).tolist() for count, size in sizes
     )
-    plan = Plan("interleaved", block_text=m, block_speech=n, prompt_text=prompt_text,
+    sequence = InputSequence("interleaved", block_text=m, block_speech=n, prompt_text=prompt_text,
                 prompt_tokens=prompt, as_reference=as_reference)  # fmt: skip
     greedy = SamplingConfig(temperature=0.0)
-    decoding = Decoding(second.model, KeyValueCache(second.model), plan, sampling=greedy, seed=0)
+    decoding = Decoding(
+        second.model, KeyValueCache(second.model), sequence, sampling=greedy, seed=0
+    )
     monkeypatch.setattr(
         Decoding, "forbidden", lambda _self: list(range(config.codebook_size, config.num_classes))
     )
@@ -305,9 +308,9 @@ def test_golden_weights_where_text_ends_behind_a_block(
             assert decoding.logits is not None
             logits.append(decoding.logits.clone())
         elif coming:
-            plan.add_text([coming.pop(0)])
+            sequence.add_text([coming.pop(0)])
         else:
-            plan.end_text()
+            sequence.end_text()
     speech = [*prompt, *decoding.tokens]
     layout = interleaved([*prompt_text, *text], speech, config.codebook_size,
                          block_text=m, block_speech=n)  # fmt: skip

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from tokenlm.models.lm import BackboneConfig, SamplingConfig, SpeechLM, SpeechLMConfig
-from tokenlm.models.lm.generate import SpeechRequest, generate_speech
+from tokenlm.models.lm.decoding import SpeechRequest, generate_speech, guide
 from tokenlm.models.lm.guards import NO_GUARDS, GuardConfig, LoopDetector, TokenMonitor
-from tokenlm.models.lm.guidance import guide
 from tokenlm.models.lm.layout import eos_class, one_shot
 from tokenlm.models.lm.model import LayoutBatch
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from tokenlm.audio.mel import MelConfig
-from tokenlm.models.vocoder import Vocoder, VocoderConfig, VocoderState
+from tokenlm.models.vocoder import Vocoder, VocoderConfig
+from tokenlm.modules.streaming import batched
 
 CONFIG = VocoderConfig(dim=16, num_layers=2, kernel_size=5, lookahead_frames=2)
 
@@ -58,12 +59,11 @@ def test_streams_at_different_positions_share_a_batch(vocoder: Vocoder) -> None:
         state = vocoder.init_state(1)
         vocoder(mel(2)[item : item + 1, :given], state)
         states.append(state)
-    joined = VocoderState.stack(states)
-    out = vocoder(torch.stack([mel(2)[0, 3:8], mel(2)[1, 8:13]]), joined)
+    with batched(states) as joined:
+        out = vocoder(torch.stack([mel(2)[0, 3:8], mel(2)[1, 8:13]]), joined)
     torch.testing.assert_close(out[0], whole[0, 480:2880], atol=1e-4, rtol=0)
     torch.testing.assert_close(out[1], whole[1, 2880:5280], atol=1e-4, rtol=0)
-    parted = joined.unstack()
-    rest = vocoder(mel(2)[1:, 13:], parted[1])
+    rest = vocoder(mel(2)[1:, 13:], states[1])
     torch.testing.assert_close(rest[0], whole[1, 5280 : 18 * 480], atol=1e-4, rtol=0)
 
 

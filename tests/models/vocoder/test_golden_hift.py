@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from tokenlm.audio import MelConfig
-from tokenlm.checkpoint.adapters.cosyvoice_hift import hift_config, hift_to_ours
-from tokenlm.models.vocoder.crossfade import (
+from tokenlm.checkpoint.cosyvoice.hift import hift_config, hift_to_ours
+from tokenlm.models.vocoder.hift import (
     OVERLAP_FRAMES,
     CrossFadeState,
+    HiFT,
     cross_fade,
     cross_fade_step,
     fade_window,
     init_cross_fade,
 )
-from tokenlm.models.vocoder.hift import HiFT
 
 
 class Case:

@@ -10,8 +10,6 @@ import pytest
 
 from tokenlm.checkpoint import packaged_configs
 from tokenlm.text.normalize import normalize
-from training.corpus.hard_texts import harden
-from training.corpus.text import load_grammar
 from training.data.exclusion import (
     Exclusion,
     evaluation_exclusion,
@@ -19,6 +17,8 @@ from training.data.exclusion import (
     read_texts,
     spoken_key,
 )
+from training.rl.texts.grammar import load_grammar
+from training.rl.texts.hard_texts import harden
 
 
 def test_the_same_words_are_the_same_text() -> None:

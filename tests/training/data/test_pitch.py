@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from training.data.pitch import estimate_pitch
-from training.losses.pitch import pitch_loss
+from training.losses.spectral import pitch_loss
 
 RATE, HOP = 24_000, 480
 

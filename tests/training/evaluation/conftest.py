@@ -11,10 +11,9 @@ import torch
 from scipy.signal import lfilter
 
 from tokenlm.audio.io import save_audio
-from tokenlm.audio.resample import resample
 from training.data.manifest import Utterance, write_manifest
 from training.evaluation.prompts import Prompt
-from training.evaluation.speech import Jury
+from training.evaluation.suite import Judges, Request, Speech
 
 
 def write_corpus(folder: Path, speakers: dict[str, float], num: int) -> Path:
@@ -70,21 +69,26 @@ class Parrot:
 
     def __init__(self, forget: Callable[[Prompt], int] = lambda prompt: 0) -> None:
         self.forget = forget
-        self.said: list[tuple[str, Prompt, int]] = []
+        self.said: list[Request] = []
 
-    def say(self, text: str, prompt: Prompt, index: int) -> torch.Tensor:
-        self.said.append((text, prompt, index))
-        return resample(prompt.waveform, prompt.sample_rate, self.sample_rate)
+    def speak(self, request: Request) -> Speech:
+        self.said.append(request)
+        return Speech(
+            request=request, waveform=self.say(request.prompt), sample_rate=self.sample_rate
+        )
 
-    def hear(self, samples: np.ndarray) -> Future[str]:
+    def say(self, prompt: Prompt) -> torch.Tensor:
+        return prompt.samples(self.sample_rate)
+
+    def submit(self, samples: np.ndarray) -> Future[str]:
         """What was said last, without its first words."""
-        text, prompt, _ = self.said[-1]
+        text, prompt = self.said[-1].text, self.said[-1].prompt
         future: Future[str] = Future()
         future.set_result(" ".join(text.split()[self.forget(prompt) :]))
         return future
 
-    def jury(self) -> Jury:
-        return Jury(self.hear, tones_of)
+    def judges(self) -> Judges:
+        return Judges(self.submit, tones_of)
 
 
 def tones_of(samples: np.ndarray) -> np.ndarray:

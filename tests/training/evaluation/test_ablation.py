@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
 from rich.console import Console
-from typer.testing import CliRunner
+from script_module import load_script
 
 from tokenlm.models.lm import NO_GUARDS, GuardConfig, SamplingConfig
 from tokenlm.synthesis.components import GenerationConfig
-from training.evaluation import script_command
-from training.evaluation.ablation import ablation_rows, print_ablation, variants
-from training.evaluation.command import evaluate
+from training.evaluation.judges import WordJudge
+
+ABLATE = load_script("ablate_guards")
+ablation_rows, print_ablation, variants = (
+    ABLATE.ablation_rows, ABLATE.print_ablation, ABLATE.variants,
+)  # fmt: skip
 
 
 def test_each_guard_is_on_alone() -> None:
@@ -92,20 +94,23 @@ def test_the_cost_is_processor_time_where_it_is_known() -> None:
 
 
 def test_guards_of_a_bundle_are_judged(
-    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(script_command, "_load_embed", lambda: lambda s: np.array([1.0, 0.0]))
-    monkeypatch.setattr(script_command, "load_recognizer", lambda name: lambda pcm: "is it so")
     path = tmp_path / "mine.jsonl"
     path.write_text('{"id": "a", "text": "Is it so?"}\n{"id": "b", "text": "Yes."}\n')
-    app = typer.Typer()
-    app.command()(evaluate)
-    options = ["--bundle", str(tiny_bundle), "--set", str(path), "--judge", "mine", "--ablate"]
-    options += ["--memory", str(tmp_path / "memory.jsonl"), "--output", str(tmp_path / "out")]
+    options = ["--bundle", str(tiny_bundle), "--set", str(path), "--output", str(tmp_path / "out")]
     monkeypatch.setattr("tokenlm.models.lm.decoding.MAX_TOKENS", 40)
-    result = CliRunner().invoke(app, options)
-    assert result.exit_code == 0, result.output
+    judges = {
+        "word_judge": WordJudge(transcribe=lambda pcm: "is it so"),
+        "voice_judge": lambda samples: np.array([1.0, 0.0]),
+    }
+    assert ABLATE.main([*options, "--memory", str(tmp_path / "memory.jsonl")], **judges) == 0
     written = json.loads((tmp_path / "out/ablation.json").read_text())
-    assert written["command"].endswith("--judge mine --ablate")
+    assert written["command"].startswith("scripts/ablate_guards --bundle ")
     assert [row["guard"] for row in written["mine"]] == list(variants(GenerationConfig()))
     assert all(row["num_items"] == 2 for row in written["mine"])
+    assert ABLATE.main(["--bundle", str(tiny_bundle), "--set", "sealed"], **judges) == 2
+    assert "is sealed" in capsys.readouterr().err

@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 from tokenlm.config import load_config
 from tokenlm.installation import install_command
 from training.evaluation import command, judges, run
+from training.evaluation.command import command_line
 from training.evaluation.config import EvaluationConfig
-from training.evaluation.figure import mean_figure
-from training.evaluation.run import Results, command_line
+from training.evaluation.run import Results
+from training.evaluation.statistics import mean_figure
 
 CONFIG = Path(__file__).parents[3] / "configs" / "eval" / "mini_en.yaml"
 
@@ -106,6 +107,8 @@ def test_a_report_is_written_with_commands_that_repeat_it(
         ([], "name the manifest of held-out recordings"),
         (["--sections", "formants"], "the section formants needs speech_lm"),
         (["--limit", "0"], "--limit must be at least 1"),
+        (["--stream"], "--stream and --sealed need a set of texts"),
+        (["--sections", "script"], "a test set needs speech_lm"),
         (["--keep-audio"], "--keep-audio needs the folder"),
         (["--sections", "singing"], "there is no section 'singing'"),
         (["--component", "nowhere"], "there is no such component folder"),

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from tokenlm.audio.level import rms_dbfs
-from training.evaluation.damaged_prompts import DAMAGES, damage_prompt, measure_damaged_prompts
-from training.evaluation.prompts import Prompt
-from training.evaluation.testset import read_test_set
+from training.evaluation.conditions import damaged_prompt_figures, damaged_prompt_suite
+from training.evaluation.prompts import DAMAGES, Prompt, damage_prompt
+from training.evaluation.sets import read_recording_set
+from training.evaluation.suite import score, speak
 
 
 @pytest.fixture
@@ -52,19 +53,15 @@ def test_the_same_seed_gives_the_same_damage(prompt: Prompt, name: str) -> None:
 
 
 def test_every_damage_is_compared_with_the_clean_prompt(voices: Path, parrot) -> None:
-    test_set = read_test_set("heldout", voices, num_items=4, num_voices=2, prompt_seconds=1.0)
+    test_set = read_recording_set("heldout", voices, num_items=4, num_voices=2, prompt_seconds=1.0)
     lost = {"noise": 3, "telephone": 1}
     speaker = parrot(lambda prompt: lost.get(prompt.name.split(" ")[-1], 1))
-    jury = speaker.jury()
-    totals: list[int] = []
-
-    def bars(total: int):
-        totals.append(total)
-        return lambda: None, lambda: None
-
-    figures, rows = measure_damaged_prompts(test_set, jury, speaker, bars)
-    found = {figure.name: figure for figure in figures}
-    assert totals == [5 * 4] and len(rows) == 20
+    suite = damaged_prompt_suite(test_set, 0)
+    judged: list[int] = []
+    scores = score(suite, speak(speaker, suite), speaker.judges(), lambda: judged.append(1))
+    rows = [one.row for one in scores]
+    found = {figure.name: figure for figure in damaged_prompt_figures(rows)}
+    assert len(judged) == len(rows) == 5 * 4
     assert found["noise_word_errors_over_clean"].value == 3.0
     assert found["telephone_word_errors_over_clean"].value == 1.0
     assert "white noise at 10 dB; the same sentences" in found["noise_word_errors_over_clean"].note
@@ -74,7 +71,7 @@ def test_every_damage_is_compared_with_the_clean_prompt(voices: Path, parrot) ->
     assert found["clean_speaker_similarity"].value == pytest.approx(1.0, abs=1e-4)
     assert found["quiet_speaker_similarity"].value == pytest.approx(1.0, abs=1e-3)
     assert found["noise_speaker_similarity"].value < 0.9999
-    said = [(text, index) for text, _, index in speaker.said]
+    said = [(request.text, request.seed) for request in speaker.said]
     assert all(said[start : start + 4] == said[:4] for start in range(0, 20, 4))
-    sounds = [prompt.waveform for _, prompt, _ in speaker.said]
+    sounds = [request.prompt.waveform for request in speaker.said]
     assert not torch.equal(sounds[0], sounds[4])

@@ -11,7 +11,7 @@ import pytest
 
 from training.data.exclusion import Exclusion, evaluation_files, read_texts, spoken_key
 from training.evaluation.error_rate import spoken_words
-from training.evaluation.script import Line, read_script
+from training.evaluation.sets import Line, read_text_set
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "eval"
 SETS = ("hard", "plain", "development", "regression", "sealed")
@@ -23,7 +23,7 @@ SPEAKING_KINDS = {*SHORT_ANSWERS, "run_on", "parallel", "list", "short"}
 
 
 def lines(name: str) -> list[Line]:
-    return read_script(CONFIGS / f"{name}.jsonl").lines
+    return read_text_set(CONFIGS / f"{name}.jsonl").lines
 
 
 def test_the_sealed_set_is_the_one_that_was_frozen() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from training.evaluation.faults import find_faults
+from training.evaluation.error_rate import find_faults
 
 TEXT = "The old man walked slowly to the river and sat down."
 PROMPT = "Please leave your wet shoes by the front door."

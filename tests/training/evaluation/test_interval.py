@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from training.evaluation.interval import bootstrap_interval, mean_interval, ratio_interval
+from training.evaluation.statistics import bootstrap_interval, mean_interval, ratio_interval
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:

@@ -39,11 +39,11 @@ def test_the_judge_of_words_asks_for_its_package(monkeypatch: pytest.MonkeyPatch
 def test_the_judge_hears_16_bit_samples() -> None:
     heard = []
 
-    def hear(pcm: bytes) -> str:
+    def transcribe(pcm: bytes) -> str:
         heard.append(np.frombuffer(pcm, dtype="<i2").tolist())
         return "words"
 
-    with WordJudge(hear=hear) as judge:
+    with WordJudge(transcribe=transcribe) as judge:
         assert judge.submit(np.array([0.0, 0.5, -2.0])).result() == "words"
     assert heard == [[0, 16383, -32767]]
 
@@ -83,9 +83,9 @@ def test_a_line_of_the_memory_that_was_cut_off_is_heard_again(
     memory = tmp_path / "transcripts.jsonl"
     memory.write_text(json.dumps({"key": "k", "heard": "yes"}) + '\n{"key": "half', "utf-8")
     judge = WordJudge(memory=memory)
-    assert judge._known == {"k": "yes"}
+    assert judge._cache == {"k": "yes"}
     pool = FakePool()
     monkeypatch.setattr(judge, "_open_pool", lambda: pool)
     judge.submit(np.zeros(5)).result()
     again = WordJudge(memory=memory)
-    assert len(again._known) == 2
+    assert len(again._cache) == 2

@@ -6,45 +6,57 @@ import numpy as np
 import pytest
 import torch
 
+from training.evaluation.cloning import speaker_prompts
 from training.evaluation.error_rate import ErrorCount, errors_by_part
-from training.evaluation.long_text import cut_in_pauses, long_sentences, measure_long_text
+from training.evaluation.long_text import (
+    cut_in_pauses,
+    long_sentences,
+    long_text_figures,
+    long_text_suite,
+    score_long_texts,
+)
 from training.evaluation.prompts import Prompt
-from training.evaluation.testset import TestSet, read_test_set
+from training.evaluation.sets import RecordingSet, read_recording_set
+from training.evaluation.statistics import Figure
+from training.evaluation.suite import Judges, Row, speak
 
 
 @pytest.fixture
-def test_set(heldout: Path) -> TestSet:
-    return read_test_set("heldout", heldout, num_items=6, num_voices=3, prompt_seconds=0.4)
+def test_set(heldout: Path) -> RecordingSet:
+    return read_recording_set("heldout", heldout, num_items=6, num_voices=3, prompt_seconds=0.4)
 
 
 def tone(hertz: float, seconds: float) -> torch.Tensor:
     return 0.3 * torch.sin(2 * torch.pi * hertz * torch.arange(int(16_000 * seconds)) / 16_000)
 
 
-def bars(total: int):
-    return lambda: None, lambda: None
+def measure(
+    recordings: RecordingSet, num_texts: int, system, judges: Judges
+) -> tuple[list[Figure], list[Row]]:
+    suite = long_text_suite(recordings, speaker_prompts(recordings), num_texts, 20.0, 0)
+    rows = score_long_texts(suite, speak(system, suite), judges)
+    return long_text_figures(rows), rows
 
 
-def test_what_drifts_is_told_from_what_holds(test_set: TestSet, parrot) -> None:
+def test_what_drifts_is_told_from_what_holds(test_set: RecordingSet, parrot) -> None:
     class Drifting(parrot):
-        def say(self, text: str, prompt: Prompt, index: int) -> torch.Tensor:
-            super().say(text, prompt, index)
+        def say(self, prompt: Prompt) -> torch.Tensor:
             own = {"ann": 200.0, "bob": 400.0, "cyd": 800.0}[prompt.name[:3]]
             # The second voice ends as another one.
             end = 1200.0 if prompt.name.startswith("bob") else own
             return torch.cat([tone(own, 12.0), tone(end, 11.0)])
 
     speaker = Drifting()
-    jury = speaker.jury()
+    judges = speaker.judges()
     pieces: list[int] = []
-    hear = jury.submit
+    submit = judges.submit
 
     def counted(samples: np.ndarray):
         pieces.append(len(samples))
-        return hear(samples)
+        return submit(samples)
 
-    jury.submit = counted
-    figures, rows = measure_long_text(test_set, 3, 20.0, jury, speaker, bars)
+    judges.submit = counted
+    figures, rows = measure(test_set, 3, speaker, judges)
     found = {figure.name: figure for figure in figures}
     assert [row["similarity_end_to_start"] for row in rows] == pytest.approx([1, 0, 1], abs=0.02)
     assert [row["similarity_change"] for row in rows] == pytest.approx([0, 0.95, 0], abs=0.06)
@@ -58,9 +70,9 @@ def test_what_drifts_is_told_from_what_holds(test_set: TestSet, parrot) -> None:
     assert rows[0]["errors"] == rows[0]["words"] == sum(rows[0]["sentence_words"])
 
 
-def test_words_are_counted_by_sentence(test_set: TestSet, parrot) -> None:
+def test_words_are_counted_by_sentence(test_set: RecordingSet, parrot) -> None:
     speaker = parrot(lambda prompt: 2)
-    figures, rows = measure_long_text(test_set, 1, 20.0, speaker.jury(), speaker, bars)
+    figures, rows = measure(test_set, 1, speaker, speaker.judges())
     assert rows[0]["errors"] == 2 and rows[0]["sentence_errors"][:2] == [2, 0]
     rate = next(figure for figure in figures if figure.name == "word_error_rate")
     assert rate.value == pytest.approx(2 / rows[0]["words"])
@@ -68,7 +80,7 @@ def test_words_are_counted_by_sentence(test_set: TestSet, parrot) -> None:
     assert rate.low is not None and rate.low < rate.value < (rate.high or 0)
 
 
-def test_the_text_is_long_enough_and_none_of_the_prompts(test_set: TestSet) -> None:
+def test_the_text_is_long_enough_and_none_of_the_prompts(test_set: RecordingSet) -> None:
     prompts = {row.text for row in test_set.prompts.values()}
     for number in range(3):
         rows = long_sentences(test_set, 20.0, number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.evaluation.paired import compare_means, compare_ratios, sign_flip_p_value
+from training.evaluation.statistics import compare_means, compare_ratios, sign_flip_p_value
 
 
 def test_p_value_of_few_differences_is_exact() -> None:

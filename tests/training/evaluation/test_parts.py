@@ -13,7 +13,7 @@ from tokenlm.audio.mel import MelConfig
 from tokenlm.checkpoint import save_component
 from tokenlm.checkpoint.resolve import resolve
 from tokenlm.config import ConfigError
-from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig
+from tokenlm.models.flow import FlowDecoder, cosyvoice_flow_config
 from tokenlm.models.fsmn_tokenizer import FSMNTokenizer, FSMNTokenizerConfig
 from tokenlm.models.lm import NO_GUARDS, GuardConfig, SamplingConfig
 from tokenlm.models.onnx_models import OnnxSpeakerConfig, OnnxSpeakerEncoder
@@ -24,14 +24,14 @@ from training.evaluation.parts import find_parts
 
 def test_imported_components_are_found(tmp_path: Path) -> None:
     mel = MelConfig()
-    flow = CosyVoiceFlowConfig(
+    flow = cosyvoice_flow_config(
         mel=mel, codebook_size=27, speaker_dim=12, encoder_dim=16, encoder_hidden_dim=24,
         encoder_layers=1, encoder_up_layers=1, encoder_heads=2, dim=16, num_heads=2, head_dim=8,
         blocks_per_level=1, num_mid_levels=1,
     )  # fmt: skip
     tokenizer = FSMNTokenizerConfig(dim=16, num_heads=2, num_layers=1, num_digits=3)
     models: dict[str, tuple[str, nn.Module]] = {
-        "flow": ("cosyvoice_flow", CosyVoiceFlow(flow)),
+        "flow": ("flow", FlowDecoder(flow)),
         "vocoder": ("hift", HiFT(HiFTConfig(mel=mel, dim=16, pitch_dim=8))),
         "speech_tokenizer": ("fsmn_tokenizer", FSMNTokenizer(tokenizer)),
         "speaker_encoder": (
@@ -53,12 +53,13 @@ def test_imported_components_are_found(tmp_path: Path) -> None:
     assert parts.folders == {name: tmp_path / name for name in models}
     assert not parts.missing("resynthesis") and parts.missing("cloned")
     parts.check()
-    assert isinstance(parts.flow, CosyVoiceFlow) and isinstance(parts.vocoder, HiFT)
+    assert isinstance(parts.flow, FlowDecoder) and isinstance(parts.vocoder, HiFT)
     assert isinstance(parts.speech_tokenizer, FSMNTokenizer)
     assert isinstance(parts.speaker_encoder, OnnxSpeakerEncoder)
     assert parts.manifest.sample_rate == mel.sample_rate
     assert torch.equal(
-        parts.flow.embedding.weight, models["flow"][1].get_parameter("embedding.weight")
+        parts.flow.encoder.embedding.weight,
+        models["flow"][1].get_parameter("encoder.embedding.weight"),
     )
 
 

@@ -7,29 +7,27 @@ import torch
 
 from tokenlm.audio.io import save_audio
 from training.data.manifest import ManifestError
-from training.evaluation.figure import mean_figure
-from training.evaluation.prompt_lengths import (
+from training.evaluation.conditions import (
     length_prompts,
-    measure_prompt_lengths,
+    prompt_length_figures,
+    prompt_length_suite,
     write_prompt_lengths,
 )
 from training.evaluation.prompts import join_up_to, read_prompt, transpose
-from training.evaluation.testset import TestSet, read_test_set
+from training.evaluation.sets import RecordingSet, read_recording_set
+from training.evaluation.statistics import mean_figure
+from training.evaluation.suite import score, speak
 
 LENGTHS = (0.5, 1.0)
 
 
 @pytest.fixture
-def test_set(heldout: Path) -> TestSet:
+def test_set(heldout: Path) -> RecordingSet:
     # Three recordings of 0.40, 0.48 and 0.56 s for each voice: one is the prompt, one is asked for.
-    return read_test_set("heldout", heldout, num_items=3, num_voices=3, prompt_seconds=0.4)
+    return read_recording_set("heldout", heldout, num_items=3, num_voices=3, prompt_seconds=0.4)
 
 
-def bars(total: int):
-    return lambda: None, lambda: None
-
-
-def test_the_prompt_comes_first_and_what_is_asked_for_never(test_set: TestSet) -> None:
+def test_the_prompt_comes_first_and_what_is_asked_for_never(test_set: RecordingSet) -> None:
     prompts = length_prompts(test_set, LENGTHS, 16_000)
     assert list(prompts) == ["0.5s", "1s"]
     for speaker in ("ann", "bob", "cyd"):
@@ -45,16 +43,16 @@ def test_the_prompt_comes_first_and_what_is_asked_for_never(test_set: TestSet) -
         assert long.waveform[10_400:].abs().max() > 0.1
 
 
-def test_too_few_recordings_are_told_with_the_voice(test_set: TestSet) -> None:
+def test_too_few_recordings_are_told_with_the_voice(test_set: RecordingSet) -> None:
     with pytest.raises(ManifestError, match=r"a prompt of 8 s .* 'ann' hold less"):
         length_prompts(test_set, (1.0, 8.0), 16_000)
 
 
-def test_longer_prompts_are_compared_sentence_by_sentence(test_set: TestSet, parrot) -> None:
+def test_longer_prompts_are_compared_sentence_by_sentence(test_set: RecordingSet, parrot) -> None:
     speaker = parrot(lambda prompt: 2 if len(prompt.waveform) == 8000 else 1)
-    prompts = length_prompts(test_set, LENGTHS, 16_000)
-    figures, rows = measure_prompt_lengths(test_set, prompts, speaker.jury(), speaker, bars)
-    found = {figure.key: figure for figure in figures}
+    suite = prompt_length_suite(test_set, LENGTHS, 16_000, 0)
+    rows = [one.row for one in score(suite, speak(speaker, suite), speaker.judges())]
+    found = {figure.key: figure for figure in prompt_length_figures(rows)}
     words = sum(row["words"] for row in rows[:3])
     assert found["heldout/prompt_lengths/0.5s_word_error_rate"].value == pytest.approx(6 / words)
     assert found["heldout/prompt_lengths/1s_word_error_rate"].value == pytest.approx(3 / words)
@@ -67,7 +65,7 @@ def test_longer_prompts_are_compared_sentence_by_sentence(test_set: TestSet, par
         ("0.5s", 0), ("0.5s", 1), ("0.5s", 2), ("1s", 0), ("1s", 1), ("1s", 2),
     ]  # fmt: skip
     # Paired: the same texts with the same seeds.
-    said = [(text, index) for text, _, index in speaker.said]
+    said = [(request.text, request.seed) for request in speaker.said]
     assert said[:3] == said[3:]
 
 
@@ -97,7 +95,7 @@ def test_a_table_and_a_plot_are_written(tmp_path: Path) -> None:
 
 
 def test_a_prompt_is_read_at_its_own_rate_and_moved(tmp_path: Path, heldout: Path) -> None:
-    rows = read_test_set("heldout", heldout, num_items=3, num_voices=3, prompt_seconds=0.4)
+    rows = read_recording_set("heldout", heldout, num_items=3, num_voices=3, prompt_seconds=0.4)
     row = rows.prompts["ann"]
     save_audio(row.audio, torch.zeros(2205), 22_050)
     prompt = read_prompt(row)
@@ -108,7 +106,7 @@ def test_a_prompt_is_read_at_its_own_rate_and_moved(tmp_path: Path, heldout: Pat
 
 
 def test_joining_needs_enough(heldout: Path) -> None:
-    test_set = read_test_set("heldout", heldout, num_items=3, num_voices=3, prompt_seconds=0.4)
+    test_set = read_recording_set("heldout", heldout, num_items=3, num_voices=3, prompt_seconds=0.4)
     own = [row for row in test_set.recordings if row.speaker == "bob"]
     assert len(join_up_to(own, 1.5, 16_000).waveform) == 24_000
     with pytest.raises(ManifestError, match="'bob' hold less"):

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from tiny_recognizer import tiny_recognizer
 
-from training.evaluation import judges, recognizers
-from training.evaluation.judges import JudgeError, WordJudge
-from training.evaluation.recognizers import (
+from training.evaluation import judges
+from training.evaluation.judges import (
+    JudgeError,
+    WordJudge,
     load_naturalness,
     load_recognizer,
     recognizer_version,
@@ -108,6 +109,6 @@ def test_a_named_plug_in_is_remembered_apart_from_others(tmp_path: Path) -> None
 
 
 def test_the_name_of_a_recogniser_tells_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recognizers, "judge_versions", lambda names: dict.fromkeys(names, "5.1"))
+    monkeypatch.setattr(judges, "judge_versions", lambda names: dict.fromkeys(names, "5.1"))
     assert recognizer_version("paraformer:FOLDER") == "paraformer:FOLDER 5.1"
     assert recognizer_version("pocketsphinx") == "pocketsphinx 5.1"

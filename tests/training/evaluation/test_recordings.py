@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from script_module import load_script
 
 from tokenlm.audio.io import load_audio, save_audio
 from training.data.manifest import ManifestError, Utterance, validate, write_manifest
-from training.evaluation.alsa_recordings import SOURCE, WORDS, main, make_recordings
-from training.evaluation.recordings import measure_recordings, read_recordings
-from training.evaluation.testset import read_test_set
+from training.evaluation.conditions import read_recordings, recording_figures, recording_suite
+from training.evaluation.sets import read_recording_set
+from training.evaluation.suite import score, speak
+
+ALSA = load_script("alsa_recordings")
 
 
 def write_recordings(folder: Path, seconds: list[float]) -> Path:
@@ -30,10 +33,6 @@ def write_recordings(folder: Path, seconds: list[float]) -> Path:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return write_recordings(tmp_path, [1.0, 1.5, 2.0, 2.5])
-
-
-def bars(total: int):
-    return lambda: None, lambda: None
 
 
 def test_recordings_are_read_evenly_from_a_folder_or_manifest(folder: Path) -> None:
@@ -63,27 +62,29 @@ def test_what_is_no_manifest_is_told(tmp_path: Path) -> None:
 
 
 def test_each_recording_says_sentences_of_its_own(heldout: Path, folder: Path, parrot) -> None:
-    test_set = read_test_set("heldout", heldout, num_items=6, num_voices=3, prompt_seconds=0.4)
+    test_set = read_recording_set("heldout", heldout, num_items=6, num_voices=3, prompt_seconds=0.4)
     recordings = read_recordings(folder, 4)
     # One recording loses two words of each sentence, the others none.
     speaker = parrot(lambda prompt: 2 if len(prompt.waveform) == 24_000 else 0)
-    figures, rows = measure_recordings(test_set, recordings, 2, speaker.jury(), speaker, bars)
+    suite = recording_suite(test_set, recordings, 2, 0)
+    rows = [one.row for one in score(suite, speak(speaker, suite), speaker.judges())]
     assert [row["prompt"] for row in rows] == [f"ann-{n}" for n in (0, 0, 1, 1, 2, 2, 3, 3)]
     texts = [item.original.text for item in test_set.items]
     assert [row["text"] for row in rows] == [*texts, *texts[:2]]
     assert [row["errors"] for row in rows] == [0, 0, 2, 2, 0, 0, 0, 0]
-    found = {figure.key: figure for figure in figures}
+    found = {figure.key: figure for figure in recording_figures(rows)}
     rate = found["heldout/recordings/word_error_rate"]
     words = sum(row["words"] for row in rows)
     assert rate.value == pytest.approx(4 / words) and f"4 of {words} words wrong" in rate.note
     assert found["heldout/recordings/speaker_similarity"].value == pytest.approx(1.0, abs=1e-3)
     assert {row["section"] for row in rows} == {"recordings"}
-    assert [index for _, _, index in speaker.said] == list(range(8))
+    assert [request.id for request in speaker.said] == list(range(8))
+    assert len({request.seed for request in speaker.said}) == 8
 
 
 @pytest.fixture
 def alsa(tmp_path: Path) -> Path:
-    for number, words in enumerate(WORDS):
+    for number, words in enumerate(ALSA.WORDS):
         times = torch.arange(int(48_000 * 1.2)) / 48_000
         tone = 0.2 * torch.sin(2 * torch.pi * (200 + 100 * number) * times)
         silence = torch.zeros(9600)
@@ -96,7 +97,7 @@ def test_prompts_of_alsa_utils_can_be_used(
     alsa: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "prompts"
-    assert main([str(output), "--source", str(alsa)]) == 0
+    assert ALSA.main([str(output), "--source", str(alsa)]) == 0
     assert "Front left." in capsys.readouterr().out
     manifest = validate(output / "manifest.jsonl")
     assert not manifest.bad_rows
@@ -114,12 +115,14 @@ def test_prompts_of_alsa_utils_can_be_used(
 def test_a_missing_package_is_told_with_the_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(tmp_path / "out"), "--source", str(tmp_path)]) == 1
+    assert ALSA.main([str(tmp_path / "out"), "--source", str(tmp_path)]) == 1
     message = capsys.readouterr().err
     assert "no such recording" in message and "alsa-utils" in message
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif(not SOURCE.is_dir(), reason="alsa-utils is not installed")
+@pytest.mark.skipif(not ALSA.SOURCE.is_dir(), reason="alsa-utils is not installed")
 def test_the_recordings_of_the_package_give_prompts_of_one_to_ten_seconds(tmp_path: Path) -> None:
-    assert len(make_recordings(SOURCE, tmp_path)) == len(read_recordings(tmp_path, 8)) == 8
+    assert (
+        len(ALSA.make_recordings(ALSA.SOURCE, tmp_path)) == len(read_recordings(tmp_path, 8)) == 8
+    )

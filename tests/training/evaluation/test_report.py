@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from training.evaluation.figure import Figure, mean_figure, ratio_figure
 from training.evaluation.report import card_metrics, print_table, write_report
+from training.evaluation.statistics import Figure, mean_figure, ratio_figure
 
 
 def figure(section: str, value: float, **more: object) -> Figure:

@@ -16,7 +16,7 @@ from training.evaluation.config import EvaluationConfig
 from training.evaluation.judges import WordJudge
 from training.evaluation.parts import find_parts
 from training.evaluation.run import Results, choose_sections, evaluate
-from training.evaluation.sections import Speaker
+from training.evaluation.systems import Cloning
 
 CONSOLE = Console(file=StringIO())
 
@@ -38,17 +38,13 @@ def settings(heldout: Path | None, unheard: Path | None = None, **more: int) -> 
 
 def run(config: EvaluationConfig, heard: str = "say ann", **more: object) -> Results:
     parts = find_parts(more.pop("bundle", None), more.pop("components", []))  # type: ignore[arg-type]
-    sections = choose_sections(
-        more.pop("sections", ["originals"]),  # type: ignore[arg-type]
-        parts,
-        more.pop("recordings", None),  # type: ignore[arg-type]
-    )
+    sections = choose_sections(more.pop("sections", ["originals"]), parts, config)  # type: ignore[arg-type]
     return evaluate(
         config,
         parts,
         sections,
         console=CONSOLE,
-        word_judge=WordJudge(hear=lambda pcm: heard),
+        word_judge=WordJudge(transcribe=lambda pcm: heard),
         voice_judge=pitch_of,
         **more,  # type: ignore[arg-type]
     )
@@ -137,7 +133,6 @@ def test_every_way_to_stand_a_prompt_is_measured_with_a_whole_bundle(
         config,
         bundle=str(tiny_bundle),
         sections=["formants", "long_text", "prompt_lengths", "damaged_prompts", "recordings"],
-        recordings=voices,
         audio_folder=tmp_path / "audio",
     )
     found = figures(results)
@@ -163,19 +158,29 @@ def test_recordings_are_left_out_unless_given_and_an_error_when_asked_for(
     tiny_bundle: Path, voices: Path
 ) -> None:
     parts = find_parts(str(tiny_bundle))
-    found = choose_sections([], parts)
+    plain, given = EvaluationConfig(), EvaluationConfig(recordings=voices)
+    found = choose_sections([], parts, plain)
     assert "recordings" not in found and {"formants", "damaged_prompts"} < set(found)
-    assert "recordings" in choose_sections([], parts, voices)
+    assert "recordings" in choose_sections([], parts, given)
     with pytest.raises(ValueError, match="needs real recordings .* --recordings"):
-        choose_sections(["recordings"], parts)
+        choose_sections(["recordings"], parts, plain)
     with pytest.raises(ValueError, match="recordings needs speech_lm"):
-        choose_sections(["recordings"], find_parts(None), voices)
+        choose_sections(["recordings"], find_parts(None), given)
+
+
+def test_sets_of_texts_are_a_section(tiny_bundle: Path) -> None:
+    parts, config = find_parts(str(tiny_bundle)), EvaluationConfig(sets=("hard",))
+    assert choose_sections([], parts, config) == ["script"]
+    assert choose_sections(["cloned"], parts, config) == ["cloned", "script"]
+    assert "script" not in choose_sections([], parts, EvaluationConfig())
+    with pytest.raises(ValueError, match="script needs sets of texts: --set"):
+        choose_sections(["script"], parts, EvaluationConfig())
 
 
 def test_too_short_voices_are_told_before_anything_is_spoken(
     heldout: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Speaker, "clone", lambda *_: pytest.fail("spoken"))
+    monkeypatch.setattr(Cloning, "speak", lambda *_: pytest.fail("spoken"))
     with pytest.raises(ManifestError, match="a prompt of 1 s .* of 'ann'"):
         run(settings(heldout), bundle=str(tiny_bundle), sections=["cloned", "prompt_lengths"])
 
@@ -211,8 +216,8 @@ def test_tokenizer_and_speaker_encoder_need_no_judge(
 
 
 def test_the_components_choose_the_sections(export: Path) -> None:
-    assert choose_sections([], find_parts(None)) == ["originals"]
-    found = choose_sections([], find_parts(None, [export]))
+    assert choose_sections([], find_parts(None), EvaluationConfig()) == ["originals"]
+    found = choose_sections([], find_parts(None, [export]), EvaluationConfig())
     assert found == ["originals", "copy_synthesis", "tokenizer", "speaker_encoder"]
 
 
@@ -228,9 +233,9 @@ def test_later_folders_replace_earlier_ones(export: Path, tmp_path: Path) -> Non
 def test_what_is_missing_is_named(export: Path, heldout: Path, tmp_path: Path) -> None:
     parts = find_parts(None, [export])
     with pytest.raises(ValueError, match="cloned needs speech_lm, text_tokenizer, flow"):
-        choose_sections(["cloned"], parts)
+        choose_sections(["cloned"], parts, EvaluationConfig())
     with pytest.raises(ValueError, match="no section 'singing'; the sections are originals"):
-        choose_sections(["singing"], parts)
+        choose_sections(["singing"], parts, EvaluationConfig())
     with pytest.raises(ComponentError, match="is no component"):
         find_parts(None, [heldout.parent])
     with pytest.raises(ComponentError, match="no such component folder"):

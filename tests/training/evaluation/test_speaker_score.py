@@ -3,14 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.evaluation.speaker_score import (
+from training.evaluation.cloning import hardest, nearest
+from training.evaluation.components import (
     equal_error_interval,
     equal_error_rate,
-    hardest,
-    nearest,
     pair_scores,
-    similarity,
 )
+from training.evaluation.suite import similarity
 
 VOICES = {
     "east": np.array([1.0, 0.0]),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tokenlm.audio.resample import resample
-from training.evaluation.spectral_warp import MAX_WARP, estimate_warp, spectral_envelope
+from training.evaluation.formants import MAX_WARP, estimate_warp, spectral_envelope
 
 Vowels = Callable[..., torch.Tensor]
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from tokenlm.models.lm.generate import SpeechRequest
+from tokenlm.models.lm.decoding import SpeechRequest
 from tokenlm.models.lm.layout import IGNORE, SPECIAL, SPEECH, TEXT
 from tokenlm.models.lm.model import LayoutBatch
 from training.losses.preference import (

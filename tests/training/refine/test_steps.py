@@ -10,6 +10,7 @@ from typing import Literal
 import pytest
 import torch
 from phone_recordings import CONTAINERS, write_by_ffmpeg
+from script_module import load_script
 from toy_sounds import RATE, embed, quiet, tone
 
 from tokenlm.audio.io import load_audio, save_audio
@@ -19,10 +20,14 @@ from training.data.manifest import Utterance, audio_problem, read_manifest
 from training.data.rejects import Rejects, TooManyRejects
 from training.refine import steps
 from training.refine.config import RefineConfig
-from training.refine.damage import KINDS, damage_kinds, precision_and_recall
-from training.refine.proof import damage_corpus, draw_rows, prove
 from training.refine.recordings import find_recordings
 from training.refine.report import write_report
+
+PROOF = load_script("prove_refinement")
+KINDS, damage_kinds, precision_and_recall = (
+    PROOF.KINDS, PROOF.damage_kinds, PROOF.precision_and_recall,
+)  # fmt: skip
+damage_corpus, draw_rows, prove = PROOF.damage_corpus, PROOF.draw_rows, PROOF.prove
 
 CONFIG = RefineConfig(min_bandwidth_hz=100.0, detector="level")
 WORDS = "alpha bravo delta echo foxtrot golf hotel india kilo lima mike november oscar papa".split()

@@ -11,15 +11,17 @@ import torch
 
 from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
 from tokenlm.synthesis import Synthesizer
-from tokenlm.synthesis.read_back import ReadBack
-from training.rl.reward_set import RewardConfig, RewardSet, Sound
+from tokenlm.synthesis.guards import ReadBack
 from training.rl.rewards import (
     FLOOR,
     Answer,
     DurationReward,
     FailureCount,
+    RewardConfig,
     RewardError,
+    RewardSet,
     SimilarityReward,
+    Sound,
     TokenAsrReward,
     TokenLikelihoodReward,
     WaveformAsrReward,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from training.distributed_check.toy import make_corpus, stage_settings
+from tests.distributed.toy import make_corpus, stage_settings
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ def stage_config(corpus: Path, tmp_path: Path) -> Callable[..., Path]:
 
     def write(stage: str, run: str = "run", **changes: Any) -> Path:
         config = {
-            "stage": stage,
+            "stage": stage.partition(".")[0],
             "run": str(tmp_path / run),
             "optim": {"max_steps": 2, "warmup_steps": 1, "lr": 1e-3, "ema_decay": 0.5},
             "batch": {"max_seconds_per_batch": 4.0, "max_items": 3},

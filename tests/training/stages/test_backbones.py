@@ -16,7 +16,7 @@ from tokenlm.checkpoint.registry import load_model
 from tokenlm.models.lm import SpeechLM, SpeechLMConfig
 from tokenlm.models.lm.layout import one_shot
 from tokenlm.models.lm.model import LayoutBatch
-from training.checkpointing import latest_checkpoint
+from training.loop.checkpoints import latest_checkpoint
 from training.run import main
 
 SIZES: dict[str, Any] = {

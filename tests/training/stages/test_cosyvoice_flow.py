@@ -1,4 +1,4 @@
-"""The loss of the stage cosyvoice_flow is that of the reference, and so are its draws."""
+"""The loss of the flows of CosyVoice is that of the reference, and so are its draws."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 
 from tokenlm.checkpoint import save_component
-from tokenlm.checkpoint.adapters.cosyvoice_flow import flow_config, flow_to_ours
-from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig
+from tokenlm.checkpoint.cosyvoice.flow import flow_config, flow_to_ours
+from tokenlm.models.flow import FlowDecoder, cosyvoice_flow_config
 from tokenlm.models.flow.matching import path
 from tokenlm.models.onnx_models import OnnxGraph, OnnxSpeakerConfig
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from training.data.split import DataConfig
+from training.loop.task import Prepared, StepInfo
 from training.run import load_task
-from training.stages.cosyvoice_flow import CosyVoiceFlowStageConfig, CosyVoiceFlowTask
-from training.task import Prepared, StepInfo
+from training.stages.flow import FlowStageConfig, FlowTask
 
 UNET = {"encoder_layers": 1, "encoder_up_layers": 1, "blocks_per_level": 1, "num_mid_levels": 1}
-DIT = {"encoder": "lookahead", "estimator": "dit", "num_layers": 1}
+DIT = {"encoder": "lookahead", "estimator": "f5_dit", "num_layers": 1}
 
 
 @pytest.mark.parametrize(("version", "file"), [(2, "flow_cfm"), (3, "cv3_flow")])
@@ -33,15 +33,16 @@ def test_golden_loss(version: Any, file: str, name: str, golden: Callable[[str],
     shapes = {key: tuple(tensor.shape) for key, tensor in numbers.weights.items()}
     sizes = numbers.sizes["estimator"]
     config = flow_config(version, shapes, num_heads=sizes["heads"])
-    task = CosyVoiceFlowTask(
-        CosyVoiceFlowStageConfig(
-            stage="cosyvoice_flow",
+    task = FlowTask(
+        FlowStageConfig(
+            stage="flow",
+            bounded_share=0.0,
             data=DataConfig(train=Path("none")),
             speaker_encoder=Path("none"),
             model=config,
         )
     )
-    flow = CosyVoiceFlow(config).eval()
+    flow = FlowDecoder(config).eval()
     flow.load_state_dict(flow_to_ours(version, numbers.weights))
     task.modules = {"flow": flow}
     feat, lengths = numbers["in.train.feat"], numbers["in.train.token_len"]
@@ -71,19 +72,19 @@ def test_golden_loss(version: Any, file: str, name: str, golden: Callable[[str],
 
 
 @pytest.fixture
-def task(stage_config: Callable[..., Path]) -> CosyVoiceFlowTask:
-    _, task = load_task(stage_config("cosyvoice_flow"))
-    assert isinstance(task, CosyVoiceFlowTask)
+def task(stage_config: Callable[..., Path]) -> FlowTask:
+    _, task = load_task(stage_config("flow.cosyvoice"))
+    assert isinstance(task, FlowTask)
     task.build()
     return task
 
 
-def batch_of(task: CosyVoiceFlowTask, *indices: int) -> dict[str, Tensor]:
+def batch_of(task: FlowTask, *indices: int) -> dict[str, Tensor]:
     data: Any = task.dataset("train")
     return task.collate([data[index] for index in indices])
 
 
-def test_draws_are_those_of_the_reference(task: CosyVoiceFlowTask) -> None:
+def test_draws_are_those_of_the_reference(task: FlowTask) -> None:
     contexts = Counter(task._context(StepInfo(0, step, 0)) for step in range(400))
     assert set(contexts) == {FULL_CONTEXT, Context(chunk_frames=4)}
     assert 0.4 < contexts[FULL_CONTEXT] / 400 < 0.6
@@ -95,7 +96,7 @@ def test_draws_are_those_of_the_reference(task: CosyVoiceFlowTask) -> None:
     assert 0.35 < shares.count(0.0) / len(shares) < 0.7 and 0.2 < max(shares) <= 0.3
 
 
-def test_training_goes_on_after_speech_was_rendered(task: CosyVoiceFlowTask) -> None:
+def test_training_goes_on_after_speech_was_rendered(task: FlowTask) -> None:
     """What rendering keeps for the next call was made without gradient."""
     batch = batch_of(task, 0, 3)
     with torch.no_grad():
@@ -112,11 +113,11 @@ def test_training_goes_on_after_speech_was_rendered(task: CosyVoiceFlowTask) -> 
 def test_a_window_is_trained_as_it_is_streamed(parts: dict[str, Any]) -> None:
     """Items of one batch keep the whole chunks of their own prompts."""
     torch.manual_seed(0)
-    config = CosyVoiceFlowConfig(
+    config = cosyvoice_flow_config(
         codebook_size=9, speaker_dim=8, encoder_dim=16, encoder_hidden_dim=24, encoder_heads=2,
         dim=16, num_heads=2, head_dim=8, **parts,
     )  # fmt: skip
-    flow = CosyVoiceFlow(config).eval()
+    flow = FlowDecoder(config).eval()
     context = Context(chunk_frames=4, left_frames=2)
     tokens = torch.randint(9, (2, 20))
     given = {
@@ -130,7 +131,7 @@ def test_a_window_is_trained_as_it_is_streamed(parts: dict[str, Any]) -> None:
         row = {name: tensor[item : item + 1] for name, tensor in given.items()}
         alone = flow(
             x_t[item : item + 1], t[item : item + 1],
-            context=flow._context(context, num_prompt), **row,
+            context=flow.prompt_context(context, num_prompt), **row,
         )  # fmt: skip
         torch.testing.assert_close(both[item : item + 1], alone, rtol=0, atol=1e-5)
     other = flow(x_t, t, context=context, pinned_tokens=torch.tensor([2, 2]), **given)
@@ -150,9 +151,9 @@ def test_the_speaker_is_heard_by_a_graph(
         config=OnnxSpeakerConfig(embedding_dim=8, num_bytes=4),
         state_dict={"graph.graph": torch.zeros(4, dtype=torch.uint8)},
     )
-    path = stage_config("cosyvoice_flow", speaker_encoder=str(tmp_path / "speaker"))
+    path = stage_config("flow.cosyvoice", speaker_encoder=str(tmp_path / "speaker"))
     _, task = load_task(path)
-    assert isinstance(task, CosyVoiceFlowTask)
+    assert isinstance(task, FlowTask)
     task.build()
     with torch.no_grad():
         prepared = task.prepare(batch_of(task, 0, 3), StepInfo(0, 0, 0))
@@ -164,4 +165,4 @@ def test_the_speaker_is_heard_by_a_graph(
 
 def test_a_window_without_a_size_is_a_mistake(stage_config: Callable[..., Path]) -> None:
     with pytest.raises(ValueError, match=r"window of model\.left_tokens, which is not set"):
-        load_task(stage_config("cosyvoice_flow", bounded_share=0.5))
+        load_task(stage_config("flow.cosyvoice", bounded_share=0.5))

@@ -16,10 +16,10 @@ from torch.nn import functional
 from tokenlm.models.flow import FlowDecoder
 from tokenlm.models.flow.matching import SIGMA_MIN
 from tokenlm.modules.context import FULL_CONTEXT, Context
+from training.loop.task import StepInfo
 from training.run import load_task, main
 from training.stages.flow import FlowTask
-from training.task import StepInfo
-from training.token_reader import ReadingConfig, TokenReader, reading_loss
+from training.stages.token_reader import ReadingConfig, TokenReader, reading_loss
 
 
 @pytest.fixture
@@ -154,8 +154,8 @@ def test_prediction_is_read_where_it_can_be(reading_task: FlowTask) -> None:
         tensors = prepared.tensors
         for item, count in enumerate(batch["num_tokens"].tolist()):
             read = step >= 3 and tensors["t"][item] >= 0.25 and not tensors["dropped"][item]
-            assert int(tensors["heard"][item].sum()) == (count if read else 0)
-        assert prepared.counts["flow/reading"] == float(tensors["heard"].sum())
+            assert int(tensors["is_read"][item].sum()) == (count if read else 0)
+        assert prepared.counts["flow/reading"] == float(tensors["is_read"].sum())
         assert prepared.counts["flow/reader"] == float(batch["num_tokens"].sum())
 
 
@@ -166,11 +166,11 @@ def test_reading_the_right_velocity_is_reading_the_recording(
     velocity = prepared.tensors["velocity"].clone().requires_grad_(True)
     monkeypatch.setattr(FlowDecoder, "forward", lambda self, *a, **k: velocity)
     losses = reading_task._losses(prepared)
-    prepared.tensors["mask"], whole = prepared.tensors["heard"], prepared.tensors["mask"]
+    prepared.tensors["mask"], whole = prepared.tensors["is_read"], prepared.tensors["mask"]
     expected = reading_task._read(prepared)["flow/reader"]
     # The path ends at the recording plus a millionth of the noise.
     torch.testing.assert_close(losses["flow/reading"], expected, rtol=1e-3, atol=1e-3)
-    assert whole.sum() > prepared.tensors["heard"].sum() > 0
+    assert whole.sum() > prepared.tensors["is_read"].sum() > 0
     losses["flow/reading"].backward()
     assert velocity.grad is not None and float(velocity.grad.abs().sum()) > 0
     assert all(p.grad is None for p in reading_task.modules["reader"].parameters())

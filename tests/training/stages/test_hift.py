@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from tokenlm.models.vocoder import HiFT
+from training.loop.task import StepInfo
 from training.run import load_task
 from training.stages.hift import HiFTTask
-from training.task import StepInfo
 
 
 @pytest.fixture

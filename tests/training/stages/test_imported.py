@@ -12,20 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from tokenlm.checkpoint import read_component, read_state, save_component
-from tokenlm.checkpoint.adapters.cosyvoice2 import PARTS
-from tokenlm.checkpoint.adapters.cosyvoice_flow import flow_mel, flow_to_theirs
-from tokenlm.checkpoint.adapters.cosyvoice_hift import hift_to_theirs
-from tokenlm.checkpoint.adapters.cosyvoice_lm import lm_to_theirs
-from tokenlm.checkpoint.adapters.published_files import read_weights
+from tokenlm.checkpoint.cosyvoice.files import read_weights
+from tokenlm.checkpoint.cosyvoice.flow import flow_mel, flow_to_theirs
+from tokenlm.checkpoint.cosyvoice.hift import hift_to_theirs
+from tokenlm.checkpoint.cosyvoice.importer import PARTS
+from tokenlm.checkpoint.cosyvoice.lm import lm_to_theirs
 from tokenlm.checkpoint.registry import KINDS, load_model
-from tokenlm.models.flow import CosyVoiceFlow, CosyVoiceFlowConfig
+from tokenlm.models.flow import FlowDecoder, cosyvoice_flow_config
 from tokenlm.models.lm import BackboneConfig, SamplingConfig, SpeechLM, SpeechLMConfig
-from tokenlm.models.lm.generate import SpeechRequest, generate_speech
+from tokenlm.models.lm.decoding import SpeechRequest, generate_speech
 from tokenlm.models.lm.layout import TEXT
 from tokenlm.models.vocoder import HiFT, HiFTConfig
+from training.loop.task import StepInfo
 from training.run import load_task, main
 from training.stages.grpo import GRPOTask
-from training.task import StepInfo
 
 HEAD_DIM = 8
 
@@ -55,8 +55,8 @@ def published(version: Any, name: str) -> tuple[nn.Module, dict[str, Tensor]]:
         )
         return lm, lm_to_theirs(version, lm.config, lm.state_dict())
     if name == "flow":
-        flow = CosyVoiceFlow(
-            CosyVoiceFlowConfig(
+        flow = FlowDecoder(
+            cosyvoice_flow_config(
                 mel=flow_mel(version),
                 codebook_size=9,
                 speaker_dim=8,
@@ -66,7 +66,7 @@ def published(version: Any, name: str) -> tuple[nn.Module, dict[str, Tensor]]:
                 encoder_layers=1,
                 encoder_up_layers=1,
                 encoder_heads=2,
-                estimator="dit" if is_third else "unet",
+                estimator="f5_dit" if is_third else "unet",
                 dim=16,
                 num_heads=2,
                 head_dim=HEAD_DIM,
@@ -144,7 +144,7 @@ def test_flow(
     version: int, corpus: Path, stage_config: Callable[..., Path], tmp_path: Path
 ) -> None:
     start = import_part(tmp_path, version, "flow", fingerprint_of(corpus))
-    tune("cosyvoice_flow", "flow", start, stage_config)
+    tune("flow.cosyvoice", "flow", start, stage_config)
     check_export(start, tmp_path / "run" / "export" / "flow")
 
 
@@ -201,7 +201,7 @@ def test_an_instruction_is_read_before_every_text(stage_config: Callable[..., Pa
 
 
 @pytest.mark.parametrize(
-    ("stage", "module"), [("cosyvoice_flow", "flow"), ("speech_lm", "speech_lm")]
+    ("stage", "module"), [("flow.cosyvoice", "flow"), ("speech_lm", "speech_lm")]
 )
 def test_tokens_of_another_tokenizer_are_refused(
     stage: str, module: str, corpus: Path, stage_config: Callable[..., Path], tmp_path: Path
@@ -220,6 +220,6 @@ def test_a_component_of_another_kind_is_refused(
     stage_config: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start = import_part(tmp_path, 2, "vocoder")
-    path = stage_config("cosyvoice_flow", model=f"{start}/config.yaml")
+    path = stage_config("flow.cosyvoice", model=f"{start}/config.yaml")
     assert main(["--config", str(path)]) == 2
     assert "unknown key 'is_causal'" in capsys.readouterr().err

@@ -12,13 +12,13 @@ from tiny_recognizer import tiny_recognizer
 
 from tokenlm.audio.io import save_audio
 from tokenlm.checkpoint import read_component, read_manifest, read_state, validate_bundle
-from tokenlm.checkpoint.adapters.cosyvoice2 import import_cosyvoice
 from tokenlm.checkpoint.bundle import BundleError
+from tokenlm.checkpoint.cosyvoice.importer import import_cosyvoice
 from tokenlm.checkpoint.registry import KINDS
 from tokenlm.models.lm import GuardConfig
 from tokenlm.synthesis import Synthesizer
+from training.bundle import exchange
 from training.data.commands import precompute
-from training.exchange import main as exchange
 from training.run import main as train
 
 __all__ = ["graphs", "text_folder", "tokenizer"]
@@ -93,7 +93,7 @@ def test_from_the_published_folder_to_a_reward(
     assert facts.extra["tokenizer"] == deaf.components.fingerprint
 
     heard = tmp_path / "hearing"
-    assert exchange([str(bundle), str(heard), f"token_recognizer={reader}"]) == 0
+    exchange(bundle, heard, {"token_recognizer": reader})
     assert not validate_bundle(heard, KINDS)
     manifest = read_manifest(heard)
     assert manifest.components["token_recognizer"] == "token_recognizer"

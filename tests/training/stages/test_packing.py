@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from tokenlm.models.lm import SpeechLM, SpeechLMConfig
+from tokenlm.models.lm.backbone import PackedItems
 from tokenlm.models.lm.layout import Layout, interleaved, one_shot
 from tokenlm.models.lm.model import BackboneConfig, LayoutBatch
-from tokenlm.models.lm.packed import PackedItems
-from training.checkpointing import latest_checkpoint
 from training.config import BatchConfig
 from training.data.sampler import DurationSampler, Position, pack
+from training.loop.checkpoints import latest_checkpoint
 from training.losses.tokens import token_cross_entropy
 from training.run import main
 

@@ -18,17 +18,17 @@ from tokenlm.models.lm.layout import IGNORE
 from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
 from tokenlm.text.normalize import normalize
 from training.data.exclusion import evaluation_exclusion
-from training.evaluation.script import read_script
+from training.evaluation.sets import read_text_set
+from training.loop.task import StepInfo
 from training.rl import regression
-from training.rl.policy import PolicyTask
 from training.rl.regression import RegressionConfig, find_regression
 from training.rl.rewards import Answer, TokenAsrReward
 from training.rl.rollout import evaluating, roll_out
 from training.run import load_task, main
 from training.stages.dpo import choose_pair, sequence_log_probs
 from training.stages.grpo import GRPOTask
+from training.stages.post_training import PolicyTask
 from training.stages.token_reward import pad_speech
-from training.task import StepInfo
 
 PLAIN = Path(__file__).parents[3] / "configs" / "eval" / "plain.jsonl"
 
@@ -183,7 +183,7 @@ def test_no_text_of_a_test_set_is_drawn(stage_config: Callable[..., Path], tmp_p
 def test_plain_texts_are_those_of_the_regression_set_by_default(task: GRPOTask) -> None:
     default = RegressionConfig()
     assert str(default.plain_texts) == "configs/eval/regression.jsonl"
-    lines = read_script(packaged_configs() / "eval" / "regression.jsonl").lines
+    lines = read_text_set(packaged_configs() / "eval" / "regression.jsonl").lines
     asked: list[str] = []
 
     def measure(policy: Any, texts: Sequence[Any], *others: Any) -> dict[str, float]:
@@ -267,12 +267,12 @@ def test_the_policy_that_answers_lags_behind(task: GRPOTask) -> None:
     task.prepare(items, StepInfo(0, 0, 0))
     with torch.no_grad():
         task.policy.head.bias += 1.0
-    lagging = task._speaker(1)
-    assert not torch.equal(lagging.head.bias, task.policy.head.bias)
+    rollout_policy = task._rollout_policy(1)
+    assert not torch.equal(rollout_policy.head.bias, task.policy.head.bias)
     saved = task.state()
-    assert torch.equal(task._speaker(2).head.bias, task.policy.head.bias)
+    assert torch.equal(task._rollout_policy(2).head.bias, task.policy.head.bias)
     task.load_state(saved)
-    assert torch.equal(task._speaker(1).head.bias, lagging.head.bias)
+    assert torch.equal(task._rollout_policy(1).head.bias, rollout_policy.head.bias)
 
 
 def test_padded_speech_by_hand(task: GRPOTask) -> None:
@@ -333,9 +333,9 @@ def test_what_the_recogniser_reads_becomes_more_likely(
     # Of a random recogniser, long speech is the least likely: its length is kept out of it.
     for function in (
         "tokenlm.models.lm.decoding.speech_bounds",
-        "training.rl.rollout.length_bounds",
+        "training.rl.rollout.speech_bounds",
     ):
-        monkeypatch.setattr(function, lambda model, request: (24, 24))
+        monkeypatch.setattr(function, lambda model, num_text: (24, 24))
     path = stage_config("token_reward", **LEARN, loss_weights={"token_reward/kl": 0.0})
     assert main(["--config", str(path)]) == 0
     found = [row["token_reward/ctc"] for row in metrics(tmp_path / "run")]
@@ -344,7 +344,7 @@ def test_what_the_recogniser_reads_becomes_more_likely(
 
 
 def test_a_run_that_makes_plain_speech_worse_stops_before_it_saves(
-    stage_config: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stage_config: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = {"log_every": 1, "evaluate_every": 2, "save_every": 1}
     optim = {"max_steps": 4, "warmup_steps": 1, "lr": 1e-3, "ema_decay": 0.5}
@@ -354,7 +354,7 @@ def test_a_run_that_makes_plain_speech_worse_stops_before_it_saves(
     path = stage_config("grpo", log=log, optim=fast, regression=limits)
     assert main(["--config", str(path)]) == 0
     folder = tmp_path / "run"
-    assert "(regression: the " in capsys.readouterr().out
+    assert "(regression: the " in caplog.text
     assert not (folder / "export").exists()
     assert [row["step"] for row in metrics(folder)] == [1, 2]
     assert (folder / "step-000001").is_dir() and not (folder / "step-000002").exists()

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from training.loop.task import StepInfo
 from training.run import load_task, main
 from training.stages.speaker_encoder import equal_error_rate
-from training.task import StepInfo
 
 
 def vectors(*degrees: float) -> torch.Tensor:

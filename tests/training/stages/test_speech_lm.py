@@ -17,8 +17,9 @@ from tokenlm.models.lm.model import LayoutBatch
 from tokenlm.text.tokenizer_config import TextTokenizerConfig
 from training.data.manifest import Utterance
 from training.data.split import DataConfig
-from training.rl.policy import PolicyStageConfig, PolicyTexts
+from training.loop.task import StepInfo
 from training.run import main
+from training.stages.post_training import PolicyStageConfig, PolicyTexts
 from training.stages.speech_lm import (
     SpeechLMStageConfig,
     SpeechLMTask,
@@ -27,7 +28,6 @@ from training.stages.speech_lm import (
     check_token_rate,
     diagonal_prior,
 )
-from training.task import StepInfo
 
 MODEL = SpeechLMConfig(codebook_size=9, block_text_tokens=2, block_speech_tokens=3)
 CONFIG = SpeechLMStageConfig(
@@ -227,7 +227,7 @@ def test_mistakes_are_sentences(
         return capsys.readouterr().err
 
     plain = {"train": f"{corpus}/train.jsonl"}
-    assert "'train0' has no speech tokens; write them with: tokenlm precompute" in told(
+    assert "'train0' has no speech tokens; write them with: tokenlm data precompute" in told(
         "1", data=plain
     )
     rows = (corpus / "valid_tokens.jsonl").read_text()

@@ -13,13 +13,13 @@ import torch
 from tokenlm.models.speech_tokenizer import SpeechTokenizerConfig
 from tokenlm.models.token_recognizer import TokenRecognizerConfig
 from training.data.split import DataConfig
+from training.loop.task import StepInfo
 from training.run import load_task
 from training.stages.speech_tokenizer import (
     SpeechTokenizerStageConfig,
     phone_labels,
     phone_loss,
 )
-from training.task import StepInfo
 
 INDEX = {"a": 0, "b": 1}
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tokenlm.checkpoint.registry import KINDS, load_model
-from training.checkpointing import latest_checkpoint
+from training.loop.checkpoints import latest_checkpoint
 from training.run import main
 
 ROOT = Path(__file__).parents[3]
@@ -31,10 +31,10 @@ EXPORTS = {
     "token_reward": ["speech_lm"],
     "flow": ["flow"],
     "vocoder": ["vocoder"],
-    "cosyvoice_flow": ["flow"],
+    "flow.cosyvoice": ["flow"],
     "hift": ["vocoder"],
 }
-KINDS_OF = {"cosyvoice_flow": "cosyvoice_flow", "hift": "hift"}
+KINDS_OF = {"flow.cosyvoice": "flow", "hift": "hift"}
 """Kind of the component that is exported, where it is not its name."""
 LOSSES = {
     "speech_tokenizer": {
@@ -58,7 +58,7 @@ LOSSES = {
         "vocoder/feature_matching",
         "vocoder/discriminator",
     },
-    "cosyvoice_flow": {"flow/velocity"},
+    "flow.cosyvoice": {"flow/velocity"},
     "hift": {
         "vocoder/mel",
         "vocoder/pitch",
@@ -70,7 +70,7 @@ LOSSES = {
 KILL = """
 import os, signal, sys
 from pathlib import Path
-from training.loop import Trainer
+from training.loop.trainer import Trainer
 from training.run import load_task
 
 config, task = load_task(Path(sys.argv[1]))
@@ -173,7 +173,7 @@ def test_killed_and_resumed_equals_uninterrupted(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["flow", "vocoder", "cosyvoice_flow", "hift"])
+@pytest.mark.parametrize("stage", ["flow", "vocoder", "flow.cosyvoice", "hift"])
 def test_samples_can_be_heard_and_seen(
     stage: str, stage_config: Callable[..., Path], tmp_path: Path
 ) -> None:

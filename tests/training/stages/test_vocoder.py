@@ -14,8 +14,8 @@ from training.data.manifest import Rows
 from training.data.reader import MicroBatchDataset, UnreadableItems
 from training.data.rejects import read_rejects
 from training.data.sampler import MicroBatch
+from training.loop.task import StepInfo, Task
 from training.run import load_task
-from training.task import StepInfo, Task
 
 
 @pytest.fixture

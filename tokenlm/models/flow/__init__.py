@@ -1,16 +1,6 @@
 """Flow decoders: speech tokens to mel spectrogram by conditional flow matching."""
 
-from tokenlm.models.flow.config import FlowConfig
-from tokenlm.models.flow.cosyvoice import CosyVoiceFlow, CosyVoiceFlowState
-from tokenlm.models.flow.cosyvoice_config import CosyVoiceFlowConfig
-from tokenlm.models.flow.decoder import FlowDecoder
-from tokenlm.models.flow.state import FlowState
+from tokenlm.models.flow.config import FlowConfig, cosyvoice_flow_config
+from tokenlm.models.flow.decoder import FlowDecoder, FlowState
 
-__all__ = [
-    "CosyVoiceFlow",
-    "CosyVoiceFlowConfig",
-    "CosyVoiceFlowState",
-    "FlowConfig",
-    "FlowDecoder",
-    "FlowState",
-]
+__all__ = ["FlowConfig", "FlowDecoder", "FlowState", "cosyvoice_flow_config"]

@@ -1,31 +1,102 @@
 """Flow decoder: speech tokens, a prompt and a speaker to a mel spectrogram.
 
+Chunk-aware causal conditional flow matching (Du et al., 2024, CosyVoice 2, section 2.4): an encoder
+of tokens, an estimator of the velocity, and caches of both for every solver step of a stream.
+
 Shapes: B batch, N tokens, P prompt tokens, T mel frames (N * frames_per_token), M mel bins,
-E speaker channels. Chunk-aware causal conditional flow matching, after CosyVoice 2 (Du et al.,
-2024, section 2.4), with a transformer as estimator and caches for every solver step.
+E speaker channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tokenlm.models.flow.config import FlowConfig
-from tokenlm.models.flow.encoder import TokenEncoder
-from tokenlm.models.flow.estimator import EstimatorState, VelocityEstimator
-from tokenlm.models.flow.matching import (
-    Velocity,
-    cosine_schedule,
-    guided,
-    solve,
-    solve_euler,
-)
-from tokenlm.models.flow.state import FlowState, join_states, part_states
+from tokenlm.models.flow.dit import DiT, DiTState
+from tokenlm.models.flow.encoder import ENCODERS, Encoder, EncoderState
+from tokenlm.models.flow.matching import Velocity, cosine_schedule, guided, solve, solve_euler
+from tokenlm.models.flow.unet import UNet, UNetState
+from tokenlm.modules.attention import Caches, Plan
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.noise import frame_noise
+from tokenlm.modules.streaming import State, batched
+
+NOISE_FRAMES = 15_000
+"""Frames that the fixed noise has: 300 s."""
+
+EstimatorState: TypeAlias = DiTState | UNetState
+
+
+class Estimator(Protocol):
+    """What the estimators of the velocity have in common; see `DiT.forward`."""
+
+    def init_state(self, batch_size: int) -> EstimatorState:
+        """State before the first frame."""
+        ...
+
+    def plan(
+        self,
+        x: Tensor,
+        context: Context,
+        caches: Caches | None = None,
+        *,
+        mask: Tensor | None = None,
+        pinned_frames: Tensor | None = None,
+    ) -> Plan:
+        """Positions and mask of frames (B, T, any), shared by all solver steps."""
+        ...
+
+    def __call__(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        condition: Tensor,
+        context: Context = FULL_CONTEXT,
+        state: EstimatorState | None = None,
+        *,
+        mask: Tensor | None = None,
+        pinned_frames: Tensor | None = None,
+        plan: Plan | None = None,
+    ) -> Tensor:
+        """Velocity (B, T, M)."""
+        ...
+
+
+ESTIMATORS: dict[str, Callable[[FlowConfig], nn.Module]] = {
+    "dit": DiT,
+    "f5_dit": DiT,
+    "unet": UNet,
+}
+"""Estimator class of each name in a config."""
+
+
+@dataclass
+class FlowState(State):
+    """What a stream remembers: caches of the encoder and of every solver step."""
+
+    encoder: EncoderState
+    steps: list[EstimatorState]
+    """With guidance two rows for each item, with and without condition."""
+    speaker: Tensor
+    """(B, speaker_condition_dim)"""
+    pending: Tensor
+    """(B, fewer than a chunk and its look-ahead) tokens that do not fill a chunk yet."""
+    prompt_mel: Tensor
+    """(B, P * frames_per_token, M) in the scale of the flow."""
+    fed_tokens: int
+    """Tokens given to the encoder, those of the prompt among them."""
+    next_frame: int
+    """Number of the next frame to render, counted from the start of the prompt."""
+    prompt_seed: int
+    guidance_scale: float
+    context: Context
 
 
 class FlowDecoder(nn.Module):
@@ -34,28 +105,10 @@ class FlowDecoder(nn.Module):
     def __init__(self, config: FlowConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = TokenEncoder(
-            codebook_size=config.codebook_size,
-            dim=config.encoder_dim,
-            out_dim=config.mel.num_mels,
-            num_layers=config.encoder_layers,
-            num_heads=config.encoder_heads,
-            expansion=4.0,
-            dropout=config.dropout,
-            lookahead_tokens=config.lookahead_tokens,
-            frames_per_token=config.frames_per_token,
-        )
+        self.encoder = cast("Encoder", ENCODERS[config.encoder](config))
         self.speaker = nn.Linear(config.speaker_dim, config.speaker_condition_dim)
-        self.estimator = VelocityEstimator(
-            num_mels=config.mel.num_mels,
-            condition_dim=config.condition_dim,
-            dim=config.dim,
-            num_layers=config.num_layers,
-            num_heads=config.num_heads,
-            expansion=config.expansion,
-            dropout=config.dropout,
-            patch_frames=config.patch_frames,
-        )
+        # Any: the protocol says what is called, and the module has weights besides.
+        self.estimator: Any = ESTIMATORS[config.estimator](config)
 
     def normalize(self, mel: Tensor) -> Tensor:
         """Log-mel to the scale of the flow."""
@@ -91,8 +144,11 @@ class FlowDecoder(nn.Module):
             pinned_tokens: (B,) prompt lengths.
             dropped: (B,) True where the condition is dropped (classifier-free guidance).
         """
-        encoded = self.encoder(tokens, context, mask=mask, pinned_tokens=pinned_tokens)
-        condition = self._condition(encoded, prompt_mel, self._speaker(speaker_embedding))
+        pinned = pinned_tokens
+        if self.config.chunks_from == "prompt_start" and pinned is not None:
+            pinned = None if context.left_frames is None else _whole_chunks(self, pinned, context)
+        encoded = self.encoder(tokens, context, mask=mask, pinned_tokens=pinned)
+        condition = self.condition(encoded, prompt_mel, self.project_speaker(speaker_embedding))
         if dropped is not None:
             condition = condition * ~dropped[:, None, None]
         factor = self.config.frames_per_token
@@ -102,7 +158,7 @@ class FlowDecoder(nn.Module):
             condition,
             context.scaled(factor),
             mask=None if mask is None else mask.repeat_interleave(factor, dim=1),
-            pinned_frames=None if pinned_tokens is None else pinned_tokens * factor,
+            pinned_frames=None if pinned is None else pinned * factor,
         )
 
     @torch.inference_mode()
@@ -116,9 +172,10 @@ class FlowDecoder(nn.Module):
         seed: int,
         prompt_seed: int = 0,
         context: Context | None = None,
-        num_steps: int = 6,
+        num_steps: int | None = None,
         guidance_scale: float = 0.7,
         method: str = "euler",
+        has_ended: bool = True,
     ) -> Tensor:
         """Log-mel (B, T, M) of tokens (B, N) in the voice of the prompt.
 
@@ -127,34 +184,44 @@ class FlowDecoder(nn.Module):
             prompt_tokens: (B, P), P may be 0.
             prompt_mel: (B, P * frames_per_token, M) log-mel of the prompt.
             speaker_embedding: (B, E).
-            seed: of the noise of the rendered frames.
-            prompt_seed: of the noise of the prompt's frames.
+            seed: of the noise of the rendered frames, where the config says that it is seeded.
+            prompt_seed: of the noise of the prompt's frames, likewise.
             context: in tokens, default the model's; the prompt length is set here.
-            num_steps: solver steps.
+            num_steps: solver steps, default the model's.
             guidance_scale: strength of classifier-free guidance; 0 turns it off.
             method: solver; other than "euler" needs torchdiffeq.
+            has_ended: whether the speech ends with these tokens. Otherwise the last
+                `lookahead_tokens` of them are not rendered, only looked at.
+
+        Raises:
+            ValueError: prompt tokens and prompt mel differ in length, there are no more tokens than
+                the look-ahead, or the solver is not known.
         """
-        prompt_length = prompt_tokens.shape[1]
-        factor = self.config.frames_per_token
         self._check_prompt(prompt_tokens, prompt_mel)
-        context = (context or self.config.default_context).pinned(prompt_length)
-        joined = torch.cat([prompt_tokens, tokens], dim=1)
-        encoded = self.encoder(joined, context)
-        prompt = functional.pad(self.normalize(prompt_mel), (0, 0, 0, tokens.shape[1] * factor))
-        condition = self._condition(encoded, prompt, self._speaker(speaker_embedding))
-        frames = prompt_length * factor
-        noise = [
-            self._noise(prompt_seed, 0, frames, joined),
-            self._noise(seed, 0, tokens.shape[1] * factor, joined),
-        ]
+        context = self.prompt_context(context, prompt_tokens.shape[1])
+        joined, future = torch.cat([prompt_tokens, tokens], dim=1), None
+        if not has_ended:
+            size = joined.shape[1] - self.config.lookahead_tokens
+            if size <= prompt_tokens.shape[1]:
+                raise ValueError(
+                    f"{tokens.shape[1]} tokens are no more than the look-ahead of "
+                    f"{self.config.lookahead_tokens}"
+                )
+            joined, future = joined[:, :size], joined[:, size:]
+        encoded = self.encoder(joined, context, future=future)
+        start, total = prompt_mel.shape[1], encoded.shape[1]
+        prompt = functional.pad(self.normalize(prompt_mel), (0, 0, 0, total - start)).to(encoded)
+        condition = self.condition(encoded, prompt, self.project_speaker(speaker_embedding))
+        noise = self.initial_noise(seed, prompt_seed, start, 0, total)
+        x0 = noise.to(encoded).expand(encoded.shape[0], -1, -1)
+        factor = self.config.frames_per_token
         velocity = self._velocity(condition, context.scaled(factor), guidance_scale, None)
-        times = cosine_schedule(num_steps).to(condition)
-        x0 = torch.cat(noise, dim=1).to(condition)
+        times = cosine_schedule(num_steps or self.config.num_steps).to(encoded)
         if method == "euler":
             x1 = solve_euler(velocity, x0, times)
         else:
             x1 = solve(velocity, x0, times, method)
-        return self.denormalize(x1[:, frames:])
+        return self.denormalize(x1[:, start:])
 
     @torch.inference_mode()
     def start(
@@ -165,34 +232,42 @@ class FlowDecoder(nn.Module):
         speaker_embedding: Tensor,
         prompt_seed: int = 0,
         context: Context | None = None,
-        num_steps: int = 6,
+        num_steps: int | None = None,
         guidance_scale: float = 0.7,
     ) -> FlowState:
         """State of a stream after its prompt; arguments as for `generate`.
 
+        Where the chunk grid starts with the prompt, its last frames may be left to the first step.
+
         Raises:
-            ValueError: the full context, which has no chunks.
+            ValueError: the full context, which has no chunks, or a prompt whose parts disagree.
         """
-        context = (context or self.config.default_context).pinned(prompt_tokens.shape[1])
+        context = self.prompt_context(context, prompt_tokens.shape[1])
         if context.is_full:
             raise ValueError("the full context cannot be streamed; use generate")
         self._check_prompt(prompt_tokens, prompt_mel)
         batch = prompt_tokens.shape[0]
         rows = batch if guidance_scale == 0 else 2 * batch
+        num_steps = num_steps or self.config.num_steps
+        speaker = self.project_speaker(speaker_embedding)
         state = FlowState(
             encoder=self.encoder.init_state(batch),
             steps=[self.estimator.init_state(rows) for _ in range(num_steps)],
-            speaker=self._speaker(speaker_embedding),
+            speaker=speaker,
             pending=prompt_tokens[:, :0],
+            prompt_mel=self.normalize(prompt_mel).to(speaker),
             fed_tokens=0,
             next_frame=0,
+            prompt_seed=prompt_seed,
             guidance_scale=guidance_scale,
             context=context,
         )
-        if prompt_tokens.shape[1]:
+        if self.config.chunks_from == "prompt_start":
+            self.step(prompt_tokens, state, seed=0)
+        elif prompt_tokens.shape[1]:
             encoded = self.encoder(prompt_tokens, context, state.encoder, flush=True)
-            noise = self._noise(prompt_seed, 0, encoded.shape[1], prompt_tokens)
-            self._render(encoded, self.normalize(prompt_mel), noise, state)
+            self._render(encoded, [state], [0], context)
+            state.fed_tokens = prompt_tokens.shape[1]
         return state
 
     @torch.inference_mode()
@@ -206,40 +281,12 @@ class FlowDecoder(nn.Module):
             flush: the speech ends with these tokens; what waits is rendered too.
 
         Returns:
-            (B, T, M), T a multiple of the chunk unless flushed; possibly 0.
+            (B, T, M) without frames of the prompt; possibly T = 0.
         """
-        fed = self._take(tokens, state, flush)
-        if fed.shape[1] == 0 and not flush:
-            return tokens.new_zeros(tokens.shape[0], 0, self.config.mel.num_mels).float()
-        encoded = self.encoder(fed, state.context, state.encoder, flush=flush)
-        if encoded.shape[1] == 0:
-            return encoded.new_zeros(tokens.shape[0], 0, self.config.mel.num_mels)
-        noise = self._noise(seed, state.next_frame, encoded.shape[1], tokens)
-        state.next_frame += encoded.shape[1]
-        return self.denormalize(self._render(encoded, torch.zeros_like(noise), noise, state))
-
-    def tokens_to_next_chunk(self, state: FlowState) -> int:
-        """Tokens that are still needed before a step renders the next chunk."""
-        end = state.context.chunk_end(state.next_frame // self.config.frames_per_token)
-        given = state.fed_tokens + state.pending.shape[1]
-        return end + self.config.lookahead_tokens - given
-
-    def _take(self, tokens: Tensor, state: FlowState, flush: bool) -> Tensor:
-        """The tokens (B, N) that the encoder is given now; the others wait."""
-        state.pending = torch.cat([state.pending, tokens], dim=1)
-        waiting = self.config.lookahead_tokens
-        available = state.fed_tokens + state.pending.shape[1]
-        if flush:
-            take = state.pending.shape[1]
-        else:
-            whole = state.context.whole_chunks(max(available - waiting, 0))
-            take = max(whole + waiting - state.fed_tokens, 0) if whole else 0
-        fed, state.pending = state.pending[:, :take], state.pending[:, take:]
-        state.fed_tokens += take
-        return fed
+        return self._advance([self._take(tokens, state, flush)], [state], [seed], flush)[0]
 
     @torch.inference_mode()
-    def step_together(
+    def step_batch(
         self,
         tokens: Sequence[Tensor],
         states: Sequence[FlowState],
@@ -247,9 +294,10 @@ class FlowDecoder(nn.Module):
         seeds: Sequence[int],
         flush: Sequence[bool],
     ) -> list[Tensor]:
-        """The same as `step` for several streams of one item each, wherever they stand.
+        """The same as `step` for several streams of one item each, at any positions.
 
-        Streams whose next chunks have the same size are computed in one batch.
+        Streams whose next pieces have the same size are computed in one batch, in which each
+        attends to its own past.
 
         Args:
             tokens: (1, N) of each stream, a chunk and no more unless flushed.
@@ -261,75 +309,104 @@ class FlowDecoder(nn.Module):
             Log-mel (1, T, M) of each.
         """
         groups: dict[Hashable, list[int]] = {}
+        fed = []
         for index, state in enumerate(states):
-            size = state.pending.shape[1] + tokens[index].shape[1]
-            key = (size, state.encoder.lookahead.waiting.shape[1], len(state.steps)) + (
-                state.guidance_scale,
-                state.context.pinned(0),
-                flush[index],
-            )
+            # Of the tokens that were fed, some wait for their future.
+            waiting = state.fed_tokens - state.next_frame // self.config.frames_per_token
+            part = self._take(tokens[index], state, flush[index])
+            fed.append(part)
+            size = (part.shape[1], waiting, len(state.steps))
+            key = (*size, state.guidance_scale, state.context.pinned(0), flush[index])
             groups.setdefault(key, []).append(index)
         mels: list[Tensor] = [torch.empty(0, dtype=torch.float32)] * len(states)
         for group in groups.values():
-            chosen = [states[index] for index in group]
-            seed_of = [seeds[index] for index in group]
-            given = [tokens[index] for index in group]
-            if len(group) == 1:
-                out = [self.step(given[0], chosen[0], seed=seed_of[0], flush=flush[group[0]])]
-            else:
-                out = self._step_group(given, chosen, seed_of, flush[group[0]])
+            out = self._advance(
+                [fed[index] for index in group],
+                [states[index] for index in group],
+                [seeds[index] for index in group],
+                flush[group[0]],
+            )
             for index, mel in zip(group, out, strict=True):
                 mels[index] = mel
         return mels
 
-    def _step_group(
-        self, tokens: list[Tensor], states: list[FlowState], seeds: list[int], flush: bool
-    ) -> list[Tensor]:
-        """`step` of streams with equally many tokens."""
-        fed = [self._take(row, state, flush) for row, state in zip(tokens, states, strict=True)]
-        assert len({row.shape[1] for row in fed}) == 1
-        batch = torch.cat(fed)
-        if batch.shape[1] == 0 and not flush:
-            return list(batch.new_zeros(len(states), 0, self.config.mel.num_mels).float().split(1))
-        joined = join_states(states)
-        pinned = torch.tensor([state.context.pinned_frames for state in states])
-        pinned = pinned.to(batch.device)
-        encoded = self.encoder(
-            batch, joined.context, joined.encoder, pinned_tokens=pinned, flush=flush
-        )
-        if encoded.shape[1]:
-            noise = torch.cat(
-                [
-                    self._noise(seed, state.next_frame, encoded.shape[1], row)
-                    for seed, state, row in zip(seeds, states, fed, strict=True)
-                ]
-            )
-            mel = self._render(encoded, torch.zeros_like(noise), noise, joined, pinned)
+    def tokens_to_next_chunk(self, state: FlowState) -> int:
+        """Tokens that are still needed before a step renders the next chunk."""
+        context = state.context
+        done = state.next_frame // self.config.frames_per_token - context.pinned_frames
+        end = context.pinned_frames + context.chunk_end(max(done, 0))
+        given = state.fed_tokens + state.pending.shape[1]
+        return end + self.config.lookahead_tokens - given
+
+    def _take(self, tokens: Tensor, state: FlowState, flush: bool) -> Tensor:
+        """The tokens (B, N) that the encoder is given now; the others wait."""
+        state.pending = torch.cat([state.pending, tokens], dim=1)
+        if flush:
+            size = state.pending.shape[1]
         else:
-            mel = encoded.new_zeros(len(states), 0, self.config.mel.num_mels)
-        factor = self.config.frames_per_token
-        part_states(joined, states, factor, self.config.patch_frames, encoded.shape[1])
-        return list(self.denormalize(mel).split(1))
+            pinned, lookahead = state.context.pinned_frames, self.config.lookahead_tokens
+            known = state.fed_tokens + state.pending.shape[1] - lookahead
+            ready = pinned + state.context.whole_chunks(known - pinned) if known >= pinned else 0
+            is_due = ready > state.next_frame // self.config.frames_per_token
+            size = max(ready + lookahead - state.fed_tokens, 0) if is_due else 0
+        fed, state.pending = state.pending[:, :size], state.pending[:, size:]
+        state.fed_tokens += size
+        return fed
+
+    def _advance(
+        self, fed: Sequence[Tensor], states: Sequence[FlowState], seeds: Sequence[int], flush: bool
+    ) -> list[Tensor]:
+        """Log-mel of streams whose pieces have one size, without frames of their prompts."""
+        context, pinned = states[0].context, None
+        if len(states) > 1:
+            pinned = torch.tensor([state.context.pinned_frames for state in states])
+            context = context.pinned(0)
+        count = 0
+        encoded = torch.zeros(0)
+        tokens = torch.cat([*fed])
+        if tokens.shape[1] or flush:
+            with batched([state.encoder for state in states]) as encoder:
+                encoded = self.encoder(tokens, context, encoder, pinned_tokens=pinned, flush=flush)
+            count = encoded.shape[1]
+        if count == 0:
+            num_mels = self.config.mel.num_mels
+            return [state.speaker.new_zeros(len(state.speaker), 0, num_mels) for state in states]
+        mel = self._render(encoded, states, seeds, context, pinned)
+        parts = zip(states, mel.chunk(len(states)), strict=True)
+        return [
+            self.denormalize(
+                part[:, max(state.prompt_mel.shape[1] - state.next_frame + count, 0) :]
+            )
+            for state, part in parts
+        ]
 
     def _render(
         self,
         encoded: Tensor,
-        prompt: Tensor,
-        noise: Tensor,
-        state: FlowState,
+        states: Sequence[FlowState],
+        seeds: Sequence[int],
+        context: Context,
         pinned_tokens: Tensor | None = None,
     ) -> Tensor:
-        condition = self._condition(encoded, prompt.to(encoded), state.speaker)
-        factor = self.config.frames_per_token
-        velocity = self._velocity(
-            condition,
-            state.context.scaled(factor),
-            state.guidance_scale,
-            state.steps,
-            None if pinned_tokens is None else pinned_tokens * factor,
-        )
-        times = cosine_schedule(len(state.steps)).to(condition)
-        return solve_euler(velocity, noise.to(condition), times)
+        """Frames (B, T, M) of the rows of all streams, those of prompts among them."""
+        count, first, factor = encoded.shape[1], states[0], self.config.frames_per_token
+        prompts, noises = [], []
+        for state, seed in zip(states, seeds, strict=True):
+            frame, border = state.next_frame, state.prompt_mel.shape[1]
+            prompt = state.prompt_mel[:, frame : frame + count]
+            prompts.append(functional.pad(prompt, (0, 0, 0, count - prompt.shape[1])))
+            noise = self.initial_noise(seed, state.prompt_seed, border, frame, count)
+            noises.append(noise.to(encoded).expand(len(prompt), -1, -1))
+            state.next_frame += count
+        speaker = torch.cat([state.speaker for state in states])
+        condition = self.condition(encoded, torch.cat(prompts), speaker)
+        pinned = None if pinned_tokens is None else pinned_tokens * factor
+        with batched([state.steps for state in states]) as steps:
+            velocity = self._velocity(
+                condition, context.scaled(factor), first.guidance_scale, steps, pinned
+            )
+            times = cosine_schedule(len(steps)).to(encoded)
+            return solve_euler(velocity, torch.cat(noises), times)
 
     def _velocity(
         self,
@@ -341,33 +418,78 @@ class FlowDecoder(nn.Module):
     ) -> Velocity:
         pinned = pinned_frames
         if guidance_scale:
-            # The rows of an item stand together, so that a state can be unstacked.
+            # The two rows of an item are neighbours, so that a state can be split by items.
             condition = torch.stack([condition, torch.zeros_like(condition)], dim=1).flatten(0, 1)
             pinned = None if pinned is None else pinned.repeat_interleave(2)
+        # The states of all steps are at the same frame.
+        caches = None if states is None else states[0].transformer
+        plan = self.estimator.plan(condition, context, caches, pinned_frames=pinned)
+        rows = condition.shape[0]
 
         def velocity(step: int, t: Tensor, x: Tensor) -> Tensor:
-            state = states[step] if states is not None else None
+            state = None if states is None else states[step]
+            points = x.repeat_interleave(2, dim=0) if guidance_scale else x
+            both = self.estimator(points, t.expand(rows), condition, context, state, plan=plan)
             if not guidance_scale:
-                times = t.expand(x.shape[0])
-                return self.estimator(x, times, condition, context, state, pinned_frames=pinned)
-            doubled = x.repeat_interleave(2, dim=0)
-            times = t.expand(doubled.shape[0])
-            both = self.estimator(doubled, times, condition, context, state, pinned_frames=pinned)
+                return both
             conditional, unconditional = both.unflatten(0, (-1, 2)).unbind(dim=1)
             return guided(conditional, unconditional, guidance_scale)
 
         return velocity
 
-    def _condition(self, encoded: Tensor, prompt_mel: Tensor, speaker: Tensor) -> Tensor:
-        spread = speaker[:, None].expand(-1, encoded.shape[1], -1)
-        return torch.cat([encoded, prompt_mel, spread], dim=-1)
+    def condition(self, encoded: Tensor, prompt_mel: Tensor, speaker: Tensor) -> Tensor:
+        """What the estimator sees besides x_t, (B, T, condition_dim), in the order of its weights.
 
-    def _speaker(self, embedding: Tensor) -> Tensor:
+        Args:
+            encoded: (B, T, M) of the encoder.
+            prompt_mel: (B, T, M) in the scale of the flow, zero behind the prompt.
+            speaker: (B, speaker_condition_dim).
+        """
+        spread = speaker[:, None].expand(-1, encoded.shape[1], -1)
+        parts = {
+            "dit": [encoded, prompt_mel, spread],
+            "f5_dit": [prompt_mel, encoded, spread],
+            "unet": [encoded, spread, prompt_mel],
+        }
+        return torch.cat(parts[self.config.estimator], dim=-1)
+
+    def project_speaker(self, embedding: Tensor) -> Tensor:
+        """Embeddings (B, E) of any length to (B, speaker_condition_dim)."""
         return self.speaker(functional.normalize(embedding, dim=-1))
 
-    def _noise(self, seed: int, start: int, num_frames: int, like: Tensor) -> Tensor:
-        noise = frame_noise(seed, start, num_frames, self.config.mel.num_mels)
-        return noise.to(like.device).expand(like.shape[0], -1, -1)
+    def initial_noise(
+        self, seed: int, prompt_seed: int, prompt_frames: int, start: int, num_frames: int
+    ) -> Tensor:
+        """Noise (num_frames, M) of the frames from `start` on, counted from that of the prompt.
+
+        Raises:
+            ValueError: the fixed noise ends before.
+        """
+        num_mels, end = self.config.mel.num_mels, start + num_frames
+        if self.config.noise == "fixed":
+            if end > NOISE_FRAMES:
+                raise ValueError(
+                    f"the fixed noise is {NOISE_FRAMES} frames long, prompt and speech have "
+                    f"{end}: choose noise 'seeded' in the config of the flow"
+                )
+            return fixed_noise(num_mels)[start:end]
+        border = min(max(prompt_frames, start), end)
+        before = frame_noise(prompt_seed, start, border - start, num_mels)
+        behind = frame_noise(seed, border - prompt_frames, end - border, num_mels)
+        return torch.cat([before, behind])
+
+    def prompt_context(self, context: Context | None, num_prompt_tokens: int) -> Context:
+        """The context, default the model's, with what it keeps of a prompt.
+
+        That is the whole prompt, or where the chunk grid starts with the prompt its whole chunks,
+        so that the grid stays where it is.
+        """
+        context = context or self.config.default_context
+        if self.config.chunks_from == "prompt_end":
+            return context.pinned(num_prompt_tokens)
+        if context.chunk_frames is None or context.left_frames is None:
+            return context.pinned(0)
+        return context.pinned(int(_whole_chunks(self, torch.tensor(num_prompt_tokens), context)))
 
     def _check_prompt(self, prompt_tokens: Tensor, prompt_mel: Tensor) -> None:
         expected = prompt_tokens.shape[1] * self.config.frames_per_token
@@ -376,3 +498,19 @@ class FlowDecoder(nn.Module):
                 f"the prompt has {prompt_tokens.shape[1]} tokens, which is {expected} mel frames, "
                 f"but its mel has {prompt_mel.shape[1]}"
             )
+
+
+def _whole_chunks(flow: FlowDecoder, num_prompt_tokens: Tensor, context: Context) -> Tensor:
+    """Tokens of prompts in whole chunks that are counted from their start."""
+    assert context.chunk_frames is not None
+    known = (num_prompt_tokens - flow.config.lookahead_tokens).clamp(min=0)
+    return known // context.chunk_frames * context.chunk_frames
+
+
+@lru_cache(maxsize=2)
+def fixed_noise(num_mels: int) -> Tensor:
+    """The noise (T, M) that CosyVoice starts every flow from: 300 s drawn with seed 0."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(1, num_mels, NOISE_FRAMES, generator=generator, dtype=torch.float32)[
+        0
+    ].T.contiguous()

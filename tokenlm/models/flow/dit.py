@@ -1,8 +1,6 @@
-"""Velocity estimator of CosyVoice 3: a diffusion transformer (Peebles and Xie, 2022).
+"""Velocity estimator: a diffusion transformer (DiT, Peebles and Xie, 2022), causal by chunks.
 
-Shapes: B batch, T mel frames, M mel bins, D channels, H heads, E channels of a head. Each block has
-a time modulation of its own. The rotation is put on the first E channels of queries and keys before
-they are split, so that the first head alone knows positions; the weights were trained so.
+Shapes: B batch, T mel frames, M mel bins, U patches (T / patch_frames), D channels.
 """
 
 from __future__ import annotations
@@ -12,25 +10,27 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tokenlm.modules.attention import AttentionState, Cache, Mask, attend
+from tokenlm.models.flow.config import FlowConfig
+from tokenlm.modules.attention import (
+    Cache,
+    Caches,
+    Plan,
+    SelfAttention,
+    TransformerState,
+    plan_attention,
+)
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.conv import CausalConv1d, ConvState
 from tokenlm.modules.streaming import State
 from tokenlm.modules.timestep import TimestepEmbedding
-from tokenlm.modules.transformer import (
-    AttentionPlan,
-    SideBySide,
-    TransformerState,
-    advance,
-    plan_attention,
-    plan_side_by_side,
-)
+from tokenlm.modules.transformer import FeedForward
 
-_KERNEL_SIZE = 31
-_GROUPS = 16
+_F5_KERNEL_SIZE = 31
+_F5_GROUPS = 16
 
 
 @dataclass
@@ -38,154 +38,137 @@ class DiTState(State):
     """What one solver step of a stream remembers between chunks."""
 
     positions: list[ConvState]
-    transformer: TransformerState | SideBySide
-
-
-def rotate_first_head(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotates the pairs (2i, 2i + 1) of the first E channels of `x` (B, T, D)."""
-    cos, sin = (part.to(x.dtype) for part in table)
-    size = 2 * cos.shape[-1]
-    even, odd = x[..., :size].unflatten(-1, (-1, 2)).unbind(dim=-1)
-    rotated = torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2)
-    return torch.cat([rotated, x[..., size:]], dim=-1)
-
-
-class _Attention(nn.Module):
-    def __init__(self, dim: int, num_heads: int, head_dim: int) -> None:
-        super().__init__()
-        self.num_heads, self.head_dim = num_heads, head_dim
-        inner = num_heads * head_dim
-        self.query = nn.Linear(dim, inner)
-        self.key = nn.Linear(dim, inner)
-        self.value = nn.Linear(dim, inner)
-        self.out = nn.Linear(inner, dim)
-
-    def init_state(self, batch_size: int) -> AttentionState:
-        like = self.out.bias
-        empty = like.new_zeros(batch_size, self.num_heads, 0, self.head_dim)
-        positions = torch.zeros(0, dtype=torch.long, device=like.device)
-        return AttentionState(keys=empty, values=empty, positions=positions)
-
-    def forward(
-        self,
-        x: Tensor,
-        table: tuple[Tensor, Tensor],
-        visible: Mask,
-        valid: Tensor | None,
-        state: Cache,
-    ) -> Tensor:
-        query, key, value = (
-            part.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-            for part in (
-                rotate_first_head(self.query(x), table),
-                rotate_first_head(self.key(x), table),
-                self.value(x),
-            )
-        )
-        attended = attend(query, key, value, visible, state)
-        out = self.out(attended.transpose(1, 2).flatten(2))
-        return out if valid is None else out * valid[..., None]
+    transformer: TransformerState
 
 
 class _Block(nn.Module):
     """Attention and feed-forward, shifted, scaled and gated by the time of the flow."""
 
-    def __init__(self, dim: int, num_heads: int, head_dim: int, expansion: int) -> None:
+    def __init__(self, config: FlowConfig, *, is_f5: bool) -> None:
         super().__init__()
-        self.modulation = nn.Linear(dim, 6 * dim)
-        self.norm = nn.LayerNorm(dim, eps=1e-6, elementwise_affine=False)
-        self.attention = _Attention(dim, num_heads, head_dim)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(dim, expansion * dim),
-            nn.GELU(approximate="tanh"),
-            nn.Linear(expansion * dim, dim),
-        )
+        dim, heads = config.dim, config.num_heads
+        self.norm = nn.LayerNorm(dim, eps=1e-6 if is_f5 else 1e-5, elementwise_affine=False)
+        if is_f5:
+            inner = int(dim * config.expansion)
+            self.modulation: nn.Parameter | nn.Module = nn.Linear(dim, 6 * dim)
+            self.attention = SelfAttention(
+                dim, heads, config.head_dim, fused=False, rotary="first_head"
+            )
+            self.feed_forward: nn.Sequential = nn.Sequential(
+                nn.Linear(dim, inner), nn.GELU(approximate="tanh"), nn.Linear(inner, dim)
+            )
+        else:
+            self.attention = SelfAttention(dim, heads, config.head_dim, dropout=config.dropout)
+            self.feed_forward = FeedForward(dim, config.expansion, config.dropout)
+            self.modulation = nn.Parameter(torch.randn(6, dim) / dim**0.5)
 
-    def forward(
-        self,
-        x: Tensor,
-        time: Tensor,
-        table: tuple[Tensor, Tensor],
-        visible: Mask,
-        valid: Tensor | None,
-        state: Cache,
-    ) -> Tensor:
-        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = (
-            self.modulation(time)[:, None].chunk(6, dim=-1)
-        )  # fmt: skip
+    def forward(self, x: Tensor, time: Tensor, plan: Plan, cache: Cache) -> Tensor:
+        """(B, U, D); `time` (B, 6, D) of all blocks, or (B, D) that the block projects itself."""
+        if isinstance(self.modulation, nn.Parameter):
+            modulation = rearrange(time + self.modulation, "b six d -> six b 1 d")
+        else:
+            modulation = rearrange(self.modulation(time), "b (six d) -> six b 1 d", six=6)
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = modulation
         hidden = self.norm(x) * (1 + scale_a) + shift_a
-        x = x + gate_a * self.attention(hidden, table, visible, valid, state)
+        x = x + gate_a * self.attention(hidden, plan, cache)
         hidden = self.norm(x) * (1 + scale_f) + shift_f
         return x + gate_f * self.feed_forward(hidden)
 
 
-class DiTEstimator(nn.Module):
-    """Velocity of the flow at a point x_t, given the condition."""
+class DiT(nn.Module):
+    """Velocity of the flow at a point x_t, given the condition.
 
-    def __init__(
-        self,
-        *,
-        num_mels: int,
-        condition_dim: int,
-        dim: int,
-        num_layers: int,
-        num_heads: int,
-        head_dim: int,
-        expansion: int,
-    ) -> None:
+    As `dit`, the modulation of the blocks is one projection of the time plus a table of each block
+    (adaLN-single, Chen et al., 2023, PixArt-alpha), a sixth of the parameters of one projection
+    for each block; several frames make a patch. As `f5_dit` it is the network of F5-TTS (Chen et
+    al., 2024) and CosyVoice 3: a projection in each block, positions by two grouped convolutions,
+    and a rotation of the first head alone.
+    """
+
+    def __init__(self, config: FlowConfig) -> None:
         super().__init__()
-        if dim % _GROUPS:
-            raise ValueError(f"dim {dim} is not a multiple of {_GROUPS}")
-        self.head_dim = head_dim
-        self.time = TimestepEmbedding(dim, num_frequencies=128)
-        self.embed = nn.Linear(num_mels + condition_dim, dim)
-        convs = [CausalConv1d(dim, dim, _KERNEL_SIZE, groups=_GROUPS) for _ in range(2)]
-        self.position = cast("Sequence[CausalConv1d]", nn.ModuleList(convs))
-        blocks = [_Block(dim, num_heads, head_dim, expansion) for _ in range(num_layers)]
+        dim, num_mels, patch = config.dim, config.mel.num_mels, config.patch_frames
+        self.is_f5 = config.estimator == "f5_dit"
+        if self.is_f5 and dim % _F5_GROUPS:
+            raise ValueError(f"dim {dim} is not a multiple of {_F5_GROUPS}")
+        self.patch_frames, self.num_mels = patch, num_mels
+        self.head_dim = config.head_dim or dim // config.num_heads
+        if self.is_f5:
+            self.time = TimestepEmbedding(dim, num_frequencies=128)
+        self.embed = nn.Linear((num_mels + config.condition_dim) * patch, dim)
+        if self.is_f5:
+            convs = [CausalConv1d(dim, dim, _F5_KERNEL_SIZE, groups=_F5_GROUPS) for _ in range(2)]
+            self.position: nn.Module = nn.ModuleList(convs)
+        else:
+            self.position = CausalConv1d(dim, dim, 7, groups=dim)
+            self.time = TimestepEmbedding(dim)
+            self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
+        blocks = [_Block(config, is_f5=self.is_f5) for _ in range(config.num_layers)]
         self.blocks = cast("Sequence[_Block]", nn.ModuleList(blocks))
-        self.final_norm = nn.LayerNorm(dim, eps=1e-6, elementwise_affine=False)
-        self.final_modulation = nn.Linear(dim, 2 * dim)
-        self.project = nn.Linear(dim, num_mels)
+        self.final_norm = nn.LayerNorm(
+            dim, eps=1e-6 if self.is_f5 else 1e-5, elementwise_affine=False
+        )
+        last = nn.Linear(dim, 2 * dim)
+        self.final_modulation = last if self.is_f5 else nn.Sequential(nn.SiLU(), last)
+        self.project = nn.Linear(dim, num_mels * patch)
+        if not self.is_f5:
+            nn.init.zeros_(self.project.weight)
+            nn.init.zeros_(self.project.bias)
+
+    @property
+    def _convs(self) -> Sequence[CausalConv1d]:
+        convs = self.position if self.is_f5 else [self.position]
+        return cast("Sequence[CausalConv1d]", convs)
 
     def init_state(self, batch_size: int) -> DiTState:
         """State before the first frame."""
-        layers = [block.attention.init_state(batch_size) for block in self.blocks]
         return DiTState(
-            positions=[conv.init_state(batch_size) for conv in self.position],
-            transformer=TransformerState(layers=layers, next_position=0),
+            positions=[conv.init_state(batch_size) for conv in self._convs],
+            transformer=TransformerState(
+                [block.attention.init_state(batch_size) for block in self.blocks]
+            ),
         )
-
-    def embed_input(self, x_t: Tensor, condition: Tensor, state: DiTState | None = None) -> Tensor:
-        """Channels (B, T, D) of the input, with where each frame stands."""
-        x = self.embed(torch.cat([x_t, condition], dim=-1))
-        hidden = x
-        for index, conv in enumerate(self.position):
-            hidden = functional.mish(conv(hidden, state.positions[index] if state else None))
-        return x + hidden
 
     def plan(
         self,
         x: Tensor,
         context: Context,
-        past: TransformerState | SideBySide | None = None,
+        caches: Caches | None = None,
         *,
         mask: Tensor | None = None,
         pinned_frames: Tensor | None = None,
-    ) -> AttentionPlan:
-        """Rotation and mask of frames (B, T, any), the same for all solver steps of a chunk."""
-        if isinstance(past, SideBySide):
-            rows = x.split(x.shape[0] // len(past.streams))
-            pairs = zip(rows, past.streams, strict=True)
-            return plan_side_by_side(rows, [self.plan(row, context, one) for row, one in pairs])
+    ) -> Plan:
+        """Positions and mask of frames (B, T, any), shared by all solver steps."""
+        patch = self.patch_frames
         return plan_attention(
-            x,
-            self.head_dim,
-            context,
-            cached=past.layers[0].positions if past else None,
-            next_position=past.next_position if past else 0,
-            mask=mask,
-            pinned_frames=pinned_frames,
+            x[:, ::patch],
+            context if context.is_full else context.divided(patch),
+            caches,
+            head_dim=self.head_dim,
+            mask=None if mask is None else mask[:, ::patch],
+            pinned_frames=None if pinned_frames is None else pinned_frames // patch,
         )
+
+    def embed_input(
+        self,
+        x_t: Tensor,
+        condition: Tensor,
+        state: DiTState | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Input (B, U, D) with positions added; `mask` (B, U)."""
+        patch = self.patch_frames
+        if mask is not None and not self.is_f5:
+            x_t = x_t * mask.repeat_interleave(patch, dim=1)[..., None]
+        joined = torch.cat([x_t, condition], dim=-1)
+        x = self.embed(rearrange(joined, "b (u p) d -> b u (p d)", p=patch))
+        if mask is not None and not self.is_f5:
+            x = x * mask[..., None]
+        hidden = x
+        for index, conv in enumerate(self._convs):
+            hidden = conv(hidden, state.positions[index] if state else None)
+            hidden = functional.mish(hidden) if self.is_f5 else hidden
+        return x + hidden
 
     def forward(
         self,
@@ -197,29 +180,41 @@ class DiTEstimator(nn.Module):
         *,
         mask: Tensor | None = None,
         pinned_frames: Tensor | None = None,
-        plan: AttentionPlan | None = None,
+        plan: Plan | None = None,
     ) -> Tensor:
         """Velocity (B, T, M); padded frames hold something.
 
         Args:
-            x_t: (B, T, M) points of the flow.
+            x_t: (B, T, M) points of the flow; T is a multiple of `patch_frames`.
             t: (B,) times.
             condition: (B, T, condition_dim).
-            context: in mel frames.
+            context: in mel frames, all sizes multiples of `patch_frames`.
             state: of this solver step, advanced in place.
             mask: (B, T) True where valid, without a state.
-            pinned_frames: (B,) frames that a bounded window keeps, where items have their own.
+            pinned_frames: (B,) prompt lengths of the items, where they differ.
             plan: of `plan`, where it is known already, in place of mask and pinned_frames.
         """
-        time = functional.silu(self.time(t))
-        x = self.embed_input(x_t, condition, state)
-        transformer = state.transformer if state else None
+        if x_t.shape[1] % self.patch_frames:
+            raise ValueError(
+                f"{x_t.shape[1]} frames are not a multiple of the patch of {self.patch_frames}"
+            )
+        caches = state.transformer if state else None
         if plan is None:
-            plan = self.plan(x, context, transformer, mask=mask, pinned_frames=pinned_frames)
+            plan = self.plan(x_t, context, caches, mask=mask, pinned_frames=pinned_frames)
+        valid = None if mask is None else mask[:, :: self.patch_frames]
+        x = self.embed_input(x_t, condition, state, valid)
+        time = self.time(t)
+        if self.is_f5:
+            modulation = time = functional.silu(time)
+        else:
+            modulation = rearrange(self.modulation(time), "b (six d) -> b six d", six=6)
+        if caches is not None:
+            caches.reserve(x.shape[1])
         for index, block in enumerate(self.blocks):
-            cache = transformer.layers[index] if transformer else None
-            x = block(x, time, plan.table, plan.mask, mask, cache)
-        if transformer is not None:
-            advance(transformer, plan.positions, context, x.shape[1])
-        scale, shift = self.final_modulation(time)[:, None].chunk(2, dim=-1)
-        return self.project(self.final_norm(x) * (1 + scale) + shift)
+            x = block(x, modulation, plan, None if caches is None else caches.layers[index])
+        if caches is not None:
+            caches.advance(plan, x.shape[1])
+        first, second = rearrange(self.final_modulation(time), "b (two d) -> two b 1 d", two=2)
+        scale, shift = (first, second) if self.is_f5 else (second, first)
+        x = self.project(self.final_norm(x) * (1 + scale) + shift)
+        return rearrange(x, "b u (p m) -> b (u p) m", p=self.patch_frames)

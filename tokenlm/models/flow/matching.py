@@ -17,6 +17,9 @@ from tokenlm.installation import install_command
 SIGMA_MIN = 1e-6
 """Deviation that the path keeps around the data."""
 
+TOLERANCE = 1e-5
+"""Of adaptive solvers; the defaults of `torchdiffeq` are too fine for float32."""
+
 Velocity = Callable[[int, Tensor, Tensor], Tensor]
 """(solver step, time (), x_t (B, T, M)) to velocity (B, T, M)."""
 
@@ -81,6 +84,6 @@ def solve(velocity: Velocity, x0: Tensor, times: Tensor, method: str = "euler") 
         step = int(torch.searchsorted(times, t, right=True)) - 1
         return velocity(min(max(step, 0), times.shape[0] - 2), t, x)
 
-    points = odeint(function, x0, times, method=method)
+    points = odeint(function, x0, times, method=method, rtol=TOLERANCE, atol=TOLERANCE)
     assert isinstance(points, Tensor)
     return points[-1]

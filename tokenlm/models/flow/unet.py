@@ -15,19 +15,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tokenlm.modules.attention import AttentionState, Cache, Mask, attend
+from tokenlm.models.flow.config import FlowConfig
+from tokenlm.modules.attention import (
+    Cache,
+    Caches,
+    Plan,
+    SelfAttention,
+    TransformerState,
+    plan_attention,
+)
 from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.conv import CausalConv1d, ConvState
 from tokenlm.modules.streaming import State
 from tokenlm.modules.timestep import TimestepEmbedding
-from tokenlm.modules.transformer import (
-    AttentionPlan,
-    SideBySide,
-    TransformerState,
-    advance,
-    plan_attention,
-    plan_side_by_side,
-)
 
 
 @dataclass
@@ -36,34 +36,7 @@ class UNetState(State):
 
     convs: list[ConvState]
     """In the order in which the convolutions run."""
-    transformer: TransformerState | SideBySide
-
-
-class _Attention(nn.Module):
-    """Self-attention without positions; keys, queries and values without bias."""
-
-    def __init__(self, dim: int, num_heads: int, head_dim: int) -> None:
-        super().__init__()
-        self.num_heads, self.head_dim = num_heads, head_dim
-        inner = num_heads * head_dim
-        self.query = nn.Linear(dim, inner, bias=False)
-        self.key = nn.Linear(dim, inner, bias=False)
-        self.value = nn.Linear(dim, inner, bias=False)
-        self.out = nn.Linear(inner, dim)
-
-    def init_state(self, batch_size: int) -> AttentionState:
-        like = self.out.bias
-        empty = like.new_zeros(batch_size, self.num_heads, 0, self.head_dim)
-        positions = torch.zeros(0, dtype=torch.long, device=like.device)
-        return AttentionState(keys=empty, values=empty, positions=positions)
-
-    def forward(self, x: Tensor, mask: Mask, state: Cache) -> Tensor:
-        query, key, value = (
-            layer(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-            for layer in (self.query, self.key, self.value)
-        )
-        attended = attend(query, key, value, mask, state)
-        return self.out(attended.transpose(1, 2).flatten(2))
+    transformer: TransformerState
 
 
 class _TransformerBlock(nn.Module):
@@ -72,14 +45,17 @@ class _TransformerBlock(nn.Module):
     def __init__(self, dim: int, num_heads: int, head_dim: int) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(dim)
-        self.attention = _Attention(dim, num_heads, head_dim)
+        # Order comes from the convolutions alone.
+        self.attention = SelfAttention(
+            dim, num_heads, head_dim, fused=False, bias=False, rotary=None
+        )
         self.feed_forward_norm = nn.LayerNorm(dim)
         self.feed_forward = nn.Sequential(
             nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim)
         )
 
-    def forward(self, x: Tensor, mask: Mask, state: Cache) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), mask, state)
+    def forward(self, x: Tensor, plan: Plan, cache: Cache) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), plan, cache)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 
@@ -136,31 +112,21 @@ class _Level(nn.Module):
         return [self.resnet.first.conv, self.resnet.second.conv, *last]
 
 
-class UNetEstimator(nn.Module):
+class UNet(nn.Module):
     """Velocity of the flow at a point x_t, given the condition."""
 
-    def __init__(
-        self,
-        *,
-        num_mels: int,
-        condition_dim: int,
-        dim: int,
-        num_heads: int,
-        head_dim: int,
-        blocks_per_level: int,
-        num_mid_levels: int,
-    ) -> None:
+    def __init__(self, config: FlowConfig) -> None:
         super().__init__()
-        in_dim = num_mels + condition_dim
+        dim, num_mels = config.dim, config.mel.num_mels
+        in_dim = num_mels + config.condition_dim
+        heads = (config.num_heads, config.head_dim or dim // config.num_heads)
         self.time = TimestepEmbedding(4 * dim, num_frequencies=in_dim // 2)
 
         def level(size: int, has_conv: bool) -> _Level:
-            return _Level(
-                size, dim, 4 * dim, blocks_per_level, num_heads, head_dim, has_conv=has_conv
-            )
+            return _Level(size, dim, 4 * dim, config.blocks_per_level, *heads, has_conv=has_conv)
 
         self.down = level(in_dim, True)
-        mid = [level(dim, False) for _ in range(num_mid_levels)]
+        mid = [level(dim, False) for _ in range(config.num_mid_levels)]
         self.mid = cast("Sequence[_Level]", nn.ModuleList(mid))
         self.up = level(2 * dim, True)
         self.final = _ConvBlock(dim, dim)
@@ -181,31 +147,21 @@ class UNetEstimator(nn.Module):
         ]
         return UNetState(
             convs=[conv.init_state(batch_size) for conv in convs],
-            transformer=TransformerState(layers=layers, next_position=0),
+            transformer=TransformerState(layers),
         )
 
     def plan(
         self,
         x: Tensor,
         context: Context,
-        past: TransformerState | SideBySide | None = None,
+        caches: Caches | None = None,
         *,
         mask: Tensor | None = None,
         pinned_frames: Tensor | None = None,
-    ) -> AttentionPlan:
-        """Positions and mask of frames (B, T, any), the same for all solver steps of a chunk."""
-        if isinstance(past, SideBySide):
-            rows = x.split(x.shape[0] // len(past.streams))
-            pairs = zip(rows, past.streams, strict=True)
-            return plan_side_by_side(rows, [self.plan(row, context, one) for row, one in pairs])
+    ) -> Plan:
+        """Positions and mask of frames (B, T, any), shared by all solver steps."""
         return plan_attention(
-            x,
-            2,
-            context,
-            cached=past.layers[0].positions if past else None,
-            next_position=past.next_position if past else 0,
-            mask=mask,
-            pinned_frames=pinned_frames,
+            x, context, caches, head_dim=None, mask=mask, pinned_frames=pinned_frames
         )
 
     def forward(
@@ -218,7 +174,7 @@ class UNetEstimator(nn.Module):
         *,
         mask: Tensor | None = None,
         pinned_frames: Tensor | None = None,
-        plan: AttentionPlan | None = None,
+        plan: Plan | None = None,
     ) -> Tensor:
         """Velocity (B, T, M), zero where padded.
 
@@ -228,16 +184,17 @@ class UNetEstimator(nn.Module):
             condition: (B, T, condition_dim).
             context: in mel frames.
             state: of this solver step, advanced in place.
-            mask: (B, T) True where valid, without a state. Padding stands behind the valid frames,
+            mask: (B, T) True where valid, without a state. Padding follows the valid frames,
                 where no convolution of a valid frame looks.
             pinned_frames: (B,) frames that a bounded window keeps, where items have their own.
             plan: of `plan`, where it is known already, in place of mask and pinned_frames.
         """
         time = functional.mish(self.time(t))
-        transformer = state.transformer if state else None
+        transformer: Caches | None = state.transformer if state else None
         if plan is None:
             plan = self.plan(x_t, context, transformer, mask=mask, pinned_frames=pinned_frames)
-        visible = plan.mask
+        if transformer is not None:
+            transformer.reserve(x_t.shape[1])
         conv_states = iter(state.convs) if state else None
         caches = iter(transformer.layers) if transformer else None
 
@@ -247,7 +204,7 @@ class UNetEstimator(nn.Module):
         def run(level: _Level, x: Tensor) -> tuple[Tensor, Tensor]:
             x = level.resnet(x, time, convs(2))
             for block in level.blocks:
-                x = block(x, visible, None if caches is None else next(caches))
+                x = block(x, plan, None if caches is None else next(caches))
             if level.conv is None:
                 return x, x
             states = convs(1)
@@ -260,5 +217,5 @@ class UNetEstimator(nn.Module):
         states = convs(1)
         x = self.project(self.final(x, states[0] if states else None))
         if transformer is not None:
-            advance(transformer, plan.positions, context, x.shape[1])
+            transformer.advance(plan, x.shape[1])
         return x if mask is None else x * mask[..., None]

@@ -1,27 +1,31 @@
 """The decoder-only transformer of the language model: Qwen2, Qwen3 or Llama.
 
-It is written here and not taken from `transformers`, whose import takes longer than to say a
-sentence. Names of weights, arguments and results are those of the library's models, so that either
-can stand for the other; its own are used where weights come from the hub, and where rotary
-positions are stretched.
+It is written here because importing `transformers` takes longer than saying a sentence. Names of
+weights are those of the library's models, and the results are equal bit by bit. The library is
+imported for weights of the hub and for scaled rotary positions only.
 
-Shapes: B batch, P new positions, L positions that are looked at, D channels, H heads, E channels of
-a head.
+Rows may hold several packed items, none of which sees another. A mask over whole rows would do, but
+its work grows with the square of the row, most of it for pairs that do not see one another. So the
+items are taken out of their rows, those of similar length attend as a padded batch, and are put
+back.
+
+Shapes: B batch of rows, P new positions, L positions that are looked at (or of a row), D channels,
+H heads, E channels of a head; G packed items of a group, Q positions of its longest item.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tokenlm.models.lm.packed import PackedItems, attend, attend_packed
-
 _INITIAL_STD = 0.02
+FULLEST = 0.75
+"""A packed item is put beside a longer one if it has at least this share of its length."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +44,9 @@ class BackboneConfig:
     """Channels of an attention head; None is hidden_size / num_heads."""
     rope_theta: float = 10_000.0
     rope_type: str = "default"
-    """How rotary positions are stretched, as `transformers` calls it: llama3, yarn, linear, …"""
+    """Scaling of rotary positions, as `transformers` calls it: llama3, yarn, linear, …"""
     rope_settings: dict[str, float] = field(default_factory=dict)
-    """What that way of stretching is told, by the names of `transformers`."""
+    """Parameters of that scaling, by the names of `transformers`."""
     rms_norm_eps: float = 1e-6
     max_positions: int = 4096
     attention_dropout: float = 0.0
@@ -95,8 +99,8 @@ class BackboneConfig:
         theta = float(rope.pop("rope_theta", getattr(config, "rope_theta", 10_000.0)))
         rope_type = rope.pop("rope_type", "default")
         if not all(isinstance(value, (int, float)) for value in rope.values()):
-            raise ValueError(f"rotary positions told by {rope} are not supported, only by numbers")
-        found = cls(
+            raise ValueError(f"rotary positions scaled by {rope} are not supported")
+        own = cls(
             model_type=config.model_type,
             vocab_size=config.vocab_size,
             hidden_size=config.hidden_size,
@@ -112,26 +116,81 @@ class BackboneConfig:
             max_positions=config.max_position_embeddings,
             attention_dropout=getattr(config, "attention_dropout", 0.0),
         )
-        # A bundle has nothing but this description: another model would be read from it.
-        built = found.to_transformers()
+        # A bundle holds this description alone: another model would be built from it.
+        built = own.to_transformers()
         for name in _FIXED:
-            value, own = getattr(config, name, None), getattr(built, name, None)
-            if value != own:
+            value, expected = getattr(config, name, None), getattr(built, name, None)
+            if value != expected:
                 raise ValueError(
                     f"a {config.model_type} backbone with {name} = {value} is not supported, only "
-                    f"with {own}"
+                    f"with {expected}"
                 )
-        return found
+        return own
 
 
 _FIXED = ("attention_bias", "mlp_bias", "use_sliding_window", "hidden_act")
-"""What differs between models of a family, and is that of the family here."""
+"""Settings that vary within a family elsewhere, and must be the family's default here."""
 _WHOLE = ("original_max_position_embeddings",)
 """Settings of rotary positions that are whole numbers."""
 
 
+@dataclass(frozen=True)
+class PackedItems:
+    """Where the items of packed rows lie, of all rows laid behind one another."""
+
+    places: tuple[Tensor, ...]
+    """For each group (G, Q) int64: the positions of its items, with any position behind them."""
+    back: Tensor
+    """(B, L) int64: where each position stands in all groups laid behind one another; padding
+    gets any place."""
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[Sequence[int]], length: int) -> PackedItems:
+        """Find the groups.
+
+        Args:
+            rows: sizes of the items of each row.
+            length: L.
+        """
+        items = [
+            (size, number * length + sum(row[:place]))
+            for number, row in enumerate(rows)
+            for place, size in enumerate(row)
+        ]
+        items.sort(key=lambda item: -item[0])
+        groups: list[list[tuple[int, int]]] = []
+        for item in items:
+            if not groups or item[0] < FULLEST * groups[-1][0][0]:
+                groups.append([])
+            groups[-1].append(item)
+        back = torch.zeros(len(rows) * length, dtype=torch.long)
+        places, done = [], 0
+        for group in groups:
+            longest = torch.arange(group[0][0])
+            sizes, starts = torch.tensor(group).T[:, :, None]
+            is_own = longest < sizes
+            # Padding reads the first position of its own item: it is behind whatever may see it.
+            places.append(starts + longest * is_own)
+            own = torch.arange(done, done + is_own.numel()).view_as(is_own)[is_own]
+            back[places[-1][is_own]] = own
+            done += is_own.numel()
+        return cls(tuple(places), back.view(len(rows), length))
+
+    def to(self, device: torch.device | str) -> PackedItems:
+        """The same on another device."""
+        return PackedItems(tuple(group.to(device) for group in self.places), self.back.to(device))
+
+
+class Cache(Protocol):
+    """Keeps the keys and values of earlier positions."""
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Stores those of new positions (B, H, P, E); those of all positions (B, H, L, E)."""
+        ...
+
+
 class BackboneOutput(NamedTuple):
-    """What a backbone gives."""
+    """Output of a backbone."""
 
     last_hidden_state: Tensor
     """(B, P, D)"""
@@ -146,7 +205,7 @@ class Backbone(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(_Layer(config, number) for number in range(config.num_layers))
         self.norm = _RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.rotary_emb = _RotaryPositions(config)
+        self.rotary_emb = _rotary_positions(config)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=_INITIAL_STD)
@@ -154,11 +213,11 @@ class Backbone(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def keep_packed_attention_eager(self) -> None:
-        """Takes attention to packed items out of what is compiled.
+        """Excludes attention to packed items from compilation.
 
         The number of groups and their shapes vary from batch to batch: each would be compiled.
         """
-        eager = _never_compiled()
+        eager = cast("Callable[..., Tensor]", torch.compiler.disable(attend_packed))
         for module in self.modules():
             if isinstance(module, _Attention):
                 module.attend_packed = eager
@@ -170,8 +229,7 @@ class Backbone(nn.Module):
         inputs_embeds: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        cache: Any = None,
-        use_cache: bool = False,
+        cache: Cache | None = None,
         packed: PackedItems | None = None,
     ) -> BackboneOutput:
         """Hidden states of further positions.
@@ -182,8 +240,7 @@ class Backbone(nn.Module):
             attention_mask: (B, L) 1 where valid, each position then sees those before it; or
                 (B, 1 or H, P, L), True where a position may look or what is added to the scores.
             position_ids: (B, P); None counts from 0.
-            cache: keeps keys and values and gives those of all positions (`update`), or None.
-            use_cache: whether `cache` is used.
+            cache: of the positions before, or None.
             packed: the items of packed rows, each of which sees itself alone.
 
         Returns:
@@ -194,10 +251,10 @@ class Backbone(nn.Module):
             position_ids = torch.arange(hidden.shape[1], device=hidden.device)[None]
         if attention_mask is not None and attention_mask.ndim == 2:
             attention_mask = _causal_mask(attention_mask)
-        turns = self.rotary_emb(position_ids, hidden.dtype)
-        store = cache if use_cache else None
+        cosines, sines = self.rotary_emb(hidden, position_ids)
+        turns = cosines[:, None], sines[:, None]
         for layer in self.layers:
-            hidden = layer(hidden, turns, attention_mask, store, packed)
+            hidden = layer(hidden, turns, attention_mask, cache, packed)
         return BackboneOutput(self.norm(hidden))
 
 
@@ -216,7 +273,7 @@ class _Layer(nn.Module):
         hidden: Tensor,
         turns: tuple[Tensor, Tensor],
         mask: Tensor | None,
-        cache: Any,
+        cache: Cache | None,
         packed: PackedItems | None,
     ) -> Tensor:
         hidden = hidden + self.self_attn(self.input_layernorm(hidden), turns, mask, cache, packed)
@@ -248,7 +305,7 @@ class _Attention(nn.Module):
         hidden: Tensor,
         turns: tuple[Tensor, Tensor],
         mask: Tensor | None,
-        cache: Any,
+        cache: Cache | None,
         packed: PackedItems | None,
     ) -> Tensor:
         query = self.q_proj(hidden).unflatten(-1, (-1, self.channels))
@@ -306,12 +363,110 @@ class _RotaryPositions(nn.Module):
         steps = torch.arange(0, size, 2, dtype=torch.float32) / size
         self.register_buffer("inv_freq", 1.0 / config.rope_theta**steps, persistent=False)
 
-    def forward(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Of positions (B, P): both (B, 1, P, E)."""
+    def forward(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Of positions (B, P), both (B, P, E) in the type of `x`."""
         with torch.autocast(positions.device.type, enabled=False):
             angles = positions[..., None].float() * self.inv_freq.float()
-            angles = torch.cat([angles, angles], dim=-1)[:, None]
-            return angles.cos().to(dtype), angles.sin().to(dtype)
+            angles = torch.cat([angles, angles], dim=-1)
+            return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+
+
+def _rotary_positions(config: BackboneConfig) -> nn.Module:
+    """Those of the library where positions are scaled.
+
+    Raises:
+        ValueError: the library does not know that scaling.
+    """
+    if config.rope_type == "default":
+        return _RotaryPositions(config)
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    if config.rope_type not in ROPE_INIT_FUNCTIONS:
+        known = ", ".join(["default", *ROPE_INIT_FUNCTIONS])
+        raise ValueError(f"rope_type {config.rope_type!r} is not known; valid: {known}")
+    return LlamaRotaryEmbedding(config.to_transformers())
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    dropout: float = 0.0,
+    scale: float | None = None,
+) -> Tensor:
+    """Attention of groups of heads: each head of keys and values serves several of queries.
+
+    Args:
+        query: (B, H, P, E)
+        key: (B, its own H, L, E)
+        value: as `key`.
+        mask: (B, 1 or H, P, L) True where a position may look, or what is added to the scores;
+            None lets each position see those up to its own.
+        dropout: of the weights.
+        scale: of the scores; None is that of E channels.
+
+    Returns:
+        (B, P, H, E)
+    """
+    num_heads, length = query.shape[1], query.shape[2]
+    group = num_heads // key.shape[1]
+    # Without a mask the kernels share keys themselves; with one they would fall back to a slow way.
+    shares = group > 1 and mask is None and query.device.type != "mps"
+    stands_in_row = group > 1 and mask is not None and mask.shape[1] == 1 and length == 1
+    if stands_in_row and not torch.compiler.is_compiling():
+        # The heads of a group stand in for positions: no key is copied.
+        query = query.unflatten(1, (-1, group)).flatten(2, 3)
+    elif group > 1 and not shares:
+        key, value = (part.repeat_interleave(group, dim=1) for part in (key, value))
+    attended = functional.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        dropout_p=dropout,
+        scale=scale,
+        is_causal=mask is None and length > 1,
+        enable_gqa=shares,
+    )
+    if attended.shape[1] != num_heads:
+        attended = attended.reshape(attended.shape[0], num_heads, length, -1)
+    return attended.transpose(1, 2)
+
+
+def attend_packed(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    packed: PackedItems,
+    dropout: float,
+    scale: float | None,
+) -> Tensor:
+    """Causal attention within the items: `attend` of each as if it were alone.
+
+    Args:
+        query: (B, H, P, E)
+        key: (B, its own H, P, E)
+        value: as `key`.
+        packed: the items.
+        dropout: of the weights.
+        scale: of the scores.
+
+    Returns:
+        (B, P, H, E)
+    """
+    flat = [part.transpose(1, 2).flatten(0, 1) for part in (query, key, value)]
+    outputs = []
+    for places in packed.places:
+        own, keys, values = (_take(part, places).transpose(1, 2) for part in flat)
+        outputs.append(attend(own, keys, values, None, dropout, scale).flatten(0, 1))
+    return _take(torch.cat(outputs), packed.back)
+
+
+def _take(rows: Tensor, places: Tensor) -> Tensor:
+    # The gradient of brackets sorts the places first; that of this adds row by row.
+    return rows.index_select(0, places.flatten()).unflatten(0, places.shape)
 
 
 def _turned(x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
@@ -332,57 +487,17 @@ def _causal_mask(valid: Tensor) -> Tensor:
     return ((before & valid.bool()[:, None]) | own)[:, None]
 
 
-def _never_compiled() -> Callable[..., Tensor]:
-    return cast("Callable[..., Tensor]", torch.compiler.disable(attend_packed))
-
-
-def build_backbone(config: BackboneConfig) -> nn.Module:
-    """A backbone with random weights.
+def pretrained_backbone(name: str) -> Backbone:
+    """A backbone with weights of the hub, or of a folder.
 
     Raises:
-        ValueError: `transformers` does not know the way in which its positions are stretched.
+        ValueError: a family that is not supported, or something in its architecture that is not.
     """
-    if config.rope_type == "default":
-        return Backbone(config)
     from transformers import AutoModel
 
-    return AutoModel.from_config(config.to_transformers(), attn_implementation=_packed_attention())
-
-
-def pretrained_backbone(name: str) -> Any:
-    """The backbone of `transformers` with weights of the hub, or of a folder."""
-    from transformers import AutoModel
-
-    return AutoModel.from_pretrained(name, attn_implementation=_packed_attention())
-
-
-def _packed_attention() -> str:
-    """Makes attention to packed items known to `transformers`; its name there."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-    from transformers.masking_utils import sdpa_mask
-
-    eager = _never_compiled()
-
-    def attention(
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Tensor | None,
-        dropout: float = 0.0,
-        scaling: float | None = None,
-        packed: PackedItems | None = None,
-        **options: Any,
-    ) -> tuple[Tensor, None]:
-        if packed is not None:
-            return eager(query, key, value, packed, dropout, scaling), None
-        attended, _ = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
-        )
-        return cast("Tensor", attended), None
-
-    name = "sdpa_of_packed_items"
-    AttentionInterface.register(name, attention)
-    AttentionMaskInterface.register(name, sdpa_mask)
-    return name
+    library: Any = AutoModel.from_pretrained(name)
+    config = BackboneConfig.from_transformers(library.config)
+    with torch.random.fork_rng(devices=[]):  # its random weights are replaced
+        backbone = Backbone(config)
+    backbone.load_state_dict(library.state_dict(), assign=True)
+    return backbone

@@ -17,12 +17,12 @@ from tokenlm.models.lm.model import SpeechLM
 from tokenlm.modules.streaming import State
 
 BLOCK_POSITIONS = 256
-"""Rows grow by as many positions, so that a step need not copy what is there."""
+"""Rows grow by so many positions at once, so that few steps copy them."""
 
 
 @dataclass
 class KeyValues(State):
-    """What a sequence has read so far, apart from any cache: the start of many others."""
+    """Keys and values of the start of a sequence, apart from any cache."""
 
     keys: list[Tensor]
     """Of each layer (1, H, L, E)."""
@@ -31,7 +31,7 @@ class KeyValues(State):
 
 
 class CacheRow:
-    """The place of one sequence in a `KeyValueCache`. Lives until `release`."""
+    """The row of one sequence in a `KeyValueCache`, until `release`."""
 
     def __init__(self, cache: KeyValueCache, index: int) -> None:
         self.cache = cache
@@ -40,7 +40,7 @@ class CacheRow:
 
     @torch.inference_mode()
     def start(self, prefix: KeyValues | None = None) -> None:
-        """Forgets everything, and goes on from `prefix` where there is one."""
+        """Resets the row to the positions of `prefix`, by default none."""
         self.length = 0
         if prefix is not None and prefix.keys:
             length = prefix.keys[0].shape[2]
@@ -60,7 +60,7 @@ class CacheRow:
         )
 
     def release(self) -> None:
-        """Gives the row back; its memory is freed at once."""
+        """Removes the row; its memory is freed at once."""
         self.cache.remove(self)
 
 
@@ -89,7 +89,7 @@ class KeyValueCache:
 
     @torch.inference_mode()
     def add(self, prefix: KeyValues | None = None) -> CacheRow:
-        """A new row behind the others, which goes on from `prefix`."""
+        """A new row behind the others, which starts with `prefix`."""
         row = CacheRow(self, len(self.rows))
         self._map(lambda part: torch.cat([part, part.new_zeros(1, *part.shape[1:])]))
         self.rows.append(row)
@@ -102,7 +102,7 @@ class KeyValueCache:
 
     @torch.inference_mode()
     def remove(self, row: CacheRow) -> None:
-        """Takes a row out; those behind it move up. Nothing happens where it is out already."""
+        """Removes a row; those behind it move up. May be called again."""
         if row not in self.rows:
             return
         index = row.index
@@ -123,7 +123,7 @@ class KeyValueCache:
 
     @torch.inference_mode()
     def arrange(self, rows: Sequence[CacheRow]) -> None:
-        """Moves `rows` to the front, in this order: what is read together lies together."""
+        """Moves `rows` to the front, in this order, so that a `RowsView` can batch them."""
         for target, row in enumerate(rows):
             if row.index == target:
                 continue
@@ -144,12 +144,10 @@ class KeyValueCache:
 
 
 class RowsView:
-    """Some neighbouring rows, as the cache that a backbone of `transformers` reads and fills."""
-
-    is_compileable = False
+    """Some neighbouring rows, as the `Cache` that a backbone reads and fills."""
 
     def __init__(self, cache: KeyValueCache, rows: Sequence[CacheRow], num_new: int) -> None:
-        """Takes rows that follow one another, and the number P of positions each will grow by."""
+        """A view of neighbouring rows, each of which will grow by P = `num_new` positions."""
         self._cache = cache
         self._rows = rows
         self._span = slice(rows[0].index, rows[0].index + len(rows))
@@ -165,15 +163,10 @@ class RowsView:
         """(B, 1, P, L) True where a new position may look."""
         self._index = torch.arange(len(rows), device=device)[:, None]
 
-    def update(
-        self, keys: Tensor, values: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Stores new keys and values (B, H, P, E) of a layer; gives all that are to be looked at.
-
-        The signature is that of the caches of `transformers`.
-        """
-        all_keys = self._cache.keys[layer_idx][self._span]
-        all_values = self._cache.values[layer_idx][self._span]
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Stores new keys and values (B, H, P, E) of a layer; those of all positions."""
+        all_keys = self._cache.keys[layer][self._span]
+        all_values = self._cache.values[layer][self._span]
         first, num_new = self.lengths[0], keys.shape[2]
         if all(length == first for length in self.lengths):
             all_keys[:, :, first : first + num_new] = keys
@@ -183,11 +176,7 @@ class RowsView:
             all_values[self._index, :, self.positions] = values.transpose(1, 2)
         return all_keys[:, :, : self._end], all_values[:, :, : self._end]
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Positions that the longest row holds."""
-        return max(self.lengths)
-
     def advance(self) -> None:
-        """The new positions are there: the rows are longer now."""
+        """Counts the new positions as part of the rows."""
         for row in self._rows:
             row.length += self.positions.shape[1]

@@ -1,12 +1,11 @@
-"""Decoding of speech tokens step by step: many sequences together, each at its own place.
+"""Decoding of speech tokens: any number of sequences in one batch, each at its own place.
 
 Shapes: B sequences, P positions read at once, V speech classes.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,61 +13,59 @@ from torch import Tensor
 
 from tokenlm.models.lm.cache import CacheRow, KeyValueCache, KeyValues, RowsView
 from tokenlm.models.lm.guards import MAX_TOKENS, GuardConfig, TokenMonitor
-from tokenlm.models.lm.guidance import guide
-from tokenlm.models.lm.layout import eos_class
+from tokenlm.models.lm.layout import InputSequence, Layout, LayoutName, eos_class, one_shot_prefix
 from tokenlm.models.lm.model import SpeechLM
-from tokenlm.models.lm.plan import Plan
 from tokenlm.models.lm.sampling import SamplingConfig, sample
 from tokenlm.modules.noise import uniform_draws
 
-READ_POSITIONS = 64
-"""A sequence with more to read than its last token reads so many positions at once, at most."""
+PREFILL_POSITIONS = 64
+"""Positions that a sequence with more to read than its last token reads at once, at most."""
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """What the LM has read of a prompt, as the start of many sequences."""
+    """A prefilled prompt, from which many sequences start."""
 
-    plan: Plan
-    """Not to be changed: copy it."""
+    sequence: InputSequence
+    """Up to the text to be said. Copy it before it is continued."""
     key_values: KeyValues
 
 
-class Unguided:
-    """The same speech as it would go on without text, for classifier-free guidance.
+class UnconditionalBranch:
+    """The same speech without its text, for classifier-free guidance.
 
     It is read in the one-shot layout, whatever that of the text is: text dropout trains that one.
     """
 
     def __init__(self, model: SpeechLM, cache: KeyValueCache, prompt_tokens: Sequence[int]) -> None:
-        self.plan = Plan("one_shot", block_text=1, block_speech=1, prompt_tokens=prompt_tokens)
-        self.plan.end_text()
+        self.sequence = model.sequence("one_shot", prompt_tokens=prompt_tokens)
+        self.sequence.end_text()
         self.row = cache.add()
         self.row.start(None)
         self.logits: Tensor | None = None
 
 
 class Decoding:
-    """One sequence that is being written; `decode_step` moves it on.
+    """One sequence that is being decoded, by `decode_step`.
 
     Args:
         model: in evaluation mode.
         cache: where its keys and values are kept.
-        plan: its text so far; more may be added to it at any time.
+        sequence: its text so far; more may be added to it at any time.
         sampling: how tokens are chosen.
         seed: with `segment` it fixes all draws.
         segment: number of the text segment within its request.
-        forced: speech tokens to write in place of those that are drawn; the speech ends with them.
-        key_values: what has been read already (a `Prefix`), in place of the plan's start.
+        forced: speech tokens that replace those that are drawn; the speech ends with them.
+        key_values: of the positions before those of `sequence` that are pending (see `Prefix`).
         row: a row of the cache to take over.
-        guards: the causal ones watch over it; None has length bounds alone.
+        guards: the causal ones apply; None has length bounds alone.
     """
 
     def __init__(
         self,
         model: SpeechLM,
         cache: KeyValueCache,
-        plan: Plan,
+        sequence: InputSequence,
         *,
         sampling: SamplingConfig,
         seed: int,
@@ -78,7 +75,7 @@ class Decoding:
         row: CacheRow | None = None,
         guards: GuardConfig | None = None,
     ) -> None:
-        self.plan = plan
+        self.sequence = sequence
         self.sampling = sampling
         self.seed, self.segment = seed, segment
         self.tokens: list[int] = []
@@ -88,7 +85,7 @@ class Decoding:
         """(V,) behind the last position that was read, before any guidance."""
         self.model = model
         self.guidance_scale = guards.guidance_scale if guards is not None else 0.0
-        self.unguided: Unguided | None = None
+        self.unconditional: UnconditionalBranch | None = None
         self._forced = forced
         self._is_bounded = guards is None or guards.length_bounds
         self._monitor = TokenMonitor(guards) if guards is not None else None
@@ -96,7 +93,7 @@ class Decoding:
         try:
             self.row.start(key_values)
             if self.guidance_scale and not self.is_done:
-                self.unguided = Unguided(model, cache, plan.prompt_tokens)
+                self.unconditional = UnconditionalBranch(model, cache, sequence.prompt_tokens)
         except BaseException:
             if row is None:
                 self.row.release()
@@ -104,25 +101,25 @@ class Decoding:
 
     @property
     def can_step(self) -> bool:
-        """Whether the next token can be written: neither done nor waiting for text."""
-        return not self.is_done and self.plan.predicts
+        """Whether the next token can be decoded: neither done nor waiting for text."""
+        return not self.is_done and self.sequence.predicts
 
     @property
-    def has_read(self) -> bool:
-        """Whether the model has read all that is known, so that a token can be drawn."""
-        return all(len(track.plan.pending) == 0 for track in self.tracks)
+    def is_prefilled(self) -> bool:
+        """Whether no position is pending, so that a token can be drawn."""
+        return all(len(branch.sequence.pending) == 0 for branch in self.branches)
 
     @property
     def bounds(self) -> tuple[int, int]:
         """Fewest and most speech tokens, from the length of the text."""
         if not self._is_bounded:
             return 0, MAX_TOKENS
-        return speech_bounds(self.model, self.plan.num_text)
+        return speech_bounds(self.model, self.sequence.num_text)
 
     @property
-    def tracks(self) -> list[Decoding | Unguided]:
-        """What the model has to read for the next token."""
-        return [self] if self.unguided is None else [self, self.unguided]
+    def branches(self) -> list[Decoding | UnconditionalBranch]:
+        """The sequences that the next token depends on."""
+        return [self] if self.unconditional is None else [self, self.unconditional]
 
     def close(self) -> None:
         """Frees the rows of the cache."""
@@ -130,50 +127,50 @@ class Decoding:
         self.row.release()
 
     def end(self) -> None:
-        """The speech ends here; the row that was given, or its own, stays."""
+        """Ends the speech; its row stays until `close`, or whoever gave it, frees it."""
         self.is_done = True
-        if self.unguided is not None:
-            self.unguided.row.release()
-            self.unguided = None
+        if self.unconditional is not None:
+            self.unconditional.row.release()
+            self.unconditional = None
 
     def history(self) -> list[int]:
-        """The tokens that the repetition window sees, -1 where there is none."""
+        """Tokens of the repetition window, -1 where there is none."""
         window = self.sampling.repetition_window
-        said = self.plan.prompt_tokens[-window:] if len(self.tokens) < window else []
-        recent = [*said, *self.tokens[-window:]][-window:] if window else []
+        prompt = self.sequence.prompt_tokens[-window:] if len(self.tokens) < window else []
+        recent = [*prompt, *self.tokens[-window:]][-window:] if window else []
         return [-1] * (window - len(recent)) + recent
 
     def forbidden(self) -> list[int]:
         """Classes that must not be drawn now."""
         config = self.model.config
         eos = eos_class(config.codebook_size)
-        watched = [] if self._monitor is None else [*self._monitor.forbidden]
+        guarded = [] if self._monitor is None else [*self._monitor.forbidden]
         others = list(range(eos + 1, config.num_classes))
-        if not self.plan.has_turned:
-            return [eos, *others, *watched]
+        if not self.sequence.is_past_tos:
+            return [eos, *others, *guarded]
         # Fill belongs to the interleaved layout; where any special class ends the speech, eos alone
         # is kept from ending it too soon.
         kept = [] if config.any_special_ends else [*others]
-        kept += watched
+        kept += guarded
         return kept if len(self.tokens) >= self.bounds[0] else [eos, *kept]
 
     def accept(self, token: int) -> None:
-        """Takes the token that was drawn."""
+        """Appends the token that was drawn, or ends the speech."""
         if self._forced is not None:
             token = self._forced[len(self.tokens)]
         elif token >= eos_class(self.model.config.codebook_size):
             self.end()
             return
         self.tokens.append(token)
-        self.plan.add_speech(token)
-        if self.unguided is not None:
-            self.unguided.plan.add_speech(token)
+        self.sequence.add_speech(token)
+        if self.unconditional is not None:
+            self.unconditional.sequence.add_speech(token)
         if self._monitor is not None:
             self._monitor.push(token)
         if self._forced is not None:
             has_ended = len(self.tokens) >= len(self._forced)
         else:
-            is_long = self.plan.has_turned and len(self.tokens) >= self.bounds[1]
+            is_long = self.sequence.is_past_tos and len(self.tokens) >= self.bounds[1]
             has_ended = is_long or (self._monitor is not None and self._monitor.is_lost)
         if has_ended:
             self.end()
@@ -188,25 +185,43 @@ def speech_bounds(model: SpeechLM, num_text: int) -> tuple[int, int]:
 
 
 @torch.inference_mode()
-def read_prefix(model: SpeechLM, plan: Plan) -> Prefix:
-    """Reads all that is known of a sequence whose text has not come yet."""
-    assert plan.needs_text
-    plan = plan.copy()
+def prefill(model: SpeechLM, sequence: InputSequence) -> Prefix:
+    """Reads all positions of a sequence whose text has not come yet."""
+    assert sequence.needs_text
+    sequence = sequence.copy()
     row = KeyValueCache(model).add()
-    kinds, ids = plan.take()
+    kinds, ids = sequence.take()
     _read(model, [row], [kinds], [ids])
-    return Prefix(plan=plan, key_values=row.snapshot())
+    return Prefix(sequence=sequence, key_values=row.snapshot())
+
+
+def decode(
+    model: SpeechLM, decodings: Sequence[Decoding], on_step: Callable[[int], None] | None = None
+) -> None:
+    """Decodes sequences whose text is complete to their end, all in one batch.
+
+    Args:
+        model: of all sequences.
+        decodings: the sequences; they share one cache.
+        on_step: called with the number of steps so far after each of them.
+    """
+    step = 0
+    while active := [decoding for decoding in decodings if decoding.can_step]:
+        decode_step(model, active)
+        step += 1
+        if on_step is not None:
+            on_step(step)
 
 
 @torch.inference_mode()
 def decode_step(
     model: SpeechLM, decodings: Sequence[Decoding], *, max_positions: int | None = None
 ) -> None:
-    """Writes the next token of every sequence; all of them share one cache and can step.
+    """Decodes the next token of every sequence; all of them share one cache and can step.
 
-    Sequences that have read everything but their last token go through the model together; those
-    that have more to read (a start, a block of text) go each alone, in pieces of `READ_POSITIONS`.
-    The pieces are always the same, so that numbers do not depend on who else is there.
+    Sequences that have read everything but their last token are batched; those that have more to
+    read (a start, a block of text) are prefilled one by one, in chunks of `PREFILL_POSITIONS`.
+    Chunks do not depend on which other sequences there are, so neither do numbers.
 
     Where it fails, each sequence is as it was before, or further on as it would be anyway: the step
     can be tried again, with all of them or with each alone.
@@ -214,51 +229,40 @@ def decode_step(
     Args:
         model: of all sequences.
         decodings: the sequences.
-        max_positions: when so many positions have been read besides the last tokens, whoever is
-            not ready goes on in the next step and writes nothing in this one. The first of
-            `decodings` read first.
+        max_positions: limit of prefilled positions; sequences that are not ready by then go on in
+            the next step and get no token in this one. The first of `decodings` come first.
     """
     assert all(decoding.can_step for decoding in decodings)
-    tracks = [track for decoding in decodings for track in decoding.tracks]
-    short = [item for item in tracks if len(item.plan.pending) == 1]
+    branches = [branch for decoding in decodings for branch in decoding.branches]
+    short = [item for item in branches if len(item.sequence.pending) == 1]
     if short:
         short[0].row.cache.arrange([item.row for item in short])
         _read_on(model, short, 1)
     num_read = 0
-    for item in tracks:
-        while pending := len(item.plan.pending):
+    for item in branches:
+        while pending := len(item.sequence.pending):
             if max_positions is not None and num_read >= max_positions:
                 break
-            count = min(pending, READ_POSITIONS)
+            count = min(pending, PREFILL_POSITIONS)
             _read_on(model, [item], count)
             num_read += count
-    _choose([decoding for decoding in decodings if decoding.has_read])
+    _choose([decoding for decoding in decodings if decoding.is_prefilled])
 
 
-def _read_on(model: SpeechLM, tracks: Sequence[Decoding | Unguided], count: int) -> None:
-    """Reads the next `count` positions of sequences whose rows lie together."""
-    positions = [item.plan.peek(count) for item in tracks]
+def _read_on(
+    model: SpeechLM, branches: Sequence[Decoding | UnconditionalBranch], count: int
+) -> None:
+    """Reads the next `count` positions of sequences with neighbouring rows."""
+    positions = [item.sequence.peek(count) for item in branches]
     logits = _read(
         model,
-        [item.row for item in tracks],
+        [item.row for item in branches],
         [kinds for kinds, _ in positions],
         [ids for _, ids in positions],
     )
-    for item, row in zip(tracks, logits, strict=True):
-        item.plan.drop(count)
+    for item, row in zip(branches, logits, strict=True):
+        item.sequence.drop(count)
         item.logits = row
-
-
-_CACHE_ARGUMENT: dict[type, str] = {}
-
-
-def _cache_argument(backbone: torch.nn.Module) -> str:
-    """The library has given this argument a new name."""
-    kind = type(backbone)
-    if kind not in _CACHE_ARGUMENT:
-        names = inspect.signature(backbone.forward).parameters
-        _CACHE_ARGUMENT[kind] = "cache" if "cache" in names else "past_key_values"
-    return _CACHE_ARGUMENT[kind]
 
 
 def _read(
@@ -272,17 +276,32 @@ def _read(
         inputs_embeds=embeddings,
         attention_mask=view.mask,
         position_ids=view.positions,
-        use_cache=True,
-        **{_cache_argument(model.backbone): view},
+        cache=view,
     ).last_hidden_state
     logits = model.head(hidden[:, -1])
     view.advance()  # last of all: what fails has read nothing
     return logits
 
 
+def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance of the LM by its text (Ho & Salimans, 2022); logits (B, V).
+
+    Text dropout in training teaches the model to go on with speech that has no text, as
+    `<sos> <tos> speech`. Guidance makes stronger what the text adds to that.
+
+    Args:
+        conditional: (B, V) logits with the text.
+        unconditional: (B, V) logits without it.
+        scale: 0 leaves the first as they are; the convention is that of the flow's guidance.
+    """
+    with_text = conditional.float().log_softmax(dim=-1)
+    without = unconditional.float().log_softmax(dim=-1)
+    return (1.0 + scale) * with_text - scale * without
+
+
 def _guided_logits(decoding: Decoding) -> Tensor:
     """Logits (V,) that the next token is drawn from."""
-    other = decoding.unguided
+    other = decoding.unconditional
     assert decoding.logits is not None
     if other is None:
         return decoding.logits
@@ -291,7 +310,7 @@ def _guided_logits(decoding: Decoding) -> Tensor:
 
 
 def _choose(decodings: Sequence[Decoding]) -> None:
-    """Draws a token for each, those of equal settings together."""
+    """Draws a token for each, batched by equal settings."""
     groups: dict[SamplingConfig, list[Decoding]] = {}
     for item in decodings:
         groups.setdefault(item.sampling, []).append(item)
@@ -311,3 +330,67 @@ def _choose(decodings: Sequence[Decoding]) -> None:
         )
         for item, token in zip(group, chosen.cpu().tolist(), strict=True):
             item.accept(token)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechRequest:
+    """A text to be decoded into speech tokens. Prompt text and text are tokenised apart."""
+
+    text_tokens: Sequence[int]
+    prompt_text_tokens: Sequence[int] = ()
+    prompt_tokens: Sequence[int] = ()
+    """Speech tokens of the prompt."""
+    seed: int = 0
+    segment: int = 0
+    """Number of the text segment within its request; with `seed` it fixes all draws."""
+
+    layout: LayoutName = "one_shot"
+
+    @property
+    def prefix(self) -> Layout:
+        """Prompt and text in the one-shot layout, up to the first token to be decoded."""
+        return one_shot_prefix([*self.prompt_text_tokens, *self.text_tokens], self.prompt_tokens)
+
+    def sequence(self, model: SpeechLM) -> InputSequence:
+        """Its input sequence, with the whole text."""
+        sequence = model.sequence(
+            self.layout, prompt_text=self.prompt_text_tokens, prompt_tokens=self.prompt_tokens
+        )
+        sequence.add_text(self.text_tokens)
+        sequence.end_text()
+        return sequence
+
+
+@torch.inference_mode()
+def generate_speech(
+    model: SpeechLM,
+    requests: Sequence[SpeechRequest],
+    sampling: SamplingConfig,
+    *,
+    guards: GuardConfig | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> list[list[int]]:
+    """Speech tokens of every request, without the prompt's and without eos.
+
+    Args:
+        model: in evaluation mode.
+        requests: decoded in one batch.
+        sampling: how tokens are chosen.
+        guards: the causal ones apply to every sequence; None has length bounds alone.
+        on_step: called with the number of steps so far after each of them.
+    """
+    cache = KeyValueCache(model)
+    decodings = [
+        Decoding(
+            model,
+            cache,
+            request.sequence(model),
+            sampling=sampling,
+            seed=request.seed,
+            segment=request.segment,
+            guards=guards,
+        )
+        for request in requests
+    ]
+    decode(model, decodings, on_step)
+    return [decoding.tokens for decoding in decodings]

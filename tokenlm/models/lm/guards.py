@@ -1,4 +1,4 @@
-"""Guards against speech that is no answer to its text: what they are, and those that are causal.
+"""Guards against speech that does not say its text: their settings, and the causal ones.
 
 The causal ones look at the tokens so far and forbid some of the next, so they work in streams, too.
 The others (`tokenlm.synthesis.guards`) look at whole segments and try again.
@@ -15,12 +15,12 @@ MAX_TOKENS = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class GuardConfig:
-    """Which guards watch over the LM. Repetition-aware sampling is part of `SamplingConfig`."""
+    """Guards of the LM. Repetition-aware sampling is part of `SamplingConfig`."""
 
     length_bounds: bool = True
-    """Whether the length of the text bounds that of the speech; see `length_bounds`."""
+    """Whether the length of the text bounds that of the speech; see `speech_bounds`."""
     loop_tokens: int = 40
-    """Tokens that may go on as a period of the tokens before them; 0 lets loops be."""
+    """Tokens that may repeat the tokens before them with some period; 0 allows any loop."""
     loop_max_period: int = 50
     """Longest period of a loop, in tokens."""
     loop_mismatch_cost: int = 4
@@ -28,11 +28,12 @@ class GuardConfig:
     max_loops: int = 2
     """Loops that are broken; at the next one the segment ends."""
     silent_tokens: tuple[int, ...] = ()
-    """Codes of silence, from `python -m training.silence`; without any there is no cap."""
+    """Codes of silence, from `python -m training.evaluation.tuning silence`; without any there is
+    no cap."""
     max_silent_tokens: int = 25
     """Silent tokens in a row; after them something must be said, or the end. 0 has no cap."""
     guidance_scale: float = 0.0
-    """Guidance of the LM by its text; see `tokenlm.models.lm.guidance`. Doubles the work."""
+    """Guidance of the LM by its text; see `guide`. Doubles the work."""
     max_read_error: float = 0.4
     """Share of the phones (of the characters, where the token recogniser reads no phones) that may
     be read back otherwise."""
@@ -106,7 +107,7 @@ class LoopDetector:
 
     @property
     def next_token(self) -> int | None:
-        """The token that would go on with the loop."""
+        """The token that would continue the loop."""
         period = self.period
         return None if period is None else self._tokens[-period]
 
@@ -150,9 +151,9 @@ class TokenMonitor:
         if self._silent and self._num_silent >= self._config.max_silent_tokens:
             codes += sorted(self._silent)
         if self._detector is not None:
-            going_on = self._detector.next_token
-            if going_on is not None:
-                codes.append(going_on)
+            looping = self._detector.next_token
+            if looping is not None:
+                codes.append(looping)
         return codes
 
     @property

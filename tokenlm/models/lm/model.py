@@ -7,14 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tokenlm.models.lm.backbone import Backbone, BackboneConfig, build_backbone, pretrained_backbone
-from tokenlm.models.lm.layout import IGNORE, SPECIAL, SPEECH, TEXT, Layout
-from tokenlm.models.lm.packed import PackedItems
+from tokenlm.models.lm.backbone import (
+    Backbone,
+    BackboneConfig,
+    PackedItems,
+    pretrained_backbone,
+)
+from tokenlm.models.lm.layout import (
+    IGNORE,
+    SPECIAL,
+    SPEECH,
+    TEXT,
+    InputSequence,
+    Layout,
+    LayoutName,
+)
 
 NUM_SPECIAL_CLASSES = 2
 """eos and fill."""
@@ -34,7 +46,7 @@ class SpeechLMConfig:
     """n of the interleaved layout."""
     decoded_as_reference: bool = False
     """Whether speech in the interleaved layout is decoded with the deviations of the inference of
-    CosyVoice, and not as all weights are trained; `Plan` says what they are."""
+    CosyVoice, and not as all weights are trained; see `InputSequence`."""
     min_speech_per_text: float = 2.0
     """Fewest speech tokens for each text token."""
     max_speech_per_text: float = 20.0
@@ -149,11 +161,11 @@ class LayoutBatch:
 class SpeechLM(nn.Module):
     """Text and speech tokens to the distribution of the next speech token."""
 
-    def __init__(self, config: SpeechLMConfig, backbone: nn.Module | None = None) -> None:
+    def __init__(self, config: SpeechLMConfig, backbone: Backbone | None = None) -> None:
         """Builds the model; `backbone` is one with weights, in place of a random one."""
         super().__init__()
         self.config = config
-        self.backbone = build_backbone(config.backbone) if backbone is None else backbone
+        self.backbone = Backbone(config.backbone) if backbone is None else backbone
         dim = config.backbone.hidden_size
         self.special_embedding = None if config.specials_in_speech_table else nn.Embedding(2, dim)
         self.speech_embedding = nn.Embedding(config.num_classes, dim)
@@ -164,8 +176,7 @@ class SpeechLM(nn.Module):
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles `forward`, see `torch.nn.Module.compile`."""
-        if isinstance(self.backbone, Backbone):
-            self.backbone.keep_packed_attention_eager()
+        self.backbone.keep_packed_attention_eager()
         super().compile(*args, **kwargs)
 
     @classmethod
@@ -180,12 +191,11 @@ class SpeechLM(nn.Module):
             ValueError: a family that is not supported.
         """
         backbone = pretrained_backbone(name)
-        architecture = BackboneConfig.from_transformers(backbone.config)
-        return cls(replace(config, backbone=architecture), backbone)
+        return cls(replace(config, backbone=backbone.config), backbone)
 
     def embed(self, kinds: Tensor, ids: Tensor) -> Tensor:
         """Embeddings (B, L, D) of positions given by kind and id, both (B, L)."""
-        text = cast("nn.Embedding", self.backbone.embed_tokens)(torch.where(kinds == TEXT, ids, 0))
+        text = self.backbone.embed_tokens(torch.where(kinds == TEXT, ids, 0))
         speech = self.speech_embedding(torch.where(kinds == SPEECH, ids, 0))
         special_ids = torch.where(kinds > SPEECH, ids, 0)
         if self.special_embedding is not None:
@@ -196,6 +206,24 @@ class SpeechLM(nn.Module):
         kind = kinds[..., None]
         return torch.where(kind == TEXT, text, torch.where(kind == SPEECH, speech, special))
 
+    def sequence(
+        self,
+        layout: LayoutName,
+        *,
+        prompt_text: Sequence[int] = (),
+        prompt_tokens: Sequence[int] = (),
+    ) -> InputSequence:
+        """An input sequence that begins with a prompt, whose text may be empty."""
+        config = self.config
+        return InputSequence(
+            layout,
+            block_text=config.block_text_tokens,
+            block_speech=config.block_speech_tokens,
+            prompt_text=prompt_text,
+            prompt_tokens=prompt_tokens,
+            as_reference=config.decoded_as_reference,
+        )
+
     def forward(self, batch: LayoutBatch, attention_bias: Tensor | None = None) -> Tensor:
         """Logits (B, L, V) of whole sequences, for training.
 
@@ -204,22 +232,19 @@ class SpeechLM(nn.Module):
             attention_bias: (B, L, L) added to the attention scores of all heads, for every query
                 and key.
         """
-        mask = batch.mask.long()
+        mask: Tensor | None = batch.mask.long()
         if attention_bias is not None:
             length = batch.mask.shape[1]
-            visible = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
+            visible = torch.ones(length, length, dtype=torch.bool, device=batch.mask.device).tril()
             visible = visible & batch.mask[:, None]
             mask = attention_bias.masked_fill(~visible, torch.finfo(torch.float32).min)[:, None]
-        options = {}
         if batch.packed is not None:
             assert attention_bias is None, "a bias is made for one layout a row"
-            # Packed attention needs no mask; one of four axes keeps the backbone from making it.
-            mask, options = batch.mask[:, None, None], {"packed": batch.packed}
+            mask = None  # packed items see themselves alone
         hidden = self.backbone(
             inputs_embeds=self.embed(batch.kinds, batch.ids),
             attention_mask=mask,
             position_ids=batch.positions,
-            use_cache=False,
-            **options,
+            packed=batch.packed,
         ).last_hidden_state
         return self.head(hidden)

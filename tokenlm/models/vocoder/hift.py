@@ -16,28 +16,24 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tokenlm.audio.mel import MelConfig
-from tokenlm.models.vocoder.crossfade import (
-    CrossFadeState,
-    cross_fade_step,
-    init_cross_fade,
-)
 from tokenlm.models.vocoder.snake import SnakeBlock, SnakeState
 from tokenlm.models.vocoder.source import HarmonicSource, PitchPredictor, SourceState
-from tokenlm.modules.delayed import (
+from tokenlm.modules.stft import CausalInverseSTFT, OverlapState
+from tokenlm.modules.streaming import State
+from tokenlm.modules.streaming_conv import (
     AlignState,
-    DelayedConv1d,
-    DelayedSTFT,
-    DelayedTranspose1d,
-    DelayState,
+    ConvTransposeState,
     SpectrumState,
-    TransposeState,
+    StreamingConv1d,
+    StreamingConvState,
+    StreamingConvTranspose1d,
+    StreamingSTFT,
     align,
     empty_alignment,
 )
-from tokenlm.modules.stft import CausalInverseSTFT, OverlapState
-from tokenlm.modules.streaming import State
 
 _MAX_MAGNITUDE = 100.0
+OVERLAP_FRAMES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +108,8 @@ class HiFTConfig:
 class StageState(State):
     """What one upsampling stage remembers."""
 
-    upsample: TransposeState | DelayState
-    source: DelayState
+    upsample: ConvTransposeState | StreamingConvState
+    source: StreamingConvState
     source_block: SnakeState
     joined: AlignState
     blocks: list[SnakeState]
@@ -126,15 +122,32 @@ class StageState(State):
 class HiFTState(State):
     """What a stream remembers between chunks of mel."""
 
-    pitch: list[DelayState]
+    pitch: list[StreamingConvState]
     oscillators: SourceState
     spectrum: SpectrumState
-    embed: DelayState
+    embed: StreamingConvState
     stages: list[StageState]
-    post: DelayState
+    post: StreamingConvState
     overlap: OverlapState
     skip: int
     """Samples at the start that are cut off."""
+
+
+@dataclass
+class CrossFadeState(State):
+    """What a cross-faded stream remembers between chunks.
+
+    The reference joins the chunks of its vocoder so: each is rendered with the last frames of the
+    one before, as if the sound began there; what depends on the future is wrong at its end and is
+    held back. The exact stream has no such seams; this one is for comparison.
+    """
+
+    mel: Tensor
+    """(B, at most 8, M), the last frames."""
+    excitation: Tensor
+    """(B, S) of those frames."""
+    held: Tensor
+    """(B, S), sound that is not given yet."""
 
 
 class _Stage(nn.Module):
@@ -146,16 +159,16 @@ class _Stage(nn.Module):
         in_dim, dim = config.dim >> index, config.dim >> (index + 1)
         self.slope = config.slope
         self.rate, self.is_last = rate, index == len(config.upsample_rates) - 1
-        self.upsample: DelayedTranspose1d | DelayedConv1d
+        self.upsample: StreamingConvTranspose1d | StreamingConv1d
         if config.is_causal:
-            self.upsample = DelayedConv1d.causal(in_dim, dim, kernel)
+            self.upsample = StreamingConv1d.causal(in_dim, dim, kernel)
         else:
-            self.upsample = DelayedTranspose1d(in_dim, dim, kernel, rate)
+            self.upsample = StreamingConvTranspose1d(in_dim, dim, kernel, rate)
         stride = 1
         for later in config.upsample_rates[index + 1 :]:
             stride *= later
         left = stride - 1 if config.is_causal else stride // 2
-        self.source = DelayedConv1d(
+        self.source = StreamingConv1d(
             config.n_fft + 2,
             dim,
             1 if stride == 1 else 2 * stride,
@@ -188,7 +201,7 @@ class _Stage(nn.Module):
 
     def forward(self, x: Tensor, source: Tensor, state: StageState, *, flush: bool) -> Tensor:
         x = functional.leaky_relu(x, self.slope)
-        if isinstance(self.upsample, DelayedConv1d):
+        if isinstance(self.upsample, StreamingConv1d):
             x = x.repeat_interleave(self.rate, dim=2)
         x = self.upsample(x, state.upsample, flush=flush)
         if self.is_last:
@@ -236,15 +249,15 @@ class HiFT(nn.Module):
             noise_level=config.noise_level,
             voiced_hz=config.voiced_hz,
         )
-        self.spectrum = DelayedSTFT(config.n_fft, config.hop_length)
+        self.spectrum = StreamingSTFT(config.n_fft, config.hop_length)
         if causal:
-            self.embed = DelayedConv1d(num_mels, config.dim, 5, left=0, right=4)
+            self.embed = StreamingConv1d(num_mels, config.dim, 5, left=0, right=4)
         else:
-            self.embed = DelayedConv1d.centred(num_mels, config.dim, 7)
+            self.embed = StreamingConv1d.centred(num_mels, config.dim, 7)
         stages = [_Stage(config, index) for index in range(len(config.upsample_rates))]
         self.stages = cast("Sequence[_Stage]", nn.ModuleList(stages))
         last = config.dim >> len(stages)
-        build = DelayedConv1d.causal if causal else DelayedConv1d.centred
+        build = StreamingConv1d.causal if causal else StreamingConv1d.centred
         self.post = build(last, config.n_fft + 2, 7)
         self.inverse = CausalInverseSTFT(config.n_fft, config.hop_length)
 
@@ -334,3 +347,61 @@ class HiFT(nn.Module):
         skip = min(state.skip, samples.shape[1])
         state.skip -= skip
         return samples[:, skip:].clamp(-self.config.limit, self.config.limit)
+
+
+def fade_window(num_samples: int) -> Tensor:
+    """Rising and falling half (2 * num_samples,) of a cross-fade: a symmetric Hamming window."""
+    return torch.hamming_window(2 * num_samples, periodic=False, dtype=torch.float64)
+
+
+def cross_fade(new: Tensor, old: Tensor) -> Tensor:
+    """`new` (B, S) whose start comes in as `old` (B, at most S) goes out."""
+    size = old.shape[1]
+    window = fade_window(size).to(new.device)
+    head = new[:, :size] * window[:size] + old * window[size:]
+    return torch.cat([head.to(new.dtype), new[:, size:]], dim=1)
+
+
+def init_cross_fade(vocoder: HiFT, batch_size: int) -> CrossFadeState:
+    """State before the first chunk."""
+    weight = vocoder.embed.conv.weight
+    empty = weight.new_zeros(batch_size, 0)
+    mel = weight.new_zeros(batch_size, 0, vocoder.config.mel.num_mels)
+    return CrossFadeState(mel=mel, excitation=empty, held=empty)
+
+
+def cross_fade_step(
+    vocoder: HiFT, mel: Tensor, state: CrossFadeState, *, is_last: bool = False
+) -> Tensor:
+    """Waveform (B, S) of the next frames (B, T, M), all but what is held for the next chunk.
+
+    Args:
+        vocoder: what renders.
+        mel: the first of a stream has more frames than overlap.
+        state: advanced in place.
+        is_last: nothing is held back.
+
+    Raises:
+        ValueError: the first frames are too few to hold some back.
+    """
+    overlap = OVERLAP_FRAMES * vocoder.config.mel.hop_length
+    joined = torch.cat([state.mel, mel], dim=1)
+    if mel.shape[1] == 0:
+        return state.held
+    if joined.shape[1] <= OVERLAP_FRAMES and not is_last:
+        raise ValueError(
+            f"a cross-faded stream starts with more than {OVERLAP_FRAMES} frames, got "
+            f"{joined.shape[1]}"
+        )
+    excitation = vocoder.excite(joined, vocoder.init_exact(joined.shape[0]), flush=True)
+    size = state.excitation.shape[1]
+    excitation = torch.cat([state.excitation, excitation[:, size:]], dim=1)
+    waveform = vocoder.decode(joined, excitation)
+    if state.held.shape[1]:
+        waveform = cross_fade(waveform, state.held)
+    if is_last:
+        return waveform
+    state.mel = joined[:, -OVERLAP_FRAMES:]
+    state.excitation = excitation[:, -overlap:]
+    state.held = waveform[:, -overlap:]
+    return waveform[:, :-overlap]

@@ -12,14 +12,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from tokenlm.modules.delayed import (
+from tokenlm.modules.streaming import State
+from tokenlm.modules.streaming_conv import (
     AlignState,
-    DelayedConv1d,
-    DelayState,
+    StreamingConv1d,
+    StreamingConvState,
     align,
     empty_alignment,
 )
-from tokenlm.modules.streaming import State
 
 
 class Snake(nn.Module):
@@ -39,7 +39,7 @@ class Snake(nn.Module):
 class SnakeState(State):
     """What a block remembers: of its convolutions, and of its residuals."""
 
-    convs: list[DelayState]
+    convs: list[StreamingConvState]
     residuals: list[AlignState]
 
 
@@ -50,11 +50,11 @@ class SnakeBlock(nn.Module):
         self, dim: int, kernel_size: int, dilations: Sequence[int], *, is_causal: bool
     ) -> None:
         super().__init__()
-        build = DelayedConv1d.causal if is_causal else DelayedConv1d.centred
+        build = StreamingConv1d.causal if is_causal else StreamingConv1d.centred
         first = [build(dim, dim, kernel_size, dilation) for dilation in dilations]
         second = [build(dim, dim, kernel_size) for _ in dilations]
-        self.first = cast("Sequence[DelayedConv1d]", nn.ModuleList(first))
-        self.second = cast("Sequence[DelayedConv1d]", nn.ModuleList(second))
+        self.first = cast("Sequence[StreamingConv1d]", nn.ModuleList(first))
+        self.second = cast("Sequence[StreamingConv1d]", nn.ModuleList(second))
         self.first_activations = nn.ModuleList(Snake(dim) for _ in dilations)
         self.second_activations = nn.ModuleList(Snake(dim) for _ in dilations)
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tokenlm.modules.delayed import DelayedConv1d, DelayState
 from tokenlm.modules.exact import exact_device, has_float64, to_float64
 from tokenlm.modules.noise import frame_noise
 from tokenlm.modules.streaming import State
+from tokenlm.modules.streaming_conv import StreamingConv1d, StreamingConvState
 
 _NUM_CONVS = 5
 
@@ -37,12 +37,12 @@ class PitchPredictor(nn.Module):
         """
         super().__init__()
         if lookahead is None:
-            first = DelayedConv1d.centred(num_mels, dim, 3)
-            rest = [DelayedConv1d.centred(dim, dim, 3) for _ in range(_NUM_CONVS - 1)]
+            first = StreamingConv1d.centred(num_mels, dim, 3)
+            rest = [StreamingConv1d.centred(dim, dim, 3) for _ in range(_NUM_CONVS - 1)]
         else:
-            first = DelayedConv1d(num_mels, dim, lookahead + 1, left=0, right=lookahead)
-            rest = [DelayedConv1d.causal(dim, dim, 3) for _ in range(_NUM_CONVS - 1)]
-        self.convs = cast("Sequence[DelayedConv1d]", nn.ModuleList([first, *rest]))
+            first = StreamingConv1d(num_mels, dim, lookahead + 1, left=0, right=lookahead)
+            rest = [StreamingConv1d.causal(dim, dim, 3) for _ in range(_NUM_CONVS - 1)]
+        self.convs = cast("Sequence[StreamingConv1d]", nn.ModuleList([first, *rest]))
         self.head = nn.Linear(dim, 1)
         self.is_double = is_double
 
@@ -51,13 +51,13 @@ class PitchPredictor(nn.Module):
         """Frames that a pitch waits for."""
         return sum(conv.lookahead for conv in self.convs)
 
-    def init_state(self, batch_size: int) -> list[DelayState]:
+    def init_state(self, batch_size: int) -> list[StreamingConvState]:
         """State before the first frame."""
         device = self.head.weight.device
         dtype = torch.float64 if self.is_double and has_float64(device.type) else None
         return [conv.init_state(batch_size, dtype) for conv in self.convs]
 
-    def forward(self, mel: Tensor, state: list[DelayState], *, flush: bool) -> Tensor:
+    def forward(self, mel: Tensor, state: list[StreamingConvState], *, flush: bool) -> Tensor:
         """(B, M, T) to (B, T')."""
         x = mel.double() if self.is_double and has_float64(mel.device.type) else mel
         for conv, past in zip(self.convs, state, strict=True):
@@ -68,7 +68,7 @@ class PitchPredictor(nn.Module):
 
 @dataclass
 class SourceState(State):
-    """Where the oscillators of a stream stand."""
+    """Phases of the oscillators of a stream."""
 
     cycles: Tensor
     """(B, H) float64, cycles that each harmonic has gone at the centre of the last frame."""

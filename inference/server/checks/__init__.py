@@ -1,1 +1,0 @@
-"""Checks of a whole server from outside: under load, and by a browser."""

@@ -1,0 +1,250 @@
+"""A made-up corpus, random components and a config of every stage, small enough for seconds.
+
+The tests of the stages use them, too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from tokenlm.audio.io import save_audio
+from tokenlm.checkpoint import save_component
+from tokenlm.config import from_dict
+from tokenlm.models.lm import SpeechLM, SpeechLMConfig
+from tokenlm.models.speaker_encoder import SpeakerEncoder, SpeakerEncoderConfig
+from tokenlm.models.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
+from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
+from tokenlm.text.tokenizers import SentencePieceTokenizer
+from training.data.manifest import read_manifest
+from training.data.precompute import Precompute, build_shards, write_tokens
+
+RATE = 24_000
+LEVELS = (3, 3)
+TEXTS = ["one two.", "is it so?", "well, yes!", "the fox."]
+
+
+def _wave(pitch: float, seconds: float) -> torch.Tensor:
+    time = torch.arange(int(seconds * RATE)) / RATE
+    harmonics = [torch.sin(2 * math.pi * pitch * n * time) / n for n in range(1, 6)]
+    return 0.1 * torch.stack(harmonics).sum(dim=0) * (1.2 + torch.sin(20 * time))
+
+
+def _write_rows(folder: Path, split: str, count: int) -> Path:
+    rows = []
+    for index in range(count):
+        seconds = round(0.8 + 0.1 * (index % 4) + 0.3 * (index // 8), 1)
+        name = f"audio/{split}{index}.wav"
+        save_audio(folder / name, _wave(100.0 + 60 * (index % 3), seconds), RATE)
+        row: dict[str, Any] = {
+            "id": f"{split}{index}",
+            "audio": name,
+            "text": TEXTS[index % len(TEXTS)],
+            "speaker": f"speaker{index % 3}",
+            "duration": seconds,
+        }
+        if index % 2:
+            row["phones"] = [["pau", 0.1], ["ah", 0.5], ["s", seconds]]
+        rows.append(json.dumps(row))
+    path = folder / f"{split}.jsonl"
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
+def make_corpus(folder: Path, num_train: int, num_valid: int) -> None:
+    """Write manifests, shards, and the components that stages start from.
+
+    Args:
+        folder: Gets train.jsonl and valid.jsonl, the same with speech tokens as
+            train_tokens.jsonl and valid_tokens.jsonl, shards of the training split, and a folder
+            for each component, by its kind.
+        num_train: Recordings to train on, of 0.8 to 1.7 s up to 22 of them, longer beyond.
+        num_valid: Recordings to evaluate on.
+    """
+    sizes: dict[str, Any] = {"dim": 16, "num_heads": 2, "num_layers": 1, "levels": LEVELS}
+    lm_config = from_dict(SpeechLMConfig, stage_settings(folder, "speech_lm")["model"])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        tokenizer = SpeechTokenizer(SpeechTokenizerConfig(**sizes)).eval()
+        models: dict[str, Any] = {
+            "speech_tokenizer": tokenizer,
+            "token_recognizer": TokenRecognizer(TokenRecognizerConfig(**sizes)),
+            "speaker_encoder": SpeakerEncoder(
+                SpeakerEncoderConfig(dim=16, num_layers=1, embedding_dim=8)
+            ),
+        }
+        torch.manual_seed(1)
+        models["speech_lm"] = SpeechLM(lm_config)
+    for name, model in models.items():
+        weights = model.state_dict()
+        save_component(folder / name, kind=name, config=model.config, state_dict=weights)
+    for split, count in (("train", num_train), ("valid", num_valid)):
+        manifest = read_manifest(_write_rows(folder, split, count))
+        tokens = Precompute(tokenizer=tokenizer, max_reject_share=0.0)
+        write_tokens(manifest, folder / f"{split}_tokens.jsonl", tokens)
+    work = Precompute(tokenizer=tokenizer, audio_rate=RATE, items_per_shard=5)
+    build_shards(read_manifest(folder / "train.jsonl"), folder / "shards", work)
+    SentencePieceTokenizer.train(TEXTS, 64, model_type="char").save(folder / "text_tokenizer")
+
+
+def stage_settings(corpus: Path, stage: str) -> dict[str, Any]:
+    """Return what the config of a stage needs beside run folder, optimizer, batches and log.
+
+    Args:
+        corpus: Folder of `make_corpus`.
+        stage: One of the stages.
+    """
+    plain = {"train": f"{corpus}/train.jsonl", "valid": f"{corpus}/valid.jsonl"}
+    tokens = {"train": f"{corpus}/train_tokens.jsonl", "valid": f"{corpus}/valid_tokens.jsonl"}
+    small = {"dim": 16, "num_heads": 2, "num_layers": 1, "dropout": 0.1}
+    stages: dict[str, dict[str, Any]] = {
+        "speech_tokenizer": {
+            "data": plain,
+            "model": {**small, "levels": list(LEVELS)},
+            "recognizer": {**small, "levels": list(LEVELS), "max_characters": 32},
+            "blend_start_step": 1,
+            "blend_end_step": 3,
+            "phone_head_dim": 8,
+        },
+        "token_recognizer": {
+            "data": tokens,
+            "speech_tokenizer": f"{corpus}/speech_tokenizer",
+            "text_tokenizer": f"{corpus}/text_tokenizer",
+            "model": {**small, "max_characters": 32},
+        },
+        "speaker_encoder": {
+            "data": plain,
+            "model": {"dim": 16, "num_layers": 1, "embedding_dim": 8},
+            "margin_warmup_steps": 2,
+            "min_crop_seconds": 0.3,
+            "max_crop_seconds": 0.6,
+        },
+        "speech_lm": {
+            "data": tokens,
+            "text_tokenizer": f"{corpus}/text_tokenizer",
+            "token_recognizer": f"{corpus}/token_recognizer",
+            "model": {
+                "backbone": {
+                    "vocab_size": 64,
+                    "hidden_size": 16,
+                    "intermediate_size": 16,
+                    "num_layers": 1,
+                    "num_heads": 2,
+                    "num_kv_heads": 1,
+                },
+                "codebook_size": 9,
+                "min_speech_per_text": 1.0,
+                "max_speech_per_text": 8.0,
+                "block_text_tokens": 2,
+                "block_speech_tokens": 3,
+            },
+            "max_joined_seconds": 2.0,
+            "num_generated": 2,
+        },
+        "flow": {
+            "data": tokens,
+            "speaker_encoder": f"{corpus}/speaker_encoder",
+            "model": {
+                **small,
+                "codebook_size": 9,
+                "encoder_dim": 16,
+                "encoder_layers": 1,
+                "encoder_heads": 2,
+                "speaker_dim": 8,
+                "speaker_condition_dim": 4,
+            },
+            "chunk_tokens": [4, 6],
+        },
+        "vocoder": {
+            "data": plain,
+            "model": {"dim": 16, "num_layers": 1},
+            "discriminator": {"periods": [2], "period_channels": [2, 2], "spectrum_channels": 2},
+            "crop_frames": 16,
+            "adversarial_start_step": 1,
+            "resolutions": [[256, 64], [512, 128]],
+        },
+        "flow.cosyvoice": {
+            "data": tokens,
+            "speaker_encoder": f"{corpus}/speaker_encoder",
+            "augment": {"clean": 1.0},
+            "full_context_share": 0.5,
+            "bounded_share": 0.0,
+            "no_prompt_share": 0.5,
+            "max_prompt_share": 0.3,
+            "model": {
+                "encoder": "conformer",
+                "estimator": "unet",
+                "patch_frames": 1,
+                "mel_mean": 0.0,
+                "mel_std": 1.0,
+                "num_steps": 10,
+                "noise": "fixed",
+                "chunks_from": "prompt_start",
+                "chunk_step_tokens": [],
+                "left_tokens": None,
+                "codebook_size": 9,
+                "speaker_dim": 8,
+                "encoder_dim": 16,
+                "encoder_hidden_dim": 24,
+                "encoder_layers": 1,
+                "encoder_up_layers": 1,
+                "encoder_heads": 2,
+                "dim": 16,
+                "num_heads": 2,
+                "head_dim": 8,
+                "blocks_per_level": 1,
+                "num_mid_levels": 1,
+            },
+            "chunk_tokens": [4],
+        },
+        "hift": {
+            "data": plain,
+            "model": {"dim": 16, "pitch_dim": 8},
+            "discriminator": {"periods": [2], "period_channels": [2, 2], "spectrum_channels": 2},
+            "crop_frames": 16,
+            "adversarial_start_step": 1,
+        },
+    }
+    tuned = {
+        **stages["speech_lm"],
+        "initial": {"speech_lm": f"{corpus}/speech_lm"},
+        "batch": {"max_seconds_per_batch": 60.0, "max_items": 3},
+        "regression": {"num_texts": 2, "max_read_error_rise": 9.0, "max_rate_change": 9.0},
+    }
+    stages |= {
+        "dpo": {**tuned, "group": 3, "min_margin": 0.0},
+        "grpo": {**tuned, "group": 3, "sync_every": 2, "loss_weights": {"grpo/kl": 0.1}},
+        "token_reward": tuned,
+    }
+    return stages[stage]
+
+
+def write_config(corpus: Path, stage: str, run: Path, **changes: Any) -> Path:
+    """Write the config of a stage beside its run folder, and return its path.
+
+    Args:
+        corpus: Folder of `make_corpus`.
+        stage: One of the stages.
+        run: Run folder.
+        changes: Further keys; a mapping is merged into what is there.
+    """
+    config: dict[str, Any] = {
+        "stage": stage.partition(".")[0],
+        "run": str(run),
+        "precision": "fp32",
+        "optim": {"max_steps": 6, "warmup_steps": 2, "lr": 1e-3, "ema_decay": 0.9},
+        "batch": {"max_seconds_per_batch": 4.0, "max_items": 3},
+        "log": {"log_every": 1, "evaluate_every": 0, "save_every": 0},
+    }
+    for part in (stage_settings(corpus, stage), changes):
+        for key, value in part.items():
+            old = config.get(key)
+            config[key] = {**old, **value} if isinstance(old, dict) else value
+    path = run.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return path

@@ -1,1 +1,0 @@
-"""Key tables of other systems whose weights can be imported."""

@@ -1,0 +1,1 @@
+"""Imports of CosyVoice: published folders as ordinary bundles."""

@@ -1,0 +1,1 @@
+"""Texts that are drawn: from a grammar, made harder, or such that every word of them counts."""
