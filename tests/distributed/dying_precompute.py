@@ -13,7 +13,7 @@ from typing import Any
 
 from tokenlm.cli import main as run_cli
 from training.config import ranks_of_launch
-from training.data.shards.layout import ShardWriter
+from training.data.shards import ShardWriter
 
 
 def die_in_second_shard() -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from tests.distributed.launch import CheckError, Run
 from training.data.manifest import read_manifest
-from training.data.shards.layout import INFO, ShardInfo
+from training.data.shards import INFO, ShardInfo
 from training.loop.checkpoints import latest_checkpoint
 
 TOLERANCE = 1e-4

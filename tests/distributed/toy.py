@@ -21,10 +21,8 @@ from tokenlm.models.speaker_encoder import SpeakerEncoder, SpeakerEncoderConfig
 from tokenlm.models.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
 from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
 from tokenlm.text.tokenizers import SentencePieceTokenizer
-from training.data.dataset import UtteranceDataset
-from training.data.manifest import Utterance, read_manifest, write_manifest
-from training.data.shards.build import Precompute, build_shards
-from training.precompute import add_speech_tokens
+from training.data.manifest import read_manifest
+from training.data.precompute import Precompute, build_shards, write_tokens
 
 RATE = 24_000
 LEVELS = (3, 3)
@@ -58,10 +56,6 @@ def _write_rows(folder: Path, split: str, count: int) -> Path:
     return path
 
 
-def _refuse(row: Utterance, reason: str) -> None:
-    raise AssertionError(f"{row.id}: {reason}")
-
-
 def make_corpus(folder: Path, num_train: int, num_valid: int) -> None:
     """Write manifests, shards, and the components that stages start from.
 
@@ -90,9 +84,9 @@ def make_corpus(folder: Path, num_train: int, num_valid: int) -> None:
         weights = model.state_dict()
         save_component(folder / name, kind=name, config=model.config, state_dict=weights)
     for split, count in (("train", num_train), ("valid", num_valid)):
-        path = _write_rows(folder, split, count)
-        rows = add_speech_tokens(UtteranceDataset(path, 16_000), tokenizer, _refuse)
-        write_manifest(folder / f"{split}_tokens.jsonl", rows)
+        manifest = read_manifest(_write_rows(folder, split, count))
+        tokens = Precompute(tokenizer=tokenizer, max_reject_share=0.0)
+        write_tokens(manifest, folder / f"{split}_tokens.jsonl", tokens)
     work = Precompute(tokenizer=tokenizer, audio_rate=RATE, items_per_shard=5)
     build_shards(read_manifest(folder / "train.jsonl"), folder / "shards", work)
     SentencePieceTokenizer.train(TEXTS, 64, model_type="char").save(folder / "text_tokenizer")

@@ -7,7 +7,7 @@ import torch
 from tokenlm.audio.mel import MelConfig
 from tokenlm.models.speaker_encoder import SpeakerEncoder, SpeakerEncoderConfig
 from tokenlm.models.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
-from training.data.shards.build import Precompute
+from training.data.precompute import Precompute
 
 RATE = 16_000
 NUM_ROWS = 12

@@ -5,7 +5,8 @@ Shapes: S samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +16,14 @@ from torch import Tensor
 from tokenlm.audio.io import AudioError, load_audio
 from training.data.augment import AugmentConfig, augment
 from training.data.exclusion import Exclusion
-from training.data.manifest import Manifest, ManifestError, Utterance, read_manifest
+from training.data.manifest import Manifest, ManifestError, Rows, Utterance, read_manifest
 from training.data.rejects import Reject
-from training.data.shards.layout import ShardError
+
+logger = logging.getLogger(__name__)
+
+
+class ShardError(ValueError):
+    """Shards that cannot be used; the message names the file."""
 
 
 @dataclass
@@ -39,7 +45,7 @@ class UtteranceDataset:
 
     Attributes:
         utterances: The rows that are left after filtering.
-        durations: Seconds of each of them, as the manifest says.
+        durations: Seconds (rows,) of each of them, as the manifest says.
         rejects: Rows that cannot be used, and those whose texts are excluded.
         num_excluded: How many of these there are.
     """
@@ -51,20 +57,18 @@ class UtteranceDataset:
         *,
         min_seconds: float = 0.0,
         max_seconds: float = float("inf"),
-        keep: Callable[[Utterance], bool] | None = None,
         augmentation: AugmentConfig | None = None,
         exclusion: Exclusion | None = None,
     ) -> None:
         """Read the manifest and filter it.
 
         Args:
-            manifest: A manifest or its path (its bad rows are printed and left out), or rows.
+            manifest: A manifest or its path (its bad rows are logged and left out), or rows.
             sample_rate: In Hz; files of another rate are resampled.
             min_seconds: Shorter utterances are left out.
             max_seconds: Longer utterances are left out.
-            keep: Further filter.
             augmentation: What `draw` does to the waveforms.
-            exclusion: Texts that are left out and told, as those of test sets.
+            exclusion: Texts that are left out and logged, as those of test sets.
 
         Raises:
             ManifestError: If nothing is left.
@@ -72,49 +76,48 @@ class UtteranceDataset:
         if isinstance(manifest, (str, Path)):
             manifest = read_manifest(manifest)
         name = "the data"
-        rows = manifest
         self.rejects: list[Reject] = []
         if isinstance(manifest, Manifest):
-            name = str(manifest.path)
-            rows = manifest.utterances
+            name, rows = str(manifest.path), manifest.utterances
             self.rejects = [Reject(name, bad.line, bad.reason) for bad in manifest.bad_rows]
             if manifest.bad_rows:
-                print(manifest.report(), flush=True)
-        assert not isinstance(rows, Manifest)
+                logger.warning(manifest.report())
+        else:
+            rows = Rows.of(manifest)
         self.sample_rate = sample_rate
         self.augmentation = augmentation
-        self.utterances = [
-            row
-            for row in rows
-            if min_seconds <= row.duration <= max_seconds and (keep is None or keep(row))
-        ]
+        seconds = rows.column("duration")
+        self.utterances = rows
+        if ((seconds < min_seconds) | (seconds > max_seconds)).any():
+            self.utterances = rows.select((seconds >= min_seconds) & (seconds <= max_seconds))
         self.num_excluded = 0 if exclusion is None else self._leave_out(exclusion, name)
-        self.durations = [row.duration for row in self.utterances]
-        if not self.utterances:
+        self.durations = self.utterances.column("duration")
+        if not len(self.utterances):
             raise ManifestError(
                 f"{name}: no utterance is left (of {len(rows)} rows, between {min_seconds:g} and "
                 f"{max_seconds:g} s; {self.num_excluded} of them have texts of test sets)."
             )
 
     def _leave_out(self, exclusion: Exclusion, name: str) -> int:
-        kept: list[Utterance] = []
-        found: list[Reject] = []
-        for row in self.utterances:
-            match = exclusion.match(row.text)
-            if match is None:
-                kept.append(row)
-            else:
-                reason = f"the text of {row.id!r} is or holds one of a test set: {match!r}."
-                found.append(Reject(name, None, reason))
-        if found:
-            print(
-                f"{name}: {len(found)} of {len(self.utterances)} utterances have texts of test "
-                f"sets and are left out. The first: {found[0].reason}",
-                flush=True,
-            )
-        self.utterances = kept
-        self.rejects += found
-        return len(found)
+        matches = exclusion.matches(self.utterances.table)
+        free = matches.is_null("match")
+        if free.all():
+            return 0
+        for row, match in zip(
+            self.utterances.select(~free), matches.select(~free).column("match"), strict=True
+        ):
+            reason = f"the text of {row.id!r} is or holds one of a test set: {match!r}."
+            self.rejects.append(Reject(name, None, reason))
+        count = int((~free).sum())
+        logger.warning(
+            "%s: %d of %d utterances have texts of test sets and are left out. The first: %s",
+            name,
+            count,
+            len(free),
+            self.rejects[-count].reason,
+        )
+        self.utterances = self.utterances.select(free)
+        return count
 
     def __len__(self) -> int:
         return len(self.utterances)

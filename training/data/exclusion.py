@@ -22,9 +22,13 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import pyarrow as pa
+
 from tokenlm.checkpoint import packaged_configs
 from tokenlm.text.normalize import normalize
 from tokenlm.text.symbols import ForeignWords
+from training.data.table import Columns, Table, digest, files_digest
+from training.data.texts import TEXT_CODE
 
 MIN_CONTAINED_WORDS = 6
 """Words of the shortest evaluation text that is looked for inside longer ones."""
@@ -68,6 +72,7 @@ _WRITTEN_SHORT = frozenset(
     "road drive court number numbers company incorporated limited junior senior department example "
     "versus okay without with plus equals times hundred thousand million billion".split()
 )
+_MATCH = pa.schema({"match": pa.string()})
 
 
 def spoken_key(text: str) -> str:
@@ -134,6 +139,14 @@ class Exclusion:
             foreign.feed(f"{text} ")
             found = None if foreign.words else self._match(_key(normalize(text)))
         return found
+
+    def matches(self, table: Table) -> Table:
+        """The column `match` beside the rows of a table with `text`: what `match` says of it."""
+        names = digest(sorted(self._whole), files_digest(TEXT_CODE, Path(__file__)))
+        return table.derive(f"match {names}", self._match_rows, _MATCH, ["text"])
+
+    def _match_rows(self, rows: Columns) -> Columns:
+        return {"match": [self.match(text) if text else None for text in rows["text"]]}
 
     def excludes(self, text: str) -> bool:
         """Whether a text is not to be learned from."""

@@ -6,24 +6,55 @@
 as [[phone, end in seconds], ...]; `speech_tokens`, a list of ids, and `tokenizer`, the fingerprint
 of the speech tokenizer that made them. Other keys are kept. A bad row never stops the reading: it
 is kept apart with its line number and the reason.
+
+The rows are read through Arrow (`training.data.table`): a large manifest is converted once.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
 
 from tokenlm.atomic import atomic_path
 from tokenlm.audio.io import AudioError, read_recording
+from training.data.table import Columns, Table, digest, in_columns
 
-_DURATION_TOLERANCE = 0.1
-_KNOWN = ("id", "audio", "text", "speaker", "duration", "phones", "speech_tokens", "tokenizer")
+DURATION_TOLERANCE = 0.1
+"""Seconds that a recording may differ from what its row says."""
+_KNOWN = {"id", "audio", "text", "speaker", "duration", "phones", "speech_tokens", "tokenizer"}
+
+
+ROW_SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "audio": pa.string(),
+        "text": pa.string(),
+        "speaker": pa.string(),
+        "duration": pa.float64(),
+        "phones": pa.list_(pa.string()),
+        "phone_ends": pa.list_(pa.float64()),
+        "speech_tokens": pa.list_(pa.int32()),
+        "num_tokens": pa.int32(),
+        "max_token": pa.int32(),
+        "tokenizer": pa.string(),
+        "extra": pa.string(),  # JSON
+        "line": pa.int64(),
+        "problem": pa.string(),  # why the row is bad
+    }
+)
+_FORMAT = 1
+"""Changes with the meaning of the columns, so that what is cached is converted anew."""
 
 
 class ManifestError(ValueError):
@@ -64,18 +95,90 @@ class BadRow:
     """What is wrong, as a sentence."""
 
 
+class Rows(Sequence[Utterance]):
+    """Utterances in a table; each is made when it is asked for.
+
+    Attributes:
+        table: The rows, with the columns of `ROW_SCHEMA` and perhaps more.
+    """
+
+    def __init__(self, table: Table, make: Callable[[dict[str, Any]], Utterance]) -> None:
+        """Take the rows, and what makes an utterance of one."""
+        self.table, self._make = table, make
+
+    @classmethod
+    def of(cls, utterances: Sequence[Utterance]) -> Rows:
+        """Rows in memory, of utterances."""
+        if isinstance(utterances, Rows):
+            return utterances
+        rows = (row_columns({**row_of(row, Path()), "audio": str(row.audio)}) for row in utterances)
+        table = Table.convert("", 0, ROW_SCHEMA, lambda: in_columns(rows, ROW_SCHEMA))
+        return cls(table, partial(_utterance, Path()))
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @overload
+    def __getitem__(self, index: int) -> Utterance: ...
+    @overload
+    def __getitem__(self, index: slice) -> Rows: ...
+    def __getitem__(self, index: int | slice) -> Utterance | Rows:
+        if isinstance(index, slice):
+            return Rows(self.table[index], self._make)
+        return self._make(self.table[index])
+
+    def __iter__(self) -> Iterator[Utterance]:
+        return map(self._make, self.table)
+
+    def select(self, indices: np.ndarray) -> Rows:
+        """The rows of these indices, or those where a mask is true, in order."""
+        return Rows(self.table.select(indices), self._make)
+
+    def column(self, name: str) -> np.ndarray:
+        """The values (rows,) of a column of numbers or strings."""
+        return self.table.column(name)
+
+
+class Speakers:
+    """Which rows are of one speaker, in arrays."""
+
+    def __init__(self, rows: Rows) -> None:
+        """Sort the rows by speaker."""
+        names, self._codes = rows.table.coded("speaker")
+        order = np.argsort(self._codes, kind="stable")
+        self._order = order.astype(np.int32 if len(order) < 2**31 else np.int64)
+        self._starts = np.searchsorted(self._codes[order], np.arange(len(names) + 1))
+
+    def same(self, index: int) -> np.ndarray:
+        """Indices of all rows of the speaker of a row, in order."""
+        code = self._codes[index]
+        return self._order[self._starts[code] : self._starts[code + 1]]
+
+
 @dataclass(frozen=True)
 class Manifest:
     """The rows of a manifest, good and bad."""
 
     path: Path
     """The file."""
-    utterances: list[Utterance]
+    utterances: Rows
     """Good rows, in order."""
-    lines: list[int]
-    """Line number of each good row."""
     bad_rows: list[BadRow]
     """Bad rows, in order."""
+
+    @property
+    def lines(self) -> np.ndarray:
+        """Line number of each good row."""
+        return self.utterances.column("line")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the good rows, in order; where the files lie does not matter."""
+        sha = hashlib.sha256()
+        for row in self.utterances:
+            facts = [row.id, row.audio.name, row.text, row.speaker, row.duration]
+            sha.update(json.dumps(facts).encode())
+        return sha.hexdigest()[:16]
 
     def report(self, *, limit: int = 20) -> str:
         """Say how many rows are good and, line by line, what is wrong with the others."""
@@ -98,52 +201,71 @@ def read_manifest(path: str | Path, *, strict: bool = False) -> Manifest:
         ManifestError: If there is no such file, or, when strict, if any row is bad.
     """
     path = Path(path)
-    utterances: list[Utterance] = []
-    lines: list[int] = []
-    bad_rows: list[BadRow] = []
-    seen: dict[str, int] = {}
     try:
-        rows = path.read_bytes().split(b"\n")
+        state = path.stat()
+        path.open("rb").close()
     except OSError as error:
         raise ManifestError(f"{path}: the manifest cannot be read: {error.strerror}.") from error
-    for number, row in enumerate(rows, start=1):
-        if not row.strip():
-            continue
-        try:
-            utterance = parse_row(row.decode("utf-8"), path.parent)
-            if utterance.id in seen:
-                raise ManifestError(
-                    f"the id {utterance.id!r} is already that of line {seen[utterance.id]}."
-                )
-        except (ManifestError, UnicodeDecodeError) as error:
-            bad_rows.append(BadRow(number, str(error)))
-            continue
-        seen[utterance.id] = number
-        utterances.append(utterance)
-        lines.append(number)
-    manifest = Manifest(path, utterances, lines, bad_rows)
-    if strict and bad_rows:
+    facts = (_FORMAT, str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ino)
+    table = Table.convert(digest(facts), state.st_size, ROW_SCHEMA, partial(_read_rows, path))
+    manifest = Manifest(path, *split_rows(table, partial(_utterance, path.parent)))
+    if strict and manifest.bad_rows:
         raise ManifestError(manifest.report())
     return manifest
 
 
-def parse_row(row: str, folder: Path) -> Utterance:
-    """Read one row.
+def split_rows(
+    table: Table, make: Callable[[dict[str, Any]], Utterance]
+) -> tuple[Rows, list[BadRow]]:
+    """Part the good rows of a table from the bad ones."""
+    good = table.is_null("problem")
+    if good.all():
+        return Rows(table, make), []
+    bad = [BadRow(row["line"], row["problem"]) for row in table.select(~good)]
+    return Rows(table.select(good), make), bad
 
-    Args:
-        row: A JSON object.
-        folder: Folder that `audio` is relative to.
 
-    Raises:
-        ManifestError: If the row is bad; says why.
-    """
+def _read_rows(path: Path) -> Iterator[Columns]:
+    seen: dict[str, int] = {}
+
+    def rows() -> Iterator[dict[str, Any]]:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    row = row_columns(_parse(line))
+                    if row["id"] in seen:
+                        raise ManifestError(
+                            f"the id {row['id']!r} is already that of line {seen[row['id']]}."
+                        )
+                    seen[row["id"]] = number
+                except (ManifestError, UnicodeError, OverflowError, RecursionError) as error:
+                    row = {"problem": str(error), "duration": 0.0, "num_tokens": 0, "max_token": 0}
+                row["line"] = number
+                yield row
+
+    return in_columns(rows(), ROW_SCHEMA)
+
+
+def _parse(line: bytes) -> dict[str, Any]:
     try:
-        data = json.loads(row)
+        data = json.loads(line.decode("utf-8").rstrip("\n"))
     except json.JSONDecodeError as error:
         raise ManifestError(f"not JSON: {error.msg} at column {error.colno}.") from None
     if not isinstance(data, dict):
         raise ManifestError(f"expected a JSON object, got {type(data).__name__}.")
-    texts = {}
+    return data
+
+
+def row_columns(data: dict[str, Any]) -> dict[str, Any]:
+    """The columns of a row of a manifest.
+
+    Raises:
+        ManifestError: If the row is bad; says why.
+        UnicodeEncodeError: If a string holds half of a character.
+    """
+    row: dict[str, Any] = {}
     for key in ("id", "audio", "text", "speaker"):
         value = data.get(key)
         if not isinstance(value, str):
@@ -151,17 +273,33 @@ def parse_row(row: str, folder: Path) -> Utterance:
             raise ManifestError(problem)
         if not value.strip():
             raise ManifestError(f"{key!r} is empty.")
-        texts[key] = value
+        row[key] = _whole(value)
+    row["duration"] = _duration(data.get("duration"))
+    if data.get("phones") is not None:
+        row["phones"], row["phone_ends"] = _phones(data["phones"])
+    tokens = row["speech_tokens"] = _tokens(data.get("speech_tokens"))
+    if tokens is None or not tokens.size:
+        row["num_tokens"] = row["max_token"] = 0
+    else:
+        row["num_tokens"], row["max_token"] = tokens.size, int(tokens.max())
+    row["tokenizer"] = _fingerprint(data.get("tokenizer"))
+    if data.keys() - _KNOWN:
+        row["extra"] = json.dumps({k: v for k, v in data.items() if k not in _KNOWN})
+    return row
+
+
+def _utterance(folder: Path, row: dict[str, Any]) -> Utterance:
+    phones, tokens = row["phones"], row["speech_tokens"]
     return Utterance(
-        id=texts["id"],
-        audio=folder / texts["audio"],
-        text=texts["text"],
-        speaker=texts["speaker"],
-        duration=_duration(data.get("duration")),
-        phones=_phones(data.get("phones")),
-        speech_tokens=_tokens(data.get("speech_tokens")),
-        tokenizer=_fingerprint(data.get("tokenizer")),
-        extra={key: value for key, value in data.items() if key not in _KNOWN},
+        id=row["id"],
+        audio=folder / row["audio"],
+        text=row["text"],
+        speaker=row["speaker"],
+        duration=row["duration"],
+        phones=None if phones is None else tuple(zip(phones, row["phone_ends"], strict=True)),
+        speech_tokens=None if tokens is None else tuple(tokens),
+        tokenizer=row["tokenizer"],
+        extra=json.loads(row["extra"]) if row["extra"] else {},
     )
 
 
@@ -173,31 +311,42 @@ def _duration(value: Any) -> float:
     return float(value)
 
 
-def _phones(value: Any) -> tuple[tuple[str, float], ...] | None:
-    if value is None:
-        return None
+def _phones(value: Any) -> tuple[list[str], list[float]]:
     try:
-        phones = tuple((str(phone), float(end)) for phone, end in value)
+        phones = [str(phone) for phone, _ in value]
+        ends = [float(end) for _, end in value]
     except (TypeError, ValueError):
         raise ManifestError("'phones' is not a list of [phone, end in seconds].") from None
-    ends = [end for _, end in phones]
+    _whole("".join(phones))
     if not all(math.isfinite(end) for end in ends) or ends != sorted(ends):
         raise ManifestError("the ends of 'phones' do not rise.")
-    return phones
+    return phones, ends
 
 
-def _tokens(value: Any) -> tuple[int, ...] | None:
+def _tokens(value: Any) -> np.ndarray | None:
     if value is None:
         return None
-    if not isinstance(value, list) or any(type(token) is not int or token < 0 for token in value):
+    # As an array, and not token by token: most of the time of a conversion is spent here.
+    if not isinstance(value, list) or set(map(type, value)) - {int}:
         raise ManifestError("'speech_tokens' is not a list of non-negative whole numbers.")
-    return tuple(value)
+    tokens = np.array(value, dtype=np.int64)
+    if tokens.size and tokens.min() < 0:
+        raise ManifestError("'speech_tokens' is not a list of non-negative whole numbers.")
+    if tokens.size and tokens.max() >= 2**31:
+        raise ManifestError(f"'speech_tokens' has {tokens.max()}, which is too large for a token.")
+    return tokens.astype(np.int32)
 
 
 def _fingerprint(value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
         raise ManifestError("'tokenizer' is not a string.")
-    return value
+    return value and _whole(value)
+
+
+def _whole(text: str) -> str:
+    if not text.isascii():
+        text.encode("utf-8")
+    return text
 
 
 def row_of(utterance: Utterance, folder: Path) -> dict[str, Any]:
@@ -244,16 +393,14 @@ def validate(path: str | Path, *, check_audio: bool = True, num_threads: int = 4
         return manifest
     with ThreadPoolExecutor(num_threads) as pool:
         reasons = list(pool.map(audio_problem, manifest.utterances))
-    good: list[Utterance] = []
-    lines: list[int] = []
-    bad_rows = list(manifest.bad_rows)
-    for utterance, line, reason in zip(manifest.utterances, manifest.lines, reasons, strict=True):
-        if reason is None:
-            good.append(utterance)
-            lines.append(line)
-        else:
-            bad_rows.append(BadRow(line, reason))
-    return Manifest(manifest.path, good, lines, sorted(bad_rows, key=lambda bad: bad.line))
+    good = np.array([reason is None for reason in reasons], dtype=bool)
+    lines = manifest.lines.tolist()
+    bad_rows = [BadRow(line, text) for line, text in zip(lines, reasons, strict=True) if text]
+    return Manifest(
+        manifest.path,
+        manifest.utterances.select(good),
+        sorted([*manifest.bad_rows, *bad_rows], key=lambda bad: bad.line),
+    )
 
 
 def audio_problem(utterance: Utterance) -> str | None:
@@ -265,7 +412,7 @@ def audio_problem(utterance: Utterance) -> str | None:
     except AudioError as error:
         return f"the audio file {utterance.audio} cannot be used: {error}"
     seconds = len(waveform) / sample_rate
-    if abs(seconds - utterance.duration) > _DURATION_TOLERANCE:
+    if abs(seconds - utterance.duration) > DURATION_TOLERANCE:
         return f"'duration' is {utterance.duration:.2f} s, the audio has {seconds:.2f} s."
     return None
 

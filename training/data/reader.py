@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import weakref
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -17,12 +20,14 @@ from torch.utils.data import DataLoader, Dataset
 from tokenlm.audio.io import AudioError
 from tokenlm.config import ConfigError
 from training.config import RunConfig
+from training.data.dataset import ShardError
 from training.data.rejects import EARLIEST_STOP, REJECTS, Reject, TooManyRejects
 from training.data.sampler import DurationSampler, MicroBatch, Position, StepPlan
-from training.data.shards.layout import ShardError
 from training.data.split import DataConfig
 from training.loop.randomness import make_generator
 from training.loop.task import Task, TrainingDataset
+
+logger = logging.getLogger(__name__)
 
 UNREADABLE = (AudioError, ShardError)
 """What an item raises whose file is damaged or gone."""
@@ -38,7 +43,7 @@ class MicroBatchDataset(Dataset):
         seed: int,
         *,
         augment: bool,
-        aside: Aside | None = None,
+        unreadable: UnreadableItems | None = None,
     ) -> None:
         """Bind the dataset of one split.
 
@@ -47,10 +52,10 @@ class MicroBatchDataset(Dataset):
             dataset: The items.
             seed: Of the draws.
             augment: Whether `draw` is preferred over indexing.
-            aside: Takes items that cannot be read, another item of the micro-batch then
+            unreadable: Counts items that cannot be read, another item of the micro-batch then
                 stands in for each; with None they are an error.
         """
-        self._aside = aside
+        self._unreadable = unreadable
         self._collate, self._collate_packed = task.collate, task.collate_packed
         self._dataset = dataset
         self._seed = seed
@@ -63,14 +68,14 @@ class MicroBatchDataset(Dataset):
             try:
                 items.append(self._read(index, micro_batch.epoch))
             except UNREADABLE as error:
-                if self._aside is None:
+                if self._unreadable is None:
                     raise
-                self._aside.put(self._dataset, index, error)
+                self._unreadable.add_bad(self._dataset, index, error)
                 items.append(None)
                 problem = error
             else:
-                if self._aside is not None:
-                    self._aside.pass_by(index)
+                if self._unreadable is not None:
+                    self._unreadable.add_good(self._dataset, index)
         if problem is not None:
             # Not left out: plans count on as many items as they have.
             good = [item for item in items if item is not None]
@@ -87,8 +92,8 @@ class MicroBatchDataset(Dataset):
         return self._draw(index, make_generator("draw", self._seed, epoch, index))
 
 
-class Aside:
-    """Items that could not be read: told once, and written to the rejects file of the run.
+class UnreadableItems:
+    """Counts items that cannot be read: each is logged once, and written to the rejects file.
 
     Every reading process counts for itself.
     """
@@ -102,14 +107,18 @@ class Aside:
         """
         self._path, self._max_share = path, max_share
         self._bad: set[int] = set()
-        self._good: set[int] = set()
+        self._num_good = 0
+        self._seen = np.zeros(0, dtype=bool)
 
-    def pass_by(self, index: int) -> None:
-        """Count an item that was read."""
-        self._good.add(index)
+    def add_good(self, dataset: TrainingDataset, index: int) -> None:
+        """Count an item that was read, once however often it is."""
+        if not self._seen.size:
+            self._seen = np.zeros(len(dataset), dtype=bool)
+        self._num_good += not self._seen[index]
+        self._seen[index] = True
 
-    def put(self, dataset: TrainingDataset, index: int, error: ValueError) -> None:
-        """Set an item aside.
+    def add_bad(self, dataset: TrainingDataset, index: int, error: ValueError) -> None:
+        """Count an item that cannot be read.
 
         Raises:
             TooManyRejects: If more than the allowed share of the items could not be read, once
@@ -124,10 +133,10 @@ class Aside:
         rows = None if rows is dataset else rows
         name = f"item {index}" if rows is None else f"{rows[index].id}, {rows[index].audio}"
         reject = Reject(file=name, line=None, reason=str(error))
-        print(f"set aside: {reject}", flush=True)
+        logger.warning("left out: %s", reject)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(reject), ensure_ascii=False) + "\n")
-        seen = len(self._bad) + len(self._good)
+        seen = len(self._bad) + self._num_good
         if seen >= EARLIEST_STOP and len(self._bad) > self._max_share * seen:
             raise TooManyRejects(
                 f"{len(self._bad)} of {seen} items cannot be read, more than the allowed "
@@ -138,7 +147,7 @@ class Aside:
 def training_items(
     task: Task, dataset: TrainingDataset, config: RunConfig, folder: Path
 ) -> MicroBatchDataset:
-    """Return the training split as it is read in a run: drawn, what is broken set aside.
+    """Return the training split as it is read in a run: drawn, without what is broken.
 
     Args:
         task: Collates.
@@ -148,8 +157,8 @@ def training_items(
     """
     data = getattr(config, "data", None)
     share = data.max_reject_share if isinstance(data, DataConfig) else 0.0
-    aside = Aside(folder / REJECTS, share)
-    return MicroBatchDataset(task, dataset, config.seed, augment=True, aside=aside)
+    unreadable = UnreadableItems(folder / REJECTS, share)
+    return MicroBatchDataset(task, dataset, config.seed, augment=True, unreadable=unreadable)
 
 
 def read(
@@ -189,26 +198,31 @@ class StepReader:
         self._num_ranks = num_ranks
         num_micro_batches = num_ranks * accumulation
         self._plans = sampler.plans(position, num_micro_batches)
-        ahead = sampler.plans(position, num_micro_batches)
-        own = (part for plan in ahead for part in self._own(plan))
+        self._ahead: deque[StepPlan] = deque()
         # In a list, which is emptied before the process ends: workers of an endless loader that
         # live as long as the process are torn down too late, and complain.
-        self._batches = [read(dataset, own, num_workers)]
+        self._batches = [read(dataset, self._own_micro_batches(), num_workers)]
         weakref.finalize(self, self._batches.clear)
 
     def _own(self, plan: StepPlan) -> tuple[MicroBatch, ...]:
         return plan.micro_batches[self._rank :: self._num_ranks]
 
+    def _own_micro_batches(self) -> Iterator[MicroBatch]:
+        for plan in self._plans:
+            self._ahead.append(plan)
+            yield from self._own(plan)
+
     def next_step(self) -> tuple[StepPlan, list[tuple[int, MicroBatch, Any]]]:
         """Return the next step and, for each micro-batch of this rank, (number, plan, batch)."""
-        plan = next(self._plans)
-        numbers = range(self._rank, len(plan.micro_batches), self._num_ranks)
+        first = next(self._batches[0])  # which plans the step, if it was not planned ahead
+        plan = self._ahead.popleft()
         own = self._own(plan)
-        batches = [next(self._batches[0]) for _ in own]
+        numbers = range(self._rank, len(plan.micro_batches), self._num_ranks)
+        batches = [first, *(next(self._batches[0]) for _ in own[1:])]
         return plan, list(zip(numbers, own, batches, strict=True))
 
 
-def sizes(train: TrainingDataset, config: RunConfig) -> Sequence[float]:
+def sizes(train: TrainingDataset, config: RunConfig) -> Sequence[float] | np.ndarray:
     """Return the seconds of every item, by which batches are filled.
 
     Raises:
@@ -227,14 +241,15 @@ def valid_batches(
 ) -> Iterator[Any]:
     """Yield the batches of an evaluation: padded, by length, without draws, always the same."""
     padded = replace(config.batch, pack_seconds=0.0)
-    plan = DurationSampler(valid.durations, padded, config.seed).epoch(0, shuffle=False)
+    plan: Sequence[MicroBatch] = DurationSampler(
+        valid.durations, padded, config.seed
+    ).micro_batches(0, shuffle=False)
     limit = config.log.evaluate_batches
     if limit and limit < len(plan):
         # Spread over all lengths, the same ones every time.
         plan = [plan[i * len(plan) // limit] for i in range(limit)]
     dataset = MicroBatchDataset(task, valid, config.seed, augment=False)
-    micro_batches = (MicroBatch(items=items, epoch=0) for items in plan)
-    for batch in read(dataset, micro_batches, config.batch.num_workers):
+    for batch in read(dataset, iter(plan), config.batch.num_workers):
         yield to_device(batch, device)
 
 

@@ -1,8 +1,8 @@
-"""What is set aside: rows and files that cannot be used, with where they stand and why.
+"""Rejects: rows and files that cannot be used, with where they stand and why.
 
 The rejects file has one JSON object per line, `{"file": ..., "line": ..., "reason": ...}`; `line`
-is null where a whole file is meant. It is written as it goes, so that a run that is stopped has
-told all it knew.
+is null where a whole file is meant. It is written as it goes, so that nothing is lost when a run is
+stopped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class TooManyRejects(ValueError):
 
 @dataclass(frozen=True)
 class Reject:
-    """One row or file that was set aside."""
+    """One row or file that cannot be used."""
 
     file: str
     """Where it stands."""
@@ -75,7 +75,7 @@ class Rejects:
         self.num_seen += num_rows
 
     def reject(self, reject: Reject, num_rows: int = 1) -> None:
-        """Set a row aside.
+        """Count a row that cannot be used.
 
         Args:
             reject: The row, or a file of `num_rows` of them.
@@ -102,11 +102,11 @@ class Rejects:
         """
         num_rows = max(self.num_seen, self.num_expected)
         if self.num_bad > self._max_share * num_rows:
-            told = "\n".join(str(reject) for reject in self.found[:5])
+            first = "\n".join(str(reject) for reject in self.found[:5])
             where = f"; all of them: {self._path}" if self._path is not None else ""
             raise TooManyRejects(
                 f"{self.num_bad} of {num_rows} rows cannot be used, more than the allowed "
-                f"share of {self._max_share:g}{where}. The first ones:\n{told}"
+                f"share of {self._max_share:g}{where}. The first ones:\n{first}"
             )
 
     def report(self, *, limit: int = 20) -> str:

@@ -1,7 +1,8 @@
 """Which items form which micro-batch: a pure function of (durations, config, seed, epoch).
 
 The micro-batches of all epochs form one endless sequence. A step takes `ranks x accumulation`
-consecutive ones, so the order of the data does not depend on the number of ranks.
+consecutive ones, so the order of the data does not depend on the number of ranks. An epoch is kept
+as arrays; a `MicroBatch` is made when it is needed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import overload
 
 import numpy as np
 
@@ -55,7 +57,9 @@ PACK_WINDOW = 4096
 items do not end up with long ones over the whole epoch."""
 
 
-def pack(durations: np.ndarray, order: np.ndarray, config: BatchConfig) -> list[tuple[int, ...]]:
+def pack(
+    durations: np.ndarray, order: np.ndarray, config: BatchConfig
+) -> tuple[np.ndarray, np.ndarray]:
     """Fill rows of at most `pack_seconds`: the longest first, each into the fullest row it fits.
 
     Args:
@@ -64,33 +68,81 @@ def pack(durations: np.ndarray, order: np.ndarray, config: BatchConfig) -> list[
         config: Gives the length of a row.
 
     Returns:
-        The rows, each the indices of its items.
+        Indices of the items, row after row, and the number of items of each row.
     """
-    rows: list[tuple[int, ...]] = []
+    items: list[np.ndarray] = []
+    sizes: list[np.ndarray] = []
     for start in range(0, len(order), PACK_WINDOW):
         window = order[start : start + PACK_WINDOW]
-        longest_first = window[np.argsort(-durations[window], kind="stable")].tolist()
+        longest_first = window[np.argsort(-durations[window], kind="stable")]
         free: list[tuple[float, int]] = []  # room of a row and its number, by room
-        filled: list[list[int]] = []
-        for index in longest_first:
-            duration = float(durations[index])
+        rows: list[list[int]] = []
+        for index, duration in zip(
+            longest_first.tolist(), durations[longest_first].tolist(), strict=True
+        ):
             # The slack takes up the rounding of sums that fill a row to its end.
-            found = bisect_left(free, (duration - 1e-9, -1))
-            if found < len(free):
-                room, number = free.pop(found)
+            place = bisect_left(free, (duration - 1e-9, -1))
+            if place < len(free):
+                room, number = free.pop(place)
             else:
-                room, number = config.pack_seconds, len(filled)
-                filled.append([])
-            filled[number].append(index)
+                room, number = config.pack_seconds, len(rows)
+                rows.append([])
+            rows[number].append(index)
             insort(free, (room - duration, number))
-        rows += [tuple(row) for row in filled]
-    return rows
+        items += [np.array(row, dtype=order.dtype) for row in rows]
+        sizes.append(np.array([len(row) for row in rows]))
+    return np.concatenate(items), np.concatenate(sizes)
+
+
+class Epoch(Sequence[MicroBatch]):
+    """The micro-batches of an epoch."""
+
+    def __init__(
+        self, number: int, items: np.ndarray, starts: np.ndarray, sizes: np.ndarray, num_rows: int
+    ) -> None:
+        """Keep the arrays.
+
+        Args:
+            number: Epoch, from 0.
+            items: Indices of the dataset.
+            starts: Where each group of items that stay together begins in `items`.
+            sizes: How many there are in each group.
+            num_rows: Groups of a micro-batch that packs them as rows; 0 where a group is a
+                micro-batch and every item a row.
+        """
+        self._number, self._num_rows = number, num_rows
+        self._items, self._starts, self._sizes = items, starts, sizes
+
+    def __len__(self) -> int:
+        return -(-len(self._starts) // max(self._num_rows, 1))
+
+    @overload
+    def __getitem__(self, index: int) -> MicroBatch: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[MicroBatch]: ...
+    def __getitem__(self, index: int | slice) -> MicroBatch | list[MicroBatch]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        step = max(self._num_rows, 1)
+        group = slice(index * step, (index + 1) * step)
+        sizes = tuple(self._sizes[group].tolist())
+        starts = self._starts[group].tolist()
+        items = [self._items[at : at + n].tolist() for at, n in zip(starts, sizes, strict=True)]
+        return MicroBatch(
+            items=tuple(item for part in items for item in part),
+            epoch=self._number,
+            row_sizes=sizes if self._num_rows else (),
+        )
 
 
 class DurationSampler:
     """Groups items of similar length into micro-batches of a bounded number of padded seconds."""
 
-    def __init__(self, durations: Sequence[float], config: BatchConfig, seed: int) -> None:
+    def __init__(
+        self, durations: Sequence[float] | np.ndarray, config: BatchConfig, seed: int
+    ) -> None:
         """Keep the durations.
 
         Args:
@@ -104,7 +156,7 @@ class DurationSampler:
         self._durations = np.asarray(durations, dtype=np.float64)
         self._config = config
         self._seed = seed
-        self._cached: tuple[int, list[MicroBatch]] = (-1, [])
+        self._cached: tuple[int, Sequence[MicroBatch]] = (-1, ())
         if self._durations.size == 0:
             raise ValueError("There is no item to train on.")
         longest = int(self._durations.argmax())
@@ -118,55 +170,47 @@ class DurationSampler:
                 f"({key} = {limit:g}); raise that or leave out long items."
             )
 
-    def micro_batches(self, epoch: int) -> list[MicroBatch]:
-        """Return the shuffled micro-batches of one epoch, packed if the config says so."""
-        if not self._config.pack_seconds:
-            return [MicroBatch(items=items, epoch=epoch) for items in self.epoch(epoch)]
-        rng = np.random.default_rng(derive_seed("order", self._seed, epoch))
-        rows = pack(self._durations, rng.permutation(self._durations.size), self._config)
-        rows = [rows[i] for i in rng.permutation(len(rows))]
-        num_rows = int(self._config.max_seconds_per_batch // self._config.pack_seconds)
-        groups = [rows[i : i + num_rows] for i in range(0, len(rows), num_rows)]
-        return [
-            MicroBatch(
-                items=tuple(index for row in group for index in row),
-                epoch=epoch,
-                row_sizes=tuple(len(row) for row in group),
-            )
-            for group in groups
-        ]
-
-    def epoch(self, epoch: int, *, shuffle: bool = True) -> list[tuple[int, ...]]:
-        """Return the padded micro-batches of one epoch, each a tuple of indices.
+    def micro_batches(self, epoch: int, *, shuffle: bool = True) -> Epoch:
+        """Return the micro-batches of one epoch, packed if the config says so.
 
         Args:
             epoch: Epoch, from 0.
-            shuffle: False sorts by length and has no randomness at all (evaluation).
+            shuffle: False sorts by length and has no randomness at all (evaluation); not packed.
         """
+        config, durations = self._config, self._durations
         rng = np.random.default_rng(derive_seed("order", self._seed, epoch))
-        keys = np.log(np.maximum(self._durations, 1e-3))
+        kind = np.int32 if durations.size < 2**31 else np.int64
+        if shuffle and config.pack_seconds:
+            order = rng.permutation(durations.size).astype(kind)
+            items, sizes = pack(durations, order, config)
+            starts = np.cumsum(sizes) - sizes
+            num_rows = int(config.max_seconds_per_batch // config.pack_seconds)
+        else:
+            keys = np.log(np.maximum(durations, 1e-3))
+            if shuffle:
+                keys += rng.uniform(0.0, config.length_jitter + 1e-9, keys.size)
+            items = np.argsort(keys, kind="stable").astype(kind)
+            starts = self._starts(durations[items])
+            sizes = np.diff(starts, append=durations.size)
+            num_rows = 0
         if shuffle:
-            keys = keys + rng.uniform(0.0, self._config.length_jitter + 1e-9, keys.size)
-        batches = self._fill(np.argsort(keys, kind="stable"))
-        if shuffle:
-            batches = [batches[i] for i in rng.permutation(len(batches))]
-        return batches
+            places = rng.permutation(len(starts))
+            starts, sizes = starts[places], sizes[places]
+        return Epoch(epoch, items, starts, sizes, num_rows)
 
-    def _fill(self, order: np.ndarray) -> list[tuple[int, ...]]:
-        batches: list[tuple[int, ...]] = []
-        current: list[int] = []
-        longest = 0.0
-        for index in order.tolist():
-            duration = float(self._durations[index])
-            padded = max(longest, duration) * (len(current) + 1)
-            full = len(current) == self._config.max_items
-            if current and (full or padded > self._config.max_seconds_per_batch):
-                batches.append(tuple(current))
-                current, longest = [], 0.0
-            current.append(index)
-            longest = max(longest, duration)
-        batches.append(tuple(current))
-        return batches
+    def _starts(self, durations: np.ndarray) -> np.ndarray:
+        """Where micro-batches begin that take as many of these items, in order, as they hold."""
+        limit, max_items = self._config.max_seconds_per_batch, self._config.max_items
+        starts: list[int] = []
+        start = 0
+        while start < durations.size:
+            starts.append(start)
+            # The padded size is at least that many times the first item.
+            most = int(min(max_items, limit / max(durations[start], 1e-9) + 1))
+            window = durations[start : start + most]
+            padded = np.maximum.accumulate(window) * np.arange(1, window.size + 1)
+            start += max(int(np.searchsorted(padded, limit, side="right")), 1)
+        return np.array(starts)
 
     def seconds(self, micro_batch: MicroBatch) -> float:
         """Return the seconds of audio, without padding, of a micro-batch."""

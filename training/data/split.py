@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from tokenlm.checkpoint.component import CONFIG_FILE, read_component
 from tokenlm.checkpoint.registry import load_model
@@ -17,7 +19,7 @@ from training.data.dataset import UtteranceDataset
 from training.data.exclusion import evaluation_exclusion
 from training.data.manifest import Manifest, read_manifest
 from training.data.rejects import REJECTS, Reject, Rejects, add_rejects
-from training.data.shards.store import ShardDataset, ShardTokens
+from training.data.shards import ShardDataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +41,16 @@ class DataConfig:
     test_sets: tuple[Path, ...] = ()
     """Test sets beside those of `configs/eval`, whose texts are left out of both splits as theirs
     are (`training.data.exclusion`): JSONL with `text`, one text per line, or a `meta.lst`."""
+    num_processes: int = 1
+    """Processes that read the texts of a large corpus, which is done once."""
     max_valid_items: int = 400
     """Most utterances to evaluate on, the first ones of the manifest."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_seconds < self.max_seconds:
             raise ConfigError("min_seconds must be less than max_seconds and not negative.")
+        if self.num_processes < 1:
+            raise ConfigError("num_processes must be at least 1.")
         if not 0 <= self.max_reject_share <= 1:
             raise ConfigError("max_reject_share must be between 0 and 1.")
         if (self.train is None) == (self.shards == ""):
@@ -122,20 +128,26 @@ def require_tokens(datasets: Iterable[UtteranceDataset | None], codebook_size: i
     Raises:
         ConfigError: tokens are missing, of several tokenizers, or outside the codebook.
     """
-    rows = [row for dataset in datasets if dataset is not None for row in dataset.utterances]
-    without = next((row for row in rows if not row.speech_tokens), None)
-    if without is not None:
-        raise ConfigError(
-            f"utterance {without.id!r} has no speech tokens; "
-            "write them with: python -m training.precompute"
-        )
-    fingerprints = {row.tokenizer or "" for row in rows}
+    fingerprints: set[str] = set()
+    largest = 0
+    for dataset in datasets:
+        if dataset is None:
+            continue
+        rows = dataset.utterances
+        counts = rows.column("num_tokens")
+        if not counts.all():
+            without = rows[int(np.argmin(counts))]
+            raise ConfigError(
+                f"utterance {without.id!r} has no speech tokens; "
+                "write them with: tokenlm data precompute --tokenizer"
+            )
+        fingerprints.update(name or "" for name in rows.table.coded("tokenizer")[0])
+        largest = max(largest, int(rows.column("max_token").max()))
     if len(fingerprints) != 1:
         raise ConfigError(
             f"the manifests mix tokens of {len(fingerprints)} tokenizers: "
             + ", ".join(sorted(fingerprints))
         )
-    largest = max(_largest(row.speech_tokens or ()) for row in rows)
     if largest >= codebook_size:
         raise ConfigError(
             f"a manifest has the speech token {largest}, but the codebook has {codebook_size}"
@@ -158,7 +170,8 @@ def check_initial_tokens(config: RunConfig, module: str, fingerprint: str) -> No
         raise ConfigError(
             f"initial.{module}: {folder} was trained with tokens of the tokenizer {known}, but the "
             f"data have those of {fingerprint}; write them with the tokenizer of the same bundle "
-            "(python -m training.precompute), or start from what fits with initial_partial=true"
+            "(tokenlm data precompute --tokenizer), or start from what fits with "
+            "initial_partial=true"
         )
 
 
@@ -183,8 +196,3 @@ def load_recognizer(folder: Path, fingerprint: str, codebook_size: int) -> Token
             f"{fingerprint or '(not named)'}; the stage token_recognizer trains one for them"
         )
     return recognizer
-
-
-def _largest(tokens: Sequence[int]) -> int:
-    # Tokens in shards are not read for this: their tokenizer says what they may be.
-    return tokens.codebook_size - 1 if isinstance(tokens, ShardTokens) else max(tokens)

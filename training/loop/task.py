@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -93,7 +94,7 @@ class TrainingDataset(Protocol):
     """
 
     @property
-    def durations(self) -> Sequence[float]:
+    def durations(self) -> Sequence[float] | np.ndarray:
         """Seconds of every item, by which the sampler fills its batches."""
         ...
 

@@ -23,7 +23,7 @@ def load_encoder(folder: Path) -> tuple[Embed, str]:
     """
     from tokenlm.checkpoint.registry import SPEAKER_ENCODERS, load_model
     from tokenlm.models.onnx_models import OnnxSpeakerEncoder
-    from training.data.shards.build import encoder_digest
+    from training.data.precompute import encoder_digest
 
     encoder = load_model(folder, *SPEAKER_ENCODERS)
 

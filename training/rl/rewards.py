@@ -116,7 +116,7 @@ class DurationReward:
         self.start, self.rate, self.deviation = start, rate, deviation
 
     @classmethod
-    def fit(cls, lengths: Sequence[tuple[int, int]]) -> DurationReward:
+    def fit(cls, lengths: Sequence[tuple[int, int]] | np.ndarray) -> DurationReward:
         """The prior of a corpus, from pairs of text tokens and speech tokens.
 
         The line is that of the least squares of speech tokens per text token, so that long texts
@@ -126,7 +126,8 @@ class DurationReward:
         Raises:
             ValueError: no pair has both.
         """
-        pairs = np.array([pair for pair in lengths if min(pair) > 0], dtype=float)
+        pairs = np.asarray(lengths, dtype=float).reshape(-1, 2)
+        pairs = pairs[pairs.min(axis=1) > 0]
         if not len(pairs):
             raise ValueError("no utterance has text and speech to learn durations from.")
         text, speech = pairs.T

@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -108,16 +109,14 @@ class PolicyTexts:
         self.instruction = pairs.instruction
         self.config = config
         self._exclusion = evaluation_exclusion(config.data.test_sets)
-        self._of_speaker: dict[str, list[int]] = {}
-        for index, pair in enumerate(self.pairs):
-            self._of_speaker.setdefault(pair.speaker, []).append(index)
+        self._speakers = pairs.speakers
         # All answers of a text, and about as much again for the prompt of some and for what is
         # joined to others.
         kinds = {name: config.hard_kinds.get(name, 1.0) for name in KINDS}
         joined = config.hard_share * kinds["joined"] / sum(kinds.values())
         factor = config.group * (1.0 + config.prompt_share) * (1.0 + joined)
         factor /= config.model.token_rate
-        self.durations = [factor * (len(p.text) + len(p.speech)) for p in self.pairs]
+        self.durations = factor * (self.pairs.num_text + self.pairs.num_speech)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -129,7 +128,7 @@ class PolicyTexts:
     def draw(self, index: int, generator: torch.Generator) -> PolicyItem:
         """Text `index`, or a harder one; some after another utterance of the speaker of `index`."""
         item = self[index]
-        others = self._of_speaker[self.pairs[index].speaker]
+        others = self._speakers.same(index)
         draws = torch.rand(4, generator=generator).tolist()
         rng = Random(draws[3])
         if draws[2] < self.config.hard_share:
@@ -138,9 +137,10 @@ class PolicyTexts:
             item = self._spoken(harden(item.words, far.words, rng, weights, self._exclusion))
         elif draws[2] >= 1 - self.config.counted_share:
             item = self._spoken(counted_texts.draw(rng, exclusion=self._exclusion))
-        other = self.pairs[others[int(draws[1] * len(others))]]
-        if draws[0] >= self.config.prompt_share or other is self.pairs[index]:
+        number = int(others[int(draws[1] * len(others))])
+        if draws[0] >= self.config.prompt_share or number == index:
             return item
+        other = self.pairs[number]
         before = (*self.instruction, *other.text)
         return PolicyItem(item.text, item.words, before, tuple(other.speech))
 
@@ -175,7 +175,7 @@ class PolicyTask(SpeechLMTask):
             self.read_back = ReadBack(self._recognizer, self.tokenizer)
         train = self._datasets["train"]
         assert train is not None
-        lengths = [(len(pair.text), len(pair.speech)) for pair in train.pairs]
+        lengths = np.stack([train.pairs.num_text, train.pairs.num_speech], axis=1)
         normalizer = self.tokenizer.config.normalizer
         self.rewards = RewardSet(config.rewards, self.read_back, lengths, normalizer)
         self.texts = PolicyTexts(train, config, self.tokenizer)

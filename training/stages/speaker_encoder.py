@@ -66,7 +66,7 @@ class SpeakerEncoderTask(Task):
             )
         train = self._datasets["train"]
         assert train is not None
-        names = sorted({row.speaker for row in train.utterances})
+        names, _ = train.utterances.table.coded("speaker")
         if len(names) < 2:
             raise ValueError(f"{config.data.train}: a speaker encoder needs at least two speakers")
         self._speakers = {name: number for number, name in enumerate(names)}

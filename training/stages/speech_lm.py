@@ -10,13 +10,14 @@ Shapes: B batch, L positions, V speech classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import Any, overload
 
 import jiwer
+import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
@@ -27,10 +28,9 @@ from tokenlm.models.lm.layout import IGNORE, TEXT, Layout, fits_interleaved, int
 from tokenlm.models.lm.model import LayoutBatch
 from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.text.alphabet import known_characters
-from tokenlm.text.frontend import frontend
 from tokenlm.text.tokenizers import TextTokenizer, load_text_tokenizer
 from training.config import RunConfig
-from training.data.manifest import Utterance
+from training.data.manifest import Rows, Speakers, Utterance
 from training.data.split import (
     DataConfig,
     check_initial_tokens,
@@ -39,10 +39,14 @@ from training.data.split import (
     rejects_file,
     require_tokens,
 )
+from training.data.table import ROWS_PER_BATCH, Columns, Table, digest
+from training.data.texts import normalize_texts, number_texts
 from training.loop.randomness import make_generator
 from training.loop.task import Phase, Prepared, StepInfo, Task
 from training.losses.tokens import token_cross_entropy
 from training.stages.lora import LoraSettings, add_lora, merged_state, with_additions
+
+RATIO_QUANTILES = (0.001, 0.5, 0.999)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +102,42 @@ class TokenPair:
     """What is said, normalised."""
 
 
+class PairList(Sequence[TokenPair]):
+    """The utterances of a split as `TokenPair`s, made when they are asked for.
+
+    Attributes:
+        num_text: Text tokens (rows,) of each.
+        num_speech: Speech tokens (rows,) of each.
+    """
+
+    def __init__(self, rows: Rows, words: Table, texts: Table) -> None:
+        """Take rows, and beside them their words and text tokens."""
+        self._rows, self._words, self._texts = rows, words, texts
+        self.num_text = texts.column("count").astype(np.int64)
+        self.num_speech = rows.column("num_tokens").astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> TokenPair: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[TokenPair]: ...
+    def __getitem__(self, index: int | slice) -> TokenPair | list[TokenPair]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        row, words, text = self._rows[index], self._words[index], self._texts[index]
+        return TokenPair(
+            tuple(text["numbers"]), row.speech_tokens or (), row.speaker, words["text"]
+        )
+
+
 class TokenPairs:
     """Map-style dataset of `TokenPair`s, drawn with joins, layouts and dropout as `Layout`s."""
 
     def __init__(
         self,
-        rows: list[Utterance],
+        rows: Sequence[Utterance],
         tokenizer: TextTokenizer,
         config: SpeechLMStageConfig,
         *,
@@ -112,22 +146,19 @@ class TokenPairs:
         """Tokenises the rows; `join` lets some samples start with further utterances."""
         self.config = config
         self.instruction = tuple(tokenizer.encode(config.instruction) if config.instruction else ())
-        self.pairs: list[TokenPair] = []
-        normalize = frontend(tokenizer.config.normalizer).normalize
-        for row in rows:
-            words = normalize(row.text)
-            text = tuple(tokenizer.encode(words))
-            self.pairs.append(TokenPair(text, row.speech_tokens or (), row.speaker, words))
-        self._of_speaker: dict[str, list[int]] = {}
-        for index, pair in enumerate(self.pairs):
-            self._of_speaker.setdefault(pair.speaker, []).append(index)
+        rows, processes = Rows.of(rows), config.data.num_processes
+        words = normalize_texts(rows.table, tokenizer.config.normalizer, processes)
+        texts = number_texts(words, "tokens", tokenizer.encode, config.text_tokenizer, processes)
+        self.pairs = PairList(rows, words, texts)
+        self.speakers = Speakers(rows)
         # Joins are fixed for the run, so that the sampler knows how long every sample is.
-        self.joined = [self._join(index) if join else (index,) for index in range(len(self.pairs))]
-        sizes = [len(pair.text) + len(pair.speech) for pair in self.pairs]
-        first, rate = len(self.instruction), config.model.token_rate
-        self.durations = [(first + sum(sizes[i] for i in group)) / rate for group in self.joined]
+        self._joins = self._join_all(rows.table) if join else None
+        sizes = self.pairs.num_text + self.pairs.num_speech
+        if self._joins is not None:
+            sizes = self._joins.column("size")
+        self.durations = (len(self.instruction) + sizes) / config.model.token_rate
         # A layout has two special positions more.
-        self.packed_durations = [seconds + 2 / rate for seconds in self.durations]
+        self.packed_durations = self.durations + 2 / config.model.token_rate
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -141,7 +172,7 @@ class TokenPairs:
         """A training sample that starts from utterance `index`."""
         config = self.config
         draws = torch.rand(2, generator=generator).tolist()
-        chosen = [self.pairs[i] for i in self.joined[index]]
+        chosen = [self.pairs[i] for i in self.joined(index)]
         text = [token for pair in chosen for token in pair.text]
         speech = [token for pair in chosen for token in pair.speech]
         size = config.model.codebook_size
@@ -161,20 +192,37 @@ class TokenPairs:
             )
         return one_shot(text, speech, size, instruction=self.instruction)
 
+    def joined(self, index: int) -> tuple[int, ...]:
+        """Utterances of the sample that starts from `index`, which is the last of them."""
+        return (index,) if self._joins is None else tuple(self._joins[index]["members"])
+
+    def _join_all(self, table: Table) -> Table:
+        config, sizes = self.config, self.pairs.num_text + self.pairs.num_speech
+        facts = (config.seed, config.join_share, config.max_joined_seconds, config.model.token_rate)
+        key = digest("joins", table.key, table.selection, facts, digest(sizes.tobytes()))
+        schema = pa.schema({"members": pa.list_(pa.int64()), "size": pa.int64()})
+
+        def rows() -> Iterator[Columns]:
+            for start in range(0, len(table), ROWS_PER_BATCH):
+                groups = [self._join(i) for i in range(start, len(table))[:ROWS_PER_BATCH]]
+                yield {"members": groups, "size": [sizes[list(group)].sum() for group in groups]}
+
+        return Table.convert(key, table.num_bytes, schema, rows)
+
     def _join(self, index: int) -> tuple[int, ...]:
         """Utterances of one sample: up to three others of the speaker, then `index`."""
         generator = make_generator("join", self.config.seed, index)
         chosen = (index,)
         if float(torch.rand((), generator=generator)) >= self.config.join_share:
             return chosen
-        others = self._of_speaker[self.pairs[index].speaker]
-        rate = self.config.model.token_rate
-        seconds = len(self.pairs[index].speech) / rate
+        others = self.speakers.same(index)
+        rate, counts = self.config.model.token_rate, self.pairs.num_speech
+        seconds = int(counts[index]) / rate
         for _ in range(3):
-            other = others[int(torch.randint(len(others), (1,), generator=generator))]
+            other = int(others[int(torch.randint(len(others), (1,), generator=generator))])
             if other in chosen:  # speech that was just given would be there to be copied
                 continue
-            seconds += len(self.pairs[other].speech) / rate
+            seconds += int(counts[other]) / rate
             if seconds > self.config.max_joined_seconds:
                 break
             chosen = (other, *chosen)
@@ -206,14 +254,19 @@ def diagonal_prior(batch: LayoutBatch, width: float) -> Tensor:
     return bias.clamp(min=-10.0) * (predicts[:, :, None] & is_text[:, None])
 
 
-def check_lengths(pairs: list[TokenPair], config: SpeechLMConfig) -> None:
+def check_lengths(num_text: np.ndarray, num_speech: np.ndarray, config: SpeechLMConfig) -> None:
     """Checks the length limits and blocks of the model against the corpus.
+
+    Args:
+        num_text: text tokens of each utterance.
+        num_speech: its speech tokens.
+        config: of the model.
 
     Raises:
         ValueError: with the percentiles of the corpus, where a limit would cut into it.
     """
-    ratios = torch.tensor([len(p.speech) / len(p.text) for p in pairs if p.text]).double()
-    low, middle, high = (float(torch.quantile(ratios[:100_000], q)) for q in (0.001, 0.5, 0.999))
+    ratios = (num_speech[num_text > 0] / num_text[num_text > 0])[:100_000]
+    low, middle, high = np.quantile(ratios.astype(np.float32).astype(np.float64), RATIO_QUANTILES)
     block = config.block_speech_tokens / config.block_text_tokens
     limits = (
         f"speech tokens per text token in the corpus: 0.1 % {low:.2f}, median {middle:.2f}, "
@@ -236,8 +289,9 @@ def check_token_rate(rows: Sequence[Utterance], token_rate: int) -> None:
     Raises:
         ValueError: those of half of the utterances are a fifth more or less.
     """
-    rates = [len(row.speech_tokens or ()) / row.duration for row in rows if row.duration > 0]
-    middle = median(rates) if rates else token_rate
+    rows = Rows.of(rows)
+    rates = rows.column("num_tokens") / rows.column("duration")
+    middle = float(np.median(rates)) if rates.size else token_rate
     if not 0.8 < middle / token_rate < 1.25:
         raise ValueError(
             f"model.token_rate is {token_rate}, but the utterances have {middle:.3g} speech tokens "
@@ -283,7 +337,7 @@ class SpeechLMTask(Task):
                 )
         train = self._datasets["train"]
         assert train is not None
-        check_lengths(train.pairs, config.model)
+        check_lengths(train.pairs.num_text, train.pairs.num_speech, config.model)
         self._recognizer: TokenRecognizer | None = None
         if config.token_recognizer is not None:
             self._recognizer = load_recognizer(

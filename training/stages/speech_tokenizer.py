@@ -32,8 +32,8 @@ from training.config import RunConfig
 from training.data.augment import AugmentConfig
 from training.data.collate import pad_tokens, pad_waveforms
 from training.data.dataset import AudioItem, UtteranceDataset
-from training.data.spelling import spell
 from training.data.split import DataConfig, open_split, rejects_file
+from training.data.texts import spell
 from training.loop.task import Phase, Prepared, StepInfo, Task
 from training.losses.code_usage import code_usage_loss
 from training.losses.recognition import attention_loss, ctc_loss
@@ -138,9 +138,9 @@ class SpeechTokenizerTask(Task):
         assert train is not None
         valid = self._datasets["valid"]
         if valid is not None:  # an error in characters can be counted in these texts
-            texts = [row.text for row in valid.utterances]
+            texts = valid.utterances.table
             spell(texts, config.recognizer.alphabet, "valid", config.data.max_reject_share)
-        names = {phone for row in train.utterances for phone, _ in row.phones or ()}
+        names = train.utterances.table.distinct_items("phones")
         self._phones = {phone: number for number, phone in enumerate(sorted(names))}
         digits = len(config.model.levels)
         num_outputs = LABELS_PER_TOKEN * max(len(names), 1)

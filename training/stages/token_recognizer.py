@@ -30,13 +30,11 @@ from tokenlm.models.token_recognizer import (
     TokenRecognizerConfig,
 )
 from tokenlm.text.alphabet import ENGLISH_ALPHABET, collect_alphabet, decode_characters
-from tokenlm.text.frontend import frontend
 from tokenlm.text.tokenizer_config import read_tokenizer_config
 from tokenlm.text.tokenizers import PhonemeTokenizer
 from training.config import RunConfig
 from training.data.collate import pad_tokens
-from training.data.dataset import UtteranceDataset
-from training.data.spelling import shortened, spell
+from training.data.manifest import Rows
 from training.data.split import (
     DataConfig,
     check_initial_tokens,
@@ -44,6 +42,8 @@ from training.data.split import (
     rejects_file,
     require_tokens,
 )
+from training.data.table import Table
+from training.data.texts import normalize_texts, number_texts, shortened, spell
 from training.data.token_noise import TokenNoiseConfig, spoil_tokens
 from training.loop.task import Phase, Prepared, StepInfo, Task
 from training.losses.recognition import attention_loss, ctc_loss
@@ -91,22 +91,25 @@ class Readings:
 
     def __init__(
         self,
-        readings: list[Reading],
-        durations: list[float],
+        rows: Rows,
+        characters: Table,
+        phones: Table | None,
         levels: tuple[int, ...],
         noise: TokenNoiseConfig,
     ) -> None:
-        """Take readings, and the seconds of each."""
-        self.readings, self.durations = readings, durations
+        """Take rows with tokens, and beside them their characters and phones."""
+        self._rows, self._characters, self._phones = rows, characters, phones
         self._levels, self._noise = levels, noise
+        self.durations = rows.column("duration")
 
     def __len__(self) -> int:
-        return len(self.readings)
+        return len(self._rows)
 
     def __getitem__(self, index: int) -> Reading:
-        reading = self.readings[index]
-        # Those of shards are read here.
-        return replace(reading, tokens=torch.tensor(list(reading.tokens)))
+        tokens = self._rows[index].speech_tokens
+        phones = () if self._phones is None else self._phones[index]["numbers"]
+        characters = self._characters[index]["numbers"]
+        return Reading(torch.tensor(list(tokens or ())), characters, phones)
 
     def draw(self, index: int, generator: torch.Generator) -> Reading:
         """Reading `index` as it is trained with."""
@@ -159,21 +162,20 @@ class TokenRecognizerTask(Task):
             raise ConfigError(
                 f"speech_tokenizer: {config.speech_tokenizer} is {tokenizer.fingerprint}, but the "
                 f"data have tokens of {self._fingerprint or 'one that they do not name'}; write "
-                "them with it: python -m training.precompute"
+                "them with it: tokenlm data precompute --tokenizer"
             )
         check_initial_tokens(config, "token_recognizer", self._fingerprint)
         facts = read_tokenizer_config(config.text_tokenizer)
         if config.read_phones and facts.kind == "phonemes":
             self._pronunciation = PhonemeTokenizer.from_folder(config.text_tokenizer)
-        normalize = frontend(facts.normalizer).normalize
         texts = {
-            split: [normalize(row.text) for row in rows.utterances]
+            split: normalize_texts(rows.utterances.table, facts.normalizer, self._num_processes)
             for split, rows in splits.items()
             if rows is not None
         }
         alphabet = config.model.alphabet
         if config.collect_alphabet:
-            alphabet = collect_alphabet(texts["train"])
+            alphabet = collect_alphabet(row["text"] for row in texts["train"])
             if not alphabet:
                 raise ConfigError("data.train: the texts have neither letters nor digits")
         check_initial_alphabet(config, alphabet)
@@ -182,29 +184,37 @@ class TokenRecognizerTask(Task):
         for split, rows in splits.items():
             self._datasets[split] = None
             if rows is not None:
-                self._datasets[split] = self._readings(split, rows, texts[split])
+                self._datasets[split] = self._readings(split, rows.utterances, texts[split])
         self.modules = {"token_recognizer": TokenRecognizer(self.model_config)}
 
-    def _readings(self, split: str, rows: UtteranceDataset, texts: list[str]) -> Readings:
+    @property
+    def _num_processes(self) -> int:
+        return self.config.data.num_processes
+
+    def _readings(self, split: str, rows: Rows, texts: Table) -> Readings:
         config, model = self.config, self.model_config
-        spelt = spell(texts, model.alphabet, split, config.data.max_reject_share)
-        longest = max(map(len, spelt))
+        spelt = spell(
+            texts, model.alphabet, split, config.data.max_reject_share, self._num_processes
+        )
+        counts = spelt.column("count")
+        longest = int(counts.max())
         if model.num_decoder_layers and longest > model.max_characters:
             raise ConfigError(
                 f"data.{split}: a text has {longest} characters, more than model.max_characters "
                 f"{model.max_characters}"
             )
         number = {phone: index for index, phone in enumerate(model.phones, start=1)}
-        said: list[list[int]] = [[] for _ in texts]
-        if self._pronunciation is not None:
-            said = [[number[p] for p in self._pronunciation.pronounce(text)] for text in texts]
-        kept = [
-            (Reading(row.speech_tokens or (), characters, phones), row.duration)
-            for row, characters, phones in zip(rows.utterances, spelt, said, strict=True)
-            if characters
-        ]
-        readings, durations = zip(*kept, strict=True)
-        return Readings(list(readings), list(durations), model.levels, config.noise)
+        said = None
+        if (pronunciation := self._pronunciation) is not None:
+            said = number_texts(
+                texts,
+                "phones",
+                lambda text: [number[phone] for phone in pronunciation.pronounce(text)],
+                config.text_tokenizer,
+                self._num_processes,
+            ).select(counts > 0)
+        kept = rows.select(counts > 0), spelt.select(counts > 0)
+        return Readings(*kept, said, model.levels, config.noise)
 
     def dataset(self, split: str) -> Readings | None:
         """See `Task`."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -244,7 +245,7 @@ class _Crops:
         self.utterances = utterances
         self.num_samples = config.crop_frames * config.model.mel.hop_length
         seconds = self.num_samples / config.model.mel.sample_rate
-        self.durations = [seconds] * len(utterances)
+        self.durations = np.full(len(utterances), seconds)
 
     def __len__(self) -> int:
         return len(self.utterances)

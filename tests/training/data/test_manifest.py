@@ -73,6 +73,9 @@ BAD = {
     row(speech_tokens=[1, -2]): "non-negative",
     row(speech_tokens=[1.5]): "non-negative",
     row(tokenizer=7): "not a string",
+    row(speech_tokens=[2**31]): "too large for a token",
+    row(text="half \ud83d"): "surrogates not allowed",
+    row(duration=10**400): "too large to convert",
 }
 
 
@@ -80,7 +83,7 @@ def test_bad_rows_are_kept_apart_with_line_and_reason(tmp_path: Path) -> None:
     path = write(tmp_path, row(id="first"), "", *BAD, row(id="last"))
     manifest = read_manifest(path)
     assert [u.id for u in manifest.utterances] == ["first", "last"]
-    assert manifest.lines == [1, 3 + len(BAD)]
+    assert manifest.lines.tolist() == [1, 3 + len(BAD)]
     assert [bad.line for bad in manifest.bad_rows] == list(range(3, 3 + len(BAD)))
     for bad, reason in zip(manifest.bad_rows, BAD.values(), strict=True):
         assert reason in bad.reason

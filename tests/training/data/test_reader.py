@@ -15,7 +15,7 @@ from toy_stage import ToyData, ToyTask, toy_config
 
 from tokenlm.audio.io import AudioError
 from training.config import BatchConfig
-from training.data.reader import Aside, MicroBatchDataset, StepReader, read, to_device
+from training.data.reader import MicroBatchDataset, StepReader, UnreadableItems, read, to_device
 from training.data.rejects import TooManyRejects, read_rejects
 from training.data.sampler import DurationSampler, MicroBatch, Position
 
@@ -99,19 +99,21 @@ class BrokenData(ToyData):
 
 
 def test_another_item_stands_in_for_one_that_cannot_be_read(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     task, path = ToyTask(toy_config("unused")), tmp_path / "rejects.jsonl"
     whole = MicroBatchDataset(task, ToyData(20), 0, augment=True)
-    data = MicroBatchDataset(task, BrokenData(20, {1}), 0, augment=True, aside=Aside(path, 0.5))
+    data = MicroBatchDataset(
+        task, BrokenData(20, {1}), 0, augment=True, unreadable=UnreadableItems(path, 0.5)
+    )
     expected = whole[MicroBatch((3, 1, 2), 0)]["x"]
     for _ in range(2):
         found = data[MicroBatch((3, 1, 2), 0)]["x"]
         assert torch.equal(found, expected[[0, 2, 2]])
-    # Told once.
+    # Logged once.
     (reject,) = read_rejects(path)
     assert reject.file == "item 1" and "1.wav is no sound" in reject.reason
-    assert capsys.readouterr().out.count("set aside") == 1
+    assert caplog.text.count("left out: ") == 1
     with pytest.raises(AudioError, match=r"1\.wav"):
         data[MicroBatch((1,), 0)]
     strict = MicroBatchDataset(task, BrokenData(20, {1}), 0, augment=True)
@@ -121,13 +123,13 @@ def test_another_item_stands_in_for_one_that_cannot_be_read(
 
 def test_too_many_broken_items_end_the_run(tmp_path: Path) -> None:
     task, broken = ToyTask(toy_config("unused")), set(range(0, 400, 10))
-    few = Aside(tmp_path / "few.jsonl", 0.2)
-    data = MicroBatchDataset(task, BrokenData(400, broken), 0, augment=True, aside=few)
+    few = UnreadableItems(tmp_path / "few.jsonl", 0.2)
+    data = MicroBatchDataset(task, BrokenData(400, broken), 0, augment=True, unreadable=few)
     for start in range(0, 400, 4):
         data[MicroBatch(tuple(range(start, start + 4)), 0)]
     assert len(read_rejects(tmp_path / "few.jsonl")) == 40
-    many = Aside(tmp_path / "many.jsonl", 0.05)
-    data = MicroBatchDataset(task, BrokenData(400, broken), 0, augment=True, aside=many)
+    many = UnreadableItems(tmp_path / "many.jsonl", 0.05)
+    data = MicroBatchDataset(task, BrokenData(400, broken), 0, augment=True, unreadable=many)
     with pytest.raises(TooManyRejects, match="more than the allowed share of 0.05"):
         for start in range(0, 400, 4):
             data[MicroBatch(tuple(range(start, start + 4)), 0)]

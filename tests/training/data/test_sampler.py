@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +19,12 @@ def sampler(seed: int = 0, config: BatchConfig = CONFIG) -> DurationSampler:
     return DurationSampler(DURATIONS, config, seed)
 
 
+def epoch(number: int, *, shuffle: bool = True, **changes: Any) -> list[tuple[int, ...]]:
+    return [part.items for part in sampler(**changes).micro_batches(number, shuffle=shuffle)]
+
+
 def test_every_item_once_and_within_budget() -> None:
-    batches = sampler().epoch(3)
+    batches = epoch(3)
     assert sorted(index for batch in batches for index in batch) == list(range(203))
     for batch in batches:
         assert len(batch) <= 8
@@ -28,22 +33,23 @@ def test_every_item_once_and_within_budget() -> None:
 
 def test_hand_made_batches_without_shuffling() -> None:
     config = BatchConfig(max_seconds_per_batch=4.0, max_items=3)
-    plan = DurationSampler([1.0, 3.0, 1.0, 1.5, 0.5], config, 0).epoch(0, shuffle=False)
+    made = DurationSampler([1.0, 3.0, 1.0, 1.5, 0.5], config, 0)
+    plan = [part.items for part in made.micro_batches(0, shuffle=False)]
     # By length: 0.5 1.0 1.0 | 1.5 | 3.0, since 2 x 3.0 is over 4 s.
     assert plan == [(4, 0, 2), (3,), (1,)]
 
 
 def test_deterministic_and_different_between_epochs_and_seeds() -> None:
-    assert sampler().epoch(1) == sampler().epoch(1)
-    assert sampler().epoch(1) != sampler().epoch(2)
-    assert sampler(0).epoch(1) != sampler(1).epoch(1)
-    sets = [{frozenset(batch) for batch in sampler().epoch(epoch)} for epoch in (1, 2)]
+    assert epoch(1) == epoch(1)
+    assert epoch(1) != epoch(2)
+    assert epoch(1, seed=0) != epoch(1, seed=1)
+    sets = [{frozenset(batch) for batch in epoch(number)} for number in (1, 2)]
     assert sets[0] != sets[1], "jitter should mix the batches, not only their order"
 
 
 def test_jitter_zero_groups_by_exact_length() -> None:
     config = BatchConfig(max_seconds_per_batch=30.0, max_items=8, length_jitter=0.0)
-    for batch in sampler(config=config).epoch(0):
+    for batch in epoch(0, config=config):
         lengths = sorted(DURATIONS[i] for i in batch)
         between = [d for d in DURATIONS if lengths[0] < d < lengths[-1]]
         assert len(between) == max(0, len(batch) - 2)

@@ -15,7 +15,7 @@ from toy_sounds import RATE, embed, quiet, tone
 
 from tokenlm.audio.io import load_audio, save_audio
 from tokenlm.audio.resample import resample
-from training.data.importers.row import sound_seconds
+from training.data.importers import sound_seconds
 from training.data.manifest import Utterance, audio_problem, read_manifest
 from training.data.rejects import Rejects, TooManyRejects
 from training.refine import steps

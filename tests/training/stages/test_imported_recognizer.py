@@ -18,7 +18,7 @@ from tokenlm.checkpoint.registry import KINDS
 from tokenlm.models.lm import GuardConfig
 from tokenlm.synthesis import Synthesizer
 from training.bundle import exchange
-from training.precompute import main as precompute
+from training.data.commands import precompute
 from training.run import main as train
 
 __all__ = ["graphs", "text_folder", "tokenizer"]
@@ -76,8 +76,7 @@ def test_from_the_published_folder_to_a_reward(
     write_data(tmp_path)
     names = {split: tmp_path / f"{split}.tokens.jsonl" for split in ("train", "validation")}
     for split, tokens in names.items():
-        options = ["--tokenizer", str(bundle / "speech_tokenizer")]
-        assert precompute([*options, str(tmp_path / f"{split}.jsonl"), str(tokens)]) == 0
+        precompute(tmp_path / f"{split}.jsonl", tokens, tokenizer=bundle / "speech_tokenizer")
     data = [f"data.train={names['train']}", f"data.valid={names['validation']}"]
 
     recipe = ["--config", str(ROOT / "configs/train/toy/token_recognizer.yaml")]

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from tokenlm.checkpoint.registry import load_model
 from tokenlm.models.speech_tokenizer import SpeechTokenizer
 from training.data.manifest import read_manifest
+from training.data.precompute import Precompute, build_shards
 from training.data.rejects import read_rejects
-from training.data.shards.build import Precompute, build_shards
 from training.loop.checkpoints import latest_checkpoint
 from training.run import main
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from training.data.reader import Aside, MicroBatchDataset
+from training.data.manifest import Rows
+from training.data.reader import MicroBatchDataset, UnreadableItems
 from training.data.rejects import read_rejects
 from training.data.sampler import MicroBatch
 from training.loop.task import StepInfo, Task
@@ -26,7 +27,7 @@ def task(stage_config: Callable[..., Path]) -> Task:
 
 def test_crops(task: Task) -> None:
     data: Any = task.dataset("train")
-    assert len(data) == 8 and data.durations == [16 * 480 / 24_000] * 8
+    assert len(data) == 8 and data.durations.tolist() == [16 * 480 / 24_000] * 8
     waveform = data.utterances.waveform(0)
     assert waveform.shape == (19_200,)
     # The middle in validation.
@@ -99,9 +100,11 @@ def test_a_broken_recording_is_set_aside_by_its_name(task: Task, tmp_path: Path)
     row = data.utterances.utterances[3]
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"no sound")
-    data.utterances.utterances[3] = replace(row, audio=broken)
-    aside = Aside(tmp_path / "rejects.jsonl", 0.5)
-    items = MicroBatchDataset(task, data, 0, augment=True, aside=aside)
+    rows = list(data.utterances.utterances)
+    rows[3] = replace(row, audio=broken)
+    data.utterances.utterances = Rows.of(rows)
+    unreadable = UnreadableItems(tmp_path / "rejects.jsonl", 0.5)
+    items = MicroBatchDataset(task, data, 0, augment=True, unreadable=unreadable)
     assert items[MicroBatch((2, 3), 0)].shape[0] == 2
     (reject,) = read_rejects(tmp_path / "rejects.jsonl")
     assert reject.file == f"{row.id}, {broken}"

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from training.data.importers.command import FORMATS, import_data, import_rows, importer
+from training.data.commands import FORMATS, import_data
+from training.data.importers import IMPORTERS, import_rows
 from training.data.manifest import read_manifest
 from training.data.rejects import EARLIEST_STOP, Reject, Rejects, TooManyRejects, read_rejects
 
@@ -206,7 +207,8 @@ def test_too_many_rejects_stop_early_but_not_at_once() -> None:
 
 def test_mistakes(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="valid are: libritts"):
-        importer("kaldi")
+        read("kaldi", tmp_path, tmp_path)
+    assert tuple(IMPORTERS) == FORMATS
     for name in FORMATS:
         if name != "hf-dataset":
             with pytest.raises(ValueError, match="nowhere"):

@@ -1,19 +1,21 @@
-"""`tokenlm data precompute`: a manifest to shards, on any number of processes.
+"""`tokenlm data precompute`: what models make of the recordings of a manifest, computed once.
 
-The work is cut into shards before anything is computed, by the order of the manifest alone. A
-process takes the shards whose number leaves its rank when divided by the number of processes, and
+The output is a folder of shards (`training.data.shards`), or a manifest whose rows carry speech
+tokens. The work is cut into shards before anything is computed, by the order of the manifest alone.
+A process takes the shards whose number leaves its rank when divided by the number of processes, and
 passes over those that are complete: however often the work is killed and restarted, on however
 many processes, an item stands in exactly one shard, or in the rejects of that shard. The processes
-never wait for one another; whoever sees that all shards are there writes the summary.
+never wait for one another; whoever sees that all shards are there writes the summary. A manifest is
+made of shards that are removed afterwards.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,10 +32,12 @@ from tokenlm.config import to_dict
 from tokenlm.console import track
 from tokenlm.models.onnx_models import OnnxSpeakerEncoder
 from training.data.collate import pad_waveforms
-from training.data.manifest import Manifest, Utterance, row_of
+from training.data.manifest import DURATION_TOLERANCE, Manifest, Utterance, row_of, write_manifest
 from training.data.rejects import Reject, Rejects, TooManyRejects, read_rejects
-from training.data.shards.layout import (
+from training.data.shards import (
+    INFO,
     ShardInfo,
+    ShardStore,
     ShardWriter,
     decode_array,
     encode_array,
@@ -41,9 +45,6 @@ from training.data.shards.layout import (
     open_folder,
     shard_name,
 )
-
-DURATION_TOLERANCE = 0.1
-"""Seconds that the sound may differ from what the manifest says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,7 @@ class Precompute:
         """The description of the shards of a manifest."""
         tokenizer, encoder = self.tokenizer, self.speaker_encoder
         return ShardInfo(
-            manifest=manifest_fingerprint(manifest),
+            manifest=manifest.fingerprint,
             num_items=len(manifest.utterances),
             items_per_shard=self.items_per_shard,
             contents=self.contents,
@@ -105,15 +106,6 @@ class Precompute:
             mel=to_dict(self.mel) if self.mel else {},
             audio_rate=self.audio_rate,
         )
-
-
-def manifest_fingerprint(manifest: Manifest) -> str:
-    """Hash of the good rows of a manifest, in order; where the files lie does not matter."""
-    digest = hashlib.sha256()
-    for row in manifest.utterances:
-        facts = [row.id, row.audio.name, row.text, row.speaker, row.duration]
-        digest.update(json.dumps(facts).encode())
-    return digest.hexdigest()[:16]
 
 
 def encoder_digest(encoder: AnySpeakerEncoder) -> str:
@@ -140,7 +132,7 @@ def build_shards(
         num_ranks: Number of processes.
 
     Returns:
-        What this process has set aside, now or before.
+        The rows that this process could not use, now or before.
 
     Raises:
         ValueError: If there is no good row, or the folder was begun with other settings.
@@ -158,16 +150,14 @@ def build_shards(
             rejects.reject(Reject(str(manifest.path), bad.line, bad.reason))
     numbers = range(rank, info.num_shards, num_ranks)
     for number in track(numbers, "shards") if rank == 0 else numbers:
-        first = number * work.items_per_shard
-        size = min(work.items_per_shard, info.num_items - first)
+        rows = info.items(number)
         if is_complete(folder, number):
             found = read_rejects(folder / f"{shard_name(number)}.rejects.jsonl")
         else:
-            rows = range(first, first + size)
             found = _write_shard(manifest, rows, ShardWriter(folder, number), work)
         for reject in found:
             rejects.reject(reject)
-        rejects.accept(size - len(found))
+        rejects.accept(len(rows) - len(found))
     rejects.check()
     summarise(manifest, folder, info, work.max_reject_share)
     return rejects
@@ -210,19 +200,71 @@ def _write_shard(
     manifest: Manifest, rows: range, writer: ShardWriter, work: Precompute
 ) -> list[Reject]:
     rejects: list[Reject] = []
+    part = replace(manifest, utterances=manifest.utterances[rows.start : rows.stop])
     try:
         members: dict[int, dict[str, bytes]] = {}
-        for batch in _batches(manifest, rows, work.max_seconds_per_batch):
-            members.update(_compute(manifest, batch, work, rejects))
-        for index in rows:
+        for batch in _batches(part.utterances.column("duration"), work.max_seconds_per_batch):
+            members.update(_compute(part, batch, work, rejects))
+        for index, row in enumerate(part.utterances):
             if index in members:
-                writer.add(_metadata(manifest.utterances[index], members[index]), members[index])
+                writer.add(_metadata(row, members[index]), members[index])
     except BaseException:
         writer.discard()
         raise
     rejects.sort(key=lambda reject: reject.line or 0)
     writer.commit(rejects)
     return rejects
+
+
+def write_tokens(
+    manifest: Manifest, output: Path, work: Precompute, *, rank: int = 0, num_ranks: int = 1
+) -> Rejects:
+    """Write a manifest whose rows carry speech tokens, and the rejects file beside it.
+
+    Args:
+        manifest: The rows, bad ones among them.
+        output: The manifest to write; audio paths are made relative to its folder.
+        work: Speech tokens, and nothing else.
+        rank: This process.
+        num_ranks: Number of processes; whichever is done last writes the output.
+
+    Returns:
+        The rows that this process could not use, now or before.
+
+    Raises:
+        ValueError: If there is no good row, or something else is to be computed.
+        TooManyRejects: If more than the allowed share of the rows cannot be used.
+    """
+    from filelock import FileLock
+
+    if work.contents != ("tokens",):
+        raise ValueError(
+            f"a manifest holds speech tokens only, not {', '.join(work.contents)}: give a folder "
+            "as the output, for shards"
+        )
+    info = work.info(manifest)
+    state = hashlib.sha256(info.to_json().encode()).hexdigest()[:16]
+    folder = output.with_name(f".{output.stem}.{state}.partial")
+    rejects = build_shards(manifest, folder, work, rank=rank, num_ranks=num_ranks)
+    if all(is_complete(folder, number) for number in range(info.num_shards)):
+        with FileLock(folder / ".lock"):
+            if (folder / INFO).exists():  # else another process has written it meanwhile
+                write_manifest(output, _rows_with_tokens(manifest, ShardStore(str(folder))))
+                os.replace(folder / "rejects.jsonl", output.with_suffix(".rejects.jsonl"))
+                shutil.rmtree(folder)
+    return rejects
+
+
+def _rows_with_tokens(manifest: Manifest, store: ShardStore) -> Iterator[Utterance]:
+    done = store.rows(Rejects(None, 0.0))
+    done.table.forget()
+    rest = iter(done)
+    other = next(rest, None)
+    for row in manifest.utterances:
+        if other is not None and other.id == row.id:
+            tokens = tuple(other.speech_tokens or ())
+            yield replace(row, speech_tokens=tokens, tokenizer=store.info.tokenizer)
+            other = next(rest, None)
 
 
 def _metadata(utterance: Utterance, members: dict[str, bytes]) -> dict[str, Any]:
@@ -235,12 +277,10 @@ def _metadata(utterance: Utterance, members: dict[str, bytes]) -> dict[str, Any]
     return row
 
 
-def _batches(manifest: Manifest, rows: range, max_seconds: float) -> list[list[int]]:
-    order = sorted(rows, key=lambda index: manifest.utterances[index].duration)
+def _batches(durations: np.ndarray, max_seconds: float) -> list[list[int]]:
     batches: list[list[int]] = []
-    for index in order:
-        seconds = manifest.utterances[index].duration
-        if not batches or (len(batches[-1]) + 1) * seconds > max_seconds:
+    for index in np.argsort(durations, kind="stable").tolist():
+        if not batches or (len(batches[-1]) + 1) * durations[index] > max_seconds:
             batches.append([])
         batches[-1].append(index)
     return batches
@@ -272,7 +312,7 @@ def _compute(
                     f"{seconds:.2f} s."
                 )
         except AudioError as error:
-            rejects.append(Reject(str(manifest.path), manifest.lines[index], str(error)))
+            rejects.append(Reject(str(manifest.path), int(manifest.lines[index]), str(error)))
             continue
         speech[index] = waveform
         members[index] = {}

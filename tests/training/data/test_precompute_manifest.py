@@ -10,11 +10,13 @@ import torch
 
 from tokenlm.audio.io import load_audio, save_audio
 from tokenlm.checkpoint import save_component
+from tokenlm.checkpoint.registry import load_model
 from tokenlm.models.onnx_models import OnnxGraph, OnnxTokenizerConfig
 from tokenlm.models.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
-from training import precompute
+from training.data.commands import precompute
 from training.data.manifest import read_manifest
-from training.data.rejects import read_rejects
+from training.data.precompute import Precompute, write_tokens
+from training.data.rejects import TooManyRejects, read_rejects
 
 RATE = 16_000
 
@@ -46,16 +48,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, output: str, share: float = 0.5) -> int:
-    order = ["--tokenizer", str(folder / "tokenizer"), "--max-rejects", str(share)]
-    return precompute.main([*order, str(folder / "rows.jsonl"), output])
+def run(folder: Path, output: Path, share: float = 0.5) -> None:
+    precompute(folder / "rows.jsonl", output, tokenizer=folder / "tokenizer", max_rejects=share)
 
 
 def test_rows_carry_tokens_and_fingerprint(folder: Path) -> None:
     (folder / "out").mkdir()
-    assert run(folder, str(folder / "out" / "rows.jsonl")) == 0
-    from tokenlm.checkpoint.registry import load_model
-
+    run(folder, folder / "out" / "rows.jsonl")
     tokenizer = load_model(folder / "tokenizer", SpeechTokenizer)
     found = read_manifest(folder / "out" / "rows.jsonl")
     assert not found.bad_rows
@@ -78,7 +77,7 @@ def test_a_tokenizer_that_is_a_graph(folder: Path, monkeypatch: pytest.MonkeyPat
         config=OnnxTokenizerConfig(num_digits=2, num_bytes=4),
         state_dict={"graph.graph": torch.zeros(4, dtype=torch.uint8)},
     )
-    assert run(folder, str(folder / "rows.tokens.jsonl")) == 0
+    run(folder, folder / "rows.tokens.jsonl")
     found = read_manifest(folder / "rows.tokens.jsonl").utterances
     assert [row.id for row in found] == ["long", "short"]
     assert all(tuple(row.speech_tokens or ())[:4] == (0, 1, 2, 3) for row in found)
@@ -93,26 +92,47 @@ def test_bad_recordings_are_set_aside_with_their_line(
     wrong = {**rows[2], "id": "wrong", "duration": 3.0}
     lines = [*map(json.dumps, [*rows, wrong, *good]), "{"]
     (folder / "rows.jsonl").write_text("\n".join(lines) + "\n")
-    assert run(folder, str(folder / "out.jsonl")) == 0
+    run(folder, folder / "out.jsonl")
     assert len(read_manifest(folder / "out.jsonl", strict=True).utterances) == 6
     assert "6 of 10 rows are good" in capsys.readouterr().out
     bad = {reject.line: reject for reject in read_rejects(folder / "out.rejects.jsonl")}
     assert sorted(bad) == [2, 4, 5, 10]  # type: ignore[type-var]
     assert {reject.file for reject in bad.values()} == {str(folder / "rows.jsonl")}
-    assert "broken.wav" in bad[2].reason and "shorter than a token" in bad[4].reason
+    assert "broken.wav" in bad[2].reason and "shorter than a speech token" in bad[4].reason
     assert "'duration' is 3.00 s" in bad[5].reason and "not JSON" in bad[10].reason
 
 
-def test_too_many_stop_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(folder, str(folder / "out.jsonl"), share=0.3) == 1
-    assert "2 of 4 rows cannot be used, more than the allowed share of 0.3" in (
-        capsys.readouterr().err
-    )
+def test_too_many_stop_it(folder: Path) -> None:
+    with pytest.raises(TooManyRejects, match=r"2 of 4 rows cannot be used, more than .* 0\.3"):
+        run(folder, folder / "out.jsonl", share=0.3)
     assert not (folder / "out.jsonl").exists()
 
 
-def test_mistakes_are_sentences(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_sentences(folder: Path) -> None:
+    with pytest.raises(ValueError, match="a manifest holds speech tokens only, not tokens, mel"):
+        precompute(
+            folder / "rows.jsonl", folder / "out.jsonl", tokenizer=folder / "tokenizer", mel=True
+        )
     (folder / "rows.jsonl").unlink()
-    assert run(folder, str(folder / "out.jsonl")) == 1
-    assert "rows.jsonl" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"rows\.jsonl"):
+        run(folder, folder / "out.jsonl")
     assert not (folder / "out.jsonl").exists()
+
+
+def test_killed_and_restarted_on_other_processes(folder: Path) -> None:
+    """Whoever is last writes the manifest, which is that of one process."""
+    tokenizer = load_model(folder / "tokenizer", SpeechTokenizer)
+    work = Precompute(tokenizer=tokenizer, items_per_shard=1, max_reject_share=0.5)
+    manifest = read_manifest(folder / "rows.jsonl")
+    write_tokens(manifest, folder / "one.jsonl", work)
+    (folder / "other").mkdir()
+    for rank in (1, 1, 0):
+        assert not (folder / "other" / "two.jsonl").exists()
+        write_tokens(manifest, folder / "other" / "two.jsonl", work, rank=rank, num_ranks=2)
+    one, two = (read_manifest(folder / name) for name in ("one.jsonl", "other/two.jsonl"))
+    assert [row.speech_tokens for row in one.utterances] == [
+        row.speech_tokens for row in two.utterances
+    ]
+    assert sorted(path.name for path in (folder / "other").iterdir()) == [
+        "two.jsonl", "two.rejects.jsonl"
+    ]  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -17,12 +19,14 @@ from tokenlm.audio.io import load_audio
 from tokenlm.audio.mel import MelConfig, MelSpectrogram
 from tokenlm.config import ConfigError
 from training.config import BatchConfig
-from training.data.manifest import read_manifest
+from training.data import table
+from training.data.dataset import ShardError
+from training.data.importers import import_rows
+from training.data.manifest import Utterance, read_manifest
+from training.data.precompute import build_shards
 from training.data.rejects import Rejects, TooManyRejects
 from training.data.sampler import DurationSampler, Position
-from training.data.shards.build import build_shards
-from training.data.shards.layout import ShardError
-from training.data.shards.store import ShardDataset, ShardStore, ShardTokens
+from training.data.shards import ShardDataset, ShardStore, ShardTokens
 from training.data.split import DataConfig, open_split, require_tokens
 
 
@@ -61,7 +65,7 @@ def test_an_address_is_as_good_as_a_folder(shards: Path) -> None:
     for path in shards.iterdir():
         memory.pipe_file(f"/bucket/{path.name}", path.read_bytes())
     here, there = ShardDataset(str(shards), RATE), ShardDataset("memory://bucket", RATE)
-    assert here.durations == there.durations
+    assert here.durations.tolist() == there.durations.tolist()
     for index in (0, 5):
         assert torch.equal(here.waveform(index), there.waveform(index))
         assert list(here.utterances[index].speech_tokens or ()) == list(
@@ -163,3 +167,50 @@ def test_stages_open_shards_by_config(shards: Path, tmp_path: Path) -> None:
         DataConfig()
     with pytest.raises(ShardError, match="no folder of shards"):
         ShardStore(str(tmp_path))
+
+
+def test_rows_are_converted_once_until_they_are_edited(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = list(ShardStore(str(copied)).rows(Rejects(None, 0.0)))
+    monkeypatch.setenv("TOKENLM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(table, "MAX_BYTES_IN_MEMORY", 0)
+
+    def rows(share: float = 0.0) -> list[Utterance]:
+        return list(ShardStore(str(copied)).rows(Rejects(None, share)))
+
+    def plain(rows: Sequence[Utterance]) -> list[Utterance]:
+        return [replace(row, speech_tokens=tuple(row.speech_tokens or ())) for row in rows]
+
+    assert plain(rows()) == plain(expected)
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardStore, "_parse_rows", lambda store, sizes: iter([1 / 0]))
+        assert plain(rows()) == plain(expected)
+    path = copied / "shard-00000.jsonl"
+    path.write_text(path.read_text().replace('"text 0"', '"another"'))
+    assert [row.text for row in rows()][:2] == ["another", "text 1"]
+    # A shard that is not there is looked for again at the next start.
+    (copied / "shard-00001.tar").rename(copied / "away")
+    assert len(rows(0.5)) == len(expected) - 3, "of its four items one was bad"
+    (copied / "away").rename(copied / "shard-00001.tar")
+    assert len(rows()) == len(expected)
+
+
+def test_a_cached_address(shards: Path, tmp_path: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    for path in shards.iterdir():
+        memory.pipe_file(f"/cached/{path.name}", path.read_bytes())
+    there = ShardDataset("simplecache::memory://cached", RATE)
+    here = ShardDataset(str(shards), RATE)
+    assert [row.id for row in there.utterances] == [row.id for row in here.utterances]
+    assert torch.equal(here.waveform(3), there.waveform(3))
+
+
+def test_the_tars_are_a_webdataset(shards: Path, recordings: Path, tmp_path: Path) -> None:
+    rejects = Rejects(None, 0.0)
+    rows = list(import_rows("webdataset", f"{shards}/*.tar", tmp_path / "m.jsonl", rejects))
+    data = ShardDataset(str(shards), RATE)
+    assert [(row.id, row.text, row.speaker) for row in rows] == [
+        (row.id, row.text, row.speaker) for row in data.utterances
+    ]
+    assert torch.equal(load_audio(rows[4].audio, RATE), data.waveform(4))

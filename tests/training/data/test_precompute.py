@@ -14,10 +14,10 @@ import pytest
 from toy_shards import NUM_ROWS, make_work
 
 from training.config import ranks_of_launch
+from training.data.dataset import ShardError
 from training.data.manifest import read_manifest
+from training.data.precompute import build_shards
 from training.data.rejects import TooManyRejects, read_rejects
-from training.data.shards.build import build_shards
-from training.data.shards.layout import ShardError
 
 GOOD = [f"i{n}" for n in range(NUM_ROWS) if n not in (3, 7)]
 
@@ -47,10 +47,9 @@ def test_every_good_item_once_and_every_bad_one_told(whole: Path, recordings: Pa
     assert "not JSON" in reasons and "3.wav" in reasons and "'duration' is 2.00 s" in reasons
     with tarfile.open(whole / "shard-00001.tar") as archive:
         names = archive.getnames()
-    assert names[:4] == [
-        "000000.tokens.npy", "000000.embedding.npy", "000000.mel.npy", "000000.flac"
-    ]  # fmt: skip
-    assert len(names) == 3 * 4, "of items 4 to 7 the last is bad"
+    kinds = ["json", "tokens.npy", "embedding.npy", "mel.npy", "flac"]
+    assert names[:5] == [f"000000.{kind}" for kind in kinds]
+    assert len(names) == 3 * 5, "of items 4 to 7 the last is bad"
     row = json.loads((whole / "shard-00000.jsonl").read_text().split("\n")[1])
     assert (row["text"], row["page"], row["num_tokens"]) == ("text 1", 1, 10)
 
@@ -70,11 +69,11 @@ def test_killed_within_a_shard_and_restarted_on_other_processes(
 ) -> None:
     program = (
         "import os, signal, sys\n"
-        f"sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
         "from pathlib import Path\n"
         "from toy_shards import make_work\n"
         "from training.data.manifest import read_manifest\n"
-        "from training.data.shards import build\n"
+        "from training.data import precompute as build\n"
         "calls, compute = [], build._mel\n"
         "def dying(config, audio):\n"
         "    calls.append(audio)\n"
@@ -84,7 +83,7 @@ def test_killed_within_a_shard_and_restarted_on_other_processes(
         f"rows = read_manifest({str(recordings / 'rows.jsonl')!r})\n"
         f"build.build_shards(rows, Path({str(tmp_path)!r}), make_work())\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[4])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert ids(tmp_path) == ["i0", "i1", "i2"], "the first shard alone was complete"

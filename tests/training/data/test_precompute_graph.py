@@ -10,20 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from torch import Tensor, nn
 from toy_shards import RATE, make_work
 from typer.testing import CliRunner
 
-from tokenlm import cli
 from tokenlm.audio.fbank import FbankConfig, KaldiFbank
 from tokenlm.audio.io import load_audio, save_audio
 from tokenlm.checkpoint import save_component
 from tokenlm.checkpoint.registry import SPEAKER_ENCODERS, load_model
 from tokenlm.models.onnx_models import OnnxSpeakerConfig, read_graph
+from training.data import commands
 from training.data.manifest import read_manifest
+from training.data.precompute import build_shards
 from training.data.rejects import read_rejects
-from training.data.shards.build import build_shards
-from training.data.shards.store import ShardDataset
+from training.data.shards import ShardDataset
 
 EMBEDDING_DIM = 6
 
@@ -70,26 +71,10 @@ def model() -> nn.Module:
 
 
 def precompute(manifest: Path, output: Path, encoder: Path) -> tuple[int, str]:
-    arguments = [
-        "data",
-        "precompute",
-        str(manifest),
-        str(output),
-        "--speaker-encoder",
-        str(encoder),
-    ]
-    done = CliRunner().invoke(
-        cli.build_app(),
-        [
-            *arguments,
-            "--speaker-encoder",
-            str(encoder),
-            "--items-per-shard",
-            "4",
-            "--max-rejects",
-            "0.5",
-        ],
-    )
+    app = typer.Typer()
+    app.command()(commands.precompute)
+    arguments = [str(manifest), str(output), "--speaker-encoder", str(encoder)]
+    done = CliRunner().invoke(app, [*arguments, "--items-per-shard", "4", "--max-rejects", "0.5"])
     return done.exit_code, f"{done.output} {done.exception or ''}"
 
 

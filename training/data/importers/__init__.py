@@ -1,1 +1,0 @@
-"""From the layouts in which corpora are published to a manifest."""

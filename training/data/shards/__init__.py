@@ -1,1 +1,0 @@
-"""Tar shards: precomputed tokens, embeddings, mels and sound, with their metadata beside them."""
