@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -41,13 +42,13 @@ def benchmark(
     # Imported here: the command line starts without torch.
     from functools import partial
 
-    from inference.benchmark.judgement import judge, own_judges, read_sentences
+    from inference.benchmark.judgement import Judges, judge, own_judges, read_sentences
     from inference.benchmark.measurements import Plan, measure
     from inference.benchmark.report import markdown, write_report
-    from inference.benchmark.subject import bundle_subject, config_subject
+    from inference.benchmark.subject import Subject, bundle_subject, config_subject
     from tokenlm.synthesis.acceleration import accelerate
 
-    find_judges = context.obj if callable(context.obj) else own_judges
+    find_judges: Callable[[Subject], Judges] = context.obj or own_judges
     try:
         plan = Plan(
             num_runs=1 if quick else runs,
