@@ -134,8 +134,9 @@ class TransformerState(State):
         """Makes room for new frames in the caches of all layers."""
         make_room(self.layers, num_frames)
 
-    def advance(self, plan: AttentionPlan, num_frames: int) -> None:
+    def advance(self, plan: Plan, num_frames: int) -> None:
         """Moves on past `num_frames` new frames that have been attended to under `plan`."""
+        assert isinstance(plan, AttentionPlan)
         self.next_position += num_frames
         # The same for all layers. Without a window there is nothing to compare, nor to wait for.
         keep = None
@@ -162,8 +163,9 @@ class BatchedCaches(State):
         for stream in self.streams:
             stream.reserve(num_frames)
 
-    def advance(self, plan: BatchedPlan, num_frames: int) -> None:
+    def advance(self, plan: Plan, num_frames: int) -> None:
         """See `TransformerState.advance`."""
+        assert isinstance(plan, BatchedPlan)
         for stream, part in zip(self.streams, plan.parts, strict=True):
             stream.advance(part, num_frames)
 

@@ -234,5 +234,5 @@ class RelativeTransformer(nn.Module):
         for index, layer in enumerate(self.layers):
             x = layer(x, plan, None if state is None else state.layers[index])
         if state is not None:
-            state.advance(plan, x.shape[1])  # type: ignore[arg-type]  # they belong together
+            state.advance(plan, x.shape[1])
         return x

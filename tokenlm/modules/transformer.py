@@ -95,5 +95,5 @@ class Transformer(nn.Module):
         for index, layer in enumerate(self.layers):
             x = layer(x, plan, None if state is None else state.layers[index])
         if state is not None:
-            state.advance(plan, x.shape[1])  # type: ignore[arg-type]  # they belong together
+            state.advance(plan, x.shape[1])
         return self.norm(x)

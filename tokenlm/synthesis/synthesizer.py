@@ -256,14 +256,13 @@ class Synthesizer:
             forced_tokens: speech tokens of each segment that replace those that are drawn.
             options: as for `stream`.
         """
-        solver = options.pop("solver", None)
+        solver = options.get("solver")
         if solver not in (None, "euler"):
             raise ValueError(f"streams have the solver 'euler' alone, not {solver!r}; use generate")
         if options.get("layout", "auto") == "auto":
             options["layout"] = "interleaved" if text is None else "one_shot"
-        session = self._new_session(
-            solver="euler", cache=cache, forced_tokens=forced_tokens, **options
-        )
+        options["solver"] = "euler"
+        session = self._new_session(cache=cache, forced_tokens=forced_tokens, **options)
         if session.settings.render.context.is_full:
             raise ValueError("the full context cannot be streamed; use generate")
         if text is not None:
