@@ -178,7 +178,8 @@ def read_hf_dataset(source: str, split: str) -> Iterator[SourceRow]:
     if "audio" not in data.column_names:
         raise ValueError(f"{source} has no column 'audio', only: {', '.join(data.column_names)}.")
     # Without decoding a broken sound file is a row that fails later, not a loop that ends here.
-    for number, row in enumerate(data.cast_column("audio", Audio(decode=False)), start=1):
+    rows: Any = data.cast_column("audio", Audio(decode=False))
+    for number, row in enumerate(rows, start=1):
         sound = row["audio"] or {}
         payload, path = sound.get("bytes"), sound.get("path")
         name = Path(path).stem if path else f"row{number - 1:08d}"

@@ -13,14 +13,14 @@ import pyarrow as pa
 import tokenlm.text
 from tokenlm.config import ConfigError
 from tokenlm.text.alphabet import encode_characters
-from tokenlm.text.frontend import frontend
+from tokenlm.text.frontend import NormalizerName, frontend
 from training.data.table import Columns, Table, digest, files_digest
 
 TEXT_CODE = Path(tokenlm.text.__path__[0])
 """The package that reads texts: what it computed is stale when it changes."""
 
 
-def normalize_texts(table: Table, normalizer: str, num_processes: int = 1) -> Table:
+def normalize_texts(table: Table, normalizer: NormalizerName, num_processes: int = 1) -> Table:
     """The column `text` as a normalizer reads it."""
     normalize = frontend(normalizer).normalize
 
