@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -121,7 +121,7 @@ def note_choices(metrics: Mapping[str, Metric], chosen_on: Mapping[str, str]) ->
 
 
 def _write_voices(
-    config: BundleConfig, components: Components, utterances: list[Utterance], folder: Path
+    config: BundleConfig, components: Components, utterances: Sequence[Utterance], folder: Path
 ) -> None:
     (folder / "voices").mkdir()
     for source in config.voices:
@@ -134,7 +134,7 @@ def _write_voices(
         (folder / "demo_prompt.txt").write_text(row.text + "\n", encoding="utf-8")
 
 
-def pick_utterance(utterances: list[Utterance], speaker: str, seconds: float) -> Utterance:
+def pick_utterance(utterances: Sequence[Utterance], speaker: str, seconds: float) -> Utterance:
     """The utterance of `speaker` whose length is nearest to `seconds`.
 
     Raises:

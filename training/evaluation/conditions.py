@@ -206,7 +206,7 @@ def read_recordings(path: Path, num: int) -> list[Utterance]:
                 f"{path}: the recording {row.id!r} has {seconds:.2f} s; prompts have "
                 f"{MIN_SECONDS:g} to {MAX_SECONDS:g} s."
             )
-    return chosen
+    return list(chosen)
 
 
 def prompt_length_figures(rows: Sequence[Row], seed: int = 0) -> list[Figure]:

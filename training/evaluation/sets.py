@@ -225,7 +225,7 @@ def read_recording_set(
 
 def choose_items(
     name: str,
-    recordings: list[Utterance],
+    recordings: Sequence[Utterance],
     *,
     num_items: int,
     num_voices: int,

@@ -354,7 +354,7 @@ class RewardSet:
         self,
         config: RewardConfig,
         read_back: ReadBack | None,
-        lengths: Sequence[tuple[int, int]],
+        lengths: Sequence[tuple[int, int]] | np.ndarray,
         normalizer: NormalizerName = "english",
     ) -> None:
         """Load what the rewards need.

@@ -69,7 +69,7 @@ class SpeakerEncoderTask(Task):
         names, _ = train.utterances.table.coded("speaker")
         if len(names) < 2:
             raise ValueError(f"{config.data.train}: a speaker encoder needs at least two speakers")
-        self._speakers = {name: number for number, name in enumerate(names)}
+        self._speakers = {name: n for n, name in enumerate(names) if name is not None}
         centres = nn.Linear(config.model.embedding_dim, len(names), bias=False)
         self.modules = {"speaker_encoder": SpeakerEncoder(config.model), "centres": centres}
 
