@@ -210,7 +210,7 @@ def measure_speed(suite: Suite, system: Cloning, track: Track) -> Figure:
     )
 
 
-def _spread(recordings: list[Utterance], num: int) -> list[Utterance]:
+def _spread(recordings: Sequence[Utterance], num: int) -> list[Utterance]:
     """`num` recordings, evenly over the list, so that no speaker is left out."""
     if len(recordings) <= num:
         return recordings

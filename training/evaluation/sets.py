@@ -194,7 +194,7 @@ class RecordingSet:
     """In order; the first n of them are a fair smaller test set."""
     prompts: dict[str, Utterance]
     """The prompt of each voice."""
-    recordings: list[Utterance]
+    recordings: Sequence[Utterance]
     """All rows of the manifest."""
 
 
