@@ -213,7 +213,7 @@ def measure_speed(suite: Suite, system: Cloning, track: Track) -> Figure:
 def _spread(recordings: Sequence[Utterance], num: int) -> list[Utterance]:
     """`num` recordings, evenly over the list, so that no speaker is left out."""
     if len(recordings) <= num:
-        return recordings
+        return list(recordings)
     return [recordings[index * len(recordings) // num] for index in range(num)]
 
 
