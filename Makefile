@@ -26,7 +26,6 @@ slow: $(VENV)/.developer
 # What takes longest: tutorials, processes that are killed, the toy recipe from nothing to speech.
 nightly: $(VENV)/.developer
 	$(BIN)/python -m pytest -m nightly
-	scripts/check_distributed
 	scripts/run_cpu
 
 # The documentation, into build/docs; a warning is a failure. Needs no network once installed.

@@ -31,8 +31,12 @@ def rows(
         yield Rows(Launcher(tmp_path_factory.mktemp("distributed"), LIMIT_SECONDS), names)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+def marked(name: str) -> object:
+    """ZeRO has no other test; the other rows take too long for every change."""
+    return pytest.param(name, marks=pytest.mark.slow if "zero" in name else pytest.mark.nightly)
+
+
+@pytest.mark.parametrize("name", [marked(name) for name in NAMES])
 def test_row(rows: Rows, name: str) -> None:
     try:
         print(f"\n    {rows.functions[name]()}")
