@@ -158,7 +158,11 @@ def unnoticed(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status: 1 where the fault of an output is not seen."""
-    parser = argparse.ArgumentParser(prog="scripts/check_golden", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="scripts/check_golden",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("folder", type=Path, help="folder of reference numbers")
     parser.add_argument("--only", action="append", default=[], help="name of a file, repeatable")
     parser.add_argument("--inputs", action="store_true", help="break the inputs, too")

@@ -225,6 +225,8 @@ def test_errors_of_usage_import_no_torch(tiny_bundle: Path, tmp_path: Path) -> N
         (("data", "validate", "gone.jsonl"), "gone.jsonl: the manifest cannot be read"),
         (("data", "text-tokenizer", "pieces", "gone.jsonl", "new"), "need --vocab-size"),
         (("data", "sya"), "No such command"),
+        (("validate", "gone.jsonl", "--any", "thing"), "it is `tokenlm data validate`"),
+        (("import-data", "ljspeech"), "it is `tokenlm data import`"),
         (("sya", "yes"), "No such command"),
         (("--help",), "say"),
         (("say", "--help"), "--voice"),

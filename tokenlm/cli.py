@@ -27,6 +27,8 @@ from tokenlm.installation import install_command_for
 GROUP = "tokenlm.commands"
 VERB_GROUPS = {"data": "Corpora: import, check, refine, prepare for training."}
 """Help of the groups of verbs; a group that is not listed here has none."""
+FORMER_VERBS = {"import-data": "import"}
+"""Verbs of earlier versions and what they are called in their group."""
 MISTAKE = 2
 """Exit status after a mistake of the user."""
 
@@ -125,7 +127,20 @@ def build_app(words: Sequence[str] = ()) -> typer.Typer:
             _add_broken(groups[group], verb, error, settings)
         else:
             groups[group].command(verb, cls=VerbCommand)(guarded(function, settings))
+    _add_moved(app, words, settings)
     return app
+
+
+def _add_moved(app: typer.Typer, words: Sequence[str], settings: Settings) -> None:
+    """Adds a hidden verb in place of one that is in a group, which says where it is."""
+    name = next((word for word in words if not word.startswith("-")), "")
+    verbs = [entry.name for entry in entry_points(group=GROUP)]
+    if not name or name in verbs or any(verb.startswith(f"{name}.") for verb in verbs):
+        return
+    found = [verb for verb in verbs if verb.rpartition(".")[2] == FORMER_VERBS.get(name, name)]
+    if found:
+        told = f"it is `tokenlm {found[0].replace('.', ' ')}`"
+        _add_broken(app, name, ValueError(told), settings)
 
 
 def _asked_for(words: Sequence[str]) -> dict[str, EntryPoint]:

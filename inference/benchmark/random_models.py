@@ -24,7 +24,6 @@ SPEAKING_KINDS = {
 
 _ROW = 1_000_003
 """Numbers in a row; a prime, so that no two rows of a matrix are alike."""
-_TEXTS = ["the quick brown fox jumps over the lazy dog.", "is it so? yes, it is!"]
 
 
 @torch.no_grad()

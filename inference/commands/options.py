@@ -45,27 +45,31 @@ ContextOption = Annotated[
 ]
 StepsOption = Annotated[
     int | None,
-    typer.Option("--steps", min=1, help="Solver steps of the decoder.  [default: the bundle's]"),
+    typer.Option(
+        "--steps", min=1, help="Solver steps of the decoder.", show_default="the bundle's"
+    ),
 ]
 GuidanceOption = Annotated[
     float | None,
-    typer.Option("--guidance", min=0.0, help="Guidance of the decoder.  [default: the bundle's]"),
+    typer.Option(
+        "--guidance", min=0.0, help="Guidance of the decoder.", show_default="the bundle's"
+    ),
 ]
 SolverOption = Annotated[
     str | None,
     typer.Option(
         "--solver",
         help="Solver of the decoder: euler, or midpoint, rk4, dopri5 and others, which speak a text"
-        " as a whole.  [default: the bundle's]",
+        " as a whole.",
+        show_default="the bundle's",
     ),
 ]
 InstructionOption = Annotated[
     str,
     typer.Option(
         "--instruct",
-        help="How to speak, in words, for a bundle that follows them (imported ones do)."
-        "  [default: none]",
-        show_default=False,
+        help="How to speak, in words, for a bundle that follows them (imported ones do).",
+        show_default="none",
     ),
 ]
 TextArgument = Annotated[str | None, typer.Argument(help="Text to say.", show_default=False)]
@@ -97,8 +101,8 @@ SayOutputOption = Annotated[
         "--output",
         "-o",
         help="Sound file to write: wav, flac, ogg, mp3 or opus; - is standard output, as the speech"
-        " is made."
-        "  [default: out.wav, unless it is played]",
+        " is made.",
+        show_default="out.wav, unless it is played",
     ),
 ]
 FormatOption = Annotated[

@@ -18,7 +18,9 @@ def serve(
     config: Annotated[
         Path | None,
         typer.Option(
-            "--config", help="Settings.  [default: configs/serve/default.yaml of the package]"
+            "--config",
+            help="Settings.",
+            show_default="configs/serve/default.yaml of the package",
         ),
     ] = None,
     bundle: Annotated[

@@ -102,7 +102,9 @@ def say(
     *,
     voice: Annotated[
         str | None,
-        typer.Option("--voice", help="Voice of the bundle, or a voice file.  [default: the first]"),
+        typer.Option(
+            "--voice", help="Voice of the bundle, or a voice file.", show_default="the first"
+        ),
     ] = None,
     output: SayOutputOption = None,
     play: PlayOption = False,
@@ -156,13 +158,13 @@ def say(
             "instruction": instruction,
         }
         progress.describe("speaking")
+        start = time.perf_counter()
         if context == "full" or solver not in (None, "euler"):
             words = "".join(arriving_text()) if arrives else words
             speak = synthesizer.generate
             chunks = iter([speak(words, on_progress=progress.update, **options)])
         else:
             chunks = synthesizer.stream(arriving_text() if arrives else words, **options)
-        start = time.perf_counter()
         num_samples = _pour(chunks, synthesizer, chosen, number, play, output, form)
         seconds = time.perf_counter() - start
     if output is not None:

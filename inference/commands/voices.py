@@ -42,11 +42,12 @@ def prepare_voice(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Voice file to write.  [default: name of the recording]"
+            "--output", "-o", help="Voice file to write.", show_default="name of the recording"
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", help="Name of the voice.  [default: that of the file]")
+        str | None,
+        typer.Option("--name", help="Name of the voice.", show_default="that of the file"),
     ] = None,
     bundle: BundleOption = "mini-en",
     device: DeviceOption = "cpu",

@@ -177,7 +177,10 @@ def test_generation_settings(bundle: Path) -> None:
     ("change", "words"),
     [
         ({"num_steps": 0}, "num_steps must be at least 1"),
-        ({"guidance_scale": -0.1}, "guidance_scale must not be negative"),
+        ({"num_steps": 2.5}, "num_steps must be at least 1 and whole"),
+        ({"guidance_scale": -0.1}, "guidance_scale must be a number, 0 or more"),
+        ({"guidance_scale": float("nan")}, "guidance_scale must be a number, 0 or more"),
+        ({"guidance_scale": float("inf")}, "guidance_scale must be a number, 0 or more"),
         ({"max_segment_characters": 5}, "max_segment_characters must be at least 20"),
         ({"max_prompt_seconds": 0.0}, "max_prompt_seconds at least 1"),
     ],

@@ -96,6 +96,23 @@ def test_text_that_cannot_be_said(synthesizer: Synthesizer) -> None:
             synthesizer.generate(text)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"text": ["a", "b"]}, "a text is a string, not list; pieces of one go to `stream`"),
+        ({"text": "Yes.", "voice": 3}, "a voice is a Voice or a name, not int"),
+        ({"text": "Yes.", "speed": "fast"}, "speed must be from 0.25 to 4, got fast"),
+        ({"text": "Yes.", "num_steps": 2.5}, "num_steps must be at least 1 and whole"),
+        ({"text": "Yes.", "guidance_scale": float("nan")}, "guidance_scale must be a number"),
+    ],
+)
+def test_arguments_of_other_kinds(
+    synthesizer: Synthesizer, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        synthesizer.generate(**options)
+
+
 def test_long_texts_are_decoded_in_batches(
     synthesizer: Synthesizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

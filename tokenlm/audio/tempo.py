@@ -19,8 +19,8 @@ def check_speed(speed: float) -> float:
     Raises:
         ValueError: it is not.
     """
-    if not MIN_SPEED <= speed <= MAX_SPEED:
-        raise ValueError(f"speed must be from {MIN_SPEED:g} to {MAX_SPEED:g}, got {speed:g}")
+    if not (isinstance(speed, int | float) and MIN_SPEED <= speed <= MAX_SPEED):
+        raise ValueError(f"speed must be from {MIN_SPEED:g} to {MAX_SPEED:g}, got {speed}")
     return float(speed)
 
 

@@ -78,10 +78,12 @@ class GenerationConfig:
     trained to follow any."""
 
     def __post_init__(self) -> None:
-        if self.num_steps < 1:
-            raise ValueError(f"num_steps must be at least 1, got {self.num_steps}")
-        if self.guidance_scale < 0:
-            raise ValueError(f"guidance_scale must not be negative, got {self.guidance_scale}")
+        if not isinstance(self.num_steps, int) or self.num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1 and whole, got {self.num_steps}")
+        if not 0 <= self.guidance_scale < math.inf:
+            raise ValueError(
+                f"guidance_scale must be a number, 0 or more, got {self.guidance_scale}"
+            )
         if self.max_segment_characters < 20 or self.max_prompt_seconds < 1:
             raise ValueError(
                 "max_segment_characters must be at least 20 and max_prompt_seconds at least 1, "
@@ -133,7 +135,7 @@ class Components:
             GenerationConfig, self.manifest.generation, where=folder / "bundle.yaml"
         )
         self.speech_lm = self._load("speech_lm", SpeechLM)
-        self.flow = self._load("flow", FlowDecoder, FlowDecoder)
+        self.flow = self._load("flow", FlowDecoder)
         self.vocoder = self._load("vocoder", Vocoder, HiFT)
         self.text_tokenizer = load_text_tokenizer(folder / "text_tokenizer")
         self._check()

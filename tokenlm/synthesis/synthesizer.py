@@ -187,6 +187,10 @@ class Synthesizer:
         Raises:
             ValueError: the text holds nothing that can be said, or an argument is out of range.
         """
+        if not isinstance(text, str):
+            raise ValueError(
+                f"a text is a string, not {type(text).__name__}; pieces of one go to `stream`."
+            )
         session = self._new_session(
             layout="one_shot" if layout == "auto" else layout,
             voice=voice,
@@ -372,8 +376,10 @@ class Synthesizer:
             if not self.voices:
                 raise VoiceError("the bundle has no voices: prepare one from a recording.")
             voice = self.voices[0]
-        if not isinstance(voice, Voice):
+        if isinstance(voice, str | Path):
             return self.voice(voice)
+        if not isinstance(voice, Voice):
+            raise VoiceError(f"a voice is a Voice or a name, not {type(voice).__name__}.")
         check_voice(self.components, voice)
         return voice
 

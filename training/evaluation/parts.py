@@ -99,7 +99,7 @@ class Parts(Components):
     @cached_property
     def flow(self) -> FlowDecoder:
         """The flow decoder."""
-        return self._load("flow", FlowDecoder, FlowDecoder)
+        return self._load("flow", FlowDecoder)
 
     @cached_property
     def vocoder(self) -> Vocoder | HiFT:
