@@ -95,7 +95,7 @@ def allocated_bytes(values: Iterable[State]) -> int:
     for value in values:
         for tensor in _tensors(value):
             storage = tensor.untyped_storage()
-            sizes[tensor.device, storage._cdata] = storage.nbytes()
+            sizes[tensor.device, storage.data_ptr()] = storage.nbytes()
     return sum(sizes.values())
 
 

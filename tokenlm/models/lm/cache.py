@@ -1,5 +1,9 @@
 """Keys and values of the sequences that are being decoded, one row each.
 
+Sequences of the LM are not batched as those of flow and vocoder are (`modules.streaming.batched`,
+which leaves caches with their streams): a step adds one token to each, and reads all of them in one
+padded attention of each layer, so their keys and values lie together for as long as they live.
+
 Shapes: R rows, B rows of one call, H key-value heads, C capacity (positions), L positions filled,
 P new positions, E channels of a head.
 """
