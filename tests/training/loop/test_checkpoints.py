@@ -93,6 +93,32 @@ def test_weights_that_do_not_fit_are_an_error(tmp_path: Path) -> None:
         load_checkpoint(path, {"other": nn.Linear(1, 1)})
 
 
+@pytest.mark.parametrize("name", ["m.safetensors", "ema.safetensors", "optimizer.pt", "state.json"])
+def test_a_damaged_file_is_named_with_what_to_remove(tmp_path: Path, name: str) -> None:
+    one = nn.Linear(1, 1)
+    first, path = save(tmp_path, 1, one), save(tmp_path, 2, one)
+    whole = (path / name).read_bytes()
+    for content in (b"", whole[: len(whole) // 2], bytes(len(whole)), b"[1, 2"):
+        (path / name).write_bytes(content)
+        with pytest.raises(ValueError, match="is damaged") as caught:
+            load_checkpoint(path, {"m": one})
+        assert str(caught.value).startswith(f"{path / name} is damaged (")
+        assert str(caught.value).endswith(
+            f"; remove {path} to go on from the checkpoint before it, {first.name}."
+        )
+        assert len(str(caught.value)) < 300 + 2 * len(str(path))
+    (first / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"step-000001 to begin anew\."):
+        load_checkpoint(first, {"m": one})
+
+
+def test_a_file_that_is_gone_is_missing(tmp_path: Path) -> None:
+    path = save(tmp_path, 1, nn.Linear(1, 1))
+    (path / "optimizer.pt").unlink()
+    with pytest.raises(ValueError, match=r"optimizer\.pt is missing; remove .*step-000001"):
+        load_checkpoint(path, {"m": nn.Linear(1, 1)})
+
+
 def test_changed_config_is_an_error_that_lists_the_keys(tmp_path: Path) -> None:
     open_run(tmp_path, toy_config(tmp_path))
     # Nothing was trained yet: a config that failed to start may be corrected.
