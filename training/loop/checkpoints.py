@@ -47,6 +47,8 @@ _HARMLESS = (
     "batch.accumulation",
 )
 _MISSING = "(not set)"
+_SHOWN = 10
+"""Different keys that a message lists."""
 _DAMAGE = (
     SafetensorError,
     EOFError,
@@ -80,16 +82,25 @@ def open_run(folder: Path, config: Any) -> Path | None:
         The newest checkpoint to go on from; None for a new run.
 
     Raises:
-        ConfigError: If the folder was made with another config; lists the keys that differ.
+        ConfigError: If the folder was made with another config; names the stage, or lists the
+            first keys that differ.
     """
     stored = folder / "config.yaml"
     # Without a checkpoint nothing was trained yet: a run that failed to start may be corrected.
     if stored.exists() and latest_checkpoint(folder) is not None:
-        changed = changed_keys(_with_defaults(_read_yaml(stored), config), to_dict(config))
+        old, new = _read_yaml(stored), to_dict(config)
+        if old.get("stage") != new["stage"]:
+            raise ConfigError(
+                f"The run folder {folder} is of the stage {old.get('stage')}, this is "
+                f"{new['stage']}; give another `run`."
+            )
+        changed = changed_keys(_with_defaults(old, config), new)
         if changed:
+            more = len(changed) - _SHOWN
             raise ConfigError(
                 f"The run folder {folder} was started with another config. Different: "
-                + "; ".join(changed)
+                + "; ".join(changed[:_SHOWN])
+                + (f"; and {more} more" if more > 0 else "")
                 + ". Give the old values, or another `run`."
             )
     folder.mkdir(parents=True, exist_ok=True)
