@@ -232,7 +232,8 @@ def write_tokens(
         The rows that this process could not use, now or before.
 
     Raises:
-        ValueError: If there is no good row, or something else is to be computed.
+        ValueError: If there is no good row, something else is to be computed, or the output is
+            the manifest itself.
         TooManyRejects: If more than the allowed share of the rows cannot be used.
     """
     from filelock import FileLock
@@ -242,6 +243,8 @@ def write_tokens(
             f"a manifest holds speech tokens only, not {', '.join(work.contents)}: give a folder "
             "as the output, for shards"
         )
+    if output.resolve() == manifest.path.resolve():
+        raise ValueError(f"{output} is the manifest itself: give another file as the output")
     info = work.info(manifest)
     state = hashlib.sha256(info.to_json().encode()).hexdigest()[:16]
     folder = output.with_name(f".{output.stem}.{state}.partial")
