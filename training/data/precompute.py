@@ -136,7 +136,7 @@ def build_shards(
 
     Raises:
         ValueError: If there is no good row, or the folder was begun with other settings.
-        TooManyRejects: If more than the allowed share of the rows cannot be used.
+        TooManyRejects: If more than the allowed share of the rows cannot be used, or none can.
     """
     if not manifest.utterances:
         raise ValueError(f"there is nothing to precompute. {manifest.report()}")
@@ -176,7 +176,7 @@ def summarise(
     """Write rejects.jsonl of the whole folder if all shards are there; else return None.
 
     Raises:
-        TooManyRejects: If the share over the whole folder is over the limit.
+        TooManyRejects: If the share over the whole folder is over the limit, or no row is good.
     """
     if not all(is_complete(folder, number) for number in range(info.num_shards)):
         return None
@@ -192,6 +192,11 @@ def summarise(
         raise TooManyRejects(
             f"{total.num_bad} of {total.num_seen} rows cannot be used, more than the allowed share "
             f"of {max_share:g}; all of them: {folder / 'rejects.jsonl'}"
+        )
+    if total.num_bad == total.num_seen:
+        raise TooManyRejects(
+            f"none of the {total.num_seen} rows can be used; why: {folder / 'rejects.jsonl'}. "
+            f"Remove {folder} to try again. The first one:\n{total.found[0]}"
         )
     return total
 
@@ -234,7 +239,7 @@ def write_tokens(
     Raises:
         ValueError: If there is no good row, something else is to be computed, or the output is
             the manifest itself.
-        TooManyRejects: If more than the allowed share of the rows cannot be used.
+        TooManyRejects: If more than the allowed share of the rows cannot be used, or none can.
     """
     from filelock import FileLock
 
