@@ -267,7 +267,7 @@ def _read(path: Path, read: Callable[[Path], T]) -> T:
     except OSError as error:  # of the disk or its rights: the file may be whole
         raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from error
     except _DAMAGE as error:
-        reason = textwrap.shorten(str(error), 100, placeholder=" ...")
+        reason = textwrap.shorten(str(error) or type(error).__name__, 100, placeholder=" ...")
         problem, cause = f"is damaged ({reason})", error
     folder = path.parent
     known = checkpoints(folder.parent)

@@ -106,6 +106,7 @@ def test_a_damaged_file_is_named_with_what_to_remove(tmp_path: Path, name: str) 
         assert str(caught.value).endswith(
             f"; remove {path} to go on from the checkpoint before it, {first.name}."
         )
+        assert " ()" not in str(caught.value)
         assert len(str(caught.value)) < 300 + 2 * len(str(path))
     (first / name).write_bytes(b"")
     with pytest.raises(ValueError, match=r"step-000001 to begin anew\."):
