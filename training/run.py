@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from training.loop.task import Task
 
 
+_EARLIER_STAGES = {"cosyvoice_flow": "the stage flow with configs/train/flow.cosyvoice.yaml"}
+"""What stages of earlier versions are in this one."""
+
+
 def require_extra() -> None:
     """Check that what training needs is installed.
 
@@ -84,6 +88,8 @@ def _mapping(path: Path) -> dict[str, Any]:
 def _known(stage: Any, where: str) -> str:
     if stage not in STAGES:
         named = "names no stage" if stage is None else f"names the unknown stage {stage!r}"
+        if stage in _EARLIER_STAGES:
+            named += f", which is {_EARLIER_STAGES[stage]} now"
         raise ConfigError(f"{where}: stage: {named}; valid stages: {', '.join(STAGES)}")
     return stage
 

@@ -53,6 +53,9 @@ def test_mistakes_are_sentences(
     assert "there is no such file" in capsys.readouterr().err
     assert run.main(["--config", str(toy), "stage=voice"]) == 2
     assert "unknown stage 'voice'; valid stages: speech_tokenizer" in capsys.readouterr().err
+    assert run.main(["--config", str(toy), "stage=cosyvoice_flow"]) == 2
+    now = "which is the stage flow with configs/train/flow.cosyvoice.yaml now; valid stages:"
+    assert f"unknown stage 'cosyvoice_flow', {now}" in capsys.readouterr().err
     assert run.main(["--config", str(toy), "batch.max_seconds_per_batch=2"]) == 1
     assert "more than a whole batch" in capsys.readouterr().err
     (tmp_path / "empty.yaml").write_text("seed: 1")

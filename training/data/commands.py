@@ -36,7 +36,9 @@ def validate(
     hours = checked.utterances.column("duration").sum() / 3600
     names, _ = checked.utterances.table.coded("speaker")
     typer.echo(f"{hours:.2f} hours of {len(names)} speakers.")
-    if checked.bad_rows:
+    if not checked.utterances and not checked.bad_rows:
+        typer.echo(f"{manifest}: there is no row.", err=True)
+    if checked.bad_rows or not checked.utterances:
         raise typer.Exit(1)
 
 

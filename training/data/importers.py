@@ -223,6 +223,8 @@ IMPORTERS: dict[str, Importer] = {
     "hf-dataset": read_hf_dataset,
     "webdataset": read_webdataset,
 }
+WITH_SPLITS = ("libritts", "librispeech", "hf-dataset")
+"""Formats of `IMPORTERS` whose corpora have splits."""
 
 
 def import_rows(
@@ -242,15 +244,20 @@ def import_rows(
         output: The manifest that is to be written; sound out of containers goes to the folder
             `<its stem>.audio` beside it.
         rejects: Takes the bad rows; an id that was there before is one.
-        split: Split of the corpus.
+        split: Split of the corpus, where its format has them; '' means all.
         check_audio: Decode every file; otherwise only its header is read.
 
     Raises:
-        ValueError: If the source cannot be used.
+        ValueError: If the source cannot be used, or the format has no splits.
         TooManyRejects: If too much of it cannot.
     """
     if name not in IMPORTERS:
         raise ValueError(f"there is no format {name!r}; valid are: {', '.join(IMPORTERS)}")
+    if split and name not in WITH_SPLITS:
+        raise ValueError(
+            f"the format {name} has no splits: leave out --split {split}; formats that have them: "
+            + ", ".join(WITH_SPLITS)
+        )
     seen: dict[str, str] = {}
     for row in IMPORTERS[name](source, split):
         place = row.file if row.line is None else f"{row.file}:{row.line}"

@@ -136,7 +136,7 @@ def build_shards(
 
     Raises:
         ValueError: If there is no good row, or the folder was begun with other settings.
-        TooManyRejects: If more than the allowed share of the rows cannot be used.
+        TooManyRejects: If more than the allowed share of the rows cannot be used, or none can.
     """
     if not manifest.utterances:
         raise ValueError(f"there is nothing to precompute. {manifest.report()}")
@@ -176,7 +176,7 @@ def summarise(
     """Write rejects.jsonl of the whole folder if all shards are there; else return None.
 
     Raises:
-        TooManyRejects: If the share over the whole folder is over the limit.
+        TooManyRejects: If the share over the whole folder is over the limit, or no row is good.
     """
     if not all(is_complete(folder, number) for number in range(info.num_shards)):
         return None
@@ -192,6 +192,11 @@ def summarise(
         raise TooManyRejects(
             f"{total.num_bad} of {total.num_seen} rows cannot be used, more than the allowed share "
             f"of {max_share:g}; all of them: {folder / 'rejects.jsonl'}"
+        )
+    if total.num_bad == total.num_seen:
+        raise TooManyRejects(
+            f"none of the {total.num_seen} rows can be used; why: {folder / 'rejects.jsonl'}. "
+            f"Remove {folder} to try again. The first one:\n{total.found[0]}"
         )
     return total
 
@@ -232,8 +237,9 @@ def write_tokens(
         The rows that this process could not use, now or before.
 
     Raises:
-        ValueError: If there is no good row, or something else is to be computed.
-        TooManyRejects: If more than the allowed share of the rows cannot be used.
+        ValueError: If there is no good row, something else is to be computed, or the output is
+            the manifest itself.
+        TooManyRejects: If more than the allowed share of the rows cannot be used, or none can.
     """
     from filelock import FileLock
 
@@ -242,6 +248,8 @@ def write_tokens(
             f"a manifest holds speech tokens only, not {', '.join(work.contents)}: give a folder "
             "as the output, for shards"
         )
+    if output.resolve() == manifest.path.resolve():
+        raise ValueError(f"{output} is the manifest itself: give another file as the output")
     info = work.info(manifest)
     state = hashlib.sha256(info.to_json().encode()).hexdigest()[:16]
     folder = output.with_name(f".{output.stem}.{state}.partial")

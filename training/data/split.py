@@ -53,8 +53,13 @@ class DataConfig:
             raise ConfigError("num_processes must be at least 1.")
         if not 0 <= self.max_reject_share <= 1:
             raise ConfigError("max_reject_share must be between 0 and 1.")
-        if (self.train is None) == (self.shards == ""):
+        if self.train is None and not self.shards:
             raise ConfigError("give either train, a manifest, or shards, their folder or address.")
+        if self.train is not None and self.shards:
+            raise ConfigError(
+                "give either train, a manifest, or shards, their folder or address; "
+                "data.train= (empty) clears the manifest of the config."
+            )
 
 
 def open_split(
@@ -139,7 +144,7 @@ def require_tokens(datasets: Iterable[UtteranceDataset | None], codebook_size: i
             without = rows[int(np.argmin(counts))]
             raise ConfigError(
                 f"utterance {without.id!r} has no speech tokens; "
-                "write them with: tokenlm data precompute --tokenizer"
+                "write them with: tokenlm data precompute MANIFEST OUTPUT --tokenizer FOLDER"
             )
         fingerprints.update(name or "" for name in rows.table.coded("tokenizer")[0])
         largest = max(largest, int(rows.column("max_token").max()))
@@ -170,8 +175,8 @@ def check_initial_tokens(config: RunConfig, module: str, fingerprint: str) -> No
         raise ConfigError(
             f"initial.{module}: {folder} was trained with tokens of the tokenizer {known}, but the "
             f"data have those of {fingerprint}; write them with the tokenizer of the same bundle "
-            "(tokenlm data precompute --tokenizer), or start from what fits with "
-            "initial_partial=true"
+            "(tokenlm data precompute MANIFEST OUTPUT --tokenizer FOLDER), or start from what fits "
+            "with initial_partial=true"
         )
 
 

@@ -261,7 +261,7 @@ def _tune_silence(options: argparse.Namespace) -> None:
     if not chosen:
         raise ValueError(
             f"{options.manifest} has no speech tokens; write them with: "
-            "tokenlm data precompute --tokenizer"
+            f"tokenlm data precompute {options.manifest} OUTPUT --tokenizer FOLDER"
         )
     step = max(len(chosen) // max(options.limit, 1), 1)
     codes = find_silent_tokens(

@@ -14,14 +14,17 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import re
 import shutil
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -44,6 +47,20 @@ _HARMLESS = (
     "batch.accumulation",
 )
 _MISSING = "(not set)"
+_SHOWN = 10
+"""Different keys that a message lists."""
+_DAMAGE = (
+    SafetensorError,
+    EOFError,
+    pickle.UnpicklingError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    TypeError,
+)
+"""What the readers of a checkpoint raise at files that were emptied, cut or overwritten."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,16 +82,25 @@ def open_run(folder: Path, config: Any) -> Path | None:
         The newest checkpoint to go on from; None for a new run.
 
     Raises:
-        ConfigError: If the folder was made with another config; lists the keys that differ.
+        ConfigError: If the folder was made with another config; names the stage, or lists the
+            first keys that differ.
     """
     stored = folder / "config.yaml"
     # Without a checkpoint nothing was trained yet: a run that failed to start may be corrected.
     if stored.exists() and latest_checkpoint(folder) is not None:
-        changed = changed_keys(_with_defaults(_read_yaml(stored), config), to_dict(config))
+        old, new = _read_yaml(stored), to_dict(config)
+        if old.get("stage") != new["stage"]:
+            raise ConfigError(
+                f"The run folder {folder} is of the stage {old.get('stage')}, this is "
+                f"{new['stage']}; give another `run`."
+            )
+        changed = changed_keys(_with_defaults(old, config), new)
         if changed:
+            more = len(changed) - _SHOWN
             raise ConfigError(
                 f"The run folder {folder} was started with another config. Different: "
-                + "; ".join(changed)
+                + "; ".join(changed[:_SHOWN])
+                + (f"; and {more} more" if more > 0 else "")
                 + ". Give the old values, or another `run`."
             )
     folder.mkdir(parents=True, exist_ok=True)
@@ -202,23 +228,52 @@ def load_checkpoint(
         The rest of the state, and the averaged weights.
 
     Raises:
-        ValueError: If a file is missing or the weights do not fit the modules.
+        ValueError: If a file is missing or damaged, or the weights do not fit the modules.
     """
     for name, module in modules.items():
         path = checkpoint / f"{name}.safetensors"
         if not path.exists():
             raise ValueError(f"The checkpoint {checkpoint} has no weights of {name!r}.")
+        state = _read(path, load_file)
         try:
-            load(module, load_file(path))
+            load(module, state)
         except RuntimeError as error:
             raise ValueError(f"The weights {path} do not fit the model: {error}") from error
-    pickled = torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True)
-    saved = SavedState(
-        numbers=json.loads((checkpoint / "state.json").read_text(encoding="utf-8")),
-        optimizers=pickled["optimizers"],
-        task=pickled["task"],
-    )
-    return saved, load_file(checkpoint / "ema.safetensors")
+    pickled = _read(checkpoint / "optimizer.pt", _read_optimizers)
+    numbers = _read(checkpoint / "state.json", _read_numbers)
+    saved = SavedState(numbers, pickled["optimizers"], pickled["task"])
+    return saved, _read(checkpoint / "ema.safetensors", load_file)
+
+
+def _read_optimizers(path: Path) -> dict[str, Any]:
+    pickled = torch.load(path, map_location="cpu", weights_only=True)
+    return {key: pickled[key] for key in ("optimizers", "task")}
+
+
+def _read_numbers(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _read(path: Path, read: Callable[[Path], T]) -> T:
+    """Read one file of a checkpoint.
+
+    Raises:
+        ValueError: If it cannot be read; says how to go on without it.
+    """
+    try:
+        return read(path)
+    except FileNotFoundError as error:
+        problem, cause = "is missing", error
+    except OSError as error:  # of the disk or its rights: the file may be whole
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except _DAMAGE as error:
+        reason = textwrap.shorten(str(error) or type(error).__name__, 100, placeholder=" ...")
+        problem, cause = f"is damaged ({reason})", error
+    folder = path.parent
+    known = checkpoints(folder.parent)
+    before = known[: known.index(folder)] if folder in known else []
+    rest = f"go on from the checkpoint before it, {before[-1].name}" if before else "begin anew"
+    raise ValueError(f"{path} {problem}; remove {folder} to {rest}.") from cause
 
 
 def load_initial(

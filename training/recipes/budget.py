@@ -58,20 +58,6 @@ def position_flops(weights: float, layers: int = 0, dim: int = 0, length: float 
     return 6.0 * weights + 6.0 * layers * dim * length
 
 
-def adversarial_factor(share: float) -> float:
-    """Work of an adversarial step over that of the generator, forward and backward.
-
-    Args:
-        share: Operations of the discriminators over those of the generator, both forward.
-
-    Returns:
-        (4 + 9 share) / 3. The generator runs forward once more for the discriminators, which take
-        two waveforms forward and backward, and for the generator one forward and one with the
-        gradient of its input.
-    """
-    return (4.0 + 9.0 * share) / 3.0
-
-
 def gpu_hours(stage: StageBudget) -> float:
     """Hours of one GPU for all epochs of a stage."""
     each = position_flops(

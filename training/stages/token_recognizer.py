@@ -162,7 +162,8 @@ class TokenRecognizerTask(Task):
             raise ConfigError(
                 f"speech_tokenizer: {config.speech_tokenizer} is {tokenizer.fingerprint}, but the "
                 f"data have tokens of {self._fingerprint or 'one that they do not name'}; write "
-                "them with it: tokenlm data precompute --tokenizer"
+                "them with it: tokenlm data precompute MANIFEST OUTPUT "
+                f"--tokenizer {config.speech_tokenizer}"
             )
         check_initial_tokens(config, "token_recognizer", self._fingerprint)
         facts = read_tokenizer_config(config.text_tokenizer)

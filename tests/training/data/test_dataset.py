@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 
+from tokenlm.config import ConfigError, load_config
 from training.data.augment import AugmentConfig
 from training.data.dataset import UtteranceDataset
 from training.data.exclusion import Exclusion
@@ -104,3 +105,15 @@ def test_no_stage_reads_a_text_of_a_test_set(manifest: Path, tmp_path: Path) -> 
     # Nothing is chosen by them either.
     valid = open_split(DataConfig(train=manifest, valid=manifest), "valid", 8000)
     assert valid is not None and len(valid) == 1
+
+
+def test_the_message_says_how_shards_take_the_place_of_a_manifest(tmp_path: Path) -> None:
+    path = tmp_path / "data.yaml"
+    path.write_text("train: m.jsonl\n")
+    with pytest.raises(ConfigError, match=r"either .* shards.*; data\.train= \(empty\) clears"):
+        load_config(DataConfig, path, ["shards=folder"])
+    found = load_config(DataConfig, path, ["shards=folder", "train="])
+    assert found.train is None and found.shards == "folder"
+    with pytest.raises(ConfigError, match="give either train, a manifest, or shards") as caught:
+        DataConfig()
+    assert "data.train=" not in str(caught.value)

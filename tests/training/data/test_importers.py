@@ -162,6 +162,12 @@ def test_letters_that_are_lost_and_splits_that_are_not_there(tmp_path: Path) -> 
             read(name, tmp_path, tmp_path, split="dev-claen")
 
 
+@pytest.mark.parametrize("name", ["ljspeech", "gpt-sovits", "webdataset"])
+def test_a_split_of_a_format_that_has_none_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{name} has no splits: leave out --split dev; .*libri"):
+        read(name, tmp_path, tmp_path, split="dev")
+
+
 def test_hf_dataset(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     rows = {

@@ -181,6 +181,9 @@ def test_validate_command(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, [str(good), "--no-check-audio"])
     assert result.exit_code == 0 and "0.00 hours of 1 speakers" in result.output
     assert CliRunner().invoke(app, [str(tmp_path / "none.jsonl")]).exit_code == 2
+    (tmp_path / "empty.jsonl").write_text("\n")
+    result = CliRunner().invoke(app, [str(tmp_path / "empty.jsonl")])
+    assert result.exit_code == 1 and "empty.jsonl: there is no row." in result.output
 
 
 def test_by_speaker(tmp_path: Path) -> None:

@@ -108,6 +108,26 @@ def test_too_many_stop_it(folder: Path) -> None:
     assert not (folder / "out.jsonl").exists()
 
 
+@pytest.mark.parametrize("name", ["out.jsonl", "out"])
+def test_no_good_row_is_an_error(folder: Path, name: str) -> None:
+    """However many may be bad: there is nothing to train on."""
+    for path in (folder / "audio").iterdir():
+        path.write_bytes(b"RIFF")
+    with pytest.raises(TooManyRejects, match=r"none of the 4 rows can be used; why: .*\n.*long"):
+        run(folder, folder / name, share=1.0)
+    assert not (folder / "out.jsonl").exists()
+
+
+def test_the_manifest_is_not_overwritten(folder: Path) -> None:
+    before = (folder / "rows.jsonl").read_bytes()
+    (folder / "link.jsonl").symlink_to(folder / "rows.jsonl")
+    for output in (folder / "tokenizer" / ".." / "rows.jsonl", folder / "link.jsonl"):
+        with pytest.raises(ValueError, match="is the manifest itself: give another file"):
+            run(folder, output)
+    assert (folder / "rows.jsonl").read_bytes() == before
+    assert not list(folder.glob("*.rejects.jsonl"))
+
+
 def test_mistakes_are_sentences(folder: Path) -> None:
     with pytest.raises(ValueError, match="a manifest holds speech tokens only, not tokens, mel"):
         precompute(

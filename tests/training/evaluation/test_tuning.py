@@ -204,4 +204,6 @@ def test_the_command_prints_what_a_bundle_takes(
         [Utterance(id="a", audio=tmp_path / "0.wav", text="x", speaker="s", duration=1.0)],
     )
     assert main(["silence", str(tmp_path / "n.jsonl")]) == 2
-    assert "has no speech tokens" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "has no speech tokens" in told
+    assert f"data precompute {tmp_path / 'n.jsonl'} OUTPUT --tokenizer FOLDER\n" in told

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from toy_stage import toy_config
+from toy_stage import ToyConfig, toy_config
 
 from tokenlm.checkpoint import ComponentError
 from tokenlm.config import ConfigError
@@ -93,6 +93,33 @@ def test_weights_that_do_not_fit_are_an_error(tmp_path: Path) -> None:
         load_checkpoint(path, {"other": nn.Linear(1, 1)})
 
 
+@pytest.mark.parametrize("name", ["m.safetensors", "ema.safetensors", "optimizer.pt", "state.json"])
+def test_a_damaged_file_is_named_with_what_to_remove(tmp_path: Path, name: str) -> None:
+    one = nn.Linear(1, 1)
+    first, path = save(tmp_path, 1, one), save(tmp_path, 2, one)
+    whole = (path / name).read_bytes()
+    for content in (b"", whole[: len(whole) // 2], bytes(len(whole)), b"[1, 2"):
+        (path / name).write_bytes(content)
+        with pytest.raises(ValueError, match="is damaged") as caught:
+            load_checkpoint(path, {"m": one})
+        assert str(caught.value).startswith(f"{path / name} is damaged (")
+        assert str(caught.value).endswith(
+            f"; remove {path} to go on from the checkpoint before it, {first.name}."
+        )
+        assert " ()" not in str(caught.value)
+        assert len(str(caught.value)) < 300 + 2 * len(str(path))
+    (first / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"step-000001 to begin anew\."):
+        load_checkpoint(first, {"m": one})
+
+
+def test_a_file_that_is_gone_is_missing(tmp_path: Path) -> None:
+    path = save(tmp_path, 1, nn.Linear(1, 1))
+    (path / "optimizer.pt").unlink()
+    with pytest.raises(ValueError, match=r"optimizer\.pt is missing; remove .*step-000001"):
+        load_checkpoint(path, {"m": nn.Linear(1, 1)})
+
+
 def test_changed_config_is_an_error_that_lists_the_keys(tmp_path: Path) -> None:
     open_run(tmp_path, toy_config(tmp_path))
     # Nothing was trained yet: a config that failed to start may be corrected.
@@ -104,6 +131,31 @@ def test_changed_config_is_an_error_that_lists_the_keys(tmp_path: Path) -> None:
     assert "seed: 0 -> 1" in str(caught.value)
     assert "optim.lr: 0.01 -> 0.5" in str(caught.value)
     assert "max_steps" not in str(caught.value)
+
+
+def test_a_folder_of_another_stage_is_told_by_the_stage_alone(tmp_path: Path) -> None:
+    open_run(tmp_path, toy_config(tmp_path))
+    save(tmp_path, 1, nn.Linear(1, 1))
+    stored = tmp_path / "config.yaml"
+    stored.write_text(stored.read_text().replace("stage: toy", "stage: vocoder\nperiods: [2, 3]"))
+    with pytest.raises(ConfigError) as caught:
+        open_run(tmp_path, toy_config(tmp_path, seed=1))
+    assert str(caught.value) == (
+        f"The run folder {tmp_path} is of the stage vocoder, this is toy; give another `run`."
+    )
+
+
+@pytest.mark.parametrize(("number", "end"), [(10, "x9: 9.0 -> 10.0. "), (13, "; and 3 more. ")])
+def test_ten_differences_are_listed(tmp_path: Path, number: int, end: str) -> None:
+    def config(more: int) -> ToyConfig:
+        return toy_config(tmp_path, extra={f"x{n}": float(n + more) for n in range(number)})
+
+    open_run(tmp_path, config(0))
+    save(tmp_path, 1, nn.Linear(1, 1))
+    with pytest.raises(ConfigError) as caught:
+        open_run(tmp_path, config(1))
+    assert str(caught.value).count(" -> ") == 10
+    assert str(caught.value).endswith(f"{end}Give the old values, or another `run`.")
 
 
 def test_harmless_changes_are_accepted(tmp_path: Path) -> None:

@@ -227,9 +227,8 @@ def test_mistakes_are_sentences(
         return capsys.readouterr().err
 
     plain = {"train": f"{corpus}/train.jsonl"}
-    assert "'train0' has no speech tokens; write them with: tokenlm data precompute" in told(
-        "1", data=plain
-    )
+    hint = "write them with: tokenlm data precompute MANIFEST OUTPUT --tokenizer FOLDER\n"
+    assert f"'train0' has no speech tokens; {hint}" in told("1", data=plain)
     rows = (corpus / "valid_tokens.jsonl").read_text()
     mixed = corpus / "mixed.jsonl"
     mixed.write_text(rows.replace('"tokenizer": "', '"tokenizer": "other'))
