@@ -24,6 +24,7 @@ from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.synthesis import Synthesizer, Voice
 from tokenlm.synthesis.session import Session, render_sessions
 from tokenlm.synthesis.stream import SessionStream
+from tokenlm.text.lexicon import LexiconSource
 
 FEED_CHARACTERS = 64
 """Text that a request reads at once; then others have a turn."""
@@ -196,13 +197,14 @@ class StreamEngine:
         speed: float = 1.0,
         max_buffer_seconds: float = 10.0,
         sampling: SamplingConfig | None = None,
+        lexicon: LexiconSource = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
     ) -> EngineStream:
         """Begins to speak.
 
         Args:
             text: a text, or its pieces as they are written.
-            voice, seed, speed, sampling: as for `Synthesizer.stream`.
+            voice, seed, speed, sampling, lexicon: as for `Synthesizer.stream`.
             max_buffer_seconds: sound that is made ahead of the reader, at most; one chunk more.
             forced_tokens: speech tokens of each segment that replace those that are drawn.
 
@@ -228,6 +230,7 @@ class StreamEngine:
                     seed=seed,
                     speed=speed,
                     sampling=sampling,
+                    lexicon=lexicon,
                     cache=self._cache,
                     forced_tokens=forced_tokens,
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tokenlm.audio.io import save_audio
-from tokenlm.checkpoint import BundleManifest, finalize_bundle, save_component
+from tokenlm.checkpoint import (
+    BundleManifest,
+    finalize_bundle,
+    read_manifest,
+    save_component,
+)
 from tokenlm.models.flow import FlowConfig, FlowDecoder
 from tokenlm.models.lm import SpeechLM, SpeechLMConfig
 from tokenlm.models.lm.model import BackboneConfig
@@ -25,7 +31,8 @@ from tokenlm.models.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConf
 from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
 from tokenlm.models.vocoder import Vocoder, VocoderConfig
 from tokenlm.synthesis import Synthesizer
-from tokenlm.text.tokenizers import SentencePieceTokenizer
+from tokenlm.text.pronunciation import Pronouncer
+from tokenlm.text.tokenizers import PhonemeTokenizer, SentencePieceTokenizer
 
 # Tests compare runs bit for bit, some of them in processes of their own: all use one thread, which
 # is faster for tiny models, too.
@@ -263,4 +270,25 @@ def tiny_bundle(
         )
         voice.save(folder / "voices" / f"{name}.voice")
     finalize_bundle(folder, manifest)
+    return folder
+
+
+PHONES = (
+    "aa1 ae1 ah1 ao1 aw1 ax ay1 b ch d dh eh1 er er1 ey1 f g hh ih ih1 iy iy1 jh k l m n ng ow "
+    "ow1 oy1 p r s sh t th uh1 uw1 v w y z"
+).split()
+
+
+@pytest.fixture(scope="session")
+def phoneme_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path:
+    """The same bundle with a text tokenizer of phones. Not to be changed."""
+    folder = tmp_path_factory.mktemp("bundles") / "phonemes"
+    shutil.copytree(tiny_bundle, folder)
+    shutil.rmtree(folder / "text_tokenizer")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        pronouncer = Pronouncer(len(PHONES), dim=8)
+    lexicon = {"is": ("ih1", "z"), "it": ("ih1", "t"), "so": ("s", "ow1")}
+    PhonemeTokenizer(PHONES, lexicon, pronouncer).save(folder / "text_tokenizer")
+    finalize_bundle(folder, read_manifest(folder))
     return folder

@@ -25,7 +25,7 @@ SYNTHESIZER = {
         "guidance_scale",
         "solver",
     ],
-    "from_pretrained": ["name", "device"],
+    "from_pretrained": ["name", "device", "lexicon"],
     "generate": [
         "text",
         "voice",
@@ -38,6 +38,7 @@ SYNTHESIZER = {
         "solver",
         "layout",
         "instruction",
+        "lexicon",
         "guards",
         "on_progress",
     ],
@@ -66,6 +67,7 @@ SYNTHESIZER = {
 VOICE = {
     "description": None,
     "digest": None,
+    "lexicon": None,
     "load": ["path"],
     "mel_offset": None,
     "name": None,

@@ -114,13 +114,13 @@ def programs() -> list[Any]:
 @pytest.mark.parametrize("program", programs())
 def test_programs_run(
     program: str,
-    tiny_bundle: Path,
+    phoneme_bundle: Path,
     recording: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    shutil.copytree(tiny_bundle, tmp_path / "checkpoints" / "mini-en")
+    shutil.copytree(phoneme_bundle, tmp_path / "checkpoints" / "mini-en")
     shutil.copy(recording, tmp_path / "me.wav")
     monkeypatch.setenv("TOKENLM_CHECKPOINTS", str(tmp_path / "checkpoints"))
     monkeypatch.chdir(tmp_path)

@@ -25,7 +25,10 @@ from tokenlm import __version__
 from tokenlm.installation import install_command_for
 
 GROUP = "tokenlm.commands"
-VERB_GROUPS = {"data": "Corpora: import, check, refine, prepare for training."}
+VERB_GROUPS = {
+    "data": "Corpora: import, check, refine, prepare for training.",
+    "lexicon": "Pronunciations of your own.",
+}
 """Help of the groups of verbs; a group that is not listed here has none."""
 FORMER_VERBS = {"import-data": "import"}
 """Verbs of earlier versions and what they are called in their group."""

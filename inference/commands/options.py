@@ -72,6 +72,14 @@ InstructionOption = Annotated[
         show_default="none",
     ),
 ]
+LexiconOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--lexicon",
+        help="File of pronunciations: a word and its phones (CMU or /IPA/) in each line.",
+        show_default="none",
+    ),
+]
 TextArgument = Annotated[str | None, typer.Argument(help="Text to say.", show_default=False)]
 ArrivingTextArgument = Annotated[
     str | None,

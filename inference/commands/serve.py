@@ -78,7 +78,9 @@ def serve(
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(name)s: %(message)s")
     with ProgressBar("loading"):
-        synthesizer = load_synthesizer(chosen.bundle, chosen.device, chosen.weights)
+        synthesizer = load_synthesizer(
+            chosen.bundle, chosen.device, chosen.weights, lexicon=chosen.lexicon
+        )
     app = build_app(
         chosen,
         synthesizer,

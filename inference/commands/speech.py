@@ -23,6 +23,7 @@ from inference.commands.options import (
     GuidanceOption,
     InstructionOption,
     LayoutOption,
+    LexiconOption,
     OutputOption,
     PlayOption,
     Precision,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tokenlm.synthesis import Synthesizer, Voice
+    from tokenlm.text.lexicon import UserLexicon
 
 
 def clone(
@@ -64,13 +66,15 @@ def clone(
     guidance: GuidanceOption = None,
     solver: SolverOption = None,
     instruction: InstructionOption = "",
+    lexicon: LexiconOption = None,
     device: DeviceOption = "cpu",
     weights: WeightsOption = "float32",
 ) -> None:
     """Say a text in the voice of a recording."""
     from tokenlm.audio.io import check_recording
 
-    words, number = _read_text(text, text_file), _read_seed(seed)
+    words, number = read_text(text, text_file), _read_seed(seed)
+    own = read_lexicon(lexicon)
     with ProgressBar("loading") as progress:
         check_output(output)
         check_recording(prompt_audio)
@@ -90,6 +94,7 @@ def clone(
                 guidance_scale=guidance,
                 solver=solver,
                 instruction=instruction,
+                lexicon=own,
                 on_progress=progress.update,
             )
         )
@@ -119,6 +124,7 @@ def say(
     guidance: GuidanceOption = None,
     solver: SolverOption = None,
     instruction: InstructionOption = "",
+    lexicon: LexiconOption = None,
     device: DeviceOption = "cpu",
     weights: WeightsOption = "float32",
 ) -> None:
@@ -130,7 +136,8 @@ def say(
     from inference.sinks import check_player
 
     arrives = text == "-" and text_file is None
-    words, number = "" if arrives else _read_text(text, text_file), _read_seed(seed)
+    words, number = "" if arrives else read_text(text, text_file), _read_seed(seed)
+    own = read_lexicon(lexicon)
     if output is None and not play:
         output = Path("out.wav")
     to_pipe = output is not None and str(output) == "-"
@@ -156,6 +163,7 @@ def say(
             "guidance_scale": guidance,
             "solver": solver,
             "instruction": instruction,
+            "lexicon": own,
         }
         progress.describe("speaking")
         start = time.perf_counter()
@@ -170,6 +178,9 @@ def say(
     if output is not None:
         target = "standard output" if to_pipe else output
         _report(target, num_samples / synthesizer.sample_rate, seconds, error_stream=to_pipe)
+    unlisted = getattr(chunks, "unlisted_words", []) if own else []
+    if unlisted:
+        typer.echo(f"in no lexicon, said by rule: {' '.join(unlisted)}", err=True)
     _report_seed(seed, number, error_stream=to_pipe)
 
 
@@ -223,9 +234,19 @@ def convert(
 
 
 def load_synthesizer(
-    bundle: str, device: str = "cpu", weights: Precision = "float32"
+    bundle: str,
+    device: str = "cpu",
+    weights: Precision = "float32",
+    *,
+    lexicon: Path | None = None,
 ) -> Synthesizer:
     """Loads a bundle on a device, its large models in a precision.
+
+    Args:
+        bundle: its name, folder or id on the hub.
+        device: where the models run.
+        weights: precision of the large models.
+        lexicon: file of pronunciations for all requests.
 
     Raises:
         ValueError: there is no such bundle or device.
@@ -236,7 +257,7 @@ def load_synthesizer(
     from tokenlm.synthesis import Synthesizer
     from tokenlm.synthesis.acceleration import accelerate
 
-    synthesizer = Synthesizer.from_pretrained(folder, device=device)
+    synthesizer = Synthesizer.from_pretrained(folder, device=device, lexicon=lexicon)
     accelerate(synthesizer.components, weights=weights)
     return synthesizer
 
@@ -415,7 +436,20 @@ def _choose_voice(
     return synthesizer.voice(name)
 
 
-def _read_text(text: str | None, text_file: str | None) -> str:
+def read_lexicon(path: Path | None) -> UserLexicon | None:
+    """The lexicon of the option --lexicon.
+
+    Raises:
+        LexiconError: it cannot be read.
+    """
+    if path is None:
+        return None
+    from tokenlm.text.lexicon import UserLexicon
+
+    return UserLexicon.load(path)
+
+
+def read_text(text: str | None, text_file: str | None) -> str:
     """The text of the argument, of a file or of standard input."""
     if (text is None) == (text_file is None):
         raise ValueError("give the text as either an argument or --text-file.")

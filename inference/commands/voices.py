@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from inference.commands.options import BundleOption, DeviceOption
-from inference.commands.speech import load_synthesizer
+from inference.commands.options import BundleOption, DeviceOption, LexiconOption
+from inference.commands.speech import load_synthesizer, read_lexicon
 from tokenlm.checkpoint.resolve import resolve
 from tokenlm.console import ProgressBar
 
@@ -49,6 +50,7 @@ def prepare_voice(
         str | None,
         typer.Option("--name", help="Name of the voice.", show_default="that of the file"),
     ] = None,
+    lexicon: LexiconOption = None,
     bundle: BundleOption = "mini-en",
     device: DeviceOption = "cpu",
 ) -> None:
@@ -59,9 +61,13 @@ def prepare_voice(
     if path.suffix != ".voice":
         raise ValueError(f"{path}: a voice file ends in .voice.")
     check_recording(recording)
+    own = read_lexicon(lexicon)
     with ProgressBar("listening"):
         synthesizer = load_synthesizer(bundle, device)
         voice = synthesizer.prepare_voice(recording, text, name=name)
+        if own:
+            synthesizer.components.text_tokenizer.with_lexicon(own)  # which checks its phones
+            voice = replace(voice, lexicon=own.text)
         voice.save(path)
     seconds = voice.prompt_tokens.shape[0] / synthesizer.components.flow.config.token_rate
     typer.echo(f"{path}: the voice {voice.name}, from {seconds:.2f} s of speech")

@@ -22,6 +22,7 @@ from inference.server.speech_stream import Provenance, SpeechStream
 from inference.server.voice_store import VoiceStore
 from tokenlm.synthesis import Synthesizer, Voice, VoiceError
 from tokenlm.text.frontend import frontend
+from tokenlm.text.lexicon import LexiconError, UserLexicon
 
 CACHED_VOICES = 64
 """Voices that are kept in memory."""
@@ -158,6 +159,7 @@ class Service:
         voice: str | None,
         seed: int,
         speed: float,
+        lexicon: UserLexicon | None = None,
         request_id: str,
         requested_at: float,
         stall_seconds: float,
@@ -169,6 +171,7 @@ class Service:
             voice: name of a voice; None is the first of the bundle.
             seed: of all draws.
             speed: 1 is that of the voice.
+            lexicon: pronunciations of the request.
             request_id: for the log.
             requested_at: `time.perf_counter()` of the request.
             stall_seconds: longest time between two chunks.
@@ -185,10 +188,13 @@ class Service:
                     voice=prepared,
                     seed=seed,
                     speed=speed,
+                    lexicon=lexicon,
                     max_buffer_seconds=limits.max_buffer_seconds,
                 )
             except VoiceError as error:  # made with other models, as when the bundle was changed
                 raise ApiError(400, as_sentence(error), param="voice") from error
+            except LexiconError as error:
+                raise ApiError(400, as_sentence(error), param="lexicon") from error
             except ValueError as error:
                 raise ApiError(400, as_sentence(error), param="input") from error
             except Exception as error:
@@ -198,7 +204,12 @@ class Service:
                 bundle=self.bundle, voice=name, seed=seed, request_id=request_id
             )
             speech = SpeechStream(
-                stream, provenance, self.engine.sample_rate, requested_at, stall_seconds
+                stream,
+                provenance,
+                self.engine.sample_rate,
+                requested_at,
+                stall_seconds,
+                reports_unlisted=bool(lexicon),
             )
             end = "left"
             try:

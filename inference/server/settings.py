@@ -90,6 +90,8 @@ class ServeConfig:
     """Where the models run. One server has one device."""
     weights: Literal["float32", "bfloat16", "int8"] = "float32"
     """Precision of the weights of the large models."""
+    lexicon: Path | None = None
+    """File of pronunciations for all requests; those of a request win."""
     host: str = "127.0.0.1"
     """Address to listen at; 0.0.0.0 is every network of the machine."""
     port: int = 8000

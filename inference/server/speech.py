@@ -20,15 +20,18 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from inference.server.access import require_access
-from inference.server.errors import ApiError, error_responses
+from inference.server.errors import ApiError, as_sentence, error_responses
 from inference.server.service import ClientGoneError, service_of
 from inference.server.settings import Limits
 from inference.server.speech_stream import SpeechStream
 from tokenlm.audio.encoders import available_formats, build_encoder
+from tokenlm.text.lexicon import LexiconError, UserLexicon
 
 PATH = "/v1/audio/speech"
 MAX_SEED = 2**53 - 1
 """The largest integer that JSON carries exactly everywhere."""
+MAX_LEXICON = 1000
+"""Words of the lexicon of a request."""
 MEDIA_TYPES = {
     "mp3": "audio/mpeg",
     "opus": "audio/ogg",
@@ -74,6 +77,13 @@ class SpeechSettings(BaseModel):
     seed: Annotated[
         int, Field(ge=0, le=MAX_SEED, description="The same seed gives the same speech.")
     ] = 0
+    lexicon: Annotated[
+        dict[str, str],
+        Field(
+            max_length=MAX_LEXICON,
+            description="Words and their pronunciations, in phones of the CMU dictionary or /IPA/.",
+        ),
+    ] = {}
     language: Annotated[
         str | None, Field(description="Changes nothing: a bundle speaks what it speaks.")
     ] = None
@@ -147,6 +157,18 @@ def check_length(num_characters: int, limits: Limits, param: str) -> None:
             param=param,
             code="text_too_long",
         )
+
+
+def read_lexicon(entries: dict[str, str]) -> UserLexicon:
+    """The lexicon of a request.
+
+    Raises:
+        ApiError: 400, an entry cannot be read.
+    """
+    try:
+        return UserLexicon.of(entries)
+    except LexiconError as error:
+        raise ApiError(400, as_sentence(error), param="lexicon") from error
 
 
 class SpeechResponse(Response):
@@ -266,7 +288,7 @@ class SpeechResponse(Response):
             {
                 "type": "speech.audio.done",
                 "usage": speech.usage,
-                "foreign_words": speech.foreign_words,
+                **speech.word_reports,
                 "provenance": speech.provenance.fields(),
                 "timings": speech.timings,
             }
@@ -334,6 +356,7 @@ async def create_speech(body: SpeechRequest, request: Request) -> SpeechResponse
         voice=body.voice_name,
         seed=body.seed,
         speed=body.speed,
+        lexicon=read_lexicon(body.lexicon),
         request_id=uuid.uuid4().hex,
         requested_at=time.perf_counter(),
         stall_seconds=limits.stall_timeout_seconds,

@@ -61,6 +61,8 @@ class SpeechStream(AsyncIterator[Tensor]):
         sample_rate: int,
         requested_at: float,
         stall_seconds: float,
+        *,
+        reports_unlisted: bool = False,
     ) -> None:
         """Wraps a stream of the engine.
 
@@ -70,6 +72,7 @@ class SpeechStream(AsyncIterator[Tensor]):
             sample_rate: in hertz.
             requested_at: `time.perf_counter()` of the request.
             stall_seconds: longest time that the engine may take for a chunk.
+            reports_unlisted: whether the words that no lexicon lists are reported.
         """
         self.provenance = provenance
         self.sample_rate = sample_rate
@@ -82,6 +85,7 @@ class SpeechStream(AsyncIterator[Tensor]):
         self._stream = stream
         self._requested_at = requested_at
         self._stall_seconds = stall_seconds
+        self._reports_unlisted = reports_unlisted
 
     @property
     def seconds(self) -> float:
@@ -102,6 +106,14 @@ class SpeechStream(AsyncIterator[Tensor]):
     def foreign_words(self) -> list[str]:
         """Words so far that are left out, being in a script that the bundle does not read."""
         return list(self._stream.foreign_words)
+
+    @property
+    def word_reports(self) -> dict[str, list[str]]:
+        """Words so far that the client is to know of, for JSON."""
+        reports = {"foreign_words": self.foreign_words}
+        if self._reports_unlisted:
+            reports["unlisted_words"] = list(self._stream.unlisted_words)
+        return reports
 
     @property
     def usage(self) -> dict[str, int]:

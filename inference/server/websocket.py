@@ -21,6 +21,7 @@ from inference.server.speech import (
     check_instructions,
     check_length,
     check_unicode,
+    read_lexicon,
 )
 from inference.server.text_feed import TextFeed
 from tokenlm.audio.encoders import to_pcm16
@@ -234,6 +235,7 @@ class _Connection:
             self._may_speak = True
         self._service.check_model(settings.model)
         check_instructions(settings.instructions)
+        read_lexicon(settings.lexicon)
         self._settings = settings
 
     def _add_text(self, piece: str) -> None:
@@ -281,6 +283,7 @@ class _Connection:
             voice=settings.voice_name,
             seed=settings.seed,
             speed=settings.speed,
+            lexicon=read_lexicon(settings.lexicon),
             request_id=uuid.uuid4().hex,
             requested_at=time.perf_counter(),
             # The models wait for text, too.
@@ -306,7 +309,7 @@ class _Connection:
                     "type": "audio.done",
                     "utterance": pending.number,
                     "usage": speech.usage,
-                    "foreign_words": speech.foreign_words,
+                    **speech.word_reports,
                     "timings": speech.timings,
                 }
             )

@@ -39,6 +39,7 @@ VALUES: dict[str, list[str]] = {
     "--guidance": ["0", "1.5"],
     "--host": ["127.0.0.1", "localhost"],
     "--instruct": [],  # this bundle follows none
+    "--lexicon": [],  # this bundle reads letters; see test_lexicon.py
     "--limit": ["1"],
     "--name": ["me"],
     "--output": [],  # in every format, see below
@@ -121,8 +122,10 @@ load = lru_cache(speech.load_synthesizer)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from inference.commands import serve
 
-    def loaded(bundle: str, device: str = "cpu", weights: Any = "float32") -> Any:
-        return load(bundle, device, weights)
+    def loaded(
+        bundle: str, device: str = "cpu", weights: Any = "float32", lexicon: Any = None
+    ) -> Any:
+        return load(bundle, device, weights, lexicon=lexicon)
 
     for module in (speech, voices, recordings, serve):
         monkeypatch.setattr(module, "load_synthesizer", loaded)

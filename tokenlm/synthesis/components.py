@@ -30,6 +30,7 @@ from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.models.vocoder import HiFT, Vocoder
 from tokenlm.synthesis.guards import ReadBack
 from tokenlm.synthesis.voice import FitConfig
+from tokenlm.text.lexicon import Respeller, UserLexicon
 from tokenlm.text.tokenizers import TextTokenizer, load_text_tokenizer
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -40,6 +41,9 @@ Solver = Literal[
 ]  # fmt: skip
 """Methods that integrate the flow; all but "euler" are those of `torchdiffeq`. The first line has
 fixed steps, `num_steps` of them."""
+
+PRONUNCIATIONS_FILE = "pronunciations.txt"
+"""In the folder of a bundle: a lexicon for all that it says."""
 
 _LAZY_COMPONENTS: dict[str, tuple[type[nn.Module], ...]] = {
     "speech_tokenizer": SPEECH_TOKENIZERS,
@@ -139,6 +143,8 @@ class Components:
         self.vocoder = self._load("vocoder", Vocoder, HiFT)
         self.text_tokenizer = load_text_tokenizer(folder / "text_tokenizer")
         self._check()
+        if (folder / PRONUNCIATIONS_FILE).is_file():
+            self.add_lexicon(UserLexicon.load(folder / PRONUNCIATIONS_FILE))
 
     @classmethod
     def from_models(
@@ -167,6 +173,21 @@ class Components:
             self.__dict__[name] = model.eval().requires_grad_(False)
         self.device = next(models["flow"].parameters()).device
         return self
+
+    lexicon = UserLexicon()
+    """Pronunciations for all requests, which win over those of the text tokenizer."""
+    respeller: Respeller | None = None
+    """Writes the words of this lexicon."""
+
+    def add_lexicon(self, lexicon: UserLexicon) -> None:
+        """Adds pronunciations for all requests; before the first of them.
+
+        Raises:
+            LexiconError: the text tokenizer has no phones, or not all of these.
+        """
+        if lexicon:
+            self.lexicon |= lexicon
+            self.text_tokenizer, self.respeller = self.text_tokenizer.with_lexicon(self.lexicon)
 
     @cached_property
     def speech_tokenizer(self) -> AnySpeechTokenizer:

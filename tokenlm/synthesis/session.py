@@ -6,6 +6,7 @@ Shapes: S samples.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -20,10 +21,13 @@ from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.modules.noise import mix
 from tokenlm.synthesis.components import Components
-from tokenlm.synthesis.guards import attempt_seed, decode_checked
+from tokenlm.synthesis.guards import ReadBack, attempt_seed, decode_checked
 from tokenlm.synthesis.prompt import PromptCache
 from tokenlm.synthesis.rendering import RenderSettings, SegmentRenderer, render_chunks
 from tokenlm.synthesis.text import SegmentedText
+from tokenlm.text.tokenizers import TextTokenizer
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[float], None]
 """Called with the share that is done, from 0 to 1."""
@@ -41,6 +45,8 @@ class SessionSettings:
     guards: GuardConfig
     render: RenderSettings
     instruction: str = ""
+    text_tokenizer: TextTokenizer | None = None
+    """With the pronunciations of the request; None is that of the bundle."""
 
 
 class Session:
@@ -106,6 +112,8 @@ class Session:
         """
         try:
             self.decode_all(on_progress)
+            if self.settings.text_tokenizer is not None and self.unlisted_words:
+                logger.info("in no lexicon, said by rule: %s", " ".join(self.unlisted_words))
             return self.render_all(on_progress)
         finally:
             self.close()
@@ -120,7 +128,7 @@ class Session:
                 checked = decode_checked(
                     [segments[number].text for number in numbers],
                     lambda tries, first=start: self._decode([(first + i, n) for i, n in tries]),
-                    self._components.read_back,
+                    self._read_back(),
                     guards,
                 )
                 rows = [part.tokens for part in checked]
@@ -291,6 +299,21 @@ class Session:
     def _is_decoded(self) -> bool:
         """Whether all tokens of the segment that is rendered next are there."""
         return len(self._renderers) > 1 or self.decoding is None
+
+    def _read_back(self) -> ReadBack:
+        tokenizer = self.settings.text_tokenizer
+        if tokenizer is None:
+            return self._components.read_back
+        return ReadBack(self._components.token_recognizer, tokenizer)
+
+    @property
+    def unlisted_words(self) -> list[str]:
+        """Words so far that no lexicon lists, so that they are said by rule, each once."""
+        tokenizer = self.settings.text_tokenizer or self._components.text_tokenizer
+        texts = [segment.text for segment in self.text.segments]
+        return list(
+            dict.fromkeys(word for text in texts for word in tokenizer.unlisted_words(text))
+        )
 
     def _prompt_prefix(self) -> Prefix:
         if self._prefix is None:

@@ -51,6 +51,11 @@ class SessionStream:
         return list(self._session.text.foreign_words)
 
     @property
+    def unlisted_words(self) -> list[str]:
+        """Words so far that no lexicon lists, so that they are said by rule, each once."""
+        return self._session.unlisted_words
+
+    @property
     def num_state_bytes(self) -> int:
         """Memory of the session without the cache of the LM; it does not grow."""
         return self._session.num_bytes

@@ -34,6 +34,7 @@ from tokenlm.synthesis.stream import AsyncSynthesisStream, SynthesisStream
 from tokenlm.synthesis.text import SegmentedText
 from tokenlm.synthesis.voice import Voice, VoiceError
 from tokenlm.text.frontend import frontend
+from tokenlm.text.lexicon import LexiconSource, UserLexicon
 from tokenlm.text.tokenizers import PhonemeTokenizer
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class StreamOptions(TypedDict, total=False):
     solver: str | None
     layout: LayoutChoice
     instruction: str
+    lexicon: LexiconSource
 
 
 class Synthesizer:
@@ -77,19 +79,27 @@ class Synthesizer:
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path = "mini-en", *, device: str | torch.device = "cpu"
+        cls,
+        name: str | Path = "mini-en",
+        *,
+        device: str | torch.device = "cpu",
+        lexicon: LexiconSource = None,
     ) -> Synthesizer:
         """Loads a bundle.
 
         Args:
             name: a bundled name, a local folder (never touches the network), or a hub id.
             device: where the models run.
+            lexicon: pronunciations for all requests, as words with their phones or a file; they win
+                over the file `pronunciations.txt` of the bundle.
 
         Raises:
             ValueError: there is no such bundle or device, or the bundle is not complete.
         """
         check_device(device)
-        return cls(Components(resolve(name), device))
+        components = Components(resolve(name), device)
+        components.add_lexicon(UserLexicon.of(lexicon))
+        return cls(components)
 
     @property
     def sample_rate(self) -> int:
@@ -160,6 +170,7 @@ class Synthesizer:
         solver: str | None = None,
         layout: LayoutChoice = "auto",
         instruction: str = "",
+        lexicon: LexiconSource = None,
         guards: GuardConfig | None = None,
         on_progress: Progress | None = None,
     ) -> Tensor:
@@ -177,6 +188,8 @@ class Synthesizer:
             solver: of the flow, default the bundle's; other than "euler" needs torchdiffeq.
             layout: of text and speech in the LM; "auto" is "one_shot".
             instruction: how to speak, in words, for a bundle that follows such.
+            lexicon: pronunciations, as words with their phones or a file; they win over those of
+                the voice and of the bundle.
             guards: of the LM, default the bundle's. Those that read a segment back and try again
                 are for `generate` alone: a stream has been played by then.
             on_progress: called with the share that is done.
@@ -202,6 +215,7 @@ class Synthesizer:
             guidance_scale=guidance_scale,
             solver=solver,
             instruction=instruction,
+            lexicon=lexicon,
             guards=guards,
         )
         session.text.read(text)
@@ -396,6 +410,7 @@ class Synthesizer:
         guidance_scale: float | None = None,
         solver: str | None = None,
         instruction: str = "",
+        lexicon: LexiconSource = None,
         guards: GuardConfig | None = None,
         cache: KeyValueCache | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
@@ -404,8 +419,13 @@ class Synthesizer:
         components, generation = self.components, self.components.generation
         if layout not in ("one_shot", "interleaved"):
             raise ValueError(f"layout must be 'auto', 'one_shot' or 'interleaved', got {layout!r}")
+        chosen = self._voice(voice)
+        tokenizer, respeller = components.text_tokenizer, components.respeller
+        own = UserLexicon.parse(chosen.lexicon, f"voice {chosen.name}") | UserLexicon.of(lexicon)
+        if own:
+            tokenizer, respeller = tokenizer.with_lexicon(components.lexicon | own)
         render = render_settings(
-            components, self._voice(voice), context, num_steps, guidance_scale, solver, speed
+            components, chosen, context, num_steps, guidance_scale, solver, speed
         )
         settings = SessionSettings(
             seed=choose_seed(seed),
@@ -413,8 +433,8 @@ class Synthesizer:
             guards=guards or generation.guards,
             render=render,
             instruction=generation.check_instruction(instruction),
+            text_tokenizer=tokenizer if own else None,
         )
-        tokenizer = components.text_tokenizer
         text = SegmentedText(
             tokenizer.encode,
             max_length=generation.max_segment_characters,
@@ -424,6 +444,7 @@ class Synthesizer:
             encode_prefix=(
                 tokenizer.encode_prefix if isinstance(tokenizer, PhonemeTokenizer) else None
             ),
+            respeller=None if respeller is None else respeller.copy(),
         )
         return Session(
             components, self.prompts, text, settings, cache=cache, forced_tokens=forced_tokens

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from tokenlm.models.lm.layout import LayoutName
 from tokenlm.text.frontend import Frontend, frontend
+from tokenlm.text.lexicon import Respeller
 from tokenlm.text.segmentation import (
     GreedySegmenter,
     IncrementalSegmenter,
@@ -53,6 +54,7 @@ class SegmentedText:
         text_frontend: Frontend | None = None,
         instruction_end: str = "",
         encode_prefix: Callable[[str], list[int]] | None = None,
+        respeller: Respeller | None = None,
     ) -> None:
         """Creates an empty text.
 
@@ -65,7 +67,9 @@ class SegmentedText:
                 of its segments would follow what stands before it.
             encode_prefix: of a tokenizer whose tokens depend on the following words: those that are
                 final. Without it, tokens are final that a further word or mark does not change.
+            respeller: writes words of a user's lexicon; default none.
         """
+        self._respeller = respeller
         self.layout: LayoutName = layout
         self.segments: list[TextSegment] = []
         self.is_finished = False
@@ -97,6 +101,8 @@ class SegmentedText:
         Raises:
             ValueError: it holds nothing that can be said.
         """
+        if self._respeller is not None:
+            text = self._respeller(text)
         if self._foreign is not None:
             self._foreign.feed(text)
         self._add(self._frontend.words(text))
@@ -105,6 +111,8 @@ class SegmentedText:
     def feed(self, piece: str) -> None:
         """Appends the next piece of the text."""
         assert not self.is_finished
+        if self._respeller is not None:
+            piece = self._respeller.feed(piece)
         if self._foreign is not None:
             self._foreign.feed(piece)
         self._add(self._reader.feed(piece))
@@ -117,6 +125,11 @@ class SegmentedText:
         """
         if self.is_finished:
             return
+        if self._respeller is not None:
+            rest = self._respeller.finish()
+            if self._foreign is not None:
+                self._foreign.feed(rest)
+            self._add(self._reader.feed(rest))
         if self._foreign is not None:
             self._foreign.finish()
         self._add(self._reader.finish())

@@ -68,6 +68,8 @@ class Voice:
     description: str = ""
     mel_offset: Tensor | None = None
     """(M,) added to the log-mel of all that the voice says; None adds nothing."""
+    lexicon: str = ""
+    """Pronunciations for all that the voice says, as a lexicon file has them."""
 
     def __post_init__(self) -> None:
         tensors = (self.prompt_tokens, self.prompt_mel, self.speaker_embedding)
@@ -116,6 +118,7 @@ class Voice:
             "prompt_text": self.prompt_text,
             "tokenizer": self.tokenizer,
             "description": self.description,
+            **({"lexicon": self.lexicon} if self.lexicon else {}),
         }
         # A single entry: the library writes several in any order, and files would differ by chance.
         facts = {"format_version": FORMAT_VERSION, **facts}
@@ -152,6 +155,7 @@ class Voice:
                 prompt_text=str(facts["prompt_text"]),
                 tokenizer=str(facts["tokenizer"]),
                 description=str(facts.get("description", "")),
+                lexicon=str(facts.get("lexicon", "")),
                 prompt_tokens=tensors["prompt_tokens"].long(),
                 prompt_mel=tensors["prompt_mel"].float(),
                 speaker_embedding=tensors["speaker_embedding"].float(),

@@ -6,10 +6,12 @@ stand for no text (start, end of a sequence) are not among theirs: the language 
 
 from __future__ import annotations
 
+import copy
 import io
 import math
 import re
 from abc import ABC, abstractmethod
+from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -22,8 +24,17 @@ from safetensors.torch import load_file, save
 
 from tokenlm.atomic import atomic_path
 from tokenlm.config import save_config
-from tokenlm.text.frontend import NormalizerName
+from tokenlm.text.frontend import NormalizerName, frontend
 from tokenlm.text.homographs import HomographTagger, load_tagger
+from tokenlm.text.lexicon import (
+    LexiconError,
+    Respeller,
+    UserLexicon,
+    fit_phones,
+    is_plain,
+    made_up_word,
+    tagged_phones,
+)
 from tokenlm.text.pronunciation import (
     ENDING_PHONES,
     Lexicon,
@@ -103,6 +114,21 @@ class TextTokenizer(ABC):
     def encode_sample(self, text: str, generator: torch.Generator, alpha: float = 0.1) -> list[int]:
         """Text to ids, split at random where the kind can; else the same as `encode`."""
         return self.encode(text)
+
+    def with_lexicon(self, lexicon: UserLexicon) -> tuple[TextTokenizer, Respeller]:
+        """This tokenizer with pronunciations of a user, and what texts for it go through first.
+
+        Raises:
+            LexiconError: it has no phones, or not all that the lexicon needs.
+        """
+        raise LexiconError(
+            "the text tokenizer of this bundle reads letters, not phones: it cannot be given "
+            "pronunciations."
+        )
+
+    def unlisted_words(self, text: str) -> list[str]:
+        """Words of a normalised text that no lexicon lists, so that they are said by rule."""
+        return []
 
     def decode(self, ids: Sequence[int]) -> str:
         """Ids to text; padding is passed over.
@@ -458,6 +484,17 @@ class TransformersTokenizer(TextTokenizer):
         text = text.encode("utf-8", "replace").decode("utf-8")
         return list(self._tokenizer.encode(text, add_special_tokens=False))
 
+    def with_lexicon(self, lexicon: UserLexicon) -> tuple[TextTokenizer, Respeller]:
+        """Writes words as tokens of phones, such as `[W][IH1][N]`, where there are such tokens."""
+        tags = tagged_phones(self._tokenizer.get_added_vocab())
+        if not tags or self.normalizer != "none":
+            return super().with_lexicon(lexicon)
+        spelled = {
+            word: "".join(tags[phone] for phone in fit_phones(phones, tags))
+            for word, phones in lexicon.phones.items()
+        }
+        return self, Respeller(spelled, lambda _, key: spelled[key])
+
     def _decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
@@ -483,10 +520,12 @@ class PhonemeTokenizer(TextTokenizer):
 
     def __init__(self, phones: Sequence[str], lexicon: Lexicon, pronouncer: Pronouncer) -> None:
         self.phones = tuple(phones)
-        self.lexicon = lexicon
+        self.lexicon: Mapping[str, tuple[str, ...]] = lexicon
         self.pronouncer = pronouncer.eval().requires_grad_(False)
         self._names = (*_SPECIAL, *self.phones)
         self._ids: Mapping[str, int] = {name: index for index, name in enumerate(self._names)}
+        self._own: Mapping[str, tuple[str, ...]] = {}
+        """The entries of the lexicon that a user has given."""
         self._cache: dict[str, list[int]] = {}
         """Cached ids of words, and of variants of homographs."""
         self._has_variants = any(word.endswith(")") for word in lexicon)
@@ -575,7 +614,7 @@ class PhonemeTokenizer(TextTokenizer):
         if self._has_variants:
             tagger = load_tagger()
             for at, part in enumerate(spoken):
-                if part in tagger:
+                if part in tagger and part not in self._own:
                     spoken[at] = self._key(tagger, parts, at)
         known = self._pronounce({part for part in spoken if part not in MARKS})
         ids: list[int] = []
@@ -632,12 +671,63 @@ class PhonemeTokenizer(TextTokenizer):
 
     def _root(self, word: str) -> list[str]:
         """The word to look up or to pronounce, and the endings behind it."""
-        if word in self.lexicon:
+        if word in self.lexicon and not self._is_owned(word):
             return [word]
         if word.endswith(")s"):  # a variant of a homograph, and the ending of its plural
             return [word[:-1], "s"]
         parts = split_ending(word) if self._has_endings else None
         return [*self._root(parts[0]), parts[1]] if parts else [word]
+
+    def _is_owned(self, word: str) -> bool:
+        """Whether a word of the built-in lexicon is an ending behind one that a user has given."""
+        parts = split_ending(word) if self._own and word not in self._own else None
+        return bool(self._has_endings and parts and parts[0] in self._own)
+
+    def with_lexicon(self, lexicon: UserLexicon) -> tuple[PhonemeTokenizer, Respeller]:
+        """This tokenizer with entries that win over its own; see `TextTokenizer`."""
+        words = frontend(self.config.normalizer).words
+
+        def normalize(text: str) -> str:
+            return " ".join(words(text))
+
+        fitted = {}
+        for word, phones in lexicon.phones.items():
+            try:
+                fitted[word] = fit_phones(phones, self.phones)
+            except LexiconError as error:
+                raise LexiconError(f"{word!r}: {error}") from None
+        own = {word: phones for word, phones in fitted.items() if is_plain(word)}
+        taken = ChainMap(own, dict(self.lexicon))
+        spelled: dict[str, str] = {}
+
+        def make_up(key: str) -> str:
+            if key not in spelled:
+                name = made_up_word(key, normalize, taken)
+                own[name] = fitted[key]
+                spelled[key] = name
+            return spelled[key]
+
+        for key in fitted:
+            if not is_plain(key):
+                make_up(key)
+
+        def spell(word: str, key: str) -> str:
+            if key in spelled:
+                return spelled[key]
+            written = next((form for form in (word, key) if normalize(form) == key), None)
+            return written or make_up(key)
+
+        tokenizer = copy.copy(self)
+        tokenizer._own = ChainMap(own, dict(self._own))
+        tokenizer.lexicon = ChainMap(own, dict(self.lexicon))
+        tokenizer._cache = {}
+        tokenizer._has_variants = self._has_variants or any(word.endswith(")") for word in own)
+        return tokenizer, Respeller(fitted, spell)
+
+    def unlisted_words(self, text: str) -> list[str]:
+        """Words of a normalised text that no lexicon lists, so that they are said by rule."""
+        words = (part for part in split_parts(text) if part not in MARKS)
+        return [word for word in words if self._root(word)[0] not in self.lexicon]
 
 
 _KINDS: dict[TokenizerKind, type[TextTokenizer]] = {

@@ -80,6 +80,18 @@ async function speak() {
   }
 }
 
+// Words with their phones, one in each line; null where there are none.
+function readLexicon(text) {
+  const lines = text.split("\n").map((line) => line.trim()).filter(Boolean);
+  if (!lines.length) return null;
+  return Object.fromEntries(
+    lines.map((line) => {
+      const [word] = line.split(/\s/, 1);
+      return [word, line.slice(word.length).trim()];
+    }),
+  );
+}
+
 async function hear(signal) {
   const begun = performance.now();
   const request = {
@@ -87,6 +99,7 @@ async function hear(signal) {
     voice: part("voice").value || null,
     speed: Number(part("speed").value),
     seed: Number(part("seed").value),
+    lexicon: readLexicon(part("lexicon").value),
   };
   // Within the key or click that asks for speech: later, a browser may keep the page silent.
   let player = (current.player = new Player(sampleRate));

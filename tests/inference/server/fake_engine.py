@@ -12,6 +12,7 @@ from torch import Tensor
 
 from inference.server.service import CHECK_TEXT
 from tokenlm.synthesis import Voice
+from tokenlm.text.lexicon import LexiconSource
 
 SAMPLE_RATE = 24_000
 CHUNK_SAMPLES = 2_400
@@ -68,6 +69,10 @@ class FakeStream:
     def foreign_words(self) -> list[str]:
         return [word for word in self.text.split() if not word.isascii()]
 
+    @property
+    def unlisted_words(self) -> list[str]:
+        return [word for word in self.text.split() if word.isascii()]
+
     def __aiter__(self) -> AsyncIterator[Tensor]:
         return self
 
@@ -121,6 +126,7 @@ class FakeEngine:
         voice: Voice | str | None = None,
         seed: int = 0,
         speed: float = 1.0,
+        lexicon: LexiconSource = None,
         max_buffer_seconds: float = 10.0,
     ) -> FakeStream:
         if isinstance(text, str) and not text.strip():

@@ -51,6 +51,37 @@ def samples(data: bytes) -> np.ndarray:
     return np.frombuffer(data, dtype="<i2").astype(np.float32) / 32768
 
 
+def test_words_are_said_as_a_request_asks(phoneme_bundle: Path, tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("yes  y ow1\n", encoding="utf-8")
+    synthesizer = Synthesizer.from_pretrained(phoneme_bundle, lexicon=names)
+    config = ServeConfig(voices=tmp_path / "voices", sentence_pause_seconds=None)
+    words = {"GIF": "/dʒɪf/", "yes": "y aa1"}
+    expected = synthesizer.generate("Yes, it is a GIF.", voice="bob", lexicon=words).numpy()
+    with LiveServer(config, synthesizer, lambda: StreamEngine(synthesizer)) as server:
+        body = {"input": "Yes, it is a GIF.", "voice": "bob", "response_format": "pcm"}
+        heard = samples(speak(server, **body, lexicon=words).content)
+        assert np.abs(heard - expected).max() < HALF_STEP + TOLERANCE
+        assert samples(speak(server, **body).content).tolist() != heard.tolist()
+        events = speak(server, **body, lexicon=words, stream_format="sse").text.split("\n\n")
+        assert json.loads(events[-2].removeprefix("data: "))["unlisted_words"] == ["a"]
+        for lexicon, reason in (({"x": "q"}, "no phone"), ({"x": "zh"}, "has no phone 'zh'")):
+            response = httpx.post(f"{server.url}/v1/audio/speech", json=body | {"lexicon": lexicon})
+            assert response.status_code == 400 and reason in response.json()["error"]["message"]
+            assert response.json()["error"]["param"] == "lexicon"
+        with connect(server.socket_url) as socket:
+            for lexicon in ({"x": "q"}, words):
+                socket.send(json.dumps({"type": "session.config", "lexicon": lexicon}))
+            assert "no phone" in json.loads(socket.recv())["error"]["message"]
+            for piece in ("Yes, it is", " a GI", "F."):
+                socket.send(json.dumps({"type": "input.text", "text": piece}))
+            socket.send(json.dumps({"type": "input.done"}))
+            told = [socket.recv()]
+            while "audio.done" not in str(told[-1]):
+                told.append(socket.recv())
+            assert json.loads(told[-1])["unlisted_words"] == ["a"]
+
+
 def test_words_that_are_left_out_are_named(server: LiveServer) -> None:
     response = speak(server, input="Hello Привет.", voice="bob", response_format="pcm")
     assert unquote(response.headers["x-tokenlm-foreign-words"]) == "Привет"

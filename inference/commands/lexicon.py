@@ -1,0 +1,96 @@
+"""The verb lexicon check: whether a lexicon can be used, and what it changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from inference.commands.options import BundleOption
+from tokenlm.checkpoint.resolve import resolve
+
+if TYPE_CHECKING:
+    from tokenlm.text.tokenizers import TextTokenizer
+
+
+def check(
+    lexicon: Annotated[
+        Path, typer.Argument(help="Lexicon: a word and its phones (CMU or /IPA/) in each line.")
+    ],
+    bundle: BundleOption = "mini-en",
+    text_file: Annotated[
+        str | None,
+        typer.Option(
+            "--text-file",
+            help="Text whose words are looked up: those that no lexicon lists are named.",
+        ),
+    ] = None,
+) -> None:
+    """Check a lexicon: every line, the phones of the bundle, and what each word changes."""
+    folder = resolve(bundle)
+    from tokenlm.text.lexicon import (
+        LexiconError,
+        UserLexicon,
+        read_lexicon_file,
+        read_lines,
+    )
+    from tokenlm.text.tokenizers import load_text_tokenizer
+
+    phones, problems = read_lines(read_lexicon_file(lexicon))
+    tokenizer = load_text_tokenizer(folder / "text_tokenizer")
+    for word in [*phones]:
+        try:
+            tokenizer.with_lexicon(UserLexicon({word: phones[word]}))
+        except LexiconError as error:
+            problems.append((0, str(error)))
+            del phones[word]
+    for number, problem in problems:
+        place = f"line {number}: " if number else ""
+        typer.secho(f"error: {lexicon}: {place}{problem}", fg=typer.colors.RED, err=True)
+    own = UserLexicon(phones)
+    width = max(map(len, phones), default=0)
+    for word in phones:
+        before, after = _said(tokenizer, word), _said(tokenizer, word, own)
+        note = "as without it" if before == after else f"instead of: {before or 'nothing'}"
+        typer.echo(f"{word:<{width}}  {after}  ({note})")
+    if text_file is not None:
+        _look_up(tokenizer, own, text_file)
+    if problems:
+        raise typer.Exit(1)
+    typer.echo(f"{len(phones)} words can be said by this bundle")
+
+
+def _said(tokenizer: TextTokenizer, text: str, lexicon: object = None) -> str:
+    """Text tokens of a text, as names."""
+    from tokenlm.text.frontend import frontend
+    from tokenlm.text.lexicon import UserLexicon
+
+    if isinstance(lexicon, UserLexicon):
+        tokenizer, respeller = tokenizer.with_lexicon(lexicon)
+        text = respeller(text)
+    words = frontend(tokenizer.config.normalizer).normalize(text)
+    return tokenizer.decode(tokenizer.encode(words))
+
+
+def _look_up(tokenizer: TextTokenizer, lexicon: object, text_file: str) -> None:
+    """Names the entries that a text does not use, and its words that no lexicon lists."""
+    from inference.commands.speech import read_text
+    from tokenlm.text.frontend import frontend
+    from tokenlm.text.lexicon import Respeller, UserLexicon
+
+    assert isinstance(lexicon, UserLexicon)
+    text, used = read_text(None, text_file), set()
+
+    def note(word: str, key: str) -> str:
+        used.add(key)
+        return word
+
+    Respeller(lexicon.phones, note)(text)
+    with_own, respeller = tokenizer.with_lexicon(lexicon)
+    words = frontend(tokenizer.config.normalizer).normalize(respeller(text))
+    unlisted = sorted(set(with_own.unlisted_words(words)))
+    unused = [word for word in lexicon.phones if word not in used]
+    if unused:
+        typer.echo(f"not in the text: {' '.join(unused)}")
+    typer.echo(f"in no lexicon, said by rule: {' '.join(unlisted) or 'none'}")
