@@ -24,13 +24,16 @@ from inference.commands.options import (
     InstructionOption,
     LayoutOption,
     LexiconOption,
+    MarkupOption,
     OutputOption,
+    ParagraphGapOption,
     PlayOption,
     Precision,
     PromptAudioOption,
     PromptTextOption,
     SayOutputOption,
     SeedOption,
+    SentenceGapOption,
     SolverOption,
     SpeedOption,
     StepsOption,
@@ -67,6 +70,9 @@ def clone(
     solver: SolverOption = None,
     instruction: InstructionOption = "",
     lexicon: LexiconOption = None,
+    markup: MarkupOption = True,
+    sentence_gap: SentenceGapOption = None,
+    paragraph_gap: ParagraphGapOption = None,
     device: DeviceOption = "cpu",
     weights: WeightsOption = "float32",
 ) -> None:
@@ -95,6 +101,9 @@ def clone(
                 solver=solver,
                 instruction=instruction,
                 lexicon=own,
+                markup=markup,
+                sentence_gap=sentence_gap,
+                paragraph_gap=paragraph_gap,
                 on_progress=progress.update,
             )
         )
@@ -125,6 +134,9 @@ def say(
     solver: SolverOption = None,
     instruction: InstructionOption = "",
     lexicon: LexiconOption = None,
+    markup: MarkupOption = True,
+    sentence_gap: SentenceGapOption = None,
+    paragraph_gap: ParagraphGapOption = None,
     device: DeviceOption = "cpu",
     weights: WeightsOption = "float32",
 ) -> None:
@@ -164,6 +176,9 @@ def say(
             "solver": solver,
             "instruction": instruction,
             "lexicon": own,
+            "markup": markup,
+            "sentence_gap": sentence_gap,
+            "paragraph_gap": paragraph_gap,
         }
         progress.describe("speaking")
         start = time.perf_counter()

@@ -163,6 +163,9 @@ class Service:
         request_id: str,
         requested_at: float,
         stall_seconds: float,
+        markup: bool = True,
+        sentence_gap: float | None = None,
+        paragraph_gap: float | None = None,
     ) -> AsyncIterator[SpeechStream]:
         """Waits for a slot and speaks a text while the block runs.
 
@@ -175,6 +178,7 @@ class Service:
             request_id: for the log.
             requested_at: `time.perf_counter()` of the request.
             stall_seconds: longest time between two chunks.
+            markup, sentence_gap, paragraph_gap: as for `Synthesizer.generate`.
 
         Raises:
             ApiError: the request is refused; see `Admission.slot`.
@@ -190,6 +194,10 @@ class Service:
                     speed=speed,
                     lexicon=lexicon,
                     max_buffer_seconds=limits.max_buffer_seconds,
+                    markup=markup,
+                    sentence_gap=sentence_gap,
+                    paragraph_gap=paragraph_gap,
+                    find_voice=lambda name: self._find_voice(name)[1],
                 )
             except VoiceError as error:  # made with other models, as when the bundle was changed
                 raise ApiError(400, as_sentence(error), param="voice") from error
@@ -261,6 +269,7 @@ class Service:
             num_samples=speech.num_samples,
             speech_tokens=speech.speech_tokens,
             pauses=speech.pauses,
+            **speech.style_fields,
             time=time.time(),
         )
 

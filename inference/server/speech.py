@@ -26,6 +26,7 @@ from inference.server.settings import Limits
 from inference.server.speech_stream import SpeechStream
 from tokenlm.audio.encoders import available_formats, build_encoder
 from tokenlm.text.lexicon import LexiconError, UserLexicon
+from tokenlm.text.markup import MAX_PAUSE_SECONDS
 
 PATH = "/v1/audio/speech"
 MAX_SEED = 2**53 - 1
@@ -84,6 +85,18 @@ class SpeechSettings(BaseModel):
             description="Words and their pronunciations, in phones of the CMU dictionary or /IPA/.",
         ),
     ] = {}
+    markup: Annotated[
+        bool,
+        Field(description="Whether the text may hold pauses and SSML; else brackets are text."),
+    ] = True
+    sentence_gap: Annotated[
+        float | None,
+        Field(ge=0, le=MAX_PAUSE_SECONDS, description="Seconds of silence after each sentence."),
+    ] = None
+    paragraph_gap: Annotated[
+        float | None,
+        Field(ge=0, le=MAX_PAUSE_SECONDS, description="Seconds of silence after each paragraph."),
+    ] = None
     language: Annotated[
         str | None, Field(description="Changes nothing: a bundle speaks what it speaks.")
     ] = None
@@ -100,6 +113,15 @@ class SpeechSettings(BaseModel):
             name: value
             for name, value in values.items()
             if value is not None or name not in fields or fields[name].is_required()
+        }
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the text is read: options of `Service.speak`."""
+        return {
+            "markup": self.markup,
+            "sentence_gap": self.sentence_gap,
+            "paragraph_gap": self.paragraph_gap,
         }
 
     @property
@@ -357,6 +379,7 @@ async def create_speech(body: SpeechRequest, request: Request) -> SpeechResponse
         seed=body.seed,
         speed=body.speed,
         lexicon=read_lexicon(body.lexicon),
+        **body.reading,
         request_id=uuid.uuid4().hex,
         requested_at=time.perf_counter(),
         stall_seconds=limits.stall_timeout_seconds,

@@ -16,6 +16,7 @@ from torch import Tensor
 from inference.engine import EngineStream
 from inference.server.errors import ApiError, as_sentence
 from tokenlm import __version__
+from tokenlm.text.markup import PLAIN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,16 @@ class SpeechStream(AsyncIterator[Tensor]):
     def pauses(self) -> list[float]:
         """Seconds of silence before each segment so far."""
         return list(self._stream.pauses)
+
+    @property
+    def style_fields(self) -> dict[str, list[dict[str, str | float]]]:
+        """Styles of every segment so far, for a log; nothing where all are plain."""
+        styles = self._stream.styles
+        return (
+            {"styles": [asdict(style) for style in styles]}
+            if any(style != PLAIN for style in styles)
+            else {}
+        )
 
     @property
     def foreign_words(self) -> list[str]:

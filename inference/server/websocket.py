@@ -284,6 +284,7 @@ class _Connection:
             seed=settings.seed,
             speed=settings.speed,
             lexicon=read_lexicon(settings.lexicon),
+            **settings.reading,
             request_id=uuid.uuid4().hex,
             requested_at=time.perf_counter(),
             # The models wait for text, too.

@@ -20,6 +20,7 @@ from tokenlm.synthesis import Synthesizer
 from tokenlm.synthesis.rendering import render_chunks
 from tokenlm.synthesis.session import Session, render_sessions
 from tokenlm.synthesis.stream import SynthesisStream
+from tokenlm.text.markup import Style
 
 TEXT = "The quick brown fox jumps over it. Is it so? Well; yes, it is one!"
 
@@ -295,8 +296,10 @@ def test_mistakes(synthesizer: Synthesizer) -> None:
         synthesizer.stream("so.", layout="spiral")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="numbers from 0 to 26"):
         synthesizer.render([[27]])
-    with pytest.raises(ValueError, match="2 pauses for 1 segments"):
-        synthesizer.render([[1]], pauses=[0.0, 1.0])
+    with pytest.raises(ValueError, match="3 pauses for 1 segments"):
+        synthesizer.render([[1]], pauses=[0.0, 1.0, 1.0])
+    with pytest.raises(ValueError, match="2 styles for 1 segments"):
+        synthesizer.render([[1]], styles=[Style(), Style()])
 
 
 def test_render_needs_no_text(synthesizer: Synthesizer) -> None:

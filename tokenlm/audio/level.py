@@ -12,6 +12,9 @@ from torch import Tensor
 
 _WINDOW_SECONDS = 0.02
 _HIGH_PASS_ORDER = 4
+_SILENCE_DB = -100.0
+_KNEE = 0.8
+"""Level from which on amplified samples are bent."""
 
 
 def rms_dbfs(waveform: Tensor) -> float:
@@ -25,6 +28,31 @@ def rms_dbfs(waveform: Tensor) -> float:
 def is_silent(waveform: Tensor, threshold_db: float = -60.0) -> bool:
     """Whether the level of a whole waveform (S,) is below `threshold_db` dBFS."""
     return rms_dbfs(waveform) < threshold_db
+
+
+def amplify(waveform: Tensor, decibels: float) -> Tensor:
+    """Change the level of a waveform.
+
+    What would come near full scale is bent and not clipped; each sample depends on itself alone, so
+    that a waveform may be given in pieces.
+
+    Args:
+        waveform: (S,), full scale is -1 .. 1.
+        decibels: gain; -100 and less is silence.
+
+    Returns:
+        (S,); the waveform itself for 0 dB.
+    """
+    if decibels == 0.0:
+        return waveform
+    if decibels <= _SILENCE_DB:
+        return torch.zeros_like(waveform)
+    louder = waveform * 10.0 ** (decibels / 20.0)
+    if decibels < 0.0:
+        return louder
+    room = 1.0 - _KNEE
+    bent = _KNEE + room * torch.tanh((louder.abs() - _KNEE) / room)
+    return torch.where(louder.abs() > _KNEE, bent * louder.sign(), louder)
 
 
 def trim_silence(

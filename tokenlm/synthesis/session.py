@@ -8,12 +8,14 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from tokenlm.audio.joining import SegmentJoiner
+from tokenlm.audio.level import amplify
+from tokenlm.audio.tempo import check_speed
 from tokenlm.models.flow import FlowState
 from tokenlm.models.lm.cache import CacheRow, KeyValueCache
 from tokenlm.models.lm.decoding import Decoding, Prefix, decode, decode_step
@@ -25,6 +27,8 @@ from tokenlm.synthesis.guards import ReadBack, attempt_seed, decode_checked
 from tokenlm.synthesis.prompt import PromptCache
 from tokenlm.synthesis.rendering import RenderSettings, SegmentRenderer, render_chunks
 from tokenlm.synthesis.text import SegmentedText
+from tokenlm.synthesis.voice import Voice
+from tokenlm.text.markup import Style
 from tokenlm.text.tokenizers import TextTokenizer
 
 logger = logging.getLogger(__name__)
@@ -68,6 +72,7 @@ class Session:
         *,
         cache: KeyValueCache | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
+        find_voice: Callable[[str], Voice] | None = None,
     ) -> None:
         """Creates a session; nothing is computed yet.
 
@@ -79,6 +84,7 @@ class Session:
             cache: of the LM, shared with the sessions that are decoded in one batch; default its
                 own.
             forced_tokens: speech tokens of each segment that replace those that are drawn.
+            find_voice: gives the voices that the markup of the text names; default none.
         """
         self.text, self.settings = text, settings
         self.decoding: Decoding | None = None
@@ -86,14 +92,21 @@ class Session:
         self.speech_tokens: list[list[int]] = []
         """Of each segment so far."""
         self.pauses: list[float] = []
-        """Seconds of silence before each segment, at a speed of 1."""
+        """Seconds of silence before each segment, at a speed of 1; behind them those at the end, if
+        there are any."""
+        self.styles: list[Style] = []
+        """Of each segment so far."""
         self.is_closed = False
         self._components, self._prompts = components, prompts
         self._cache = KeyValueCache(components.speech_lm) if cache is None else cache
         self._forced = forced_tokens
         self._row: CacheRow | None = None
-        self._prefix: Prefix | None = None
-        self._flow: FlowState | None = None
+        self._find_voice = find_voice
+        self._voices: dict[str, Voice] = {"": settings.render.voice}
+        """By name in the markup."""
+        self._prefixes: dict[str, Prefix] = {}
+        """Of the LM, for each of these voices."""
+        self._flows: dict[str, FlowState] = {}
         self._joiner = SegmentJoiner(components.manifest.sample_rate)
         self._renderers: list[SegmentRenderer] = []
         """Of the segment that is rendered next, and of those after it that have been begun."""
@@ -136,17 +149,27 @@ class Session:
                 rows = self._decode([(number, 0) for number in numbers])
             self.speech_tokens += rows
             self.pauses += [self._pause_before(number) for number in numbers]
+            self.styles += [segments[number].style for number in numbers]
             if on_progress is not None:
                 on_progress(0.5 * len(self.speech_tokens) / len(segments))
 
-    def set_tokens(self, tokens: Sequence[Sequence[int]], pauses: Sequence[float]) -> None:
+    def set_tokens(
+        self,
+        tokens: Sequence[Sequence[int]],
+        pauses: Sequence[float],
+        styles: Sequence[Style] = (),
+    ) -> None:
         """Sets the speech tokens of all segments, in place of `decode_all`.
 
         Args:
             tokens: of each segment.
-            pauses: seconds before each segment.
+            pauses: seconds before each segment, and those at the end, if there are any.
+            styles: of each segment; default plain ones.
         """
         self.speech_tokens, self.pauses = [list(row) for row in tokens], list(pauses)
+        self.styles = list(styles) or [Style()] * len(self.speech_tokens)
+        for style in self.styles:
+            self.check_style(style)
 
     def render_all(self, on_progress: Progress | None = None) -> Tensor:
         """Waveform (S,) of the speech tokens of all segments, each rendered as a whole."""
@@ -160,6 +183,7 @@ class Session:
                 pieces.append(self.join(self.renderer.render_whole(), is_last=True))
             if on_progress is not None:
                 on_progress(0.5 + 0.5 * (number + 1) / len(self.speech_tokens))
+        pieces.append(self.end_silence())
         return torch.cat(pieces)
 
     # Step by step
@@ -167,18 +191,33 @@ class Session:
     def prepare(self) -> None:
         """Prefills the prompt, which may take long.
 
-        May be called in any thread before the session is moved; else its first segment does it.
+        May be called in any thread before the session is moved, and again when its text has named
+        other voices; else the first segment in a voice does it.
         The session keeps the states until it is closed.
         """
-        self._prompt_prefix()
-        self._prompt_flow()
+        for name in [] if self.is_closed else [*self._voices]:
+            self._prompt_prefix(name)
+            self._prompt_flow(name)
+
+    def check_style(self, style: Style) -> None:
+        """Checks that a style can be spoken, and gets its voice.
+
+        Raises:
+            ValueError: there is no such voice, or its speed is out of range.
+        """
+        check_speed(self.settings.render.speed * style.rate)
+        if style.voice not in self._voices:
+            if self._find_voice is None:
+                raise ValueError("the voice cannot be changed here.")
+            self._voices[style.voice] = self._find_voice(style.voice)
 
     @property
     def is_done(self) -> bool:
         """Whether everything has been spoken, or the session is closed."""
         begun = len(self.speech_tokens)
         decoded = self.text.is_finished and begun == len(self.text.segments)
-        return self.is_closed or (decoded and self.decoding is None and not self._renderers)
+        is_rendered = decoded and self.decoding is None and not self._renderers
+        return self.is_closed or (is_rendered and not self.has_end_silence)
 
     def can_step(self) -> bool:
         """Whether the LM can decode a token; begins the next segment where that is due."""
@@ -202,7 +241,9 @@ class Session:
     @property
     def can_render(self) -> bool:
         """Whether the next chunk can be rendered."""
-        return bool(self._renderers) and (self.renderer.ready_tokens > 0 or self._is_decoded)
+        if not self._renderers:
+            return self.has_end_silence
+        return self.renderer.ready_tokens > 0 or self._is_decoded
 
     @property
     def renderer(self) -> SegmentRenderer:
@@ -267,7 +308,8 @@ class Session:
             self._is_within_segment = True
             speed = self.settings.render.speed
             pieces.append(self._joiner.pause(self.pauses[self._num_rendered] / speed))
-        pieces.append(self._joiner.push(waveform, final=is_last))
+        volume = self.styles[self._num_rendered].volume
+        pieces.append(amplify(self._joiner.push(waveform, final=is_last), volume))
         if is_last:
             self.skip_segment()
         return torch.cat(pieces)
@@ -283,12 +325,26 @@ class Session:
         self._num_rendered += 1
         self._is_within_segment = False
 
+    @property
+    def has_end_silence(self) -> bool:
+        """Whether all has been rendered but the silence at the end of the text."""
+        return self._num_rendered == len(self.speech_tokens) and self._end_pause > 0
+
+    def end_silence(self) -> Tensor:
+        """The silence (S,) behind the last segment; empty where there is none."""
+        if not self.has_end_silence:
+            return torch.zeros(0, dtype=torch.float32)
+        seconds = self._end_pause
+        self.pauses[len(self.speech_tokens) :] = [seconds]
+        self._num_rendered += 1
+        return self._joiner.pause(seconds / self.settings.render.speed)
+
     def close(self) -> None:
         """Frees everything. May be called at any time, and again."""
         self.is_closed = True
         decoding, self.decoding = self.decoding, None
         self._renderers = []
-        self._prefix = self._flow = None
+        self._prefixes, self._flows = {}, {}
         if decoding is not None:
             decoding.end()
         self._release()
@@ -315,26 +371,27 @@ class Session:
             dict.fromkeys(word for text in texts for word in tokenizer.unlisted_words(text))
         )
 
-    def _prompt_prefix(self) -> Prefix:
-        if self._prefix is None:
-            settings = self.settings
-            self._prefix = self._prompts.prefix(
-                settings.render.voice, self.text.layout, settings.instruction
+    def _prompt_prefix(self, voice: str) -> Prefix:
+        """Start of an LM sequence in a voice, by its name in the markup."""
+        if voice not in self._prefixes:
+            self._prefixes[voice] = self._prompts.prefix(
+                self._voices[voice], self.text.layout, self.settings.instruction
             )
-        return self._prefix
+        return self._prefixes[voice]
 
-    def _prompt_flow(self) -> FlowState:
-        if self._flow is None:
+    def _prompt_flow(self, voice: str) -> FlowState:
+        if voice not in self._flows:
             render = self.settings.render
-            self._flow = self._prompts.flow_state(
-                render.voice, render.context, render.num_steps, render.guidance_scale
+            self._flows[voice] = self._prompts.flow_state(
+                self._voices[voice], render.context, render.num_steps, render.guidance_scale
             )
-        return self._flow
+        return self._flows[voice]
 
     def _begin_segment(self) -> None:
         number = len(self.speech_tokens)
-        self.prepare()
-        renderer = self._new_renderer(number, self._prompt_flow().shared())
+        style = self.text.segments[number].style
+        self.styles.append(style)
+        renderer = self._new_renderer(number, self._prompt_flow(style.voice).shared())
         if self._row is None:
             self._row = self._cache.add()
         self.decoding = self._new_decoding(number, cache=self._cache, row=self._row)
@@ -347,7 +404,8 @@ class Session:
     def _new_decoding(
         self, number: int, *, cache: KeyValueCache, row: CacheRow | None = None, attempt: int = 0
     ) -> Decoding:
-        settings, prefix = self.settings, self._prompt_prefix()
+        settings = self.settings
+        prefix = self._prompt_prefix(self.text.segments[number].style.voice)
         forced = None
         if self._forced is not None:
             forced = self._forced[number] if number < len(self._forced) else ()
@@ -386,11 +444,25 @@ class Session:
             sequence.end_text()
 
     def _pause_before(self, number: int) -> float:
-        return self.text.segments[number - 1].pause_seconds if number else 0.0
+        text = self.text
+        return text.segments[number - 1].pause_seconds if number else text.lead_seconds
+
+    @property
+    def _end_pause(self) -> float:
+        """Seconds of silence at the end, at a speed of 1; 0 while that is not known."""
+        begun, text = len(self.speech_tokens), self.text
+        if len(self.pauses) > begun:
+            return self.pauses[begun]
+        is_last = text.is_finished and 0 < begun == len(text.segments)
+        return text.segments[-1].pause_seconds if is_last else 0.0
 
     def _new_renderer(self, number: int, flow: FlowState | None = None) -> SegmentRenderer:
-        seed = mix(self.settings.seed, number)
-        return SegmentRenderer(self._components, self._prompts, self.settings.render, seed, flow)
+        seed, render = mix(self.settings.seed, number), self.settings.render
+        style = self.styles[number]
+        if style.voice or style.rate != 1.0:
+            speed = render.speed * style.rate
+            render = replace(render, voice=self._voices[style.voice], speed=speed)
+        return SegmentRenderer(self._components, self._prompts, render, seed, flow)
 
     def _release(self) -> None:
         if self._row is not None:
@@ -432,7 +504,9 @@ def _render_sessions(components: Components, sessions: Sequence[Session]) -> lis
     chunks = [torch.zeros(0, dtype=torch.float32)] * len(sessions)
     sounding = []
     for index, session in enumerate(sessions):
-        if session.has_silent_segment:
+        if session.has_end_silence:
+            chunks[index] = session.end_silence()
+        elif session.has_silent_segment:
             session.skip_segment()
         else:
             sounding.append(index)

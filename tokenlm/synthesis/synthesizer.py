@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import operator
 import secrets
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, TypedDict, Unpack
 
@@ -35,6 +35,7 @@ from tokenlm.synthesis.text import SegmentedText
 from tokenlm.synthesis.voice import Voice, VoiceError
 from tokenlm.text.frontend import frontend
 from tokenlm.text.lexicon import LexiconSource, UserLexicon
+from tokenlm.text.markup import MAX_PAUSE_SECONDS, MarkupReader, Style, english_say_as
 from tokenlm.text.tokenizers import PhonemeTokenizer
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,9 @@ class StreamOptions(TypedDict, total=False):
     layout: LayoutChoice
     instruction: str
     lexicon: LexiconSource
+    markup: bool
+    sentence_gap: float | None
+    paragraph_gap: float | None
 
 
 class Synthesizer:
@@ -171,13 +175,16 @@ class Synthesizer:
         layout: LayoutChoice = "auto",
         instruction: str = "",
         lexicon: LexiconSource = None,
+        markup: bool = True,
+        sentence_gap: float | None = None,
+        paragraph_gap: float | None = None,
         guards: GuardConfig | None = None,
         on_progress: Progress | None = None,
     ) -> Tensor:
         """Speaks a text.
 
         Args:
-            text: any English text.
+            text: any English text, with pauses and elements of SSML (docs/markup.md).
             voice: a voice, or the name of one in the bundle; default the first of them.
             seed: the same seed gives the same waveform; None draws one, which is logged.
             speed: of the speech, at the same pitch, from 0.25 to 4.
@@ -190,6 +197,9 @@ class Synthesizer:
             instruction: how to speak, in words, for a bundle that follows such.
             lexicon: pronunciations, as words with their phones or a file; they win over those of
                 the voice and of the bundle.
+            markup: whether the text may hold markup; without it brackets are text.
+            sentence_gap: seconds of silence after each sentence, default that of its last mark.
+            paragraph_gap: seconds of silence after each paragraph.
             guards: of the LM, default the bundle's. Those that read a segment back and try again
                 are for `generate` alone: a stream has been played by then.
             on_progress: called with the share that is done.
@@ -216,6 +226,9 @@ class Synthesizer:
             solver=solver,
             instruction=instruction,
             lexicon=lexicon,
+            markup=markup,
+            sentence_gap=sentence_gap,
+            paragraph_gap=paragraph_gap,
             guards=guards,
         )
         session.text.read(text)
@@ -263,6 +276,7 @@ class Synthesizer:
         *,
         cache: KeyValueCache | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
+        find_voice: Callable[[str], Voice] | None = None,
         **options: Unpack[StreamOptions],
     ) -> Session:
         """The session that a stream moves; see `stream`.
@@ -272,6 +286,7 @@ class Synthesizer:
             cache: of the LM, shared with the sessions that are decoded in one batch; default its
                 own.
             forced_tokens: speech tokens of each segment that replace those that are drawn.
+            find_voice: gives the voices that the markup names; default `voice`.
             options: as for `stream`.
         """
         solver = options.get("solver")
@@ -280,7 +295,9 @@ class Synthesizer:
         if options.get("layout", "auto") == "auto":
             options["layout"] = "interleaved" if text is None else "one_shot"
         options["solver"] = "euler"
-        session = self._new_session(cache=cache, forced_tokens=forced_tokens, **options)
+        session = self._new_session(
+            cache=cache, forced_tokens=forced_tokens, find_voice=find_voice, **options
+        )
         if session.settings.render.context.is_full:
             raise ValueError("the full context cannot be streamed; use generate")
         if text is not None:
@@ -292,6 +309,7 @@ class Synthesizer:
         tokens: Sequence[Sequence[int]],
         *,
         pauses: Sequence[float] = (),
+        styles: Sequence[Style] = (),
         voice: Voice | str | None = None,
         seed: int | None = 0,
         speed: float = 1.0,
@@ -304,7 +322,9 @@ class Synthesizer:
 
         Args:
             tokens: `speech_tokens` of a stream: those of each segment.
-            pauses: `pauses` of the stream, seconds before each segment; default none.
+            pauses: `pauses` of the stream, seconds before each segment, and perhaps those at the
+                end; default none.
+            styles: `styles` of the stream, those of each segment; default plain ones.
             voice, seed, speed, context, num_steps, guidance_scale, solver: those of the request;
                 the solver of a stream is "euler".
 
@@ -315,9 +335,11 @@ class Synthesizer:
         rows = [list(row) for row in tokens]
         if any(not 0 <= token < size for row in rows for token in row):
             raise ValueError(f"speech tokens are numbers from 0 to {size - 1}.")
-        missing = len(rows) - len(pauses)
-        if missing < 0:
+        missing = max(len(rows) - len(pauses), 0)
+        if len(pauses) > len(rows) + 1:
             raise ValueError(f"there are {len(pauses)} pauses for {len(rows)} segments.")
+        if styles and len(styles) != len(rows):
+            raise ValueError(f"there are {len(styles)} styles for {len(rows)} segments.")
         session = self._new_session(
             voice=voice,
             seed=seed,
@@ -327,7 +349,7 @@ class Synthesizer:
             guidance_scale=guidance_scale,
             solver=solver,
         )
-        session.set_tokens(rows, [*pauses, *[0.0] * missing])
+        session.set_tokens(rows, [*pauses, *[0.0] * missing], styles)
         return session.render_all()
 
     def convert(
@@ -411,9 +433,13 @@ class Synthesizer:
         solver: str | None = None,
         instruction: str = "",
         lexicon: LexiconSource = None,
+        markup: bool = True,
+        sentence_gap: float | None = None,
+        paragraph_gap: float | None = None,
         guards: GuardConfig | None = None,
         cache: KeyValueCache | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
+        find_voice: Callable[[str], Voice] | None = None,
     ) -> Session:
         """A session without text."""
         components, generation = self.components, self.components.generation
@@ -435,6 +461,13 @@ class Synthesizer:
             instruction=generation.check_instruction(instruction),
             text_tokenizer=tokenizer if own else None,
         )
+        rate = self.sample_rate
+
+        def exact_pause(seconds: float) -> float:
+            # Half a sample more, so that rounding cannot take one off.
+            num_samples = round(seconds * rate)
+            return (num_samples + 0.5) / rate * render.speed if num_samples else 0.0
+
         text = SegmentedText(
             tokenizer.encode,
             max_length=generation.max_segment_characters,
@@ -445,10 +478,41 @@ class Synthesizer:
                 tokenizer.encode_prefix if isinstance(tokenizer, PhonemeTokenizer) else None
             ),
             respeller=None if respeller is None else respeller.copy(),
+            markup=(
+                MarkupReader(
+                    tags=tokenizer.tags,
+                    spell=tokenizer.spell,
+                    say_as=english_say_as if tokenizer.config.normalizer == "english" else None,
+                    check_style=lambda style: session.check_style(style),
+                )
+                if markup
+                else None
+            ),
+            sentence_gap=check_gap("sentence_gap", sentence_gap),
+            paragraph_gap=check_gap("paragraph_gap", paragraph_gap),
+            exact_pause=exact_pause,
         )
-        return Session(
-            components, self.prompts, text, settings, cache=cache, forced_tokens=forced_tokens
+        session = Session(
+            components,
+            self.prompts,
+            text,
+            settings,
+            cache=cache,
+            forced_tokens=forced_tokens,
+            find_voice=find_voice or self.voice,
         )
+        return session
+
+
+def check_gap(name: str, seconds: float | None) -> float | None:
+    """The seconds of a gap, which None leaves as they are.
+
+    Raises:
+        ValueError: they are out of range.
+    """
+    if seconds is not None and not 0 <= seconds <= MAX_PAUSE_SECONDS:
+        raise ValueError(f"{name} must be from 0 to {MAX_PAUSE_SECONDS:g} seconds, got {seconds}.")
+    return seconds
 
 
 def choose_seed(seed: int | None) -> int:

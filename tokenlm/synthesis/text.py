@@ -7,15 +7,29 @@ from dataclasses import dataclass, field
 
 from tokenlm.models.lm.layout import LayoutName
 from tokenlm.text.frontend import Frontend, frontend
+from tokenlm.text.incremental import BLANK_LINE
 from tokenlm.text.lexicon import Respeller
+from tokenlm.text.markup import (
+    PLAIN,
+    MarkupReader,
+    Pause,
+    SentenceEnd,
+    Span,
+    Style,
+    Text,
+    joined_spans,
+)
 from tokenlm.text.segmentation import (
     GreedySegmenter,
     IncrementalSegmenter,
     PartialSegment,
+    SegmentationRules,
     Segmenter,
 )
 from tokenlm.text.symbols import ForeignWords
 
+MIN_LENGTH = 20
+"""Characters of the shortest segment; a shorter sentence is joined to a neighbour."""
 _PROBES = (" a", ".")
 """What may follow a text: tokens that it changes are not final."""
 _CLOSING = tuple(".?!,…。？！，、")
@@ -32,11 +46,15 @@ class TextSegment:
     """The words of these, normalised where the front-end does."""
     is_complete: bool = False
     pause_seconds: float = 0.0
-    """Silence after it; not to be relied on before the next segment is there."""
+    """Silence after it, at a speed of 1; not to be relied on before the next segment is there, or
+    the text is finished."""
+    style: Style = PLAIN
 
 
 class SegmentedText:
     """Splits text, whole or in pieces, into segments of text tokens.
+
+    What markup parts (a pause, a change of the style) is split apart.
 
     In the one-shot layout a segment is added when it is complete, in the interleaved one as soon as
     it begins. Segments do not depend on how the text is cut into pieces.
@@ -55,6 +73,10 @@ class SegmentedText:
         instruction_end: str = "",
         encode_prefix: Callable[[str], list[int]] | None = None,
         respeller: Respeller | None = None,
+        markup: MarkupReader | None = None,
+        sentence_gap: float | None = None,
+        paragraph_gap: float | None = None,
+        exact_pause: Callable[[float], float] = float,
     ) -> None:
         """Creates an empty text.
 
@@ -68,19 +90,36 @@ class SegmentedText:
             encode_prefix: of a tokenizer whose tokens depend on the following words: those that are
                 final. Without it, tokens are final that a further word or mark does not change.
             respeller: writes words of a user's lexicon; default none.
+            markup: reads the markup of the text; default it has none.
+            sentence_gap: seconds of silence after each sentence, each then being a segment; default
+                those of the front-end.
+            paragraph_gap: seconds after each paragraph, likewise.
+            exact_pause: gives the pause at a speed of 1 that lasts so many seconds in the end.
         """
         self._respeller = respeller
         self.layout: LayoutName = layout
         self.segments: list[TextSegment] = []
         self.is_finished = False
         """Whether the text is complete."""
+        self.lead_seconds = 0.0
+        """Silence before the first segment, at a speed of 1."""
         self._encode, self._encode_prefix = encode, encode_prefix
         self._instruction_end = instruction_end
         self._frontend = text_frontend or frontend("english")
-        self._reader = self._frontend.reader()
         self._foreign = ForeignWords() if self._frontend.drops_foreign_words else None
-        kind = GreedySegmenter if layout == "interleaved" else IncrementalSegmenter
-        self._segmenter: Segmenter = kind(max_length=max_length, rules=self._frontend.rules)
+        self._markup, self._exact_pause = markup, exact_pause
+        self._rules: SegmentationRules = self._frontend.rules.with_gaps(
+            *(None if gap is None else exact_pause(gap) for gap in (sentence_gap, paragraph_gap))
+        )
+        self._max_length = max_length
+        # What is to be parted by a gap is not joined, however short it is.
+        self._min_length = MIN_LENGTH if sentence_gap is None else 0
+        self._style = PLAIN
+        self._pause: float | None = None
+        """Seconds of the pauses behind the last segment, where there are any."""
+        self._blank = ""
+        """White space that the text so far ends with."""
+        self._begin_stretch()
 
     @property
     def foreign_words(self) -> list[str]:
@@ -99,47 +138,127 @@ class SegmentedText:
         """Sets the whole text, in place of `feed` and `finish`.
 
         Raises:
-            ValueError: it holds nothing that can be said.
+            ValueError: it holds nothing that can be said, or markup that is not understood.
         """
-        if self._respeller is not None:
-            text = self._respeller(text)
-        if self._foreign is not None:
-            self._foreign.feed(text)
-        self._add(self._frontend.words(text))
-        self.finish()
+        if self._markup is None:
+            spans: list[Span] = [Text(text)]
+        else:
+            spans = joined_spans([*self._markup.feed(text), *self._markup.finish()])
+        for span in spans:
+            self._add_span(span, is_whole=True)
+        self._complete()
 
     def feed(self, piece: str) -> None:
-        """Appends the next piece of the text."""
+        """Appends the next piece of the text.
+
+        Raises:
+            MarkupError: it holds markup that is not understood.
+        """
         assert not self.is_finished
-        if self._respeller is not None:
-            piece = self._respeller.feed(piece)
-        if self._foreign is not None:
-            self._foreign.feed(piece)
-        self._add(self._reader.feed(piece))
+        spans = [Text(piece)] if self._markup is None else self._markup.feed(piece)
+        for span in spans:
+            self._add_span(span)
 
     def finish(self) -> None:
         """Marks the text as complete.
 
         Raises:
-            ValueError: it holds nothing that can be said.
+            ValueError: it holds nothing that can be said, or an element that is not closed.
         """
         if self.is_finished:
             return
-        if self._respeller is not None:
-            rest = self._respeller.finish()
-            if self._foreign is not None:
-                self._foreign.feed(rest)
-            self._add(self._reader.feed(rest))
+        for span in [] if self._markup is None else self._markup.finish():
+            self._add_span(span)
+        self._complete()
+
+    def _complete(self) -> None:
+        self._finish_respelling()
         if self._foreign is not None:
             self._foreign.finish()
-        self._add(self._reader.finish())
-        self._segmenter.finish()
-        self._tokenize()
+        self._end_stretch()
         if not any(c.isalnum() for part in self.segments for c in part.text):
             raise ValueError("the text holds nothing that can be said.")
+        if self._pause is None:
+            self.segments[-1].pause_seconds = 0.0
         self.is_finished = True
 
+    # -- stretches: what is spoken in one style, without a pause of the markup -------------------
+
+    def _begin_stretch(self) -> None:
+        kind = GreedySegmenter if self.layout == "interleaved" else IncrementalSegmenter
+        self._segmenter: Segmenter = kind(
+            max_length=self._max_length, min_length=self._min_length, rules=self._rules
+        )
+        self._reader = self._frontend.reader()
+        self._num_before = len(self.segments)
+        """Segments of the stretches before."""
+        self._silent_words: list[str] | None = []
+        """Marks before the first word of the stretch; None behind it."""
+        self._is_at_start = True
+        """Whether there has been nothing but white space."""
+
+    def _end_stretch(self) -> None:
+        """Completes what has been read: what follows is spoken apart."""
+        self._finish_respelling()
+        self._add(self._reader.finish())
+        self._segmenter.close()
+        self._tokenize()
+        self._begin_stretch()
+
+    def _finish_respelling(self) -> None:
+        if self._respeller is not None and (rest := self._respeller.finish()):
+            self._read(rest)
+
+    def _add_span(self, span: Span, *, is_whole: bool = False) -> None:
+        """Adds a part of the text; `is_whole` says that a text is all of its stretch."""
+        if isinstance(span, Text):
+            self._note_paragraph(span.text)
+            text = span.text
+            if self._respeller is not None:
+                text = self._respeller(text) if is_whole else self._respeller.feed(text)
+            self._read(text, is_whole=is_whole)
+            return
+        self._end_stretch()
+        if isinstance(span, Style):
+            self._style = span
+        elif isinstance(span, Pause):
+            self._pause = (self._pause or 0.0) + span.seconds
+            pause = self._exact_pause(self._pause)
+            if self.segments:
+                self.segments[-1].pause_seconds = pause
+            else:
+                self.lead_seconds = pause
+        elif isinstance(span, SentenceEnd) and self.segments and self._pause is None:
+            last = self.segments[-1]
+            # The mark that was added to it, if it had none.
+            last.pause_seconds = max(last.pause_seconds, self._rules.pause(last.text))
+
+    def _note_paragraph(self, text: str) -> None:
+        """Parts stretches as paragraphs where there is a blank line between them."""
+        body = text.lstrip()
+        self._blank += text[: len(text) - len(body)]
+        ends_paragraph = BLANK_LINE.search(self._blank) is not None
+        if ends_paragraph:
+            self._blank = "\n\n"
+        if body:
+            if ends_paragraph and self._is_at_start and self.segments and self._pause is None:
+                self.segments[-1].pause_seconds = self._rules.paragraph_pause
+            self._is_at_start = False
+            self._blank = text[len(text.rstrip()) :]
+
+    def _read(self, text: str, *, is_whole: bool = False) -> None:
+        if self._foreign is not None:
+            self._foreign.feed(text)
+        self._add(self._frontend.words(text) if is_whole else self._reader.feed(text))
+
     def _add(self, words: list[str]) -> None:
+        if self._silent_words is not None:
+            # Marks alone, such as those between two elements, are no segment.
+            is_silent = not any(c.isalnum() for word in words for c in word)
+            self._silent_words += words
+            if is_silent:
+                return
+            words, self._silent_words, self._pause = self._silent_words, None, None
         for word in words:
             self._segmenter.add(word)
         if words:
@@ -148,10 +267,11 @@ class SegmentedText:
     def _tokenize(self) -> None:
         known = self._segmenter.segments
         # The last segment of before may have grown or been given another pause.
-        for number in range(max(len(self.segments) - 1, 0), len(known)):
+        before = self._num_before
+        for number in range(max(len(self.segments) - 1, before), before + len(known)):
             is_new = number == len(self.segments)
-            segment = TextSegment() if is_new else self.segments[number]
-            self._update(segment, known[number])
+            segment = TextSegment(style=self._style) if is_new else self.segments[number]
+            self._update(segment, known[number - before])
             if is_new:
                 self.segments.append(segment)
 
