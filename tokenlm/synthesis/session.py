@@ -15,19 +15,24 @@ from torch import Tensor
 
 from tokenlm.audio.joining import SegmentJoiner
 from tokenlm.audio.level import amplify
-from tokenlm.audio.tempo import check_speed
+from tokenlm.audio.mel import check_speed
 from tokenlm.models.flow import FlowState
-from tokenlm.models.lm.cache import CacheRow, KeyValueCache
-from tokenlm.models.lm.decoding import Decoding, Prefix, decode, decode_step
+from tokenlm.models.lm.decoding import (
+    CacheRow,
+    Decoding,
+    KeyValueCache,
+    Prefix,
+    decode,
+    decode_step,
+)
 from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.lm.sampling import SamplingConfig
-from tokenlm.modules.noise import mix
+from tokenlm.modules.exact import mix
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.guards import ReadBack, attempt_seed, decode_checked
-from tokenlm.synthesis.prompt import PromptCache
 from tokenlm.synthesis.rendering import RenderSettings, SegmentRenderer, render_chunks
 from tokenlm.synthesis.text import SegmentedText
-from tokenlm.synthesis.voice import Voice
+from tokenlm.synthesis.voice import PromptCache, Voice
 from tokenlm.text.markup import Style
 from tokenlm.text.tokenizers import TextTokenizer
 

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tokenlm.models.lm.layout import LayoutName
-from tokenlm.text.frontend import Frontend, frontend
-from tokenlm.text.incremental import BLANK_LINE
 from tokenlm.text.lexicon import Respeller
 from tokenlm.text.markup import (
     PLAIN,
@@ -19,6 +17,7 @@ from tokenlm.text.markup import (
     Text,
     joined_spans,
 )
+from tokenlm.text.normalize import BLANK_LINE, Frontend, frontend
 from tokenlm.text.segmentation import (
     GreedySegmenter,
     IncrementalSegmenter,

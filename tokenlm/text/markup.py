@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 from tokenlm.text.calendar import MONTHS
-from tokenlm.text.incremental import PARAGRAPH_END
+from tokenlm.text.normalize import PARAGRAPH_END
 from tokenlm.text.numbers import ordinal
 from tokenlm.text.numbers import year as year_in_words
 

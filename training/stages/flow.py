@@ -29,11 +29,11 @@ from tokenlm.audio.resample import resample
 from tokenlm.checkpoint.component import save_component
 from tokenlm.checkpoint.registry import load_model
 from tokenlm.models.flow import FlowConfig, FlowDecoder
-from tokenlm.models.flow.matching import path
+from tokenlm.models.flow.decoder import path
 from tokenlm.models.onnx_models import OnnxSpeakerEncoder
 from tokenlm.models.speaker_encoder import SpeakerEncoder
 from tokenlm.models.vocoder import HiFT, Vocoder
-from tokenlm.modules.context import FULL_CONTEXT, Context
+from tokenlm.modules.streaming import FULL_CONTEXT, Context
 from training.config import RunConfig
 from training.data.augment import AugmentConfig
 from training.data.collate import pad_mels, pad_tokens, pad_waveforms

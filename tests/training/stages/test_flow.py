@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from tokenlm.models.flow import FlowDecoder
-from tokenlm.models.flow.matching import SIGMA_MIN
-from tokenlm.modules.context import FULL_CONTEXT, Context
+from tokenlm.models.flow.decoder import SIGMA_MIN
+from tokenlm.modules.streaming import FULL_CONTEXT, Context
 from training.loop.task import StepInfo
 from training.run import load_task, main
 from training.stages.flow import FlowTask
