@@ -216,6 +216,10 @@ class Session:
                 raise ValueError("the voice cannot be changed here.")
             self._voices[style.voice] = self._find_voice(style.voice)
 
+    def voice_of(self, style: Style) -> Voice:
+        """The voice of a style that has been checked."""
+        return self._voices[style.voice]
+
     @property
     def is_done(self) -> bool:
         """Whether everything has been spoken, or the session is closed."""

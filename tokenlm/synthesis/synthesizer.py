@@ -215,7 +215,7 @@ class Synthesizer:
             raise ValueError(
                 f"a text is a string, not {type(text).__name__}; pieces of one go to `stream`."
             )
-        session = self._new_session(
+        session = self.new_session(
             layout="one_shot" if layout == "auto" else layout,
             voice=voice,
             seed=seed,
@@ -296,7 +296,7 @@ class Synthesizer:
         if options.get("layout", "auto") == "auto":
             options["layout"] = "interleaved" if text is None else "one_shot"
         options["solver"] = "euler"
-        session = self._new_session(
+        session = self.new_session(
             cache=cache, forced_tokens=forced_tokens, find_voice=find_voice, **options
         )
         if session.settings.render.context.is_full:
@@ -341,7 +341,7 @@ class Synthesizer:
             raise ValueError(f"there are {len(pauses)} pauses for {len(rows)} segments.")
         if styles and len(styles) != len(rows):
             raise ValueError(f"there are {len(styles)} styles for {len(rows)} segments.")
-        session = self._new_session(
+        session = self.new_session(
             voice=voice,
             seed=seed,
             speed=speed,
@@ -420,7 +420,7 @@ class Synthesizer:
         check_voice(self.components, voice)
         return voice
 
-    def _new_session(
+    def new_session(
         self,
         *,
         layout: str = "one_shot",
