@@ -140,19 +140,39 @@ class Rows(Sequence[Utterance]):
 
 
 class Speakers:
-    """Which rows are of one speaker, in arrays."""
+    """Which rows are of one speaker, and alike in other keys, in arrays."""
 
-    def __init__(self, rows: Rows) -> None:
-        """Sort the rows by speaker."""
+    def __init__(self, rows: Rows, keys: Sequence[str] = ()) -> None:
+        """Sort the rows.
+
+        Args:
+            rows: the rows.
+            keys: further keys of the manifest that rows must agree in; a row without one agrees
+                with those that lack it, too.
+        """
         names, self._codes = rows.table.coded("speaker")
+        count = len(names)
+        if keys:
+            found: dict[tuple[Any, ...], int] = {}
+            codes = [
+                found.setdefault(facts, len(found))
+                for facts in zip(self._codes.tolist(), *_extras(rows, keys), strict=True)
+            ]
+            self._codes, count = np.array(codes, dtype=np.int64), len(found)
         order = np.argsort(self._codes, kind="stable")
         self._order = order.astype(np.int32 if len(order) < 2**31 else np.int64)
-        self._starts = np.searchsorted(self._codes[order], np.arange(len(names) + 1))
+        self._starts = np.searchsorted(self._codes[order], np.arange(count + 1))
 
     def same(self, index: int) -> np.ndarray:
-        """Indices of all rows of the speaker of a row, in order."""
+        """Indices of all rows that are like a row, itself among them, in order."""
         code = self._codes[index]
         return self._order[self._starts[code] : self._starts[code + 1]]
+
+
+def _extras(rows: Rows, keys: Sequence[str]) -> list[list[Any]]:
+    """The values of keys of the manifest that have no column of their own."""
+    texts = [json.loads(text) if text else {} for text in rows.column("extra")]
+    return [[json.dumps(text.get(key), sort_keys=True) for text in texts] for key in keys]
 
 
 @dataclass(frozen=True)
