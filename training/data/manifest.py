@@ -18,7 +18,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, overload
@@ -394,6 +394,45 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for utterance in utterances:
             file.write(json.dumps(row_of(utterance, path.parent), ensure_ascii=False) + "\n")
+
+
+def merge_manifests(
+    output: str | Path, manifests: Sequence[tuple[str, str | Path]]
+) -> tuple[int, float]:
+    """Write the rows of several manifests as one, in order.
+
+    Args:
+        output: the manifest to write.
+        manifests: a name and a file each; `name-` is put before the ids and speakers of the file,
+            so that those of other corpora cannot be the same. An empty name leaves them as they
+            are.
+
+    Returns:
+        Number of rows, and their seconds.
+
+    Raises:
+        ManifestError: a manifest cannot be read or has bad rows, or two rows have the same id.
+    """
+    owners: dict[str, Path] = {}
+    seconds = 0.0
+
+    def rows() -> Iterator[Utterance]:
+        nonlocal seconds
+        for name, file in manifests:
+            prefix, file = f"{name}-" if name else "", Path(file)
+            for row in read_manifest(file, strict=True).utterances:
+                row = replace(row, id=prefix + row.id, speaker=prefix + row.speaker)
+                if row.id in owners:
+                    raise ManifestError(
+                        f"the id {row.id!r} is in {owners[row.id]} and in {file}: give each "
+                        "manifest a name (NAME=PATH)."
+                    )
+                owners[row.id] = file
+                seconds += row.duration
+                yield row
+
+    write_manifest(output, rows())
+    return len(owners), seconds
 
 
 def validate(path: str | Path, *, check_audio: bool = True, num_threads: int = 4) -> Manifest:
