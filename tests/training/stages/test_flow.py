@@ -69,7 +69,9 @@ def test_prompt_is_the_start_of_the_utterance(task: FlowTask) -> None:
     assert 0.1 < lengths.count(0) / len(lengths) < 0.4 and max(lengths) > 10
 
 
-def test_some_items_are_infilled_where_everything_is_seen(stage_config: Callable[..., Path]) -> None:
+def test_some_items_are_infilled_where_everything_is_seen(
+    stage_config: Callable[..., Path],
+) -> None:
     settings: dict[str, Any] = {"infill_share": 0.5, "infill_span": [0.2, 0.6]}
     settings["augment"] = {"clean": 0.0, "noise": 1.0}
     _, task = load_task(stage_config("flow", **settings))
