@@ -15,6 +15,7 @@ from torch import Tensor
 
 from inference.engine import EngineStream
 from inference.server.errors import ApiError, as_sentence
+from inference.server.script_stream import ScriptStream
 from tokenlm import __version__
 from tokenlm.text.markup import PLAIN
 
@@ -57,7 +58,7 @@ class SpeechStream(AsyncIterator[Tensor]):
 
     def __init__(
         self,
-        stream: EngineStream,
+        stream: EngineStream | ScriptStream,
         provenance: Provenance,
         sample_rate: int,
         requested_at: float,
@@ -167,7 +168,7 @@ class SpeechStream(AsyncIterator[Tensor]):
             ) from None
         now = time.perf_counter()
         self.waited_seconds += now - start
-        if self.first_audio_seconds is None:
+        if self.first_audio_seconds is None and chunk.shape[0]:
             self.first_audio_seconds = now - self._requested_at
         self.num_samples += chunk.shape[0]
         return chunk

@@ -99,6 +99,24 @@ class _Request:
     """Digest of all that its sound depends on."""
 
 
+def check_lines(
+    synthesizer: Synthesizer,
+    lines: Sequence[ScriptLine],
+    *,
+    voice: Voice | str | None = None,
+    seed: int = 0,
+    speed: float = 1.0,
+    **options: Any,
+) -> None:
+    """Checks that lines can be spoken; arguments as for `speak_script`.
+
+    Raises:
+        ScriptError: one cannot; it is named.
+    """
+    for _ in _checked(synthesizer, lines, voice, seed, speed, options):
+        pass
+
+
 def _checked(
     synthesizer: Synthesizer,
     lines: Sequence[ScriptLine],
@@ -109,13 +127,14 @@ def _checked(
 ) -> Iterator[_Request]:
     if not lines:
         raise ScriptError("the script has no lines.")
+    find_voice = options.get("find_voice") or synthesizer.voice
     files = json.dumps(synthesizer.components.manifest.files, sort_keys=True)
     voices: dict[str, Voice | str | None] = {"": voice}
     for number, line in enumerate(lines, start=1):
 
         def new_session(line: ScriptLine = line) -> Session:
             if line.voice not in voices:
-                voices[line.voice] = synthesizer.voice(line.voice)
+                voices[line.voice] = find_voice(line.voice)
             session = synthesizer.new_session(
                 voice=voices[line.voice],
                 seed=seed if line.seed is None else line.seed,
