@@ -46,6 +46,7 @@ SYNTHESIZER = {
         "on_progress",
     ],
     "lookahead_ms": None,
+    "new_session": None,
     "open_session": ["text", "cache", "forced_tokens", "find_voice", "options"],
     "prepare_voice": ["source", "prompt_text", "sample_rate", "name"],
     "prompts": None,
