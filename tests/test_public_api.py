@@ -41,6 +41,7 @@ SYNTHESIZER = {
         "lexicon",
         "guards",
         "on_progress",
+        "should_stop",
     ],
     "lookahead_ms": None,
     "open_session": ["text", "cache", "forced_tokens", "options"],

@@ -22,6 +22,7 @@ import typer
 from typer.core import TyperCommand
 
 from tokenlm import __version__
+from tokenlm.console import show_details
 from tokenlm.installation import install_command_for
 
 GROUP = "tokenlm.commands"
@@ -112,11 +113,16 @@ def build_app(words: Sequence[str] = ()) -> typer.Typer:
             ),
         ] = False,
         verbose: Annotated[
-            bool, typer.Option("--verbose", "-v", help="Show where an error comes from.")
+            bool,
+            typer.Option(
+                "--verbose", "-v", help="Log what is done, and show where an error comes from."
+            ),
         ] = False,
     ) -> None:
         """Text-to-speech with models that speak in tokens."""
         settings.verbose = verbose
+        if verbose:
+            show_details()
 
     groups = {"": app}
     for name, entry in sorted(_asked_for(words).items()):

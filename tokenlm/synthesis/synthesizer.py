@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import operator
 import secrets
-from collections.abc import AsyncIterable, Iterable, Sequence
+import time
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, TypedDict, Unpack
 
@@ -97,8 +98,11 @@ class Synthesizer:
             ValueError: there is no such bundle or device, or the bundle is not complete.
         """
         check_device(device)
+        begun = time.perf_counter()
         components = Components(resolve(name), device)
         components.add_lexicon(UserLexicon.of(lexicon))
+        seconds = time.perf_counter() - begun
+        logger.info("loaded %s on %s in %.2f s", components.folder, components.device, seconds)
         return cls(components)
 
     @property
@@ -173,6 +177,7 @@ class Synthesizer:
         lexicon: LexiconSource = None,
         guards: GuardConfig | None = None,
         on_progress: Progress | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> Tensor:
         """Speaks a text.
 
@@ -193,12 +198,15 @@ class Synthesizer:
             guards: of the LM, default the bundle's. Those that read a segment back and try again
                 are for `generate` alone: a stream has been played by then.
             on_progress: called with the share that is done.
+            should_stop: asked again and again, in the thread of the call, whether to give up, such
+                as the `is_set` of a `threading.Event`.
 
         Returns:
             Waveform (S,) at `sample_rate`.
 
         Raises:
             ValueError: the text holds nothing that can be said, or an argument is out of range.
+            SpeechCancelled: `should_stop` said so; everything of the request has been freed.
         """
         if not isinstance(text, str):
             raise ValueError(
@@ -219,7 +227,7 @@ class Synthesizer:
             guards=guards,
         )
         session.text.read(text)
-        return session.generate(on_progress)
+        return session.generate(on_progress, should_stop)
 
     def stream(
         self, text: str | Iterable[str], **options: Unpack[StreamOptions]
