@@ -25,6 +25,7 @@ SYNTHESIZER = {
         "guidance_scale",
         "solver",
     ],
+    "design_voice": ["attributes", "description", "base", "seed", "name"],
     "from_pretrained": ["name", "device", "lexicon"],
     "generate": [
         "text",
@@ -44,6 +45,7 @@ SYNTHESIZER = {
         "should_stop",
     ],
     "lookahead_ms": None,
+    "mix_voices": ["parts", "name"],
     "open_session": ["text", "cache", "forced_tokens", "options"],
     "prepare_voice": ["source", "prompt_text", "sample_rate", "name"],
     "prompts": None,
@@ -63,6 +65,7 @@ SYNTHESIZER = {
     "tokenize": ["source", "sample_rate"],
     "transcribe": ["source", "sample_rate"],
     "voice": ["name"],
+    "voice_space": None,
     "voices": None,
 }
 VOICE = {

@@ -108,6 +108,10 @@ def test_the_model_of_voices_is_that_of_the_world(tmp_path: Path) -> None:
     assert space.values({"pitch": -1.5, "sex": 1.0}).tolist() == pytest.approx([-1.5, 1.0])
     low, high = (space.design({"pitch": value}, seed=1) for value in (-2.0, 2.0))
     assert float(high[1] - low[1]) > 0.5
+    # The attributes of a voice are found again in its embedding.
+    estimates = torch.stack([space.estimate(row) for row in embeddings])
+    assert float(((estimates[:, 1] > 0) == (values["sex"] > 0)).float().mean()) > 0.95
+    assert float(torch.corrcoef(torch.stack([estimates[:, 0], values["pitch"]]))[0, 1]) > 0.9
     space.save(tmp_path / FILE)
     loaded = VoiceSpace.load(tmp_path / FILE)
     assert loaded.attributes == space.attributes and loaded.source == "a test"

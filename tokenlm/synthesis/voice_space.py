@@ -195,6 +195,19 @@ class VoiceSpace:
             moved = moved + change * self.directions[self.names.index(name)]
         return functional.normalize(moved, dim=0)
 
+    def estimate(self, embedding: Tensor) -> Tensor:
+        """Likeliest values (A,) of the attributes of a voice, in standard deviations.
+
+        Args:
+            embedding: (E,) of the voice.
+        """
+        directions, residuals = self.directions.double(), self.residuals.double()
+        joint = self.correlation.double() @ directions
+        spread = directions.T @ joint + residuals.T @ residuals
+        spread += 1e-2 * spread.diagonal().mean() * torch.eye(len(spread), dtype=spread.dtype)
+        away = functional.normalize(embedding, dim=0).double() - self.mean.double()
+        return (joint @ torch.linalg.solve(spread, away)).float()
+
     def save(self, path: str | Path) -> None:
         """Writes the model to one safetensors file, whole or not at all."""
         facts = {
