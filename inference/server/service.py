@@ -26,8 +26,9 @@ from tokenlm.checkpoint.bundle import BundleError
 from tokenlm.checkpoint.resolve import ResolveError, mixture_parts
 from tokenlm.synthesis import Synthesizer, Voice, VoiceError
 from tokenlm.text.descriptions import ATTRIBUTES, DescriptionError
-from tokenlm.text.frontend import frontend
-from tokenlm.text.lexicon import LexiconError, UserLexicon
+from tokenlm.text.lexicon import UserLexicon
+from tokenlm.text.normalize import frontend
+from tokenlm.text.pronunciation import LexiconError
 
 CACHED_VOICES = 64
 """Voices that are kept in memory."""

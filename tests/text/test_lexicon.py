@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from tokenlm.text.frontend import frontend
 from tokenlm.text.lexicon import (
     MAX_RUN_CHARACTERS,
     LexiconError,
@@ -20,6 +19,7 @@ from tokenlm.text.lexicon import (
     lookup_key,
     parse_phones,
 )
+from tokenlm.text.normalize import frontend
 from tokenlm.text.pronunciation import Pronouncer
 from tokenlm.text.tokenizers import (
     PhonemeTokenizer,

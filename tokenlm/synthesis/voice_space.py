@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tokenlm.atomic import atomic_path
-from tokenlm.modules.noise import mix as mix_seed
+from tokenlm.modules.exact import mix as mix_seed
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.voice import Voice, VoiceError, flow_prompt
 

@@ -20,6 +20,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tokenlm.text.pronunciation import LexiconError
+
 MAX_WORD_CHARACTERS = 64
 """Longest word of a lexicon."""
 MAX_RUN_CHARACTERS = 256
@@ -72,10 +74,6 @@ _EDGES = "\"'“”‘’„«»()[]{}<>,;:!?…。，！？、.*_-–—"
 _ENDING = re.compile(r"['’](?:s|d|ll|ve|re|m)?$", re.IGNORECASE)
 _PLAIN = re.compile(r"[a-z]+(?:'[a-z]+)*'?(?:\([a-z]+\))?")
 _TAGGED_PHONE = re.compile(r"\[([A-Z]{1,3}[0-2]?)\]")
-
-
-class LexiconError(ValueError):
-    """A lexicon or a pronunciation that cannot be used; the message says why."""
 
 
 def parse_phones(text: str) -> Phones:
