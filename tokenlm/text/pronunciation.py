@@ -68,7 +68,7 @@ def write_lexicon(lexicon: Mapping[str, tuple[str, ...]], path: str | Path) -> N
     """Write a lexicon in alphabetical order, whole or not at all."""
     lines = [f"{word}  {' '.join(phones)}\n" for word, phones in sorted(lexicon.items())]
     with atomic_path(path) as temporary:
-        temporary.write_text("".join(lines), encoding="utf-8")
+        temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
 # --- Regular endings of plurals, possessives and contractions ---

@@ -619,7 +619,7 @@ class PhonemeTokenizer(TextTokenizer):
         folder.mkdir(parents=True, exist_ok=True)
         write_lexicon(self.lexicon, folder / LEXICON_FILE)
         with atomic_path(folder / PHONES_FILE) as path:
-            path.write_text("\n".join(self.phones) + "\n", encoding="utf-8")
+            path.write_text("\n".join(self.phones) + "\n", encoding="utf-8", newline="\n")
         weights = {name: t.half().contiguous() for name, t in self.pronouncer.state_dict().items()}
         with atomic_path(folder / PRONOUNCER_FILE) as path:
             path.write_bytes(save(weights))
