@@ -44,6 +44,9 @@ class PretendTensor(Tensor):
     def __repr__(self, **_: Any) -> str:
         return f"PretendTensor({self._own})"
 
+    def tolist(self) -> list[Any]:
+        return self._own.tolist()
+
     def __tensor_flatten__(self) -> tuple[list[str], None]:
         return ["_own"], None
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -252,3 +254,13 @@ def test_speaking_imports_what_it_needs_and_nothing_else(tiny_bundle: Path, tmp_
     }  # fmt: skip
     assert not slow & modules
     assert not {name for name in modules if name.partition(".")[0] == "training"}
+
+
+def test_output_holds_what_its_encoding_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, where a pipe has the encoding of the region."""
+    pipe = io.BytesIO()
+    stream = io.TextIOWrapper(pipe, encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", stream)
+    cli.accept_all_characters()
+    print("GIF /d\u0292\u026af/, caf\u00e9", file=stream, flush=True)
+    assert pipe.getvalue() == b"GIF /d\\u0292\\u026af/, caf\xe9" + os.linesep.encode()

@@ -25,6 +25,7 @@ SYNTHESIZER = {
         "guidance_scale",
         "solver",
     ],
+    "design_voice": ["attributes", "description", "base", "seed", "name"],
     "from_pretrained": ["name", "device", "lexicon"],
     "generate": [
         "text",
@@ -44,8 +45,10 @@ SYNTHESIZER = {
         "paragraph_gap",
         "guards",
         "on_progress",
+        "should_stop",
     ],
     "lookahead_ms": None,
+    "mix_voices": ["parts", "name"],
     "new_session": None,
     "open_session": ["text", "cache", "forced_tokens", "find_voice", "options"],
     "prepare_voice": ["source", "prompt_text", "sample_rate", "name"],
@@ -67,6 +70,7 @@ SYNTHESIZER = {
     "tokenize": ["source", "sample_rate"],
     "transcribe": ["source", "sample_rate"],
     "voice": ["name"],
+    "voice_space": None,
     "voices": None,
 }
 VOICE = {

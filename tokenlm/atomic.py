@@ -4,9 +4,31 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+REPLACE_SECONDS = 2.0
+"""How long a file that another process has open is waited for on Windows."""
+
+
+def replace(source: Path, target: Path) -> None:
+    """Put `source` in the place of `target`.
+
+    Windows refuses while another process has `target` open, such as a reader or a virus scanner:
+    there it is tried again for a while.
+    """
+    end = time.monotonic() + REPLACE_SECONDS
+    while True:
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            if sys.platform != "win32" or time.monotonic() > end:
+                raise
+            time.sleep(0.02)
 
 
 @contextmanager
@@ -28,7 +50,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         sync_to_disk(temporary)
-        os.replace(temporary, path)
+        replace(temporary, path)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
@@ -66,12 +88,12 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             sync_to_disk(item)
         sync_to_disk(temporary)
         if path.exists():
-            os.replace(path, previous)
+            replace(path, previous)
         try:
-            os.replace(temporary, path)
+            replace(temporary, path)
         except OSError:
             if previous.exists():
-                os.replace(previous, path)
+                replace(previous, path)
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -80,9 +102,9 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` to `path` as UTF-8, whole or not at all."""
+    """Write `text` to `path` as UTF-8, whole or not at all; the same bytes on every system."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def sync_to_disk(path: Path) -> None:

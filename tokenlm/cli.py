@@ -22,6 +22,7 @@ import typer
 from typer.core import TyperCommand
 
 from tokenlm import __version__
+from tokenlm.console import show_details
 from tokenlm.installation import install_command_for
 
 GROUP = "tokenlm.commands"
@@ -52,8 +53,20 @@ def main() -> None:
     # Two thousand modules are imported, hardly a cycle among them: looking for some after every 700
     # objects takes a tenth of the time to the first sound.
     gc.set_threshold(50_000)
+    accept_all_characters()
     logging.basicConfig(format="%(message)s")
     build_app(sys.argv[1:])()
+
+
+def accept_all_characters() -> None:
+    """Lets output that goes to a pipe or a file hold what its encoding lacks.
+
+    On Windows that is the one of the region, in which IPA and names of voices may not be written.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "")
+        if encoding not in ("utf8", "utf16") and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class VerbCommand(TyperCommand):
@@ -112,11 +125,16 @@ def build_app(words: Sequence[str] = ()) -> typer.Typer:
             ),
         ] = False,
         verbose: Annotated[
-            bool, typer.Option("--verbose", "-v", help="Show where an error comes from.")
+            bool,
+            typer.Option(
+                "--verbose", "-v", help="Log what is done, and show where an error comes from."
+            ),
         ] = False,
     ) -> None:
         """Text-to-speech with models that speak in tokens."""
         settings.verbose = verbose
+        if verbose:
+            show_details()
 
     groups = {"": app}
     for name, entry in sorted(_asked_for(words).items()):

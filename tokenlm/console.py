@@ -24,6 +24,15 @@ def show_logs() -> None:
     logging.getLogger("training").setLevel(logging.INFO)
 
 
+def show_details() -> None:
+    """Log all that the project does, with times and modules."""
+    logging.basicConfig(format="%(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(logging.Formatter("%(relativeCreated)d ms %(name)s: %(message)s"))
+    for name in ("tokenlm", "inference", "training"):
+        logging.getLogger(name).setLevel(logging.DEBUG)
+
+
 def track(items: Sequence[Item], description: str) -> Iterator[Item]:
     """Yield the items, and show how many of them are done."""
     with ProgressBar(description) as progress:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 _REQUIREMENT = re.compile(r"^([A-Za-z0-9._-]+).*;.*extra\s*==\s*['\"]([\w-]+)['\"]")
@@ -58,6 +58,31 @@ def check_device(name: object, *, by_name: bool = False) -> None:
     except Exception as error:  # each kind of device has errors of its own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise DeviceError(f"{problem}: {reason}.") from error
+
+
+def extras() -> dict[str, list[str]]:
+    """The extras of the package, and which of their packages are missing."""
+    found: dict[str, list[str]] = {}
+    try:
+        requirements = requires("tokenlm") or []
+    except PackageNotFoundError:
+        requirements = []
+    for requirement in requirements:
+        match = _REQUIREMENT.match(requirement)
+        if match is None:
+            continue
+        missing = found.setdefault(match[2], [])
+        if package_version(match[1]) is None:
+            missing.append(match[1])
+    return found
+
+
+def package_version(name: str) -> str | None:
+    """Version of a package; None where it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def install_command(extra: str) -> str:

@@ -131,7 +131,7 @@ def _write_voices(
     if config.demo_speaker:
         row = pick_utterance(utterances, config.demo_speaker, 4.5)
         save_audio(folder / "demo_prompt.wav", load_audio(row.audio, 16_000), 16_000)
-        (folder / "demo_prompt.txt").write_text(row.text + "\n", encoding="utf-8")
+        (folder / "demo_prompt.txt").write_text(row.text + "\n", encoding="utf-8", newline="\n")
 
 
 def pick_utterance(utterances: Sequence[Utterance], speaker: str, seconds: float) -> Utterance:

@@ -5,12 +5,12 @@ Shapes: S samples.
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -160,5 +160,29 @@ def _attach(stack: ExitStack, name: str, module: nn.Module, seconds: dict[str, f
 
 def peak_memory_bytes() -> int:
     """The most memory that this process has held so far (resident, high-water mark)."""
+    if sys.platform == "win32":
+        return _peak_on_windows()
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _peak_on_windows() -> int:
+    """The peak working set, by the interface of the system."""
+    import ctypes
+    from ctypes import wintypes
+
+    class Counters(ctypes.Structure):
+        _fields_ = [
+            ("cb", wintypes.DWORD),
+            ("PageFaultCount", wintypes.DWORD),
+            ("PeakWorkingSetSize", ctypes.c_size_t),
+            *((f"other_{number}", ctypes.c_size_t) for number in range(7)),
+        ]
+
+    counters = Counters(cb=ctypes.sizeof(Counters))
+    libraries: Any = ctypes.windll  # type: ignore[attr-defined]
+    process = wintypes.HANDLE(libraries.kernel32.GetCurrentProcess())
+    libraries.psapi.GetProcessMemoryInfo(process, ctypes.byref(counters), counters.cb)
+    return int(counters.PeakWorkingSetSize)

@@ -41,7 +41,7 @@ from inference.commands.options import (
     TextFileOption,
     WeightsOption,
 )
-from tokenlm.checkpoint.resolve import find_voice, resolve
+from tokenlm.checkpoint.resolve import find_voices, resolve
 from tokenlm.console import ProgressBar
 from tokenlm.installation import check_device
 
@@ -117,7 +117,9 @@ def say(
     voice: Annotated[
         str | None,
         typer.Option(
-            "--voice", help="Voice of the bundle, or a voice file.", show_default="the first"
+            "--voice",
+            help="Voice of the bundle, a voice file, or a mixture: ann:0.7+bob:0.3.",
+            show_default="the first",
         ),
     ] = None,
     output: SayOutputOption = None,
@@ -160,7 +162,7 @@ def say(
             check_player()
         folder = resolve(bundle)
         if voice is not None:
-            find_voice(folder, voice)
+            find_voices(folder, voice)
         if not arrives:
             check_text(words, folder)
         synthesizer = load_synthesizer(bundle, device, weights)
@@ -203,7 +205,10 @@ def convert(
     source: Annotated[Path, typer.Argument(help="Recording to say again.")],
     *,
     voice: Annotated[
-        str | None, typer.Option("--voice", help="Voice of the bundle, or a voice file.")
+        str | None,
+        typer.Option(
+            "--voice", help="Voice of the bundle, a voice file, or a mixture: ann:0.7+bob:0.3."
+        ),
     ] = None,
     prompt_audio: PromptAudioOption = None,
     prompt_text: PromptTextOption = None,
@@ -227,7 +232,7 @@ def convert(
         check_output(output)
         check_recording(source)
         if voice is not None:
-            find_voice(resolve(bundle), voice)
+            find_voices(resolve(bundle), voice)
         if prompt_audio is not None:
             check_recording(prompt_audio)
         synthesizer = load_synthesizer(bundle, device, weights)
@@ -316,7 +321,7 @@ def check_text(text: str, folder: Path) -> None:
     if not text.strip():
         raise ValueError("the text is empty: it holds nothing that can be said.")
     from tokenlm.text.normalize import frontend
-    from tokenlm.text.tokenizers import read_tokenizer_config
+    from tokenlm.text.tokenizer_config import read_tokenizer_config
 
     normalizer = read_tokenizer_config(folder / "text_tokenizer").normalizer
     if not frontend(normalizer).normalize(text):

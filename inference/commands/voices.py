@@ -1,4 +1,4 @@
-"""Verbs about voices: voices, prepare-voice."""
+"""Verbs about voices: voices, prepare-voice, design-voice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from inference.commands.options import BundleOption, DeviceOption, LexiconOption
 from inference.commands.speech import load_synthesizer, read_lexicon
-from tokenlm.checkpoint.resolve import resolve
+from tokenlm.checkpoint.resolve import find_voices, resolve
 from tokenlm.console import ProgressBar
 
 
@@ -71,3 +71,63 @@ def prepare_voice(
         voice.save(path)
     seconds = voice.prompt_tokens.shape[0] / synthesizer.components.flow.config.token_rate
     typer.echo(f"{path}: the voice {voice.name}, from {seconds:.2f} s of speech")
+
+
+def design_voice(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Voice file to write.")],
+    describe: Annotated[
+        str, typer.Option("--describe", help="In words: a calm older man.", show_default="none")
+    ] = "",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="An attribute in standard deviations, -3 to 3: pitch=-1.5; may be repeated.",
+        ),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            help="Voice that is changed, or a mixture: ann:0.7+bob:0.3.",
+            show_default="none: a new one",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of what is left open.")] = 0,
+    bundle: BundleOption = "mini-en",
+    device: DeviceOption = "cpu",
+) -> None:
+    """Design a voice that nobody has, by words and attributes, or mix some; for `say`."""
+    if output.suffix != ".voice":
+        raise ValueError(f"{output}: a voice file ends in .voice.")
+    attributes = dict(_read_attribute(text) for text in settings or [])
+    if not (describe.strip() or attributes or base):
+        raise ValueError("say what voice it is to be: --describe, --set or --base.")
+    folder = resolve(bundle)
+    if base is not None:
+        find_voices(folder, base)
+    with ProgressBar("designing"):
+        synthesizer = load_synthesizer(bundle, device)
+        if base is not None and not (describe.strip() or attributes):
+            voice = replace(synthesizer.voice(base), name=output.stem)
+        else:
+            voice = synthesizer.design_voice(
+                attributes, description=describe, base=base, seed=seed, name=output.stem
+            )
+        voice.save(output)
+    typer.echo(f"{output}: the voice {voice.name}; {voice.description or base}")
+
+
+def _read_attribute(text: str) -> tuple[str, float]:
+    """The name and value of an option such as `pitch=-1.5`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    name, equals, value = text.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError:
+        raise ValueError(f"--set takes an attribute and a number, pitch=-1.5, not {text!r}.") from (
+            None
+        )

@@ -45,6 +45,8 @@ class Model(BaseModel):
     sample_rate: int
     lookahead_ms: float
     response_formats: tuple[str, ...]
+    voice_attributes: dict[str, str]
+    """By which voices can be designed, and what they mean."""
 
 
 class ModelList(BaseModel):
@@ -143,6 +145,7 @@ def _model(service: Service, name: str) -> Model:
         description=manifest.description,
         language=manifest.language,
         sample_rate=service.engine.sample_rate,
+        voice_attributes=service.voice_attributes,
         lookahead_ms=service.synthesizer.lookahead_ms,
         response_formats=available_formats(),
     )

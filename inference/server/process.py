@@ -120,7 +120,10 @@ def listen(config: ServeConfig) -> socket.socket:
         family, kind, protocol, _, address = found[0]
         listener = socket.socket(family, kind, protocol)
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # On Windows SO_REUSEADDR would let two servers share a port.
+            exclusive = getattr(socket, "SO_EXCLUSIVEADDRUSE", None)
+            reuse = socket.SO_REUSEADDR if exclusive is None else exclusive
+            listener.setsockopt(socket.SOL_SOCKET, reuse, 1)
             if size := config.limits.socket_send_bytes:
                 # Connections inherit it. By default the system buffers megabytes for a slow
                 # client: minutes of speech that may never be heard.

@@ -12,8 +12,9 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import HTTPConnection
 
 from inference.engine import EngineStream, StreamEngine
@@ -24,10 +25,14 @@ from inference.server.script_stream import ScriptStream
 from inference.server.settings import ServeConfig
 from inference.server.speech_stream import Provenance, SpeechStream
 from inference.server.voice_store import VoiceStore
+from tokenlm.checkpoint.bundle import BundleError
+from tokenlm.checkpoint.resolve import ResolveError, mixture_parts
 from tokenlm.synthesis import Synthesizer, Voice, VoiceError
 from tokenlm.synthesis.script import check_lines
-from tokenlm.text.lexicon import LexiconError, UserLexicon
+from tokenlm.text.descriptions import ATTRIBUTES, DescriptionError
+from tokenlm.text.lexicon import UserLexicon
 from tokenlm.text.normalize import frontend
+from tokenlm.text.pronunciation import LexiconError
 from tokenlm.text.script import ScriptLine
 
 CACHED_VOICES = 64
@@ -40,6 +45,37 @@ class ClientGoneError(Exception):
     """The client left, or has not taken anything for too long."""
 
 
+class VoiceDesignError(ValueError):
+    """A voice that cannot be designed as asked."""
+
+
+class VoiceDesign(BaseModel):
+    """How to design a voice that nobody has."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    description: Annotated[
+        str, Field(max_length=500, description="In words: a calm older man.")
+    ] = ""
+    attributes: Annotated[
+        dict[str, float],
+        Field(max_length=16, description="Of the bundle, in standard deviations, -3 to 3."),
+    ] = {}
+    base: Annotated[str | None, Field(description="A voice that is changed; else a new one.")] = (
+        None
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**31, description="Of what is left open.")] = 0
+
+
+def describe_attributes(synthesizer: Synthesizer) -> dict[str, str]:
+    """Attributes by which voices can be designed, and what they mean; none of most bundles."""
+    try:
+        names = synthesizer.voice_space.names
+    except BundleError:
+        return {}
+    return {name: ATTRIBUTES.get(name, "") for name in names}
+
+
 class Service:
     """State of one server. The folder of voices is all of it that outlives the process."""
 
@@ -50,6 +86,7 @@ class Service:
         self.engine = engine
         self.bundle = synthesizer.components.manifest.name
         self.bundle_voices = tuple(synthesizer.voices)
+        self.voice_attributes = describe_attributes(synthesizer)
         normalizer = synthesizer.components.text_tokenizer.config.normalizer
         self.spoken_words = frontend(normalizer).words
         """Function from a text to its words as they are spoken."""
@@ -86,18 +123,25 @@ class Service:
                 code="model_not_found",
             )
 
-    async def voice(self, name: str | None) -> tuple[str, Voice]:
+    async def voice(self, name: str | VoiceDesign | None) -> tuple[str, Voice]:
         """A voice and its name; by default the first of the bundle.
 
+        Args:
+            name: of a voice, of a mixture such as `ann:0.7+bob:0.3`, or how to design one.
+
         Raises:
-            ApiError: 404, there is none of this name.
+            ApiError: 404, there is none of this name; 400, none can be designed so.
         """
         if name is None:
             if not self.bundle_voices:
                 raise ApiError(400, "Name a voice: the bundle has none of its own.", param="voice")
             name = self.bundle_voices[0]
         try:
+            if isinstance(name, VoiceDesign):
+                return await asyncio.to_thread(self._design_voice, name)
             return await asyncio.to_thread(self._find_voice, name)
+        except (ResolveError, BundleError, DescriptionError, VoiceDesignError) as error:
+            raise ApiError(400, as_sentence(error), param="voice") from error
         except VoiceError as error:
             raise ApiError(
                 404, as_sentence(error), param="voice", code="voice_not_found"
@@ -107,6 +151,9 @@ class Service:
         """Finds a voice by its name or an alias, in capital or small letters."""
         if self._has_voice(name):
             return name, self._load_voice(name)
+        if "+" in name or ":" in name:  # no name has either
+            found = [(self._find_voice(part)[1], weight) for part, weight in mixture_parts(name)]
+            return name, self.synthesizer.mix_voices(found, name=name)
         lower = name.lower()
         for known in self.bundle_voices:
             if known.lower() == lower:
@@ -123,6 +170,30 @@ class Service:
             if known.lower() == lower:
                 return known, self._load_voice(known)
         return name, self._load_voice(name)
+
+    def _design_voice(self, design: VoiceDesign) -> tuple[str, Voice]:
+        """Designs a voice, or finds it among the latest."""
+        key = design.model_dump_json()
+        cached = self._voices.get(key)
+        if cached is not None:
+            return "designed", cached[1]
+        base = None if design.base is None else self._find_voice(design.base)[1]
+        try:
+            voice = self.synthesizer.design_voice(
+                design.attributes,
+                description=design.description,
+                base=base,
+                seed=design.seed,
+            )
+        except VoiceError as error:
+            raise VoiceDesignError(str(error)) from error
+        self._keep_voice(key, (), voice)
+        return "designed", voice
+
+    def _keep_voice(self, name: str, version: object, voice: Voice) -> None:
+        self._voices[name] = version, voice
+        while len(self._voices) > CACHED_VOICES:
+            self._voices.popitem(last=False)
 
     def _has_voice(self, name: str) -> bool:
         return name in self.bundle_voices or name in self.store
@@ -152,9 +223,7 @@ class Service:
                 "GET /v1/audio/voices lists all."
             )
         voice = self.synthesizer.voice(name) if builtin else self.store.load(name)
-        self._voices[name] = version, voice
-        while len(self._voices) > CACHED_VOICES:
-            self._voices.popitem(last=False)
+        self._keep_voice(name, version, voice)
         return voice
 
     @asynccontextmanager
@@ -162,7 +231,7 @@ class Service:
         self,
         text: str | AsyncIterable[str] | Sequence[ScriptLine],
         *,
-        voice: str | None,
+        voice: str | VoiceDesign | None,
         seed: int,
         speed: float,
         lexicon: UserLexicon | None = None,
@@ -177,7 +246,8 @@ class Service:
 
         Args:
             text: all of it, its pieces as they arrive, or the lines of a script.
-            voice: name of a voice; None is the first of the bundle.
+            voice: name of a voice or of a mixture, or how to design one; None is the first of the
+                bundle.
             seed: of all draws.
             speed: 1 is that of the voice.
             lexicon: pronunciations of the request.

@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from inference.server.access import require_access
 from inference.server.errors import ApiError, as_sentence, error_responses
-from inference.server.service import ClientGoneError, service_of
+from inference.server.service import ClientGoneError, VoiceDesign, service_of
 from inference.server.settings import Limits
 from inference.server.speech_stream import SpeechStream
 from tokenlm.audio.encoders import available_formats, build_encoder
@@ -72,7 +72,11 @@ class SpeechSettings(BaseModel):
         str | None, Field(description="Name of the bundle, which is also the default.")
     ] = None
     voice: Annotated[
-        str | VoiceId | None, Field(description="Name of a voice; default the bundle's first.")
+        str | VoiceId | VoiceDesign | None,
+        Field(
+            description="Name of a voice, or a mixture: ann:0.7+bob:0.3, or how to design one;"
+            " default the bundle's first."
+        ),
     ] = None
     instructions: Annotated[
         str | None, Field(description="Not followed by this server: refused unless empty.")
@@ -128,8 +132,8 @@ class SpeechSettings(BaseModel):
         }
 
     @property
-    def voice_name(self) -> str | None:
-        """Name of the voice; None is the first of the bundle."""
+    def voice_name(self) -> str | VoiceDesign | None:
+        """Name of the voice, or how to design it; None is the first of the bundle."""
         return self.voice.id if isinstance(self.voice, VoiceId) else self.voice
 
 

@@ -12,6 +12,8 @@ from importlib import resources
 from pathlib import Path
 
 MANIFEST_FILE = "bundle.yaml"
+MAX_MIXTURE = 8
+"""Most voices of a mixture."""
 CHECKPOINTS_VARIABLE = "TOKENLM_CHECKPOINTS"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -85,6 +87,52 @@ def find_voice(folder: Path, name: str | Path) -> Path:
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     known = ", ".join(voices) or "none"
     raise ResolveError(f"there is no voice {str(name)!r}{hint}; voices here: {known}")
+
+
+def find_voices(folder: Path, name: str | Path) -> list[tuple[Path, float]]:
+    """Find the files of a voice or of a mixture of voices, and the weight of each.
+
+    Args:
+        folder: the bundle.
+        name: of a voice, or `ann:0.7+bob:0.3`; a weight that is left out is 1.
+
+    Raises:
+        ResolveError: one of them is not there, or a weight is no positive number.
+    """
+    text = str(name)
+    is_one = "+" not in text and _split_weight(text)[1] is None
+    if is_one or text in bundled_voices(folder) or Path(text).expanduser().is_file():
+        return [(find_voice(folder, name), 1.0)]
+    return [(find_voice(folder, part), weight) for part, weight in mixture_parts(text)]
+
+
+def mixture_parts(text: str) -> list[tuple[str, float]]:
+    """The names and weights of a mixture such as `ann:0.7+bob:0.3`.
+
+    Raises:
+        ResolveError: a name is missing, or a weight is no positive number.
+    """
+    parts = []
+    for part in text.split("+"):
+        name, weight = _split_weight(part.strip())
+        if not name or not 0 < (1.0 if weight is None else weight) < float("inf"):
+            raise ResolveError(
+                f"a mixture of voices is written as ann:0.7+bob:0.3, with positive weights, not "
+                f"{text[:80]!r}."
+            )
+        parts.append((name, 1.0 if weight is None else weight))
+    if len(parts) > MAX_MIXTURE:
+        raise ResolveError(f"a mixture has at most {MAX_MIXTURE} voices, not {len(parts)}.")
+    return parts
+
+
+def _split_weight(part: str) -> tuple[str, float | None]:
+    """A name and the weight behind its last colon, where there is a number."""
+    name, colon, number = part.rpartition(":")
+    try:
+        return (name.strip(), float(number)) if colon else (part, None)
+    except ValueError:
+        return part, None
 
 
 def bundled_names() -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -43,6 +44,22 @@ Progress = Callable[[float], None]
 
 SEGMENTS_PER_BATCH = 8
 """Text segments that `Session.generate` decodes in one batch."""
+
+
+class SpeechCancelled(Exception):
+    """`generate` was asked to stop."""
+
+
+class _Monotonic:
+    """Reports progress that grows: attempts that follow others begin anew."""
+
+    def __init__(self, report: Progress | None) -> None:
+        self._report, self._last = report, 0.0
+
+    def __call__(self, share: float) -> None:
+        if self._report is not None and share > self._last:
+            self._last = share
+            self._report(share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +119,7 @@ class Session:
         self.styles: list[Style] = []
         """Of each segment so far."""
         self.is_closed = False
+        self._should_stop: Callable[[], bool] = lambda: False
         self._components, self._prompts = components, prompts
         self._cache = KeyValueCache(components.speech_lm) if cache is None else cache
         self._forced = forced_tokens
@@ -122,41 +140,61 @@ class Session:
 
     # Whole speech
 
-    def generate(self, on_progress: Progress | None = None) -> Tensor:
+    def generate(
+        self, on_progress: Progress | None = None, should_stop: Callable[[], bool] | None = None
+    ) -> Tensor:
         """Waveform (S,) of the whole text, which must be complete; the session is then closed.
 
         Args:
             on_progress: called with the share that is done: half of it is the LM's.
+            should_stop: checked before each step of the LM and each segment that is rendered.
+
+        Raises:
+            SpeechCancelled: it was to stop.
         """
+        begun = time.perf_counter()
+        if should_stop is not None:
+            self._should_stop = should_stop
         try:
+            self._check_cancelled()
             self.decode_all(on_progress)
             if self.settings.text_tokenizer is not None and self.unlisted_words:
                 logger.info("in no lexicon, said by rule: %s", " ".join(self.unlisted_words))
-            return self.render_all(on_progress)
+            waveform = self.render_all(on_progress)
+            logger.info(
+                "%d segments, %d speech tokens, %.2f s of speech in %.2f s",
+                len(self.speech_tokens),
+                sum(map(len, self.speech_tokens)),
+                waveform.shape[0] / self._components.manifest.sample_rate,
+                time.perf_counter() - begun,
+            )
+            return waveform
         finally:
             self.close()
 
     def decode_all(self, on_progress: Progress | None = None) -> None:
         """Decodes all segments, several in one batch; the guards may try again."""
         assert self.text.is_finished and not self.speech_tokens
+        report = _Monotonic(on_progress)
         segments, guards = self.text.segments, self.settings.guards
         for start in range(0, len(segments), SEGMENTS_PER_BATCH):
             numbers = range(start, min(start + SEGMENTS_PER_BATCH, len(segments)))
             if guards.needs_recognizer and self._forced is None:
                 checked = decode_checked(
                     [segments[number].text for number in numbers],
-                    lambda tries, first=start: self._decode([(first + i, n) for i, n in tries]),
+                    lambda tries, first=start: self._decode(
+                        [(first + i, n) for i, n in tries], report
+                    ),
                     self._read_back(),
                     guards,
                 )
                 rows = [part.tokens for part in checked]
             else:
-                rows = self._decode([(number, 0) for number in numbers])
+                rows = self._decode([(number, 0) for number in numbers], report)
             self.speech_tokens += rows
             self.pauses += [self._pause_before(number) for number in numbers]
             self.styles += [segments[number].style for number in numbers]
-            if on_progress is not None:
-                on_progress(0.5 * len(self.speech_tokens) / len(segments))
+            report(0.5 * len(self.speech_tokens) / len(segments))
 
     def set_tokens(
         self,
@@ -180,6 +218,7 @@ class Session:
         """Waveform (S,) of the speech tokens of all segments, each rendered as a whole."""
         pieces = [torch.zeros(0, dtype=torch.float32)]
         for number, tokens in enumerate(self.speech_tokens):
+            self._check_cancelled()
             self._renderers.append(self._new_renderer(number))
             self.renderer.add(tokens)
             if self.has_silent_segment:
@@ -350,6 +389,9 @@ class Session:
 
     def close(self) -> None:
         """Frees everything. May be called at any time, and again."""
+        if not self.is_closed:
+            tokens = sum(map(len, self.speech_tokens))
+            logger.debug("closed after %d segments, %d tokens", len(self.speech_tokens), tokens)
         self.is_closed = True
         decoding, self.decoding = self.decoding, None
         self._renderers = []
@@ -431,7 +473,11 @@ class Session:
             guards=settings.guards,
         )
 
-    def _decode(self, attempts: Sequence[tuple[int, int]]) -> list[list[int]]:
+    def _check_cancelled(self) -> None:
+        if self._should_stop():
+            raise SpeechCancelled("the speech was cancelled.")
+
+    def _decode(self, attempts: Sequence[tuple[int, int]], report: _Monotonic) -> list[list[int]]:
         """Speech tokens of attempts, (number of the segment, number of the attempt) each."""
         cache = KeyValueCache(self._components.speech_lm)
         decodings = [
@@ -439,7 +485,14 @@ class Session:
         ]
         for (number, _), decoding in zip(attempts, decodings, strict=True):
             self._add_text(decoding, number)
-        decode(self._components.speech_lm, decodings)
+        num_before, num_segments = len(self.speech_tokens), len(self.text.segments)
+
+        def on_step(_: int) -> None:
+            self._check_cancelled()
+            ended = {n for (n, _), item in zip(attempts, decodings, strict=True) if item.is_done}
+            report(0.5 * (num_before + len(ended)) / num_segments)
+
+        decode(self._components.speech_lm, decodings, on_step)
         return [decoding.tokens for decoding in decodings]
 
     def _add_text(self, decoding: Decoding, number: int) -> None:

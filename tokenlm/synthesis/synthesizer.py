@@ -8,14 +8,18 @@ from __future__ import annotations
 import logging
 import operator
 import secrets
-from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+import time
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
-from tokenlm.checkpoint.resolve import ResolveError, bundled_voices, find_voice, resolve
+from tokenlm.checkpoint.bundle import BundleError
+from tokenlm.checkpoint.resolve import ResolveError, bundled_voices, find_voices, resolve
 from tokenlm.installation import check_device
 from tokenlm.models.lm.decoding import KeyValueCache
 from tokenlm.models.lm.guards import GuardConfig
@@ -34,12 +38,18 @@ from tokenlm.synthesis.voice import (
     prepare_voice,
     read_recording,
 )
+from tokenlm.synthesis.voice_space import FILE as SPACE_FILE
+from tokenlm.synthesis.voice_space import VoiceSpace, mix_voices, render_voice
+from tokenlm.text.descriptions import DescriptionError, read_description
 from tokenlm.text.lexicon import LexiconSource, UserLexicon
 from tokenlm.text.markup import MAX_PAUSE_SECONDS, MarkupReader, Style, english_say_as
 from tokenlm.text.normalize import frontend
 from tokenlm.text.tokenizers import PhonemeTokenizer
 
 logger = logging.getLogger(__name__)
+
+MAX_MIXTURES = 16
+"""Mixtures of voices that a synthesizer keeps."""
 
 LayoutChoice = Literal["auto", "one_shot", "interleaved"]
 
@@ -74,6 +84,8 @@ class Synthesizer:
         self.components = components
         self.prompts = PromptCache(components)
         """Caches prompt prefills; results are identical without it."""
+        self._mixtures: dict[tuple[object, ...], Voice] = {}
+        """The latest mixtures of voices."""
 
     def __getstate__(self) -> Components:
         """The models; a copy has a prompt cache of its own."""
@@ -102,8 +114,11 @@ class Synthesizer:
             ValueError: there is no such bundle or device, or the bundle is not complete.
         """
         check_device(device)
+        begun = time.perf_counter()
         components = Components(resolve(name), device)
         components.add_lexicon(UserLexicon.of(lexicon))
+        seconds = time.perf_counter() - begun
+        logger.info("loaded %s on %s in %.2f s", components.folder, components.device, seconds)
         return cls(components)
 
     @property
@@ -124,17 +139,113 @@ class Synthesizer:
         return list(bundled_voices(self.components.folder))
 
     def voice(self, name: str | Path) -> Voice:
-        """A voice of the bundle by name, or of a file.
+        """A voice of the bundle by name, or of a file, or a mixture: `ann:0.7+bob:0.3`.
 
         Raises:
             VoiceError: there is none, or it belongs to another tokenizer.
         """
         try:
-            voice = Voice.load(find_voice(self.components.folder, name))
+            found = find_voices(self.components.folder, name)
         except ResolveError as error:
             raise VoiceError(str(error)) from None
-        check_voice(self.components, voice)
-        return voice
+        parts = [(Voice.load(path), weight) for path, weight in found]
+        return self.mix_voices(parts, name=str(name)) if len(parts) > 1 else self._checked(*parts)
+
+    def mix_voices(self, parts: Sequence[tuple[Voice, float]], *, name: str = "") -> Voice:
+        """A voice between others; it can be saved.
+
+        Args:
+            parts: voices and their weights; only the ratios of these count.
+            name: of the result, default as `ann:0.7+bob:0.3`.
+
+        Raises:
+            VoiceError: a weight is not positive, or a voice belongs to another tokenizer.
+        """
+        for part in parts:
+            self._checked(part)
+        name = name or "+".join(f"{voice.name}:{weight:g}" for voice, weight in parts)
+        key = (name, *((voice.digest, weight) for voice, weight in parts))
+        if key not in self._mixtures:
+            self._mixtures[key] = mix_voices(self.components, parts, name=name)
+            while len(self._mixtures) > MAX_MIXTURES:
+                self._mixtures.pop(next(iter(self._mixtures)), None)
+        return self._mixtures[key]
+
+    @cached_property
+    def voice_space(self) -> VoiceSpace:
+        """Attributes of the training voices, by which voices can be designed.
+
+        Raises:
+            BundleError: the bundle has none.
+            VoiceError: its file is damaged, or belongs to another speaker encoder.
+        """
+        path = self.components.folder / SPACE_FILE
+        if not path.is_file():
+            raise BundleError(
+                f"{self.components.folder} has no {SPACE_FILE}: voices cannot be designed with it. "
+                "`tokenlm data voice-space` makes one from recordings of its training voices."
+            )
+        space = VoiceSpace.load(path)
+        if space.mean.shape[0] != self.components.flow.config.speaker_dim:
+            raise VoiceError(f"{path} belongs to another speaker encoder: make it again.")
+        return space
+
+    def design_voice(
+        self,
+        attributes: Mapping[str, float] | None = None,
+        *,
+        description: str = "",
+        base: Voice | str | None = None,
+        seed: int = 0,
+        name: str = "designed",
+    ) -> Voice:
+        """A new voice by its attributes; the same arguments give the same voice.
+
+        Args:
+            attributes: those of `voice_space`, in standard deviations from the mean voice; with a
+                `base`, from that voice.
+            description: in words, such as "a calm older man"; `attributes` win over it.
+            base: a voice that is changed; default none: the voice is a new one.
+            seed: of what attributes leave open; without a `base` alone.
+            name: of the voice.
+
+        Raises:
+            ValueError: the bundle has no voice space, nothing is understood of the description, or
+                there is no such attribute.
+        """
+        space, wanted = self.voice_space, dict(attributes or {})
+        if description.strip():
+            told = read_description(description)
+            unknown = [word for word in told.attributes if word not in space.names]
+            if told.ignored or unknown:
+                logger.warning(
+                    "not understood of the description: %s", ", ".join(told.ignored + unknown)
+                )
+            known = {n: v for n, v in told.attributes.items() if n in space.names}
+            if not known and not wanted:
+                raise DescriptionError(
+                    f"the voices of this bundle have no {', '.join(unknown)}; there is: "
+                    f"{', '.join(space.names)}."
+                )
+            wanted = known | wanted
+        if base is not None:
+            carrier = self._voice(base)
+            embedding = space.move(carrier.speaker_embedding, wanted)
+        else:
+            embedding = space.design(wanted, seed=choose_seed(seed))
+            candidates = [self.voice(voice) for voice in self.voices]
+            if not candidates:
+                raise VoiceError("the bundle has no voice whose prompt a new one could say.")
+            carrier = max(candidates, key=lambda v: float(v.speaker_embedding @ embedding))
+            carrier = replace(carrier, mel_offset=None, lexicon="")
+        told_so = description.strip() or ", ".join(f"{n} {v:+g}" for n, v in wanted.items())
+        return render_voice(
+            self.components, carrier, embedding, name=name, description=f"designed: {told_so}"
+        )
+
+    def _checked(self, part: tuple[Voice, float]) -> Voice:
+        check_voice(self.components, part[0])
+        return part[0]
 
     def prepare_voice(
         self,
@@ -181,6 +292,7 @@ class Synthesizer:
         paragraph_gap: float | None = None,
         guards: GuardConfig | None = None,
         on_progress: Progress | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> Tensor:
         """Speaks a text.
 
@@ -204,12 +316,15 @@ class Synthesizer:
             guards: of the LM, default the bundle's. Those that read a segment back and try again
                 are for `generate` alone: a stream has been played by then.
             on_progress: called with the share that is done.
+            should_stop: asked again and again, in the thread of the call, whether to give up, such
+                as the `is_set` of a `threading.Event`.
 
         Returns:
             Waveform (S,) at `sample_rate`.
 
         Raises:
             ValueError: the text holds nothing that can be said, or an argument is out of range.
+            SpeechCancelled: `should_stop` said so; everything of the request has been freed.
         """
         if not isinstance(text, str):
             raise ValueError(
@@ -233,7 +348,7 @@ class Synthesizer:
             guards=guards,
         )
         session.text.read(text)
-        return session.generate(on_progress)
+        return session.generate(on_progress, should_stop)
 
     def stream(
         self, text: str | Iterable[str], **options: Unpack[StreamOptions]

@@ -40,7 +40,7 @@ _VARIANT = re.compile(r"\(\d+\)$")
 
 
 class LexiconError(ValueError):
-    """A lexicon cannot be read."""
+    """A lexicon, or a pronunciation of one, cannot be read or used; the message says why."""
 
 
 def read_lexicon(path: str | Path) -> Lexicon:
@@ -68,7 +68,7 @@ def write_lexicon(lexicon: Mapping[str, tuple[str, ...]], path: str | Path) -> N
     """Write a lexicon in alphabetical order, whole or not at all."""
     lines = [f"{word}  {' '.join(phones)}\n" for word, phones in sorted(lexicon.items())]
     with atomic_path(path) as temporary:
-        temporary.write_text("".join(lines), encoding="utf-8")
+        temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
 # --- Regular endings of plurals, possessives and contractions ---

@@ -161,3 +161,35 @@ def precompute(
     done = sum(is_complete(output, number) for number in range(num_shards))
     typer.echo(rejects.report())
     typer.echo(f"{output}: {done} of {num_shards} shards ({', '.join(work.contents)}).")
+
+
+def voice_space(
+    manifest: Annotated[Path, typer.Argument(help="Manifest of recordings of training voices.")],
+    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle that gets the file.")],
+    per_speaker: Annotated[
+        int, typer.Option(min=1, help="Recordings of each speaker that are measured, at most.")
+    ] = 4,
+    max_speakers: Annotated[int, typer.Option(min=0, help="Speakers at most; 0 is all.")] = 0,
+) -> None:
+    """Measure the voices of a manifest, so that voices can be designed with a bundle.
+
+    Pitch, brightness and liveliness are measured; age and sex are the fields `age` and `sex` (or
+    `gender`) of the rows, where there are such.
+    """
+    from tokenlm.console import ProgressBar
+    from training.data.manifest import read_manifest
+    from training.data.voice_attributes import add_voice_space
+
+    rows = read_manifest(manifest).utterances
+    with ProgressBar("measuring") as progress:
+        space, num_voices = add_voice_space(
+            rows,
+            bundle,
+            per_speaker=per_speaker,
+            max_speakers=max_speakers,
+            source=str(manifest),
+            on_progress=progress.update,
+        )
+    for part in space.attributes:
+        known = f"{part.num_voices} of {num_voices} voices"
+        typer.echo(f"{part.name:<11} {part.mean:8.2f} ± {part.deviation:.2f} {part.unit}, {known}")

@@ -18,13 +18,16 @@ QUIET_DB = -50.0
 """Frames that lie this far below the loudest of their recording have no pitch."""
 
 
-def estimate_pitch(waveform: Tensor, sample_rate: int, hop_length: int) -> Tensor:
+def estimate_pitch(
+    waveform: Tensor, sample_rate: int, hop_length: int, *, threshold: float = THRESHOLD
+) -> Tensor:
     """Pitch of every frame in hertz, 0 where it is not voiced.
 
     Args:
         waveform: (B, S).
         sample_rate: in hertz.
         hop_length: samples of a frame.
+        threshold: aperiodic share of the power up to which a frame is voiced.
 
     Returns:
         (B, S // hop_length); frame t is what lies around sample (t + 1/2) * hop_length.
@@ -44,7 +47,7 @@ def estimate_pitch(waveform: Tensor, sample_rate: int, hop_length: int) -> Tenso
     # Over the mean of all shorter lags: 1 where there is no period, 0 where all is one.
     share = difference[..., 1:] * lags / difference[..., 1:].cumsum(dim=2).clamp(min=1e-12)
     middle = share[..., 1:-1]
-    is_dip = (middle <= share[..., :-2]) & (middle < share[..., 2:]) & (middle < THRESHOLD)
+    is_dip = (middle <= share[..., :-2]) & (middle < share[..., 2:]) & (middle < threshold)
     is_dip = is_dip & (lags[1:-1] >= shortest)
     first = is_dip.int().argmax(dim=2, keepdim=True)
     before, at, behind = (share.gather(2, first + offset) for offset in range(3))

@@ -29,6 +29,9 @@ async function refresh(chosen = part("voice").value) {
   voiceTypes = new Map(found.map((voice) => [voice.id, voice.type]));
   const options = found.map((voice) => new Option(voice.name, voice.id, false, voice.id === chosen));
   part("voice").replaceChildren(...options);
+  const mixed = part("mix-voice").value;
+  const others = found.map((voice) => new Option(voice.name, voice.id, false, voice.id === mixed));
+  part("mix-voice").replaceChildren(new Option("no other", "", true, !mixed), ...others);
   showDelete();
   if (more) tell("status", `The list shows the first ${MOST_VOICES} voices.`);
 }
@@ -49,6 +52,7 @@ async function connect() {
     const model = await api.model();
     part("about").textContent = `${model.id}: ${model.description}`;
     sampleRate = model.sample_rate;
+    offerAttributes(model.voice_attributes);
     if (health.needs_key) tell("status", "Ready.");
     await refresh();
   } catch (error) {
@@ -80,6 +84,42 @@ async function speak() {
   }
 }
 
+// A slider for each attribute by which this bundle can design voices.
+function offerAttributes(attributes) {
+  part("design").hidden = !Object.keys(attributes).length;
+  const sliders = Object.entries(attributes).map(([name, meaning]) => {
+    const row = document.createElement("p");
+    const label = document.createElement("label");
+    label.htmlFor = `attribute-${name}`;
+    label.textContent = name[0].toUpperCase() + name.slice(1);
+    const slider = document.createElement("input");
+    Object.assign(slider, { id: `attribute-${name}`, type: "range", min: -2.5, max: 2.5, step: 0.1 });
+    slider.value = 0;
+    slider.name = name;
+    slider.title = meaning;
+    row.append(label, slider);
+    return row;
+  });
+  part("attributes").replaceChildren(...sliders);
+}
+
+// The voice that was chosen, mixed, or designed, as the server takes it.
+function chosenVoice() {
+  const name = part("voice").value || null;
+  const sliders = [...part("attributes").querySelectorAll("input")];
+  const moved = sliders.filter((slider) => Number(slider.value) !== 0);
+  const attributes = Object.fromEntries(moved.map((slider) => [slider.name, Number(slider.value)]));
+  const description = part("describe").value.trim();
+  const share = Number(part("mix-share").value);
+  const other = part("mix-voice").value;
+  let voice = name;
+  if (other && share === 1) voice = other;
+  else if (other && share > 0) voice = `${name}:${(1 - share).toFixed(2)}+${other}:${share.toFixed(2)}`;
+  if (!description && !moved.length) return voice;
+  const base = part("keep-voice").checked ? voice : null;
+  return { description, attributes, base, seed: Number(part("seed").value) };
+}
+
 // Words with their phones, one in each line; null where there are none.
 function readLexicon(text) {
   const lines = text.split("\n").map((line) => line.trim()).filter(Boolean);
@@ -96,7 +136,7 @@ async function hear(signal) {
   const begun = performance.now();
   const request = {
     input: part("text").value,
-    voice: part("voice").value || null,
+    voice: chosenVoice(),
     speed: Number(part("speed").value),
     seed: Number(part("seed").value),
     lexicon: readLexicon(part("lexicon").value),

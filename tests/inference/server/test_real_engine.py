@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,6 +26,7 @@ from inference.server.settings import ServeConfig
 from tokenlm.audio.encoders import available_formats
 from tokenlm.synthesis import Synthesizer
 from tokenlm.synthesis.script import speak_script
+from tokenlm.synthesis.voice_space import VoiceSpace
 from tokenlm.text.script import read_dialogue
 
 TEXT = "The quick brown fox. Is it so? Yes, it is!"
@@ -83,6 +85,56 @@ def test_words_are_said_as_a_request_asks(phoneme_bundle: Path, tmp_path: Path) 
             while "audio.done" not in str(told[-1]):
                 told.append(socket.recv())
             assert json.loads(told[-1])["unlisted_words"] == ["a"]
+
+
+def test_voices_are_mixed_and_designed(tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "tiny"
+    shutil.copytree(tiny_bundle, folder)
+    draws = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
+    VoiceSpace.fit(draws, {"pitch": 5 * draws[:, 0], "sex": draws[:, 1].sign()}).save(
+        folder / "voice_space.safetensors"
+    )
+    synthesizer = Synthesizer.from_pretrained(folder)
+    config = ServeConfig(voices=tmp_path / "voices", voice_aliases={"alloy": "bob"})
+    body: dict[str, Any] = {"input": "Is it so?", "response_format": "pcm"}
+    with LiveServer(config, synthesizer, lambda: StreamEngine(synthesizer)) as server:
+        (model,) = httpx.get(f"{server.url}/v1/models").json()["data"]
+        assert list(model["voice_attributes"]) == ["pitch", "sex"]
+        response = speak(server, **body, voice="Ann:0.7+alloy:0.3")
+        assert unquote(response.headers["x-tokenlm-voice"]) == "Ann:0.7+alloy:0.3"
+        expected = synthesizer.generate("Is it so?", voice="ann:0.7+bob:0.3").numpy()
+        assert np.abs(samples(response.content) - expected).max() < HALF_STEP + TOLERANCE
+        for asked, design in (
+            ({"description": "a deep man", "seed": 3}, {"description": "a deep man", "seed": 3}),
+            ({"attributes": {"pitch": 1.5}, "base": "alloy"},
+             {"attributes": {"pitch": 1.5}, "base": "bob"}),
+        ):  # fmt: skip
+            voice = synthesizer.design_voice(**design)
+            expected = synthesizer.generate("Is it so?", voice=voice).numpy()
+            for _ in range(2):
+                heard = samples(speak(server, **body, voice=asked).content)
+                assert np.abs(heard - expected).max() < HALF_STEP + TOLERANCE
+        for voice, status, reason in (
+            ("ann:0.7+zoe:0.3", 404, "no voice 'zoe'"),
+            ("ann:0+bob", 400, "positive weights"),
+            ({"description": "purple"}, 400, "othing of the description"),
+            ({"attributes": {"colour": 1.0}}, 400, "no attribute 'colour'"),
+            ({"attributes": {"pitch": 9.0}}, 400, "from -3 to 3"),
+            ({"base": "zoe", "attributes": {"pitch": 1.0}}, 404, "no voice 'zoe'"),
+            ({"paint": 1}, 400, "voice"),
+        ):
+            response = httpx.post(f"{server.url}/v1/audio/speech", json=body | {"voice": voice})
+            assert response.status_code == status, response.text
+            assert reason in response.json()["error"]["message"], response.text
+
+
+def test_a_bundle_without_a_voice_space_says_so(server: LiveServer) -> None:
+    (model,) = httpx.get(f"{server.url}/v1/models").json()["data"]
+    assert model["voice_attributes"] == {}
+    body = {"input": "Is it so?", "voice": {"description": "a deep man"}}
+    response = httpx.post(f"{server.url}/v1/audio/speech", json=body)
+    assert response.status_code == 400
+    assert "voices cannot be designed" in response.json()["error"]["message"]
 
 
 def test_words_that_are_left_out_are_named(server: LiveServer) -> None:
