@@ -36,6 +36,8 @@ class SegmentJoiner:
         self._fade = torch.linspace(0, 1, round(FADE_SECONDS * sample_rate), dtype=torch.float32)
         self._threshold = 10.0 ** (QUIET_DBFS / 10.0)
         self._quiet_tail = 0
+        self.first_sample = 0
+        """Of the last segment that gave any samples, the index of the first that was kept."""
         self._begin()
 
     def _begin(self) -> None:
@@ -69,6 +71,7 @@ class SegmentJoiner:
                 return lead[:0]
             cut = min(earliest, longest) - (total - lead.shape[0])
             out, self._lead = lead[max(cut, 0) :], None
+            self.first_sample = total - out.shape[0]
         out = self._faded(out, final)
         if final:
             self._quiet_tail = total - self._loud_end if self._loud_end else 0

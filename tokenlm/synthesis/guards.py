@@ -66,10 +66,10 @@ class ReadBack:
         if isinstance(text_tokenizer, PhonemeTokenizer):
             if self._unit_of.keys() >= set(text_tokenizer.sounds):
                 self._pronunciation = text_tokenizer
-        self._space = 0
+        self.space = 0
         """The unit between words, where characters are compared and they have one."""
         if self._pronunciation is None:
-            self._space = recognizer.config.alphabet.find(" ") + 1
+            self.space = recognizer.config.alphabet.find(" ") + 1
 
     @property
     def unit(self) -> str:
@@ -95,9 +95,9 @@ class ReadBack:
         alphabet = self.recognizer.config.alphabet
         words: list[list[int]] = [[]]
         for unit in encode_characters(text, alphabet):
-            if unit == self._space:
+            if unit == self.space:
                 words.append([])
-            elif not self._space or _UNSPACED.match(alphabet[unit - 1]):
+            elif not self.space or _UNSPACED.match(alphabet[unit - 1]):
                 words += [[unit], []]
             else:
                 words[-1].append(unit)
@@ -175,7 +175,7 @@ class ReadBack:
         )
 
     def _word_errors(self, text: str, read: list[int]) -> WordErrors:
-        return word_errors(self.encode_words(text), [unit for unit in read if unit != self._space])
+        return word_errors(self.encode_words(text), [unit for unit in read if unit != self.space])
 
     def _tidy(self, read: list[int]) -> list[int]:
         """Units that were read, without spaces at the ends or several in a row."""

@@ -6,6 +6,7 @@ Shapes: S samples.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ from tokenlm.synthesis.guards import attempt_seed, decode_checked
 from tokenlm.synthesis.prompt import PromptCache
 from tokenlm.synthesis.rendering import RenderSettings, SegmentRenderer, render_chunks
 from tokenlm.synthesis.text import SegmentedText
+from tokenlm.synthesis.words import Speech, TimedWord, WordTimer
+from tokenlm.text.tokenizers import PhonemeTokenizer
 
 Progress = Callable[[float], None]
 """Called with the share that is done, from 0 to 1."""
@@ -41,6 +44,8 @@ class SessionSettings:
     guards: GuardConfig
     render: RenderSettings
     instruction: str = ""
+    word_times: bool = False
+    """Whether to time the words."""
 
 
 class Session:
@@ -95,6 +100,9 @@ class Session:
         """Segments that have been rendered to their end."""
         self._is_within_segment = False
         """Whether anything of the segment that is rendered next has been joined."""
+        self._num_samples = 0
+        """Samples of the speech so far."""
+        self._timer = self._new_timer() if settings.word_times else None
 
     # Whole speech
 
@@ -146,13 +154,16 @@ class Session:
         for number, tokens in enumerate(self.speech_tokens):
             self._renderers.append(self._new_renderer(number))
             self.renderer.add(tokens)
+            if self._timer is not None:
+                self._timer.add(number, tokens, is_last=True)
             if self.has_silent_segment:
                 self.skip_segment()
             else:
                 pieces.append(self.join(self.renderer.render_whole(), is_last=True))
             if on_progress is not None:
                 on_progress(0.5 + 0.5 * (number + 1) / len(self.speech_tokens))
-        return torch.cat(pieces)
+        waveform = torch.cat(pieces)
+        return waveform if self._timer is None else Speech.of(waveform, self.words)
 
     # Step by step
 
@@ -221,6 +232,8 @@ class Session:
         new = decoding.tokens[len(tokens) :]
         self._renderers[-1].add(new)
         tokens += new
+        if self._timer is not None:
+            self._timer.add(len(self.speech_tokens) - 1, new, is_last=decoding.is_done)
         if decoding.is_done:
             self.decoding = None
             if self.text.is_finished and len(self.speech_tokens) == len(self.text.segments):
@@ -260,9 +273,18 @@ class Session:
             speed = self.settings.render.speed
             pieces.append(self._joiner.pause(self.pauses[self._num_rendered] / speed))
         pieces.append(self._joiner.push(waveform, final=is_last))
+        output = torch.cat(pieces)
+        self._num_samples += output.shape[0]
+        if self._timer is not None and pieces[-1].shape[0]:
+            output = self._with_words(output, self._timer, pieces[-1].shape[0], is_last)
         if is_last:
             self.skip_segment()
-        return torch.cat(pieces)
+        return output
+
+    @property
+    def words(self) -> list[TimedWord]:
+        """Words so far, where they are timed."""
+        return [] if self._timer is None else list(self._timer.words)
 
     @property
     def has_silent_segment(self) -> bool:
@@ -271,6 +293,8 @@ class Session:
 
     def skip_segment(self) -> None:
         """Goes on to the next segment."""
+        if self._timer is not None:
+            self._timer.place(self._num_rendered, None)
         self._renderers.pop(0)
         self._num_rendered += 1
         self._is_within_segment = False
@@ -369,6 +393,54 @@ class Session:
         seed = mix(self.settings.seed, number)
         return SegmentRenderer(self._components, self._prompts, self.settings.render, seed, flow)
 
+    def _new_timer(self) -> WordTimer:
+        components = self._components
+        return WordTimer(
+            components.read_back,
+            self.text,
+            silent_tokens=components.generation.guards.silent_tokens,
+            token_rate=components.flow.config.token_rate,
+            speed=self.settings.render.speed,
+            words_at=self._words_at,
+        )
+
+    def _words_at(self, number: int, num_tokens: int | None) -> Sequence[str]:
+        """Words of a segment that the LM has read by its first `num_tokens` speech tokens.
+
+        In the interleaved layout these are not all words that are known: how many are depends on
+        when the text comes in, and times must not.
+        """
+        words = self.text.segments[number].words
+        if num_tokens is None or self.text.layout == "one_shot":
+            return words
+        config, tokenizer = self._components.speech_lm.config, self._components.text_tokenizer
+        blocks = -(-num_tokens // config.block_speech_tokens)
+        left, count = blocks * config.block_text_tokens, 0
+        for word in words:
+            left -= len(tokenizer.encode(word.strip()))
+            left -= isinstance(tokenizer, PhonemeTokenizer)  # the boundary
+            if left < 0:
+                break
+            count += 1
+        return words[:count]
+
+    def _with_words(
+        self, output: Tensor, timer: WordTimer, num_samples: int, is_last: bool
+    ) -> Speech:
+        """A chunk with its words.
+
+        Args:
+            output: (S,) of the chunk, which counts as spoken already.
+            timer: of the session.
+            num_samples: of the output, those of the segment, which follow a pause.
+            is_last: whether the segment ends with it.
+        """
+        rate = self._components.manifest.sample_rate
+        first = self._num_samples - num_samples - self._joiner.first_sample
+        timer.place(self._num_rendered, first / rate)
+        end = math.inf if is_last else self._num_samples / rate
+        return Speech.of(output, timer.take(end))
+
     def _release(self) -> None:
         if self._row is not None:
             self._row.release()
@@ -378,11 +450,16 @@ class Session:
         """A function that restores what rendering changes."""
         renderers, joiner = [*self._renderers], copy.copy(self._joiner)
         num_rendered, is_within = self._num_rendered, self._is_within_segment
+        num_samples = self._num_samples
         restore_renderers = [renderer.snapshot() for renderer in renderers]
+        restore_times = None if self._timer is None else self._timer.snapshot()
 
         def restore() -> None:
             self._renderers, self._joiner = renderers, joiner
             self._num_rendered, self._is_within_segment = num_rendered, is_within
+            self._num_samples = num_samples
+            if restore_times is not None:
+                restore_times()
             for restore_renderer in restore_renderers:
                 restore_renderer()
 

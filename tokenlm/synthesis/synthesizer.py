@@ -54,6 +54,7 @@ class StreamOptions(TypedDict, total=False):
     solver: str | None
     layout: LayoutChoice
     instruction: str
+    word_times: bool
 
 
 class Synthesizer:
@@ -161,6 +162,7 @@ class Synthesizer:
         layout: LayoutChoice = "auto",
         instruction: str = "",
         guards: GuardConfig | None = None,
+        word_times: bool = False,
         on_progress: Progress | None = None,
     ) -> Tensor:
         """Speaks a text.
@@ -179,10 +181,11 @@ class Synthesizer:
             instruction: how to speak, in words, for a bundle that follows such.
             guards: of the LM, default the bundle's. Those that read a segment back and try again
                 are for `generate` alone: a stream has been played by then.
+            word_times: whether to time the words; the bundle needs a token recogniser.
             on_progress: called with the share that is done.
 
         Returns:
-            Waveform (S,) at `sample_rate`.
+            Waveform (S,) at `sample_rate`; with `word_times` it is a `Speech`, which has `words`.
 
         Raises:
             ValueError: the text holds nothing that can be said, or an argument is out of range.
@@ -203,6 +206,7 @@ class Synthesizer:
             solver=solver,
             instruction=instruction,
             guards=guards,
+            word_times=word_times,
         )
         session.text.read(text)
         return session.generate(on_progress)
@@ -219,7 +223,8 @@ class Synthesizer:
             text: a text, or the pieces of one as they are written; how it is cut does not matter.
             options: as for `generate`, with these differences: the context must have chunks, the
                 solver is "euler", and the layout "auto" is "one_shot" for a text and "interleaved",
-                where speech begins before the text is complete, for pieces.
+                where speech begins before the text is complete, for pieces. With `word_times`
+                each chunk is a `Speech` with the `words` that are new in it.
 
         Raises:
             ValueError: as `generate`; of text in pieces, when it comes in.
@@ -397,6 +402,7 @@ class Synthesizer:
         solver: str | None = None,
         instruction: str = "",
         guards: GuardConfig | None = None,
+        word_times: bool = False,
         cache: KeyValueCache | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
     ) -> Session:
@@ -413,6 +419,7 @@ class Synthesizer:
             guards=guards or generation.guards,
             render=render,
             instruction=generation.check_instruction(instruction),
+            word_times=word_times,
         )
         tokenizer = components.text_tokenizer
         text = SegmentedText(
@@ -424,6 +431,7 @@ class Synthesizer:
             encode_prefix=(
                 tokenizer.encode_prefix if isinstance(tokenizer, PhonemeTokenizer) else None
             ),
+            keep_written=word_times,
         )
         return Session(
             components, self.prompts, text, settings, cache=cache, forced_tokens=forced_tokens

@@ -14,6 +14,7 @@ from tokenlm.text.segmentation import (
     Segmenter,
 )
 from tokenlm.text.symbols import ForeignWords
+from tokenlm.text.written import WrittenWords
 
 _PROBES = (" a", ".")
 """What may follow a text: tokens that it changes are not final."""
@@ -29,6 +30,8 @@ class TextSegment:
     """Text tokens so far."""
     text: str = ""
     """The words of these, normalised where the front-end does."""
+    words: list[str] = field(default_factory=list)
+    """The words without a final mark that was added."""
     is_complete: bool = False
     pause_seconds: float = 0.0
     """Silence after it; not to be relied on before the next segment is there."""
@@ -53,6 +56,7 @@ class SegmentedText:
         text_frontend: Frontend | None = None,
         instruction_end: str = "",
         encode_prefix: Callable[[str], list[int]] | None = None,
+        keep_written: bool = False,
     ) -> None:
         """Creates an empty text.
 
@@ -65,6 +69,7 @@ class SegmentedText:
                 of its segments would follow what stands before it.
             encode_prefix: of a tokenizer whose tokens depend on the following words: those that are
                 final. Without it, tokens are final that a further word or mark does not change.
+            keep_written: whether to find the written word of each spoken one.
         """
         self.layout: LayoutName = layout
         self.segments: list[TextSegment] = []
@@ -73,6 +78,8 @@ class SegmentedText:
         self._encode, self._encode_prefix = encode, encode_prefix
         self._instruction_end = instruction_end
         self._frontend = text_frontend or frontend("english")
+        self.written = WrittenWords(self._frontend) if keep_written else None
+        """The written words, where they are kept."""
         self._reader = self._frontend.reader()
         self._foreign = ForeignWords() if self._frontend.drops_foreign_words else None
         kind = GreedySegmenter if layout == "interleaved" else IncrementalSegmenter
@@ -99,6 +106,8 @@ class SegmentedText:
         """
         if self._foreign is not None:
             self._foreign.feed(text)
+        if self.written is not None:
+            self.written.feed(text)
         self._add(self._frontend.words(text))
         self.finish()
 
@@ -107,7 +116,12 @@ class SegmentedText:
         assert not self.is_finished
         if self._foreign is not None:
             self._foreign.feed(piece)
-        self._add(self._reader.feed(piece))
+        if self.written is None:
+            self._add(self._reader.feed(piece))
+            return
+        for character in piece:  # one by one, so that it does not matter how the text is cut
+            self.written.feed(character)
+            self._add(self._reader.feed(character))
 
     def finish(self) -> None:
         """Marks the text as complete.
@@ -120,6 +134,8 @@ class SegmentedText:
         if self._foreign is not None:
             self._foreign.finish()
         self._add(self._reader.finish())
+        if self.written is not None:
+            self.written.finish()
         self._segmenter.finish()
         self._tokenize()
         if not any(c.isalnum() for part in self.segments for c in part.text):
@@ -127,6 +143,8 @@ class SegmentedText:
         self.is_finished = True
 
     def _add(self, words: list[str]) -> None:
+        if self.written is not None and words:
+            self.written.add(words)
         for word in words:
             self._segmenter.add(word)
         if words:
@@ -154,7 +172,7 @@ class SegmentedText:
             )
         if source.is_complete:
             text = add_final_mark(text, may_replace=not segment.tokens)
-        segment.text = text
+        segment.text, segment.words = text, list(source.words)
         tokens = self._encode(text)
         count = len(tokens)
         if not source.is_complete and self._encode_prefix:
