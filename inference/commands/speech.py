@@ -22,6 +22,7 @@ from inference.commands.options import (
     FormatOption,
     GuidanceOption,
     InstructionOption,
+    JsonOption,
     LayoutOption,
     OutputOption,
     PlayOption,
@@ -32,11 +33,14 @@ from inference.commands.options import (
     SeedOption,
     SolverOption,
     SpeedOption,
+    SrtOption,
     StepsOption,
     TextArgument,
     TextFileOption,
+    VttOption,
     WeightsOption,
 )
+from tokenlm.atomic import atomic_path
 from tokenlm.checkpoint.resolve import find_voice, resolve
 from tokenlm.console import ProgressBar
 from tokenlm.installation import check_device
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tokenlm.synthesis import Synthesizer, Voice
+    from tokenlm.synthesis.words import TimedWord
 
 
 def clone(
@@ -109,6 +114,9 @@ def say(
     output: SayOutputOption = None,
     play: PlayOption = False,
     form: FormatOption = "wav",
+    srt: SrtOption = None,
+    vtt: VttOption = None,
+    json: JsonOption = None,
     text_file: TextFileOption = None,
     seed: SeedOption = "0",
     speed: SpeedOption = 1.0,
@@ -128,15 +136,23 @@ def say(
     first and the last while it is being made. Text may be piped in: `… | tokenlm say - --play`.
     """
     from inference.sinks import check_player
+    from inference.subtitles import to_json, to_srt, to_vtt
 
     arrives = text == "-" and text_file is None
     words, number = "" if arrives else _read_text(text, text_file), _read_seed(seed)
     if output is None and not play:
         output = Path("out.wav")
     to_pipe = output is not None and str(output) == "-"
+    listings = [
+        (path, write)
+        for path, write in ((srt, to_srt), (vtt, to_vtt), (json, to_json))
+        if path is not None
+    ]
     with ProgressBar("loading") as progress:
         if output is not None and not to_pipe:
             check_output(output)
+        for path, _ in listings:
+            check_writable(path)
         if play:
             check_player()
         folder = resolve(bundle)
@@ -156,17 +172,26 @@ def say(
             "guidance_scale": guidance,
             "solver": solver,
             "instruction": instruction,
+            "word_times": bool(listings),
         }
+        pieces: list[str] = []
+        timed_words: list[TimedWord] = []
         progress.describe("speaking")
         start = time.perf_counter()
         if context == "full" or solver not in (None, "euler"):
             words = "".join(arriving_text()) if arrives else words
             speak = synthesizer.generate
             chunks = iter([speak(words, on_progress=progress.update, **options)])
+        elif arrives:
+            chunks = synthesizer.stream(_kept(arriving_text(), pieces), **options)
         else:
-            chunks = synthesizer.stream(arriving_text() if arrives else words, **options)
+            chunks = synthesizer.stream(words, **options)
+        chunks = _keep_words(chunks, timed_words)
         num_samples = _pour(chunks, synthesizer, chosen, number, play, output, form)
         seconds = time.perf_counter() - start
+    for path, write in listings:
+        with atomic_path(path) as temporary:
+            temporary.write_text(write("".join(pieces) or words, timed_words), encoding="utf-8")
     if output is not None:
         target = "standard output" if to_pipe else output
         _report(target, num_samples / synthesizer.sample_rate, seconds, error_stream=to_pipe)
@@ -253,6 +278,15 @@ def check_output(path: Path) -> None:
         raise ValueError(
             f"{path}: sound is written to files that end in {', '.join(WRITABLE_SUFFIXES)}."
         )
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Checks that a file can be written to `path`.
+
+    Raises:
+        ValueError: it is a folder, or its folder cannot be written to.
+    """
     if path.is_dir():
         raise ValueError(f"{path} is a folder.")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
@@ -331,6 +365,23 @@ def arriving_text() -> Iterator[str]:
         yield decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
         raise ValueError("standard input is not UTF-8 text.") from error
+
+
+def _kept(pieces: Iterator[str], kept: list[str]) -> Iterator[str]:
+    """The pieces of a text, which are also appended to a list."""
+    for piece in pieces:
+        kept.append(piece)
+        yield piece
+
+
+def _keep_words(chunks: Iterator[Tensor], words: list[TimedWord]) -> Iterator[Tensor]:
+    """Chunks of speech, whose words are appended to a list."""
+    from tokenlm.synthesis.words import Speech
+
+    for chunk in chunks:
+        if isinstance(chunk, Speech):
+            words += chunk.words
+        yield chunk
 
 
 def _pour(

@@ -77,6 +77,12 @@ class ReadBack:
         return "character" if self._pronunciation is None else "phone"
 
     @property
+    def unit_names(self) -> Sequence[str]:
+        """Phones or characters, in the order of their indices, which begin at 1."""
+        config = self.recognizer.config
+        return config.alphabet if self._pronunciation is None else config.phones
+
+    @property
     def outputs_per_token(self) -> int:
         """Places of CTC at each token."""
         return 1 if self._pronunciation is None else PHONES_PER_TOKEN

@@ -20,18 +20,23 @@ from tokenlm.models.token_recognizer import align_ctc
 from tokenlm.synthesis.guards import ReadBack
 from tokenlm.synthesis.text import SegmentedText
 
-ROUND_TOKENS = 10
+ROUND_TOKENS = 5
 """Speech tokens after which the words so far are aligned."""
-HELD_TOKENS = 8
+HELD_TOKENS = 5
 """Tokens behind the beginning of a word before the word in front of it is settled."""
 CONTEXT_TOKENS = 75
 """Tokens before the first open word that the recogniser sees."""
-MAX_LEAD_SECONDS = 0.12
-MAX_TAIL_SECONDS = 0.2
-"""Most sound of a word before its first unit is read, and after its last, where no silence tells
-how much it is."""
-GAP_SHARE = 0.5
-"""Share of the time between two words without silence that belongs to the first of them."""
+LEAD_SECONDS = 0.075
+"""Most sound of a word before its first unit is read. Where the last unit of the word in front of
+it is nearer, that is where it begins: the recogniser reads units towards their ends."""
+EARLY_SECONDS = 0.01
+"""Of that, what the last unit of a word is read too late."""
+TAIL_SECONDS = 0.07
+"""Most sound of a word after its last unit, where nothing follows it."""
+MAX_CLOSURE_TOKENS = 2
+"""A silence up to this length before a stop is its closure, and no pause."""
+_STOPS = frozenset("p t k b d g ch jh c j q".split())
+"""Units, phones or letters, that begin with silence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,15 +111,19 @@ class SegmentAligner:
         self.spans: list[Span | None] = []
         """Of the words so far that are settled; None for words of a segment without tokens."""
         self._read_back, self._silent = read_back, frozenset(silent_tokens)
-        self._max_lead = MAX_LEAD_SECONDS * token_rate
-        self._max_tail = MAX_TAIL_SECONDS * token_rate
+        self._lead, self._tail = LEAD_SECONDS * token_rate, TAIL_SECONDS * token_rate
+        self._early = EARLY_SECONDS * token_rate
         self._tokens: list[int] = []
         self._num_aligned = 0
         """Tokens at the last round."""
         self._first_place = 0
         """The place behind the last unit of the settled words."""
         self._start = 0.0
-        """Where the first open word begins at the earliest."""
+        """Where the first open word begins."""
+        self._has_begun = False
+        """Whether a word with units has been settled."""
+        names = read_back.unit_names
+        self._stops = {unit for unit, name in enumerate(names, start=1) if name in _STOPS}
 
     def add(
         self,
@@ -165,7 +174,11 @@ class SegmentAligner:
             begun = [n for n, span in enumerate(read) if span is not None]
             begun = [n for n in begun if read[n][0] <= num_tokens - HELD_TOKENS]  # type: ignore[index]
             num_settled = begun[-1] if begun else 0
-        self._settle(read, num_settled, num_tokens)
+        firsts = [0] * len(words)
+        for unit, owner in zip(reversed(units), reversed(owners), strict=True):
+            if owner is not None:
+                firsts[owner] = unit
+        self._settle(read, firsts, num_settled, num_tokens)
 
     def _units(self, words: Sequence[str]) -> tuple[list[int], list[int | None]]:
         """Units of words, and the word of each; None for a space between two."""
@@ -190,42 +203,61 @@ class SegmentAligner:
         log_probs = self._read_back.log_probs(recognizer.code_vectors(tokens))[0]
         return log_probs[self._first_place - first * rate :]
 
-    def _settle(self, read: Sequence[Span | None], num_settled: int, num_tokens: int) -> None:
-        """Settles the first words, given where the units of all are read."""
+    def _settle(
+        self, read: Sequence[Span | None], firsts: Sequence[int], num_settled: int, num_tokens: int
+    ) -> None:
+        """Settles the first words.
+
+        Args:
+            read: of each word where its units are read.
+            firsts: the first unit of each word, 0 of one without units.
+            num_settled: words to settle.
+            num_tokens: tokens so far.
+        """
         for number in range(num_settled):
             span = read[number]
             if span is None:  # a word without units takes no time
                 self.spans.append((self._start, self._start))
                 continue
-            start, end = span
-            following = next((later for later in read[number + 1 :] if later is not None), None)
-            limit = num_tokens if following is None else following[0]
-            silence = self._silence(end, limit)
-            if not self.spans or self.spans[-1] is None:
-                lead = self._silence(0.0, start)
-                self._start = start - self._max_lead if lead is None else lead[1]
-            start = min(max(self._start, start - self._max_lead), start)
-            if silence is not None:
-                stop, self._start = silence
-            elif following is None:
-                stop = min(end + self._max_tail, limit)
-                self._start = stop
+            if not self._has_begun:
+                self._has_begun = True
+                _, self._start = self._boundary(0.0, span[0], firsts[number], is_start=True)
+            later = [n for n in range(number + 1, len(read)) if read[n] is not None]
+            start, end = self._start, span[1]
+            if later:
+                following = read[later[0]]
+                assert following is not None
+                stop, self._start = self._boundary(end, following[0], firsts[later[0]])
             else:
-                stop = self._start = end + GAP_SHARE * (limit - end)
-            stop = min(stop, end + self._max_tail)
-            self.spans.append((max(start, 0.0), stop))
+                stop, _ = self._boundary(end, float(num_tokens), 0, is_end=True)
+                self._start = stop
+            self.spans.append((start, max(stop, start)))
             self._first_place = round(end * self._read_back.outputs_per_token)
 
-    def _silence(self, start: float, end: float) -> Span | None:
-        """The silence between two places."""
-        silent = [
-            n
-            for n in range(int(start), min(int(-(-end // 1)), len(self._tokens)))
-            if self._tokens[n] in self._silent
-        ]
-        if not silent:
-            return None
-        return max(start, silent[0]), min(end, silent[-1] + 1)
+    def _boundary(
+        self, end: float, start: float, unit: int, *, is_start: bool = False, is_end: bool = False
+    ) -> Span:
+        """Where a word ends and the next one begins.
+
+        Args:
+            end: where the last unit of the word is read.
+            start: where the first unit of the next one is read.
+            unit: this first unit.
+            is_start: whether there is no word in front.
+            is_end: whether there is no next word.
+        """
+        stop = min(int(-(-start // 1)), len(self._tokens))
+        silent = [n for n in range(int(end), stop) if self._tokens[n] in self._silent]
+        is_closure = len(silent) <= MAX_CLOSURE_TOKENS and unit in self._stops and not is_start
+        if silent and is_closure:
+            place = max(end, float(silent[0]))
+            return place, place
+        if silent:
+            return max(end, float(silent[0])), min(start, silent[-1] + 1.0)
+        if is_end:
+            return min(end + self._tail, start), start
+        place = max(end - self._early, start - self._lead)
+        return place, place
 
     def _spread(self, words: Sequence[str], num_tokens: int) -> None:
         """Parts what is left of the tokens among words by their letters."""

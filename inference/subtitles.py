@@ -1,0 +1,120 @@
+"""Subtitles and lists of words with their times.
+
+A subtitle is a piece of the text as it was written, of at most two lines. The formats are SubRip
+(.srt), WebVTT (.vtt, https://www.w3.org/TR/webvtt1/), whose words are timed, too, and JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tokenlm.synthesis.words import TimedWord
+
+LINE_CHARACTERS = 42
+"""Longest line of a subtitle; it has two of them. What broadcasters ask for."""
+MAX_SECONDS = 7.0
+"""Longest time that a subtitle stands."""
+GAP_SECONDS = 1.0
+"""A pause that ends a subtitle."""
+HOLD_SECONDS = 0.4
+"""A subtitle stays for this time after its last word, if the next one does not begin by then."""
+_SENTENCE_ENDS = (".", "?", "!", "…", "。", "？", "！")
+_CLOSING = "\"'”’»)]」』*_"
+
+
+@dataclass(frozen=True)
+class Cue:
+    """A subtitle: words that are shown at once."""
+
+    words: tuple[TimedWord, ...]
+    start_seconds: float
+    end_seconds: float
+
+
+def group_words(text: str, words: Sequence[TimedWord]) -> list[Cue]:
+    """Groups words to subtitles: by sentences, and within two lines and `MAX_SECONDS`.
+
+    Args:
+        text: of the request.
+        words: of it, in their order.
+    """
+    groups: list[list[TimedWord]] = []
+    for word in words:
+        if not groups or _begins_cue(text, groups[-1], word):
+            groups.append([])
+        groups[-1].append(word)
+    starts = [group[0].start_seconds for group in groups]
+    cues = []
+    for number, group in enumerate(groups):
+        end = group[-1].end_seconds + HOLD_SECONDS
+        if number + 1 < len(groups):
+            end = min(end, max(starts[number + 1], group[-1].start_seconds))
+        cues.append(Cue(tuple(group), starts[number], end))
+    return cues
+
+
+def _begins_cue(text: str, group: Sequence[TimedWord], word: TimedWord) -> bool:
+    last = group[-1]
+    if last.text.rstrip(_CLOSING).endswith(_SENTENCE_ENDS):
+        # A full stop inside a sentence is one of an abbreviation.
+        if word.text.lstrip("\"'“‘«([「『")[:1].islower() is False:
+            return True
+    if word.start_seconds - last.end_seconds > GAP_SECONDS:
+        return True
+    if word.end_seconds - group[0].start_seconds > MAX_SECONDS:
+        return True
+    shown = " ".join(text[group[0].text_start : word.text_end].split())
+    return len(textwrap.wrap(shown, LINE_CHARACTERS)) > 2
+
+
+def to_srt(text: str, words: Sequence[TimedWord]) -> str:
+    """SubRip subtitles; arguments as for `group_words`."""
+    blocks = []
+    for number, cue in enumerate(group_words(text, words), start=1):
+        shown = " ".join(text[cue.words[0].text_start : cue.words[-1].text_end].split())
+        lines = "\n".join(textwrap.wrap(shown, LINE_CHARACTERS))
+        times = f"{_clock(cue.start_seconds, ',')} --> {_clock(cue.end_seconds, ',')}"
+        blocks.append(f"{number}\n{times}\n{lines}\n")
+    return "\n".join(blocks)
+
+
+def to_vtt(text: str, words: Sequence[TimedWord]) -> str:
+    """WebVTT subtitles in which each word has its own time; arguments as for `group_words`."""
+    blocks = ["WEBVTT\n"]
+    for cue in group_words(text, words):
+        shown, place = "", cue.words[0].text_start
+        for word in cue.words:
+            between = " ".join(text[place : word.text_start].split(" "))
+            shown += _escaped(between)
+            if shown and word.start_seconds > cue.start_seconds:
+                shown += f"<{_clock(word.start_seconds, '.')}>"
+            shown += _escaped(word.text)
+            place = word.text_end
+        lines = " ".join(shown.split())
+        times = f"{_clock(cue.start_seconds, '.')} --> {_clock(cue.end_seconds, '.')}"
+        blocks.append(f"{times}\n{lines}\n")
+    return "\n".join(blocks)
+
+
+def to_json(text: str, words: Sequence[TimedWord]) -> str:
+    """The text and its words as JSON; arguments as for `group_words`."""
+    fields = {"text": text, "words": [asdict(word) for word in words]}
+    return json.dumps(fields, ensure_ascii=False, indent=1) + "\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _clock(seconds: float, mark: str) -> str:
+    """Hours, minutes, seconds, and milliseconds behind a mark."""
+    total = round(max(seconds, 0.0) * 1000)
+    hours, rest = divmod(total, 3_600_000)
+    minutes, rest = divmod(rest, 60_000)
+    whole, milliseconds = divmod(rest, 1000)
+    return f"{hours:02}:{minutes:02}:{whole:02}{mark}{milliseconds:03}"
