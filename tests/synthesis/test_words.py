@@ -21,7 +21,7 @@ from tokenlm.synthesis.words import SegmentAligner, Speech, TimedWord
 from tokenlm.text.pronunciation import Pronouncer
 from tokenlm.text.tokenizers import PhonemeTokenizer
 
-TEXT = "Is it so, Dr. Fox? Yes: 21 lazy dogs jump over it. " + "The quick brown fox is here. " * 4
+TEXT = "Is it so, Dr. Fox? Yes: 21 lazy dogs jump over it. " + "The quick brown fox is here. " * 2
 WORDS = TEXT.split()
 
 
@@ -62,10 +62,17 @@ def test_streamed_words_are_those_of_the_whole(
         found += chunk.words
         assert stream.words == found
     assert found == list(whole.words)
-    for size in (1, 11):
+
+
+def test_how_the_text_is_cut_does_not_matter(synthesizer: Synthesizer) -> None:
+    def words(size: int) -> list[TimedWord]:
         pieces = (TEXT[start : start + size] for start in range(0, len(TEXT), size))
-        stream = synthesizer.stream(pieces, word_times=True, **options)  # type: ignore[arg-type]
-        assert [word for chunk in stream for word in chunk.words] == found  # type: ignore[attr-defined]
+        stream = synthesizer.stream(pieces, word_times=True)
+        num_samples = sum(chunk.shape[0] for chunk in stream)
+        check(stream.words, num_samples)
+        return stream.words
+
+    assert words(1) == words(11)
 
 
 def test_words_are_spread_over_the_chunks(synthesizer: Synthesizer) -> None:
@@ -145,3 +152,61 @@ def path_of(tokens: dict[int, str], num_tokens: int) -> list[int]:
     for token, phone in tokens.items():
         path[2 * token] = 1 + PHONES.index(phone)
     return path
+
+
+def add_all(aligner: SegmentAligner, num_tokens: int, words: Sequence[str], size: int) -> None:
+    for start in range(0, num_tokens, size):
+        end = min(start + size, num_tokens)
+        aligner.add(range(start, end), lambda _: words, is_last=end == num_tokens)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_times_by_hand(reader: KnownPath, size: int) -> None:
+    """k ae t at tokens 3, 5, 7, then a pause, b ae k at 20, 22, 24, ae t at 26, 30."""
+    said = {3: "k", 5: "ae", 7: "t", 20: "b", 22: "ae", 24: "k", 26: "ae", 30: "t"}
+    reader.path = path_of(said, 40)
+    silent = [0, 1, *range(9, 18), 34, 35, 36, 37, 38, 39]
+    aligner = SegmentAligner(reader, silent, token_rate=25)
+    add_all(aligner, 40, ["cat,", "back", "at."], size)
+    middle = 24.5 - 0.25  # k is read up to 24.5, which is 10 ms too late
+    assert aligner.spans == [
+        (2.0, 9.0),  # from the silence before it to the one behind it
+        (18.0, middle),
+        (middle, 34.0),
+    ]
+
+
+def test_a_closure_is_no_pause(reader: KnownPath) -> None:
+    """Of "at cat", one silent token before k belongs to k; three are a pause."""
+    reader.path = path_of({2: "ae", 4: "t", 10: "k", 12: "ae", 14: "t"}, 16)
+    for silent, expected in (([8], (8.0, 8.0)), ([6, 7, 8], (6.0, 9.0))):
+        aligner = SegmentAligner(reader, silent, token_rate=25)
+        add_all(aligner, 16, ["at", "cat"], 16)
+        (_, end), (start, _) = aligner.spans  # type: ignore[misc]
+        assert (end, start) == expected
+
+
+def test_without_silence(reader: KnownPath) -> None:
+    """Sound before the first unit of a word belongs to it up to 75 ms, behind the last 70 ms."""
+    reader.path = path_of({2: "ae", 4: "t", 10: "ae", 14: "t"}, 30)
+    aligner = SegmentAligner(reader, (), token_rate=25)
+    add_all(aligner, 30, ["at", "at"], 30)
+    lead, tail = 0.075 * 25, 0.07 * 25
+    first, second = aligner.spans
+    assert first == pytest.approx((2 - lead, 10 - lead))
+    assert second == pytest.approx((10 - lead, 14.5 + tail))
+
+
+def test_words_that_cannot_be_placed(reader: KnownPath) -> None:
+    """More units than places: time goes by letters. No tokens: no times."""
+    reader.path = path_of({0: "k"}, 2)
+    aligner = SegmentAligner(reader, (), token_rate=25)
+    add_all(aligner, 2, ["cat", "back"], 1)
+    first, second = aligner.spans  # three letters of seven, and four
+    assert first == pytest.approx((0.0, 6 / 7)) and second == pytest.approx((6 / 7, 2.0))
+    silent = SegmentAligner(reader, (), token_rate=25)
+    silent.add([], lambda _: ["cat", "at"], is_last=True)
+    assert silent.spans == [None, None]
+    unsaid = SegmentAligner(reader, (), token_rate=25)  # "-" has no units
+    unsaid.add([0, 1], lambda _: ["-"], is_last=True)
+    assert unsaid.spans == [(0.0, 0.0)]

@@ -436,8 +436,9 @@ class Session:
             is_last: whether the segment ends with it.
         """
         rate = self._components.manifest.sample_rate
-        first = self._num_samples - num_samples - self._joiner.first_sample
-        timer.place(self._num_rendered, first / rate)
+        first = self._num_samples - num_samples
+        origin = (first - self._joiner.first_sample) / rate, first / rate
+        timer.place(self._num_rendered, origin)
         end = math.inf if is_last else self._num_samples / rate
         return Speech.of(output, timer.take(end))
 

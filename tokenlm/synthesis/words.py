@@ -227,11 +227,13 @@ class SegmentAligner:
             if later:
                 following = read[later[0]]
                 assert following is not None
-                stop, self._start = self._boundary(end, following[0], firsts[later[0]])
+                stop, begin = self._boundary(end, following[0], firsts[later[0]])
             else:
-                stop, _ = self._boundary(end, float(num_tokens), 0, is_end=True)
-                self._start = stop
-            self.spans.append((start, max(stop, start)))
+                stop, begin = self._boundary(end, float(num_tokens), 0, is_end=True)
+            # The next word may be read earlier now than when this one was settled.
+            stop = max(stop, start)
+            self.spans.append((start, stop))
+            self._start = max(begin, stop)
             self._first_place = round(end * self._read_back.outputs_per_token)
 
     def _boundary(
@@ -302,8 +304,9 @@ class WordTimer:
         """Of a token."""
         self._new_aligner = lambda: SegmentAligner(read_back, silent_tokens, token_rate)
         self._aligners: list[SegmentAligner] = []
-        self._origins: list[float | None] = []
-        """Second of the speech at which each segment begins; None for one without sound."""
+        self._origins: list[Span | None] = []
+        """Of each segment the second of the speech at which its first token begins, and that of its
+        first sample that is kept; None for one without sound."""
         self._next = 0, 0
         """Segment, and word in it, of which the time is read next."""
         self._letters = 0
@@ -321,16 +324,16 @@ class WordTimer:
             tokens, lambda count: self._words_at(number, count), is_last=is_last
         )
 
-    def place(self, number: int, origin_seconds: float | None) -> None:
+    def place(self, number: int, origin: Span | None) -> None:
         """Sets where a segment begins in the speech; may be called again, which changes nothing.
 
         Args:
             number: of the segment; those before it are placed.
-            origin_seconds: where its first token begins, also if that is cut off; None where it has
-                no sound, and its words no times.
+            origin: second at which its first token begins, also if that is cut off, and second of
+                its first sample; None where it has no sound, and its words no times.
         """
         if number == len(self._origins):
-            self._origins.append(origin_seconds)
+            self._origins.append(origin)
 
     def snapshot(self) -> Callable[[], None]:
         """A function that restores what `place` and `take` change."""
@@ -398,7 +401,8 @@ class WordTimer:
         if origin is None or span is None:
             span = None
         else:
-            span = origin + span[0] * self._seconds, origin + span[1] * self._seconds
+            start, end = (max(origin[0] + place * self._seconds, origin[1]) for place in span)
+            span = start, end
         if not self._letters:
             self._spoken.append(span)
         elif span is not None:
