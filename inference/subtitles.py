@@ -60,10 +60,9 @@ def group_words(text: str, words: Sequence[TimedWord]) -> list[Cue]:
 
 def _begins_cue(text: str, group: Sequence[TimedWord], word: TimedWord) -> bool:
     last = group[-1]
-    if last.text.rstrip(_CLOSING).endswith(_SENTENCE_ENDS):
-        # A full stop inside a sentence is one of an abbreviation.
-        if word.text.lstrip("\"'“‘«([「『")[:1].islower() is False:
-            return True
+    # As it is said, "Dr." has no full stop.
+    if last.spoken.rstrip(_CLOSING).endswith(_SENTENCE_ENDS):
+        return True
     if word.start_seconds - last.end_seconds > GAP_SECONDS:
         return True
     if word.end_seconds - group[0].start_seconds > MAX_SECONDS:

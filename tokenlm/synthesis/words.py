@@ -46,7 +46,8 @@ class TimedWord:
     text: str
     """As it was written, with the marks at its ends: `text[text_start:text_end]` of the request."""
     spoken: str
-    """As it is said: "one thousand two hundred fifty" for "1,250"."""
+    """As it is said, with the marks that make pauses: "one thousand two hundred fifty," for
+    "1,250,"."""
     start_seconds: float
     """Where it begins, from the first sample of the speech."""
     end_seconds: float
