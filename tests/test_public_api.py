@@ -39,6 +39,7 @@ SYNTHESIZER = {
         "layout",
         "instruction",
         "guards",
+        "word_times",
         "on_progress",
     ],
     "lookahead_ms": None,
