@@ -40,6 +40,7 @@ SYNTHESIZER = {
         "instruction",
         "guards",
         "word_times",
+        "duration",
         "on_progress",
     ],
     "lookahead_ms": None,

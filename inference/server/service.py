@@ -68,7 +68,7 @@ class Service:
     @property
     def times_words(self) -> bool:
         """Whether the bundle can time words: it has a token recogniser."""
-        return "token_recognizer" in self.synthesizer.components.manifest.components
+        return self.synthesizer.components.has_token_recognizer
 
     def check_word_times(self, word_times: bool) -> None:
         """Checks that the bundle can time words, if a request asks for that.

@@ -50,10 +50,14 @@ class SegmentJoiner:
         self._num_out = 0
         self._loud_end = 0
 
+    @property
+    def num_quiet(self) -> int:
+        """Samples at the end of the last segment that can be cut off, as they are silence."""
+        return max(self._quiet_tail - self._edge, 0)
+
     def pause(self, seconds: float) -> Tensor:
         """Silence (S,) before the next segment, less the silence that ended the last one."""
-        played = max(self._quiet_tail - self._edge, 0)
-        num_samples = max(int(seconds * self.sample_rate) - played, 0)
+        num_samples = max(int(seconds * self.sample_rate) - self.num_quiet, 0)
         return torch.zeros(num_samples, dtype=torch.float32)
 
     def push(self, waveform: Tensor, *, final: bool = False) -> Tensor:

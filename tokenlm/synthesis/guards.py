@@ -28,6 +28,8 @@ from tokenlm.text.tokenizers import PhonemeTokenizer, TextTokenizer
 
 _UNSPACED = re.compile(f"[{UNSPACED}]")
 
+NUM_DURATION_ATTEMPTS = 4
+"""Attempts at a segment that is to have a given duration."""
 RETRY_SEED = 0x5EED
 """Separates the seeds of further attempts from all others."""
 
@@ -247,6 +249,36 @@ def decode_checked(
         for index in remaining:
             best[index] = replace(best[index], num_attempts=done)
         remaining = [index for index in remaining if _is_rejected(best[index].score, guards)]
+    return [best[index] for index in range(len(texts))]
+
+
+def decode_nearest(
+    texts: Sequence[str], targets: Sequence[float], decode: Decode, check: Check | None
+) -> list[list[int]]:
+    """Decodes texts several times, and takes of each what comes nearest to a length.
+
+    The first attempt counts. Another one that is nearer takes its place if it has no more errors in
+    words than the first.
+
+    Args:
+        texts: normalised.
+        targets: numbers of tokens.
+        decode: the LM.
+        check: scores what it decoded; None where nothing can read it, and all attempts count.
+    """
+    attempts = [(index, n) for index in range(len(texts)) for n in range(NUM_DURATION_ATTEMPTS)]
+    rows = decode(attempts)
+    scores = [None] * len(rows) if check is None else check([texts[i] for i, _ in attempts], rows)
+    best: dict[int, list[int]] = {}
+    allowed: dict[int, int] = {}
+    for (index, attempt), row, score in zip(attempts, rows, scores, strict=True):
+        num_errors = 0 if score is None else score.words.total
+        if attempt == 0:
+            best[index], allowed[index] = row, num_errors
+            continue
+        is_nearer = abs(len(row) - targets[index]) < abs(len(best[index]) - targets[index])
+        if is_nearer and num_errors <= allowed[index]:
+            best[index] = row
     return [best[index] for index in range(len(texts))]
 
 

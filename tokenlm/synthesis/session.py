@@ -8,12 +8,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from tokenlm.audio.joining import SegmentJoiner
+from tokenlm.audio.joining import EDGE_SECONDS, MAX_LEAD_SECONDS, SegmentJoiner
+from tokenlm.audio.tempo import MAX_SPEED, MIN_SPEED
 from tokenlm.models.flow import FlowState
 from tokenlm.models.lm.cache import CacheRow, KeyValueCache
 from tokenlm.models.lm.decoding import Decoding, Prefix, decode, decode_step
@@ -21,11 +22,11 @@ from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.modules.noise import mix
 from tokenlm.synthesis.components import Components
-from tokenlm.synthesis.guards import attempt_seed, decode_checked
+from tokenlm.synthesis.guards import attempt_seed, decode_checked, decode_nearest
 from tokenlm.synthesis.prompt import PromptCache
 from tokenlm.synthesis.rendering import RenderSettings, SegmentRenderer, render_chunks
 from tokenlm.synthesis.text import SegmentedText
-from tokenlm.synthesis.words import Speech, TimedWord, WordTimer
+from tokenlm.synthesis.words import Placement, Speech, TimedWord, WordTimer
 from tokenlm.text.tokenizers import PhonemeTokenizer
 
 Progress = Callable[[float], None]
@@ -46,6 +47,8 @@ class SessionSettings:
     instruction: str = ""
     word_times: bool = False
     """Whether to time the words."""
+    duration: float | None = None
+    """Seconds that the speech is to last; None is as long as it takes."""
 
 
 class Session:
@@ -98,8 +101,12 @@ class Session:
         """Of the segment that is rendered next, and of those after it that have been begun."""
         self._num_rendered = 0
         """Segments that have been rendered to their end."""
+        self._is_decoded_first = False
+        """Whether all segments of a stream are decoded before the first is rendered."""
         self._is_within_segment = False
         """Whether anything of the segment that is rendered next has been joined."""
+        self._speed = settings.render.speed
+        """Of the segment that is rendered next."""
         self._num_samples = 0
         """Samples of the speech so far."""
         self._timer = self._new_timer() if settings.word_times else None
@@ -124,7 +131,9 @@ class Session:
         segments, guards = self.text.segments, self.settings.guards
         for start in range(0, len(segments), SEGMENTS_PER_BATCH):
             numbers = range(start, min(start + SEGMENTS_PER_BATCH, len(segments)))
-            if guards.needs_recognizer and self._forced is None:
+            if self.settings.duration is not None and self._forced is None:
+                rows = self._decode_nearest(numbers)
+            elif guards.needs_recognizer and self._forced is None:
                 checked = decode_checked(
                     [segments[number].text for number in numbers],
                     lambda tries, first=start: self._decode([(first + i, n) for i, n in tries]),
@@ -151,11 +160,9 @@ class Session:
     def render_all(self, on_progress: Progress | None = None) -> Tensor:
         """Waveform (S,) of the speech tokens of all segments, each rendered as a whole."""
         pieces = [torch.zeros(0, dtype=torch.float32)]
-        for number, tokens in enumerate(self.speech_tokens):
-            self._renderers.append(self._new_renderer(number))
-            self.renderer.add(tokens)
-            if self._timer is not None:
-                self._timer.add(number, tokens, is_last=True)
+        self._time_decoded()
+        for number in range(len(self.speech_tokens)):
+            self._begin_decoded(number)
             if self.has_silent_segment:
                 self.skip_segment()
             else:
@@ -175,6 +182,12 @@ class Session:
         """
         self._prompt_prefix()
         self._prompt_flow()
+        if self.settings.duration is not None and not self.speech_tokens:
+            # How fast the first segment is to be depends on the length of all of them.
+            self.decode_all()
+            self._is_decoded_first = True
+            self._time_decoded()
+            self._begin_decoded(0)
 
     @property
     def is_done(self) -> bool:
@@ -187,6 +200,8 @@ class Session:
         """Whether the LM can decode a token; begins the next segment where that is due."""
         if self.is_closed:
             return False
+        if self.settings.duration is not None:
+            self.prepare()
         if self.decoding is None and len(self.speech_tokens) < len(self.text.segments):
             self._begin_segment()
         if self.decoding is None:
@@ -270,11 +285,14 @@ class Session:
         pieces = []
         if not self._is_within_segment:
             self._is_within_segment = True
-            speed = self.settings.render.speed
-            pieces.append(self._joiner.pause(self.pauses[self._num_rendered] / speed))
+            pause = self.pauses[self._num_rendered] / self._speed
+            pieces.append(self._joiner.pause(pause))
+        self._num_samples += sum(piece.shape[0] for piece in pieces)
         pieces.append(self._joiner.push(waveform, final=is_last))
+        if is_last and self.settings.duration is not None and self._is_last_segment:
+            pieces[-1] = self._fitted(pieces[-1])
+        self._num_samples += pieces[-1].shape[0]
         output = torch.cat(pieces)
-        self._num_samples += output.shape[0]
         if self._timer is not None and pieces[-1].shape[0]:
             output = self._with_words(output, self._timer, pieces[-1].shape[0], is_last)
         if is_last:
@@ -298,6 +316,8 @@ class Session:
         self._renderers.pop(0)
         self._num_rendered += 1
         self._is_within_segment = False
+        if self._is_decoded_first and self._num_rendered < len(self.speech_tokens):
+            self._begin_decoded(self._num_rendered)
 
     def close(self) -> None:
         """Frees everything. May be called at any time, and again."""
@@ -345,6 +365,21 @@ class Session:
         if self.decoding.is_done:
             self.collect()
 
+    def _begin_decoded(self, number: int) -> None:
+        """Begins to render a segment whose tokens are there."""
+        tokens = self.speech_tokens[number]
+        if self.settings.duration is not None:
+            self._speed = self._needed_speed(number, self.settings.duration)
+        flow = self._prompt_flow().shared() if self._is_decoded_first else None
+        self._renderers.append(self._new_renderer(number, flow))
+        self.renderer.add(tokens)
+
+    def _time_decoded(self) -> None:
+        """Times the words of all segments, whose tokens are there."""
+        if self._timer is not None:
+            for number, tokens in enumerate(self.speech_tokens):
+                self._timer.add(number, tokens, is_last=True)
+
     def _new_decoding(
         self, number: int, *, cache: KeyValueCache, row: CacheRow | None = None, attempt: int = 0
     ) -> Decoding:
@@ -391,7 +426,78 @@ class Session:
 
     def _new_renderer(self, number: int, flow: FlowState | None = None) -> SegmentRenderer:
         seed = mix(self.settings.seed, number)
-        return SegmentRenderer(self._components, self._prompts, self.settings.render, seed, flow)
+        settings = replace(self.settings.render, speed=self._speed)
+        return SegmentRenderer(self._components, self._prompts, settings, seed, flow)
+
+    # Duration
+
+    @property
+    def _is_last_segment(self) -> bool:
+        """Whether the segment that is rendered next is the last with any tokens."""
+        return not any(self.speech_tokens[self._num_rendered + 1 :])
+
+    def _decode_nearest(self, numbers: Sequence[int]) -> list[list[int]]:
+        """Speech tokens of segments: of several attempts at each those nearest to its share."""
+        duration = self.settings.duration
+        assert duration is not None
+        segments, components = self.text.segments, self._components
+        pauses = sum(segment.pause_seconds for segment in segments)
+        share = max(duration - pauses, 0.0) / max(self.text.num_text_tokens, 1)
+        rate = components.flow.config.token_rate
+        check = components.read_back if components.has_token_recognizer else None
+        return decode_nearest(
+            [segments[number].text for number in numbers],
+            [share * rate * len(segments[number].tokens) for number in numbers],
+            lambda tries: self._decode([(numbers[i], n) for i, n in tries]),
+            check,
+        )
+
+    def _needed_speed(self, number: int, duration: float) -> float:
+        """The speed with which the speech from a segment on takes what is left of a duration.
+
+        Raises:
+            ValueError: it is out of range.
+        """
+        length = sum(
+            self._seconds_of(later) for later in range(number, len(self.speech_tokens))
+        ) + sum(self._pause_seconds_of(later) for later in range(number, len(self.speech_tokens)))
+        left = duration - self._num_samples / self._components.manifest.sample_rate
+        if left > 0 and MIN_SPEED <= length / left <= MAX_SPEED:
+            return length / left
+        if number:  # what is left for it is a rest; the speech is fitted at its end
+            return MAX_SPEED if left <= 0 or length / left > MAX_SPEED else MIN_SPEED
+        raise ValueError(
+            f"this text takes about {length:.1f} s; it cannot be spoken in {duration:g} s, only in "
+            f"{length / MAX_SPEED:.1f} to {length / MIN_SPEED:.1f}."
+        )
+
+    def _seconds_of(self, number: int) -> float:
+        """Seconds of a segment at a speed of 1, without the silence before it that is cut off."""
+        tokens, rate = self.speech_tokens[number], self._components.flow.config.token_rate
+        lead = self._num_silent(tokens) / rate - EDGE_SECONDS
+        return len(tokens) / rate - min(max(lead, 0.0), MAX_LEAD_SECONDS)
+
+    def _pause_seconds_of(self, number: int) -> float:
+        """Seconds of silence between a segment and the one in front, without that of the latter."""
+        if not number or not self.speech_tokens[number]:
+            return 0.0
+        rate = self._components.flow.config.token_rate
+        tail = self._num_silent(self.speech_tokens[number - 1][::-1]) / rate - EDGE_SECONDS
+        return max(self.pauses[number] - max(tail, 0.0), 0.0)
+
+    def _num_silent(self, tokens: Sequence[int]) -> int:
+        """Number of silent tokens at the start."""
+        silent = self._components.generation.guards.silent_tokens
+        return next((n for n, token in enumerate(tokens) if token not in silent), len(tokens))
+
+    def _fitted(self, waveform: Tensor) -> Tensor:
+        """The end (S') of speech of a given duration: silence is added, or cut off."""
+        assert self.settings.duration is not None
+        rate = self._components.manifest.sample_rate
+        missing = round(self.settings.duration * rate) - self._num_samples - waveform.shape[0]
+        if missing >= 0:
+            return torch.cat([waveform, torch.zeros(missing)])
+        return waveform[: waveform.shape[0] - min(-missing, self._joiner.num_quiet)]
 
     def _new_timer(self) -> WordTimer:
         components = self._components
@@ -400,7 +506,6 @@ class Session:
             self.text,
             silent_tokens=components.generation.guards.silent_tokens,
             token_rate=components.flow.config.token_rate,
-            speed=self.settings.render.speed,
             words_at=self._words_at,
         )
 
@@ -437,8 +542,12 @@ class Session:
         """
         rate = self._components.manifest.sample_rate
         first = self._num_samples - num_samples
-        origin = (first - self._joiner.first_sample) / rate, first / rate
-        timer.place(self._num_rendered, origin)
+        place = Placement(
+            token_seconds=(first - self._joiner.first_sample) / rate,
+            sample_seconds=first / rate,
+            speed=self._speed,
+        )
+        timer.place(self._num_rendered, place)
         end = math.inf if is_last else self._num_samples / rate
         return Speech.of(output, timer.take(end))
 
@@ -451,14 +560,14 @@ class Session:
         """A function that restores what rendering changes."""
         renderers, joiner = [*self._renderers], copy.copy(self._joiner)
         num_rendered, is_within = self._num_rendered, self._is_within_segment
-        num_samples = self._num_samples
+        num_samples, speed = self._num_samples, self._speed
         restore_renderers = [renderer.snapshot() for renderer in renderers]
         restore_times = None if self._timer is None else self._timer.snapshot()
 
         def restore() -> None:
             self._renderers, self._joiner = renderers, joiner
             self._num_rendered, self._is_within_segment = num_rendered, is_within
-            self._num_samples = num_samples
+            self._num_samples, self._speed = num_samples, speed
             if restore_times is not None:
                 restore_times()
             for restore_renderer in restore_renderers:

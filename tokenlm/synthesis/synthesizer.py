@@ -6,6 +6,7 @@ Shapes: S samples, N tokens, T mel frames.
 from __future__ import annotations
 
 import logging
+import math
 import operator
 import secrets
 from collections.abc import AsyncIterable, Iterable, Sequence
@@ -55,6 +56,7 @@ class StreamOptions(TypedDict, total=False):
     layout: LayoutChoice
     instruction: str
     word_times: bool
+    duration: float | None
 
 
 class Synthesizer:
@@ -163,6 +165,7 @@ class Synthesizer:
         instruction: str = "",
         guards: GuardConfig | None = None,
         word_times: bool = False,
+        duration: float | None = None,
         on_progress: Progress | None = None,
     ) -> Tensor:
         """Speaks a text.
@@ -182,6 +185,8 @@ class Synthesizer:
             guards: of the LM, default the bundle's. Those that read a segment back and try again
                 are for `generate` alone: a stream has been played by then.
             word_times: whether to time the words; the bundle needs a token recogniser.
+            duration: seconds that the speech is to last. Of several attempts the LM's nearest is
+                taken, and its tempo is changed for the rest; without a `speed`.
             on_progress: called with the share that is done.
 
         Returns:
@@ -207,6 +212,7 @@ class Synthesizer:
             instruction=instruction,
             guards=guards,
             word_times=word_times,
+            duration=duration,
         )
         session.text.read(text)
         return session.generate(on_progress)
@@ -224,7 +230,8 @@ class Synthesizer:
             options: as for `generate`, with these differences: the context must have chunks, the
                 solver is "euler", and the layout "auto" is "one_shot" for a text and "interleaved",
                 where speech begins before the text is complete, for pieces. With `word_times`
-                each chunk is a `Speech` with the `words` that are new in it.
+                each chunk is a `Speech` with the `words` that are new in it. A `duration` is for a
+                whole text alone, which the LM then decodes before the first chunk.
 
         Raises:
             ValueError: as `generate`; of text in pieces, when it comes in.
@@ -270,6 +277,8 @@ class Synthesizer:
             raise ValueError(f"streams have the solver 'euler' alone, not {solver!r}; use generate")
         if options.get("layout", "auto") == "auto":
             options["layout"] = "interleaved" if text is None else "one_shot"
+        if text is None and options.get("duration") is not None:
+            raise ValueError("a duration is for a whole text, not for one that comes in pieces.")
         options["solver"] = "euler"
         session = self._new_session(cache=cache, forced_tokens=forced_tokens, **options)
         if session.settings.render.context.is_full:
@@ -403,6 +412,7 @@ class Synthesizer:
         instruction: str = "",
         guards: GuardConfig | None = None,
         word_times: bool = False,
+        duration: float | None = None,
         cache: KeyValueCache | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
     ) -> Session:
@@ -420,6 +430,7 @@ class Synthesizer:
             render=render,
             instruction=generation.check_instruction(instruction),
             word_times=word_times,
+            duration=_check_duration(duration, speed),
         )
         tokenizer = components.text_tokenizer
         text = SegmentedText(
@@ -436,6 +447,21 @@ class Synthesizer:
         return Session(
             components, self.prompts, text, settings, cache=cache, forced_tokens=forced_tokens
         )
+
+
+def _check_duration(duration: float | None, speed: float) -> float | None:
+    """The duration itself.
+
+    Raises:
+        ValueError: it is not positive, or there is a speed, too.
+    """
+    if duration is None:
+        return None
+    if not isinstance(duration, int | float) or not 0 < duration < math.inf:
+        raise ValueError(f"a duration is a number of seconds above 0, not {duration!r}.")
+    if speed != 1.0:
+        raise ValueError("give either a duration or a speed.")
+    return float(duration)
 
 
 def choose_seed(seed: int | None) -> int:

@@ -272,6 +272,17 @@ class SegmentAligner:
             start += count * step
 
 
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where a segment stands in the speech."""
+
+    token_seconds: float
+    """Where its first token begins, also if that is cut off."""
+    sample_seconds: float
+    """Where its first sample is."""
+    speed: float
+
+
 class WordTimer:
     """Times of the words of a request, from its text, its tokens and how it is joined."""
 
@@ -282,7 +293,6 @@ class WordTimer:
         *,
         silent_tokens: Collection[int],
         token_rate: int,
-        speed: float,
         words_at: Callable[[int, int | None], Sequence[str]],
     ) -> None:
         """Creates it for a request without tokens.
@@ -292,7 +302,6 @@ class WordTimer:
             text: of the request, which keeps its written words.
             silent_tokens: codes of silence; may be empty.
             token_rate: tokens per second.
-            speed: of the request.
             words_at: function from the number of a segment and of its tokens to the words of the
                 segment that may have begun by then; without a number of tokens all of them.
         """
@@ -301,13 +310,11 @@ class WordTimer:
         """Those that `take` gave."""
         self._text, self._written = text, text.written
         self._words_at = words_at
-        self._seconds = 1.0 / (token_rate * speed)
-        """Of a token."""
+        self._token_rate = token_rate
         self._new_aligner = lambda: SegmentAligner(read_back, silent_tokens, token_rate)
         self._aligners: list[SegmentAligner] = []
-        self._origins: list[Span | None] = []
-        """Of each segment the second of the speech at which its first token begins, and that of its
-        first sample that is kept; None for one without sound."""
+        self._origins: list[Placement | None] = []
+        """Where each segment stands in the speech; None for one without sound."""
         self._next = 0, 0
         """Segment, and word in it, of which the time is read next."""
         self._letters = 0
@@ -325,13 +332,12 @@ class WordTimer:
             tokens, lambda count: self._words_at(number, count), is_last=is_last
         )
 
-    def place(self, number: int, origin: Span | None) -> None:
+    def place(self, number: int, origin: Placement | None) -> None:
         """Sets where a segment begins in the speech; may be called again, which changes nothing.
 
         Args:
             number: of the segment; those before it are placed.
-            origin: second at which its first token begins, also if that is cut off, and second of
-                its first sample; None where it has no sound, and its words no times.
+            origin: where it stands; None where it has no sound, and its words no times.
         """
         if number == len(self._origins):
             self._origins.append(origin)
@@ -402,7 +408,10 @@ class WordTimer:
         if origin is None or span is None:
             span = None
         else:
-            start, end = (max(origin[0] + place * self._seconds, origin[1]) for place in span)
+            seconds = 1.0 / (self._token_rate * origin.speed)
+            start, end = (
+                max(origin.token_seconds + place * seconds, origin.sample_seconds) for place in span
+            )
             span = start, end
         if not self._letters:
             self._spoken.append(span)
