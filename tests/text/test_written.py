@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tokenlm.text.frontend import NormalizerName, frontend
+from tokenlm.text.normalize import NormalizerName, frontend
 from tokenlm.text.segmentation import PARAGRAPH
 from tokenlm.text.written import WrittenWords
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tokenlm.modules.attention import Transformer
 from tokenlm.modules.quantizer import FiniteScalarQuantizer
-from tokenlm.modules.transformer import Transformer
 from tokenlm.text.alphabet import ENGLISH_ALPHABET, check_alphabet, decode_characters
 
 PHONES_PER_TOKEN = 2

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tokenlm.models.token_recognizer import align_ctc
 from tokenlm.synthesis.guards import ReadBack
-from tokenlm.synthesis.text import SegmentedText
+from tokenlm.text.written import WrittenWords
 
 ROUND_TOKENS = 5
 """Speech tokens after which the words so far are aligned."""
@@ -289,7 +289,7 @@ class WordTimer:
     def __init__(
         self,
         read_back: ReadBack,
-        text: SegmentedText,
+        written: WrittenWords,
         *,
         silent_tokens: Collection[int],
         token_rate: int,
@@ -299,16 +299,15 @@ class WordTimer:
 
         Args:
             read_back: reads the tokens.
-            text: of the request, which keeps its written words.
+            written: words of the request.
             silent_tokens: codes of silence; may be empty.
             token_rate: tokens per second.
             words_at: function from the number of a segment and of its tokens to the words of the
                 segment that may have begun by then; without a number of tokens all of them.
         """
-        assert text.written is not None
         self.words: list[TimedWord] = []
         """Those that `take` gave."""
-        self._text, self._written = text, text.written
+        self._written = written
         self._words_at = words_at
         self._token_rate = token_rate
         self._new_aligner = lambda: SegmentAligner(read_back, silent_tokens, token_rate)
@@ -362,7 +361,7 @@ class WordTimer:
             last = first + 1
             while last < len(owners) and owners[last] == owners[first]:
                 last += 1
-            is_settled = last < len(owners) or (self._text.is_finished and last == len(owners))
+            is_settled = last < len(owners) or (self._written.is_finished and last == len(owners))
             is_cut = last == len(self._spoken) and self._letters
             if not is_settled or is_cut or last > len(self._spoken):
                 break
@@ -390,7 +389,7 @@ class WordTimer:
         """Reads the times of the words of segments that are placed."""
         number, word = self._next
         while number < len(self._origins):
-            words = self._text.segments[number].words
+            words = self._words_at(number, None)
             spans = self._aligners[number].spans if number < len(self._aligners) else []
             is_past = number + 1 < len(self._origins)
             count = len(words) if is_past else len(spans)

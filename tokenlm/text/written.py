@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from rapidfuzz.distance import Levenshtein
 
-from tokenlm.text.frontend import Frontend
+from tokenlm.text.normalize import Frontend
 from tokenlm.text.segmentation import NORMALIZED, PARAGRAPH, RAW_WORD
 
 _DASHES = "—–…"
@@ -63,7 +63,9 @@ class WrittenWords:
         """The spoken words without marks."""
         self._next = 0
         """The first written word that owns no settled spoken word yet."""
-        self._is_finished = False
+        self.is_finished = False
+        """Whether the text is complete, and all spoken words are settled."""
+        self._is_complete = False
         self._readings: dict[str, list[str]] = {}
 
     def feed(self, piece: str) -> None:
@@ -80,13 +82,14 @@ class WrittenWords:
 
     def finish(self) -> None:
         """Marks text and spoken words as complete: all spoken words are then settled."""
-        self._is_finished = True
+        self._is_complete = True
         self._read_words()
         self._settle()
+        self.is_finished = True
 
     def _read_words(self) -> None:
         found = list(self._pattern.finditer(self._rest))
-        if found and not self._is_finished and found[-1].end() == len(self._rest):
+        if found and not self._is_complete and found[-1].end() == len(self._rest):
             found.pop()  # it may go on
         for match in found:
             start, end = match.span(2)
@@ -103,9 +106,9 @@ class WrittenWords:
                 if found == reading:
                     self._own(len(found))
                     continue
-                if found == reading[: len(found)] and not self._is_finished:
+                if found == reading[: len(found)] and not self._is_complete:
                     return
-            elif not self._is_finished:
+            elif not self._is_complete:
                 return
             if not self._align():
                 return
@@ -122,7 +125,7 @@ class WrittenWords:
         first, reading = len(self.owners), self._reading(self._next)
         size = max(_WINDOW, len(reading) + _HELD + _MAX_GROWTH)
         spoken = self._bare[first : first + size]
-        is_last = self._is_finished and first + size >= len(self._bare)
+        is_last = self._is_complete and first + size >= len(self._bare)
         if not is_last and len(spoken) <= _HELD:
             return False
         numbers = range(self._next, min(self._next + size, len(self.written)))
