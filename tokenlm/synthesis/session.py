@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tokenlm.audio.joining import EDGE_SECONDS, MAX_LEAD_SECONDS, SegmentJoiner
-from tokenlm.audio.tempo import MAX_SPEED, MIN_SPEED
+from tokenlm.audio.mel import MAX_SPEED, MIN_SPEED
 from tokenlm.models.flow import FlowState
 from tokenlm.models.lm.decoding import (
     CacheRow,
