@@ -109,6 +109,17 @@ FormatOption = Annotated[
     Literal["wav", "pcm", "flac", "mp3", "opus"],
     typer.Option("--format", help="Of standard output; pcm is bare 16-bit samples."),
 ]
+DurationOption = Annotated[
+    float | None,
+    typer.Option("--duration", help="Seconds that the speech is to last, in place of a speed."),
+]
+SubtitlesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--srt-in",
+        help="SubRip subtitles to speak, each at its time and within it, in place of a text.",
+    ),
+]
 SrtOption = Annotated[
     Path | None, typer.Option("--srt", help="Also write SubRip subtitles to this file.")
 ]

@@ -19,6 +19,7 @@ from inference.commands.options import (
     BundleOption,
     ContextOption,
     DeviceOption,
+    DurationOption,
     FormatOption,
     GuidanceOption,
     InstructionOption,
@@ -35,6 +36,7 @@ from inference.commands.options import (
     SpeedOption,
     SrtOption,
     StepsOption,
+    SubtitlesOption,
     TextArgument,
     TextFileOption,
     VttOption,
@@ -117,9 +119,11 @@ def say(
     srt: SrtOption = None,
     vtt: VttOption = None,
     json: JsonOption = None,
+    srt_in: SubtitlesOption = None,
     text_file: TextFileOption = None,
     seed: SeedOption = "0",
     speed: SpeedOption = 1.0,
+    duration: DurationOption = None,
     bundle: BundleOption = "mini-en",
     context: ContextOption = "default",
     layout: LayoutOption = "auto",
@@ -134,12 +138,25 @@ def say(
 
     The speech is played (--play), written to a file (-o out.wav) or to standard output (-o -), the
     first and the last while it is being made. Text may be piped in: `… | tokenlm say - --play`.
+    Subtitles are spoken at their times: `tokenlm say --srt-in film.srt -o film.wav`.
     """
     from inference.sinks import check_player
-    from inference.subtitles import to_json, to_srt, to_vtt
+    from inference.subtitles import dub, read_srt, to_json, to_srt, to_vtt
 
     arrives = text == "-" and text_file is None
-    words, number = "" if arrives else _read_text(text, text_file), _read_seed(seed)
+    subtitles = None
+    if srt_in is not None:
+        if text is not None or text_file is not None or duration is not None or speed != 1.0:
+            raise ValueError("--srt-in takes neither a text nor a --duration or --speed.")
+        if srt is not None or vtt is not None or json is not None:
+            raise ValueError("--srt-in has its times: it takes no --srt, --vtt or --json.")
+        subtitles = read_srt(_read_text(None, str(srt_in)))
+        if not subtitles:
+            raise ValueError(f"{srt_in} holds no subtitle that can be said.")
+        words = subtitles[0].text
+    else:
+        words = "" if arrives else _read_text(text, text_file)
+    number = _read_seed(seed)
     if output is None and not play:
         output = Path("out.wav")
     to_pipe = output is not None and str(output) == "-"
@@ -173,12 +190,17 @@ def say(
             "solver": solver,
             "instruction": instruction,
             "word_times": bool(listings),
+            "duration": duration,
         }
         pieces: list[str] = []
         timed_words: list[TimedWord] = []
         progress.describe("speaking")
         start = time.perf_counter()
-        if context == "full" or solver not in (None, "euler"):
+        is_whole = context == "full" or solver not in (None, "euler")
+        if subtitles is not None:
+            del options["duration"], options["speed"]
+            chunks = dub(synthesizer, subtitles, **options)
+        elif is_whole or (arrives and duration is not None):
             words = "".join(arriving_text()) if arrives else words
             speak = synthesizer.generate
             chunks = iter([speak(words, on_progress=progress.update, **options)])

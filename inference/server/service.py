@@ -178,6 +178,7 @@ class Service:
         seed: int,
         speed: float,
         word_times: bool = False,
+        duration: float | None = None,
         request_id: str,
         requested_at: float,
         stall_seconds: float,
@@ -190,6 +191,7 @@ class Service:
             seed: of all draws.
             speed: 1 is that of the voice.
             word_times: whether to time the words.
+            duration: seconds that a whole text is to last; None is as long as it takes.
             request_id: for the log.
             requested_at: `time.perf_counter()` of the request.
             stall_seconds: longest time between two chunks.
@@ -207,6 +209,7 @@ class Service:
                     seed=seed,
                     speed=speed,
                     word_times=word_times,
+                    duration=duration,
                     max_buffer_seconds=limits.max_buffer_seconds,
                 )
             except VoiceError as error:  # made with other models, as when the bundle was changed

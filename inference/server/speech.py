@@ -29,6 +29,8 @@ from tokenlm.audio.encoders import Encoder, available_formats, build_encoder
 PATH = "/v1/audio/speech"
 MAX_SEED = 2**53 - 1
 """The largest integer that JSON carries exactly everywhere."""
+MAX_DURATION = 3600.0
+"""Longest speech that may be asked for, in seconds."""
 MEDIA_TYPES = {
     "mp3": "audio/mpeg",
     "opus": "audio/ogg",
@@ -107,6 +109,10 @@ class SpeechRequest(SpeechSettings):
     input: Annotated[str, Field(description="The text.")]
     response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
     stream_format: Literal["audio", "sse"] = "audio"
+    duration: Annotated[
+        float | None,
+        Field(gt=0, le=MAX_DURATION, description="Seconds that the speech is to last."),
+    ] = None
     stream: Annotated[
         bool | None, Field(description="Changes nothing: bytes always come while they are made.")
     ] = None
@@ -358,6 +364,7 @@ async def create_speech(body: SpeechRequest, request: Request) -> SpeechResponse
         seed=body.seed,
         speed=body.speed,
         word_times=body.word_times,
+        duration=body.duration,
         request_id=uuid.uuid4().hex,
         requested_at=time.perf_counter(),
         stall_seconds=limits.stall_timeout_seconds,

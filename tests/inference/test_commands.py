@@ -410,3 +410,22 @@ def test_subtitles_that_cannot_be_written(tiny_bundle: Path, tmp_path: Path) -> 
     base = ("say", "yes", "--bundle", tiny_bundle, "-o", tmp_path / "a.wav")
     assert "is a folder" in fails(*base, "--srt", tmp_path)
     assert not (tmp_path / "a.wav").exists()
+
+
+def test_say_takes_a_duration_and_subtitles(tiny_bundle: Path, tmp_path: Path) -> None:
+    path, subtitles = tmp_path / "a.wav", tmp_path / "in.srt"
+    base = ("say", "--bundle", tiny_bundle, "-o", path)
+    succeeds(*base, "the lazy dog", "--duration", 2.5)
+    assert soundfile.info(str(path)).frames == 60_000
+    succeeds(*base, "-", "--duration", 2.5, stdin="the lazy dog")
+    assert soundfile.info(str(path)).frames == 60_000
+    assert "either a duration or a speed" in fails(*base, "yes", "--duration", 2, "--speed", 2)
+    subtitles.write_text("1\n00:00:01,000 --> 00:00:03,000\nthe lazy dog\n", encoding="utf-8")
+    succeeds(*base, "--srt-in", subtitles)
+    assert 1.4 < soundfile.info(str(path)).frames / 24_000 <= 3.05
+    assert "takes neither a text" in fails(*base, "yes", "--srt-in", subtitles)
+    assert "takes no --srt" in fails(*base, "--srt-in", subtitles, "--srt", tmp_path / "b.srt")
+    subtitles.write_text("hello\n", encoding="utf-8")
+    assert "line 1 of the subtitles" in fails(*base, "--srt-in", subtitles)
+    subtitles.write_text("\n", encoding="utf-8")
+    assert "holds no subtitle" in fails(*base, "--srt-in", subtitles)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from inference.subtitles import group_words, to_json, to_srt, to_vtt
+import pytest
+import torch
+
+from inference.subtitles import Subtitle, dub, group_words, read_srt, to_json, to_srt, to_vtt
+from tokenlm.synthesis import Synthesizer
 from tokenlm.synthesis.words import TimedWord
 
 SPOKEN = {"Dr.": "doctor", "e.g.": "for example,"}
@@ -76,3 +81,59 @@ def test_where_subtitles_end() -> None:
         group_words(long, timed(long, 0.1)), group_words(long, timed(long, 0.1))[1:], strict=False
     ):
         assert cue.end_seconds <= after.start_seconds
+
+
+GIVEN = """\ufeff1\r
+00:00:01,500 --> 00:00:03,000\r
+<i>Is it so?</i>\r
+{\\an8}Yes,\r
+it is!\r
+
+2
+00:00:05.25 --> 00:00:07,250
+♪
+
+3
+01:00:00,000 --> 01:00:01,000
+late
+
+00:00:03,000 --> 00:00:04,000
+without a number
+"""
+
+
+def test_subrip_is_read() -> None:
+    assert read_srt(GIVEN) == [
+        Subtitle(text="Is it so? Yes, it is!", start_seconds=1.5, end_seconds=3.0),
+        Subtitle(text="without a number", start_seconds=3.0, end_seconds=4.0),
+        Subtitle(text="late", start_seconds=3600.0, end_seconds=3601.0),
+    ]
+    assert read_srt("") == []
+    with pytest.raises(ValueError, match="line 2 of the subtitles is no time"):
+        read_srt("1\nhello\n")
+    with pytest.raises(ValueError, match="line 1 of the subtitles ends before it begins"):
+        read_srt("00:00:02,000 --> 00:00:01,000\nhello\n")
+    words = timed("Hello, world! It is.", 1.5)
+    again = read_srt(to_srt("Hello, world! It is.", words))
+    assert [subtitle.text for subtitle in again] == ["Hello, world!", "It is."]
+
+
+def test_subtitles_are_spoken_at_their_times(tiny_bundle: Path) -> None:
+    synthesizer = Synthesizer.from_pretrained(tiny_bundle)
+    natural = synthesizer.generate("the lazy dog").shape[0] / 24_000
+    subtitles = [
+        Subtitle(text="the lazy dog", start_seconds=1.0, end_seconds=1.0 + 0.9 * natural),
+        Subtitle(text="the lazy dog", start_seconds=4.0, end_seconds=20.0),
+    ]
+    parts = list(dub(synthesizer, subtitles))
+    assert [part.shape[0] for part in parts[::2]] == [
+        24_000, round(4.0 * 24_000) - 24_000 - parts[1].shape[0],
+    ]  # fmt: skip
+    assert not bool(parts[0].any()) and not bool(parts[2].any())
+    assert parts[1].shape[0] / 24_000 == pytest.approx(0.9 * natural, abs=0.05)
+    # There is more than enough time: it is spoken as without subtitles.
+    assert torch.equal(parts[3], synthesizer.generate("the lazy dog"))
+    for end in (1.001, 0.5):
+        short = [Subtitle(text="the lazy dog", start_seconds=1.0, end_seconds=end)]
+        with pytest.raises(ValueError, match="the subtitle at 00:00:01,000 'the lazy dog': "):
+            list(dub(synthesizer, short))

@@ -139,10 +139,13 @@ class FakeEngine:
         seed: int = 0,
         speed: float = 1.0,
         word_times: bool = False,
+        duration: float | None = None,
         max_buffer_seconds: float = 10.0,
     ) -> FakeStream:
         if isinstance(text, str) and not text.strip():
             raise ValueError("the text holds nothing that can be said.")
+        if duration == 0.01:
+            raise ValueError("this text cannot be spoken in 0.01 s.")
         if self.is_broken:
             raise RuntimeError("the models broke")
         stream = FakeStream(self, text, seed, word_times)

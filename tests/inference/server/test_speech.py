@@ -350,3 +350,12 @@ def test_times_of_words_that_cannot_be_sent(
     assert refused.status_code == 400
     assert "no token recogniser" in refused.json()["error"]["message"]
     assert client.get("/v1/models/tiny").json()["word_times"] is False
+
+
+def test_a_duration_that_cannot_be_is_refused(client: httpx.Client) -> None:
+    assert speak(client, duration=2.5).status_code == 200
+    refused = speak(client, duration=0.01)
+    assert refused.status_code == 400
+    assert "cannot be spoken in 0.01 s" in refused.json()["error"]["message"]
+    for wrong in (0, -1, 1e9, "long"):
+        assert speak(client, duration=wrong).status_code == 400, wrong
