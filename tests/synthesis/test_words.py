@@ -16,8 +16,9 @@ from tokenlm.checkpoint import BundleError, finalize_bundle
 from tokenlm.checkpoint.bundle import read_manifest
 from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
 from tokenlm.synthesis import Synthesizer
+from tokenlm.synthesis.alignment import SegmentAligner
 from tokenlm.synthesis.guards import ReadBack
-from tokenlm.synthesis.words import SegmentAligner, Speech, TimedWord
+from tokenlm.synthesis.words import Speech, TimedWord
 from tokenlm.text.pronunciation import Pronouncer
 from tokenlm.text.tokenizers import PhonemeTokenizer
 

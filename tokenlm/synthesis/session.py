@@ -15,8 +15,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from tokenlm.audio.joining import EDGE_SECONDS, MAX_LEAD_SECONDS, SegmentJoiner
-from tokenlm.audio.mel import MAX_SPEED, MIN_SPEED
+from tokenlm.audio.joining import SegmentJoiner
 from tokenlm.models.flow import FlowState
 from tokenlm.models.lm.decoding import (
     CacheRow,
@@ -31,6 +30,7 @@ from tokenlm.models.lm.layout import LayoutName
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.modules.exact import mix
 from tokenlm.synthesis.components import Components
+from tokenlm.synthesis.duration import DurationPlan
 from tokenlm.synthesis.guards import attempt_seed, decode_checked, decode_nearest
 from tokenlm.synthesis.rendering import RenderSettings, SegmentRenderer, render_chunks
 from tokenlm.synthesis.voice import PromptCache
@@ -334,6 +334,7 @@ class Session:
         """Whether all segments of a stream are decoded before the first is rendered."""
         self._is_within_segment = False
         """Whether anything of the segment that is rendered next has been joined."""
+        self._plan = self._new_plan()
         self._speed = settings.render.speed
         """Of the segment that is rendered next."""
         self._num_samples = 0
@@ -360,8 +361,8 @@ class Session:
         segments, guards = self.text.segments, self.settings.guards
         for start in range(0, len(segments), SEGMENTS_PER_BATCH):
             numbers = range(start, min(start + SEGMENTS_PER_BATCH, len(segments)))
-            if self.settings.duration is not None and self._forced is None:
-                rows = self._decode_nearest(numbers)
+            if self._plan is not None and self._forced is None:
+                rows = self._decode_nearest(self._plan, numbers)
             elif guards.needs_recognizer and self._forced is None:
                 checked = decode_checked(
                     [segments[number].text for number in numbers],
@@ -411,7 +412,7 @@ class Session:
         """
         self._prompt_prefix()
         self._prompt_flow()
-        if self.settings.duration is not None and not self.speech_tokens:
+        if self._plan is not None and not self.speech_tokens:
             # How fast the first segment is to be depends on the length of all of them.
             self.decode_all()
             self._is_decoded_first = True
@@ -429,7 +430,7 @@ class Session:
         """Whether the LM can decode a token; begins the next segment where that is due."""
         if self.is_closed:
             return False
-        if self.settings.duration is not None:
+        if self._plan is not None:
             self.prepare()
         if self.decoding is None and len(self.speech_tokens) < len(self.text.segments):
             self._begin_segment()
@@ -518,8 +519,9 @@ class Session:
             pieces.append(self._joiner.pause(pause))
         self._num_samples += sum(piece.shape[0] for piece in pieces)
         pieces.append(self._joiner.push(waveform, final=is_last))
-        if is_last and self.settings.duration is not None and self._is_last_segment:
-            pieces[-1] = self._fitted(pieces[-1])
+        if is_last and self._plan is not None and self._is_last_segment:
+            num_quiet = self._joiner.num_quiet
+            pieces[-1] = self._plan.fitted(pieces[-1], self._num_samples, num_quiet)
         self._num_samples += pieces[-1].shape[0]
         output = torch.cat(pieces)
         if self._timer is not None and pieces[-1].shape[0]:
@@ -597,8 +599,10 @@ class Session:
     def _begin_decoded(self, number: int) -> None:
         """Begins to render a segment whose tokens are there."""
         tokens = self.speech_tokens[number]
-        if self.settings.duration is not None:
-            self._speed = self._needed_speed(number, self.settings.duration)
+        if self._plan is not None:
+            self._speed = self._plan.speed(
+                number, self.speech_tokens, self.pauses, self._num_samples
+            )
         flow = self._prompt_flow().shared() if self._is_decoded_first else None
         self._renderers.append(self._new_renderer(number, flow))
         self.renderer.add(tokens)
@@ -658,75 +662,36 @@ class Session:
         settings = replace(self.settings.render, speed=self._speed)
         return SegmentRenderer(self._components, self._prompts, settings, seed, flow)
 
-    # Duration
-
     @property
     def _is_last_segment(self) -> bool:
         """Whether the segment that is rendered next is the last with any tokens."""
         return not any(self.speech_tokens[self._num_rendered + 1 :])
 
-    def _decode_nearest(self, numbers: Sequence[int]) -> list[list[int]]:
-        """Speech tokens of segments: of several attempts at each those nearest to its share."""
-        duration = self.settings.duration
-        assert duration is not None
-        segments, components = self.text.segments, self._components
-        pauses = sum(segment.pause_seconds for segment in segments)
-        share = max(duration - pauses, 0.0) / max(self.text.num_text_tokens, 1)
-        rate = components.flow.config.token_rate
-        check = components.read_back if components.has_token_recognizer else None
+    def _decode_nearest(self, plan: DurationPlan, numbers: Sequence[int]) -> list[list[int]]:
+        """Speech tokens of segments: of several attempts at each the nearest to its share."""
+        segments = self.text.segments
+        wanted = plan.num_tokens(
+            [len(segment.tokens) for segment in segments],
+            [segment.pause_seconds for segment in segments],
+        )
+        can_check = self._components.has_token_recognizer
         return decode_nearest(
             [segments[number].text for number in numbers],
-            [share * rate * len(segments[number].tokens) for number in numbers],
-            lambda tries: self._decode([(numbers[i], n) for i, n in tries]),
-            check,
+            [wanted[number] for number in numbers],
+            lambda tries: self._decode([(numbers[index], n) for index, n in tries]),
+            self._components.read_back if can_check else None,
         )
 
-    def _needed_speed(self, number: int, duration: float) -> float:
-        """The speed with which the speech from a segment on takes what is left of a duration.
-
-        Raises:
-            ValueError: it is out of range.
-        """
-        length = sum(
-            self._seconds_of(later) for later in range(number, len(self.speech_tokens))
-        ) + sum(self._pause_seconds_of(later) for later in range(number, len(self.speech_tokens)))
-        left = duration - self._num_samples / self._components.manifest.sample_rate
-        if left > 0 and MIN_SPEED <= length / left <= MAX_SPEED:
-            return length / left
-        if number:  # what is left for it is a rest; the speech is fitted at its end
-            return MAX_SPEED if left <= 0 or length / left > MAX_SPEED else MIN_SPEED
-        raise ValueError(
-            f"this text takes about {length:.1f} s; it cannot be spoken in {duration:g} s, only in "
-            f"{length / MAX_SPEED:.1f} to {length / MIN_SPEED:.1f}."
+    def _new_plan(self) -> DurationPlan | None:
+        components, seconds = self._components, self.settings.duration
+        if seconds is None:
+            return None
+        return DurationPlan(
+            seconds,
+            sample_rate=components.manifest.sample_rate,
+            token_rate=components.flow.config.token_rate,
+            silent_tokens=components.generation.guards.silent_tokens,
         )
-
-    def _seconds_of(self, number: int) -> float:
-        """Seconds of a segment at a speed of 1, without the silence before it that is cut off."""
-        tokens, rate = self.speech_tokens[number], self._components.flow.config.token_rate
-        lead = self._num_silent(tokens) / rate - EDGE_SECONDS
-        return len(tokens) / rate - min(max(lead, 0.0), MAX_LEAD_SECONDS)
-
-    def _pause_seconds_of(self, number: int) -> float:
-        """Seconds of silence between a segment and the one in front, without that of the latter."""
-        if not number or not self.speech_tokens[number]:
-            return 0.0
-        rate = self._components.flow.config.token_rate
-        tail = self._num_silent(self.speech_tokens[number - 1][::-1]) / rate - EDGE_SECONDS
-        return max(self.pauses[number] - max(tail, 0.0), 0.0)
-
-    def _num_silent(self, tokens: Sequence[int]) -> int:
-        """Number of silent tokens at the start."""
-        silent = self._components.generation.guards.silent_tokens
-        return next((n for n, token in enumerate(tokens) if token not in silent), len(tokens))
-
-    def _fitted(self, waveform: Tensor) -> Tensor:
-        """The end (S') of speech of a given duration: silence is added, or cut off."""
-        assert self.settings.duration is not None
-        rate = self._components.manifest.sample_rate
-        missing = round(self.settings.duration * rate) - self._num_samples - waveform.shape[0]
-        if missing >= 0:
-            return torch.cat([waveform, torch.zeros(missing)])
-        return waveform[: waveform.shape[0] - min(-missing, self._joiner.num_quiet)]
 
     def _new_timer(self) -> WordTimer:
         components = self._components
