@@ -16,7 +16,7 @@ from torch import Tensor
 from tokenlm.models.token_recognizer import align_ctc
 from tokenlm.synthesis.guards import ReadBack
 
-ROUND_TOKENS = 5
+ROUND_TOKENS = 8
 """Speech tokens after which the words so far are aligned."""
 HELD_TOKENS = 5
 """Tokens behind the beginning of a word before the word in front of it is settled."""
