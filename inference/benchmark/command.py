@@ -31,7 +31,7 @@ def benchmark(
     runs: Annotated[int, typer.Option(help="Runs whose median is taken.")] = 5,
     seconds: Annotated[float, typer.Option(help="Length of the long session.")] = 60.0,
     parts: Annotated[
-        str, typer.Option(help="Comma-separated: cold, first, factor, long, shares, together.")
+        str, typer.Option(help="Comma-separated: cold, first, factor, long, shares, concurrent.")
     ] = "",
     sentences: Annotated[
         Path | None, typer.Option(help="File of sentences to judge, one a line.")
@@ -43,19 +43,19 @@ def benchmark(
     from functools import partial
 
     from inference.benchmark.judgement import Judges, judge, own_judges, read_sentences
-    from inference.benchmark.measurements import Plan, measure
+    from inference.benchmark.measurements import BenchmarkConfig, measure
     from inference.benchmark.report import markdown, write_report
     from inference.benchmark.subject import Subject, bundle_subject, config_subject
     from tokenlm.synthesis.acceleration import accelerate
 
     find_judges: Callable[[Subject], Judges] = context.obj or own_judges
     try:
-        plan = Plan(
+        settings = BenchmarkConfig(
             num_runs=1 if quick else runs,
             long_seconds=QUICK_SECONDS if quick else seconds,
             **({"parts": tuple(parts.split(","))} if parts else {}),
         )
-        most = max(plan.long_seconds, SHORTEST_SECONDS)
+        most = max(settings.long_seconds, SHORTEST_SECONDS)
         subject = bundle_subject(bundle, most) if config is None else config_subject(config, most)
         accelerate(subject.synthesizer.components, weights=weights)
         facts = {
@@ -63,7 +63,7 @@ def benchmark(
             f"{'trained' if subject.has_weights else 'random'} weights in {weights}"
         }
         keep = partial(write_report, output, subject.name, facts=facts)
-        measurements = measure(subject, plan, _tell, keep)
+        measurements = measure(subject, settings, _tell, keep)
         if subject.has_weights:
             judges = find_judges(subject)
             facts["judges"] = judges.name

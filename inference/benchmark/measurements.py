@@ -58,13 +58,13 @@ class Measurements:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class BenchmarkConfig:
     """How much is measured."""
 
     num_runs: int = 5
     long_seconds: float = 60.0
     """Of the long session; that of the real-time factor is half of it."""
-    parts: tuple[str, ...] = ("cold", "first", "factor", "long", "shares", "together")
+    parts: tuple[str, ...] = ("cold", "first", "factor", "long", "shares", "concurrent")
     """What is measured, names of `PARTS`."""
 
     def __post_init__(self) -> None:
@@ -74,7 +74,7 @@ class Plan:
 
 def measure(
     subject: Subject,
-    plan: Plan,
+    config: BenchmarkConfig,
     tell: Callable[[str], None],
     keep: Callable[[Measurements], object] = lambda measurements: None,
 ) -> Measurements:
@@ -82,17 +82,17 @@ def measure(
 
     Args:
         subject: what is measured.
-        plan: how much.
+        config: how much.
         tell: called with what is being measured.
         keep: called with the measurements so far after each part, so that a long measurement that
             is interrupted is not lost.
     """
     measurements = Measurements()
     stream_once(subject, subject.forced(20))  # the prompt is read, the code is warm
-    for name in plan.parts:
+    for name in config.parts:
         title, part = PARTS[name]
         tell(title)
-        part(subject, plan, measurements)
+        part(subject, config, measurements)
         keep(measurements)
     measurements.rows.append(
         Row("peak memory", peak_memory_bytes() / 1e6, "MB", note="resident, of the whole benchmark")
@@ -118,9 +118,9 @@ def _median(values: Sequence[float]) -> float:
     return float(statistics.median(values))
 
 
-def _first_audio(subject: Subject, plan: Plan, measurements: Measurements) -> None:
+def _first_audio(subject: Subject, config: BenchmarkConfig, measurements: Measurements) -> None:
     forced = None if subject.has_weights else subject.forced(75)
-    lines = [stream_once(subject, forced) for _ in range(plan.num_runs)]
+    lines = [stream_once(subject, forced) for _ in range(config.num_runs)]
     values = [line.time_to_first_audio for line in lines]
     measurements.first = lines[-1]
     row = Row(
@@ -135,10 +135,12 @@ def _first_audio(subject: Subject, plan: Plan, measurements: Measurements) -> No
     measurements.rows.append(row)
 
 
-def _real_time_factor(subject: Subject, plan: Plan, measurements: Measurements) -> None:
-    seconds = plan.long_seconds / 2
+def _real_time_factor(
+    subject: Subject, config: BenchmarkConfig, measurements: Measurements
+) -> None:
+    seconds = config.long_seconds / 2
     forced = subject.forced(subject.num_tokens(seconds))
-    values = [stream_once(subject, forced).real_time_factor for _ in range(plan.num_runs)]
+    values = [stream_once(subject, forced).real_time_factor for _ in range(config.num_runs)]
     row = Row(
         "real-time factor",
         _median(values),
@@ -151,9 +153,9 @@ def _real_time_factor(subject: Subject, plan: Plan, measurements: Measurements) 
     measurements.rows.append(row)
 
 
-def _stage_shares(subject: Subject, plan: Plan, measurements: Measurements) -> None:
+def _stage_shares(subject: Subject, config: BenchmarkConfig, measurements: Measurements) -> None:
     components = subject.synthesizer.components
-    seconds = plan.long_seconds / 2
+    seconds = config.long_seconds / 2
     forced = subject.forced(subject.num_tokens(seconds))
     stages = {
         "backbone of the LM": components.speech_lm.backbone,
@@ -193,11 +195,11 @@ def _make_whole(subject: Subject, forced: Sequence[Sequence[int]]) -> _Whole:
     )
 
 
-def _long_session(subject: Subject, plan: Plan, measurements: Measurements) -> None:
-    forced = subject.forced(subject.num_tokens(plan.long_seconds))
-    window = plan.long_seconds / 6
+def _long_session(subject: Subject, config: BenchmarkConfig, measurements: Measurements) -> None:
+    forced = subject.forced(subject.num_tokens(config.long_seconds))
+    window = config.long_seconds / 6
     lines, ratios, factors = [], [], []
-    for _ in range(plan.num_runs):
+    for _ in range(config.num_runs):
         line = stream_once(subject, forced)
         whole = _make_whole(subject, forced)
         ratios.append(line.cpu_seconds / max(whole.cpu_seconds, 1e-9))
@@ -208,7 +210,7 @@ def _long_session(subject: Subject, plan: Plan, measurements: Measurements) -> N
         for line in lines
     ]
     early, late = lines[-1].bytes_at(window), lines[-1].bytes_at(lines[-1].seconds - 2.0)
-    length = f"{plan.long_seconds:g} s"
+    length = f"{config.long_seconds:g} s"
     streamed = [line.real_time_factor for line in lines]
     measurements.long = lines[-1]
     measurements.rows += [
@@ -263,18 +265,20 @@ def _long_session(subject: Subject, plan: Plan, measurements: Measurements) -> N
     ]
 
 
-def _concurrent(subject: Subject, plan: Plan, measurements: Measurements) -> None:
-    measurements.throughput, row = asyncio.run(_concurrent_sessions(subject, plan))
+def _concurrent(subject: Subject, config: BenchmarkConfig, measurements: Measurements) -> None:
+    measurements.throughput, row = asyncio.run(_concurrent_sessions(subject, config))
     measurements.rows.append(row)
 
 
-async def _concurrent_sessions(subject: Subject, plan: Plan) -> tuple[dict[int, float], Row]:
-    seconds = plan.long_seconds / 4
+async def _concurrent_sessions(
+    subject: Subject, config: BenchmarkConfig
+) -> tuple[dict[int, float], Row]:
+    seconds = config.long_seconds / 4
     forced = subject.forced(subject.num_tokens(seconds))
     engine = StreamEngine(subject.synthesizer, max_streams=max(CONCURRENT))
     speeds: dict[int, list[float]] = {number: [] for number in CONCURRENT}
     try:
-        for _ in range(plan.num_runs):
+        for _ in range(config.num_runs):
             for number in CONCURRENT:
                 start = time.perf_counter()
                 lengths = await asyncio.gather(
@@ -314,11 +318,11 @@ async def _listen(
     return num_samples / engine.sample_rate
 
 
-def _cold_start(subject: Subject, plan: Plan, measurements: Measurements) -> None:
+def _cold_start(subject: Subject, config: BenchmarkConfig, measurements: Measurements) -> None:
     """Processes that are started anew; random weights lie in no bundle that they could load."""
     if not subject.has_weights:
         return
-    for runs in measure_cold_starts(subject.synthesizer.components.folder, plan.num_runs):
+    for runs in measure_cold_starts(subject.synthesizer.components.folder, config.num_runs):
         command = runs.command
         measurements.rows.append(
             Row(
@@ -333,12 +337,12 @@ def _cold_start(subject: Subject, plan: Plan, measurements: Measurements) -> Non
         )
 
 
-PARTS: dict[str, tuple[str, Callable[[Subject, Plan, Measurements], None]]] = {
+PARTS: dict[str, tuple[str, Callable[[Subject, BenchmarkConfig, Measurements], None]]] = {
     "cold": ("the start of the process", _cold_start),
     "first": ("time to first audio", _first_audio),
     "factor": ("real-time factor", _real_time_factor),
     "long": ("a long session, streamed and whole", _long_session),
     "shares": ("shares of the stages", _stage_shares),
-    "together": ("sessions at once", _concurrent),
+    "concurrent": ("sessions at once", _concurrent),
 }
 """Parts of the benchmark that need no judge, with what they measure."""

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from inference.benchmark import command, judgement
 from inference.benchmark.cold_start import measure_cold_starts
-from inference.benchmark.measurements import Plan, Row, measure
+from inference.benchmark.measurements import BenchmarkConfig, Row, measure
 from inference.benchmark.subject import bundle_subject, config_subject
 from inference.benchmark.timeline import Event, Timeline
 from tokenlm.audio.joining import sound_seconds
@@ -143,15 +143,15 @@ def test_random_weights_are_measured(tmp_path: Path) -> None:
 
 def test_parts_are_chosen_and_kept_as_they_are_found(tmp_path: Path) -> None:
     subject = config_subject(tiny_configs(tmp_path), 3.0)
-    plan = Plan(num_runs=1, long_seconds=1.5, parts=("factor", "shares"))
+    config = BenchmarkConfig(num_runs=1, long_seconds=1.5, parts=("factor", "shares"))
     kept: list[list[str]] = []
     told: list[str] = []
-    measure(subject, plan, told.append, lambda found: kept.append([r.name for r in found.rows]))
+    measure(subject, config, told.append, lambda found: kept.append([r.name for r in found.rows]))
     assert told == ["real-time factor", "shares of the stages"]
     assert kept[0] == ["real-time factor"]
     assert kept[1][0] == "real-time factor" and "share of vocoder" in kept[1]
     with pytest.raises(ValueError, match="parts are cold, first"):
-        Plan(parts=("speed",))
+        BenchmarkConfig(parts=("speed",))
 
 
 @pytest.mark.usefixtures("quick")
@@ -182,7 +182,7 @@ def test_mistakes(tmp_path: Path) -> None:
 
 def test_cold_starts(tiny_bundle: Path) -> None:
     subject = bundle_subject(str(tiny_bundle), 5)
-    found = measure(subject, Plan(num_runs=1, parts=("cold",)), lambda what: None)
+    found = measure(subject, BenchmarkConfig(num_runs=1, parts=("cold",)), lambda what: None)
     rows = {row.name.rpartition(": ")[2]: row for row in found.rows}
     assert {"a sentence in a file", "help", "an unknown voice", "an empty text"} <= set(rows)
     for row in found.rows[:-1]:
