@@ -62,14 +62,14 @@ def benchmark(
             "subject": f"{subject.name}, voice {subject.voice.name}, "
             f"{'trained' if subject.has_weights else 'random'} weights in {weights}"
         }
-        keep = partial(write_report, output, subject.name, facts=facts)
-        measurements = measure(subject, settings, _tell, keep)
+        write = partial(write_report, output, subject.name, facts=facts)
+        measurements = measure(subject, settings, _log_part, write)
         if subject.has_weights:
             judges = find_judges(subject)
             facts["judges"] = judges.name
             texts = read_sentences(sentences, 3 if quick else limit)
-            measurements.rows += judge(subject, judges, texts, _tell)
-        path = keep(measurements)
+            measurements.rows += judge(subject, judges, texts, _log_part)
+        path = write(measurements)
     except ValueError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
@@ -77,5 +77,5 @@ def benchmark(
     typer.echo(str(path))
 
 
-def _tell(what: str) -> None:
-    typer.echo(f"measuring {what}", err=True)
+def _log_part(title: str) -> None:
+    typer.echo(f"measuring {title}", err=True)

@@ -1,4 +1,7 @@
-"""The rows of the report: each a median of several runs, what is compared in one process."""
+"""Measurements of streaming: cold start, first audio, real-time factor, state, throughput.
+
+Each row of the report is the median of several runs; what is compared is measured in one process.
+"""
 
 from __future__ import annotations
 
@@ -16,26 +19,32 @@ from inference.engine import StreamEngine
 from tokenlm.synthesis.stream import SynthesisStream
 
 CONCURRENT = (1, 2, 4)
-"""Numbers of sessions at once."""
+"""Numbers of concurrent sessions."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure."""
+    """One figure of the report."""
 
     name: str
     value: float
+    """The median of the runs, in `unit`."""
     unit: str = ""
+    """Empty for a ratio."""
     floor: float | None = None
+    """The bound that must be met; None where there is none."""
     aim: float | None = None
+    """The bound that should be met."""
     higher_is_better: bool = False
+    """Whether the bounds are lower bounds."""
     values: tuple[float, ...] = ()
     """Of the single runs."""
     note: str = ""
+    """How it was measured."""
 
     @property
     def verdict(self) -> str:
-        """Whether floor and aim are met."""
+        """The best bound that is met: "aim", "floor" or "missed"; empty without bounds."""
         if self.floor is None or self.aim is None:
             return ""
         sign = -1.0 if self.higher_is_better else 1.0
@@ -46,26 +55,32 @@ class Row:
 
 @dataclass
 class Measurements:
-    """All rows, and what the plots are drawn from."""
+    """The rows of the report, and the data of its plots."""
 
     rows: list[Row] = field(default_factory=list)
     first: Timeline = field(default_factory=Timeline)
-    """A short session."""
+    """The last short session."""
     long: Timeline = field(default_factory=Timeline)
-    """A long session."""
+    """The last long session."""
     throughput: dict[int, float] = field(default_factory=dict)
-    """Seconds of speech in a second, by number of sessions."""
+    """Seconds of speech made in a second, by number of concurrent sessions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkConfig:
-    """How much is measured."""
+    """Which parts are measured, and how long.
+
+    Raises:
+        ValueError: a part is not one of `PARTS`, or there is none.
+    """
 
     num_runs: int = 5
+    """Runs whose median is a row."""
     long_seconds: float = 60.0
-    """Of the long session; that of the real-time factor is half of it."""
+    """Speech of the long session. The session of the real-time factor has half of it, concurrent
+    sessions a quarter."""
     parts: tuple[str, ...] = ("cold", "first", "factor", "long", "shares", "concurrent")
-    """What is measured, names of `PARTS`."""
+    """Names of `PARTS`."""
 
     def __post_init__(self) -> None:
         if not self.parts or not set(self.parts) <= set(PARTS):
@@ -75,25 +90,28 @@ class BenchmarkConfig:
 def measure(
     subject: Subject,
     config: BenchmarkConfig,
-    tell: Callable[[str], None],
-    keep: Callable[[Measurements], object] = lambda measurements: None,
+    on_part: Callable[[str], None],
+    on_result: Callable[[Measurements], object] = lambda measurements: None,
 ) -> Measurements:
-    """Measures everything that needs no judge.
+    """Measures the parts of the benchmark that need no judge.
 
     Args:
         subject: what is measured.
-        config: how much.
-        tell: called with what is being measured.
-        keep: called with the measurements so far after each part, so that a long measurement that
-            is interrupted is not lost.
+        config: which parts, and how long.
+        on_part: called with the title of each part when it begins.
+        on_result: called with the measurements so far after each part, so that those of a long
+            benchmark that is interrupted are not lost.
+
+    Returns:
+        The measurements of all parts, with peak memory as the last row.
     """
     measurements = Measurements()
     stream_once(subject, subject.forced(20))  # the prompt is read, the code is warm
     for name in config.parts:
         title, part = PARTS[name]
-        tell(title)
+        on_part(title)
         part(subject, config, measurements)
-        keep(measurements)
+        on_result(measurements)
     measurements.rows.append(
         Row("peak memory", peak_memory_bytes() / 1e6, "MB", note="resident, of the whole benchmark")
     )
@@ -101,7 +119,15 @@ def measure(
 
 
 def stream_once(subject: Subject, forced: Sequence[Sequence[int]] | None = None) -> Timeline:
-    """One stream from its opening to its end."""
+    """Speaks `SENTENCE` as one stream, as fast as it goes.
+
+    Args:
+        subject: what speaks.
+        forced: speech tokens of each segment that replace those that the LM draws.
+
+    Returns:
+        The timeline, with bytes of state and of the cache of the LM after each chunk.
+    """
     synthesizer = subject.synthesizer
 
     def open_stream() -> SynthesisStream:
@@ -173,22 +199,22 @@ def _stage_shares(subject: Subject, config: BenchmarkConfig, measurements: Measu
 
 
 @dataclass(frozen=True)
-class _Whole:
-    """What speech that is made whole costs."""
+class _WholeCost:
+    """Cost of speech that is made whole."""
 
     wall_seconds: float
     cpu_seconds: float
     seconds: float
-    """Of speech."""
+    """Length of the speech."""
 
 
-def _make_whole(subject: Subject, forced: Sequence[Sequence[int]]) -> _Whole:
-    """The same speech as a stream, made whole, in the default context."""
+def _make_whole(subject: Subject, forced: Sequence[Sequence[int]]) -> _WholeCost:
+    """Makes the speech of `stream_once` whole, in the same context."""
     synthesizer = subject.synthesizer
     session = synthesizer.open_session(SENTENCE, voice=subject.voice, forced_tokens=forced)
     start, wall = time.process_time(), time.perf_counter()
     waveform = session.generate()
-    return _Whole(
+    return _WholeCost(
         wall_seconds=time.perf_counter() - wall,
         cpu_seconds=time.process_time() - start,
         seconds=waveform.shape[-1] / synthesizer.sample_rate,
@@ -319,7 +345,7 @@ async def _listen(
 
 
 def _cold_start(subject: Subject, config: BenchmarkConfig, measurements: Measurements) -> None:
-    """Processes that are started anew; random weights lie in no bundle that they could load."""
+    """Of commands in new processes. Random weights are in no bundle that these could load."""
     if not subject.has_weights:
         return
     for runs in measure_cold_starts(subject.synthesizer.components.folder, config.num_runs):
@@ -345,4 +371,4 @@ PARTS: dict[str, tuple[str, Callable[[Subject, BenchmarkConfig, Measurements], N
     "shares": ("shares of the stages", _stage_shares),
     "concurrent": ("sessions at once", _concurrent),
 }
-"""Parts of the benchmark that need no judge, with what they measure."""
+"""Parts of the benchmark that need no judge: title and function by name."""

@@ -16,32 +16,14 @@ from inference.benchmark.cold_start import measure_cold_starts
 from inference.benchmark.measurements import BenchmarkConfig, Row, measure
 from inference.benchmark.subject import bundle_subject, config_subject
 from inference.benchmark.timeline import Event, Timeline
+from tests.distributed.toy import toy_model
 from tokenlm.audio.joining import sound_seconds
 from tokenlm.report import bootstrap_interval
 
 TINY = {
-    "speech_lm": {
-        "backbone": {
-            "vocab_size": 4096,
-            "hidden_size": 16,
-            "intermediate_size": 32,
-            "num_layers": 1,
-            "num_heads": 2,
-            "num_kv_heads": 1,
-        },
-        "codebook_size": 27,
-    },
-    "flow": {
-        "codebook_size": 27,
-        "speaker_dim": 8,
-        "encoder_dim": 16,
-        "encoder_layers": 1,
-        "encoder_heads": 2,
-        "dim": 16,
-        "num_layers": 1,
-        "num_heads": 2,
-    },
-    "vocoder": {"dim": 16, "num_layers": 1},
+    "speech_lm": toy_model("speech_lm", backbone={"vocab_size": 4096}, codebook_size=27),
+    "flow": toy_model("flow", codebook_size=27),
+    "vocoder": toy_model("vocoder"),
 }
 
 
