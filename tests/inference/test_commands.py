@@ -17,7 +17,8 @@ from tokenlm.synthesis import Voice
 
 
 def run(*arguments: object, stdin: str | None = None) -> Result:
-    return CliRunner().invoke(build_app(), [str(word) for word in arguments], input=stdin)
+    words = [str(word) for word in arguments]
+    return CliRunner().invoke(build_app(words), words, input=stdin)
 
 
 def succeeds(*arguments: object, stdin: str | None = None) -> str:
@@ -117,9 +118,8 @@ def test_say_reads_text_as_it_arrives(tiny_bundle: Path, tmp_path: Path) -> None
     succeeds(*interleaved, stdin="yes it is.")
     assert soundfile.info(str(tmp_path / "c.wav")).frames > 0
     succeeds(*interleaved, "--context", "full", stdin="yes it is.")
-    broken = CliRunner().invoke(
-        build_app(), [str(word) for word in interleaved], input=b"yes \xff it"
-    )
+    words = [str(word) for word in interleaved]
+    broken = CliRunner().invoke(build_app(words), words, input=b"yes \xff it")
     assert broken.exit_code == 2 and "is not UTF-8 text" in broken.stderr
 
 
