@@ -236,7 +236,11 @@ def _save_tokenizer(folder: Path, source: Path, vocabulary: MergedVocabulary) ->
     )
     made.decoder = decoders.Fuse()
     made.add_tokens([AddedToken(piece, normalized=False) for piece in pieces])
-    PreTrainedTokenizerFast(tokenizer_object=made).save_pretrained(str(folder))
+    end = "<|eos|>"  # a class of the library would add a token of its own where it finds none
+    library = PreTrainedTokenizerFast(
+        tokenizer_object=made, eos_token=end, pad_token=end, unk_token=pieces[0]
+    )
+    library.save_pretrained(str(folder))
 
 
 def _remarks(has_bias: bool, sampling: SamplingConfig) -> list[str]:

@@ -81,7 +81,10 @@ class MergedVocabulary:
 
     def names(self) -> list[str]:
         """A name for each special position and speech class, from `sos_id` on."""
-        named = {eos_class(self.codebook_size): "<|eos|>", fill_class(self.codebook_size): "<|fill|>"}
+        named = {
+            eos_class(self.codebook_size): "<|eos|>",
+            fill_class(self.codebook_size): "<|fill|>",
+        }
         classes = [named.get(index, f"<|s_{index}|>") for index in range(self.num_classes)]
         return ["<|sos|>", "<|turn|>", *classes]
 
