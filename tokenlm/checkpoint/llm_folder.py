@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tokenlm.atomic import atomic_folder
 from tokenlm.checkpoint.bundle import BundleError, read_manifest
-from tokenlm.checkpoint.component import read_component, read_state
+from tokenlm.checkpoint.component import ComponentFiles, read_component, read_state
 from tokenlm.config import from_dict
 from tokenlm.models.fingerprint import fingerprint
 from tokenlm.models.lm import GuardConfig, SamplingConfig, SpeechLMConfig
@@ -66,8 +66,7 @@ def export_llm(bundle: Path, output: Path, *, dtype: torch.dtype | None = None) 
     manifest = read_manifest(bundle)
     if "speech_lm" not in manifest.components:
         raise BundleError(f"{bundle} has no component 'speech_lm'.")
-    files = read_component(bundle / "speech_lm")
-    config = from_dict(SpeechLMConfig, files.config, where=files.config_path)
+    files, config, state = _read_lm(bundle)
     where = bundle / "bundle.yaml"
     sampling = from_dict(SamplingConfig, manifest.generation.get("sampling", {}), where=where)
     guards = from_dict(GuardConfig, manifest.generation.get("guards", {}), where=where)
@@ -78,7 +77,6 @@ def export_llm(bundle: Path, output: Path, *, dtype: torch.dtype | None = None) 
             "reads together. Set it to 0 in bundle.yaml to export."
         )
     vocabulary = MergedVocabulary.of(config)
-    state = read_state(files.state_path)
     dtype = dtype or state["head.weight"].dtype
     weights = merged_weights(config, state, dtype)
     ends = [vocabulary.speech_offset + index for index in vocabulary.end_classes]
@@ -123,6 +121,18 @@ def export_llm(bundle: Path, output: Path, *, dtype: torch.dtype | None = None) 
         num_parameters=sum(tensor.numel() for tensor in weights.values()),
         remarks=_remarks(bias is not None, sampling),
     )
+
+
+def lm_fingerprint(bundle: Path) -> str:
+    """Fingerprint of the speech LM of a bundle, which its export carries."""
+    _, config, state = _read_lm(bundle)
+    return fingerprint(config, state)
+
+
+def _read_lm(bundle: Path) -> tuple[ComponentFiles, SpeechLMConfig, dict[str, Tensor]]:
+    files = read_component(bundle / "speech_lm")
+    config = from_dict(SpeechLMConfig, files.config, where=files.config_path)
+    return files, config, read_state(files.state_path)
 
 
 def merged_weights(

@@ -23,7 +23,7 @@ from tokenlm.audio.mel import MelSpectrogram
 from tokenlm.audio.resample import resample
 from tokenlm.models.flow import FlowState
 from tokenlm.models.lm.decoding import Prefix, prefill
-from tokenlm.models.lm.layout import LayoutName, fits_interleaved
+from tokenlm.models.lm.layout import InputSequence, LayoutName, fits_interleaved
 from tokenlm.modules.context import Context
 from tokenlm.modules.streaming import State, allocated_bytes
 from tokenlm.synthesis.components import Components
@@ -253,13 +253,7 @@ class PromptCache:
         components = self._components
 
         def read() -> Prefix:
-            config = components.speech_lm.config
-            blocks = (config.block_text_tokens, config.block_speech_tokens)
-            text, tokens = prompt_of(components, voice, instruction)
-            if layout == "interleaved" and not fits_interleaved(len(text), len(tokens), *blocks):
-                # The prompt is so fast that its speech would end before its text.
-                text, tokens = [], []
-            sequence = components.speech_lm.sequence(layout, prompt_text=text, prompt_tokens=tokens)
+            sequence = prompt_sequence(components, voice, layout, instruction)
             return prefill(components.speech_lm, sequence)
 
         continues_prompt = (
@@ -312,6 +306,19 @@ class PromptCache:
 
 def _state(value: FlowState | Prefix) -> State:
     return value.key_values if isinstance(value, Prefix) else value
+
+
+def prompt_sequence(
+    components: Components, voice: Voice, layout: LayoutName, instruction: str = ""
+) -> InputSequence:
+    """The start of an LM sequence up to the text to be said."""
+    config = components.speech_lm.config
+    blocks = (config.block_text_tokens, config.block_speech_tokens)
+    text, tokens = prompt_of(components, voice, instruction)
+    if layout == "interleaved" and not fits_interleaved(len(text), len(tokens), *blocks):
+        # The prompt is so fast that its speech would end before its text.
+        text, tokens = [], []
+    return components.speech_lm.sequence(layout, prompt_text=text, prompt_tokens=tokens)
 
 
 def prompt_of(

@@ -29,7 +29,7 @@ from tokenlm.synthesis.prompt import (
     read_recording,
 )
 from tokenlm.synthesis.rendering import ContextChoice, SegmentRenderer, render_settings
-from tokenlm.synthesis.session import Progress, Session, SessionSettings
+from tokenlm.synthesis.session import Progress, Session, SessionSettings, TokenServer
 from tokenlm.synthesis.stream import AsyncSynthesisStream, SynthesisStream
 from tokenlm.synthesis.text import SegmentedText
 from tokenlm.synthesis.voice import Voice, VoiceError
@@ -248,6 +248,7 @@ class Synthesizer:
         text: str | None,
         *,
         cache: KeyValueCache | None = None,
+        token_server: TokenServer | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
         **options: Unpack[StreamOptions],
     ) -> Session:
@@ -257,6 +258,7 @@ class Synthesizer:
             text: a whole text; None where its pieces are given to the `text` of the session.
             cache: of the LM, shared with the sessions that are decoded in one batch; default its
                 own.
+            token_server: draws the speech tokens in place of the LM here.
             forced_tokens: speech tokens of each segment that replace those that are drawn.
             options: as for `stream`.
         """
@@ -266,7 +268,9 @@ class Synthesizer:
         if options.get("layout", "auto") == "auto":
             options["layout"] = "interleaved" if text is None else "one_shot"
         options["solver"] = "euler"
-        session = self._new_session(cache=cache, forced_tokens=forced_tokens, **options)
+        session = self._new_session(
+            cache=cache, token_server=token_server, forced_tokens=forced_tokens, **options
+        )
         if session.settings.render.context.is_full:
             raise ValueError("the full context cannot be streamed; use generate")
         if text is not None:
@@ -398,6 +402,7 @@ class Synthesizer:
         instruction: str = "",
         guards: GuardConfig | None = None,
         cache: KeyValueCache | None = None,
+        token_server: TokenServer | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
     ) -> Session:
         """A session without text."""
@@ -426,7 +431,13 @@ class Synthesizer:
             ),
         )
         return Session(
-            components, self.prompts, text, settings, cache=cache, forced_tokens=forced_tokens
+            components,
+            self.prompts,
+            text,
+            settings,
+            cache=cache,
+            token_server=token_server,
+            forced_tokens=forced_tokens,
         )
 
 
