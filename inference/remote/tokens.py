@@ -372,8 +372,10 @@ class Connection:
             ids = choice.get("token_ids")
             if ids is None:
                 offset = self.vocabulary.speech_offset
-                named = self.vocabulary.classes_named(choice.get("text") or "")
-                ids = [offset + index for index in named]
+                text = choice.get("text") or ""
+                ids = [offset + index for index in self.vocabulary.classes_named(text)]
+                if text.strip() and not ids:
+                    raise _Failure(f"it answered {text[:40]!r}, which names no speech token")
             return [int(index) for index in ids], choice.get("finish_reason")
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise _Failure(f"it answered what is no completion: {data.strip()[:200]}") from error
