@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from inference.remote.settings import Local, Remote
-from tokenlm.models.lm.cache import KeyValueCache
-from tokenlm.models.lm.decoding import PREFILL_POSITIONS, Decoding, decode_step
+from tokenlm.models.lm.decoding import PREFILL_POSITIONS, Decoding, KeyValueCache, decode_step
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.synthesis import Synthesizer, Voice
 from tokenlm.synthesis.session import Session, render_sessions

@@ -24,7 +24,7 @@ from tokenlm.config import from_dict
 from tokenlm.models.lm.layout import eos_class
 from tokenlm.models.lm.sampling import SamplingConfig, sample
 from tokenlm.models.lm.vocabulary import MergedVocabulary
-from tokenlm.modules.noise import mix, uniform_draws
+from tokenlm.modules.exact import mix, uniform_draws
 
 ARGUMENT = "tokenlm"
 """Extra argument of a request (`vllm_xargs`) that holds `DrawOptions` as JSON."""

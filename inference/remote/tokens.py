@@ -38,7 +38,7 @@ from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.lm.layout import InputSequence, eos_class
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.models.lm.vocabulary import MergedVocabulary
-from tokenlm.modules.noise import mix
+from tokenlm.modules.exact import mix
 from tokenlm.synthesis.components import Components
 
 FIRST_DELAY_SECONDS = 0.1
@@ -47,6 +47,8 @@ MAX_DELAY_SECONDS = 4.0
 _RETRIED = (408, 409, 425, 429)
 """Statuses below 500 after which a request is made again."""
 _MAX_SEED = (1 << 31) - 1
+_NO_ID = -1
+"""In place of a text that names no speech token."""
 
 logger = logging.getLogger(__name__)
 
@@ -375,7 +377,7 @@ class Connection:
                 text = choice.get("text") or ""
                 ids = [offset + index for index in self.vocabulary.classes_named(text)]
                 if text.strip() and not ids:
-                    raise _Failure(f"it answered {text[:40]!r}, which names no speech token")
+                    ids = [_NO_ID]
             return [int(index) for index in ids], choice.get("finish_reason")
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise _Failure(f"it answered what is no completion: {data.strip()[:200]}") from error

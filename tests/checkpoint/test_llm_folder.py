@@ -31,7 +31,7 @@ from tokenlm.models.lm.layout import SPECIAL, SPEECH, TEXT
 from tokenlm.models.lm.model import LayoutBatch
 from tokenlm.models.lm.vocabulary import MergedVocabulary
 from tokenlm.synthesis import Synthesizer
-from tokenlm.text.frontend import frontend
+from tokenlm.text.normalize import frontend
 from tokenlm.text.tokenizers import SentencePieceTokenizer, TransformersTokenizer
 
 __all__ = ["text_folder"]

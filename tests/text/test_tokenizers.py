@@ -22,16 +22,14 @@ from tokenlm.text.pronunciation import (
     Pronouncer,
     pad_words,
 )
-from tokenlm.text.tokenizer_config import (
-    TextTokenizerConfig,
-    TokenizerError,
-    read_tokenizer_config,
-)
 from tokenlm.text.tokenizers import (
     PhonemeTokenizer,
     SentencePieceTokenizer,
+    TextTokenizerConfig,
+    TokenizerError,
     TransformersTokenizer,
     load_text_tokenizer,
+    read_tokenizer_config,
 )
 
 

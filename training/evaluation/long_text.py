@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenlm.modules.noise import mix
-from tokenlm.synthesis.prompt import quietest_cut
+from tokenlm.modules.exact import mix
+from tokenlm.synthesis.voice import quietest_cut
 from training.data.manifest import Utterance
 from training.evaluation.cloning import Prompts
 from training.evaluation.config import EDGE_SECONDS

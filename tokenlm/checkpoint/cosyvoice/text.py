@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from tokenlm.checkpoint.key_table import WeightsError
-from tokenlm.text.frontend import NormalizerName
-from tokenlm.text.tokenizer_config import TokenizerError
-from tokenlm.text.tokenizers import TransformersTokenizer
+from tokenlm.text.normalize import NormalizerName
+from tokenlm.text.tokenizers import TokenizerError, TransformersTokenizer
 
 Version = Literal[2, 3]
 
