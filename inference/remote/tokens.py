@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import httpx
@@ -72,9 +73,12 @@ class _Server:
 class _Answer:
     """One request and what has come of it. Written by the event loop, read by the worker."""
 
-    def __init__(self, guarded: list[int]) -> None:
+    def __init__(self, guarded: list[int], limit: int) -> None:
         self.guarded = guarded
         """Codes that it forbids."""
+        self.limit = limit
+        """Tokens that it asks for, at most: as many as a block has room for, where there is one."""
+        self.num_taken = 0
         self.ids: deque[int] = deque()
         self.finish: str | None = None
         """Why it ended, once it has."""
@@ -158,9 +162,11 @@ class RemoteTokens(SegmentTokens):
                 self._again(_Failure(f"it answered {named}, which it was not to draw"))
                 return
             self.accept(token)
+            answer.num_taken += 1
             self._failed_at, self._num_failures = None, 0
-            if not super().can_step or self.guarded != answer.guarded:
-                self._drop()  # done, a block is full, or the next tokens need another request
+            is_full = answer.num_taken == answer.limit
+            if self.is_done or is_full or self.guarded != answer.guarded:
+                self._drop()  # what comes next, if anything, needs another request
                 return
         if answer.error is not None:
             self._again(answer.error)
@@ -173,20 +179,21 @@ class RemoteTokens(SegmentTokens):
 
     def _ask(self, delay: float) -> None:
         self._ids += self._connection.vocabulary.ids(*self.sequence.take())
-        self._answer = answer = _Answer(self.guarded)
+        limit = self.sequence.left_in_block or max(self.bounds[1] - len(self.tokens), 1)
+        self._answer = answer = _Answer(self.guarded, limit)
         connection = self._connection
-        answer.work = connection.run(connection.fetch(answer, self._request, delay))
+        body = partial(self._request, limit)
+        answer.work = connection.run(connection.fetch(answer, body, delay))
 
-    def _request(self, server: _Server) -> dict[str, Any]:
-        """The body of a request for the tokens from here on."""
+    def _request(self, limit: int, server: _Server) -> dict[str, Any]:
+        """The body of a request for the tokens from here on, `limit` at most."""
         sequence, config = self.sequence, self.model.config
         vocabulary, offset = self._connection.vocabulary, self._connection.vocabulary.speech_offset
         eos, count = eos_class(config.codebook_size), len(self.tokens)
-        most = sequence.left_in_block or max(self.bounds[1] - count, 1)
-        fewest = max(self.bounds[0] - count, 0) if sequence.is_past_tos else most
+        fewest = max(self.bounds[0] - count, 0) if sequence.is_past_tos else limit
         body = {
             "prompt": self._ids,
-            "max_tokens": most,
+            "max_tokens": limit,
             "stop_token_ids": [offset + index for index in vocabulary.end_classes],
         }
         forbidden = {*self.forbidden_specials, *self.guarded}
@@ -465,6 +472,6 @@ class Connection:
             "return_token_ids": True,
             "vllm_xargs": {ARGUMENT: DrawOptions(identify=True).to_json()},
         }
-        answer = _Answer([])
+        answer = _Answer([], NUM_IDENTITY_TOKENS)
         await self._stream(body, answer)
         return [index - self.vocabulary.speech_offset for index in answer.ids]
