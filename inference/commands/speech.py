@@ -277,7 +277,7 @@ def check_text(text: str, folder: Path) -> None:
     if not text.strip():
         raise ValueError("the text is empty: it holds nothing that can be said.")
     from tokenlm.text.normalize import frontend
-    from tokenlm.text.tokenizers import read_tokenizer_config
+    from tokenlm.text.tokenizer_config import read_tokenizer_config
 
     normalizer = read_tokenizer_config(folder / "text_tokenizer").normalizer
     if not frontend(normalizer).normalize(text):
