@@ -221,7 +221,7 @@ class Components:
             raise BundleError(
                 f"{self.folder} has no component 'token_recognizer', which reads speech tokens: "
                 "imported bundles come without. The stage token_recognizer trains one for their "
-                "tokens, and `tokenlm export` adds it (docs/fine-tune.md). Until then "
+                "tokens, and `tokenlm export bundle` adds it (docs/fine-tune.md). Until then "
                 "transcribe with another bundle (--bundle mini-en), and turn off the guards that "
                 "read back (max_attempts, num_candidates)."
             )

@@ -11,6 +11,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,18 +23,19 @@ from tokenlm.models.lm.decoding import (
     Decoding,
     KeyValueCache,
     Prefix,
+    SegmentTokens,
     decode,
     decode_step,
 )
 from tokenlm.models.lm.guards import GuardConfig
-from tokenlm.models.lm.layout import LayoutName
+from tokenlm.models.lm.layout import InputSequence, LayoutName
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.modules.exact import mix
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.duration import DurationPlan
 from tokenlm.synthesis.guards import attempt_seed, decode_checked, decode_nearest
 from tokenlm.synthesis.rendering import RenderSettings, SegmentRenderer, render_chunks
-from tokenlm.synthesis.voice import PromptCache
+from tokenlm.synthesis.voice import PromptCache, prompt_sequence
 from tokenlm.synthesis.words import Placement, Speech, TimedWord, WordTimer
 from tokenlm.text.normalize import Frontend, frontend
 from tokenlm.text.segmentation import (
@@ -280,6 +282,23 @@ class SessionSettings:
     """Seconds that the speech is to last; None is as long as it takes."""
 
 
+class TokenServer(Protocol):
+    """Draws speech tokens elsewhere, such as in an LLM server."""
+
+    def begin(
+        self,
+        sequence: InputSequence,
+        *,
+        sampling: SamplingConfig,
+        seed: int,
+        segment: int,
+        forced: Sequence[int] | None,
+        guards: GuardConfig,
+    ) -> SegmentTokens:
+        """The tokens of a segment, as they come; arguments as for `SegmentTokens`."""
+        ...
+
+
 class Session:
     """One request from its text to its sound, the only implementation of speaking.
 
@@ -298,6 +317,7 @@ class Session:
         settings: SessionSettings,
         *,
         cache: KeyValueCache | None = None,
+        token_server: TokenServer | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
     ) -> None:
         """Creates a session; nothing is computed yet.
@@ -309,10 +329,12 @@ class Session:
             settings: of the request.
             cache: of the LM, shared with the sessions that are decoded in one batch; default its
                 own.
+            token_server: draws the speech tokens in place of the LM here. The session is then moved
+                step by step, by who moves the server's `SegmentTokens`.
             forced_tokens: speech tokens of each segment that replace those that are drawn.
         """
         self.text, self.settings = text, settings
-        self.decoding: Decoding | None = None
+        self.decoding: SegmentTokens | None = None
         """The segment that is being decoded."""
         self.speech_tokens: list[list[int]] = []
         """Of each segment so far."""
@@ -321,7 +343,7 @@ class Session:
         self.is_closed = False
         self._components, self._prompts = components, prompts
         self._cache = KeyValueCache(components.speech_lm) if cache is None else cache
-        self._forced = forced_tokens
+        self._token_server, self._forced = token_server, forced_tokens
         self._row: CacheRow | None = None
         self._prefix: Prefix | None = None
         self._flow: FlowState | None = None
@@ -410,7 +432,8 @@ class Session:
         May be called in any thread before the session is moved; else its first segment does it.
         The session keeps the states until it is closed.
         """
-        self._prompt_prefix()
+        if self._token_server is None:
+            self._prompt_prefix()
         self._prompt_flow()
         if self._plan is not None and not self.speech_tokens:
             # How fast the first segment is to be depends on the length of all of them.
@@ -505,7 +528,7 @@ class Session:
                     return chunk
                 continue
             decoding = self.decoding
-            assert decoding is not None
+            assert isinstance(decoding, Decoding), "a token server moves its own"
             decode_step(decoding.model, [decoding])
             self.collect()
         return None
@@ -587,9 +610,12 @@ class Session:
         number = len(self.speech_tokens)
         self.prepare()
         renderer = self._new_renderer(number, self._prompt_flow().shared())
-        if self._row is None:
-            self._row = self._cache.add()
-        self.decoding = self._new_decoding(number, cache=self._cache, row=self._row)
+        if self._token_server is not None:
+            self.decoding = self._remote_tokens(self._token_server, number)
+        else:
+            if self._row is None:
+                self._row = self._cache.add()
+            self.decoding = self._new_decoding(number, cache=self._cache, row=self._row)
         self._renderers.append(renderer)
         self.speech_tokens.append([])
         self.pauses.append(self._pause_before(number))
@@ -617,9 +643,6 @@ class Session:
         self, number: int, *, cache: KeyValueCache, row: CacheRow | None = None, attempt: int = 0
     ) -> Decoding:
         settings, prefix = self.settings, self._prompt_prefix()
-        forced = None
-        if self._forced is not None:
-            forced = self._forced[number] if number < len(self._forced) else ()
         return Decoding(
             self._components.speech_lm,
             cache,
@@ -627,11 +650,31 @@ class Session:
             sampling=settings.sampling,
             seed=attempt_seed(settings.seed, attempt),
             segment=number,
-            forced=forced,
+            forced=self._forced_tokens(number),
             key_values=prefix.key_values,
             row=row,
             guards=settings.guards,
         )
+
+    def _remote_tokens(self, server: TokenServer, number: int) -> SegmentTokens:
+        settings = self.settings
+        sequence = prompt_sequence(
+            self._components, settings.render.voice, self.text.layout, settings.instruction
+        )
+        return server.begin(
+            sequence,
+            sampling=settings.sampling,
+            seed=settings.seed,
+            segment=number,
+            forced=self._forced_tokens(number),
+            guards=settings.guards,
+        )
+
+    def _forced_tokens(self, number: int) -> Sequence[int] | None:
+        """Tokens of a segment that replace those that are drawn; None where they are drawn."""
+        if self._forced is None:
+            return None
+        return self._forced[number] if number < len(self._forced) else ()
 
     def _decode(self, attempts: Sequence[tuple[int, int]]) -> list[list[int]]:
         """Speech tokens of attempts, (number of the segment, number of the attempt) each."""
@@ -644,7 +687,7 @@ class Session:
         decode(self._components.speech_lm, decodings)
         return [decoding.tokens for decoding in decodings]
 
-    def _add_text(self, decoding: Decoding, number: int) -> None:
+    def _add_text(self, decoding: SegmentTokens, number: int) -> None:
         """Gives a decoding all that is known of the text of its segment."""
         segment, sequence = self.text.segments[number], decoding.sequence
         is_complete = segment.is_complete  # read before the tokens, which another thread may add

@@ -23,7 +23,13 @@ from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.rendering import ContextChoice, SegmentRenderer, render_settings
-from tokenlm.synthesis.session import Progress, SegmentedText, Session, SessionSettings
+from tokenlm.synthesis.session import (
+    Progress,
+    SegmentedText,
+    Session,
+    SessionSettings,
+    TokenServer,
+)
 from tokenlm.synthesis.stream import AsyncSynthesisStream, SynthesisStream
 from tokenlm.synthesis.voice import (
     PromptCache,
@@ -260,6 +266,7 @@ class Synthesizer:
         text: str | None,
         *,
         cache: KeyValueCache | None = None,
+        token_server: TokenServer | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
         **options: Unpack[StreamOptions],
     ) -> Session:
@@ -269,6 +276,7 @@ class Synthesizer:
             text: a whole text; None where its pieces are given to the `text` of the session.
             cache: of the LM, shared with the sessions that are decoded in one batch; default its
                 own.
+            token_server: draws the speech tokens in place of the LM here.
             forced_tokens: speech tokens of each segment that replace those that are drawn.
             options: as for `stream`.
         """
@@ -280,7 +288,9 @@ class Synthesizer:
         if text is None and options.get("duration") is not None:
             raise ValueError("a duration is for a whole text, not for one that comes in pieces.")
         options["solver"] = "euler"
-        session = self._new_session(cache=cache, forced_tokens=forced_tokens, **options)
+        session = self._new_session(
+            cache=cache, token_server=token_server, forced_tokens=forced_tokens, **options
+        )
         if session.settings.render.context.is_full:
             raise ValueError("the full context cannot be streamed; use generate")
         if text is not None:
@@ -414,6 +424,7 @@ class Synthesizer:
         word_times: bool = False,
         duration: float | None = None,
         cache: KeyValueCache | None = None,
+        token_server: TokenServer | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
     ) -> Session:
         """A session without text."""
@@ -445,7 +456,13 @@ class Synthesizer:
             keep_written=word_times,
         )
         return Session(
-            components, self.prompts, text, settings, cache=cache, forced_tokens=forced_tokens
+            components,
+            self.prompts,
+            text,
+            settings,
+            cache=cache,
+            token_server=token_server,
+            forced_tokens=forced_tokens,
         )
 
 
