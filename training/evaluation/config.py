@@ -26,7 +26,9 @@ Section = Literal[
 SECTIONS: tuple[Section, ...] = get_args(Section)
 
 DEFAULT = "pocketsphinx"
-"""The judge of words."""
+"""The judge of words where none is named."""
+WHISPER = "whisper"
+"""The kind of judge of words that is named `whisper:FOLDER`."""
 MAX_FACTOR = 1.2
 """Largest of the `formant_factors`, and the inverse of the smallest."""
 EDGE_SECONDS = 10.0
@@ -89,9 +91,9 @@ class EvaluationConfig:
     stream: bool = False
     """Whether the sets of texts are spoken as streams."""
     judge: str = DEFAULT
-    """Of words: `pocketsphinx`, `transformers:NAME` or `paraformer:FOLDER`."""
+    """Of words: `pocketsphinx`, `whisper:FOLDER`, `transformers:NAME` or `paraformer:FOLDER`."""
     naturalness: str | None = None
-    """Judge of naturalness: `speechmos`, or none."""
+    """Judges of naturalness, with commas between: `speechmos`, `distillmos`; or none."""
 
     def __post_init__(self) -> None:
         for name in (
