@@ -17,10 +17,17 @@ from tokenlm.report import markdown_table, new_plot, save_plot
 from training.data.manifest import ManifestError, Utterance, read_manifest
 from training.evaluation.cloning import Prompts, item_columns
 from training.evaluation.judges import SAMPLE_RATE
-from training.evaluation.prompts import CLEAN, DAMAGES, damage_prompt, join_up_to, read_prompt
+from training.evaluation.prompts import (
+    CLEAN,
+    DAMAGES,
+    damage_prompt,
+    join_up_to,
+    read_prompt,
+)
 from training.evaluation.sets import Item, RecordingSet
 from training.evaluation.statistics import Figure, mean_figure, ratio_figure
-from training.evaluation.suite import Request, Row, Suite
+from training.evaluation.suite import Judges, Request, Row, Suite, similarity
+from training.evaluation.summaries import sound_figures, voices_of
 
 PROMPT_LENGTHS = "prompt_lengths"
 DAMAGED_PROMPTS = "damaged_prompts"
@@ -239,6 +246,32 @@ def recording_figures(rows: Sequence[Row], seed: int = 0) -> list[Figure]:
     return word_and_voice_figures(rows, seed=seed, reference="the recording")
 
 
+def likeness_of_persons(recordings: Sequence[Utterance], judges: Judges) -> float | None:
+    """How similar two recordings of one person are: more than that no clone can be expected to be.
+
+    Args:
+        recordings: of one or more persons.
+        judges: of speakers.
+
+    Returns:
+        The mean over all pairs of recordings of one speaker; None where there is no pair.
+
+    Raises:
+        AudioError: a recording cannot be read.
+    """
+    embeddings: dict[str, list] = {}
+    for row in recordings:
+        samples = load_audio(row.audio, SAMPLE_RATE).numpy()
+        embeddings.setdefault(row.speaker, []).append(judges.embed(samples))
+    cosines = [
+        similarity(first, second)
+        for own in embeddings.values()
+        for place, first in enumerate(own)
+        for second in own[:place]
+    ]
+    return sum(cosines) / len(cosines) if cosines else None
+
+
 def _figures_by_condition(
     rows: Sequence[Row],
     base: str,
@@ -278,7 +311,7 @@ def word_and_voice_figures(
         seed: of the intervals.
         reference: what the similarity is to.
     """
-    section, group = rows[0]["section"], rows[0]["group"]
+    section, group, voices = rows[0]["section"], rows[0]["group"], voices_of(rows)
     errors = [float(row["errors"]) for row in rows]
     words = [float(row["words"]) for row in rows]
     return [
@@ -288,6 +321,7 @@ def word_and_voice_figures(
             f"{prefix}word_error_rate",
             errors,
             words,
+            voices,
             seed=seed,
             note=f"{sum(errors):.0f} of {sum(words):.0f} words wrong",
         ),
@@ -296,9 +330,11 @@ def word_and_voice_figures(
             group,
             f"{prefix}speaker_similarity",
             [float(row["similarity"]) for row in rows],
+            voices,
             seed=seed,
             note=f"cosine to {reference} by resemblyzer, not comparable with published tables",
         ),
+        *sound_figures(rows, prefix, seed=seed),
     ]
 
 
@@ -318,6 +354,7 @@ def error_ratio_figure(
         name,
         [float(row["errors"]) for row in rows],
         [float(row["errors"]) for row in plain],
+        voices_of(rows),
         seed=seed,
         note=note,
     )

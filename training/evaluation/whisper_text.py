@@ -48,16 +48,13 @@ def clean_for_whisper(reference: str) -> Clean:
     Raises:
         JudgeError: whisper-normalizer is not installed.
     """
-    if is_number_list(spoken_words(reference)):
-        return _clean_list
-    if not _clean(reference):  # nothing but "hmm", which the normaliser drops
-        return spoken_words
-    return _clean
+    return _clean_list if is_number_list(spoken_words(reference)) else _clean
 
 
 def _clean(text: str) -> str:
     with_numbers, _ = _normalizers()
-    return with_numbers(spoken_words(text)).strip()
+    words = spoken_words(text)
+    return with_numbers(words).strip() or words  # it drops "hmm", though nothing else is there
 
 
 def _clean_list(text: str) -> str:
