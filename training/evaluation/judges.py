@@ -276,7 +276,10 @@ def _load_whisper(folder: Path) -> Transcribe:
         )
     from faster_whisper import WhisperModel
 
-    model = WhisperModel(str(folder), device="cpu", compute_type="int8")
+    try:
+        model = WhisperModel(str(folder), device="cpu", compute_type="int8")
+    except Exception as error:  # of C++ and of Rust, of any kind
+        raise JudgeError(f"whisper:{folder} cannot be loaded: {error}") from error
 
     def transcribe(pcm: bytes) -> str:
         # Without its retries at higher temperatures, which draw at random.

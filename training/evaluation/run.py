@@ -490,7 +490,7 @@ def _assigned(
             "engine's reading.",
             texts.path,
         )
-    elif snapshot.judge.split()[0] != judge.split()[0]:
+    elif snapshot.judge.split()[0] != recognizer_version(judge).split()[0]:
         logger.warning(
             "the snapshot of %s was made with %s, and it is judged by %s.",
             texts.path,
