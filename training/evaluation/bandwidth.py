@@ -24,11 +24,11 @@ def high_band_db(waveform: Tensor, sample_rate: int) -> float | None:
     Returns:
         None where the rate is too low for such a band, or where nothing is to be heard.
     """
-    if sample_rate < 2 * TOP_HZ:
+    if sample_rate < 2 * TOP_HZ or not waveform.shape[0]:
         return None
     # In double precision: single puts the noise of its own rounding where there is nothing.
     power = torch.fft.rfft(waveform.double()).abs().square().numpy()
-    hertz = np.arange(len(power)) * sample_rate / max(waveform.shape[0], 1)
+    hertz = np.arange(len(power)) * sample_rate / waveform.shape[0]
     low = float(power[hertz < SPLIT_HZ].sum())
     high = float(power[(hertz >= SPLIT_HZ) & (hertz < TOP_HZ)].sum())
     if low <= 0.0:
