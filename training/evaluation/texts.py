@@ -313,7 +313,7 @@ def text_figures(rows: Sequence[Row], seed: int = 0) -> list[Figure]:
                 low=low,
                 high=high,
                 num_items=len(array),
-                note="seconds, median",
+                note=notes("seconds, median"),
             )
         )
     return figures

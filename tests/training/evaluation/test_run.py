@@ -158,7 +158,8 @@ def test_every_way_to_stand_a_prompt_is_measured_with_a_whole_bundle(
     for row in results.rows:
         counts[row["section"]] += 1
     assert counts == {
-        "formants": 4, "long_text": 1, "prompt_lengths": 4, "damaged_prompts": 10, "recordings": 2,
+        "formants": 4, "long_text": 1, "prompt_lengths": 4, "damaged_prompts": 10,
+        "speaking_rate": 2, "recordings": 2,
     }  # fmt: skip
     kept = {path.parent.relative_to(tmp_path / "audio/heldout").as_posix()
             for path in (tmp_path / "audio").rglob("*.wav")}  # fmt: skip
