@@ -195,13 +195,7 @@ def read_recordings(path: Path, num: int) -> list[Utterance]:
             have one to ten seconds.
         AudioError: a recording cannot be read.
     """
-    if path.is_dir():
-        if not (path / MANIFEST_FILE).is_file():
-            raise ManifestError(
-                f"{path} has no {MANIFEST_FILE}: one line for each recording, with id, audio, "
-                "text, speaker and duration."
-            )
-        path = path / MANIFEST_FILE
+    path = _manifest_path(path)
     rows = read_manifest(path, strict=True).utterances
     if not rows:
         raise ManifestError(f"{path}: the manifest has no rows.")
@@ -214,6 +208,33 @@ def read_recordings(path: Path, num: int) -> list[Utterance]:
                 f"{MIN_SECONDS:g} to {MAX_SECONDS:g} s."
             )
     return list(chosen)
+
+
+def recordings_of_persons(
+    path: Path, prompts: Sequence[Utterance], num_each: int = 10
+) -> list[Utterance]:
+    """The first recordings of each person whose recordings serve as prompts; see `read_recordings`.
+
+    Raises:
+        ManifestError: the manifest cannot be read.
+    """
+    chosen: dict[str, list[Utterance]] = {row.speaker: [] for row in prompts}
+    for row in read_manifest(_manifest_path(path), strict=True).utterances:
+        own = chosen.get(row.speaker)
+        if own is not None and len(own) < num_each and row.duration >= MIN_SECONDS:
+            own.append(row)
+    return [row for own in chosen.values() for row in own]
+
+
+def _manifest_path(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    if not (path / MANIFEST_FILE).is_file():
+        raise ManifestError(
+            f"{path} has no {MANIFEST_FILE}: one line for each recording, with id, audio, "
+            "text, speaker and duration."
+        )
+    return path / MANIFEST_FILE
 
 
 def prompt_length_figures(rows: Sequence[Row], seed: int = 0) -> list[Figure]:

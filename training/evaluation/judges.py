@@ -28,7 +28,6 @@ import numpy as np
 
 from tokenlm.installation import install_command
 from training.evaluation.config import DEFAULT, WHISPER
-from training.evaluation.error_rate import CleanFor, clean_plainly
 from training.loop.workers import end_with_parent
 
 SAMPLE_RATE = 16_000
@@ -250,20 +249,6 @@ def recognizer_version(name: str) -> str:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         shown = f"{kind}:{Path(rest).resolve().name} {digest[:8]}"
     return f"{shown} {judge_versions((package,)).get(package, '')}".strip()
-
-
-def find_cleaner(name: str) -> CleanFor:
-    """How the texts and transcripts of a judge of words are brought to words.
-
-    Raises:
-        JudgeError: the normaliser of Whisper is not installed.
-    """
-    if name.partition(":")[0] != WHISPER:
-        return clean_plainly
-    from training.evaluation.whisper_text import clean_for_whisper
-
-    require("whisper_normalizer")
-    return clean_for_whisper
 
 
 def _load_whisper(folder: Path) -> Transcribe:

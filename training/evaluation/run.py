@@ -45,13 +45,13 @@ from training.evaluation.conditions import (
     read_recordings,
     recording_figures,
     recording_suite,
+    recordings_of_persons,
 )
 from training.evaluation.config import DEFAULT, SECTIONS, WHISPER, EvaluationConfig, Section
 from training.evaluation.formants import formant_figures, formant_suite, score_formants
 from training.evaluation.judges import (
     Embed,
     WordJudge,
-    find_cleaner,
     load_recognizer,
     recognizer_version,
     require,
@@ -69,6 +69,7 @@ from training.evaluation.summaries import summarise_beside
 from training.evaluation.systems import Cloning, CopySynthesis, Originals, Resynthesis
 from training.evaluation.texts import SECTION as TEXTS
 from training.evaluation.texts import LinePrompts, text_figures, text_suite
+from training.evaluation.whisper_text import find_cleaner
 
 logger = logging.getLogger(__name__)
 
@@ -377,7 +378,9 @@ class _Evaluation:
 
     def _add_likeness(self, judges: Judges) -> None:
         """Put how similar recordings of one person are beside how similar speech is to them."""
-        likeness = likeness_of_persons(self.persons, judges)
+        assert self.config.recordings is not None
+        recorded = recordings_of_persons(self.config.recordings, self.persons)
+        likeness = likeness_of_persons(recorded, judges)
         self.results.figures = [
             replace(
                 figure,

@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable
 from functools import cache
 
-from training.evaluation.error_rate import Clean, spoken_words
+from training.evaluation.config import WHISPER
+from training.evaluation.error_rate import Clean, CleanFor, clean_plainly, spoken_words
 from training.evaluation.judges import require
 
 _UNITS = "one two three four five six seven eight nine".split()
@@ -22,6 +23,18 @@ _TENS = "oh zero twenty thirty forty fifty sixty seventy eighty ninety".split()
 _SCALES = "hundred thousand million billion".split()
 _MARKS = re.compile(r"(?<=\d)[,.-](?=\d)")
 _LONG_FIGURES = re.compile(r"\d{3,}")
+
+
+def find_cleaner(judge: str) -> CleanFor:
+    """How texts and the transcripts of a judge of words are brought to words.
+
+    Raises:
+        JudgeError: the normaliser of Whisper is needed, and not installed.
+    """
+    if judge.partition(":")[0] != WHISPER:
+        return clean_plainly
+    require("whisper_normalizer")
+    return clean_for_whisper
 
 
 def is_number_list(words: str) -> bool:

@@ -18,11 +18,11 @@ from training.evaluation.error_rate import spoken_words
 from training.evaluation.judges import (
     JudgeError,
     WordJudge,
-    find_cleaner,
     load_recognizer,
     recognizer_version,
     samples_of,
 )
+from training.evaluation.whisper_text import find_cleaner
 from training.refine.recognisers import make_recogniser
 
 PCM = (np.sin(np.arange(16_000) / 20) * 8000).astype("<i2").tobytes()
