@@ -18,8 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenlm.models.lm.cache import KeyValueCache
-from tokenlm.models.lm.decoding import PREFILL_POSITIONS, decode_step
+from tokenlm.models.lm.decoding import PREFILL_POSITIONS, KeyValueCache, decode_step
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.synthesis import Synthesizer, Voice
 from tokenlm.synthesis.session import Session, render_sessions

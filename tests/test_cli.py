@@ -152,7 +152,7 @@ def test_every_installed_verb_loads() -> None:
     found = {entry.name: entry for entry in cli.entry_points(group=cli.GROUP)}
     assert {
         "say", "clone", "convert", "prepare-voice", "voices", "transcribe", "tokens", "compare",
-        "train", "data.import", "data.validate", "data.refine", "data.precompute",
+        "train", "data.import", "data.validate", "data.refine", "data.precompute", "data.merge",
         "data.text-tokenizer", "evaluate", "import", "export", "inspect", "serve",
     } <= set(found)  # fmt: skip
     for entry in found.values():

@@ -17,7 +17,7 @@ from tokenlm.checkpoint.bundle import read_manifest as read_bundle
 from tokenlm.checkpoint.card import Metric, write_model_card
 from tokenlm.checkpoint.component import read_component
 from tokenlm.synthesis.components import Components
-from tokenlm.synthesis.prompt import prepare_voice
+from tokenlm.synthesis.voice import prepare_voice
 from training.data.manifest import Utterance, read_manifest
 
 COMPONENTS = (

@@ -276,7 +276,7 @@ def check_text(text: str, folder: Path) -> None:
         return
     if not text.strip():
         raise ValueError("the text is empty: it holds nothing that can be said.")
-    from tokenlm.text.frontend import frontend
+    from tokenlm.text.normalize import frontend
     from tokenlm.text.tokenizer_config import read_tokenizer_config
 
     normalizer = read_tokenizer_config(folder / "text_tokenizer").normalizer

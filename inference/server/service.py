@@ -21,7 +21,7 @@ from inference.server.settings import ServeConfig
 from inference.server.speech_stream import Provenance, SpeechStream
 from inference.server.voice_store import VoiceStore
 from tokenlm.synthesis import Synthesizer, Voice, VoiceError
-from tokenlm.text.frontend import frontend
+from tokenlm.text.normalize import frontend
 
 CACHED_VOICES = 64
 """Voices that are kept in memory."""

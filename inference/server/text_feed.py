@@ -7,7 +7,7 @@ import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
-from tokenlm.text.incremental import PARAGRAPH_END
+from tokenlm.text.normalize import PARAGRAPH_END
 
 _SENTENCE_END = re.compile(r"[.?!…。？！][\"'”’»)\]」』*_]*\s*\Z")
 _TAIL_CHARACTERS = 240

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tokenlm.audio.tempo import MelTempo, check_speed
+from tokenlm.audio.mel import MelTempo, check_speed
 
 
 def test_frames_are_interpolated() -> None:

@@ -20,13 +20,12 @@ from torch import Tensor
 from inference import engine as engine_module
 from inference.engine import EngineError, EngineStream, StreamEngine
 from tokenlm.models.lm import decoding as decoding_module
-from tokenlm.models.lm.cache import KeyValueCache
-from tokenlm.models.lm.decoding import decode_step
+from tokenlm.models.lm.decoding import KeyValueCache, decode_step
 from tokenlm.synthesis import Synthesizer
-from tokenlm.synthesis import prompt as prompt_module
 from tokenlm.synthesis import session as session_module
+from tokenlm.synthesis import voice as voice_module
 from tokenlm.synthesis.session import Session
-from tokenlm.text import incremental
+from tokenlm.text import normalize as normalize_module
 
 TEXTS = ["Is it so?", "Yes, it is! The quick brown fox.", "well; one: two, three."]
 LONG = [[3, 5, 7] * 100]
@@ -368,7 +367,7 @@ def test_text_and_prompts_are_read_off_the_worker(
 ) -> None:
     """In threads of the requests: a text or prompt that takes for ever is waited for by nobody."""
     blocked, threads = threading.Event(), set()
-    original, read = incremental.normalize_paragraphs, prompt_module.prefill
+    original, read = normalize_module.normalize_paragraphs, voice_module.prefill
 
     def slow(text: str, **settings: Any) -> list[str]:
         threads.add(threading.current_thread().name)
@@ -384,8 +383,8 @@ def test_text_and_prompts_are_read_off_the_worker(
 
     async def work(engine: StreamEngine) -> None:
         synthesizer.prompts.clear()
-        monkeypatch.setattr(incremental, "normalize_paragraphs", slow)
-        monkeypatch.setattr(prompt_module, "prefill", slow_prefix)
+        monkeypatch.setattr(normalize_module, "normalize_paragraphs", slow)
+        monkeypatch.setattr(voice_module, "prefill", slow_prefix)
         text = await engine.open(pieces_of("one dog, two dogs, three dogs it is, four dogs."))
         wordless = replace(synthesizer.voice("bob"), prompt_text="")
         prompt = asyncio.create_task(engine.open("so.", voice=wordless))
@@ -404,9 +403,9 @@ def test_a_long_text_is_read_a_little_at_a_time(
     with_engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    original = incremental.IncrementalNormalizer.feed
+    original = normalize_module.IncrementalNormalizer.feed
 
-    def counted(self: incremental.IncrementalNormalizer, piece: str) -> list[str]:
+    def counted(self: normalize_module.IncrementalNormalizer, piece: str) -> list[str]:
         sizes.append(len(piece))
         return original(self, piece)
 
@@ -414,7 +413,7 @@ def test_a_long_text_is_read_a_little_at_a_time(
         async def whole() -> AsyncIterator[str]:
             yield "one two " * 100
 
-        monkeypatch.setattr(incremental.IncrementalNormalizer, "feed", counted)
+        monkeypatch.setattr(normalize_module.IncrementalNormalizer, "feed", counted)
         stream = await engine.open(whole())
         await until(lambda: stream._request.session.text.is_finished)
         assert sum(sizes) == 800 and max(sizes) <= engine_module.FEED_CHARACTERS

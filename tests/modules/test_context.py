@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tokenlm.modules.context import FULL_CONTEXT, Context
+from tokenlm.modules.streaming import FULL_CONTEXT, Context
 
 
 def rows(mask: torch.Tensor) -> list[str]:

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tokenlm.modules.conv import CausalConv1d, LookaheadConv1d
-from tokenlm.modules.convnext import ConvNeXtBlock
+from tokenlm.modules.conv import CausalConv1d, ConvNeXtBlock, LookaheadConv1d
 
 SCHEDULES = [[1] * 11, [4, 4, 3], [2, 7, 2], [11]]
 

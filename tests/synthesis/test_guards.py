@@ -11,7 +11,7 @@ import torch
 
 from tokenlm.checkpoint.bundle import BundleError
 from tokenlm.models.lm import GuardConfig
-from tokenlm.modules.noise import mix
+from tokenlm.modules.exact import mix
 from tokenlm.synthesis import Synthesizer
 from tokenlm.synthesis.guards import (
     RETRY_SEED,

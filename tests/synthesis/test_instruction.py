@@ -11,8 +11,8 @@ from torch import Tensor
 
 from tokenlm.models.lm.layout import SOS
 from tokenlm.synthesis import Synthesizer
-from tokenlm.synthesis.prompt import prompt_of
-from tokenlm.text.frontend import frontend
+from tokenlm.synthesis.voice import prompt_of
+from tokenlm.text.normalize import frontend
 
 END = "<|end|>"
 TEXT = "is it so? yes, it is so. well; one: two."

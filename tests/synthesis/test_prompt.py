@@ -15,7 +15,7 @@ from torch import Tensor
 from tokenlm.audio.io import AudioError, load_audio
 from tokenlm.audio.level import rms_dbfs
 from tokenlm.synthesis import Synthesizer, VoiceError
-from tokenlm.synthesis.prompt import (
+from tokenlm.synthesis.voice import (
     LEVEL_DBFS,
     clean_recording,
     quietest_cut,

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from tokenlm.models.lm.cache import KeyValues
+from tokenlm.models.lm.decoding import KeyValues
 from tokenlm.modules.streaming import allocated_bytes
-from tokenlm.synthesis import Synthesizer, prompt
-from tokenlm.synthesis.prompt import PromptCache
+from tokenlm.synthesis import Synthesizer
+from tokenlm.synthesis import voice as voice_module
+from tokenlm.synthesis.voice import PromptCache
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def test_what_several_want_at_once_is_made_once(
     synthesizer: Synthesizer, num_failures: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A failure is that of who made it, and is not kept."""
-    ann, calls, original = synthesizer.voice("ann"), [], prompt.prefill
+    ann, calls, original = synthesizer.voice("ann"), [], voice_module.prefill
     cache = PromptCache(synthesizer.components)
     all_ask = threading.Event()
 
@@ -116,7 +117,7 @@ def test_what_several_want_at_once_is_made_once(
             raise RuntimeError("no luck")
         return original(*arguments)
 
-    monkeypatch.setattr(prompt, "prefill", slow)
+    monkeypatch.setattr(voice_module, "prefill", slow)
     found = at_once(4, lambda: cache.prefix(ann, "one_shot"))
     failed = [value for value in found if isinstance(value, RuntimeError)]
     others = [value for value in found if not isinstance(value, RuntimeError)]
@@ -132,7 +133,7 @@ def test_a_session_holds_what_it_speaks_with(
     prompts, flow, calls = synthesizer.prompts, synthesizer.components.flow, []
     text = "The quick brown fox jumps. Is it so, one two three? Well; yes, it is one!"
     expected = list(synthesizer.stream(text, seed=2))
-    original, read = flow.start, prompt.prefill
+    original, read = flow.start, voice_module.prefill
 
     def start(**options: Any) -> Any:
         calls.append("flow")
@@ -143,7 +144,7 @@ def test_a_session_holds_what_it_speaks_with(
         return read(*arguments)
 
     monkeypatch.setattr(flow, "start", start)
-    monkeypatch.setattr(prompt, "prefill", counted)
+    monkeypatch.setattr(voice_module, "prefill", counted)
     prompts.clear()
     stream, found = synthesizer.stream(text, seed=2), []
     for chunk in stream:

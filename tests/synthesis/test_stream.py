@@ -13,9 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenlm.models.lm.cache import KeyValueCache
-from tokenlm.models.lm.decoding import decode_step
-from tokenlm.modules.context import Context
+from tokenlm.models.lm.decoding import KeyValueCache, decode_step
+from tokenlm.modules.streaming import Context
 from tokenlm.synthesis import Synthesizer
 from tokenlm.synthesis.rendering import render_chunks
 from tokenlm.synthesis.session import Session, render_sessions

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from tokenlm.audio.io import load_audio
 from tokenlm.models.lm.sampling import SamplingConfig
-from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.quantised import Precision
+from tokenlm.modules.streaming import FULL_CONTEXT, Context
 from tokenlm.synthesis import Synthesizer, VoiceError
 from tokenlm.synthesis import rendering as rendering_module
 from tokenlm.synthesis import session as session_module

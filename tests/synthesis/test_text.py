@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tokenlm.synthesis.text import SegmentedText, add_final_mark
-from tokenlm.text.frontend import frontend
+from tokenlm.synthesis.session import SegmentedText, add_final_mark
+from tokenlm.text.normalize import frontend
 from tokenlm.text.tokenizers import PhonemeTokenizer
 
 TEXT = "This is the first sentence. And here comes the second one!\n\nThen an end."

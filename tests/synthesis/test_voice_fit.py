@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from tokenlm.models.flow import FlowDecoder, cosyvoice_flow_config
 from tokenlm.synthesis import Synthesizer, Voice
-from tokenlm.synthesis.voice import FitConfig, add_offset, fit_voice, mean_difference
+from tokenlm.synthesis.components import FitConfig
+from tokenlm.synthesis.voice import add_offset, fit_voice, mean_difference
 
 Flow = FlowDecoder
 

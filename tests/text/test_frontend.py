@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tokenlm.text import frontend as frontend_module
-from tokenlm.text.frontend import RawReader, frontend
+from tokenlm.text import normalize as normalize_module
+from tokenlm.text.normalize import RawReader, frontend
 from tokenlm.text.segmentation import (
     PARAGRAPH,
     RAW,
@@ -52,14 +52,14 @@ def test_nothing_is_lost(text: str) -> None:
 def test_work_is_linear(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work is characters that are looked at, also in a word without end that comes by letters."""
     seen: list[int] = []
-    pattern = frontend_module.RAW_WORD
+    pattern = normalize_module.RAW_WORD
 
     class Counted:
         def finditer(self, text: str) -> Iterator[re.Match[str]]:
             seen.append(len(text))
             return pattern.finditer(text)
 
-    monkeypatch.setattr(frontend_module, "RAW_WORD", Counted())
+    monkeypatch.setattr(normalize_module, "RAW_WORD", Counted())
     text = "so " + (kind * 1500)[:1500] + " it is"
     words = read(list(text))
     assert max(seen) <= 12

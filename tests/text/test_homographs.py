@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tokenlm.text import homographs
-from tokenlm.text.homographs import (
+from tokenlm.text import pronunciation
+from tokenlm.text.normalize import normalize
+from tokenlm.text.pronunciation import (
     CLASSES,
     WORDS_AHEAD,
     HomographTagger,
@@ -18,7 +19,6 @@ from tokenlm.text.homographs import (
     parse_homographs,
     parse_weights,
 )
-from tokenlm.text.normalize import normalize
 from tokenlm.text.tokenizers import split_parts
 
 SENTENCES = Path(__file__).with_name("homographs.tsv")
@@ -109,9 +109,9 @@ def test_only_the_next_words_of_the_sentence_are_looked_at() -> None:
 
 def test_a_word_costs_the_same_in_any_text(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    original = homographs.context
+    original = pronunciation.context
     monkeypatch.setattr(
-        "tokenlm.text.homographs.context",
+        "tokenlm.text.pronunciation.context",
         lambda parts, at: (seen.append(1), original(parts, at))[1],
     )
     long = ["they", "live", "here", "."] * 500

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tokenlm.text import incremental
-from tokenlm.text.frontend import frontend
-from tokenlm.text.incremental import IncrementalNormalizer
-from tokenlm.text.normalize import LOOKAHEAD_WORDS, normalize_paragraphs
+from tokenlm.text import normalize as normalize_module
+from tokenlm.text.normalize import (
+    LOOKAHEAD_WORDS,
+    IncrementalNormalizer,
+    frontend,
+    normalize_paragraphs,
+)
 from tokenlm.text.segmentation import PARAGRAPH
 
 TABLES = [Path(__file__).parent / f"normalize_{name}.tsv" for name in ("pairs", "kinds")]
@@ -139,7 +142,7 @@ def test_work_is_linear_and_what_is_held_is_bounded(
         read.append(len(text))
         return normalize_paragraphs(text, line_start=line_start)
 
-    monkeypatch.setattr(incremental, "normalize_paragraphs", counted)
+    monkeypatch.setattr(normalize_module, "normalize_paragraphs", counted)
     found = []
     for size in (1, 997):
         text = (kind * 1200)[:1200]

@@ -9,9 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tokenlm.text.frontend import NormalizerName, frontend
-from tokenlm.text.incremental import PARAGRAPH_END
-from tokenlm.text.normalize import LOOKAHEAD_WORDS, PASSES, Pass
+from tokenlm.text.normalize import (
+    LOOKAHEAD_WORDS,
+    PARAGRAPH_END,
+    PASSES,
+    NormalizerName,
+    Pass,
+    frontend,
+)
 from tokenlm.text.symbols import fold_characters, settle
 
 TABLES = [Path(__file__).with_name(f"normalize_{name}.tsv") for name in ("pairs", "kinds")]

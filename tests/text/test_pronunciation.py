@@ -8,13 +8,13 @@ import pytest
 
 from tokenlm.text.letters import SOUNDS
 from tokenlm.text.pronunciation import (
+    LexiconError,
     add_ending,
     ends_in_voiceless_z,
     read_lexicon,
     split_ending,
     write_lexicon,
 )
-from tokenlm.text.tokenizer_config import TokenizerError
 from tokenlm.text.tokenizers import PhonemeTokenizer
 
 BUNDLE_LEXICON = (
@@ -38,12 +38,12 @@ def test_writes_in_order_and_reads_back(tmp_path: Path) -> None:
 def test_mistakes_of_a_lexicon_are_named(tmp_path: Path) -> None:
     path = tmp_path / "lexicon.txt"
     path.write_text("a  ax\nword\n")
-    with pytest.raises(TokenizerError, match="line 2: the word 'word' has no phones"):
+    with pytest.raises(LexiconError, match="line 2: the word 'word' has no phones"):
         read_lexicon(path)
-    with pytest.raises(TokenizerError, match="cannot be read"):
+    with pytest.raises(LexiconError, match="cannot be read"):
         read_lexicon(tmp_path / "none.txt")
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(TokenizerError, match="cannot be read"):
+    with pytest.raises(LexiconError, match="cannot be read"):
         read_lexicon(path)
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from tokenlm.audio.mel import WhisperMel, WhisperMelConfig
 from tokenlm.models.fingerprint import fingerprint
-from tokenlm.modules.rope import rotary_table, rotate
+from tokenlm.modules.attention import rotary_table, rotate
 
 FRAMES_PER_TOKEN = 4
 """Mel frames of one token: two convolutions of stride 2."""

@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from tokenlm.audio.mel import MelConfig, MelSpectrogram
 from tokenlm.models.fingerprint import fingerprint
+from tokenlm.modules.attention import Transformer
 from tokenlm.modules.exact import to_float64
 from tokenlm.modules.quantizer import FiniteScalarQuantizer
-from tokenlm.modules.transformer import Transformer
 
 FRAMES_PER_TOKEN = 4
 """Mel frames of one token: two convolutions of stride 2."""

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from tokenlm.modules.attention import Transformer
 from tokenlm.modules.quantizer import FiniteScalarQuantizer
-from tokenlm.modules.transformer import Transformer
 from tokenlm.text.alphabet import ENGLISH_ALPHABET, check_alphabet, decode_characters
 
 PHONES_PER_TOKEN = 2

@@ -1,4 +1,4 @@
-"""Multi-head self-attention with a cache of keys and values, whole or in chunks.
+"""Transformers, whole or in chunks: rotary positions, attention with its cache, and blocks.
 
 Shapes: B batch, T frames, D channels, H heads, E channels of a head, K cached frames, C capacity
 of a cache.
@@ -6,18 +6,85 @@ of a cache.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self, TypeAlias
+from functools import lru_cache
+from typing import Literal, Self, TypeAlias, cast
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tokenlm.modules.context import Context
-from tokenlm.modules.rope import rotary_span, rotate, rotate_first_channels
-from tokenlm.modules.streaming import State
+from tokenlm.modules.streaming import FULL_CONTEXT, Context, State
+
+# --- Rotary positions (Su et al., 2021, RoFormer), half-split form ---
+
+_SMALLEST_TABLE = 1024
+
+
+def rotary_table(positions: Tensor, dim: int, theta: float = 10_000.0) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the rotation angles.
+
+    Args:
+        positions: (T,) integer positions, or (B, T).
+        dim: size of an attention head, even.
+        theta: base of the geometric series of wavelengths.
+
+    Returns:
+        Two tensors (T, dim / 2), or (B, T, dim / 2).
+    """
+    exponents = torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim
+    angles = positions.to(torch.float32)[..., None] * theta**-exponents
+    return angles.cos(), angles.sin()
+
+
+def rotary_span(start: int, count: int, dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """`rotary_table` of the positions from `start` on, as views of a table that is made once.
+
+    Args:
+        start: first position.
+        count: number of positions, T.
+        dim: size of an attention head, even.
+        device: where the table is.
+
+    Returns:
+        Two tensors (T, dim / 2).
+    """
+    if torch.compiler.is_compiling():  # a cache has no place in a graph
+        return rotary_table(torch.arange(start, start + count, device=device), dim)
+    size = max(1 << (start + count).bit_length(), _SMALLEST_TABLE)
+    cos, sin = _whole_table(size, dim, device)
+    return cos[start : start + count], sin[start : start + count]
+
+
+@lru_cache(maxsize=16)
+def _whole_table(size: int, dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    # Tensors that were made in inference mode could not be trained with later.
+    with torch.inference_mode(False):
+        return rotary_table(torch.arange(size, device=device), dim)
+
+
+def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotates pairs (i, i + dim / 2) of `x` (B, H, T, dim) by the angles of `rotary_table`."""
+    cos, sin = (part.to(x.dtype) for part in table)
+    if cos.ndim == 3:
+        cos, sin = cos[:, None], sin[:, None]
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def rotate_first_channels(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotates the pairs (2i, 2i + 1) of the first channels of `x` (B, T, D), those of a head."""
+    cos, sin = (part.to(x.dtype) for part in table)
+    size = 2 * cos.shape[-1]
+    even, odd = rearrange(x[..., :size], "... (pair two) -> two ... pair", two=2)
+    rotated = torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2)
+    return torch.cat([rotated, x[..., size:]], dim=-1)
+
+
+# --- Multi-head self-attention with a cache of keys and values ---
 
 
 @dataclass
@@ -390,3 +457,107 @@ def attend(
     return functional.scaled_dot_product_attention(
         query, key, value, attn_mask=plan.mask, dropout_p=dropout
     )
+
+
+# --- Pre-norm transformer ---
+
+
+class FeedForward(nn.Sequential):
+    """Two linear layers with GELU between them, (B, T, D) to (B, T, D)."""
+
+    def __init__(self, dim: int, expansion: float, dropout: float = 0.0) -> None:
+        hidden = int(dim * expansion)
+        super().__init__(
+            nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dim)
+        )
+
+
+class TransformerBlock(nn.Module):
+    """x + attention(norm x), then x + feed_forward(norm x)."""
+
+    def __init__(self, dim: int, num_heads: int, expansion: float, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(dim)
+        self.attention = SelfAttention(dim, num_heads, dropout=dropout)
+        self.feed_forward_norm = nn.LayerNorm(dim)
+        self.feed_forward = FeedForward(dim, expansion, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, plan: Plan, cache: Cache = None) -> Tensor:
+        """(B, T, D) to (B, T, D); arguments as in `SelfAttention`."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), plan, cache))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+
+class Transformer(nn.Module):
+    """A stack of blocks with a final norm, causal by chunks as its context says."""
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        num_layers: int,
+        num_heads: int,
+        expansion: float = 4.0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.head_dim = dim // num_heads
+        layers = [TransformerBlock(dim, num_heads, expansion, dropout) for _ in range(num_layers)]
+        self.layers = cast("Sequence[TransformerBlock]", nn.ModuleList(layers))
+        self.norm = nn.LayerNorm(dim)
+
+    def init_state(self, batch_size: int) -> TransformerState:
+        """State before the first frame."""
+        return TransformerState([layer.attention.init_state(batch_size) for layer in self.layers])
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Context = FULL_CONTEXT,
+        state: Caches | None = None,
+        *,
+        mask: Tensor | None = None,
+        pinned_frames: Tensor | None = None,
+    ) -> Tensor:
+        """(B, T, D) to (B, T, D).
+
+        Args:
+            x: the whole sequence, or with `state` the next piece, which must end at a chunk
+                boundary of `context` unless it is the last.
+            context: what a frame may see.
+            state: advanced in place.
+            mask: (B, T) True where valid, for padded batches without a state.
+            pinned_frames: (B,) prompt lengths, see `plan_attention`.
+        """
+        plan = plan_attention(
+            x, context, state, head_dim=self.head_dim, mask=mask, pinned_frames=pinned_frames
+        )
+        for index, layer in enumerate(self.layers):
+            x = layer(x, plan, None if state is None else state.layers[index])
+        if state is not None:
+            state.advance(plan, x.shape[1])
+        return self.norm(x)
+
+
+# --- Time of a flow, as an input of its transformer ---
+
+
+class TimestepEmbedding(nn.Module):
+    """Time in [0, 1], shape (B,), to (B, D)."""
+
+    def __init__(self, dim: int, num_frequencies: int = 128, scale: float = 1000.0) -> None:
+        super().__init__()
+        self.num_frequencies = num_frequencies
+        self.scale = scale
+        self.layers = nn.Sequential(
+            nn.Linear(2 * num_frequencies, dim), nn.SiLU(), nn.Linear(dim, dim)
+        )
+
+    def forward(self, t: Tensor) -> Tensor:
+        """(B,) to (B, D)."""
+        exponents = torch.arange(self.num_frequencies, device=t.device, dtype=torch.float32)
+        rates = torch.exp(-math.log(10_000.0) * exponents / (self.num_frequencies - 1))
+        angles = self.scale * t.to(torch.float32)[:, None] * rates
+        features = torch.cat([angles.sin(), angles.cos()], dim=-1)
+        return self.layers(features.to(next(self.layers.parameters()).dtype))

@@ -1,4 +1,4 @@
-"""Causal and look-ahead convolutions with carried context.
+"""Causal and look-ahead convolutions with carried context, and the causal ConvNeXt block.
 
 Shapes: B batch, T frames, D channels. Time is axis 1.
 """
@@ -111,3 +111,29 @@ class LookaheadConv1d(nn.Module):
 
     def _convolve(self, x: Tensor) -> Tensor:
         return self.conv(x.transpose(1, 2)).transpose(1, 2)
+
+
+class ConvNeXtBlock(nn.Module):
+    """Depthwise convolution over time, then a feed-forward layer over channels, residual.
+
+    Liu et al., 2022; for sequences as in Vocos (Siuzdak, 2023).
+    """
+
+    def __init__(self, dim: int, kernel_size: int, expansion: float, layer_scale: float) -> None:
+        super().__init__()
+        hidden = int(dim * expansion)
+        self.depthwise = CausalConv1d(dim, dim, kernel_size, groups=dim)
+        self.norm = nn.LayerNorm(dim)
+        self.expand = nn.Linear(dim, hidden)
+        self.activation = nn.GELU()
+        self.contract = nn.Linear(hidden, dim)
+        self.scale = nn.Parameter(torch.full((dim,), layer_scale))
+
+    def init_state(self, batch_size: int) -> ConvState:
+        """State of the depthwise convolution."""
+        return self.depthwise.init_state(batch_size)
+
+    def forward(self, x: Tensor, state: ConvState | None = None) -> Tensor:
+        """(B, T, D) to (B, T, D)."""
+        hidden = self.norm(self.depthwise(x, state))
+        return x + self.scale * self.contract(self.activation(self.expand(hidden)))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tokenlm.modules.timestep import TimestepEmbedding
+from tokenlm.modules.attention import TimestepEmbedding
 
 Precision = Literal["float32", "bfloat16", "int8"]
 

@@ -28,7 +28,7 @@ from tokenlm.modules.attention import (
     TransformerState,
     plan_attention,
 )
-from tokenlm.modules.context import FULL_CONTEXT, Context
+from tokenlm.modules.streaming import FULL_CONTEXT, Context
 
 _SMALLEST_REACH = 1024
 

@@ -29,7 +29,6 @@ from tokenlm.models.lm import GuardConfig, SamplingConfig, SpeechLM
 from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.models.vocoder import HiFT, Vocoder
 from tokenlm.synthesis.guards import ReadBack
-from tokenlm.synthesis.voice import FitConfig
 from tokenlm.text.tokenizers import TextTokenizer, load_text_tokenizer
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -47,6 +46,39 @@ _LAZY_COMPONENTS: dict[str, tuple[type[nn.Module], ...]] = {
     "speaker_encoder": SPEAKER_ENCODERS,
 }
 """Classes of the components that are loaded when first used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """How voices are fitted to their prompts; by default not at all."""
+
+    num_steps: int = 0
+    """Gradient steps on the speaker embedding; 0 leaves it as the speaker encoder gives it."""
+    num_draws: int = 4
+    """Points of the flow in each step."""
+    learning_rate: float = 0.03
+    """Of Adam; the embedding has the length 1."""
+    offset_share: float = 0.0
+    """Share of the mean log-mel difference between prompt and rendering that is added to speech."""
+    max_offset: float = 1.0
+    """Root mean square of the offset, in log-mel, above which a voice is not fitted. A voice is
+    rendered nearer than that; a larger difference is noise or a narrow band of the recording."""
+    offset_tokens: int = 10
+    """Prompt tokens at which half of that share is added: short prompts say little."""
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 0 or self.num_draws < 1:
+            raise ValueError(
+                "num_steps of a fit must be at least 0 and num_draws at least 1, got "
+                f"{self.num_steps} and {self.num_draws}"
+            )
+        if self.learning_rate <= 0 or self.max_offset <= 0 or self.offset_tokens < 0:
+            raise ValueError(
+                "learning_rate and max_offset of a fit must be positive and offset_tokens not "
+                f"negative, got {self.learning_rate}, {self.max_offset} and {self.offset_tokens}"
+            )
+        if not 0 <= self.offset_share <= 1:
+            raise ValueError(f"offset_share must be between 0 and 1, got {self.offset_share}")
 
 
 @dataclass(frozen=True, kw_only=True)

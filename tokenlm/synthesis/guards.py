@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.token_recognizer import PHONES_PER_TOKEN, TokenRecognizer, greedy_ctc
-from tokenlm.modules.noise import mix
+from tokenlm.modules.exact import mix
 from tokenlm.text.alphabet import decode_characters, encode_characters
 from tokenlm.text.errors import WordErrors, word_errors
 from tokenlm.text.segmentation import UNSPACED

@@ -13,13 +13,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from tokenlm.audio.tempo import MelTempo, check_speed
+from tokenlm.audio.mel import MelTempo, check_speed
 from tokenlm.models.flow import FlowState
-from tokenlm.modules.context import FULL_CONTEXT, Context
-from tokenlm.modules.streaming import batched
+from tokenlm.modules.streaming import FULL_CONTEXT, Context, batched
 from tokenlm.synthesis.components import Components, Solver, check_solver
-from tokenlm.synthesis.prompt import PromptCache
-from tokenlm.synthesis.voice import Voice, add_offset, flow_prompt
+from tokenlm.synthesis.voice import PromptCache, Voice, add_offset, flow_prompt
 
 ContextChoice = Context | Literal["default", "full"]
 

@@ -17,23 +17,23 @@ from torch import Tensor
 
 from tokenlm.checkpoint.resolve import ResolveError, bundled_voices, find_voice, resolve
 from tokenlm.installation import check_device
-from tokenlm.models.lm.cache import KeyValueCache
+from tokenlm.models.lm.decoding import KeyValueCache
 from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.synthesis.components import Components
-from tokenlm.synthesis.prompt import (
+from tokenlm.synthesis.rendering import ContextChoice, SegmentRenderer, render_settings
+from tokenlm.synthesis.session import Progress, SegmentedText, Session, SessionSettings
+from tokenlm.synthesis.stream import AsyncSynthesisStream, SynthesisStream
+from tokenlm.synthesis.voice import (
     PromptCache,
+    Voice,
+    VoiceError,
     check_voice,
     clean_recording,
     prepare_voice,
     read_recording,
 )
-from tokenlm.synthesis.rendering import ContextChoice, SegmentRenderer, render_settings
-from tokenlm.synthesis.session import Progress, Session, SessionSettings
-from tokenlm.synthesis.stream import AsyncSynthesisStream, SynthesisStream
-from tokenlm.synthesis.text import SegmentedText
-from tokenlm.synthesis.voice import Voice, VoiceError
-from tokenlm.text.frontend import frontend
+from tokenlm.text.normalize import frontend
 from tokenlm.text.tokenizers import PhonemeTokenizer
 
 logger = logging.getLogger(__name__)

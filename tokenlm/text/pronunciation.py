@@ -7,13 +7,22 @@ name is pronounced:
     photograph  f ow1 t ax g r ae1 f
     live(verb)  l ih1 v
 
-A name in brackets is a variant of a homograph (`tokenlm/text/homographs.txt`).
+A name in brackets is a variant of a homograph, a word that is spelt like another and pronounced
+differently. The tagger tells them apart by their context; the lexicon says how each is pronounced:
+`live` is the variant `verb` or `adj`, whatever the phones of a voice are called.
+`tokenlm/text/homographs.txt` lists the words with their variants, and the cues for senses that are
+the same part of speech; the weights for parts of speech are learned by
+`python -m training.recipes.homographs`. A word depends on the words before it in its text and on at
+most `WORDS_AHEAD` after it, so that texts may come in pieces.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -21,7 +30,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tokenlm.atomic import atomic_path
-from tokenlm.text.tokenizer_config import TokenizerError
 
 # --- Lexicon ---
 
@@ -31,23 +39,27 @@ Lexicon = dict[str, tuple[str, ...]]
 _VARIANT = re.compile(r"\(\d+\)$")
 
 
+class LexiconError(ValueError):
+    """A lexicon cannot be read."""
+
+
 def read_lexicon(path: str | Path) -> Lexicon:
     """Read a lexicon; of several pronunciations of a word the first one counts.
 
     Raises:
-        TokenizerError: there is no such file, or a line has no phones; the line is named.
+        LexiconError: there is no such file, or a line has no phones; the line is named.
     """
     lexicon: Lexicon = {}
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise TokenizerError(f"the lexicon {path} cannot be read: {error}") from error
+        raise LexiconError(f"the lexicon {path} cannot be read: {error}") from error
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith(";;;"):
             continue
         word, *phones = line.split()
         if not phones:
-            raise TokenizerError(f"{path}, line {number}: the word {word!r} has no phones")
+            raise LexiconError(f"{path}, line {number}: the word {word!r} has no phones")
         lexicon.setdefault(_VARIANT.sub("", word).lower(), tuple(phone.lower() for phone in phones))
     return lexicon
 
@@ -209,3 +221,296 @@ def pad_words(words: Sequence[str]) -> tuple[Tensor, Tensor]:
     rows = [torch.tensor(encode_letters(word)) for word in words]
     lengths = torch.tensor([row.shape[0] for row in rows])
     return nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths
+
+
+# --- Homographs ---
+
+TABLE_FILE = "homographs.txt"
+WEIGHTS_FILE = "homograph_weights.tsv"
+CLASSES = ("noun", "verb", "past", "adj", "adv", "nouns", "verbs")
+"""Parts of speech that differ in sound: `past` is a past form of a verb, `nouns` a plural, `verbs`
+the third person."""
+_PLURALS = {"noun": "nouns", "verb": "verbs"}
+_CUE = 3.0
+_POSITIONED_CUE = 6.0
+_MAX_CUES = 2
+WORDS_AHEAD = 4
+"""Words after a word that may decide what it is."""
+WORDS_BEFORE = 4
+_CUES_BEFORE = 10
+POSITIONED = ":"
+"""In a cue, between its distance from the word (+1 is right behind) and what stands there."""
+_ENDS = frozenset(".?!;:")
+_EDGE = "$"
+
+_GROUPS = {
+    "det": "a an the this that these those every each some any no another either neither such all "
+    "both half what which whose many much few several most more",
+    "poss": "my your his her its our their whose one's someone's everyone's people's",
+    "subj": "i you he she it we they who there nobody everybody everyone someone anyone",
+    "obj": "me him them us himself herself themselves itself myself yourself ourselves",
+    "be": "am is are was were be been being isn't aren't wasn't weren't i'm you're we're they're "
+    "he's she's it's that's there's",
+    "have": "have has had having haven't hasn't hadn't i've you've we've they've",
+    "do": "do does did don't doesn't didn't",
+    "modal": "can could may might must shall should will would can't cannot couldn't won't "
+    "wouldn't shouldn't mustn't needn't i'll you'll he'll she'll we'll they'll it'll i'd you'd "
+    "he'd she'd we'd they'd let's please",
+    "to": "to",
+    "prep": "of in on at by for from with about into over under after before between through "
+    "during without within against among around across behind beyond near toward towards upon off "
+    "out up down per via until since as like than",
+    "conj": "and or but nor so yet because although though while if unless when where whether that",
+    "not": "not never n't hardly",
+    "adv": "very too quite rather so always often usually sometimes also just only still already "
+    "even ever really almost well soon now then here again seldom rarely",
+    "past": "yesterday ago last once earlier previously",
+    "num": "one two three four five six seven eight nine ten eleven twelve twenty thirty forty "
+    "fifty hundred thousand million first second third fourth fifth",
+    "end": _EDGE,
+    "comma": ",",
+}  # fmt: skip
+_GROUP = {word: name for name, words in reversed(_GROUPS.items()) for word in words.split()}
+_SUFFIXES = ("ing", "ed", "ly", "tion", "ness", "ment", "ity", "ous", "ful", "ive", "able", "al",
+             "er", "est", "ic", "y", "'s", "s'", "s")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Context:
+    """The words around a word, the nearest first, within its sentence."""
+
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    is_closed: bool
+    """Whether further words cannot change `after`."""
+
+
+def context(parts: Sequence[str], at: int) -> Context:
+    """The words and commas around `parts[at]`."""
+    before: list[str] = []
+    for part in reversed(parts[max(0, at - WORDS_BEFORE) : at]):
+        if part in _ENDS:
+            break
+        before.append(part)
+    after: list[str] = []
+    num_words = 0
+    ahead = parts[at + 1 : at + 1 + 2 * WORDS_AHEAD]
+    is_closed = len(ahead) == 2 * WORDS_AHEAD
+    for part in ahead:
+        if part in _ENDS:
+            is_closed = True
+            break
+        after.append(part)
+        num_words += part != ","
+        if num_words == WORDS_AHEAD:
+            is_closed = True
+            break
+    return Context(tuple(before), tuple(after), is_closed)
+
+
+def features(word: str, around: Context) -> Iterator[str]:
+    """Names of the features of a word in its context; the word itself is one of them."""
+    l1, l2, l3, *_ = (*around.before, _EDGE, _EDGE, _EDGE)
+    r1, r2, r3, *_ = (*around.after, _EDGE, _EDGE, _EDGE)
+    k1, k2, k3, q1, q2, q3 = map(_kind, (l1, l2, l3, r1, r2, r3))
+    yield "bias"
+    yield f"w {word}"
+    yield f"l1 {l1}"
+    yield f"l2 {l2}"
+    yield f"l3 {l3}"
+    yield f"r1 {r1}"
+    yield f"r2 {r2}"
+    yield f"r3 {r3}"
+    yield f"l21 {l2} {l1}"
+    yield f"r12 {r1} {r2}"
+    yield f"lr {l1} {r1}"
+    yield f"k1 {k1}"
+    yield f"k2 {k2}"
+    yield f"k21 {k2} {k1}"
+    yield f"k321 {k3} {k2} {k1}"
+    yield f"q1 {q1}"
+    yield f"q12 {q1} {q2}"
+    yield f"q123 {q1} {q2} {q3}"
+    yield f"kq {k1} {q1}"
+    yield f"kkq {k2} {k1} {q1}"
+    yield f"kqq {k1} {q1} {q2}"
+    yield f"s1 {l1[-3:]}"
+    yield f"t1 {r1[-3:]}"
+    yield f"wk {l1} {q1}"
+    yield f"kw {k1} {r1}"
+
+
+def cue_words(parts: Sequence[str], at: int, around: Context) -> set[str]:
+    """The words nearby, and those in a certain position: `-2:was`."""
+    near = {*parts[max(0, at - _CUES_BEFORE) : at], *around.after}
+    placed = {f"-{n}{POSITIONED}{word}" for n, word in enumerate(around.before[:3], 1)}
+    return near | placed | {f"+{n}{POSITIONED}{word}" for n, word in enumerate(around.after[:3], 1)}
+
+
+def _kind(word: str) -> str:
+    """The group of a word, else how it ends."""
+    group = _GROUP.get(word)
+    if group is None:
+        group = next((f"-{end}" for end in _SUFFIXES if word.endswith(end) and len(word) > 3), "x")
+    return group
+
+
+@dataclass(frozen=True)
+class Sense:
+    """One of the senses of a homograph."""
+
+    variant: str
+    """What a lexicon calls its pronunciation."""
+    name: str
+    """A part of speech, or one and a sense of it: `noun.metal`."""
+    bias: float = 0.0
+    cues: Mapping[str, float] = field(default_factory=dict)
+    """Words nearby that are evidence for it, with their weights; `+1:to` stands right behind."""
+
+    @property
+    def part(self) -> str:
+        """The part of speech."""
+        return self.name.partition(".")[0]
+
+
+Homographs = dict[str, tuple[Sense, ...]]
+
+
+def parse_homographs(text: str) -> Homographs:
+    """Read the table.
+
+    A line `lead  lead=verb,noun metal=noun.metal` names the variants of a word and what they are.
+    Indented lines below it, `noun.metal -1 pipe paint`, are a bias and the words nearby that speak
+    for a sense (with `!` before them: against it). Lines that begin with # are comments.
+
+    Raises:
+        ValueError: a line is not of this form; it is named.
+    """
+    found: Homographs = {}
+    word = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        first, *rest = line.split()
+        try:
+            if line[0].isspace():
+                found[word] = _with_cues(found[word], first, float(rest[0]), rest[1:])
+                continue
+            word = first
+            named = [(part.split("=")[0], part.split("=")[1].split(",")) for part in rest]
+        except (IndexError, KeyError, ValueError) as error:
+            raise ValueError(f"homographs, line {number}: {error}") from error
+        senses = tuple(Sense(name, what) for name, many in named for what in many)
+        if len(named) < 2 or any(sense.part not in CLASSES for sense in senses):
+            raise ValueError(
+                f"homographs, line {number}: {word!r} needs two variants or more, each of {CLASSES}"
+            )
+        found[word] = senses
+    return found
+
+
+def _with_cues(
+    senses: Sequence[Sense], name: str, bias: float, words: Sequence[str]
+) -> tuple[Sense, ...]:
+    cues = {
+        word.removeprefix("!"): (-1 if word.startswith("!") else 1)
+        * (_POSITIONED_CUE if POSITIONED in word else _CUE)
+        for word in words
+    }
+    if name not in {sense.name for sense in senses}:
+        raise ValueError(f"there is no {name!r}")
+    return tuple(Sense(m.variant, m.name, bias, cues) if m.name == name else m for m in senses)
+
+
+class HomographTagger:
+    """Tells which variant of a homograph is meant.
+
+    Args:
+        homographs: the words.
+        weights: of features of the context, one for each of `CLASSES`.
+    """
+
+    def __init__(self, homographs: Homographs, weights: Mapping[str, Sequence[float]]) -> None:
+        self._weights = weights
+        self._senses: Homographs = {}
+        self._lemmas = {s_form(word): word for word in homographs}
+        for word, senses in homographs.items():
+            plural = tuple(
+                Sense(m.variant, m.name.replace(m.part, _PLURALS[m.part], 1), m.bias, m.cues)
+                for m in senses
+                if m.part in _PLURALS
+            )
+            if plural:
+                self._senses[s_form(word)] = plural
+        self._senses |= homographs
+
+    def __contains__(self, word: str) -> bool:
+        return word in self._senses
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All homographs, with their forms in s."""
+        return tuple(self._senses)
+
+    def lemma(self, word: str) -> str:
+        """The word of the table that a homograph is a form of."""
+        return self._lemmas.get(word, word)
+
+    def senses(self, word: str) -> tuple[Sense, ...]:
+        """The senses of a word; none if it is no homograph."""
+        return self._senses.get(word, ())
+
+    def is_settled(self, parts: Sequence[str], at: int) -> bool:
+        """Whether no further words could change the variant of `parts[at]`."""
+        return parts[at] not in self._senses or context(parts, at).is_closed
+
+    def variant(self, parts: Sequence[str], at: int) -> str | None:
+        """The variant of `parts[at]`, None for a word that is no homograph.
+
+        Args:
+            parts: lower-case words and marks of a normalised text.
+            at: index of the word.
+        """
+        senses = self._senses.get(parts[at])
+        if senses is None:
+            return None
+        if len(senses) == 1:
+            return senses[0].variant
+        around = context(parts, at)
+        totals = [0.0] * len(CLASSES)
+        for feature in features(parts[at], around):
+            for column, weight in enumerate(self._weights.get(feature, ())):
+                totals[column] += weight
+        near = cue_words(parts, at, around)
+
+        def score(sense: Sense) -> float:
+            hits = sorted((sense.cues[word] for word in near if word in sense.cues), key=abs)
+            return totals[CLASSES.index(sense.part)] + sense.bias + sum(hits[-_MAX_CUES:])
+
+        return max(senses, key=score).variant
+
+
+def s_form(word: str) -> str:
+    """The plural of a noun or the third person of a verb, as it is spelt."""
+    if word.endswith("y") and word[-2:-1] not in "aeiou":
+        return f"{word[:-1]}ies"
+    return f"{word}es" if word.endswith(("s", "x", "z", "ch", "sh")) else f"{word}s"
+
+
+@cache
+def load_tagger() -> HomographTagger:
+    """The tagger that comes with the package; read once, when it is first needed."""
+    folder = files("tokenlm.text")
+    table = parse_homographs((folder / TABLE_FILE).read_text(encoding="utf-8"))
+    weights = parse_weights((folder / WEIGHTS_FILE).read_text(encoding="utf-8"))
+    return HomographTagger(table, weights)
+
+
+def parse_weights(text: str) -> dict[str, tuple[float, ...]]:
+    """Feature -> its weight for each of `CLASSES`, from lines of hundredths; # begins a comment."""
+    weights: dict[str, tuple[float, ...]] = {}
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            feature, *values = line.split("\t")
+            weights[feature] = tuple(int(value or 0) / 100 for value in values)
+    return weights

@@ -1,4 +1,4 @@
-"""The `config.yaml` of a text tokenizer's folder, and the error of a folder that is not right."""
+"""The `config.yaml` of a text tokenizer's folder. To read it loads no model and no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from tokenlm.config import ConfigError, read_config
-from tokenlm.text.frontend import NormalizerName
+from tokenlm.text.normalize import NormalizerName
 
 FORMAT_VERSION = 1
 TokenizerKind = Literal["sentencepiece", "transformers", "phonemes"]
@@ -29,7 +29,7 @@ class TextTokenizerConfig:
     vocab_size: int
     """Number of ids; embeddings have as many rows."""
     normalizer: NormalizerName = "english"
-    """The front-end that texts go through before they are encoded (`tokenlm.text.frontend`)."""
+    """Name of the `Frontend` that texts go through before they are encoded."""
     model_type: ModelType | None = None
     """How a sentencepiece model was trained; None for other kinds."""
 

@@ -2,6 +2,7 @@
 
 All kinds take text as their front-end gives it, and have the interface of `TextTokenizer`. Ids that
 stand for no text (start, end of a sequence) are not among theirs: the language model owns its own.
+A tokenizer is a folder with its files and `config.yaml`.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ from safetensors.torch import load_file, save
 
 from tokenlm.atomic import atomic_path
 from tokenlm.config import save_config
-from tokenlm.text.frontend import NormalizerName
-from tokenlm.text.homographs import HomographTagger, load_tagger
+from tokenlm.text.normalize import NormalizerName
 from tokenlm.text.pronunciation import (
     ENDING_PHONES,
+    HomographTagger,
     Lexicon,
+    LexiconError,
     Pronouncer,
     add_ending,
+    load_tagger,
     read_lexicon,
     split_ending,
     write_lexicon,
@@ -518,7 +521,10 @@ class PhonemeTokenizer(TextTokenizer):
             raise TokenizerError(f"{error.filename or path} is missing") from None
         except (OSError, SafetensorError, RuntimeError, KeyError) as error:
             raise TokenizerError(f"{path} cannot be read: {error}") from error
-        lexicon = read_lexicon(folder / LEXICON_FILE)
+        try:
+            lexicon = read_lexicon(folder / LEXICON_FILE)
+        except LexiconError as error:
+            raise TokenizerError(str(error)) from error
         return cls(phones, lexicon, pronouncer)._checked(folder, config)
 
     def save(self, folder: str | Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tokenlm.modules.noise import mix
+from tokenlm.modules.exact import mix
 from training.evaluation.error_rate import is_catastrophic
 from training.evaluation.prompts import Prompt
 from training.evaluation.sets import Item, RecordingSet

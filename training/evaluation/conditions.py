@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tokenlm.atomic import write_text
 from tokenlm.audio.io import load_audio
-from tokenlm.modules.noise import mix
+from tokenlm.modules.exact import mix
 from tokenlm.report import markdown_table, new_plot, save_plot
 from training.data.manifest import ManifestError, Utterance, read_manifest
 from training.evaluation.cloning import Prompts, item_columns

@@ -21,7 +21,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from tokenlm.modules.noise import mix
+from tokenlm.modules.exact import mix
 from training.evaluation.cloning import item_columns
 from training.evaluation.judges import SAMPLE_RATE
 from training.evaluation.prompts import Prompt, read_prompt, transpose

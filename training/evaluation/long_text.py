@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from tokenlm.audio.level import rms_dbfs
-from tokenlm.modules.noise import mix
-from tokenlm.synthesis.prompt import quietest_cut
+from tokenlm.modules.exact import mix
+from tokenlm.synthesis.voice import quietest_cut
 from training.data.manifest import Utterance
 from training.evaluation.cloning import Prompts
 from training.evaluation.error_rate import errors_by_part, spoken_words

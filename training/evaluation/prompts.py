@@ -15,7 +15,7 @@ from torch import Tensor
 from tokenlm.audio.io import load_audio, read_recording
 from tokenlm.audio.level import trim_silence
 from tokenlm.audio.resample import resample
-from tokenlm.modules.noise import mix
+from tokenlm.modules.exact import mix
 from training.data.augment import (
     add_noise,
     band_limit,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tokenlm.modules.noise import mix
+from tokenlm.modules.exact import mix
 from training.data.manifest import Utterance, by_speaker, read_manifest
 from training.evaluation.error_rate import FAULTS
 from training.evaluation.prompts import JOIN_SECONDS, Prompt, join

@@ -14,7 +14,7 @@ import torch
 def derive_seed(*parts: int | str) -> int:
     """Mix `parts` into one seed.
 
-    Names say what draws are for. `tokenlm.modules.noise.mix`, which is called for every token that
+    Names say what draws are for. `tokenlm.modules.exact.mix`, which is called for every token that
     is spoken, hashes integers only; one in place of the other would change runs or voices.
 
     Args:

@@ -28,7 +28,8 @@ import numpy as np
 from scipy import optimize, sparse
 
 from tokenlm.atomic import atomic_path
-from tokenlm.text.homographs import (
+from tokenlm.text.normalize import normalize
+from tokenlm.text.pronunciation import (
     CLASSES,
     TABLE_FILE,
     WEIGHTS_FILE,
@@ -40,7 +41,6 @@ from tokenlm.text.homographs import (
     parse_weights,
     s_form,
 )
-from tokenlm.text.normalize import normalize
 from tokenlm.text.tokenizers import split_parts
 
 TEXT = Path(__file__).resolve().parents[2] / "tokenlm" / "text"

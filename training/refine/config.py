@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tokenlm.text.frontend import NormalizerName
+from tokenlm.text.normalize import NormalizerName
 
 
 @dataclass(frozen=True, kw_only=True)

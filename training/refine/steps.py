@@ -26,7 +26,7 @@ from tokenlm.atomic import write_text
 from tokenlm.audio.io import AudioError, load_audio, recording_rate, save_audio
 from tokenlm.audio.resample import resample
 from tokenlm.console import track
-from tokenlm.text.frontend import NormalizerName, frontend
+from tokenlm.text.normalize import NormalizerName, frontend
 from training.data.manifest import Utterance, write_manifest
 from training.data.rejects import Reject, Rejects
 from training.refine.align import part_transcript

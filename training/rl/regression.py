@@ -14,7 +14,7 @@ from tokenlm.checkpoint import packaged_configs
 from tokenlm.models.lm import SamplingConfig, SpeechLM
 from tokenlm.models.lm.decoding import SpeechRequest
 from tokenlm.synthesis.guards import ReadBack
-from tokenlm.text.frontend import frontend
+from tokenlm.text.normalize import frontend
 from tokenlm.text.tokenizers import TextTokenizer
 from training.rl.rollout import roll_out
 

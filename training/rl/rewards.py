@@ -23,12 +23,12 @@ from torch import Tensor
 
 from tokenlm.audio.resample import resample
 from tokenlm.checkpoint.resolve import resolve
-from tokenlm.modules.context import FULL_CONTEXT
+from tokenlm.modules.streaming import FULL_CONTEXT
 from tokenlm.synthesis import Synthesizer
 from tokenlm.synthesis.guards import ReadBack, ReadBackScore
 from tokenlm.text.alphabet import collect_alphabet
 from tokenlm.text.errors import char_error
-from tokenlm.text.frontend import NormalizerName
+from tokenlm.text.normalize import NormalizerName
 from training.evaluation.config import DEFAULT, WHISPER
 from training.evaluation.judges import SAMPLE_RATE, load_recognizer
 

@@ -28,8 +28,8 @@ from tokenlm.models.lm import SamplingConfig
 from tokenlm.models.lm.guards import TokenMonitor
 from tokenlm.synthesis import Synthesizer
 from tokenlm.synthesis.components import GenerationConfig
-from tokenlm.synthesis.text import SegmentedText
-from tokenlm.text.frontend import frontend
+from tokenlm.synthesis.session import SegmentedText
+from tokenlm.text.normalize import frontend
 
 
 @pytest.mark.parametrize("version", [2, 3])

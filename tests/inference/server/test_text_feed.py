@@ -17,8 +17,7 @@ from inference.engine import StreamEngine
 from inference.server.settings import ServeConfig
 from inference.server.text_feed import TextFeed, ends_sentence
 from tokenlm.synthesis import Synthesizer
-from tokenlm.text.frontend import frontend
-from tokenlm.text.incremental import PARAGRAPH_END
+from tokenlm.text.normalize import PARAGRAPH_END, frontend
 
 WORDS = frontend("english").words
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from tokenlm.models.flow import FlowDecoder, cosyvoice_flow_config, dit, unet
-from tokenlm.modules import relative, rope
-from tokenlm.modules.context import FULL_CONTEXT, Context
+from tokenlm.modules import attention, relative
+from tokenlm.modules.streaming import FULL_CONTEXT, Context
 
 UNET = {
     "encoder": "conformer",
@@ -130,7 +130,7 @@ def test_solver_steps_share_positions_and_mask(
     plans.clear()
     flow.step(tokens[:, :1], state, seed=0)
     assert plans == [8]
-    tables = (rope._whole_table, relative._whole_table)
+    tables = (attention._whole_table, relative._whole_table)
     made = [table.cache_info().misses for table in tables]
     for start in (1, 5, 9):
         flow.step(tokens[:, start : start + 4], state, seed=0)
@@ -143,8 +143,10 @@ def test_solver_steps_share_positions_and_mask(
 def test_tables_are_views_of_what_would_be_computed() -> None:
     device = torch.device("cpu")
     for start, count in ((0, 1), (7, 50), (1000, 60), (3000, 5)):
-        expected = rope.rotary_table(torch.arange(start, start + count), 8)
-        for actual, wanted in zip(rope.rotary_span(start, count, 8, device), expected, strict=True):
+        expected = attention.rotary_table(torch.arange(start, start + count), 8)
+        for actual, wanted in zip(
+            attention.rotary_span(start, count, 8, device), expected, strict=True
+        ):
             torch.testing.assert_close(actual, wanted, rtol=0, atol=1e-6)
     for largest, count in ((0, 1), (49, 99), (1500, 1550), (4, 2000)):
         distances = torch.arange(largest, largest - count, -1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tokenlm.models.flow import FlowDecoder, cosyvoice_flow_config
-from tokenlm.modules.context import Context
+from tokenlm.modules.streaming import Context
 
 NUM_TOKENS = 33
 UNBOUNDED, WINDOW = Context(chunk_frames=4), Context(chunk_frames=4, left_frames=4)

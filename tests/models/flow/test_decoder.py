@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from tokenlm.audio.mel import MelConfig
 from tokenlm.models.flow import FlowConfig, FlowDecoder
-from tokenlm.modules.context import FULL_CONTEXT, Context
-from tokenlm.modules.noise import frame_noise
-from tokenlm.modules.streaming import batched
+from tokenlm.modules.exact import frame_noise
+from tokenlm.modules.streaming import FULL_CONTEXT, Context, batched
 
 CONFIG = FlowConfig(
     codebook_size=11,

@@ -12,7 +12,7 @@ from tokenlm.audio.mel import MelConfig
 from tokenlm.models.flow import FlowConfig
 from tokenlm.models.flow.dit import DiT
 from tokenlm.models.flow.encoder import TokenEncoder
-from tokenlm.modules.context import FULL_CONTEXT, Context
+from tokenlm.modules.streaming import FULL_CONTEXT, Context
 
 FRAMES_PER_TOKEN = 2
 NUM_MELS, CONDITION_DIM = 3, 8

@@ -12,8 +12,8 @@ from torch import Tensor
 from tokenlm.checkpoint.cosyvoice.flow import encoder_table
 from tokenlm.models.flow import cosyvoice_flow_config
 from tokenlm.models.flow.encoder import ConformerEncoder
-from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.relative import distance_table
+from tokenlm.modules.streaming import FULL_CONTEXT, Context
 
 
 @pytest.fixture(scope="module")

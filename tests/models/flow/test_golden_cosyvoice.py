@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from tokenlm.checkpoint.cosyvoice.flow import flow_config, flow_to_ours, flow_to_theirs
-from tokenlm.models.flow.decoder import FlowDecoder, fixed_noise
-from tokenlm.models.flow.matching import cosine_schedule, path
-from tokenlm.modules.context import FULL_CONTEXT, Context
+from tokenlm.models.flow.decoder import FlowDecoder, cosine_schedule, fixed_noise, path
+from tokenlm.modules.streaming import FULL_CONTEXT, Context
 from training.losses.flow import velocity_loss
 
 FILES = {2: "flow_cfm", 3: "cv3_flow"}

@@ -15,8 +15,8 @@ from tokenlm.checkpoint.key_table import KeyTable
 from tokenlm.models.flow import cosyvoice_flow_config
 from tokenlm.models.flow.dit import DiT
 from tokenlm.models.flow.encoder import LookaheadLayer
-from tokenlm.modules.context import FULL_CONTEXT, Context
-from tokenlm.modules.rope import rotary_table
+from tokenlm.modules.attention import rotary_table
+from tokenlm.modules.streaming import FULL_CONTEXT, Context
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from tokenlm.audio.mel import MelConfig
 from tokenlm.checkpoint.cosyvoice.flow import unet_table
 from tokenlm.models.flow import cosyvoice_flow_config
 from tokenlm.models.flow.unet import UNet
-from tokenlm.modules.context import FULL_CONTEXT, Context
+from tokenlm.modules.streaming import FULL_CONTEXT, Context
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenlm.models.flow.matching import (
+from tokenlm.models.flow.decoder import (
     SIGMA_MIN,
     cosine_schedule,
     guided,

@@ -12,7 +12,7 @@ from transformers import AutoModel
 
 from tokenlm.models.lm import SpeechLM, SpeechLMConfig
 from tokenlm.models.lm.backbone import Backbone, BackboneConfig
-from tokenlm.models.lm.cache import KeyValueCache, RowsView
+from tokenlm.models.lm.decoding import KeyValueCache, RowsView
 
 
 def config(family: Any, num_kv_heads: int) -> BackboneConfig:

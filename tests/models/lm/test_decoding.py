@@ -7,8 +7,14 @@ import torch
 
 from tokenlm.models.lm import BackboneConfig, SamplingConfig, SpeechLM, SpeechLMConfig
 from tokenlm.models.lm import decoding as decoding_module
-from tokenlm.models.lm.cache import BLOCK_POSITIONS, KeyValueCache
-from tokenlm.models.lm.decoding import PREFILL_POSITIONS, Decoding, decode_step, prefill
+from tokenlm.models.lm.decoding import (
+    BLOCK_POSITIONS,
+    PREFILL_POSITIONS,
+    Decoding,
+    KeyValueCache,
+    decode_step,
+    prefill,
+)
 from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.lm.layout import InputSequence, interleaved
 from tokenlm.models.lm.model import LayoutBatch

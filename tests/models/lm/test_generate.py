@@ -9,11 +9,16 @@ import torch
 from transformers import AutoModel
 
 from tokenlm.models.lm import BackboneConfig, SamplingConfig, SpeechLM, SpeechLMConfig
-from tokenlm.models.lm.cache import KeyValueCache
-from tokenlm.models.lm.decoding import Decoding, SpeechRequest, generate_speech, speech_bounds
+from tokenlm.models.lm.decoding import (
+    Decoding,
+    KeyValueCache,
+    SpeechRequest,
+    generate_speech,
+    speech_bounds,
+)
 from tokenlm.models.lm.layout import eos_class, fill_class, interleaved, one_shot
 from tokenlm.models.lm.model import LayoutBatch
-from tokenlm.modules.noise import uniform_draws
+from tokenlm.modules.exact import uniform_draws
 
 BACKBONE = BackboneConfig(
     vocab_size=32,

@@ -17,8 +17,13 @@ from tokenlm.checkpoint.cosyvoice.lm import (
 )
 from tokenlm.models.lm import SamplingConfig, SpeechLM
 from tokenlm.models.lm import decoding as decoding_module
-from tokenlm.models.lm.cache import KeyValueCache
-from tokenlm.models.lm.decoding import Decoding, SpeechRequest, decode_step, generate_speech
+from tokenlm.models.lm.decoding import (
+    Decoding,
+    KeyValueCache,
+    SpeechRequest,
+    decode_step,
+    generate_speech,
+)
 from tokenlm.models.lm.layout import (
     IGNORE,
     SPECIAL,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenlm.text.homographs import (
+from tokenlm.text.pronunciation import (
     TABLE_FILE,
     HomographTagger,
     load_tagger,

@@ -14,9 +14,9 @@ from torch import Tensor
 from tokenlm.checkpoint import save_component
 from tokenlm.checkpoint.cosyvoice.flow import flow_config, flow_to_ours
 from tokenlm.models.flow import FlowDecoder, cosyvoice_flow_config
-from tokenlm.models.flow.matching import path
+from tokenlm.models.flow.decoder import path
 from tokenlm.models.onnx_models import OnnxGraph, OnnxSpeakerConfig
-from tokenlm.modules.context import FULL_CONTEXT, Context
+from tokenlm.modules.streaming import FULL_CONTEXT, Context
 from training.data.split import DataConfig
 from training.loop.task import Prepared, StepInfo
 from training.run import load_task

@@ -40,7 +40,7 @@ from tokenlm.models.onnx_models import (
     read_graph,
 )
 from tokenlm.models.vocoder import HiFT
-from tokenlm.text.frontend import NormalizerName
+from tokenlm.text.normalize import NormalizerName
 
 Version = Literal[2, 3]
 

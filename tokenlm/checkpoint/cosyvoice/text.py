@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from tokenlm.checkpoint.key_table import WeightsError
-from tokenlm.text.frontend import NormalizerName
+from tokenlm.text.normalize import NormalizerName
 from tokenlm.text.tokenizer_config import TokenizerError
 from tokenlm.text.tokenizers import TransformersTokenizer
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tokenlm.audio.mel import MelConfig
-from tokenlm.modules.context import Context
+from tokenlm.modules.streaming import Context
 
 
 @dataclass(frozen=True, kw_only=True)

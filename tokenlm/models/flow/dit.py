@@ -18,16 +18,15 @@ from tokenlm.models.flow.config import FlowConfig
 from tokenlm.modules.attention import (
     Cache,
     Caches,
+    FeedForward,
     Plan,
     SelfAttention,
+    TimestepEmbedding,
     TransformerState,
     plan_attention,
 )
-from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.conv import CausalConv1d, ConvState
-from tokenlm.modules.streaming import State
-from tokenlm.modules.timestep import TimestepEmbedding
-from tokenlm.modules.transformer import FeedForward
+from tokenlm.modules.streaming import FULL_CONTEXT, Context, State
 
 _F5_KERNEL_SIZE = 31
 _F5_GROUPS = 16

@@ -14,12 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tokenlm.models.flow.config import FlowConfig
-from tokenlm.modules.attention import TransformerState
-from tokenlm.modules.context import FULL_CONTEXT, Context
+from tokenlm.modules.attention import Transformer, TransformerState
 from tokenlm.modules.conv import CausalConv1d, ConvState, LookaheadConv1d, LookaheadState
 from tokenlm.modules.relative import RelativeTransformer
-from tokenlm.modules.streaming import State
-from tokenlm.modules.transformer import Transformer
+from tokenlm.modules.streaming import FULL_CONTEXT, Context, State
 
 
 class Encoder(Protocol):

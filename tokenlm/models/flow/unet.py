@@ -21,13 +21,12 @@ from tokenlm.modules.attention import (
     Caches,
     Plan,
     SelfAttention,
+    TimestepEmbedding,
     TransformerState,
     plan_attention,
 )
-from tokenlm.modules.context import FULL_CONTEXT, Context
 from tokenlm.modules.conv import CausalConv1d, ConvState
-from tokenlm.modules.streaming import State
-from tokenlm.modules.timestep import TimestepEmbedding
+from tokenlm.modules.streaming import FULL_CONTEXT, Context, State
 
 
 @dataclass

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from tokenlm.audio.mel import MelConfig
 from tokenlm.modules.conv import (
     CausalConv1d,
+    ConvNeXtBlock,
     ConvState,
     LookaheadConv1d,
     LookaheadState,
 )
-from tokenlm.modules.convnext import ConvNeXtBlock
 from tokenlm.modules.stft import CausalInverseSTFT, OverlapState
 from tokenlm.modules.streaming import State
 

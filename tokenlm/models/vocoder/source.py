@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tokenlm.modules.exact import exact_device, has_float64, to_float64
-from tokenlm.modules.noise import frame_noise
+from tokenlm.modules.exact import exact_device, frame_noise, has_float64, to_float64
 from tokenlm.modules.streaming import State
 from tokenlm.modules.streaming_conv import StreamingConv1d, StreamingConvState
 

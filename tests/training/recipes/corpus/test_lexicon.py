@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenlm.text.homographs import TABLE_FILE, Homographs, parse_homographs
-from tokenlm.text.pronunciation import read_lexicon
+from tokenlm.text.pronunciation import TABLE_FILE, Homographs, parse_homographs, read_lexicon
 from training.recipes.corpus import lexicon
 from training.recipes.corpus.engines import EngineError
 

@@ -8,12 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenlm.modules.attention import AttentionPlan, SelfAttention, plan_attention
-from tokenlm.modules.context import FULL_CONTEXT, Context
-from tokenlm.modules.rope import rotary_table, rotate
-from tokenlm.modules.streaming import batched
-from tokenlm.modules.timestep import TimestepEmbedding
-from tokenlm.modules.transformer import Transformer
+from tokenlm.modules.attention import (
+    AttentionPlan,
+    SelfAttention,
+    TimestepEmbedding,
+    Transformer,
+    plan_attention,
+    rotary_table,
+    rotate,
+)
+from tokenlm.modules.streaming import FULL_CONTEXT, Context, batched
 
 
 def small(seed: int = 0) -> Transformer:
