@@ -17,6 +17,7 @@ from inference.engine import EngineStream
 from inference.server.errors import ApiError, as_sentence
 from inference.server.script_stream import ScriptStream
 from tokenlm import __version__
+from tokenlm.synthesis.words import Speech
 from tokenlm.text.markup import PLAIN
 
 
@@ -51,6 +52,11 @@ class Provenance:
     def fields(self) -> dict[str, str | int | bool]:
         """For JSON."""
         return {"synthesised": True, "by": f"tokenlm/{__version__}", **asdict(self)}
+
+
+def words_of(chunk: Tensor) -> list[dict[str, str | float | int]]:
+    """The timed words of a chunk, for JSON."""
+    return [asdict(word) for word in chunk.words] if isinstance(chunk, Speech) else []
 
 
 class SpeechStream(AsyncIterator[Tensor]):
@@ -174,4 +180,4 @@ class SpeechStream(AsyncIterator[Tensor]):
         return chunk
 
 
-__all__ = ["Provenance", "SpeechStream"]
+__all__ = ["Provenance", "SpeechStream", "words_of"]

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from tokenlm.synthesis.session import Session
+from tokenlm.synthesis.words import TimedWord
 from tokenlm.text.markup import Style
 
 ResultT = TypeVar("ResultT")
@@ -48,6 +49,11 @@ class SessionStream:
     def styles(self) -> list[Style]:
         """Styles of each segment so far, as the markup asks for."""
         return list(self._session.styles)
+
+    @property
+    def words(self) -> list[TimedWord]:
+        """Words so far with their times, if the request asks for them; none ever changes."""
+        return self._session.words
 
     @property
     def num_text_tokens(self) -> int:

@@ -6,6 +6,7 @@ Shapes: S samples, N tokens, T mel frames.
 from __future__ import annotations
 
 import logging
+import math
 import operator
 import secrets
 import time
@@ -26,7 +27,7 @@ from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.rendering import ContextChoice, SegmentRenderer, render_settings
-from tokenlm.synthesis.session import Progress, Session, SessionSettings
+from tokenlm.synthesis.session import Progress, Session, SessionSettings, TokenServer
 from tokenlm.synthesis.stream import AsyncSynthesisStream, SynthesisStream
 from tokenlm.synthesis.text import SegmentedText
 from tokenlm.synthesis.voice import (
@@ -71,6 +72,8 @@ class StreamOptions(TypedDict, total=False):
     markup: bool
     sentence_gap: float | None
     paragraph_gap: float | None
+    word_times: bool
+    duration: float | None
 
 
 class Synthesizer:
@@ -291,6 +294,8 @@ class Synthesizer:
         sentence_gap: float | None = None,
         paragraph_gap: float | None = None,
         guards: GuardConfig | None = None,
+        word_times: bool = False,
+        duration: float | None = None,
         on_progress: Progress | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> Tensor:
@@ -315,12 +320,15 @@ class Synthesizer:
             paragraph_gap: seconds of silence after each paragraph.
             guards: of the LM, default the bundle's. Those that read a segment back and try again
                 are for `generate` alone: a stream has been played by then.
+            word_times: whether to time the words; the bundle needs a token recogniser.
+            duration: seconds that the speech is to last. Of several attempts the LM's nearest is
+                taken, and its tempo is changed for the rest; without a `speed`.
             on_progress: called with the share that is done.
             should_stop: asked again and again, in the thread of the call, whether to give up, such
                 as the `is_set` of a `threading.Event`.
 
         Returns:
-            Waveform (S,) at `sample_rate`.
+            Waveform (S,) at `sample_rate`; with `word_times` it is a `Speech`, which has `words`.
 
         Raises:
             ValueError: the text holds nothing that can be said, or an argument is out of range.
@@ -346,6 +354,8 @@ class Synthesizer:
             sentence_gap=sentence_gap,
             paragraph_gap=paragraph_gap,
             guards=guards,
+            word_times=word_times,
+            duration=duration,
         )
         session.text.read(text)
         return session.generate(on_progress, should_stop)
@@ -362,7 +372,9 @@ class Synthesizer:
             text: a text, or the pieces of one as they are written; how it is cut does not matter.
             options: as for `generate`, with these differences: the context must have chunks, the
                 solver is "euler", and the layout "auto" is "one_shot" for a text and "interleaved",
-                where speech begins before the text is complete, for pieces.
+                where speech begins before the text is complete, for pieces. With `word_times`
+                each chunk is a `Speech` with the `words` that are new in it. A `duration` is for a
+                whole text alone, which the LM then decodes before the first chunk.
 
         Raises:
             ValueError: as `generate`; of text in pieces, when it comes in.
@@ -391,6 +403,7 @@ class Synthesizer:
         text: str | None,
         *,
         cache: KeyValueCache | None = None,
+        token_server: TokenServer | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
         find_voice: Callable[[str], Voice] | None = None,
         **options: Unpack[StreamOptions],
@@ -401,6 +414,7 @@ class Synthesizer:
             text: a whole text; None where its pieces are given to the `text` of the session.
             cache: of the LM, shared with the sessions that are decoded in one batch; default its
                 own.
+            token_server: draws the speech tokens in place of the LM here.
             forced_tokens: speech tokens of each segment that replace those that are drawn.
             find_voice: gives the voices that the markup names; default `voice`.
             options: as for `stream`.
@@ -410,9 +424,15 @@ class Synthesizer:
             raise ValueError(f"streams have the solver 'euler' alone, not {solver!r}; use generate")
         if options.get("layout", "auto") == "auto":
             options["layout"] = "interleaved" if text is None else "one_shot"
+        if text is None and options.get("duration") is not None:
+            raise ValueError("a duration is for a whole text, not for one that comes in pieces.")
         options["solver"] = "euler"
         session = self.new_session(
-            cache=cache, forced_tokens=forced_tokens, find_voice=find_voice, **options
+            cache=cache,
+            token_server=token_server,
+            forced_tokens=forced_tokens,
+            find_voice=find_voice,
+            **options,
         )
         if session.settings.render.context.is_full:
             raise ValueError("the full context cannot be streamed; use generate")
@@ -553,7 +573,10 @@ class Synthesizer:
         sentence_gap: float | None = None,
         paragraph_gap: float | None = None,
         guards: GuardConfig | None = None,
+        word_times: bool = False,
+        duration: float | None = None,
         cache: KeyValueCache | None = None,
+        token_server: TokenServer | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
         find_voice: Callable[[str], Voice] | None = None,
     ) -> Session:
@@ -576,6 +599,8 @@ class Synthesizer:
             render=render,
             instruction=generation.check_instruction(instruction),
             text_tokenizer=tokenizer if own else None,
+            word_times=word_times,
+            duration=_check_duration(duration, speed),
         )
         rate = self.sample_rate
 
@@ -607,6 +632,7 @@ class Synthesizer:
             sentence_gap=check_gap("sentence_gap", sentence_gap),
             paragraph_gap=check_gap("paragraph_gap", paragraph_gap),
             exact_pause=exact_pause,
+            keep_written=word_times,
         )
         session = Session(
             components,
@@ -614,6 +640,7 @@ class Synthesizer:
             text,
             settings,
             cache=cache,
+            token_server=token_server,
             forced_tokens=forced_tokens,
             find_voice=find_voice or self.voice,
         )
@@ -629,6 +656,21 @@ def check_gap(name: str, seconds: float | None) -> float | None:
     if seconds is not None and not 0 <= seconds <= MAX_PAUSE_SECONDS:
         raise ValueError(f"{name} must be from 0 to {MAX_PAUSE_SECONDS:g} seconds, got {seconds}.")
     return seconds
+
+
+def _check_duration(duration: float | None, speed: float) -> float | None:
+    """The duration itself.
+
+    Raises:
+        ValueError: it is not positive, or there is a speed, too.
+    """
+    if duration is None:
+        return None
+    if not isinstance(duration, int | float) or not 0 < duration < math.inf:
+        raise ValueError(f"a duration is a number of seconds above 0, not {duration!r}.")
+    if speed != 1.0:
+        raise ValueError("give either a duration or a speed.")
+    return float(duration)
 
 
 def choose_seed(seed: int | None) -> int:

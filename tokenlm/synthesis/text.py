@@ -26,6 +26,7 @@ from tokenlm.text.segmentation import (
     Segmenter,
 )
 from tokenlm.text.symbols import ForeignWords
+from tokenlm.text.written import WrittenWords
 
 MIN_LENGTH = 20
 """Characters of the shortest segment; a shorter sentence is joined to a neighbour."""
@@ -43,6 +44,8 @@ class TextSegment:
     """Text tokens so far."""
     text: str = ""
     """The words of these, normalised where the front-end does."""
+    words: list[str] = field(default_factory=list)
+    """The words without a final mark that was added."""
     is_complete: bool = False
     pause_seconds: float = 0.0
     """Silence after it, at a speed of 1; not to be relied on before the next segment is there, or
@@ -76,6 +79,7 @@ class SegmentedText:
         sentence_gap: float | None = None,
         paragraph_gap: float | None = None,
         exact_pause: Callable[[float], float] = float,
+        keep_written: bool = False,
     ) -> None:
         """Creates an empty text.
 
@@ -94,6 +98,7 @@ class SegmentedText:
                 those of the front-end.
             paragraph_gap: seconds after each paragraph, likewise.
             exact_pause: gives the pause at a speed of 1 that lasts so many seconds in the end.
+            keep_written: whether to find the written word of each spoken one.
         """
         self._respeller = respeller
         self.layout: LayoutName = layout
@@ -105,6 +110,8 @@ class SegmentedText:
         self._encode, self._encode_prefix = encode, encode_prefix
         self._instruction_end = instruction_end
         self._frontend = text_frontend or frontend("english")
+        self.written = WrittenWords(self._frontend) if keep_written else None
+        """The written words, where they are kept, of the text without its markup."""
         self._foreign = ForeignWords() if self._frontend.drops_foreign_words else None
         self._markup, self._exact_pause = markup, exact_pause
         self._rules: SegmentationRules = self._frontend.rules.with_gaps(
@@ -175,6 +182,8 @@ class SegmentedText:
         if self._foreign is not None:
             self._foreign.finish()
         self._end_stretch()
+        if self.written is not None:
+            self.written.finish()
         if not any(c.isalnum() for part in self.segments for c in part.text):
             raise ValueError("the text holds nothing that can be said.")
         if self._pause is None:
@@ -215,7 +224,7 @@ class SegmentedText:
             text = span.text
             if self._respeller is not None:
                 text = self._respeller(text) if is_whole else self._respeller.feed(text)
-            self._read(text, is_whole=is_whole)
+            self._read(text, span.text, is_whole=is_whole)
             return
         self._end_stretch()
         if isinstance(span, Style):
@@ -245,12 +254,31 @@ class SegmentedText:
             self._is_at_start = False
             self._blank = text[len(text.rstrip()) :]
 
-    def _read(self, text: str, *, is_whole: bool = False) -> None:
+    def _read(self, text: str, raw: str = "", *, is_whole: bool = False) -> None:
+        """Reads text.
+
+        Args:
+            text: as the front-end takes it.
+            raw: the same as it was written.
+            is_whole: whether it is all of its stretch.
+        """
         if self._foreign is not None:
             self._foreign.feed(text)
-        self._add(self._frontend.words(text) if is_whole else self._reader.feed(text))
+        if self.written is None:
+            self._add(self._frontend.words(text) if is_whole else self._reader.feed(text))
+            return
+        shown = raw if self._markup is None else self._markup.as_written(raw)
+        if is_whole or shown != text:
+            self.written.feed(shown)
+            self._add(self._frontend.words(text) if is_whole else self._reader.feed(text))
+            return
+        for character in text:  # one by one, so that it does not matter how the text is cut
+            self.written.feed(character)
+            self._add(self._reader.feed(character))
 
     def _add(self, words: list[str]) -> None:
+        if self.written is not None and words:
+            self.written.add(words)
         if self._silent_words is not None:
             # Marks alone, such as those between two elements, are no segment.
             is_silent = not any(c.isalnum() for word in words for c in word)
@@ -286,7 +314,7 @@ class SegmentedText:
             )
         if source.is_complete:
             text = add_final_mark(text, may_replace=not segment.tokens)
-        segment.text = text
+        segment.text, segment.words = text, list(source.words)
         tokens = self._encode(text)
         count = len(tokens)
         if not source.is_complete and self._encode_prefix:

@@ -224,6 +224,8 @@ class MarkupReader:
         """Pauses since the last text."""
         self._last = ""
         """The last character that was given out."""
+        self._spelled: dict[str, str] = {}
+        """What stands for a pronunciation, and the words that were written there."""
         self._needs_space = False
         """Whether a word may not follow what was given out last without a space."""
 
@@ -246,6 +248,12 @@ class MarkupReader:
             last = self._open[-1]
             raise MarkupError(f"{last.place}: <{last.name}> is not closed.")
         return spans
+
+    def as_written(self, text: str) -> str:
+        """Text of a span with the words that were written in place of their pronunciations."""
+        for spelled, written in self._spelled.items():
+            text = text.replace(spelled, written)
+        return text
 
     @property
     def place(self) -> str:
@@ -421,7 +429,10 @@ class MarkupReader:
             raise ValueError(f"</{name}> stands where <{last.name}> is open, from {last.place} on.")
         self._open.pop()
         if name in _REPLACED:
-            said = self._replacement(name, last.attributes, "".join(self._content))
+            content = "".join(self._content)
+            said = self._replacement(name, last.attributes, content)
+            if name == "phoneme":
+                self._spelled[said] = content.strip() or "…"
             self._say(said, spans, is_replaced=True)
         else:
             self._set_style(last.style, spans)
