@@ -1,13 +1,12 @@
 """Lets the teacher read a set of texts in held-out voices, so that its reading stands beside ours.
 
     scripts/read_test_set development TEACHER OUTPUT
-    tokenlm evaluate --bundle B --set OUTPUT/development.jsonl \\
-        --heldout CORPUS/heldout_natural.jsonl
+    tokenlm evaluate --bundle B --set OUTPUT/development.jsonl --heldout HELDOUT
 
-TEACHER is the folder of `scripts/fetch_teacher`. The set in OUTPUT has the same lines, each with
-its recording and the held-out speaker in whose voice it is read and to be spoken. Figures and signs
-are read as they should be spoken. What is in place is left alone, so that an interrupted call goes
-on.
+TEACHER is the folder of `scripts/fetch_teacher`, HELDOUT the manifest of its held-out voices. The
+set in OUTPUT has the same lines, each with its recording and the held-out speaker in whose voice it
+is read and to be spoken. Figures and signs are read as they should be spoken. What is in place is
+left alone, so that an interrupted call goes on.
 """
 
 from __future__ import annotations
