@@ -49,11 +49,10 @@ format: $(VENV)/.developer
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# The judges of `tokenlm evaluate`. Resemblyzer is installed without its dependencies, see
-# pyproject.toml.
+# The judges of `tokenlm evaluate`, some without their dependencies, see pyproject.toml.
 eval: $(VENV)/.installed
 	$(INSTALL) -e '.[eval]'
-	$(INSTALL) --no-deps resemblyzer
+	$(INSTALL) --no-deps resemblyzer distillmos xls-r-sqa
 
 # Speech tokens by a real LLM server: vLLM on the CPU, in an environment of its own (1 GB).
 ENGINE := build/engine

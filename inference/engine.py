@@ -216,13 +216,15 @@ class StreamEngine:
         speed: float = 1.0,
         max_buffer_seconds: float = 10.0,
         sampling: SamplingConfig | None = None,
+        word_times: bool = False,
+        duration: float | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
     ) -> EngineStream:
         """Begins to speak.
 
         Args:
             text: a text, or its pieces as they are written.
-            voice, seed, speed, sampling: as for `Synthesizer.stream`.
+            voice, seed, speed, sampling, word_times, duration: as for `Synthesizer.stream`.
             max_buffer_seconds: sound that is made ahead of the reader, at most; one chunk more.
             forced_tokens: speech tokens of each segment that replace those that are drawn.
 
@@ -248,6 +250,8 @@ class StreamEngine:
                     seed=seed,
                     speed=speed,
                     sampling=sampling,
+                    word_times=word_times,
+                    duration=duration,
                     cache=self._cache,
                     token_server=self._connection,
                     forced_tokens=forced_tokens,

@@ -39,6 +39,8 @@ SYNTHESIZER = {
         "layout",
         "instruction",
         "guards",
+        "word_times",
+        "duration",
         "on_progress",
     ],
     "lookahead_ms": None,

@@ -6,6 +6,7 @@ Shapes: S samples, N tokens, T mel frames.
 from __future__ import annotations
 
 import logging
+import math
 import operator
 import secrets
 from collections.abc import AsyncIterable, Iterable, Sequence
@@ -60,6 +61,8 @@ class StreamOptions(TypedDict, total=False):
     solver: str | None
     layout: LayoutChoice
     instruction: str
+    word_times: bool
+    duration: float | None
 
 
 class Synthesizer:
@@ -167,6 +170,8 @@ class Synthesizer:
         layout: LayoutChoice = "auto",
         instruction: str = "",
         guards: GuardConfig | None = None,
+        word_times: bool = False,
+        duration: float | None = None,
         on_progress: Progress | None = None,
     ) -> Tensor:
         """Speaks a text.
@@ -185,10 +190,13 @@ class Synthesizer:
             instruction: how to speak, in words, for a bundle that follows such.
             guards: of the LM, default the bundle's. Those that read a segment back and try again
                 are for `generate` alone: a stream has been played by then.
+            word_times: whether to time the words; the bundle needs a token recogniser.
+            duration: seconds that the speech is to last. Of several attempts the LM's nearest is
+                taken, and its tempo is changed for the rest; without a `speed`.
             on_progress: called with the share that is done.
 
         Returns:
-            Waveform (S,) at `sample_rate`.
+            Waveform (S,) at `sample_rate`; with `word_times` it is a `Speech`, which has `words`.
 
         Raises:
             ValueError: the text holds nothing that can be said, or an argument is out of range.
@@ -209,6 +217,8 @@ class Synthesizer:
             solver=solver,
             instruction=instruction,
             guards=guards,
+            word_times=word_times,
+            duration=duration,
         )
         session.text.read(text)
         return session.generate(on_progress)
@@ -225,7 +235,9 @@ class Synthesizer:
             text: a text, or the pieces of one as they are written; how it is cut does not matter.
             options: as for `generate`, with these differences: the context must have chunks, the
                 solver is "euler", and the layout "auto" is "one_shot" for a text and "interleaved",
-                where speech begins before the text is complete, for pieces.
+                where speech begins before the text is complete, for pieces. With `word_times`
+                each chunk is a `Speech` with the `words` that are new in it. A `duration` is for a
+                whole text alone, which the LM then decodes before the first chunk.
 
         Raises:
             ValueError: as `generate`; of text in pieces, when it comes in.
@@ -273,6 +285,8 @@ class Synthesizer:
             raise ValueError(f"streams have the solver 'euler' alone, not {solver!r}; use generate")
         if options.get("layout", "auto") == "auto":
             options["layout"] = "interleaved" if text is None else "one_shot"
+        if text is None and options.get("duration") is not None:
+            raise ValueError("a duration is for a whole text, not for one that comes in pieces.")
         options["solver"] = "euler"
         session = self._new_session(
             cache=cache, token_server=token_server, forced_tokens=forced_tokens, **options
@@ -407,6 +421,8 @@ class Synthesizer:
         solver: str | None = None,
         instruction: str = "",
         guards: GuardConfig | None = None,
+        word_times: bool = False,
+        duration: float | None = None,
         cache: KeyValueCache | None = None,
         token_server: TokenServer | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
@@ -424,6 +440,8 @@ class Synthesizer:
             guards=guards or generation.guards,
             render=render,
             instruction=generation.check_instruction(instruction),
+            word_times=word_times,
+            duration=_check_duration(duration, speed),
         )
         tokenizer = components.text_tokenizer
         text = SegmentedText(
@@ -435,6 +453,7 @@ class Synthesizer:
             encode_prefix=(
                 tokenizer.encode_prefix if isinstance(tokenizer, PhonemeTokenizer) else None
             ),
+            keep_written=word_times,
         )
         return Session(
             components,
@@ -445,6 +464,21 @@ class Synthesizer:
             token_server=token_server,
             forced_tokens=forced_tokens,
         )
+
+
+def _check_duration(duration: float | None, speed: float) -> float | None:
+    """The duration itself.
+
+    Raises:
+        ValueError: it is not positive, or there is a speed, too.
+    """
+    if duration is None:
+        return None
+    if not isinstance(duration, int | float) or not 0 < duration < math.inf:
+        raise ValueError(f"a duration is a number of seconds above 0, not {duration!r}.")
+    if speed != 1.0:
+        raise ValueError("give either a duration or a speed.")
+    return float(duration)
 
 
 def choose_seed(seed: int | None) -> int:
