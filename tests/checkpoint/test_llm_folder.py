@@ -170,8 +170,8 @@ def requests(num_text: int, codes: int, count: int) -> list[SpeechRequest]:
 def agrees(pair: Pair, asked: list[SpeechRequest], guards: GuardConfig = GUARDS) -> int:
     """Checks numbers and ids; number of speech tokens."""
     rows: list[list[int]] = []
-    for start in range(0, len(asked), 20):
-        rows += generate_speech(pair.ours, asked[start : start + 20], GREEDY, guards=guards)
+    for start in range(0, len(asked), 50):
+        rows += generate_speech(pair.ours, asked[start : start + 50], GREEDY, guards=guards)
     for request, tokens in zip(asked, rows, strict=True):
         pair.check(request, tokens, guards)
     return sum(map(len, rows))
