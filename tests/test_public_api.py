@@ -39,10 +39,12 @@ SYNTHESIZER = {
         "layout",
         "instruction",
         "guards",
+        "word_times",
+        "duration",
         "on_progress",
     ],
     "lookahead_ms": None,
-    "open_session": ["text", "cache", "forced_tokens", "options"],
+    "open_session": ["text", "cache", "token_server", "forced_tokens", "options"],
     "prepare_voice": ["source", "prompt_text", "sample_rate", "name"],
     "prompts": None,
     "render": [

@@ -45,6 +45,7 @@ class Model(BaseModel):
     sample_rate: int
     lookahead_ms: float
     response_formats: tuple[str, ...]
+    word_times: bool
 
 
 class ModelList(BaseModel):
@@ -145,4 +146,5 @@ def _model(service: Service, name: str) -> Model:
         sample_rate=service.engine.sample_rate,
         lookahead_ms=service.synthesizer.lookahead_ms,
         response_formats=available_formats(),
+        word_times=service.times_words,
     )

@@ -22,6 +22,7 @@ from inference.server.speech import (
     check_length,
     check_unicode,
 )
+from inference.server.speech_stream import words_of
 from inference.server.text_feed import TextFeed
 from tokenlm.audio.encoders import to_pcm16
 
@@ -234,6 +235,7 @@ class _Connection:
             self._may_speak = True
         self._service.check_model(settings.model)
         check_instructions(settings.instructions)
+        self._service.check_word_times(settings.word_times)
         self._settings = settings
 
     def _add_text(self, piece: str) -> None:
@@ -281,6 +283,7 @@ class _Connection:
             voice=settings.voice_name,
             seed=settings.seed,
             speed=settings.speed,
+            word_times=settings.word_times,
             request_id=uuid.uuid4().hex,
             requested_at=time.perf_counter(),
             # The models wait for text, too.
@@ -298,6 +301,14 @@ class _Connection:
                             "sample_rate": speech.sample_rate,
                             "channels": 1,
                             "provenance": speech.provenance.fields(),
+                        }
+                    )
+                if words := words_of(chunk):
+                    await self._send(
+                        {
+                            "type": "audio.words",
+                            "utterance": pending.number,
+                            "words": [pending.text.as_written(word) for word in words],
                         }
                     )
                 await self._send(to_pcm16(chunk).tobytes())

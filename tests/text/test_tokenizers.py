@@ -22,14 +22,13 @@ from tokenlm.text.pronunciation import (
     Pronouncer,
     pad_words,
 )
+from tokenlm.text.tokenizer_config import TextTokenizerConfig, read_tokenizer_config
 from tokenlm.text.tokenizers import (
     PhonemeTokenizer,
     SentencePieceTokenizer,
-    TextTokenizerConfig,
     TokenizerError,
     TransformersTokenizer,
     load_text_tokenizer,
-    read_tokenizer_config,
 )
 
 

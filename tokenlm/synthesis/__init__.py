@@ -2,5 +2,6 @@
 
 from tokenlm.synthesis.synthesizer import Synthesizer
 from tokenlm.synthesis.voice import Voice, VoiceError
+from tokenlm.synthesis.words import Speech, TimedWord
 
-__all__ = ["Synthesizer", "Voice", "VoiceError"]
+__all__ = ["Speech", "Synthesizer", "TimedWord", "Voice", "VoiceError"]

@@ -12,10 +12,9 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Self, cast
 
 import sentencepiece
 import torch
@@ -23,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from tokenlm.atomic import atomic_path
-from tokenlm.config import ConfigError, read_config, save_config
+from tokenlm.config import save_config
 from tokenlm.text.normalize import NormalizerName
 from tokenlm.text.pronunciation import (
     ENDING_PHONES,
@@ -37,60 +36,13 @@ from tokenlm.text.pronunciation import (
     split_ending,
     write_lexicon,
 )
-
-FORMAT_VERSION = 1
-TokenizerKind = Literal["sentencepiece", "transformers", "phonemes"]
-ModelType = Literal["unigram", "bpe", "char"]
-
-
-class TokenizerError(ValueError):
-    """A text tokenizer cannot be trained, read or used as asked."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextTokenizerConfig:
-    """Describes the tokenizer in a folder."""
-
-    format_version: int = FORMAT_VERSION
-    """Layout of the folder; another one than this code knows is refused."""
-    kind: TokenizerKind = "sentencepiece"
-    """What reads the other files of the folder: a library of that name, or `PhonemeTokenizer`."""
-    vocab_size: int
-    """Number of ids; embeddings have as many rows."""
-    normalizer: NormalizerName = "english"
-    """Name of the `Frontend` that texts go through before they are encoded."""
-    model_type: ModelType | None = None
-    """How a sentencepiece model was trained; None for other kinds."""
-
-    def __post_init__(self) -> None:
-        """Check the values against each other."""
-        if self.format_version != FORMAT_VERSION:
-            raise ValueError(
-                f"format_version {self.format_version} is not known; this version of tokenlm "
-                f"reads {FORMAT_VERSION}"
-            )
-        if self.vocab_size < 1:
-            raise ValueError(f"vocab_size must be positive, got {self.vocab_size}")
-        if self.normalizer == "none" and self.kind != "transformers":
-            raise ValueError(f"a {self.kind} tokenizer reads what normalizer english makes")
-        if self.kind == "sentencepiece" and self.model_type is None:
-            raise ValueError("a sentencepiece tokenizer needs a model_type")
-
-
-def read_tokenizer_config(folder: str | Path) -> TextTokenizerConfig:
-    """Read `config.yaml` of a tokenizer folder.
-
-    Raises:
-        TokenizerError: if the folder or the file is missing, or the file is not valid.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise TokenizerError(f"{folder} is not a folder of a text tokenizer")
-    try:
-        return read_config(TextTokenizerConfig, folder / "config.yaml")
-    except ConfigError as error:
-        raise TokenizerError(f"no text tokenizer can be read from {folder}: {error}") from error
-
+from tokenlm.text.tokenizer_config import (
+    ModelType,
+    TextTokenizerConfig,
+    TokenizerError,
+    TokenizerKind,
+    read_tokenizer_config,
+)
 
 MARKS = ",.?!;:"
 MODEL_FILE = "text_tokenizer.model"
@@ -471,14 +423,25 @@ class TransformersTokenizer(TextTokenizer):
             return cls(loaded)
         return cls(loaded, config.normalizer)._checked(folder, config)
 
-    def with_tokens(self, tokens: Sequence[str]) -> TransformersTokenizer:
-        """This tokenizer with special tokens behind its own; those that it has stay as they are."""
-        self._tokenizer.add_tokens(list(tokens), special_tokens=True)
+    def with_tokens(
+        self, tokens: Sequence[str], *, are_special: bool = True
+    ) -> TransformersTokenizer:
+        """This tokenizer with tokens behind its own; those that it has stay as they are.
+
+        Args:
+            tokens: their names.
+            are_special: whether decoding passes over them.
+        """
+        self._tokenizer.add_tokens(list(tokens), special_tokens=are_special)
         return self
+
+    def save_library_files(self, folder: str | Path) -> None:
+        """Write the library's files alone."""
+        self._tokenizer.save_pretrained(str(folder))
 
     def save(self, folder: str | Path) -> None:
         """Write the library's files and `config.yaml`."""
-        self._tokenizer.save_pretrained(str(folder))
+        self.save_library_files(folder)
         save_config(self.config, Path(folder) / "config.yaml")
 
     @property

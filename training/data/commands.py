@@ -79,6 +79,22 @@ def import_data(
     typer.echo(f"{output}: {len(seconds)} utterances, {hours:.2f} hours, {len(speakers)} speakers.")
 
 
+def merge(
+    output: Annotated[Path, typer.Argument(help="Manifest (JSONL) to write.")],
+    manifests: Annotated[
+        list[str],
+        typer.Argument(help="Manifests (JSONL); NAME=PATH puts NAME- before ids and speakers."),
+    ],
+) -> None:
+    """Join manifests into one; the sound stays where it is."""
+    from training.data.manifest import merge_manifests
+
+    parts = [part.partition("=") for part in manifests]
+    named = [(name if equals else "", Path(path or name)) for name, equals, path in parts]
+    count, seconds = merge_manifests(output, named)
+    typer.echo(f"{output}: {count} utterances, {seconds / 3600:.2f} hours.")
+
+
 def precompute(
     manifest: Annotated[Path, typer.Argument(help="Manifest (JSONL).")],
     output: Annotated[

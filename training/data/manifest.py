@@ -18,7 +18,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, overload
@@ -140,19 +140,39 @@ class Rows(Sequence[Utterance]):
 
 
 class Speakers:
-    """Which rows are of one speaker, in arrays."""
+    """Which rows are of one speaker, and alike in other keys, in arrays."""
 
-    def __init__(self, rows: Rows) -> None:
-        """Sort the rows by speaker."""
+    def __init__(self, rows: Rows, keys: Sequence[str] = ()) -> None:
+        """Sort the rows.
+
+        Args:
+            rows: the rows.
+            keys: further keys of the manifest that rows must agree in; a row without one agrees
+                with those that lack it, too.
+        """
         names, self._codes = rows.table.coded("speaker")
+        count = len(names)
+        if keys:
+            found: dict[tuple[Any, ...], int] = {}
+            codes = [
+                found.setdefault(facts, len(found))
+                for facts in zip(self._codes.tolist(), *_extras(rows, keys), strict=True)
+            ]
+            self._codes, count = np.array(codes, dtype=np.int64), len(found)
         order = np.argsort(self._codes, kind="stable")
         self._order = order.astype(np.int32 if len(order) < 2**31 else np.int64)
-        self._starts = np.searchsorted(self._codes[order], np.arange(len(names) + 1))
+        self._starts = np.searchsorted(self._codes[order], np.arange(count + 1))
 
     def same(self, index: int) -> np.ndarray:
-        """Indices of all rows of the speaker of a row, in order."""
+        """Indices of all rows that are like a row, itself among them, in order."""
         code = self._codes[index]
         return self._order[self._starts[code] : self._starts[code + 1]]
+
+
+def _extras(rows: Rows, keys: Sequence[str]) -> list[list[Any]]:
+    """The values of keys of the manifest that have no column of their own."""
+    texts = [json.loads(text) if text else {} for text in rows.column("extra")]
+    return [[json.dumps(text.get(key), sort_keys=True) for text in texts] for key in keys]
 
 
 @dataclass(frozen=True)
@@ -374,6 +394,45 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for utterance in utterances:
             file.write(json.dumps(row_of(utterance, path.parent), ensure_ascii=False) + "\n")
+
+
+def merge_manifests(
+    output: str | Path, manifests: Sequence[tuple[str, str | Path]]
+) -> tuple[int, float]:
+    """Write the rows of several manifests as one, in order.
+
+    Args:
+        output: the manifest to write.
+        manifests: a name and a file each; `name-` is put before the ids and speakers of the file,
+            so that those of other corpora cannot be the same. An empty name leaves them as they
+            are.
+
+    Returns:
+        Number of rows, and their seconds.
+
+    Raises:
+        ManifestError: a manifest cannot be read or has bad rows, or two rows have the same id.
+    """
+    owners: dict[str, Path] = {}
+    seconds = 0.0
+
+    def rows() -> Iterator[Utterance]:
+        nonlocal seconds
+        for name, file in manifests:
+            prefix, file = f"{name}-" if name else "", Path(file)
+            for row in read_manifest(file, strict=True).utterances:
+                row = replace(row, id=prefix + row.id, speaker=prefix + row.speaker)
+                if row.id in owners:
+                    raise ManifestError(
+                        f"the id {row.id!r} is in {owners[row.id]} and in {file}: give each "
+                        "manifest a name (NAME=PATH)."
+                    )
+                owners[row.id] = file
+                seconds += row.duration
+                yield row
+
+    write_manifest(output, rows())
+    return len(owners), seconds
 
 
 def validate(path: str | Path, *, check_audio: bool = True, num_threads: int = 4) -> Manifest:

@@ -72,6 +72,11 @@ class FlowStageConfig(RunConfig):
     """Share of the items that have no prompt."""
     max_prompt_share: float = 0.7
     """Longest prompt, as a share of the utterance."""
+    infill_share: float = 0.0
+    """Share of the items of steps with full context whose prompt surrounds a span, as editing needs
+    it (Le et al., 2023, Voicebox, section 3)."""
+    infill_span: tuple[float, float] = (0.1, 1.0)
+    """Shortest and longest span, as shares of the utterance."""
     condition_dropout: float = 0.2
     """Share of the items whose whole condition is dropped, for classifier-free guidance."""
     envelope_bands: int = 0
@@ -87,6 +92,7 @@ class FlowStageConfig(RunConfig):
             "no_prompt_share",
             "max_prompt_share",
             "condition_dropout",
+            "infill_share",
         ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
@@ -94,6 +100,8 @@ class FlowStageConfig(RunConfig):
             raise ValueError(
                 "bounded_share trains the window of model.left_tokens, which is not set"
             )
+        if not 0 < self.infill_span[0] <= self.infill_span[1] <= 1:
+            raise ValueError(f"infill_span must rise within (0, 1], got {list(self.infill_span)}")
         if not self.chunk_tokens:
             raise ValueError("chunk_tokens must name at least one chunk size")
         if self.envelope_bands != 0 and (self.envelope_bands < 0 or self.envelope_bands % 2 == 0):
@@ -178,7 +186,7 @@ class FlowTask(Task):
         share = draws[:, 0] * config.max_prompt_share
         share = share * (draws[:, 1] >= config.no_prompt_share)
         pinned = (share * num_tokens).long()
-        prepared = self._features(batch, pinned, draws[:, 4:6])
+        context = self._context(step)
         # Each item's noise has its own length: that of the batch is chance.
         num_frames = (num_tokens * config.model.frames_per_token).tolist()
         noise, _ = pad_mels(
@@ -187,6 +195,19 @@ class FlowTask(Task):
                 for frames, generator in zip(num_frames, generators, strict=True)
             ]
         )
+        span = torch.stack([pinned, num_tokens], dim=1)
+        is_infilled = torch.zeros_like(num_tokens, dtype=torch.bool)
+        if config.infill_share and context == FULL_CONTEXT:
+            chances = torch.stack([torch.rand(3, generator=one) for one in generators]).to(device)
+            is_infilled = chances[:, 0] < config.infill_share
+            shortest, longest = config.infill_span
+            length = (shortest + (longest - shortest) * chances[:, 1]) * num_tokens
+            length = torch.minimum(length.long().clamp(min=1), num_tokens)
+            start = ((num_tokens - length + 1) * chances[:, 2]).long()
+            inner = torch.stack([start, start + length], dim=1)
+            span = torch.where(is_infilled[:, None], inner, span)
+            pinned = pinned.where(~is_infilled, 0)
+        prepared = self._features(batch, span, is_infilled, draws[:, 4:6])
         x_t, velocity = path(noise.to(device), prepared["x1"], draws[:, 2])
         mask = torch.arange(total, device=device)[None] < num_tokens[:, None]
         tensors = {
@@ -198,7 +219,7 @@ class FlowTask(Task):
             "mask": mask,
             "pinned": pinned,
             "dropped": draws[:, 3] < config.condition_dropout,
-            "context": self._context(step),
+            "context": context,
         }
         values = float(num_tokens.sum()) * config.model.frames_per_token * config.model.mel.num_mels
         counts = {"flow/velocity": values}
@@ -213,17 +234,29 @@ class FlowTask(Task):
         return Prepared(tensors=tensors, counts=counts)
 
     def _features(
-        self, batch: dict[str, Tensor], pinned: Tensor, crop: Tensor
+        self, batch: dict[str, Tensor], span: Tensor, is_infilled: Tensor, crop: Tensor
     ) -> dict[str, Tensor]:
-        """Target mel, prompt mel and speaker embedding."""
+        """Target mel, prompt mel and speaker embedding.
+
+        Args:
+            batch: as collated.
+            span: (B, 2) first token to be rendered, and the one after the last; the rest is prompt.
+            is_infilled: (B,) True where the span has to fit its surroundings. Such an item is
+                rendered as it was recorded, its room and noise with it; all others are clean.
+            crop: (B, 2) size and place of what the speaker encoder hears, in 0 .. 1.
+        """
         model = self.config.model
         device = batch["clean"].device
         self.mel.to(device)
         flow = self._flow(self.modules)
         x1 = flow.normalize(self.mel(batch["clean"]))
-        frames = torch.arange(x1.shape[1], device=device)
-        is_prompt = frames[None] < (pinned * model.frames_per_token)[:, None]
-        prompt_mel = flow.normalize(self.mel(batch["recorded"])) * is_prompt[..., None]
+        recorded = flow.normalize(self.mel(batch["recorded"]))
+        x1 = torch.where(is_infilled[:, None, None], recorded, x1)
+        frames = torch.arange(x1.shape[1], device=device)[None]
+        edges = torch.cat([span, batch["num_tokens"][:, None]], dim=1) * model.frames_per_token
+        start, end, total = edges[:, :, None].unbind(dim=1)
+        is_prompt = (frames < start) | ((frames >= end) & (frames < total))
+        prompt_mel = recorded * is_prompt[..., None]
         # The speaker encoder gets a part of the utterance only: at least 40 %, anywhere.
         pieces = []
         for row, length, (size, place) in zip(

@@ -73,6 +73,9 @@ class SpeechLMStageConfig(RunConfig):
     """Share of the samples that have no text."""
     join_share: float = 0.5
     """Share of the samples that join several utterances of one speaker."""
+    join_alike: tuple[str, ...] = ()
+    """Further keys of the manifest that joined utterances agree in: with `rate`, where a corpus has
+    it, speech goes on as fast as what it follows."""
     prior_steps: int = 0
     """Over these steps a diagonal prior on the attention to the text fades out; 0 has none."""
     prior_width: float = 4.0
@@ -150,7 +153,7 @@ class TokenPairs:
         words = normalize_texts(rows.table, tokenizer.config.normalizer, processes)
         texts = number_texts(words, "tokens", tokenizer.encode, config.text_tokenizer, processes)
         self.pairs = PairList(rows, words, texts)
-        self.speakers = Speakers(rows)
+        self.speakers = Speakers(rows, config.join_alike)
         # Joins are fixed for the run, so that the sampler knows how long every sample is.
         self._joins = self._join_all(rows.table) if join else None
         sizes = self.pairs.num_text + self.pairs.num_speech
@@ -198,7 +201,8 @@ class TokenPairs:
 
     def _join_all(self, table: Table) -> Table:
         config, sizes = self.config, self.pairs.num_text + self.pairs.num_speech
-        facts = (config.seed, config.join_share, config.max_joined_seconds, config.model.token_rate)
+        facts: tuple[object, ...] = (config.seed, config.join_share, config.max_joined_seconds)
+        facts = (*facts, config.model.token_rate, *config.join_alike)
         key = digest("joins", table.key, table.selection, facts, digest(sizes.tobytes()))
         schema = pa.schema({"members": pa.list_(pa.int64()), "size": pa.int64()})
 

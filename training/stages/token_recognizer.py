@@ -30,7 +30,8 @@ from tokenlm.models.token_recognizer import (
     TokenRecognizerConfig,
 )
 from tokenlm.text.alphabet import ENGLISH_ALPHABET, collect_alphabet, decode_characters
-from tokenlm.text.tokenizers import PhonemeTokenizer, read_tokenizer_config
+from tokenlm.text.tokenizer_config import read_tokenizer_config
+from tokenlm.text.tokenizers import PhonemeTokenizer
 from training.config import RunConfig
 from training.data.collate import pad_tokens
 from training.data.manifest import Rows

@@ -12,6 +12,7 @@ import soundfile
 import typer
 from typer.testing import CliRunner
 
+from training.data.commands import merge
 from training.data.commands import validate as validate_command
 from training.data.manifest import (
     ManifestError,
@@ -192,3 +193,26 @@ def test_by_speaker(tmp_path: Path) -> None:
         "ann": [1],
         "zoe": [0, 2],
     }
+
+
+def test_manifests_are_merged(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder, extra in ((first, {"rate": 0.8}), (second, {"speech_tokens": [1, 2]})):
+        folder.mkdir()
+        write(folder, row(**extra), row(id="b", speaker="bob"))
+    app = typer.Typer()
+    app.command()(merge)
+    output = tmp_path / "all" / "m.jsonl"
+    output.parent.mkdir()
+    done = CliRunner().invoke(app, [str(output), str(first / "m.jsonl"), f"x={second}/m.jsonl"])
+    assert done.exit_code == 0 and "4 utterances, 0.00 hours" in done.output
+    rows = list(read_manifest(output, strict=True).utterances)
+    assert [one.id for one in rows] == ["a", "b", "x-a", "x-b"]
+    assert [one.speaker for one in rows] == ["ann", "bob", "x-ann", "x-bob"]
+    assert [one.audio.resolve().parent.parent for one in rows] == [first, first, second, second]
+    assert rows[0].extra == {"rate": 0.8} and rows[2].speech_tokens == (1, 2)
+
+    before = output.read_text()
+    done = CliRunner().invoke(app, [str(output), str(first / "m.jsonl"), str(second / "m.jsonl")])
+    assert "the id 'a' is in" in str(done.exception) and "NAME=PATH" in str(done.exception)
+    assert output.read_text() == before

@@ -203,6 +203,21 @@ def test_rows_of_a_speaker(tmp_path: Path) -> None:
     assert speakers.same(4).tolist() == [1, 2, 4, 5, 7, 8]
 
 
+def test_rows_of_a_speaker_that_are_alike(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    facts = [("ann", 1), ("ann", 0.8), ("bob", 1), ("ann", 1), ("ann", None), ("ann", None)]
+    lines = []
+    for index, (speaker, rate) in enumerate(facts):
+        row = {"id": f"u{index}", "audio": "a.wav", "text": "hi", "speaker": speaker}
+        lines.append({**row, "duration": 1.0, "style": "calm", **({"rate": rate} if rate else {})})
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = read_manifest(path).utterances
+    assert Speakers(rows, ["style"]).same(0).tolist() == [0, 1, 3, 4, 5]
+    speakers = Speakers(rows, ["rate", "style"])
+    groups = [speakers.same(index).tolist() for index in range(6)]
+    assert groups == [[0, 3], [1], [2], [0, 3], [4, 5], [4, 5]]
+
+
 def test_the_cache_is_where_it_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TOKENLM_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")

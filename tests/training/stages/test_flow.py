@@ -69,6 +69,41 @@ def test_prompt_is_the_start_of_the_utterance(task: FlowTask) -> None:
     assert 0.1 < lengths.count(0) / len(lengths) < 0.4 and max(lengths) > 10
 
 
+def test_some_items_are_infilled_where_everything_is_seen(
+    stage_config: Callable[..., Path],
+) -> None:
+    settings: dict[str, Any] = {"infill_share": 0.5, "infill_span": [0.2, 0.6]}
+    settings["augment"] = {"clean": 0.0, "noise": 1.0}
+    _, task = load_task(stage_config("flow", **settings))
+    assert isinstance(task, FlowTask)
+    task.build()
+    batch = batch_of(task, 0, 1, 2, 3)
+    flow = task.modules["flow"]
+    assert isinstance(flow, FlowDecoder)
+    recorded = flow.normalize(task.mel(batch["recorded"]))
+    spans = []
+    for step in range(30):
+        tensors = task.prepare(batch, StepInfo(0, step, 0)).tensors
+        for item, count in enumerate(batch["num_tokens"].tolist()):
+            is_prompt = (tensors["prompt_mel"][item] != 0).any(dim=-1)
+            assert not is_prompt[2 * count :].any()
+            if not is_prompt[2 * count - 1]:
+                assert tensors["pinned"][item] * 2 in (0, is_prompt.sum())
+                continue
+            assert tensors["context"] == FULL_CONTEXT and tensors["pinned"][item] == 0
+            hidden = torch.nonzero(~is_prompt[: 2 * count]).flatten()
+            start, end = int(hidden[0]), int(hidden[-1]) + 1
+            assert end - start == len(hidden) and start % 2 == end % 2 == 0
+            spans.append((start, end - start, 2 * count))
+            # The span is rendered as its surroundings were recorded.
+            torch.testing.assert_close(
+                tensors["x1"][item, : 2 * count], recorded[item, : 2 * count]
+            )
+    assert len(spans) > 10
+    assert all(0.15 < size / count <= 0.6 for _, size, count in spans)
+    assert len({start for start, _, _ in spans}) > 5
+
+
 def test_draws_depend_on_the_place_alone(task: FlowTask) -> None:
     """Neither on the other items, nor on how the global batch is cut."""
     both = task.prepare(batch_of(task, 0, 3), StepInfo(0, 4, 0)).tensors
@@ -223,6 +258,8 @@ def test_mistakes_are_sentences(
     ("change", "words"),
     [
         ({"bounded_share": 1.5}, "bounded_share must be in"),
+        ({"infill_share": -0.1}, "infill_share must be in"),
+        ({"infill_span": [0.5, 0.2]}, "infill_span must rise within"),
         ({"chunk_tokens": []}, "chunk_tokens must name at least one"),
         ({"reading": {"start_step": -1}}, "start_step must not be negative"),
         ({"reading": {"min_time": 1.0}}, "min_time must be in"),

@@ -14,7 +14,7 @@ import torch
 from tokenlm.models.lm import SpeechLMConfig
 from tokenlm.models.lm.layout import TEXT, interleaved, one_shot
 from tokenlm.models.lm.model import LayoutBatch
-from tokenlm.text.tokenizers import TextTokenizerConfig
+from tokenlm.text.tokenizer_config import TextTokenizerConfig
 from training.data.manifest import Utterance
 from training.data.split import DataConfig
 from training.loop.task import StepInfo

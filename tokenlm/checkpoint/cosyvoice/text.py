@@ -7,7 +7,8 @@ from typing import Literal
 
 from tokenlm.checkpoint.key_table import WeightsError
 from tokenlm.text.normalize import NormalizerName
-from tokenlm.text.tokenizers import TokenizerError, TransformersTokenizer
+from tokenlm.text.tokenizer_config import TokenizerError
+from tokenlm.text.tokenizers import TransformersTokenizer
 
 Version = Literal[2, 3]
 

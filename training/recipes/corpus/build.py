@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 
 import soundfile
 
+from tokenlm.config import from_dict
 from tokenlm.console import ProgressBar
 from training.loop.workers import end_with_parent
 from training.recipes.corpus.config import CorpusConfig
@@ -27,6 +30,10 @@ from training.rl.texts.grammar import load_grammar
 logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
+PLAN = "shards/plan.jsonl"
+"""File of a corpus that says what all of its shards are to hold."""
+UNPLANNED = ("teacher", "documents", "word_lists", "refresh_every")
+"""Settings that a plan, once made, does not depend on."""
 MAX_FAILED_SHARE = 0.02
 """Share of a shard's utterances that an engine may fail at before the build stops."""
 
@@ -51,8 +58,11 @@ def build_corpus(config: CorpusConfig, folder: Path, *, jobs: int = 1) -> dict[s
             _teacher(config).style(voice)
         else:
             check_voice(engine, voice)
-    shards = plan_corpus(config, load_grammar(config.word_lists, config.documents))
     (folder / "shards").mkdir(parents=True, exist_ok=True)
+    shards = read_plan(folder, config)
+    begun = shards is not None
+    if shards is None:
+        shards = plan_corpus(config, load_grammar(config.word_lists, config.documents))
     rows: dict[str, list[Row]] = {}
     todo = []
     for shard in shards:
@@ -61,6 +71,9 @@ def build_corpus(config: CorpusConfig, folder: Path, *, jobs: int = 1) -> dict[s
             todo.append(shard)
         else:
             rows[shard.name] = done
+    if not begun:  # only now: what was spoken before may belong to another plan
+        header = {"config": config_digest(config)}
+        _write_lines(folder / PLAN, [header, *map(asdict, shards)])
     order = [(shard.name, shard.manifest) for shard in shards]
     written = sum(len(done) for done in rows.values())
     fresh = 0
@@ -78,6 +91,33 @@ def build_corpus(config: CorpusConfig, folder: Path, *, jobs: int = 1) -> dict[s
                 logger.info("manifests written: %s", counts)
                 fresh = 0
     return write_manifests(order, rows, folder)
+
+
+def read_plan(folder: Path, config: CorpusConfig) -> list[Shard] | None:
+    """The plan of a corpus as it was written when the corpus was begun, if it is of this config.
+
+    What is to be read depends on what the machine has to read: word lists, documentation, sentences
+    of its packages. Those change whenever something is installed, so a corpus keeps its plan.
+
+    Args:
+        folder: the corpus.
+        config: what to make.
+    """
+    path = folder / PLAN
+    if not path.exists():
+        return None
+    with path.open(encoding="utf-8") as file:
+        header, *lines = map(json.loads, file)
+    if header["config"] != config_digest(config):
+        return None
+    return [from_dict(Shard, line, where=path) for line in lines]
+
+
+def config_digest(config: CorpusConfig) -> str:
+    """Hash of what a configuration asks for, wherever its files lie."""
+    facts = {name: value for name, value in asdict(config).items() if name not in UNPLANNED}
+    data = json.dumps(facts, sort_keys=True, default=str)
+    return hashlib.sha256(data.encode()).hexdigest()[:16]
 
 
 def _speak_all(

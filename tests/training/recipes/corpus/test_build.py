@@ -171,3 +171,25 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out)["train"]["utterances"] == 2
     assert main([*words, "num_trian=2"]) == 1
     assert "num_train" in capsys.readouterr().err
+
+
+def test_a_corpus_that_was_begun_keeps_its_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = tmp_path / "words"
+    words.write_text("\n".join(f"{a}{b}ander" for a in "bcdfgl" for b in "aeiou"))
+    config = dataclasses.replace(toy(), word_lists=(words,))
+    corpus = tmp_path / "corpus"
+    build_corpus(config, corpus)
+    whole = rows(corpus / "train.jsonl")
+    (corpus / "shards" / "train-00002.jsonl").unlink()
+    words.write_text("\n".join(f"{a}{b}elter" for a in "bcdfgl" for b in "aeiou"))
+    build_corpus(config, corpus)  # what the machine has to read is another since
+    assert rows(corpus / "train.jsonl") == whole
+    other = tmp_path / "other"
+    build_corpus(config, other)
+    assert [row["text"] for row in rows(other / "train.jsonl")] != [row["text"] for row in whole]
+    with pytest.raises(ValueError, match="holds a corpus of another configuration or text"):
+        build_corpus(dataclasses.replace(config, seed=1), corpus)
+    build_corpus(config, corpus)  # the refused one left the plan as it was
+    assert rows(corpus / "train.jsonl") == whole
