@@ -236,6 +236,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) ->
     return CliRunner().invoke(app, [*arguments, "--memory", str(tmp_path / "memory.jsonl")])
 
 
+@pytest.mark.slow
 def test_a_bundle_is_judged_on_a_set_and_can_be_heard(
     tmp_path: Path,
     tiny_bundle: Path,
