@@ -40,17 +40,19 @@ VALUES: dict[str, list[str]] = {
     "--guidance": ["0", "1.5"],
     "--host": ["127.0.0.1", "localhost"],
     "--instruct": [],  # this bundle follows none
-    "--lexicon": [],  # this bundle reads letters; see test_lexicon.py
     "--json": ["{out}-words.json"],
+    "--lexicon": [],  # this bundle reads letters; see test_lexicon.py
     "--limit": ["1"],
     "--llm": [],  # a server that is not here
     "--name": ["me"],
     "--output": [],  # in every format, see below
+    "--paragraph-gap": ["0.3"],
     "--play": [""],
     "--port": ["0"],
     "--prompt-audio": ["{recording}"],
     "--prompt-text": ["is it so?"],
     "--seed": ["7"],
+    "--sentence-gap": ["0.2"],
     "--set": ["limits.max_streams=2"],
     "--solver": ["euler", "midpoint"],
     "--speed": ["0.5", "2"],
@@ -76,7 +78,10 @@ def options(verb: str) -> dict[str, list[str]]:
             # Of a declaration within `Annotated`, the first name stands where a default would.
             names = (declared[0].default, *(declared[0].param_decls or ()))
             name = next(name for name in names if str(name).startswith("--"))
-            found[name] = choices(get_args(hint)[0]) or VALUES[name]
+            if "/" in name:  # a flag that is on unless told otherwise
+                found[name.partition("/")[2]] = [""]
+            else:
+                found[name] = choices(get_args(hint)[0]) or VALUES[name]
     return found
 
 
@@ -103,7 +108,7 @@ def cases() -> Iterator[tuple[str, tuple[str, ...]]]:
             if name in ("--weights", "--context", "--layout"):
                 continue
             for value in values:
-                yield verb, (name, value, *smallest)
+                yield verb, (name, *([value] if value else []), *smallest)
         if verb in ("clone", "convert", "say"):
             for suffix in ("flac", "ogg"):
                 yield verb, ("-o", "{out}." + suffix, *smallest)
