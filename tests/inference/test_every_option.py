@@ -41,13 +41,16 @@ VALUES: dict[str, list[str]] = {
     "--instruct": [],  # this bundle follows none
     "--lexicon": [],  # this bundle reads letters; see test_lexicon.py
     "--limit": ["1"],
+    "--markup/--no-markup": [],  # see test_script.py
     "--name": ["me"],
     "--output": [],  # in every format, see below
+    "--paragraph-gap": ["1"],
     "--play": [""],
     "--port": ["0"],
     "--prompt-audio": ["{recording}"],
     "--prompt-text": ["is it so?"],
     "--seed": ["7"],
+    "--sentence-gap": ["0.5"],
     "--set": ["limits.max_streams=2"],
     "--solver": ["euler", "midpoint"],
     "--speed": ["0.5", "2"],
