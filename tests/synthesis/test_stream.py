@@ -150,6 +150,7 @@ def test_the_last_chunk_is_like_the_others(synthesizer: Synthesizer, count: int)
     assert not torch.allclose(full[-960:], whole[-960:], atol=5e-5)
 
 
+@pytest.mark.slow
 def test_state_is_constant(synthesizer: Synthesizer) -> None:
     """A minute of speech in one segment: 1,500 tokens."""
     stream = SynthesisStream(forced(synthesizer, 1500), 24_000)
