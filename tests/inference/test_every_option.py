@@ -44,13 +44,16 @@ VALUES: dict[str, list[str]] = {
     "--json": ["{out}-words.json"],
     "--limit": ["1"],
     "--llm": [],  # a server that is not here
+    "--markup/--no-markup": [],  # see test_script.py
     "--name": ["me"],
     "--output": [],  # in every format, see below
+    "--paragraph-gap": ["1"],
     "--play": [""],
     "--port": ["0"],
     "--prompt-audio": ["{recording}"],
     "--prompt-text": ["is it so?"],
     "--seed": ["7"],
+    "--sentence-gap": ["0.5"],
     "--set": ["limits.max_streams=2"],
     "--solver": ["euler", "midpoint"],
     "--speed": ["0.5", "2"],
