@@ -211,3 +211,24 @@ def test_words_that_cannot_be_placed(reader: KnownPath) -> None:
     unsaid = SegmentAligner(reader, (), token_rate=25)  # "-" has no units
     unsaid.add([0, 1], lambda _: ["-"], is_last=True)
     assert unsaid.spans == [(0.0, 0.0)]
+
+
+@pytest.mark.parametrize("layout", ["one_shot", "interleaved"])
+def test_words_of_a_text_with_markup(synthesizer: Synthesizer, layout: str) -> None:
+    """Elements and pauses are no words; what is said in place of others is theirs."""
+    text = (
+        'Is <b>it</b> so? [pause 0.5s] <prosody rate="120%">The <sub alias="lazy dog">LD</sub> is'
+        '</prosody> <break time="300ms"/> here, Dr. Fox. [pause 1s]'
+    )
+    whole = synthesizer.generate(text, word_times=True, layout=layout)  # type: ignore[arg-type]
+    assert isinstance(whole, Speech)
+    said = [(word.text, word.spoken.rstrip(".,?")) for word in whole.words]
+    assert said == [
+        ("Is", "is"), ("it", "it"), ("so?", "so"), ("The", "the"), ("LD", "lazy dog"),
+        ("is", "is"), ("here,", "here"), ("Dr.", "doctor"), ("Fox.", "fox"),
+    ]  # fmt: skip
+    assert all(text[word.text_start : word.text_end] == word.text for word in whole.words)
+    assert whole.words[-1].end_seconds <= whole.shape[0] / 24_000 - 0.9
+    stream = synthesizer.stream(text, word_times=True, layout=layout)  # type: ignore[arg-type]
+    found = [word for chunk in stream for word in chunk.words]  # type: ignore[attr-defined]
+    assert found == list(whole.words)

@@ -101,3 +101,32 @@ def test_settled_words_never_change() -> None:
         before = list(words.owners)
         num_early = len(before)
     assert num_early >= 8  # before the text is complete
+
+
+def test_words_of_a_lexicon_are_spoken_as_they_are_written() -> None:
+    """What they are respelled as is no word."""
+    front = frontend("english")
+
+    def respell(text: str) -> str:
+        return text.replace("GIF", "gifq")
+
+    words = WrittenWords(front, respell=respell, unspell=lambda text: text.replace("two", "deux"))
+    words.feed("Send GIF, please: 2 GIFs.")
+    words.add(front.words(respell("Send GIF, please: 2 GIFs.")))
+    words.finish()
+    assert words.owners == [0, 1, 2, 3, 4] and words.spoken[1] == "gifq,"
+    assert words.spoken_text(1, 2) == "GIF," and words.spoken_text(3, 4) == "deux"
+
+
+def test_markup_is_hidden_where_it_is_read() -> None:
+    front = frontend("english")
+    text = 'Is <break time="1s"/>it [pause 2s] so? a < b [sic]'
+    for size in (1, 5, len(text)):
+        words = WrittenWords(front, hides_markup=True)
+        for start in range(0, len(text), size):
+            words.feed(text[start : start + size])
+            words.add([])
+        words.finish()
+        shown = [word.text for word in words.written]
+        assert shown == ["Is", "it", "so?", "a", "<", "b", "[sic]"]
+        assert all(text[word.start : word.end] == word.text for word in words.written)

@@ -457,7 +457,8 @@ class Session:
         seconds = self._end_pause
         self.pauses[len(self.speech_tokens) :] = [seconds]
         self._num_rendered += 1
-        return self._joiner.pause(seconds / self.settings.render.speed)
+        silence = self._joiner.pause(seconds / self.settings.render.speed)
+        return silence if self._timer is None else Speech.of(silence, ())
 
     def close(self) -> None:
         """Frees everything. May be called at any time, and again."""

@@ -110,8 +110,15 @@ class SegmentedText:
         self._encode, self._encode_prefix = encode, encode_prefix
         self._instruction_end = instruction_end
         self._frontend = text_frontend or frontend("english")
-        self.written = WrittenWords(self._frontend) if keep_written else None
-        """The written words, where they are kept, of the text without its markup."""
+        self.written: WrittenWords | None = None
+        """The written words, where they are kept."""
+        if keep_written:
+            self.written = WrittenWords(
+                self._frontend,
+                hides_markup=markup is not None,
+                respell=respeller,
+                unspell=str if markup is None else markup.as_written,
+            )
         self._foreign = ForeignWords() if self._frontend.drops_foreign_words else None
         self._markup, self._exact_pause = markup, exact_pause
         self._rules: SegmentationRules = self._frontend.rules.with_gaps(
@@ -146,6 +153,8 @@ class SegmentedText:
         Raises:
             ValueError: it holds nothing that can be said, or markup that is not understood.
         """
+        if self.written is not None:
+            self.written.feed(text)
         if self._markup is None:
             spans: list[Span] = [Text(text)]
         else:
@@ -161,6 +170,14 @@ class SegmentedText:
             MarkupError: it holds markup that is not understood.
         """
         assert not self.is_finished
+        if self.written is None:
+            self._feed(piece)
+            return
+        for character in piece:  # one by one, so that it does not matter how the text is cut
+            self.written.feed(character)
+            self._feed(character)
+
+    def _feed(self, piece: str) -> None:
         spans = [Text(piece)] if self._markup is None else self._markup.feed(piece)
         for span in spans:
             self._add_span(span)
@@ -224,7 +241,7 @@ class SegmentedText:
             text = span.text
             if self._respeller is not None:
                 text = self._respeller(text) if is_whole else self._respeller.feed(text)
-            self._read(text, span.text, is_whole=is_whole)
+            self._read(text, is_whole=is_whole)
             return
         self._end_stretch()
         if isinstance(span, Style):
@@ -254,31 +271,12 @@ class SegmentedText:
             self._is_at_start = False
             self._blank = text[len(text.rstrip()) :]
 
-    def _read(self, text: str, raw: str = "", *, is_whole: bool = False) -> None:
-        """Reads text.
-
-        Args:
-            text: as the front-end takes it.
-            raw: the same as it was written.
-            is_whole: whether it is all of its stretch.
-        """
+    def _read(self, text: str, *, is_whole: bool = False) -> None:
         if self._foreign is not None:
             self._foreign.feed(text)
-        if self.written is None:
-            self._add(self._frontend.words(text) if is_whole else self._reader.feed(text))
-            return
-        shown = raw if self._markup is None else self._markup.as_written(raw)
-        if is_whole or shown != text:
-            self.written.feed(shown)
-            self._add(self._frontend.words(text) if is_whole else self._reader.feed(text))
-            return
-        for character in text:  # one by one, so that it does not matter how the text is cut
-            self.written.feed(character)
-            self._add(self._reader.feed(character))
+        self._add(self._frontend.words(text) if is_whole else self._reader.feed(text))
 
     def _add(self, words: list[str]) -> None:
-        if self.written is not None and words:
-            self.written.add(words)
         if self._silent_words is not None:
             # Marks alone, such as those between two elements, are no segment.
             is_silent = not any(c.isalnum() for word in words for c in word)
@@ -286,6 +284,8 @@ class SegmentedText:
             if is_silent:
                 return
             words, self._silent_words, self._pause = self._silent_words, None, None
+        if self.written is not None and words:
+            self.written.add(words)
         for word in words:
             self._segmenter.add(word)
         if words:

@@ -176,7 +176,7 @@ class WordTimer:
         written = self._written.written[owner]
         return TimedWord(
             text=written.text,
-            spoken=" ".join(self._written.spoken[first:last]),
+            spoken=self._written.spoken_text(first, last),
             start_seconds=round(spans[0][0], 3),
             end_seconds=round(spans[-1][1], 3),
             text_start=written.start,

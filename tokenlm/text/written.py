@@ -9,7 +9,7 @@ letters, within a window.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rapidfuzz.distance import Levenshtein
@@ -22,6 +22,8 @@ _SPACED_WORD = re.compile(rf"()([^\s{_DASHES}]+[{_DASHES}]*|[{_DASHES}]+)")
 """A written word of a normalised text; a long dash parts words, too. Groups as in `RAW_WORD`."""
 _NO_LETTER = re.compile(r"\W+")
 _MARKS = ",.?!;:"
+_MARKUP = re.compile(r"<[^<>]*>|\[\s*pause\b[^\]]*\]", re.IGNORECASE)
+_OPEN_MARKUP = re.compile(r"[<\[][^<>\]]{0,1000}$")
 
 _WINDOW = 24
 """Written words, and spoken ones, that are aligned at once."""
@@ -47,8 +49,26 @@ class WrittenWords:
     Written words without sound (a dash, a word of a script that is not read) own no spoken word.
     """
 
-    def __init__(self, text_frontend: Frontend) -> None:
-        """Creates it for an empty text that goes through a front-end."""
+    def __init__(
+        self,
+        text_frontend: Frontend,
+        *,
+        hides_markup: bool = False,
+        respell: Callable[[str], str] | None = None,
+        unspell: Callable[[str], str] = str,
+    ) -> None:
+        """Creates it for an empty text.
+
+        Args:
+            text_frontend: what the text goes through.
+            hides_markup: whether elements and pauses of `tokenlm.text.markup` are no words.
+            respell: how a text is written before the front-end reads it, with a lexicon.
+            unspell: puts the words of elements with pronunciations in the place of what stands for
+                them.
+        """
+        self._unspell = unspell
+        self._respell = respell
+        self._hides_markup = hides_markup
         self.written: list[WrittenWord] = []
         """Complete written words so far."""
         self.owners: list[int] = []
@@ -87,13 +107,29 @@ class WrittenWords:
         self._settle()
         self.is_finished = True
 
+    def spoken_text(self, first: int, last: int) -> str:
+        """The spoken words `first` to `last` - 1, which belong to one written word.
+
+        A word of a lexicon is given as it was written: how it is respelled is no word.
+        """
+        written = self.written[self.owners[first]].text
+        if self._respell is not None and self._respell(written) != written:
+            return written
+        return self._unspell(" ".join(self.spoken[first:last]))
+
     def _read_words(self) -> None:
-        found = list(self._pattern.finditer(self._rest))
-        if found and not self._is_complete and found[-1].end() == len(self._rest):
+        text = self._rest
+        if self._hides_markup:
+            text = _MARKUP.sub(lambda match: " " * len(match[0]), text)
+            opened = None if self._is_complete else _OPEN_MARKUP.search(text)
+            text = text[: opened.start()] if opened else text
+        found = list(self._pattern.finditer(text))
+        if found and not self._is_complete and found[-1].end() == len(text):
             found.pop()  # it may go on
         for match in found:
             start, end = match.span(2)
-            self.written.append(WrittenWord(match[2], self._num_read + start, self._num_read + end))
+            own = self._rest[start:end]
+            self.written.append(WrittenWord(own, self._num_read + start, self._num_read + end))
         if found:
             self._num_read += found[-1].end()
             self._rest = self._rest[found[-1].end() :]
@@ -190,10 +226,12 @@ class WrittenWords:
         if number >= len(self.written):
             return []
         text = self.written[number].text
-        if text.isascii() and text.isalpha() and text.islower():
-            return [text]
+        if self._respell is not None:
+            text = self._respell(text)
         reading = self._readings.get(text)
         if reading is None:
+            if text.isascii() and text.isalpha() and text.islower():
+                return [text]
             if len(self._readings) >= _MAX_CACHED:
                 self._readings.clear()
             words = [_bare(word) for word in self._words(text) if word != PARAGRAPH]
