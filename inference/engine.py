@@ -1,4 +1,4 @@
-"""Many streams at once: all active sessions are decoded in one batch on one thread.
+"""Many streams at once: all active sessions are moved on one thread, in one batch.
 
 Shapes: S samples.
 """
@@ -13,22 +13,28 @@ import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from tokenlm.models.lm.decoding import PREFILL_POSITIONS, KeyValueCache, decode_step
+from inference.remote.settings import Local, Remote
+from tokenlm.models.lm.decoding import PREFILL_POSITIONS, Decoding, KeyValueCache, decode_step
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.synthesis import Synthesizer, Voice
 from tokenlm.synthesis.session import Session, render_sessions
 from tokenlm.synthesis.stream import SessionStream
 from tokenlm.text.lexicon import LexiconSource
 
+if TYPE_CHECKING:
+    from inference.remote.tokens import Connection
+
 FEED_CHARACTERS = 64
 """Text that a request reads at once; then others have a turn."""
 URGENT_SECONDS = 0.6
 """A stream with less sound ahead than this is rendered at once; others wait for a batch."""
+
+_LOCAL = Local()
 
 logger = logging.getLogger(__name__)
 
@@ -152,13 +158,23 @@ class StreamEngine:
     What may take long is no part of a round: text and prompts are read in a thread of their
     request, and a round prefills at most `PREFILL_POSITIONS` positions. Where a batch fails, its
     sessions are moved one by one, and only those end that fail alone.
+
+    With `Remote` tokens an LLM server decodes, and a round takes what has come; the rest is the
+    same.
     """
 
-    def __init__(self, synthesizer: Synthesizer, *, max_streams: int = 16) -> None:
+    def __init__(
+        self,
+        synthesizer: Synthesizer,
+        *,
+        tokens: Local | Remote = _LOCAL,
+        max_streams: int = 16,
+    ) -> None:
         """Starts the worker.
 
         Args:
             synthesizer: what speaks.
+            tokens: where speech tokens are drawn.
             max_streams: most streams at once.
         """
         if max_streams < 1:
@@ -172,6 +188,11 @@ class StreamEngine:
         self._has_news = False
         """Whether anything has changed since the round that runs began."""
         self._is_closing = self._is_stopped = False
+        self._connection: Connection | None = None
+        if isinstance(tokens, Remote):
+            from inference.remote.tokens import Connection  # with httpx, of the extra serve
+
+            self._connection = Connection(tokens, synthesizer.components, self._tokens_have_come)
         # A request reads one thing at a time, so none waits for another one's.
         self._readers = ThreadPoolExecutor(max_streams, thread_name_prefix="tokenlm-reader")
         self._worker = threading.Thread(target=self._work, name="tokenlm-engine", daemon=True)
@@ -197,13 +218,16 @@ class StreamEngine:
         max_buffer_seconds: float = 10.0,
         sampling: SamplingConfig | None = None,
         lexicon: LexiconSource = None,
+        word_times: bool = False,
+        duration: float | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
     ) -> EngineStream:
         """Begins to speak.
 
         Args:
             text: a text, or its pieces as they are written.
-            voice, seed, speed, sampling, lexicon: as for `Synthesizer.stream`.
+            voice, seed, speed, sampling, lexicon, word_times, duration: as for
+                `Synthesizer.stream`.
             max_buffer_seconds: sound that is made ahead of the reader, at most; one chunk more.
             forced_tokens: speech tokens of each segment that replace those that are drawn.
 
@@ -230,7 +254,10 @@ class StreamEngine:
                     speed=speed,
                     sampling=sampling,
                     lexicon=lexicon,
+                    word_times=word_times,
+                    duration=duration,
                     cache=self._cache,
+                    token_server=self._connection,
                     forced_tokens=forced_tokens,
                 )
                 session.prepare()
@@ -267,6 +294,8 @@ class StreamEngine:
             self._is_stopped = True
             self._wake_worker()
         await asyncio.to_thread(self._worker.join)
+        if self._connection is not None:
+            await asyncio.to_thread(self._connection.close)
         self._readers.shutdown(wait=False, cancel_futures=True)
 
     async def _feed(self, request: _Request, pieces: AsyncIterable[str]) -> None:
@@ -307,6 +336,10 @@ class StreamEngine:
     def _cancel(self, request: _Request) -> None:
         with self._wake:
             request.is_cancelled = True
+            self._wake_worker()
+
+    def _tokens_have_come(self) -> None:
+        with self._wake:
             self._wake_worker()
 
     def _wake_worker(self) -> None:
@@ -387,13 +420,15 @@ class StreamEngine:
 
     def _step(self, items: Sequence[_Request]) -> None:
         # Those that got a token from a batch that failed afterwards need only collect it.
-        sessions = [item.session for item in items if item.session.is_collected]
-        decodings = [session.decoding for session in sessions]
-        decode_step(
-            self.synthesizer.components.speech_lm,
-            [item for item in decodings if item is not None],
-            max_positions=PREFILL_POSITIONS,
-        )
+        decodings = [item.session.decoding for item in items if item.session.is_collected]
+        local = [decoding for decoding in decodings if isinstance(decoding, Decoding)]
+        if local:
+            model = self.synthesizer.components.speech_lm
+            decode_step(model, local, max_positions=PREFILL_POSITIONS)
+        elif self._connection is not None:
+            for item in items:
+                if item.session.decoding is not None:
+                    self._isolated(item, self._connection.step, item.session.decoding)
         for item in items:
             self._isolated(item, item.session.collect)
 
@@ -423,7 +458,9 @@ class StreamEngine:
         except Exception as error:
             if not isinstance(error, ValueError):
                 logger.exception("a stream failed")
-            item.error = item.error or error
+            with self._wake:  # it is dropped in the next round
+                item.error = item.error or error
+                self._wake_worker()
 
 
-__all__ = ["EngineError", "EngineStream", "StreamEngine"]
+__all__ = ["EngineError", "EngineStream", "Local", "Remote", "StreamEngine"]

@@ -95,6 +95,33 @@ def test_only_what_is_asked_for_is_loaded(monkeypatch: pytest.MonkeyPatch) -> No
         assert loaded == expected, words
 
 
+def test_a_group_whose_verb_need_not_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def put(output: str, parts: list[str], bundle: str = "") -> None:
+        """Put together."""
+        typer.echo(f"{output} {parts} {bundle}")
+
+    def write(bundle: str) -> None:
+        """Write elsewhere."""
+        typer.echo(f"wrote {bundle}")
+
+    entries = [FakeEntry("export.bundle", put), FakeEntry("export.llm", write)]
+    monkeypatch.setattr(cli, "entry_points", lambda group: entries)
+
+    def says(*words: str) -> str:
+        result = CliRunner().invoke(cli.build_app(words), words)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    expected = "out ['flow=a', 'vocoder=b'] base\n"
+    assert says("export", "out", "--bundle", "base", "flow=a", "vocoder=b") == expected
+    assert says("export", "--bundle", "base", "out", "flow=a", "vocoder=b") == expected
+    assert says("export", "bundle", "out", "--bundle", "base", "flow=a", "vocoder=b") == expected
+    assert says("-v", "export", "llm", "mini-en") == "wrote mini-en\n"
+    for words in (("export", "--help"), ("export",)):
+        listed = CliRunner().invoke(cli.build_app(words), words).output
+        assert "Put together." in listed and "Write elsewhere." in listed
+
+
 def test_version(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run(monkeypatch, {"hello": hello}, "--version")
     assert (result.exit_code, result.stdout) == (0, f"tokenlm {__version__}\n")
@@ -155,7 +182,8 @@ def test_every_installed_verb_loads() -> None:
     assert {
         "say", "clone", "convert", "prepare-voice", "voices", "transcribe", "tokens", "compare",
         "train", "data.import", "data.validate", "data.refine", "data.precompute", "data.merge",
-        "data.text-tokenizer", "evaluate", "import", "export", "inspect", "serve",
+        "data.text-tokenizer", "evaluate", "import", "inspect", "serve", "export.bundle",
+        "export.llm", "export.cosyvoice2", "export.cosyvoice3",
     } <= set(found)  # fmt: skip
     for entry in found.values():
         assert isinstance(entry, EntryPoint)

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -179,9 +180,15 @@ def is_there(module: str) -> bool:
         return False
 
 
+@cache
+def root_command() -> Any:
+    """`tokenlm` with all its verbs."""
+    return typer.main.get_command(build_app())
+
+
 def check_verb(words: list[str], line: str) -> None:
     """The verb exists and takes these options."""
-    command: Any = typer.main.get_command(build_app())
+    command = root_command()
     if words[0].startswith("-"):
         return
     while hasattr(command, "commands"):

@@ -29,8 +29,12 @@ GROUP = "tokenlm.commands"
 VERB_GROUPS = {
     "data": "Corpora: import, check, refine, prepare for training.",
     "lexicon": "Pronunciations of your own.",
+    "export": "Bundles: put one together, or write one for other systems.",
 }
 """Help of the groups of verbs; a group that is not listed here has none."""
+UNNAMED_VERBS = {"export": "bundle"}
+"""Verb of a group that is meant where none is named: `tokenlm export OUTPUT ...` is
+`tokenlm export bundle OUTPUT ...`."""
 FORMER_VERBS = {"import-data": "import"}
 """Verbs of earlier versions and what they are called in their group."""
 MISTAKE = 2
@@ -167,12 +171,16 @@ def _add_moved(app: typer.Typer, words: Sequence[str], settings: Settings) -> No
 def _asked_for(words: Sequence[str]) -> dict[str, EntryPoint]:
     """The verbs by name: the one that `words` name, or those of the group, or all."""
     verbs = {entry.name: entry for entry in entry_points(group=GROUP)}
-    named = [word for word in words if not word.startswith("-")]
-    for name in (".".join(named[:2]), *named[:1]):
+    first = next((at for at, word in enumerate(words) if not word.startswith("-")), len(words))
+    named = list(words[first : first + 2])
+    for name in (".".join(named), *named[:1]):
         if name in verbs:
             return {name: verbs[name]}
     if named:
         inside = {n: entry for n, entry in verbs.items() if n.startswith(f"{named[0]}.")}
+        unnamed = f"{named[0]}.{UNNAMED_VERBS.get(named[0])}"
+        if unnamed in verbs and len(named) > 1 and named[1] not in ("-h", "--help"):
+            return {named[0]: verbs[unnamed]}
         return inside or verbs
     return verbs
 

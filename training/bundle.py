@@ -57,7 +57,7 @@ class BundleConfig:
     limits: tuple[str, ...] = ()
     chosen_on: dict[str, str] = field(default_factory=dict)
     """Remarks on figures that favour the bundle, by a pattern of names (`unheard/cloned/*`):
-    what was chosen on the same sentences, voices or judge. The card shows them in their rows."""
+    what was chosen on the same sentences, voices or judge. The card marks them in their rows."""
     voices: tuple[VoiceSource, ...] = ()
     demo_speaker: str = ""
     """Speaker of the recording that the demonstration clones; empty ships none."""
@@ -111,12 +111,11 @@ def assemble(
 
 
 def note_choices(metrics: Mapping[str, Metric], chosen_on: Mapping[str, str]) -> dict[str, Metric]:
-    """Adds to the notes of figures what was chosen on the data they were measured on."""
+    """Adds to the remarks on figures what was chosen on the data they were measured on."""
     noted = {}
     for name, metric in metrics.items():
-        choices = [text for pattern, text in chosen_on.items() if fnmatchcase(name, pattern)]
-        note = "; ".join(filter(None, [metric.note, *choices]))
-        noted[name] = dataclasses.replace(metric, note=note)
+        choices = tuple(text for pattern, text in chosen_on.items() if fnmatchcase(name, pattern))
+        noted[name] = dataclasses.replace(metric, remarks=metric.remarks + choices)
     return noted
 
 

@@ -119,7 +119,7 @@ tokenlm(
 # are refused.
 
 # %%
-tokenlm("export", "mine", "--bundle", bundle, "flow=runs/flow/export/flow")
+tokenlm("export", "bundle", "mine", "--bundle", bundle, "flow=runs/flow/export/flow")
 tokenlm("inspect", "mine")
 
 # %% [markdown]

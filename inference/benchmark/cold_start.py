@@ -1,4 +1,4 @@
-"""What it takes from the start of a process to its end: to speak, to help, to tell a mistake."""
+"""Cold starts: time from the start of a process to its end, of speech, help and mistakes."""
 
 from __future__ import annotations
 
@@ -17,34 +17,37 @@ SENTENCE = "Hello there, this is one sentence."
 
 @dataclass(frozen=True)
 class Command:
-    """A command line that is started anew for every run."""
+    """A command line that is run in a new process."""
 
     name: str
+    """As the report names it."""
     words: tuple[str, ...]
+    """Arguments of `tokenlm`."""
     status: int
-    """Exit status that it is to end with."""
+    """Exit status that is expected."""
     floor: float
-    """In seconds, on two idle cores."""
+    """Most wall seconds, on two idle cores."""
     aim: float
+    """Wall seconds that should not be exceeded."""
 
 
 @dataclass(frozen=True)
 class Runs:
-    """What the runs of a command took."""
+    """Times of the runs of a command."""
 
     command: Command
     wall_seconds: tuple[float, ...]
     cpu_seconds: tuple[float, ...]
-    """Of the process and all that it started."""
+    """Processor time of the process and its children."""
 
     @property
     def cpu_median(self) -> float:
-        """Half of the runs took less of the processor."""
+        """Median processor seconds."""
         return statistics.median(self.cpu_seconds)
 
 
 def commands(bundle: Path, output: Path) -> list[Command]:
-    """What is measured with a bundle; speech is written to `output`."""
+    """The commands that are measured with a bundle; speech is written to `output`."""
     own, gone = ("--bundle", str(bundle)), str(output.with_name("gone.wav"))
     return [
         Command("a sentence in a file", ("say", SENTENCE, "-o", str(output), *own), 0, 4.0, 2.8),
@@ -63,7 +66,7 @@ def commands(bundle: Path, output: Path) -> list[Command]:
 
 
 def measure_cold_starts(bundle: Path, num_runs: int) -> list[Runs]:
-    """Runs every command `num_runs` times, in turns; the files are in memory from a run before.
+    """Runs every command `num_runs` times, in turns; a run before them reads the files into memory.
 
     Raises:
         ValueError: a command ends with another status than it should.

@@ -31,7 +31,7 @@ def benchmark(
     runs: Annotated[int, typer.Option(help="Runs whose median is taken.")] = 5,
     seconds: Annotated[float, typer.Option(help="Length of the long session.")] = 60.0,
     parts: Annotated[
-        str, typer.Option(help="Comma-separated: cold, first, factor, long, shares, together.")
+        str, typer.Option(help="Comma-separated: cold, first, factor, long, shares, concurrent.")
     ] = "",
     sentences: Annotated[
         Path | None, typer.Option(help="File of sentences to judge, one a line.")
@@ -43,33 +43,33 @@ def benchmark(
     from functools import partial
 
     from inference.benchmark.judgement import Judges, judge, own_judges, read_sentences
-    from inference.benchmark.measurements import Plan, measure
+    from inference.benchmark.measurements import BenchmarkConfig, measure
     from inference.benchmark.report import markdown, write_report
     from inference.benchmark.subject import Subject, bundle_subject, config_subject
     from tokenlm.synthesis.acceleration import accelerate
 
     find_judges: Callable[[Subject], Judges] = context.obj or own_judges
     try:
-        plan = Plan(
+        settings = BenchmarkConfig(
             num_runs=1 if quick else runs,
             long_seconds=QUICK_SECONDS if quick else seconds,
             **({"parts": tuple(parts.split(","))} if parts else {}),
         )
-        most = max(plan.long_seconds, SHORTEST_SECONDS)
+        most = max(settings.long_seconds, SHORTEST_SECONDS)
         subject = bundle_subject(bundle, most) if config is None else config_subject(config, most)
         accelerate(subject.synthesizer.components, weights=weights)
         facts = {
             "subject": f"{subject.name}, voice {subject.voice.name}, "
             f"{'trained' if subject.has_weights else 'random'} weights in {weights}"
         }
-        keep = partial(write_report, output, subject.name, facts=facts)
-        measurements = measure(subject, plan, _tell, keep)
+        write = partial(write_report, output, subject.name, facts=facts)
+        measurements = measure(subject, settings, _log_part, write)
         if subject.has_weights:
             judges = find_judges(subject)
             facts["judges"] = judges.name
             texts = read_sentences(sentences, 3 if quick else limit)
-            measurements.rows += judge(subject, judges, texts, _tell)
-        path = keep(measurements)
+            measurements.rows += judge(subject, judges, texts, _log_part)
+        path = write(measurements)
     except ValueError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
@@ -77,5 +77,5 @@ def benchmark(
     typer.echo(str(path))
 
 
-def _tell(what: str) -> None:
-    typer.echo(f"measuring {what}", err=True)
+def _log_part(title: str) -> None:
+    typer.echo(f"measuring {title}", err=True)

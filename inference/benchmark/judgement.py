@@ -1,4 +1,4 @@
-"""Whether the words and the voice suffer from streaming: judged, with intervals.
+"""Word error rate and speaker similarity of streamed speech, with bootstrap intervals.
 
 Shapes: S samples, E embedding channels.
 """
@@ -31,20 +31,27 @@ MODES: dict[str, dict[str, Any]] = {
     "full context, one-shot": {"context": "full"},
     "default context, interleaved": {"layout": "interleaved"},
 }
-"""What is compared; the first is what a stream is."""
+"""Options of `Synthesizer.generate` by mode. The first is how streams are spoken; the others are
+compared with it."""
 
 
 @dataclass(frozen=True)
 class Judges:
-    """Judges of words and voices. Both get a waveform (S,) at 16 kHz."""
+    """Judges of words and voices. Both take a waveform (S,) at 16 kHz."""
 
     name: str
+    """As the report names them."""
     transcribe: Callable[[Tensor], str]
+    """The words of a waveform; '' where there are none."""
     embed: Callable[[Tensor], Tensor]
+    """The speaker embedding (E,) of a waveform."""
 
 
 def own_judges(subject: Subject) -> Judges:
-    """The recogniser and the speaker encoder of the bundle itself."""
+    """The recogniser and the speaker encoder of the bundle itself: no package is needed for them.
+
+    They are loaded when they are first called.
+    """
     components = subject.synthesizer.components
 
     def transcribe(waveform: Tensor) -> str:
@@ -61,11 +68,11 @@ def own_judges(subject: Subject) -> Judges:
 
 
 def read_sentences(path: Path | None, limit: int) -> list[str]:
-    """The sentences of a file, one a line, without those that begin with #.
+    """Reads sentences from a file, one a line; lines that begin with # are comments.
 
     Args:
-        path: None takes `SENTENCES`.
-        limit: sentences at most.
+        path: the file; None for the sentences of `SENTENCES`.
+        limit: most sentences.
 
     Raises:
         ValueError: the file cannot be read, or holds none.
@@ -83,47 +90,65 @@ def read_sentences(path: Path | None, limit: int) -> list[str]:
 
 
 def judge(
-    subject: Subject, judges: Judges, sentences: Sequence[str], tell: Callable[[str], None]
+    subject: Subject, judges: Judges, sentences: Sequence[str], on_part: Callable[[str], None]
 ) -> list[Row]:
-    """Word error rate and similarity to the default, of every mode.
+    """Word error rate and speaker similarity of every mode of `MODES`.
 
-    Similarity is the cosine between what is said and the mean voice of all other sentences in the
-    default mode, so that no mode is measured against itself.
+    Similarity is the cosine between the embedding of a sentence and the mean embedding of all other
+    sentences in the first mode, so that no sentence is compared with itself.
+
+    Args:
+        subject: what speaks. The seed of a sentence is its number, the same in every mode.
+        judges: of words and voices.
+        sentences: what is said, at least one.
+        on_part: called with the name of the part that begins.
+
+    Returns:
+        For every mode a row of its word error rate (errors per word) and one of its mean
+        similarity, then the differences of the first mode and each other one, paired by sentence.
+        Notes give 95 % bootstrap intervals over sentences.
     """
-    said: dict[str, list[Tensor]] = {}
+    waveforms: dict[str, list[Tensor]] = {}
     for mode, options in MODES.items():
-        tell(f"words: {mode}")
-        said[mode] = [
+        on_part(f"words: {mode}")
+        waveforms[mode] = [
             _at_16_khz(subject, sentence, seed, options) for seed, sentence in enumerate(sentences)
         ]
     references = [normalize(sentence).split() for sentence in sentences]
     errors = {
         mode: [
             Levenshtein.distance(_letters(reference), _letters(judges.transcribe(waveform).split()))
-            for reference, waveform in zip(references, waveforms, strict=True)
+            for reference, waveform in zip(references, spoken, strict=True)
         ]
-        for mode, waveforms in said.items()
+        for mode, spoken in waveforms.items()
     }
     embeddings = {
-        mode: torch.stack([judges.embed(waveform).float() for waveform in waveforms])
-        for mode, waveforms in said.items()
+        mode: torch.stack([judges.embed(waveform).float() for waveform in spoken])
+        for mode, spoken in waveforms.items()
     }
     base = next(iter(MODES))
-    alike = {mode: _similarities(rows, embeddings[base]) for mode, rows in embeddings.items()}
+    similarities = {
+        mode: _similarities(rows, embeddings[base]) for mode, rows in embeddings.items()
+    }
     counts = [len(reference) for reference in references]
     rows = []
     for mode in MODES:
         rows.append(_rate_row(f"word error rate, {mode}", errors[mode], counts))
-        rows.append(_mean_row(f"similarity to the mean voice, {mode}", alike[mode]))
+        rows.append(_mean_row(f"similarity to the mean voice, {mode}", similarities[mode]))
     for mode in list(MODES)[1:]:
         rows.append(
             _difference(f"word error rate, {base} minus {mode}", errors[base], errors[mode], counts)
         )
-        rows.append(_difference(f"similarity, {base} minus {mode}", alike[base], alike[mode], None))
+        rows.append(
+            _difference(
+                f"similarity, {base} minus {mode}", similarities[base], similarities[mode], None
+            )
+        )
     return rows
 
 
 def _similarities(rows: Tensor, base: Tensor) -> list[float]:
+    """Cosine of each row (N, E) and the mean of all other rows of `base` (N, E)."""
     base = torch.nn.functional.normalize(base, dim=-1)
     others = base.sum(dim=0, keepdim=True) - base if base.shape[0] > 1 else base
     return torch.nn.functional.cosine_similarity(rows, others, dim=-1).tolist()
@@ -165,7 +190,7 @@ def _mean_row(name: str, values: Sequence[float]) -> Row:
 def _difference(
     name: str, first: Sequence[float], second: Sequence[float], counts: Sequence[int] | None
 ) -> Row:
-    """Paired: the same sentences are drawn for both."""
+    """The row of `first` minus `second`, paired: the same sentences are drawn for both."""
     each = [a - b for a, b in zip(first, second, strict=True)]
     row = _rate_row(name, each, counts or [1] * len(each))
     low, high = _interval(each, counts or [1] * len(each))

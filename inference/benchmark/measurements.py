@@ -1,4 +1,7 @@
-"""The rows of the report: each a median of several runs, what is compared in one process."""
+"""Measurements of streaming: cold start, first audio, real-time factor, state, throughput.
+
+Each row of the report is the median of several runs; what is compared is measured in one process.
+"""
 
 from __future__ import annotations
 
@@ -16,26 +19,32 @@ from inference.engine import StreamEngine
 from tokenlm.synthesis.stream import SynthesisStream
 
 CONCURRENT = (1, 2, 4)
-"""Numbers of sessions at once."""
+"""Numbers of concurrent sessions."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure."""
+    """One figure of the report."""
 
     name: str
     value: float
+    """The median of the runs, in `unit`."""
     unit: str = ""
+    """Empty for a ratio."""
     floor: float | None = None
+    """The bound that must be met; None where there is none."""
     aim: float | None = None
+    """The bound that should be met."""
     higher_is_better: bool = False
+    """Whether the bounds are lower bounds."""
     values: tuple[float, ...] = ()
     """Of the single runs."""
     note: str = ""
+    """How it was measured."""
 
     @property
     def verdict(self) -> str:
-        """Whether floor and aim are met."""
+        """The best bound that is met: "aim", "floor" or "missed"; empty without bounds."""
         if self.floor is None or self.aim is None:
             return ""
         sign = -1.0 if self.higher_is_better else 1.0
@@ -46,26 +55,32 @@ class Row:
 
 @dataclass
 class Measurements:
-    """All rows, and what the plots are drawn from."""
+    """The rows of the report, and the data of its plots."""
 
     rows: list[Row] = field(default_factory=list)
     first: Timeline = field(default_factory=Timeline)
-    """A short session."""
+    """The last short session."""
     long: Timeline = field(default_factory=Timeline)
-    """A long session."""
+    """The last long session."""
     throughput: dict[int, float] = field(default_factory=dict)
-    """Seconds of speech in a second, by number of sessions."""
+    """Seconds of speech made in a second, by number of concurrent sessions."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How much is measured."""
+class BenchmarkConfig:
+    """Which parts are measured, and how long.
+
+    Raises:
+        ValueError: a part is not one of `PARTS`, or there is none.
+    """
 
     num_runs: int = 5
+    """Runs whose median is a row."""
     long_seconds: float = 60.0
-    """Of the long session; that of the real-time factor is half of it."""
-    parts: tuple[str, ...] = ("cold", "first", "factor", "long", "shares", "together")
-    """What is measured, names of `PARTS`."""
+    """Speech of the long session. The session of the real-time factor has half of it, concurrent
+    sessions a quarter."""
+    parts: tuple[str, ...] = ("cold", "first", "factor", "long", "shares", "concurrent")
+    """Names of `PARTS`."""
 
     def __post_init__(self) -> None:
         if not self.parts or not set(self.parts) <= set(PARTS):
@@ -74,26 +89,29 @@ class Plan:
 
 def measure(
     subject: Subject,
-    plan: Plan,
-    tell: Callable[[str], None],
-    keep: Callable[[Measurements], object] = lambda measurements: None,
+    config: BenchmarkConfig,
+    on_part: Callable[[str], None],
+    on_result: Callable[[Measurements], object] = lambda measurements: None,
 ) -> Measurements:
-    """Measures everything that needs no judge.
+    """Measures the parts of the benchmark that need no judge.
 
     Args:
         subject: what is measured.
-        plan: how much.
-        tell: called with what is being measured.
-        keep: called with the measurements so far after each part, so that a long measurement that
-            is interrupted is not lost.
+        config: which parts, and how long.
+        on_part: called with the title of each part when it begins.
+        on_result: called with the measurements so far after each part, so that those of a long
+            benchmark that is interrupted are not lost.
+
+    Returns:
+        The measurements of all parts, with peak memory as the last row.
     """
     measurements = Measurements()
     stream_once(subject, subject.forced(20))  # the prompt is read, the code is warm
-    for name in plan.parts:
+    for name in config.parts:
         title, part = PARTS[name]
-        tell(title)
-        part(subject, plan, measurements)
-        keep(measurements)
+        on_part(title)
+        part(subject, config, measurements)
+        on_result(measurements)
     measurements.rows.append(
         Row("peak memory", peak_memory_bytes() / 1e6, "MB", note="resident, of the whole benchmark")
     )
@@ -101,7 +119,15 @@ def measure(
 
 
 def stream_once(subject: Subject, forced: Sequence[Sequence[int]] | None = None) -> Timeline:
-    """One stream from its opening to its end."""
+    """Speaks `SENTENCE` as one stream, as fast as it goes.
+
+    Args:
+        subject: what speaks.
+        forced: speech tokens of each segment that replace those that the LM draws.
+
+    Returns:
+        The timeline, with bytes of state and of the cache of the LM after each chunk.
+    """
     synthesizer = subject.synthesizer
 
     def open_stream() -> SynthesisStream:
@@ -118,9 +144,9 @@ def _median(values: Sequence[float]) -> float:
     return float(statistics.median(values))
 
 
-def _first_audio(subject: Subject, plan: Plan, measurements: Measurements) -> None:
+def _first_audio(subject: Subject, config: BenchmarkConfig, measurements: Measurements) -> None:
     forced = None if subject.has_weights else subject.forced(75)
-    lines = [stream_once(subject, forced) for _ in range(plan.num_runs)]
+    lines = [stream_once(subject, forced) for _ in range(config.num_runs)]
     values = [line.time_to_first_audio for line in lines]
     measurements.first = lines[-1]
     row = Row(
@@ -135,10 +161,12 @@ def _first_audio(subject: Subject, plan: Plan, measurements: Measurements) -> No
     measurements.rows.append(row)
 
 
-def _real_time_factor(subject: Subject, plan: Plan, measurements: Measurements) -> None:
-    seconds = plan.long_seconds / 2
+def _real_time_factor(
+    subject: Subject, config: BenchmarkConfig, measurements: Measurements
+) -> None:
+    seconds = config.long_seconds / 2
     forced = subject.forced(subject.num_tokens(seconds))
-    values = [stream_once(subject, forced).real_time_factor for _ in range(plan.num_runs)]
+    values = [stream_once(subject, forced).real_time_factor for _ in range(config.num_runs)]
     row = Row(
         "real-time factor",
         _median(values),
@@ -151,9 +179,9 @@ def _real_time_factor(subject: Subject, plan: Plan, measurements: Measurements) 
     measurements.rows.append(row)
 
 
-def _stage_shares(subject: Subject, plan: Plan, measurements: Measurements) -> None:
+def _stage_shares(subject: Subject, config: BenchmarkConfig, measurements: Measurements) -> None:
     components = subject.synthesizer.components
-    seconds = plan.long_seconds / 2
+    seconds = config.long_seconds / 2
     forced = subject.forced(subject.num_tokens(seconds))
     stages = {
         "backbone of the LM": components.speech_lm.backbone,
@@ -171,33 +199,33 @@ def _stage_shares(subject: Subject, plan: Plan, measurements: Measurements) -> N
 
 
 @dataclass(frozen=True)
-class _Whole:
-    """What speech that is made whole costs."""
+class _WholeCost:
+    """Cost of speech that is made whole."""
 
     wall_seconds: float
     cpu_seconds: float
     seconds: float
-    """Of speech."""
+    """Length of the speech."""
 
 
-def _make_whole(subject: Subject, forced: Sequence[Sequence[int]]) -> _Whole:
-    """The same speech as a stream, made whole, in the default context."""
+def _make_whole(subject: Subject, forced: Sequence[Sequence[int]]) -> _WholeCost:
+    """Makes the speech of `stream_once` whole, in the same context."""
     synthesizer = subject.synthesizer
     session = synthesizer.open_session(SENTENCE, voice=subject.voice, forced_tokens=forced)
     start, wall = time.process_time(), time.perf_counter()
     waveform = session.generate()
-    return _Whole(
+    return _WholeCost(
         wall_seconds=time.perf_counter() - wall,
         cpu_seconds=time.process_time() - start,
         seconds=waveform.shape[-1] / synthesizer.sample_rate,
     )
 
 
-def _long_session(subject: Subject, plan: Plan, measurements: Measurements) -> None:
-    forced = subject.forced(subject.num_tokens(plan.long_seconds))
-    window = plan.long_seconds / 6
+def _long_session(subject: Subject, config: BenchmarkConfig, measurements: Measurements) -> None:
+    forced = subject.forced(subject.num_tokens(config.long_seconds))
+    window = config.long_seconds / 6
     lines, ratios, factors = [], [], []
-    for _ in range(plan.num_runs):
+    for _ in range(config.num_runs):
         line = stream_once(subject, forced)
         whole = _make_whole(subject, forced)
         ratios.append(line.cpu_seconds / max(whole.cpu_seconds, 1e-9))
@@ -208,7 +236,7 @@ def _long_session(subject: Subject, plan: Plan, measurements: Measurements) -> N
         for line in lines
     ]
     early, late = lines[-1].bytes_at(window), lines[-1].bytes_at(lines[-1].seconds - 2.0)
-    length = f"{plan.long_seconds:g} s"
+    length = f"{config.long_seconds:g} s"
     streamed = [line.real_time_factor for line in lines]
     measurements.long = lines[-1]
     measurements.rows += [
@@ -263,18 +291,20 @@ def _long_session(subject: Subject, plan: Plan, measurements: Measurements) -> N
     ]
 
 
-def _concurrent(subject: Subject, plan: Plan, measurements: Measurements) -> None:
-    measurements.throughput, row = asyncio.run(_concurrent_sessions(subject, plan))
+def _concurrent(subject: Subject, config: BenchmarkConfig, measurements: Measurements) -> None:
+    measurements.throughput, row = asyncio.run(_concurrent_sessions(subject, config))
     measurements.rows.append(row)
 
 
-async def _concurrent_sessions(subject: Subject, plan: Plan) -> tuple[dict[int, float], Row]:
-    seconds = plan.long_seconds / 4
+async def _concurrent_sessions(
+    subject: Subject, config: BenchmarkConfig
+) -> tuple[dict[int, float], Row]:
+    seconds = config.long_seconds / 4
     forced = subject.forced(subject.num_tokens(seconds))
     engine = StreamEngine(subject.synthesizer, max_streams=max(CONCURRENT))
     speeds: dict[int, list[float]] = {number: [] for number in CONCURRENT}
     try:
-        for _ in range(plan.num_runs):
+        for _ in range(config.num_runs):
             for number in CONCURRENT:
                 start = time.perf_counter()
                 lengths = await asyncio.gather(
@@ -314,11 +344,11 @@ async def _listen(
     return num_samples / engine.sample_rate
 
 
-def _cold_start(subject: Subject, plan: Plan, measurements: Measurements) -> None:
-    """Processes that are started anew; random weights lie in no bundle that they could load."""
+def _cold_start(subject: Subject, config: BenchmarkConfig, measurements: Measurements) -> None:
+    """Of commands in new processes. Random weights are in no bundle that these could load."""
     if not subject.has_weights:
         return
-    for runs in measure_cold_starts(subject.synthesizer.components.folder, plan.num_runs):
+    for runs in measure_cold_starts(subject.synthesizer.components.folder, config.num_runs):
         command = runs.command
         measurements.rows.append(
             Row(
@@ -333,12 +363,12 @@ def _cold_start(subject: Subject, plan: Plan, measurements: Measurements) -> Non
         )
 
 
-PARTS: dict[str, tuple[str, Callable[[Subject, Plan, Measurements], None]]] = {
+PARTS: dict[str, tuple[str, Callable[[Subject, BenchmarkConfig, Measurements], None]]] = {
     "cold": ("the start of the process", _cold_start),
     "first": ("time to first audio", _first_audio),
     "factor": ("real-time factor", _real_time_factor),
     "long": ("a long session, streamed and whole", _long_session),
     "shares": ("shares of the stages", _stage_shares),
-    "together": ("sessions at once", _concurrent),
+    "concurrent": ("sessions at once", _concurrent),
 }
-"""Parts of the benchmark that need no judge, with what they measure."""
+"""Parts of the benchmark that need no judge: title and function by name."""

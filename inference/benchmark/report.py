@@ -1,4 +1,4 @@
-"""The report: a table, the figures as data, and plots."""
+"""The report of a benchmark: a table in Markdown, the figures as JSON, and plots."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def write_report(
     Args:
         folder: created if missing.
         title: what was measured.
-        measurements: the rows, and what is plotted.
-        facts: about the circumstances.
+        measurements: the rows, and the data of the plots.
+        facts: lines above the table, by name; those of `environment` are added.
 
     Returns:
         The path of `report.md`.
@@ -48,7 +48,7 @@ def write_report(
 
 
 def environment() -> dict[str, str]:
-    """The machine and the versions."""
+    """Versions, and the machine that it was measured on, by name."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     return {
         "tokenlm": __version__,
@@ -61,7 +61,7 @@ def environment() -> dict[str, str]:
 
 
 def row_data(row: Row) -> dict[str, Any]:
-    """A row as data."""
+    """A row as an object of JSON."""
     return {
         "name": row.name,
         "value": row.value,
@@ -75,7 +75,7 @@ def row_data(row: Row) -> dict[str, Any]:
 
 
 def markdown(title: str, rows: Sequence[Row], facts: dict[str, str]) -> str:
-    """The table to be read."""
+    """The report in Markdown: title, facts, and a table of the rows."""
     lines = [f"# Streaming: {title}", ""]
     lines += [f"- {name}: {value}" for name, value in facts.items()]
     cells = []
@@ -94,7 +94,7 @@ def markdown(title: str, rows: Sequence[Row], facts: dict[str, str]) -> str:
 
 
 def draw(path: Path, measurements: Measurements) -> None:
-    """Draws when audio comes, what it costs, what is kept, and throughput."""
+    """Draws arrival of audio, cost, memory and throughput into an image file."""
     plot, (arrival, cost, memory, throughput) = new_plot(2, 2, (11, 7))
     _draw_arrival(arrival, measurements.first)
     long = measurements.long
@@ -105,7 +105,7 @@ def draw(path: Path, measurements: Measurements) -> None:
         ("cache of the LM", [event.cache_bytes for event in long.events]),
     ):
         memory.plot(_ends(long), [value / 1e6 for value in values], label=label)
-    memory.set(xlabel="seconds of speech", ylabel="MB", title="what a session keeps")
+    memory.set(xlabel="seconds of speech", ylabel="MB", title="memory of a session")
     memory.legend()
     numbers = list(measurements.throughput)
     throughput.bar([str(number) for number in numbers], list(measurements.throughput.values()))
@@ -124,11 +124,11 @@ def _ends(timeline: Timeline) -> list[float]:
 
 
 def _draw_arrival(axes: Any, timeline: Timeline) -> None:
-    """What has come, and what a player that never runs dry has played."""
+    """Draws the speech received, and played by a player that never runs dry."""
     ends, start = _ends(timeline), timeline.time_to_first_audio
     walls = [event.wall_seconds for event in timeline.events]
-    axes.step(walls, ends, where="post", label="has come")
+    axes.step(walls, ends, where="post", label="received")
     if ends:
-        axes.plot([start, start + ends[-1]], [0.0, ends[-1]], label="has been played")
+        axes.plot([start, start + ends[-1]], [0.0, ends[-1]], label="played")
     axes.set(xlabel="seconds after the request", ylabel="seconds of speech", title="a sentence")
     axes.legend()

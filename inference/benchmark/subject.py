@@ -1,4 +1,4 @@
-"""What is measured: a bundle, or a configuration with random weights."""
+"""Subjects of a benchmark: a bundle, or models of a configuration with random weights."""
 
 from __future__ import annotations
 
@@ -26,29 +26,34 @@ class Subject:
     """A synthesizer, a voice, and speech tokens to be said."""
 
     name: str
+    """Of the bundle, or of the folder of configs."""
     synthesizer: Synthesizer
     voice: Voice
     tokens: Sequence[int]
-    """As many as the longest session takes."""
+    """Speech tokens, as many as the longest session takes."""
     has_weights: bool
-    """Whether what it says is speech."""
+    """Whether the weights are trained, so that the sound can be judged."""
 
     def num_tokens(self, seconds: float) -> int:
-        """Tokens of so many seconds, at the rate of the models."""
+        """Speech tokens of so many seconds, at the token rate of the flow; at least one."""
         return num_tokens(seconds, self.synthesizer.components.flow.config.token_rate)
 
     def forced(self, num_tokens: int) -> list[list[int]]:
-        """The tokens of a session of one segment."""
+        """Forced tokens of a session of one segment: the first `num_tokens`."""
         return [list(self.tokens[:num_tokens])]
 
 
 def num_tokens(seconds: float, token_rate: int) -> int:
-    """Tokens of so many seconds, at least one."""
+    """Speech tokens of so many seconds at `token_rate` in hertz, at least one."""
     return max(round(seconds * token_rate), 1)
 
 
 def bundle_subject(name: str, seconds: float) -> Subject:
-    """A bundle in its first voice, with tokens of so many seconds that its LM writes.
+    """A bundle in its first voice.
+
+    Args:
+        name: of the bundle, or its folder.
+        seconds: speech that its LM draws tokens for, `SENTENCE` over and over.
 
     Raises:
         ValueError: there is no such bundle, or it has no voice.
@@ -71,7 +76,11 @@ def bundle_subject(name: str, seconds: float) -> Subject:
 
 
 def config_subject(folder: Path, seconds: float) -> Subject:
-    """The models of a folder of configs (`configs/model/full`) with random weights and tokens.
+    """Models with random weights, a random voice and random tokens.
+
+    Args:
+        folder: of configs, such as `configs/model/full`; see `random_models`.
+        seconds: speech that there are tokens for.
 
     Raises:
         ValueError: a config is missing or wrong.
@@ -88,8 +97,7 @@ def config_subject(folder: Path, seconds: float) -> Subject:
             licence="Apache-2.0",
             sample_rate=flow.mel.sample_rate,
             components={name: name for name in models},
-            # Those of the reference, where it is one.
-            generation={"num_steps": 10} if isinstance(flow, FlowConfig) else {},
+            generation={"num_steps": 10},  # those of the reference
         )
         num_prompt = num_tokens(PROMPT_SECONDS, flow.token_rate)
         voice = Voice(

@@ -1,4 +1,4 @@
-"""What happened while a stream was spoken, chunk by chunk, and where the time went.
+"""The timeline of a stream, chunk by chunk, and the time that each stage takes.
 
 Shapes: S samples.
 """
@@ -19,18 +19,20 @@ from tokenlm.audio.joining import ENOUGH_SOUND_SECONDS, sound_seconds
 
 @dataclass(frozen=True)
 class Event:
-    """One chunk."""
+    """One chunk of a stream."""
 
     wall_seconds: float
-    """When it came, after the start."""
+    """Time from the start of the stream until the chunk was ready."""
     cpu_seconds: float
-    """Processor time of the process by then."""
+    """Processor time of the process from the start until then."""
     seconds: float
-    """Its length."""
+    """Length of the chunk."""
     sound_seconds: float
-    """What of it is not silence."""
+    """Length of what is not silence in it."""
     state_bytes: int = 0
+    """Memory of the states of flow and vocoder after it."""
     cache_bytes: int = 0
+    """Memory of the cache of the LM after it."""
 
 
 @dataclass
@@ -38,25 +40,28 @@ class Timeline:
     """The chunks of one stream."""
 
     events: list[Event] = field(default_factory=list)
+    """In the order in which they came."""
     wall_seconds: float = 0.0
+    """Time from the start to the end of the stream."""
     cpu_seconds: float = 0.0
+    """Processor time of the process meanwhile."""
 
     @property
     def seconds(self) -> float:
-        """Length of the speech."""
+        """Length of the speech, in seconds."""
         return sum(event.seconds for event in self.events)
 
     @property
     def real_time_factor(self) -> float:
-        """Time for a second of speech."""
+        """Wall seconds for a second of speech."""
         return self.wall_seconds / max(self.seconds, 1e-9)
 
     @property
     def time_to_first_audio(self) -> float:
-        """When a player can be started that has something to be heard and never runs dry.
+        """Seconds until a player can be started that is heard at once and never runs dry.
 
-        That is when the chunks so far hold 80 ms of sound, or later, where a chunk comes later
-        than all before it have been played.
+        The chunks so far must hold `ENOUGH_SOUND_SECONDS` of sound, and no later chunk may come
+        after all before it have been played. A silent stream gives its wall time.
         """
         sound = length = 0.0
         start = None
@@ -70,7 +75,7 @@ class Timeline:
         return self.wall_seconds if start is None else start
 
     def cpu_between(self, start: float, end: float) -> float:
-        """Processor seconds for a second of speech, of what lies between two moments of it."""
+        """Processor seconds for a second of speech, from `start` to `end` seconds of the speech."""
         length = cost = before = previous = 0.0
         for event in self.events:
             # A chunk that lies only partly there counts for that part.
@@ -82,7 +87,7 @@ class Timeline:
         return cost / max(length, 1e-9)
 
     def bytes_at(self, seconds: float) -> tuple[int, int]:
-        """State and cache of the LM when so much has been heard."""
+        """Bytes of state and of the cache of the LM after the first `seconds` of the speech."""
         length = 0.0
         sizes = (0, 0)
         for event in self.events:
@@ -99,12 +104,12 @@ def watch(
     sample_rate: int,
     sizes: Callable[[Iterable[Tensor]], tuple[int, int]] = lambda _: (0, 0),
 ) -> Timeline:
-    """Takes a stream to its end as fast as it goes.
+    """Reads a stream to its end as fast as it goes.
 
     Args:
-        chunks: opens it.
+        chunks: opens the stream, whose chunks are waveforms (S,).
         sample_rate: in hertz.
-        sizes: bytes of state and of the LM's cache.
+        sizes: bytes of state and of the cache of the LM, of the stream after a chunk.
     """
     timeline = Timeline()
     start, cpu_start = time.perf_counter(), time.process_time()
@@ -159,7 +164,7 @@ def _attach(stack: ExitStack, name: str, module: nn.Module, seconds: dict[str, f
 
 
 def peak_memory_bytes() -> int:
-    """The most memory that this process has held so far (resident, high-water mark)."""
+    """Most resident memory of this process so far, in bytes (high-water mark)."""
     if sys.platform == "win32":
         return _peak_on_windows()
     import resource

@@ -117,6 +117,27 @@ FormatOption = Annotated[
     Literal["wav", "pcm", "flac", "mp3", "opus"],
     typer.Option("--format", help="Of standard output; pcm is bare 16-bit samples."),
 ]
+DurationOption = Annotated[
+    float | None,
+    typer.Option("--duration", help="Seconds that the speech is to last, in place of a speed."),
+]
+SubtitlesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--srt-in",
+        help="SubRip subtitles to speak, each at its time and within it, in place of a text.",
+    ),
+]
+SrtOption = Annotated[
+    Path | None, typer.Option("--srt", help="Also write SubRip subtitles to this file.")
+]
+VttOption = Annotated[
+    Path | None,
+    typer.Option("--vtt", help="Also write WebVTT subtitles, each word with its time."),
+]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", help="Also write the words and their times as JSON.")
+]
 LayoutOption = Annotated[
     Literal["auto", "one_shot", "interleaved"],
     typer.Option(

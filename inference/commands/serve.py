@@ -33,6 +33,16 @@ def serve(
         Precision | None,
         typer.Option("--weights", help="Precision of the large models' weights."),
     ] = None,
+    llm: Annotated[
+        str | None,
+        typer.Option(
+            "--llm",
+            metavar="URL",
+            help="LLM server that draws the speech tokens; it serves what `tokenlm export llm`"
+            " writes.",
+            show_default="drawn here",
+        ),
+    ] = None,
     host: Annotated[
         str | None, typer.Option("--host", help="Address to listen at; 0.0.0.0 is every network.")
     ] = None,
@@ -62,6 +72,7 @@ def serve(
         "bundle": bundle,
         "device": device,
         "weights": weights,
+        "llm": llm,
         "host": host,
         "port": port,
         "voices": voices,
@@ -84,6 +95,8 @@ def serve(
     app = build_app(
         chosen,
         synthesizer,
-        lambda: StreamEngine(synthesizer, max_streams=chosen.limits.max_streams),
+        lambda: StreamEngine(
+            synthesizer, tokens=chosen.tokens(), max_streams=chosen.limits.max_streams
+        ),
     )
     serve_app(app, chosen)

@@ -19,9 +19,11 @@ from inference.commands.options import (
     BundleOption,
     ContextOption,
     DeviceOption,
+    DurationOption,
     FormatOption,
     GuidanceOption,
     InstructionOption,
+    JsonOption,
     LayoutOption,
     LexiconOption,
     OutputOption,
@@ -33,11 +35,15 @@ from inference.commands.options import (
     SeedOption,
     SolverOption,
     SpeedOption,
+    SrtOption,
     StepsOption,
+    SubtitlesOption,
     TextArgument,
     TextFileOption,
+    VttOption,
     WeightsOption,
 )
+from tokenlm.atomic import atomic_path
 from tokenlm.checkpoint.resolve import find_voices, resolve
 from tokenlm.console import ProgressBar
 from tokenlm.installation import check_device
@@ -46,6 +52,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tokenlm.synthesis import Synthesizer, Voice
+    from tokenlm.synthesis.words import TimedWord
     from tokenlm.text.lexicon import UserLexicon
 
 
@@ -116,9 +123,14 @@ def say(
     output: SayOutputOption = None,
     play: PlayOption = False,
     form: FormatOption = "wav",
+    srt: SrtOption = None,
+    vtt: VttOption = None,
+    json: JsonOption = None,
+    srt_in: SubtitlesOption = None,
     text_file: TextFileOption = None,
     seed: SeedOption = "0",
     speed: SpeedOption = 1.0,
+    duration: DurationOption = None,
     bundle: BundleOption = "mini-en",
     context: ContextOption = "default",
     layout: LayoutOption = "auto",
@@ -134,18 +146,39 @@ def say(
 
     The speech is played (--play), written to a file (-o out.wav) or to standard output (-o -), the
     first and the last while it is being made. Text may be piped in: `… | tokenlm say - --play`.
+    Subtitles are spoken at their times: `tokenlm say --srt-in film.srt -o film.wav`.
     """
     from inference.sinks import check_player
+    from inference.subtitles import dub, read_srt, to_json, to_srt, to_vtt
 
     arrives = text == "-" and text_file is None
-    words, number = "" if arrives else read_text(text, text_file), _read_seed(seed)
+    subtitles = None
+    if srt_in is not None:
+        if text is not None or text_file is not None or duration is not None or speed != 1.0:
+            raise ValueError("--srt-in takes neither a text nor a --duration or --speed.")
+        if srt is not None or vtt is not None or json is not None:
+            raise ValueError("--srt-in has its times: it takes no --srt, --vtt or --json.")
+        subtitles = read_srt(read_text(None, str(srt_in)))
+        if not subtitles:
+            raise ValueError(f"{srt_in} holds no subtitle that can be said.")
+        words = subtitles[0].text
+    else:
+        words = "" if arrives else read_text(text, text_file)
+    number = _read_seed(seed)
     own = read_lexicon(lexicon)
     if output is None and not play:
         output = Path("out.wav")
     to_pipe = output is not None and str(output) == "-"
+    listings = [
+        (path, write)
+        for path, write in ((srt, to_srt), (vtt, to_vtt), (json, to_json))
+        if path is not None
+    ]
     with ProgressBar("loading") as progress:
         if output is not None and not to_pipe:
             check_output(output)
+        for path, _ in listings:
+            check_writable(path)
         if play:
             check_player()
         folder = resolve(bundle)
@@ -166,17 +199,31 @@ def say(
             "solver": solver,
             "instruction": instruction,
             "lexicon": own,
+            "word_times": bool(listings),
+            "duration": duration,
         }
+        pieces: list[str] = []
+        timed_words: list[TimedWord] = []
         progress.describe("speaking")
         start = time.perf_counter()
-        if context == "full" or solver not in (None, "euler"):
+        is_whole = context == "full" or solver not in (None, "euler")
+        if subtitles is not None:
+            del options["duration"], options["speed"]
+            chunks = dub(synthesizer, subtitles, **options)
+        elif is_whole or (arrives and duration is not None):
             words = "".join(arriving_text()) if arrives else words
             speak = synthesizer.generate
             chunks = iter([speak(words, on_progress=progress.update, **options)])
+        elif arrives:
+            chunks = synthesizer.stream(_kept(arriving_text(), pieces), **options)
         else:
-            chunks = synthesizer.stream(arriving_text() if arrives else words, **options)
+            chunks = synthesizer.stream(words, **options)
+        chunks = _keep_words(chunks, timed_words)
         num_samples = _pour(chunks, synthesizer, chosen, number, play, output, form)
         seconds = time.perf_counter() - start
+    for path, write in listings:
+        with atomic_path(path) as temporary:
+            temporary.write_text(write("".join(pieces) or words, timed_words), encoding="utf-8")
     if output is not None:
         target = "standard output" if to_pipe else output
         _report(target, num_samples / synthesizer.sample_rate, seconds, error_stream=to_pipe)
@@ -279,6 +326,15 @@ def check_output(path: Path) -> None:
         raise ValueError(
             f"{path}: sound is written to files that end in {', '.join(WRITABLE_SUFFIXES)}."
         )
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Checks that a file can be written to `path`.
+
+    Raises:
+        ValueError: it is a folder, or its folder cannot be written to.
+    """
     if path.is_dir():
         raise ValueError(f"{path} is a folder.")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
@@ -357,6 +413,23 @@ def arriving_text() -> Iterator[str]:
         yield decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
         raise ValueError("standard input is not UTF-8 text.") from error
+
+
+def _kept(pieces: Iterator[str], kept: list[str]) -> Iterator[str]:
+    """The pieces of a text, which are also appended to a list."""
+    for piece in pieces:
+        kept.append(piece)
+        yield piece
+
+
+def _keep_words(chunks: Iterator[Tensor], words: list[TimedWord]) -> Iterator[Tensor]:
+    """Chunks of speech, whose words are appended to a list."""
+    from tokenlm.synthesis.words import Speech
+
+    for chunk in chunks:
+        if isinstance(chunk, Speech):
+            words += chunk.words
+        yield chunk
 
 
 def _pour(

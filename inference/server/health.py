@@ -47,6 +47,7 @@ class Model(BaseModel):
     response_formats: tuple[str, ...]
     voice_attributes: dict[str, str]
     """By which voices can be designed, and what they mean."""
+    word_times: bool
 
 
 class ModelList(BaseModel):
@@ -148,4 +149,5 @@ def _model(service: Service, name: str) -> Model:
         voice_attributes=service.voice_attributes,
         lookahead_ms=service.synthesizer.lookahead_ms,
         response_formats=available_formats(),
+        word_times=service.times_words,
     )

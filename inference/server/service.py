@@ -104,6 +104,25 @@ class Service:
         """Names of the bundle: its own and its aliases."""
         return tuple(dict.fromkeys((self.bundle, *self.config.model_aliases)))
 
+    @property
+    def times_words(self) -> bool:
+        """Whether the bundle can time words: it has a token recogniser."""
+        return self.synthesizer.components.has_token_recognizer
+
+    def check_word_times(self, word_times: bool) -> None:
+        """Checks that the bundle can time words, if a request asks for that.
+
+        Raises:
+            ApiError: 400.
+        """
+        if word_times and not self.times_words:
+            raise ApiError(
+                400,
+                f"The model {self.bundle!r} has no token recogniser, which times of words need.",
+                param="word_times",
+                code="unsupported",
+            )
+
     def check_model(self, name: str | None) -> None:
         """Checks the name of a model in a request.
 
@@ -230,6 +249,8 @@ class Service:
         seed: int,
         speed: float,
         lexicon: UserLexicon | None = None,
+        word_times: bool = False,
+        duration: float | None = None,
         request_id: str,
         requested_at: float,
         stall_seconds: float,
@@ -243,6 +264,8 @@ class Service:
             seed: of all draws.
             speed: 1 is that of the voice.
             lexicon: pronunciations of the request.
+            word_times: whether to time the words.
+            duration: seconds that a whole text is to last; None is as long as it takes.
             request_id: for the log.
             requested_at: `time.perf_counter()` of the request.
             stall_seconds: longest time between two chunks.
@@ -260,6 +283,8 @@ class Service:
                     seed=seed,
                     speed=speed,
                     lexicon=lexicon,
+                    word_times=word_times,
+                    duration=duration,
                     max_buffer_seconds=limits.max_buffer_seconds,
                 )
             except VoiceError as error:  # made with other models, as when the bundle was changed

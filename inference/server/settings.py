@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from inference.remote.settings import Local, Remote
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,10 @@ class Limits:
     """A request whose body takes longer to arrive is refused."""
     stream_timeout_seconds: float = 1800.0
     """Longest time for one utterance."""
+    llm_stall_seconds: float = 20.0
+    """A request to the LLM server that answers nothing for this long is made again."""
+    llm_give_up_seconds: float = 30.0
+    """An utterance whose LLM server fails for this long ends."""
     drain_seconds: float = 60.0
     """Time for live utterances to end after a signal to stop."""
     max_prompt_bytes: int = 1 << 30
@@ -75,6 +82,8 @@ class Limits:
             "idle_timeout_seconds",
             "body_timeout_seconds",
             "stream_timeout_seconds",
+            "llm_stall_seconds",
+            "llm_give_up_seconds",
         ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
@@ -92,6 +101,13 @@ class ServeConfig:
     """Precision of the weights of the large models."""
     lexicon: Path | None = None
     """File of pronunciations for all requests; those of a request win."""
+    llm: str = ""
+    """Address of an LLM server that draws the speech tokens, such as http://127.0.0.1:8100; it
+    serves what `tokenlm export llm` writes of the bundle. Empty draws them here."""
+    llm_model: str = ""
+    """Name of the model there; empty is the first that it lists."""
+    llm_key_env: str = "TOKENLM_LLM_KEY"
+    """Environment variable with the key of that server, if it wants one."""
     host: str = "127.0.0.1"
     """Address to listen at; 0.0.0.0 is every network of the machine."""
     port: int = 8000
@@ -125,6 +141,8 @@ class ServeConfig:
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:
+        if self.llm:
+            self.tokens()
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port must be from 0 to 65535, got {self.port}")
         if self.sentence_pause_seconds is not None and not self.sentence_pause_seconds >= 0:
@@ -145,6 +163,18 @@ class ServeConfig:
                     "proxies has addresses or networks, such as 10.0.0.2 or 10.0.0.0/8, not "
                     f"{address!r}"
                 ) from None
+
+    def tokens(self) -> Local | Remote:
+        """Where speech tokens are drawn."""
+        if not self.llm:
+            return Local()
+        return Remote(
+            self.llm,
+            model=self.llm_model,
+            api_key=os.environ.get(self.llm_key_env, ""),
+            stall_seconds=self.limits.llm_stall_seconds,
+            give_up_seconds=self.limits.llm_give_up_seconds,
+        )
 
 
 _HOST = re.compile(r"\*|(?:\*\.)?[A-Za-z0-9_-][A-Za-z0-9._-]*|\[?[0-9A-Fa-f]*:[0-9A-Fa-f:.]+\]?")

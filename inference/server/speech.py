@@ -23,8 +23,8 @@ from inference.server.access import require_access
 from inference.server.errors import ApiError, as_sentence, error_responses
 from inference.server.service import ClientGoneError, VoiceDesign, service_of
 from inference.server.settings import Limits
-from inference.server.speech_stream import SpeechStream
-from tokenlm.audio.encoders import available_formats, build_encoder
+from inference.server.speech_stream import SpeechStream, words_of
+from tokenlm.audio.encoders import Encoder, available_formats, build_encoder
 from tokenlm.text.lexicon import LexiconError, UserLexicon
 
 PATH = "/v1/audio/speech"
@@ -32,6 +32,8 @@ MAX_SEED = 2**53 - 1
 """The largest integer that JSON carries exactly everywhere."""
 MAX_LEXICON = 1000
 """Words of the lexicon of a request."""
+MAX_DURATION = 3600.0
+"""Longest speech that may be asked for, in seconds."""
 MEDIA_TYPES = {
     "mp3": "audio/mpeg",
     "opus": "audio/ogg",
@@ -88,6 +90,9 @@ class SpeechSettings(BaseModel):
             description="Words and their pronunciations, in phones of the CMU dictionary or /IPA/.",
         ),
     ] = {}
+    word_times: Annotated[
+        bool, Field(description="Whether to send when each word is said, with the speech.")
+    ] = False
     language: Annotated[
         str | None, Field(description="Changes nothing: a bundle speaks what it speaks.")
     ] = None
@@ -118,6 +123,10 @@ class SpeechRequest(SpeechSettings):
     input: Annotated[str, Field(description="The text.")]
     response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
     stream_format: Literal["audio", "sse"] = "audio"
+    duration: Annotated[
+        float | None,
+        Field(gt=0, le=MAX_DURATION, description="Seconds that the speech is to last."),
+    ] = None
     stream: Annotated[
         bool | None, Field(description="Changes nothing: bytes always come while they are made.")
     ] = None
@@ -265,8 +274,11 @@ class SpeechResponse(Response):
         except (TimeoutError, OSError) as error:
             raise ClientGoneError from error
 
+    def _encoder(self, speech: SpeechStream) -> Encoder:
+        return build_encoder(self._audio_format, speech.sample_rate, speech.provenance.comment)
+
     async def _bytes(self, speech: SpeechStream) -> AsyncGenerator[bytes, None]:
-        encoder = build_encoder(self._audio_format, speech.sample_rate, speech.provenance.comment)
+        encoder = self._encoder(speech)
         async for chunk in speech:
             if data := encoder.encode(chunk):
                 yield data
@@ -275,13 +287,18 @@ class SpeechResponse(Response):
 
     async def _events(self, speech: SpeechStream) -> AsyncGenerator[bytes, None]:
         """Events of `stream_format: sse`; an error after the first is an event, too."""
+        encoder = self._encoder(speech)
         has_started = False
         try:
-            async with aclosing(self._bytes(speech)) as pieces:
-                async for data in pieces:
+            async for chunk in speech:
+                if words := words_of(chunk):
                     has_started = True
-                    audio = base64.b64encode(data).decode("ascii")
-                    yield _event({"type": "speech.audio.delta", "audio": audio})
+                    yield _event({"type": "speech.words", "words": words})
+                if data := encoder.encode(chunk):
+                    has_started = True
+                    yield _audio_event(data)
+            if data := encoder.finish():
+                yield _audio_event(data)
         except Exception as error:
             if not has_started:
                 raise
@@ -322,6 +339,10 @@ def _event(fields: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(fields)}\n\n".encode()
 
 
+def _audio_event(data: bytes) -> bytes:
+    return _event({"type": "speech.audio.delta", "audio": base64.b64encode(data).decode("ascii")})
+
+
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
@@ -354,6 +375,14 @@ async def create_speech(body: SpeechRequest, request: Request) -> SpeechResponse
             code="unsupported",
         )
     check_length(len(check_unicode(body.input, "input")), limits, "input")
+    service.check_word_times(body.word_times)
+    if body.word_times and body.stream_format != "sse":
+        raise ApiError(
+            400,
+            "Times of words come as events beside the sound: ask for the stream_format 'sse'.",
+            param="word_times",
+            code="unsupported",
+        )
     speak = partial(
         service.speak,
         body.input,
@@ -361,6 +390,8 @@ async def create_speech(body: SpeechRequest, request: Request) -> SpeechResponse
         seed=body.seed,
         speed=body.speed,
         lexicon=read_lexicon(body.lexicon),
+        word_times=body.word_times,
+        duration=body.duration,
         request_id=uuid.uuid4().hex,
         requested_at=time.perf_counter(),
         stall_seconds=limits.stall_timeout_seconds,

@@ -16,6 +16,7 @@ from torch import Tensor
 from inference.engine import EngineStream
 from inference.server.errors import ApiError, as_sentence
 from tokenlm import __version__
+from tokenlm.synthesis.words import Speech
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,11 @@ class Provenance:
     def fields(self) -> dict[str, str | int | bool]:
         """For JSON."""
         return {"synthesised": True, "by": f"tokenlm/{__version__}", **asdict(self)}
+
+
+def words_of(chunk: Tensor) -> list[dict[str, str | float | int]]:
+    """The timed words of a chunk, for JSON."""
+    return [asdict(word) for word in chunk.words] if isinstance(chunk, Speech) else []
 
 
 class SpeechStream(AsyncIterator[Tensor]):
@@ -162,4 +168,4 @@ class SpeechStream(AsyncIterator[Tensor]):
         return chunk
 
 
-__all__ = ["Provenance", "SpeechStream"]
+__all__ = ["Provenance", "SpeechStream", "words_of"]

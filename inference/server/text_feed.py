@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+from bisect import bisect_left
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from tokenlm.text.normalize import PARAGRAPH_END
 
@@ -41,6 +43,10 @@ class TextFeed(AsyncIterator[str]):
         self._tail = ""
         """End of the text that was taken out since the last paragraph end."""
         self._pieces: deque[str] = deque()
+        self._num_given = 0
+        """Characters that were taken out, paragraph ends among them."""
+        self._breaks: list[int] = []
+        """Which of these are paragraph ends that no client wrote."""
         self._changed = asyncio.Event()
 
     def put(self, piece: str) -> None:
@@ -59,13 +65,24 @@ class TextFeed(AsyncIterator[str]):
         """The next piece, or `PARAGRAPH_END` after a pause."""
         if await self._is_paused():
             self._tail = ""
+            self._breaks.append(self._num_given)
+            self._num_given += 1
             return PARAGRAPH_END
         await self._wait_for_piece()
         if not self._pieces:
             raise StopAsyncIteration
         piece = self._pieces.popleft()
+        self._num_given += len(piece)
         self._tail = (self._tail + piece)[-_TAIL_CHARACTERS:]
         return piece
+
+    def as_written(self, word: dict[str, Any]) -> dict[str, Any]:
+        """A timed word with its place in what the client wrote."""
+        places = {
+            name: word[name] - bisect_left(self._breaks, word[name])
+            for name in ("text_start", "text_end")
+        }
+        return word | places
 
     async def _is_paused(self) -> bool:
         """Whether a pause follows a whole sentence."""

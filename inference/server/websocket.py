@@ -23,6 +23,7 @@ from inference.server.speech import (
     check_unicode,
     read_lexicon,
 )
+from inference.server.speech_stream import words_of
 from inference.server.text_feed import TextFeed
 from tokenlm.audio.encoders import to_pcm16
 
@@ -236,6 +237,7 @@ class _Connection:
         self._service.check_model(settings.model)
         check_instructions(settings.instructions)
         read_lexicon(settings.lexicon)
+        self._service.check_word_times(settings.word_times)
         self._settings = settings
 
     def _add_text(self, piece: str) -> None:
@@ -284,6 +286,7 @@ class _Connection:
             seed=settings.seed,
             speed=settings.speed,
             lexicon=read_lexicon(settings.lexicon),
+            word_times=settings.word_times,
             request_id=uuid.uuid4().hex,
             requested_at=time.perf_counter(),
             # The models wait for text, too.
@@ -301,6 +304,14 @@ class _Connection:
                             "sample_rate": speech.sample_rate,
                             "channels": 1,
                             "provenance": speech.provenance.fields(),
+                        }
+                    )
+                if words := words_of(chunk):
+                    await self._send(
+                        {
+                            "type": "audio.words",
+                            "utterance": pending.number,
+                            "words": [pending.text.as_written(word) for word in words],
                         }
                     )
                 await self._send(to_pcm16(chunk).tobytes())

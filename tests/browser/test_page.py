@@ -128,8 +128,11 @@ def test_speech_is_shown_before_it_is_complete_and_downloaded(page: Page, pictur
     expect(page.locator("#status")).to_have_text("Speaking…")
     expect(page.locator("#first")).to_have_text(re.compile(r" ms$"), timeout=SPEECH_MS)
     assert page.inner_text("#total") == "–", "the first sound came when all was made"
+    expect(page.locator("#said mark")).to_have_text(re.compile(r"^\w+[,.]?$"), timeout=SPEECH_MS)
+    assert page.inner_text("#said") == TEXT
     page.screenshot(path=pictures / "speaking.png", full_page=True)
     expect(page.locator("#status")).to_have_text(re.compile("^Done"), timeout=SPEECH_MS)
+    expect(page.locator("#said mark")).to_have_count(0)
     assert page.locator("#wave").evaluate(NUM_COLOURS) > 1
     assert page.locator("#mel").evaluate(NUM_COLOURS) > 100
     for name in ("first", "length", "total", "factor", "dry"):

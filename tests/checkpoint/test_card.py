@@ -44,8 +44,11 @@ def test_card(tmp_path: Path) -> None:
         "24,000 Hz",
         "`num_steps` = 4",
         "| `flow` | `flow_decoder` |",
-        "| word_error_rate | 0.1235 | 100 texts | `tokenlm evaluate \\| tee` |",
-        "| real_time_factor | 2 x |  | `tokenlm bench` |",
+        "| figure | value |  |\n",
+        "| word_error_rate | 0.123 | 100 texts |",
+        "| real_time_factor | 2 x |  |",
+        "Measured by\n\n- word_error_rate: `tokenlm evaluate \\| tee`\n"
+        "- real_time_factor: `tokenlm bench`",
         "- It speaks English only.",
         "- data: synthetic speech",
         "- commands:\n  - make it\n  - train it",
@@ -53,6 +56,31 @@ def test_card(tmp_path: Path) -> None:
         "under Apache-2.0",
     ):
         assert part in body
+
+
+def test_a_person_can_read_the_table_of_figures(tmp_path: Path) -> None:
+    chosen, command = "chosen on these sentences", "tokenlm evaluate --sections cloned,originals"
+    similarity = Metric(value=0.8766, command=command, original=0.91, remarks=(chosen,))
+    metrics = {
+        "heldout/cloned/word_error_rate": Metric(
+            value=5.0, unit="%", low=2.5, high=7.51, original=0.5, num_items=252, command=command,
+            note="of words", remarks=(chosen, "by ears"),
+        ),
+        "heldout/cloned/speaker_similarity": similarity,
+        "heldout/tokenizer/codebook_perplexity": Metric(value=1234.5, command=command),
+    }  # fmt: skip
+    text = write_model_card(tmp_path, MANIFEST, metrics).read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert "| figure | value | 95 % interval | recordings | n |  |" in rows
+    for row in (
+        "| heldout/cloned/word_error_rate | 5 % | 2.5 to 7.51 | 0.5 % | 252 | of words [1] [2] |",
+        "| heldout/cloned/speaker_similarity | 0.877 |  | 0.91 |  | [1] |",
+        "| heldout/tokenizer/codebook_perplexity | 1,234 |  |  |  |  |",
+    ):
+        assert row in rows
+    # What is said of many figures, and the command, are said once.
+    assert text.count(chosen) == text.count(command) == 1
+    assert f"[1] {chosen}\n\n[2] by ears\n\nMeasured by `{command}`." in text
 
 
 def test_card_without_figures_says_so(tmp_path: Path) -> None:
@@ -85,8 +113,9 @@ def test_rows_say_what_was_chosen_on_what_they_were_measured_on() -> None:
         "heldout/tokenizer/errors": Metric(value=1.0, command="c", note="of all"),
     }
     told = note_choices(metrics, {"*/cloned/*": "not unseen", "unheard/*": "by ears"})
-    notes = [metric.note for metric in told.values()]
-    assert notes == ["100 utterances; not unseen; by ears", "not unseen", "of all"]
+    assert [metric.note for metric in told.values()] == ["100 utterances", "", "of all"]
+    remarks = [metric.remarks for metric in told.values()]
+    assert remarks == [("not unseen", "by ears"), ("not unseen",), ()]
     assert [metric.value for metric in told.values()] == [1.0] * 3
 
 

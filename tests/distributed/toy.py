@@ -1,12 +1,14 @@
 """A made-up corpus, random components and a config of every stage, small enough for seconds.
 
-The tests of the stages use them, too.
+The tests of the stages use them, too. Sizes of the models are those of `configs/train/toy`.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import yaml
 
 from tokenlm.audio.io import save_audio
 from tokenlm.checkpoint import save_component
-from tokenlm.config import from_dict
+from tokenlm.config import from_dict, load_config, to_dict
 from tokenlm.models.lm import SpeechLM, SpeechLMConfig
 from tokenlm.models.speaker_encoder import SpeakerEncoder, SpeakerEncoderConfig
 from tokenlm.models.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
@@ -23,7 +25,10 @@ from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConf
 from tokenlm.text.tokenizers import SentencePieceTokenizer
 from training.data.manifest import read_manifest
 from training.data.precompute import Precompute, build_shards, write_tokens
+from training.run import read_stage
+from training.stages import stage_classes
 
+TOY = Path(__file__).resolve().parents[2] / "configs/train/toy"
 RATE = 24_000
 LEVELS = (3, 3)
 TEXTS = ["one two.", "is it so?", "well, yes!", "the fox."]
@@ -56,6 +61,30 @@ def _write_rows(folder: Path, split: str, count: int) -> Path:
     return path
 
 
+@cache
+def _sizes(stage: str) -> dict[str, dict[str, Any]]:
+    path = TOY / f"{stage}.yaml"
+    config_class, _ = stage_classes(read_stage(path, ()))
+    config = to_dict(load_config(config_class, path))
+    return {
+        name: config[name] for name in ("model", "recognizer", "discriminator") if name in config
+    }
+
+
+def toy_model(stage: str, part: str = "model", **changes: Any) -> dict[str, Any]:
+    """Return the config of a model of a stage, of the size that `configs/train/toy` gives it.
+
+    Args:
+        stage: Name of a file there.
+        part: Key of the model in the config of the stage.
+        changes: Keys that replace those of the config; a mapping is merged into what is there.
+    """
+    config = deepcopy(_sizes(stage)[part])
+    for key, value in changes.items():
+        config[key] = {**config[key], **value} if isinstance(value, dict) else value
+    return config
+
+
 def make_corpus(folder: Path, num_train: int, num_valid: int) -> None:
     """Write manifests, shards, and the components that stages start from.
 
@@ -66,16 +95,18 @@ def make_corpus(folder: Path, num_train: int, num_valid: int) -> None:
         num_train: Recordings to train on, of 0.8 to 1.7 s up to 22 of them, longer beyond.
         num_valid: Recordings to evaluate on.
     """
-    sizes: dict[str, Any] = {"dim": 16, "num_heads": 2, "num_layers": 1, "levels": LEVELS}
     lm_config = from_dict(SpeechLMConfig, stage_settings(folder, "speech_lm")["model"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        tokenizer = SpeechTokenizer(SpeechTokenizerConfig(**sizes)).eval()
+        tokenizer = SpeechTokenizer(
+            from_dict(SpeechTokenizerConfig, toy_model("speech_tokenizer", levels=[*LEVELS]))
+        ).eval()
+        recognizer = toy_model("speech_tokenizer", "recognizer", levels=[*LEVELS])
         models: dict[str, Any] = {
             "speech_tokenizer": tokenizer,
-            "token_recognizer": TokenRecognizer(TokenRecognizerConfig(**sizes)),
+            "token_recognizer": TokenRecognizer(from_dict(TokenRecognizerConfig, recognizer)),
             "speaker_encoder": SpeakerEncoder(
-                SpeakerEncoderConfig(dim=16, num_layers=1, embedding_dim=8)
+                from_dict(SpeakerEncoderConfig, toy_model("speaker_encoder"))
             ),
         }
         torch.manual_seed(1)
@@ -101,12 +132,13 @@ def stage_settings(corpus: Path, stage: str) -> dict[str, Any]:
     """
     plain = {"train": f"{corpus}/train.jsonl", "valid": f"{corpus}/valid.jsonl"}
     tokens = {"train": f"{corpus}/train_tokens.jsonl", "valid": f"{corpus}/valid_tokens.jsonl"}
-    small = {"dim": 16, "num_heads": 2, "num_layers": 1, "dropout": 0.1}
     stages: dict[str, dict[str, Any]] = {
         "speech_tokenizer": {
             "data": plain,
-            "model": {**small, "levels": list(LEVELS)},
-            "recognizer": {**small, "levels": list(LEVELS), "max_characters": 32},
+            "model": toy_model("speech_tokenizer", levels=[*LEVELS], dropout=0.1),
+            "recognizer": toy_model(
+                "speech_tokenizer", "recognizer", levels=[*LEVELS], dropout=0.1, max_characters=32
+            ),
             "blend_start_step": 1,
             "blend_end_step": 3,
             "phone_head_dim": 8,
@@ -115,11 +147,11 @@ def stage_settings(corpus: Path, stage: str) -> dict[str, Any]:
             "data": tokens,
             "speech_tokenizer": f"{corpus}/speech_tokenizer",
             "text_tokenizer": f"{corpus}/text_tokenizer",
-            "model": {**small, "max_characters": 32},
+            "model": toy_model("token_recognizer", max_characters=32),
         },
         "speaker_encoder": {
             "data": plain,
-            "model": {"dim": 16, "num_layers": 1, "embedding_dim": 8},
+            "model": toy_model("speaker_encoder"),
             "margin_warmup_steps": 2,
             "min_crop_seconds": 0.3,
             "max_crop_seconds": 0.6,
@@ -128,42 +160,28 @@ def stage_settings(corpus: Path, stage: str) -> dict[str, Any]:
             "data": tokens,
             "text_tokenizer": f"{corpus}/text_tokenizer",
             "token_recognizer": f"{corpus}/token_recognizer",
-            "model": {
-                "backbone": {
-                    "vocab_size": 64,
-                    "hidden_size": 16,
-                    "intermediate_size": 16,
-                    "num_layers": 1,
-                    "num_heads": 2,
-                    "num_kv_heads": 1,
-                },
-                "codebook_size": 9,
-                "min_speech_per_text": 1.0,
-                "max_speech_per_text": 8.0,
-                "block_text_tokens": 2,
-                "block_speech_tokens": 3,
-            },
+            "model": toy_model(
+                "speech_lm",
+                backbone={"vocab_size": 64},
+                codebook_size=9,
+                min_speech_per_text=1.0,
+                max_speech_per_text=8.0,
+                block_text_tokens=2,
+                block_speech_tokens=3,
+            ),
             "max_joined_seconds": 2.0,
             "num_generated": 2,
         },
         "flow": {
             "data": tokens,
             "speaker_encoder": f"{corpus}/speaker_encoder",
-            "model": {
-                **small,
-                "codebook_size": 9,
-                "encoder_dim": 16,
-                "encoder_layers": 1,
-                "encoder_heads": 2,
-                "speaker_dim": 8,
-                "speaker_condition_dim": 4,
-            },
+            "model": toy_model("flow", codebook_size=9, dropout=0.1),
             "chunk_tokens": [4, 6],
         },
         "vocoder": {
             "data": plain,
-            "model": {"dim": 16, "num_layers": 1},
-            "discriminator": {"periods": [2], "period_channels": [2, 2], "spectrum_channels": 2},
+            "model": toy_model("vocoder"),
+            "discriminator": toy_model("vocoder", "discriminator"),
             "crop_frames": 16,
             "adversarial_start_step": 1,
             "resolutions": [[256, 64], [512, 128]],
@@ -176,36 +194,13 @@ def stage_settings(corpus: Path, stage: str) -> dict[str, Any]:
             "bounded_share": 0.0,
             "no_prompt_share": 0.5,
             "max_prompt_share": 0.3,
-            "model": {
-                "encoder": "conformer",
-                "estimator": "unet",
-                "patch_frames": 1,
-                "mel_mean": 0.0,
-                "mel_std": 1.0,
-                "num_steps": 10,
-                "noise": "fixed",
-                "chunks_from": "prompt_start",
-                "chunk_step_tokens": [],
-                "left_tokens": None,
-                "codebook_size": 9,
-                "speaker_dim": 8,
-                "encoder_dim": 16,
-                "encoder_hidden_dim": 24,
-                "encoder_layers": 1,
-                "encoder_up_layers": 1,
-                "encoder_heads": 2,
-                "dim": 16,
-                "num_heads": 2,
-                "head_dim": 8,
-                "blocks_per_level": 1,
-                "num_mid_levels": 1,
-            },
+            "model": toy_model("flow.cosyvoice", codebook_size=9),
             "chunk_tokens": [4],
         },
         "hift": {
             "data": plain,
-            "model": {"dim": 16, "pitch_dim": 8},
-            "discriminator": {"periods": [2], "period_channels": [2, 2], "spectrum_channels": 2},
+            "model": toy_model("hift"),
+            "discriminator": toy_model("hift", "discriminator"),
             "crop_frames": 16,
             "adversarial_start_step": 1,
         },

@@ -13,35 +13,17 @@ from typer.testing import CliRunner, Result
 
 from inference.benchmark import command, judgement
 from inference.benchmark.cold_start import measure_cold_starts
-from inference.benchmark.measurements import Plan, Row, measure
+from inference.benchmark.measurements import BenchmarkConfig, Row, measure
 from inference.benchmark.subject import bundle_subject, config_subject
 from inference.benchmark.timeline import Event, Timeline
+from tests.distributed.toy import toy_model
 from tokenlm.audio.joining import sound_seconds
 from tokenlm.report import bootstrap_interval
 
 TINY = {
-    "speech_lm": {
-        "backbone": {
-            "vocab_size": 4096,
-            "hidden_size": 16,
-            "intermediate_size": 32,
-            "num_layers": 1,
-            "num_heads": 2,
-            "num_kv_heads": 1,
-        },
-        "codebook_size": 27,
-    },
-    "flow": {
-        "codebook_size": 27,
-        "speaker_dim": 8,
-        "encoder_dim": 16,
-        "encoder_layers": 1,
-        "encoder_heads": 2,
-        "dim": 16,
-        "num_layers": 1,
-        "num_heads": 2,
-    },
-    "vocoder": {"dim": 16, "num_layers": 1},
+    "speech_lm": toy_model("speech_lm", backbone={"vocab_size": 4096}, codebook_size=27),
+    "flow": toy_model("flow", codebook_size=27),
+    "vocoder": toy_model("vocoder"),
 }
 
 
@@ -143,15 +125,15 @@ def test_random_weights_are_measured(tmp_path: Path) -> None:
 
 def test_parts_are_chosen_and_kept_as_they_are_found(tmp_path: Path) -> None:
     subject = config_subject(tiny_configs(tmp_path), 3.0)
-    plan = Plan(num_runs=1, long_seconds=1.5, parts=("factor", "shares"))
+    config = BenchmarkConfig(num_runs=1, long_seconds=1.5, parts=("factor", "shares"))
     kept: list[list[str]] = []
     told: list[str] = []
-    measure(subject, plan, told.append, lambda found: kept.append([r.name for r in found.rows]))
+    measure(subject, config, told.append, lambda found: kept.append([r.name for r in found.rows]))
     assert told == ["real-time factor", "shares of the stages"]
     assert kept[0] == ["real-time factor"]
     assert kept[1][0] == "real-time factor" and "share of vocoder" in kept[1]
     with pytest.raises(ValueError, match="parts are cold, first"):
-        Plan(parts=("speed",))
+        BenchmarkConfig(parts=("speed",))
 
 
 @pytest.mark.usefixtures("quick")
@@ -160,8 +142,8 @@ def test_a_bundle_is_judged(
 ) -> None:
     monkeypatch.setattr(judgement, "SENTENCES", ("Is it so?", "It is."))
     out = tmp_path / "out"
-    arguments = ["--bundle", str(tiny_bundle), "--quick", "--output", str(out)]
-    assert run(*arguments).exit_code == 0
+    arguments = ["--bundle", str(tiny_bundle), "--quick", "--parts", "first"]
+    assert run(*arguments, "--output", str(out)).exit_code == 0
     rows = {row["name"]: row for row in json.loads((out / "report.json").read_text())["rows"]}
     for mode in ("full context, one-shot", "default context, interleaved"):
         assert f"word error rate, {mode}" in rows
@@ -182,7 +164,7 @@ def test_mistakes(tmp_path: Path) -> None:
 
 def test_cold_starts(tiny_bundle: Path) -> None:
     subject = bundle_subject(str(tiny_bundle), 5)
-    found = measure(subject, Plan(num_runs=1, parts=("cold",)), lambda what: None)
+    found = measure(subject, BenchmarkConfig(num_runs=1, parts=("cold",)), lambda what: None)
     rows = {row.name.rpartition(": ")[2]: row for row in found.rows}
     assert {"a sentence in a file", "help", "an unknown voice", "an empty text"} <= set(rows)
     for row in found.rows[:-1]:

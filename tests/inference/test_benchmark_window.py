@@ -9,6 +9,7 @@ import yaml
 from script_module import load_script
 
 from inference.benchmark.subject import config_subject
+from tests.distributed.toy import toy_model
 
 WINDOW = load_script("benchmark_window")
 Deviation, main, measure_window, table = (
@@ -16,33 +17,9 @@ Deviation, main, measure_window, table = (
 )  # fmt: skip
 
 CONFIGS = {
-    "speech_lm": {
-        "backbone": {
-            "vocab_size": 4096,
-            "hidden_size": 16,
-            "intermediate_size": 32,
-            "num_layers": 1,
-            "num_heads": 2,
-            "num_kv_heads": 1,
-        },
-        "codebook_size": 27,
-    },
-    "flow": {
-        "codebook_size": 27,
-        "speaker_dim": 8,
-        "encoder_dim": 16,
-        "encoder_hidden_dim": 24,
-        "encoder_layers": 1,
-        "encoder_up_layers": 1,
-        "encoder_heads": 2,
-        "dim": 16,
-        "num_heads": 2,
-        "head_dim": 8,
-        "blocks_per_level": 1,
-        "num_mid_levels": 1,
-        "chunk_tokens": 10,
-    },
-    "hift": {"dim": 16, "pitch_dim": 8},
+    "speech_lm": toy_model("speech_lm", backbone={"vocab_size": 4096}, codebook_size=27),
+    "flow": toy_model("flow.cosyvoice", codebook_size=27, chunk_tokens=10),
+    "hift": toy_model("hift"),
 }
 
 

@@ -17,7 +17,8 @@ from tokenlm.synthesis import Voice
 
 
 def run(*arguments: object, stdin: str | None = None) -> Result:
-    return CliRunner().invoke(build_app(), [str(word) for word in arguments], input=stdin)
+    words = [str(word) for word in arguments]
+    return CliRunner().invoke(build_app(words), words, input=stdin)
 
 
 def succeeds(*arguments: object, stdin: str | None = None) -> str:
@@ -117,9 +118,8 @@ def test_say_reads_text_as_it_arrives(tiny_bundle: Path, tmp_path: Path) -> None
     succeeds(*interleaved, stdin="yes it is.")
     assert soundfile.info(str(tmp_path / "c.wav")).frames > 0
     succeeds(*interleaved, "--context", "full", stdin="yes it is.")
-    broken = CliRunner().invoke(
-        build_app(), [str(word) for word in interleaved], input=b"yes \xff it"
-    )
+    words = [str(word) for word in interleaved]
+    broken = CliRunner().invoke(build_app(words), words, input=b"yes \xff it")
     assert broken.exit_code == 2 and "is not UTF-8 text" in broken.stderr
 
 
@@ -386,3 +386,46 @@ def test_errors_name_no_temporary_file(
     assert f"{tmp_path / 'me.voice'}: Permission denied" in told and "partial" not in told
     told = fails("say", "yes", *base, tmp_path / "out.wav")
     assert f"{tmp_path / 'out.wav'}: Permission denied" in told and "partial" not in told
+
+
+def test_say_writes_subtitles(tiny_bundle: Path, tmp_path: Path) -> None:
+    base = ("say", "--bundle", tiny_bundle, "-o", tmp_path / "a.wav")
+    srt, vtt, listed = (tmp_path / "new" / name for name in ("a.srt", "a.vtt", "a.json"))
+    succeeds(*base, "It costs $3, yes. Is it so?", "--srt", srt, "--vtt", vtt, "--json", listed)
+    assert srt.read_text(encoding="utf-8").startswith("1\n00:00:00,")
+    assert "\nIt costs $3, yes.\n" in srt.read_text(encoding="utf-8")
+    assert vtt.read_text(encoding="utf-8").startswith("WEBVTT\n\n00:00:00.")
+    found = json.loads(listed.read_text(encoding="utf-8"))
+    assert [word["text"] for word in found["words"]] == "It costs $3, yes. Is it so?".split()
+    assert found["words"][2]["spoken"] == "three dollars,"
+    whole = tmp_path / "whole.json"
+    succeeds(*base, "It costs $3, yes. Is it so?", "--context", "full", "--json", whole)
+    assert json.loads(whole.read_text(encoding="utf-8")) == found
+    succeeds(*base, "-", "--json", whole, stdin="It costs $3, yes. Is it so?")
+    piped = json.loads(whole.read_text(encoding="utf-8"))
+    assert piped["text"] == found["text"] and len(piped["words"]) == 7
+
+
+def test_subtitles_that_cannot_be_written(tiny_bundle: Path, tmp_path: Path) -> None:
+    base = ("say", "yes", "--bundle", tiny_bundle, "-o", tmp_path / "a.wav")
+    assert "is a folder" in fails(*base, "--srt", tmp_path)
+    assert not (tmp_path / "a.wav").exists()
+
+
+def test_say_takes_a_duration_and_subtitles(tiny_bundle: Path, tmp_path: Path) -> None:
+    path, subtitles = tmp_path / "a.wav", tmp_path / "in.srt"
+    base = ("say", "--bundle", tiny_bundle, "-o", path)
+    succeeds(*base, "the lazy dog", "--duration", 2.5)
+    assert soundfile.info(str(path)).frames == 60_000
+    succeeds(*base, "-", "--duration", 2.5, stdin="the lazy dog")
+    assert soundfile.info(str(path)).frames == 60_000
+    assert "either a duration or a speed" in fails(*base, "yes", "--duration", 2, "--speed", 2)
+    subtitles.write_text("1\n00:00:01,000 --> 00:00:03,000\nthe lazy dog\n", encoding="utf-8")
+    succeeds(*base, "--srt-in", subtitles)
+    assert 1.4 < soundfile.info(str(path)).frames / 24_000 <= 3.05
+    assert "takes neither a text" in fails(*base, "yes", "--srt-in", subtitles)
+    assert "takes no --srt" in fails(*base, "--srt-in", subtitles, "--srt", tmp_path / "b.srt")
+    subtitles.write_text("hello\n", encoding="utf-8")
+    assert "line 1 of the subtitles" in fails(*base, "--srt-in", subtitles)
+    subtitles.write_text("\n", encoding="utf-8")
+    assert "holds no subtitle" in fails(*base, "--srt-in", subtitles)

@@ -21,9 +21,10 @@ from inference import engine as engine_module
 from inference.engine import EngineError, EngineStream, StreamEngine
 from tokenlm.models.lm import decoding as decoding_module
 from tokenlm.models.lm.decoding import KeyValueCache, decode_step
-from tokenlm.synthesis import Synthesizer
+from tokenlm.synthesis import Speech, Synthesizer
 from tokenlm.synthesis import session as session_module
 from tokenlm.synthesis import voice as voice_module
+from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.session import Session
 from tokenlm.text import normalize as normalize_module
 
@@ -573,3 +574,34 @@ def test_a_fault_of_the_batch_alone_ends_nobody(
         assert num_failed > 3
 
     with_engine(work)
+
+
+def test_words_have_times_as_in_whole_speech(
+    synthesizer: Synthesizer, with_engine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several streams at once, also where a batch of chunks fails when it is done."""
+    texts = ["Is it so? Yes, 21 times.", "The lazy dog. The quick brown fox."]
+    render, num_failed = session_module._render_sessions, 0
+
+    def fail(components: Components, sessions: Sequence[Session]) -> list[Tensor]:
+        nonlocal num_failed
+        chunks = render(components, sessions)
+        if len(sessions) > 1:
+            num_failed += 1
+            raise RuntimeError("too late")
+        return chunks
+
+    async def work(engine: StreamEngine) -> None:
+        plain = await engine.open(texts[0])
+        streams = [await engine.open(text, word_times=True) for text in texts]
+        await asyncio.gather(*(listen(stream) for stream in [plain, *streams]))
+        assert plain.words == []
+        for text, stream in zip(texts, streams, strict=True):
+            whole = synthesizer.generate(text, word_times=True)
+            assert isinstance(whole, Speech) and stream.words == list(whole.words)
+            assert [word.text for word in stream.words] == text.split()
+
+    with_engine(work)
+    monkeypatch.setattr(session_module, "_render_sessions", fail)
+    with_engine(work)
+    assert num_failed > 0

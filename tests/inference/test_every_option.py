@@ -163,7 +163,7 @@ def run(verb: str, words: tuple[str, ...], bundle: Path, places: dict[str, str])
     if (verb, first) == ("convert", "--prompt-text"):
         base = ["{recording}", "-o", "{out}.wav", "--prompt-audio", "{recording}"]
     filled = [word.format(**places) for word in (*base, *(word for word in words if word))]
-    return CliRunner().invoke(build_app(), [verb, *filled, "--bundle", str(bundle)])
+    return CliRunner().invoke(build_app([verb]), [verb, *filled, "--bundle", str(bundle)])
 
 
 @pytest.mark.parametrize(("verb", "words"), cases(), ids=lambda part: "".join(part))

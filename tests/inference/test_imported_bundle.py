@@ -16,7 +16,8 @@ __all__ = ["graphs", "imported_bundle", "text_folder", "tokenizer"]
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(build_app(), [str(word) for word in arguments])
+    words = [str(word) for word in arguments]
+    return CliRunner().invoke(build_app(words), words)
 
 
 @pytest.fixture

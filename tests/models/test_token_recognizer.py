@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
 from tokenlm.models.token_recognizer import (
     TokenRecognizer,
     TokenRecognizerConfig,
+    align_ctc,
     greedy_ctc,
 )
 from tokenlm.text.alphabet import ENGLISH_ALPHABET, decode_characters
@@ -110,3 +113,34 @@ def test_without_decoder_transcribes_the_same_and_refuses_to_decode() -> None:
     assert not any(name.startswith(("decoder", "character")) for name in smaller.state_dict())
     with pytest.raises(ValueError, match="no attention decoder"):
         smaller.decode_logits(codes, tokens)
+
+
+def test_align_ctc_against_all_paths() -> None:
+    """Viterbi finds the best of all paths that write the units."""
+    generator = torch.Generator().manual_seed(0)
+    for units in ([1, 2], [1, 1], [2], [2, 1, 2]):
+        log_probs = torch.randn(6, 3, generator=generator).log_softmax(dim=-1)
+        best = max(
+            (path for path in itertools.product(range(3), repeat=6) if greedy_ctc(path) == units),
+            key=lambda path: sum(float(log_probs[t, c]) for t, c in enumerate(path)),
+        )
+        spans = align_ctc(log_probs, units)
+        assert spans is not None
+        found = [0] * 6
+        for unit, (first, end) in zip(units, spans, strict=True):
+            found[first:end] = [unit] * (end - first)
+        assert tuple(found) == best
+
+
+def test_align_ctc_of_what_is_not_complete() -> None:
+    """The path ends behind the units that are there."""
+    path = [0, 1, 1, 0, 2, 0]
+    log_probs = torch.full((6, 4), -5.0)
+    log_probs[torch.arange(6), path] = -0.1
+    assert align_ctc(log_probs, [1, 2, 3, 3], is_complete=False) == [(1, 3), (4, 5)]
+    complete = align_ctc(log_probs, [1, 2, 3, 1, 3])
+    assert complete is not None and len(complete) == 5 and complete[0][0] <= 1
+    assert align_ctc(log_probs, [1, 1, 1, 1]) is None  # a blank between each: seven places
+    assert align_ctc(log_probs[:0], [1]) is None
+    assert align_ctc(log_probs[:0], [1], is_complete=False) == []
+    assert align_ctc(log_probs, []) == []

@@ -36,6 +36,8 @@ class SegmentJoiner:
         self._fade = torch.linspace(0, 1, round(FADE_SECONDS * sample_rate), dtype=torch.float32)
         self._threshold = 10.0 ** (QUIET_DBFS / 10.0)
         self._quiet_tail = 0
+        self.first_sample = 0
+        """Of the last segment that gave any samples, the index of the first that was kept."""
         self._begin()
 
     def _begin(self) -> None:
@@ -48,10 +50,14 @@ class SegmentJoiner:
         self._num_out = 0
         self._loud_end = 0
 
+    @property
+    def num_quiet(self) -> int:
+        """Samples at the end of the last segment that can be cut off, as they are silence."""
+        return max(self._quiet_tail - self._edge, 0)
+
     def pause(self, seconds: float) -> Tensor:
         """Silence (S,) before the next segment, less the silence that ended the last one."""
-        played = max(self._quiet_tail - self._edge, 0)
-        num_samples = max(int(seconds * self.sample_rate) - played, 0)
+        num_samples = max(int(seconds * self.sample_rate) - self.num_quiet, 0)
         return torch.zeros(num_samples, dtype=torch.float32)
 
     def push(self, waveform: Tensor, *, final: bool = False) -> Tensor:
@@ -69,6 +75,7 @@ class SegmentJoiner:
                 return lead[:0]
             cut = min(earliest, longest) - (total - lead.shape[0])
             out, self._lead = lead[max(cut, 0) :], None
+            self.first_sample = total - out.shape[0]
         out = self._faded(out, final)
         if final:
             self._quiet_tail = total - self._loud_end if self._loud_end else 0

@@ -12,6 +12,7 @@ import yaml
 
 from tokenlm.atomic import write_text
 from tokenlm.checkpoint.bundle import BundleManifest
+from tokenlm.report import markdown_table
 
 CARD_FILE = "README.md"
 
@@ -26,8 +27,19 @@ class Metric:
     """What to run to measure it."""
     unit: str = ""
     """Its unit, empty for a ratio."""
+    low: float | None = None
+    """Lower end of the 95 % interval, where there is one."""
+    high: float | None = None
+    """Upper end."""
+    original: float | None = None
+    """The same of recordings of the same sentences, where there are some."""
+    num_items: int | None = None
+    """Utterances that it was measured on."""
     note: str = ""
-    """On what it was measured, against what it is to be read."""
+    """How it is to be read."""
+    remarks: tuple[str, ...] = ()
+    """What else is to be known, such as what was chosen on the same sentences; said once below the
+    table, however many figures it is of."""
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value):
@@ -111,15 +123,54 @@ def _components(manifest: BundleManifest) -> str:
 
 
 def _figures(metrics: Mapping[str, Metric]) -> str:
+    """A table with a row for each figure; remarks and commands are said once at its foot."""
     if not metrics:
         return "## Figures\n\nNothing has been measured."
-    rows = [
-        f"| {_cell(name)} | {f'{metric.value:.4g} {metric.unit}'.strip()} "
-        f"| {_cell(metric.note)} | `{_cell(metric.command)}` |"
-        for name, metric in metrics.items()
-    ]
-    head = "## Figures\n\nEach can be measured again with its command.\n\n"
-    return head + "| figure | value | on | command |\n|---|---|---|---|\n" + "\n".join(rows)
+    remarks = list(dict.fromkeys(text for metric in metrics.values() for text in metric.remarks))
+    marks = {text: f"[{number}]" for number, text in enumerate(remarks, start=1)}
+    columns: dict[str, list[str]] = {
+        "figure": [_cell(name) for name in metrics],
+        "value": [f"{_number(one.value)} {one.unit}".strip() for one in metrics.values()],
+        "95 % interval": [_interval(metric) for metric in metrics.values()],
+        "recordings": [
+            "" if one.original is None else f"{_number(one.original)} {one.unit}".strip()
+            for one in metrics.values()
+        ],
+        "n": ["" if one.num_items is None else f"{one.num_items}" for one in metrics.values()],
+        "": [
+            _cell(" ".join([metric.note, *(marks[text] for text in metric.remarks)]))
+            for metric in metrics.values()
+        ],
+    }
+    shown = {head: cells for head, cells in columns.items() if any(cells)}
+    text = "## Figures\n\n" + markdown_table(list(shown), list(zip(*shown.values(), strict=True)))
+    if "recordings" in shown:
+        text += "\n\nRecordings: the same sentences as read by the source of the corpus."
+    text += "".join(f"\n\n{marks[remark]} {_cell(remark)}" for remark in remarks)
+    return f"{text}\n\n{_commands(metrics)}"
+
+
+def _commands(metrics: Mapping[str, Metric]) -> str:
+    by_command: dict[str, list[str]] = {}
+    for name, metric in metrics.items():
+        own = by_command.setdefault(metric.command, [])
+        part = name.rpartition("/")[0] or name
+        if part not in own:
+            own.append(part)
+    if len(by_command) == 1:
+        return f"Measured by `{_cell(next(iter(by_command)))}`."
+    lines = [f"- {', '.join(own)}: `{_cell(one)}`" for one, own in by_command.items()]
+    return "Measured by\n\n" + "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _interval(metric: Metric) -> str:
+    if metric.low is None or metric.high is None:
+        return ""
+    return f"{_number(metric.low)} to {_number(metric.high)}"
 
 
 def _provenance(provenance: Mapping[str, Any]) -> str:

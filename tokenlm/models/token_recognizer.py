@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -184,3 +185,49 @@ class TokenRecognizer(nn.Module):
 def greedy_ctc(path: Sequence[int]) -> list[int]:
     """Indices that a CTC path writes: repetitions joined, blanks (0) dropped."""
     return [c for i, c in enumerate(path) if c and (i == 0 or path[i - 1] != c)]
+
+
+def align_ctc(
+    log_probs: Tensor, units: Sequence[int], *, is_complete: bool = True
+) -> list[tuple[int, int]] | None:
+    """The most likely places of units on a CTC path (Viterbi).
+
+    Args:
+        log_probs: (T, U + 1) of each place, blank first.
+        units: indices, 1 and up, that are to be read.
+        is_complete: whether all units are read; otherwise the path may end behind any of them.
+
+    Returns:
+        For each unit that is read the first place that shows it, and the one behind the last; None
+        where the places are too few for the units.
+    """
+    num_places, num_states = log_probs.shape[0], 2 * len(units) + 1
+    if num_places == 0:
+        return None if is_complete and units else []
+    labels = np.zeros(num_states, dtype=np.int64)  # blanks stand between the units and around them
+    labels[1::2] = units
+    may_skip = np.zeros(num_states, dtype=bool)  # the blank between two units that differ
+    may_skip[3::2] = labels[3::2] != labels[1:-2:2]
+    chances = log_probs.double().cpu().numpy()[:, labels]
+    best = np.full(num_states, -np.inf)
+    best[:2] = chances[0, :2]
+    steps = np.zeros((num_places, num_states), dtype=np.int8)
+    arrivals = np.full((3, num_states), -np.inf)
+    for place in range(1, num_places):
+        arrivals[0] = best
+        arrivals[1, 1:] = best[:-1]
+        arrivals[2, 2:] = np.where(may_skip[2:], best[:-2], -np.inf)
+        steps[place] = arrivals.argmax(axis=0)
+        best = arrivals.max(axis=0) + chances[place]
+    state = int(best.argmax()) if not is_complete else num_states - 1
+    if is_complete and units and best[-2] > best[-1]:
+        state -= 1
+    if best[state] == -np.inf:
+        return None
+    spans: list[tuple[int, int]] = [(0, 0)] * ((state + 1) // 2)
+    for place in range(num_places - 1, -1, -1):
+        if state % 2:
+            unit = state // 2
+            spans[unit] = place, spans[unit][1] or place + 1
+        state -= int(steps[place, state])
+    return spans

@@ -226,6 +226,11 @@ class Components:
         """The speech tokenizer."""
         return self._load("speech_tokenizer", *SPEECH_TOKENIZERS)
 
+    @property
+    def has_token_recognizer(self) -> bool:
+        """Whether the bundle has a token recogniser."""
+        return "token_recognizer" in self.manifest.components
+
     @cached_property
     def token_recognizer(self) -> TokenRecognizer:
         """The ASR half of the tokenizer.
@@ -233,11 +238,11 @@ class Components:
         Raises:
             BundleError: the bundle has none, as imported ones.
         """
-        if "token_recognizer" not in self.manifest.components:
+        if not self.has_token_recognizer:
             raise BundleError(
                 f"{self.folder} has no component 'token_recognizer', which reads speech tokens: "
                 "imported bundles come without. The stage token_recognizer trains one for their "
-                "tokens, and `tokenlm export` adds it (docs/fine-tune.md). Until then "
+                "tokens, and `tokenlm export bundle` adds it (docs/fine-tune.md). Until then "
                 "transcribe with another bundle (--bundle mini-en), and turn off the guards that "
                 "read back (max_attempts, num_candidates)."
             )

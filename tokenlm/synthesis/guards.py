@@ -28,6 +28,8 @@ from tokenlm.text.tokenizers import PhonemeTokenizer, TextTokenizer
 
 _UNSPACED = re.compile(f"[{UNSPACED}]")
 
+NUM_DURATION_ATTEMPTS = 4
+"""Attempts at a segment that is to have a given duration."""
 RETRY_SEED = 0x5EED
 """Separates the seeds of further attempts from all others."""
 
@@ -66,15 +68,21 @@ class ReadBack:
         if isinstance(text_tokenizer, PhonemeTokenizer):
             if self._unit_of.keys() >= set(text_tokenizer.sounds):
                 self._pronunciation = text_tokenizer
-        self._space = 0
+        self.space = 0
         """The unit between words, where characters are compared and they have one."""
         if self._pronunciation is None:
-            self._space = recognizer.config.alphabet.find(" ") + 1
+            self.space = recognizer.config.alphabet.find(" ") + 1
 
     @property
     def unit(self) -> str:
         """Unit of comparison: "phone" or "character"."""
         return "character" if self._pronunciation is None else "phone"
+
+    @property
+    def unit_names(self) -> Sequence[str]:
+        """Phones or characters, in the order of their indices, which begin at 1."""
+        config = self.recognizer.config
+        return config.alphabet if self._pronunciation is None else config.phones
 
     @property
     def outputs_per_token(self) -> int:
@@ -95,9 +103,9 @@ class ReadBack:
         alphabet = self.recognizer.config.alphabet
         words: list[list[int]] = [[]]
         for unit in encode_characters(text, alphabet):
-            if unit == self._space:
+            if unit == self.space:
                 words.append([])
-            elif not self._space or _UNSPACED.match(alphabet[unit - 1]):
+            elif not self.space or _UNSPACED.match(alphabet[unit - 1]):
                 words += [[unit], []]
             else:
                 words[-1].append(unit)
@@ -175,7 +183,7 @@ class ReadBack:
         )
 
     def _word_errors(self, text: str, read: list[int]) -> WordErrors:
-        return word_errors(self.encode_words(text), [unit for unit in read if unit != self._space])
+        return word_errors(self.encode_words(text), [unit for unit in read if unit != self.space])
 
     def _tidy(self, read: list[int]) -> list[int]:
         """Units that were read, without spaces at the ends or several in a row."""
@@ -241,6 +249,36 @@ def decode_checked(
         for index in remaining:
             best[index] = replace(best[index], num_attempts=done)
         remaining = [index for index in remaining if _is_rejected(best[index].score, guards)]
+    return [best[index] for index in range(len(texts))]
+
+
+def decode_nearest(
+    texts: Sequence[str], targets: Sequence[float], decode: Decode, check: Check | None
+) -> list[list[int]]:
+    """Decodes texts several times, and takes of each what comes nearest to a length.
+
+    The first attempt counts. Another one that is nearer takes its place if it has no more errors in
+    words than the first.
+
+    Args:
+        texts: normalised.
+        targets: numbers of tokens.
+        decode: the LM.
+        check: scores what it decoded; None where nothing can read it, and all attempts count.
+    """
+    attempts = [(index, n) for index in range(len(texts)) for n in range(NUM_DURATION_ATTEMPTS)]
+    rows = decode(attempts)
+    scores = [None] * len(rows) if check is None else check([texts[i] for i, _ in attempts], rows)
+    best: dict[int, list[int]] = {}
+    allowed: dict[int, int] = {}
+    for (index, attempt), row, score in zip(attempts, rows, scores, strict=True):
+        num_errors = 0 if score is None else score.words.total
+        if attempt == 0:
+            best[index], allowed[index] = row, num_errors
+            continue
+        is_nearer = abs(len(row) - targets[index]) < abs(len(best[index]) - targets[index])
+        if is_nearer and num_errors <= allowed[index]:
+            best[index] = row
     return [best[index] for index in range(len(texts))]
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -23,17 +25,20 @@ from tokenlm.models.lm.decoding import (
     Decoding,
     KeyValueCache,
     Prefix,
+    SegmentTokens,
     decode,
     decode_step,
 )
 from tokenlm.models.lm.guards import GuardConfig
-from tokenlm.models.lm.layout import LayoutName
+from tokenlm.models.lm.layout import InputSequence, LayoutName
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.modules.exact import mix
 from tokenlm.synthesis.components import Components
-from tokenlm.synthesis.guards import ReadBack, attempt_seed, decode_checked
+from tokenlm.synthesis.duration import DurationPlan
+from tokenlm.synthesis.guards import ReadBack, attempt_seed, decode_checked, decode_nearest
 from tokenlm.synthesis.rendering import RenderSettings, SegmentRenderer, render_chunks
-from tokenlm.synthesis.voice import PromptCache
+from tokenlm.synthesis.voice import PromptCache, prompt_sequence
+from tokenlm.synthesis.words import Placement, Speech, TimedWord, WordTimer
 from tokenlm.text.lexicon import Respeller
 from tokenlm.text.normalize import Frontend, frontend
 from tokenlm.text.segmentation import (
@@ -43,7 +48,8 @@ from tokenlm.text.segmentation import (
     Segmenter,
 )
 from tokenlm.text.symbols import ForeignWords
-from tokenlm.text.tokenizers import TextTokenizer
+from tokenlm.text.tokenizers import PhonemeTokenizer, TextTokenizer
+from tokenlm.text.written import WrittenWords
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +67,8 @@ class TextSegment:
     """Text tokens so far."""
     text: str = ""
     """The words of these, normalised where the front-end does."""
+    words: list[str] = field(default_factory=list)
+    """The words without a final mark that was added."""
     is_complete: bool = False
     pause_seconds: float = 0.0
     """Silence after it; not to be relied on before the next segment is there."""
@@ -86,6 +94,7 @@ class SegmentedText:
         instruction_end: str = "",
         encode_prefix: Callable[[str], list[int]] | None = None,
         respeller: Respeller | None = None,
+        keep_written: bool = False,
     ) -> None:
         """Creates an empty text.
 
@@ -99,6 +108,7 @@ class SegmentedText:
             encode_prefix: of a tokenizer whose tokens depend on the following words: those that are
                 final. Without it, tokens are final that a further word or mark does not change.
             respeller: writes words of a user's lexicon; default none.
+            keep_written: whether to find the written word of each spoken one.
         """
         self._respeller = respeller
         self.layout: LayoutName = layout
@@ -108,6 +118,8 @@ class SegmentedText:
         self._encode, self._encode_prefix = encode, encode_prefix
         self._instruction_end = instruction_end
         self._frontend = text_frontend or frontend("english")
+        self.written = WrittenWords(self._frontend) if keep_written else None
+        """The written words, where they are kept."""
         self._reader = self._frontend.reader()
         self._foreign = ForeignWords() if self._frontend.drops_foreign_words else None
         kind = GreedySegmenter if layout == "interleaved" else IncrementalSegmenter
@@ -136,17 +148,25 @@ class SegmentedText:
             text = self._respeller(text)
         if self._foreign is not None:
             self._foreign.feed(text)
+        if self.written is not None:
+            self.written.feed(text)
         self._add(self._frontend.words(text))
         self.finish()
 
     def feed(self, piece: str) -> None:
         """Appends the next piece of the text."""
         assert not self.is_finished
-        if self._respeller is not None:
-            piece = self._respeller.feed(piece)
+        self._read(piece if self._respeller is None else self._respeller.feed(piece))
+
+    def _read(self, piece: str) -> None:
         if self._foreign is not None:
             self._foreign.feed(piece)
-        self._add(self._reader.feed(piece))
+        if self.written is None:
+            self._add(self._reader.feed(piece))
+            return
+        for character in piece:  # one by one, so that it does not matter how the text is cut
+            self.written.feed(character)
+            self._add(self._reader.feed(character))
 
     def finish(self) -> None:
         """Marks the text as complete.
@@ -157,13 +177,12 @@ class SegmentedText:
         if self.is_finished:
             return
         if self._respeller is not None:
-            rest = self._respeller.finish()
-            if self._foreign is not None:
-                self._foreign.feed(rest)
-            self._add(self._reader.feed(rest))
+            self._read(self._respeller.finish())
         if self._foreign is not None:
             self._foreign.finish()
         self._add(self._reader.finish())
+        if self.written is not None:
+            self.written.finish()
         self._segmenter.finish()
         self._tokenize()
         if not any(c.isalnum() for part in self.segments for c in part.text):
@@ -171,6 +190,8 @@ class SegmentedText:
         self.is_finished = True
 
     def _add(self, words: list[str]) -> None:
+        if self.written is not None and words:
+            self.written.add(words)
         for word in words:
             self._segmenter.add(word)
         if words:
@@ -198,7 +219,7 @@ class SegmentedText:
             )
         if source.is_complete:
             text = add_final_mark(text, may_replace=not segment.tokens)
-        segment.text = text
+        segment.text, segment.words = text, list(source.words)
         tokens = self._encode(text)
         count = len(tokens)
         if not source.is_complete and self._encode_prefix:
@@ -288,6 +309,27 @@ class SessionSettings:
     instruction: str = ""
     text_tokenizer: TextTokenizer | None = None
     """With the pronunciations of the request; None is that of the bundle."""
+    word_times: bool = False
+    """Whether to time the words."""
+    duration: float | None = None
+    """Seconds that the speech is to last; None is as long as it takes."""
+
+
+class TokenServer(Protocol):
+    """Draws speech tokens elsewhere, such as in an LLM server."""
+
+    def begin(
+        self,
+        sequence: InputSequence,
+        *,
+        sampling: SamplingConfig,
+        seed: int,
+        segment: int,
+        forced: Sequence[int] | None,
+        guards: GuardConfig,
+    ) -> SegmentTokens:
+        """The tokens of a segment, as they come; arguments as for `SegmentTokens`."""
+        ...
 
 
 class Session:
@@ -308,6 +350,7 @@ class Session:
         settings: SessionSettings,
         *,
         cache: KeyValueCache | None = None,
+        token_server: TokenServer | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
     ) -> None:
         """Creates a session; nothing is computed yet.
@@ -319,10 +362,12 @@ class Session:
             settings: of the request.
             cache: of the LM, shared with the sessions that are decoded in one batch; default its
                 own.
+            token_server: draws the speech tokens in place of the LM here. The session is then moved
+                step by step, by who moves the server's `SegmentTokens`.
             forced_tokens: speech tokens of each segment that replace those that are drawn.
         """
         self.text, self.settings = text, settings
-        self.decoding: Decoding | None = None
+        self.decoding: SegmentTokens | None = None
         """The segment that is being decoded."""
         self.speech_tokens: list[list[int]] = []
         """Of each segment so far."""
@@ -332,7 +377,7 @@ class Session:
         self._should_stop: Callable[[], bool] = lambda: False
         self._components, self._prompts = components, prompts
         self._cache = KeyValueCache(components.speech_lm) if cache is None else cache
-        self._forced = forced_tokens
+        self._token_server, self._forced = token_server, forced_tokens
         self._row: CacheRow | None = None
         self._prefix: Prefix | None = None
         self._flow: FlowState | None = None
@@ -341,8 +386,16 @@ class Session:
         """Of the segment that is rendered next, and of those after it that have been begun."""
         self._num_rendered = 0
         """Segments that have been rendered to their end."""
+        self._is_decoded_first = False
+        """Whether all segments of a stream are decoded before the first is rendered."""
         self._is_within_segment = False
         """Whether anything of the segment that is rendered next has been joined."""
+        self._plan = self._new_plan()
+        self._speed = settings.render.speed
+        """Of the segment that is rendered next."""
+        self._num_samples = 0
+        """Samples of the speech so far."""
+        self._timer = self._new_timer() if settings.word_times else None
 
     # Whole speech
 
@@ -385,7 +438,9 @@ class Session:
         segments, guards = self.text.segments, self.settings.guards
         for start in range(0, len(segments), SEGMENTS_PER_BATCH):
             numbers = range(start, min(start + SEGMENTS_PER_BATCH, len(segments)))
-            if guards.needs_recognizer and self._forced is None:
+            if self._plan is not None and self._forced is None:
+                rows = self._decode_nearest(self._plan, numbers)
+            elif guards.needs_recognizer and self._forced is None:
                 checked = decode_checked(
                     [segments[number].text for number in numbers],
                     lambda tries, first=start: self._decode(
@@ -413,17 +468,18 @@ class Session:
     def render_all(self, on_progress: Progress | None = None) -> Tensor:
         """Waveform (S,) of the speech tokens of all segments, each rendered as a whole."""
         pieces = [torch.zeros(0, dtype=torch.float32)]
-        for number, tokens in enumerate(self.speech_tokens):
+        self._time_decoded()
+        for number in range(len(self.speech_tokens)):
             self._check_cancelled()
-            self._renderers.append(self._new_renderer(number))
-            self.renderer.add(tokens)
+            self._begin_decoded(number)
             if self.has_silent_segment:
                 self.skip_segment()
             else:
                 pieces.append(self.join(self.renderer.render_whole(), is_last=True))
             if on_progress is not None:
                 on_progress(0.5 + 0.5 * (number + 1) / len(self.speech_tokens))
-        return torch.cat(pieces)
+        waveform = torch.cat(pieces)
+        return waveform if self._timer is None else Speech.of(waveform, self.words)
 
     # Step by step
 
@@ -433,8 +489,15 @@ class Session:
         May be called in any thread before the session is moved; else its first segment does it.
         The session keeps the states until it is closed.
         """
-        self._prompt_prefix()
+        if self._token_server is None:
+            self._prompt_prefix()
         self._prompt_flow()
+        if self._plan is not None and not self.speech_tokens:
+            # How fast the first segment is to be depends on the length of all of them.
+            self.decode_all()
+            self._is_decoded_first = True
+            self._time_decoded()
+            self._begin_decoded(0)
 
     @property
     def is_done(self) -> bool:
@@ -447,6 +510,8 @@ class Session:
         """Whether the LM can decode a token; begins the next segment where that is due."""
         if self.is_closed:
             return False
+        if self._plan is not None:
+            self.prepare()
         if self.decoding is None and len(self.speech_tokens) < len(self.text.segments):
             self._begin_segment()
         if self.decoding is None:
@@ -492,6 +557,8 @@ class Session:
         new = decoding.tokens[len(tokens) :]
         self._renderers[-1].add(new)
         tokens += new
+        if self._timer is not None:
+            self._timer.add(len(self.speech_tokens) - 1, new, is_last=decoding.is_done)
         if decoding.is_done:
             self.decoding = None
             if self.text.is_finished and len(self.speech_tokens) == len(self.text.segments):
@@ -518,7 +585,7 @@ class Session:
                     return chunk
                 continue
             decoding = self.decoding
-            assert decoding is not None
+            assert isinstance(decoding, Decoding), "a token server moves its own"
             decode_step(decoding.model, [decoding])
             self.collect()
         return None
@@ -528,12 +595,25 @@ class Session:
         pieces = []
         if not self._is_within_segment:
             self._is_within_segment = True
-            speed = self.settings.render.speed
-            pieces.append(self._joiner.pause(self.pauses[self._num_rendered] / speed))
+            pause = self.pauses[self._num_rendered] / self._speed
+            pieces.append(self._joiner.pause(pause))
+        self._num_samples += sum(piece.shape[0] for piece in pieces)
         pieces.append(self._joiner.push(waveform, final=is_last))
+        if is_last and self._plan is not None and self._is_last_segment:
+            num_quiet = self._joiner.num_quiet
+            pieces[-1] = self._plan.fitted(pieces[-1], self._num_samples, num_quiet)
+        self._num_samples += pieces[-1].shape[0]
+        output = torch.cat(pieces)
+        if self._timer is not None and pieces[-1].shape[0]:
+            output = self._with_words(output, self._timer, pieces[-1].shape[0], is_last)
         if is_last:
             self.skip_segment()
-        return torch.cat(pieces)
+        return output
+
+    @property
+    def words(self) -> list[TimedWord]:
+        """Words so far, where they are timed."""
+        return [] if self._timer is None else list(self._timer.words)
 
     @property
     def has_silent_segment(self) -> bool:
@@ -542,9 +622,13 @@ class Session:
 
     def skip_segment(self) -> None:
         """Goes on to the next segment."""
+        if self._timer is not None:
+            self._timer.place(self._num_rendered, None)
         self._renderers.pop(0)
         self._num_rendered += 1
         self._is_within_segment = False
+        if self._is_decoded_first and self._num_rendered < len(self.speech_tokens):
+            self._begin_decoded(self._num_rendered)
 
     def close(self) -> None:
         """Frees everything. May be called at any time, and again."""
@@ -601,22 +685,39 @@ class Session:
         number = len(self.speech_tokens)
         self.prepare()
         renderer = self._new_renderer(number, self._prompt_flow().shared())
-        if self._row is None:
-            self._row = self._cache.add()
-        self.decoding = self._new_decoding(number, cache=self._cache, row=self._row)
+        if self._token_server is not None:
+            self.decoding = self._remote_tokens(self._token_server, number)
+        else:
+            if self._row is None:
+                self._row = self._cache.add()
+            self.decoding = self._new_decoding(number, cache=self._cache, row=self._row)
         self._renderers.append(renderer)
         self.speech_tokens.append([])
         self.pauses.append(self._pause_before(number))
         if self.decoding.is_done:
             self.collect()
 
+    def _begin_decoded(self, number: int) -> None:
+        """Begins to render a segment whose tokens are there."""
+        tokens = self.speech_tokens[number]
+        if self._plan is not None:
+            self._speed = self._plan.speed(
+                number, self.speech_tokens, self.pauses, self._num_samples
+            )
+        flow = self._prompt_flow().shared() if self._is_decoded_first else None
+        self._renderers.append(self._new_renderer(number, flow))
+        self.renderer.add(tokens)
+
+    def _time_decoded(self) -> None:
+        """Times the words of all segments, whose tokens are there."""
+        if self._timer is not None:
+            for number, tokens in enumerate(self.speech_tokens):
+                self._timer.add(number, tokens, is_last=True)
+
     def _new_decoding(
         self, number: int, *, cache: KeyValueCache, row: CacheRow | None = None, attempt: int = 0
     ) -> Decoding:
         settings, prefix = self.settings, self._prompt_prefix()
-        forced = None
-        if self._forced is not None:
-            forced = self._forced[number] if number < len(self._forced) else ()
         return Decoding(
             self._components.speech_lm,
             cache,
@@ -624,17 +725,39 @@ class Session:
             sampling=settings.sampling,
             seed=attempt_seed(settings.seed, attempt),
             segment=number,
-            forced=forced,
+            forced=self._forced_tokens(number),
             key_values=prefix.key_values,
             row=row,
             guards=settings.guards,
         )
 
+    def _remote_tokens(self, server: TokenServer, number: int) -> SegmentTokens:
+        settings = self.settings
+        sequence = prompt_sequence(
+            self._components, settings.render.voice, self.text.layout, settings.instruction
+        )
+        return server.begin(
+            sequence,
+            sampling=settings.sampling,
+            seed=settings.seed,
+            segment=number,
+            forced=self._forced_tokens(number),
+            guards=settings.guards,
+        )
+
+    def _forced_tokens(self, number: int) -> Sequence[int] | None:
+        """Tokens of a segment that replace those that are drawn; None where they are drawn."""
+        if self._forced is None:
+            return None
+        return self._forced[number] if number < len(self._forced) else ()
+
     def _check_cancelled(self) -> None:
         if self._should_stop():
             raise SpeechCancelled("the speech was cancelled.")
 
-    def _decode(self, attempts: Sequence[tuple[int, int]], report: _Monotonic) -> list[list[int]]:
+    def _decode(
+        self, attempts: Sequence[tuple[int, int]], report: _Monotonic | None = None
+    ) -> list[list[int]]:
         """Speech tokens of attempts, (number of the segment, number of the attempt) each."""
         cache = KeyValueCache(self._components.speech_lm)
         decodings = [
@@ -646,13 +769,15 @@ class Session:
 
         def on_step(_: int) -> None:
             self._check_cancelled()
+            if report is None:
+                return
             ended = {n for (n, _), item in zip(attempts, decodings, strict=True) if item.is_done}
             report(0.5 * (num_before + len(ended)) / num_segments)
 
         decode(self._components.speech_lm, decodings, on_step)
         return [decoding.tokens for decoding in decodings]
 
-    def _add_text(self, decoding: Decoding, number: int) -> None:
+    def _add_text(self, decoding: SegmentTokens, number: int) -> None:
         """Gives a decoding all that is known of the text of its segment."""
         segment, sequence = self.text.segments[number], decoding.sequence
         is_complete = segment.is_complete  # read before the tokens, which another thread may add
@@ -667,7 +792,93 @@ class Session:
 
     def _new_renderer(self, number: int, flow: FlowState | None = None) -> SegmentRenderer:
         seed = mix(self.settings.seed, number)
-        return SegmentRenderer(self._components, self._prompts, self.settings.render, seed, flow)
+        settings = replace(self.settings.render, speed=self._speed)
+        return SegmentRenderer(self._components, self._prompts, settings, seed, flow)
+
+    @property
+    def _is_last_segment(self) -> bool:
+        """Whether the segment that is rendered next is the last with any tokens."""
+        return not any(self.speech_tokens[self._num_rendered + 1 :])
+
+    def _decode_nearest(self, plan: DurationPlan, numbers: Sequence[int]) -> list[list[int]]:
+        """Speech tokens of segments: of several attempts at each the nearest to its share."""
+        segments = self.text.segments
+        wanted = plan.num_tokens(
+            [len(segment.tokens) for segment in segments],
+            [segment.pause_seconds for segment in segments],
+        )
+        can_check = self._components.has_token_recognizer
+        return decode_nearest(
+            [segments[number].text for number in numbers],
+            [wanted[number] for number in numbers],
+            lambda tries: self._decode([(numbers[index], n) for index, n in tries]),
+            self._read_back() if can_check else None,
+        )
+
+    def _new_plan(self) -> DurationPlan | None:
+        components, seconds = self._components, self.settings.duration
+        if seconds is None:
+            return None
+        return DurationPlan(
+            seconds,
+            sample_rate=components.manifest.sample_rate,
+            token_rate=components.flow.config.token_rate,
+            silent_tokens=components.generation.guards.silent_tokens,
+        )
+
+    def _new_timer(self) -> WordTimer:
+        components = self._components
+        assert self.text.written is not None
+        return WordTimer(
+            self._read_back(),
+            self.text.written,
+            silent_tokens=components.generation.guards.silent_tokens,
+            token_rate=components.flow.config.token_rate,
+            words_at=self._words_at,
+        )
+
+    def _words_at(self, number: int, num_tokens: int | None) -> Sequence[str]:
+        """Words of a segment that the LM has read by its first `num_tokens` speech tokens.
+
+        In the interleaved layout these are not all words that are known: how many are depends on
+        when the text comes in, and times must not.
+        """
+        words = self.text.segments[number].words
+        if num_tokens is None or self.text.layout == "one_shot":
+            return words
+        config = self._components.speech_lm.config
+        tokenizer = self.settings.text_tokenizer or self._components.text_tokenizer
+        blocks = -(-num_tokens // config.block_speech_tokens)
+        left, count = blocks * config.block_text_tokens, 0
+        for word in words:
+            left -= len(tokenizer.encode(word.strip()))
+            left -= isinstance(tokenizer, PhonemeTokenizer)  # the boundary
+            if left < 0:
+                break
+            count += 1
+        return words[:count]
+
+    def _with_words(
+        self, output: Tensor, timer: WordTimer, num_samples: int, is_last: bool
+    ) -> Speech:
+        """A chunk with its words.
+
+        Args:
+            output: (S,) of the chunk, which counts as spoken already.
+            timer: of the session.
+            num_samples: of the output, those of the segment, which follow a pause.
+            is_last: whether the segment ends with it.
+        """
+        rate = self._components.manifest.sample_rate
+        first = self._num_samples - num_samples
+        place = Placement(
+            token_seconds=(first - self._joiner.first_sample) / rate,
+            sample_seconds=first / rate,
+            speed=self._speed,
+        )
+        timer.place(self._num_rendered, place)
+        end = math.inf if is_last else self._num_samples / rate
+        return Speech.of(output, timer.take(end))
 
     def _release(self) -> None:
         if self._row is not None:
@@ -678,11 +889,16 @@ class Session:
         """A function that restores what rendering changes."""
         renderers, joiner = [*self._renderers], copy.copy(self._joiner)
         num_rendered, is_within = self._num_rendered, self._is_within_segment
+        num_samples, speed = self._num_samples, self._speed
         restore_renderers = [renderer.snapshot() for renderer in renderers]
+        restore_times = None if self._timer is None else self._timer.snapshot()
 
         def restore() -> None:
             self._renderers, self._joiner = renderers, joiner
             self._num_rendered, self._is_within_segment = num_rendered, is_within
+            self._num_samples, self._speed = num_samples, speed
+            if restore_times is not None:
+                restore_times()
             for restore_renderer in restore_renderers:
                 restore_renderer()
 

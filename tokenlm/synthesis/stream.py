@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from tokenlm.synthesis.session import Session
+from tokenlm.synthesis.words import TimedWord
 
 ResultT = TypeVar("ResultT")
 
@@ -39,6 +40,11 @@ class SessionStream:
     def pauses(self) -> list[float]:
         """Seconds of silence before each segment so far."""
         return list(self._session.pauses)
+
+    @property
+    def words(self) -> list[TimedWord]:
+        """Words so far with their times, if the request asks for them; none ever changes."""
+        return self._session.words
 
     @property
     def num_text_tokens(self) -> int:

@@ -6,6 +6,7 @@ Shapes: S samples, N tokens, T mel frames.
 from __future__ import annotations
 
 import logging
+import math
 import operator
 import secrets
 import time
@@ -26,7 +27,13 @@ from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.rendering import ContextChoice, SegmentRenderer, render_settings
-from tokenlm.synthesis.session import Progress, SegmentedText, Session, SessionSettings
+from tokenlm.synthesis.session import (
+    Progress,
+    SegmentedText,
+    Session,
+    SessionSettings,
+    TokenServer,
+)
 from tokenlm.synthesis.stream import AsyncSynthesisStream, SynthesisStream
 from tokenlm.synthesis.voice import (
     PromptCache,
@@ -66,6 +73,8 @@ class StreamOptions(TypedDict, total=False):
     layout: LayoutChoice
     instruction: str
     lexicon: LexiconSource
+    word_times: bool
+    duration: float | None
 
 
 class Synthesizer:
@@ -283,6 +292,8 @@ class Synthesizer:
         instruction: str = "",
         lexicon: LexiconSource = None,
         guards: GuardConfig | None = None,
+        word_times: bool = False,
+        duration: float | None = None,
         on_progress: Progress | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> Tensor:
@@ -304,12 +315,15 @@ class Synthesizer:
                 the voice and of the bundle.
             guards: of the LM, default the bundle's. Those that read a segment back and try again
                 are for `generate` alone: a stream has been played by then.
+            word_times: whether to time the words; the bundle needs a token recogniser.
+            duration: seconds that the speech is to last. Of several attempts the LM's nearest is
+                taken, and its tempo is changed for the rest; without a `speed`.
             on_progress: called with the share that is done.
             should_stop: asked again and again, in the thread of the call, whether to give up, such
                 as the `is_set` of a `threading.Event`.
 
         Returns:
-            Waveform (S,) at `sample_rate`.
+            Waveform (S,) at `sample_rate`; with `word_times` it is a `Speech`, which has `words`.
 
         Raises:
             ValueError: the text holds nothing that can be said, or an argument is out of range.
@@ -332,6 +346,8 @@ class Synthesizer:
             instruction=instruction,
             lexicon=lexicon,
             guards=guards,
+            word_times=word_times,
+            duration=duration,
         )
         session.text.read(text)
         return session.generate(on_progress, should_stop)
@@ -348,7 +364,9 @@ class Synthesizer:
             text: a text, or the pieces of one as they are written; how it is cut does not matter.
             options: as for `generate`, with these differences: the context must have chunks, the
                 solver is "euler", and the layout "auto" is "one_shot" for a text and "interleaved",
-                where speech begins before the text is complete, for pieces.
+                where speech begins before the text is complete, for pieces. With `word_times`
+                each chunk is a `Speech` with the `words` that are new in it. A `duration` is for a
+                whole text alone, which the LM then decodes before the first chunk.
 
         Raises:
             ValueError: as `generate`; of text in pieces, when it comes in.
@@ -377,6 +395,7 @@ class Synthesizer:
         text: str | None,
         *,
         cache: KeyValueCache | None = None,
+        token_server: TokenServer | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
         **options: Unpack[StreamOptions],
     ) -> Session:
@@ -386,6 +405,7 @@ class Synthesizer:
             text: a whole text; None where its pieces are given to the `text` of the session.
             cache: of the LM, shared with the sessions that are decoded in one batch; default its
                 own.
+            token_server: draws the speech tokens in place of the LM here.
             forced_tokens: speech tokens of each segment that replace those that are drawn.
             options: as for `stream`.
         """
@@ -394,8 +414,12 @@ class Synthesizer:
             raise ValueError(f"streams have the solver 'euler' alone, not {solver!r}; use generate")
         if options.get("layout", "auto") == "auto":
             options["layout"] = "interleaved" if text is None else "one_shot"
+        if text is None and options.get("duration") is not None:
+            raise ValueError("a duration is for a whole text, not for one that comes in pieces.")
         options["solver"] = "euler"
-        session = self._new_session(cache=cache, forced_tokens=forced_tokens, **options)
+        session = self._new_session(
+            cache=cache, token_server=token_server, forced_tokens=forced_tokens, **options
+        )
         if session.settings.render.context.is_full:
             raise ValueError("the full context cannot be streamed; use generate")
         if text is not None:
@@ -527,7 +551,10 @@ class Synthesizer:
         instruction: str = "",
         lexicon: LexiconSource = None,
         guards: GuardConfig | None = None,
+        word_times: bool = False,
+        duration: float | None = None,
         cache: KeyValueCache | None = None,
+        token_server: TokenServer | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
     ) -> Session:
         """A session without text."""
@@ -549,6 +576,8 @@ class Synthesizer:
             render=render,
             instruction=generation.check_instruction(instruction),
             text_tokenizer=tokenizer if own else None,
+            word_times=word_times,
+            duration=_check_duration(duration, speed),
         )
         text = SegmentedText(
             tokenizer.encode,
@@ -560,10 +589,32 @@ class Synthesizer:
                 tokenizer.encode_prefix if isinstance(tokenizer, PhonemeTokenizer) else None
             ),
             respeller=None if respeller is None else respeller.copy(),
+            keep_written=word_times,
         )
         return Session(
-            components, self.prompts, text, settings, cache=cache, forced_tokens=forced_tokens
+            components,
+            self.prompts,
+            text,
+            settings,
+            cache=cache,
+            token_server=token_server,
+            forced_tokens=forced_tokens,
         )
+
+
+def _check_duration(duration: float | None, speed: float) -> float | None:
+    """The duration itself.
+
+    Raises:
+        ValueError: it is not positive, or there is a speed, too.
+    """
+    if duration is None:
+        return None
+    if not isinstance(duration, int | float) or not 0 < duration < math.inf:
+        raise ValueError(f"a duration is a number of seconds above 0, not {duration!r}.")
+    if speed != 1.0:
+        raise ValueError("give either a duration or a speed.")
+    return float(duration)
 
 
 def choose_seed(seed: int | None) -> int:

@@ -40,7 +40,7 @@ from tokenlm.audio.resample import resample
 from tokenlm.models.flow import FlowDecoder, FlowState
 from tokenlm.models.flow.decoder import path as flow_path
 from tokenlm.models.lm.decoding import Prefix, prefill
-from tokenlm.models.lm.layout import LayoutName, fits_interleaved
+from tokenlm.models.lm.layout import InputSequence, LayoutName, fits_interleaved
 from tokenlm.modules.streaming import Context, State, allocated_bytes
 from tokenlm.synthesis.components import Components, FitConfig
 from tokenlm.text.normalize import frontend
@@ -617,13 +617,7 @@ class PromptCache:
         components = self._components
 
         def read() -> Prefix:
-            config = components.speech_lm.config
-            blocks = (config.block_text_tokens, config.block_speech_tokens)
-            text, tokens = prompt_of(components, voice, instruction)
-            if layout == "interleaved" and not fits_interleaved(len(text), len(tokens), *blocks):
-                # The prompt is so fast that its speech would end before its text.
-                text, tokens = [], []
-            sequence = components.speech_lm.sequence(layout, prompt_text=text, prompt_tokens=tokens)
+            sequence = prompt_sequence(components, voice, layout, instruction)
             return prefill(components.speech_lm, sequence)
 
         continues_prompt = (
@@ -676,6 +670,19 @@ class PromptCache:
 
 def _state(value: FlowState | Prefix) -> State:
     return value.key_values if isinstance(value, Prefix) else value
+
+
+def prompt_sequence(
+    components: Components, voice: Voice, layout: LayoutName, instruction: str = ""
+) -> InputSequence:
+    """The start of an LM sequence up to the text to be said."""
+    config = components.speech_lm.config
+    blocks = (config.block_text_tokens, config.block_speech_tokens)
+    text, tokens = prompt_of(components, voice, instruction)
+    if layout == "interleaved" and not fits_interleaved(len(text), len(tokens), *blocks):
+        # The prompt is so fast that its speech would end before its text.
+        text, tokens = [], []
+    return components.speech_lm.sequence(layout, prompt_text=text, prompt_tokens=tokens)
 
 
 def prompt_of(

@@ -448,14 +448,25 @@ class TransformersTokenizer(TextTokenizer):
             return cls(loaded)
         return cls(loaded, config.normalizer)._checked(folder, config)
 
-    def with_tokens(self, tokens: Sequence[str]) -> TransformersTokenizer:
-        """This tokenizer with special tokens behind its own; those that it has stay as they are."""
-        self._tokenizer.add_tokens(list(tokens), special_tokens=True)
+    def with_tokens(
+        self, tokens: Sequence[str], *, are_special: bool = True
+    ) -> TransformersTokenizer:
+        """This tokenizer with tokens behind its own; those that it has stay as they are.
+
+        Args:
+            tokens: their names.
+            are_special: whether decoding passes over them.
+        """
+        self._tokenizer.add_tokens(list(tokens), special_tokens=are_special)
         return self
+
+    def save_library_files(self, folder: str | Path) -> None:
+        """Write the library's files alone."""
+        self._tokenizer.save_pretrained(str(folder))
 
     def save(self, folder: str | Path) -> None:
         """Write the library's files and `config.yaml`."""
-        self._tokenizer.save_pretrained(str(folder))
+        self.save_library_files(folder)
         save_config(self.config, Path(folder) / "config.yaml")
 
     @property

@@ -17,8 +17,9 @@ from tokenlm.modules.exact import mix
 from training.evaluation.error_rate import is_catastrophic
 from training.evaluation.prompts import Prompt
 from training.evaluation.sets import Item, RecordingSet
-from training.evaluation.statistics import Figure, mean_figure, ratio_figure
+from training.evaluation.statistics import Figure, mean_figure, ratio_figure, share_figure
 from training.evaluation.suite import Judges, Request, Row, Score, Suite, similarity
+from training.evaluation.summaries import sound_figures, voices_of
 
 Prompts = dict[str, Prompt]
 """Prompts by speaker."""
@@ -99,17 +100,20 @@ def compare_with_originals(scores: Sequence[Score], originals: Sequence[Score]) 
 
 def cloning_figures(rows: Sequence[Row], seed: int = 0) -> list[Figure]:
     """Figures of the rows of one section and set."""
-    section, group = rows[0]["section"], rows[0]["group"]
+    section, group, voices = rows[0]["section"], rows[0]["group"], voices_of(rows)
 
     def values(key: str) -> list[float]:
         return [float(row[key]) for row in rows]
 
     def mean(name: str, numbers: list[float], note: str = "") -> Figure:
-        return mean_figure(section, group, name, numbers, seed=seed, note=note)
+        return mean_figure(section, group, name, numbers, voices, seed=seed, note=note)
+
+    def share(name: str, numbers: list[float], note: str) -> Figure:
+        return share_figure(section, group, name, numbers, voices, note=note)
 
     def ratio(name: str, above: str, below: str, note: str = "") -> Figure:
         return ratio_figure(
-            section, group, name, values(above), values(below), seed=seed, note=note
+            section, group, name, values(above), values(below), voices, seed=seed, note=note
         )
 
     figures = [ratio("word_error_rate", "errors", "words")]
@@ -121,7 +125,7 @@ def cloning_figures(rows: Sequence[Row], seed: int = 0) -> list[Figure]:
                 "original_errors",
                 "word errors over those of the engine's own reading",
             ),
-            mean(
+            share(
                 "catastrophic_failure_rate",
                 values("catastrophic"),
                 "word error rate above 0.5 and 0.5 above the engine's own",
@@ -136,11 +140,12 @@ def cloning_figures(rows: Sequence[Row], seed: int = 0) -> list[Figure]:
             values("similarity"),
             "cosine to the prompt by resemblyzer, not comparable with published tables",
         ),
-        mean(
+        share(
             "nearest_voice_rate",
             [float(row["nearest"] == row["speaker"]) for row in rows],
             f"share whose nearest of {most} prompts is their own",
         ),
+        *sound_figures(rows, seed=seed),
     ]
 
 

@@ -88,11 +88,13 @@ def evaluate(
     judge: Annotated[
         str | None,
         typer.Option(
-            help="Judge of words: pocketsphinx (default), transformers:NAME or paraformer:FOLDER."
+            help="Judge of words: pocketsphinx (default), whisper:FOLDER (scripts/fetch_judges), "
+            "transformers:NAME or paraformer:FOLDER."
         ),
     ] = None,
     naturalness: Annotated[
-        str | None, typer.Option(help="Judge of naturalness: speechmos.")
+        str | None,
+        typer.Option(help="Judges of naturalness: speechmos, distillmos, or both with a comma."),
     ] = None,
     memory: Annotated[
         Path | None,
@@ -266,12 +268,13 @@ def _evaluate(
     from training.config import runs_folder
     from training.evaluation import run
     from training.evaluation.report import print_table
-    from training.evaluation.sealed import break_seal, check_seal
+    from training.evaluation.sealed import break_seal, check_seal, record_completion
     from training.evaluation.sets import find_text_sets
 
     chosen = run.choose_sections(asked, parts, settings)
     run.check_judge_is_no_reward(parts, settings.judge)
-    if check_seal(find_text_sets(settings.sets), asked=sealed, whole=whole):
+    is_sealed = check_seal(find_text_sets(settings.sets), asked=sealed, whole=whole)
+    if is_sealed:
         parts.check()
         break_seal(parts.folder, command_line("", arguments))
     with tempfile.TemporaryDirectory(prefix="evaluate-") as scratch:
@@ -286,6 +289,8 @@ def _evaluate(
             memory=memory or runs_folder() / "transcripts.jsonl",
             audio_folder=folder,
         )
+        if is_sealed:
+            record_completion(parts.folder)
         print_table(results.figures, console)
         if output is not None:
             _write(output, settings, results, arguments, keep_audio=keep_audio)
@@ -304,21 +309,25 @@ def _write(
 
     from tokenlm.config import to_dict
     from training.evaluation.conditions import write_prompt_lengths
+    from training.evaluation.judges import recognizer_version
     from training.evaluation.report import PAGE_FILE, write_html, write_report
 
     sections = {figure.section for figure in results.figures}
     # Rows with their faults are those of suites that the judges scored as they are.
     scored = [row for row in results.rows if "faults" in row]
+    judge = recognizer_version(settings.judge)
     facts = [
         f"Made by: {command_line('', arguments)}",
-        f"Words are judged by {settings.judge}.",
+        f"Words are judged by {judge}.",
     ]
     write_html(output / PAGE_FILE, "Evaluation", results.figures, scored, facts=facts)
     rows = [
         {**row, "audio": row["audio"] if keep_audio else None} if "audio" in row else row
         for row in results.rows
     ]
-    nameless = dataclasses.replace(settings, heldout=None, unheard=None, recordings=None, sets=())
+    nameless = dataclasses.replace(
+        settings, heldout=None, unheard=None, recordings=None, sets=(), judge=judge
+    )
     write_report(
         output,
         results.figures,
@@ -360,6 +369,9 @@ def command_line(section: Section | str, arguments: Sequence[str]) -> str:
 def _quoted(argument: str) -> str:
     from training.config import runs_folder
 
+    kind, colon, rest = argument.partition(":")
+    if colon and Path(rest).is_absolute():  # a judge in a folder
+        return f"{kind}:{_quoted(rest)}"
     path = Path(argument)
     if path.is_absolute():
         if path.is_relative_to(runs_folder()):

@@ -38,6 +38,8 @@ def compare(
 def compare_folders(first: Path, second: Path, *, seed: int = 0) -> dict[str, list[Any]]:
     """Comparisons by test set; different prompts are a warning, see `warn_of_prompts`.
 
+    The p-values are corrected for all metrics of all sets.
+
     Args:
         first: output folder of `tokenlm evaluate --set …`.
         second: another one.
@@ -49,6 +51,7 @@ def compare_folders(first: Path, second: Path, *, seed: int = 0) -> dict[str, li
     for folder in (first, second):  # before torch is loaded
         if not folder.is_dir():
             raise ValueError(f"{folder}: there is no such folder.")
+    from training.evaluation.statistics import correct_p_values
     from training.evaluation.texts import compare_rows
 
     one, two = read_text_rows(first), read_text_rows(second)
@@ -59,7 +62,9 @@ def compare_folders(first: Path, second: Path, *, seed: int = 0) -> dict[str, li
             f"{', '.join(two)}."
         )
     warn_of_prompts(one, two)
-    return {name: compare_rows(one[name], two[name], seed=seed) for name in names}
+    compared = {name: compare_rows(one[name], two[name], seed=seed) for name in names}
+    corrected = iter(correct_p_values([c for own in compared.values() for c in own]))
+    return {name: [next(corrected) for _ in own] for name, own in compared.items()}
 
 
 def read_text_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -68,6 +73,7 @@ def read_text_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
     Raises:
         ValueError: there are none.
     """
+    from training.evaluation.naturalness import OVRL
     from training.evaluation.report import ROWS_FILE
     from training.evaluation.texts import SECTION
 
@@ -78,6 +84,8 @@ def read_text_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         if row["section"] == SECTION:
+            if "naturalness" in row:  # what earlier versions called it
+                row[OVRL] = row.pop("naturalness")
             rows.setdefault(row["group"], []).append(row)
     if not rows:
         raise ValueError(f"{path} holds no rows of a test set (`tokenlm evaluate --set`).")
@@ -106,12 +114,17 @@ def warn_of_prompts(
 
 
 def print_comparison(name: str, comparisons: list[Any], console: Console) -> None:
-    """Show the comparisons of one test set; those whose interval excludes 0 are marked."""
+    """Show the comparisons of one test set; those that are significant are marked."""
     from rich.table import Table
 
+    from training.evaluation.report import COMPARISON_NOTE
+
     table = Table(title=f"{name}: second less first, paired by item", title_justify="left")
+    table.caption, table.caption_justify = COMPARISON_NOTE, "left"
     table.add_column("metric", no_wrap=True)
-    for column in ("first", "second", "difference", "95 % interval", "ratio", "p", "n"):
+    for column in (
+        "first", "second", "difference", "95 % interval", "ratio", "p", "corrected p", "n",
+    ):  # fmt: skip
         table.add_column(column, justify="right", no_wrap=True)
     for one in comparisons:
         table.add_row(
@@ -122,6 +135,7 @@ def print_comparison(name: str, comparisons: list[Any], console: Console) -> Non
             f"{one.low:+.4f} – {one.high:+.4f}",
             f"{one.ratio:.2f}" if one.first else "-",
             f"{one.p_value:.4f}",
+            "" if one.holm_p_value is None else f"{one.holm_p_value:.4f}",
             str(one.num_items),
         )
     console.print(table)

@@ -17,10 +17,17 @@ from tokenlm.report import markdown_table, new_plot, save_plot
 from training.data.manifest import ManifestError, Utterance, read_manifest
 from training.evaluation.cloning import Prompts, item_columns
 from training.evaluation.judges import SAMPLE_RATE
-from training.evaluation.prompts import CLEAN, DAMAGES, damage_prompt, join_up_to, read_prompt
+from training.evaluation.prompts import (
+    CLEAN,
+    DAMAGES,
+    damage_prompt,
+    join_up_to,
+    read_prompt,
+)
 from training.evaluation.sets import Item, RecordingSet
 from training.evaluation.statistics import Figure, mean_figure, ratio_figure
-from training.evaluation.suite import Request, Row, Suite
+from training.evaluation.suite import Judges, Request, Row, Suite, similarity
+from training.evaluation.summaries import sound_figures, voices_of
 
 PROMPT_LENGTHS = "prompt_lengths"
 DAMAGED_PROMPTS = "damaged_prompts"
@@ -188,13 +195,7 @@ def read_recordings(path: Path, num: int) -> list[Utterance]:
             have one to ten seconds.
         AudioError: a recording cannot be read.
     """
-    if path.is_dir():
-        if not (path / MANIFEST_FILE).is_file():
-            raise ManifestError(
-                f"{path} has no {MANIFEST_FILE}: one line for each recording, with id, audio, "
-                "text, speaker and duration."
-            )
-        path = path / MANIFEST_FILE
+    path = _manifest_path(path)
     rows = read_manifest(path, strict=True).utterances
     if not rows:
         raise ManifestError(f"{path}: the manifest has no rows.")
@@ -207,6 +208,33 @@ def read_recordings(path: Path, num: int) -> list[Utterance]:
                 f"{MIN_SECONDS:g} to {MAX_SECONDS:g} s."
             )
     return list(chosen)
+
+
+def recordings_of_persons(
+    path: Path, prompts: Sequence[Utterance], num_each: int = 10
+) -> list[Utterance]:
+    """The first recordings of each person whose recordings serve as prompts; see `read_recordings`.
+
+    Raises:
+        ManifestError: the manifest cannot be read.
+    """
+    chosen: dict[str, list[Utterance]] = {row.speaker: [] for row in prompts}
+    for row in read_manifest(_manifest_path(path), strict=True).utterances:
+        own = chosen.get(row.speaker)
+        if own is not None and len(own) < num_each and row.duration >= MIN_SECONDS:
+            own.append(row)
+    return [row for own in chosen.values() for row in own]
+
+
+def _manifest_path(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    if not (path / MANIFEST_FILE).is_file():
+        raise ManifestError(
+            f"{path} has no {MANIFEST_FILE}: one line for each recording, with id, audio, "
+            "text, speaker and duration."
+        )
+    return path / MANIFEST_FILE
 
 
 def prompt_length_figures(rows: Sequence[Row], seed: int = 0) -> list[Figure]:
@@ -237,6 +265,32 @@ def damaged_prompt_figures(rows: Sequence[Row], seed: int = 0) -> list[Figure]:
 def recording_figures(rows: Sequence[Row], seed: int = 0) -> list[Figure]:
     """Word errors of sentences in the voices of recordings, and similarity to these."""
     return word_and_voice_figures(rows, seed=seed, reference="the recording")
+
+
+def likeness_of_persons(recordings: Sequence[Utterance], judges: Judges) -> float | None:
+    """How similar two recordings of one person are: more than that no clone can be expected to be.
+
+    Args:
+        recordings: of one or more persons.
+        judges: of speakers.
+
+    Returns:
+        The mean over all pairs of recordings of one speaker; None where there is no pair.
+
+    Raises:
+        AudioError: a recording cannot be read.
+    """
+    embeddings: dict[str, list] = {}
+    for row in recordings:
+        samples = load_audio(row.audio, SAMPLE_RATE).numpy()
+        embeddings.setdefault(row.speaker, []).append(judges.embed(samples))
+    cosines = [
+        similarity(first, second)
+        for own in embeddings.values()
+        for place, first in enumerate(own)
+        for second in own[:place]
+    ]
+    return sum(cosines) / len(cosines) if cosines else None
 
 
 def _figures_by_condition(
@@ -278,7 +332,7 @@ def word_and_voice_figures(
         seed: of the intervals.
         reference: what the similarity is to.
     """
-    section, group = rows[0]["section"], rows[0]["group"]
+    section, group, voices = rows[0]["section"], rows[0]["group"], voices_of(rows)
     errors = [float(row["errors"]) for row in rows]
     words = [float(row["words"]) for row in rows]
     return [
@@ -288,6 +342,7 @@ def word_and_voice_figures(
             f"{prefix}word_error_rate",
             errors,
             words,
+            voices,
             seed=seed,
             note=f"{sum(errors):.0f} of {sum(words):.0f} words wrong",
         ),
@@ -296,9 +351,11 @@ def word_and_voice_figures(
             group,
             f"{prefix}speaker_similarity",
             [float(row["similarity"]) for row in rows],
+            voices,
             seed=seed,
             note=f"cosine to {reference} by resemblyzer, not comparable with published tables",
         ),
+        *sound_figures(rows, prefix, seed=seed),
     ]
 
 
@@ -318,6 +375,7 @@ def error_ratio_figure(
         name,
         [float(row["errors"]) for row in rows],
         [float(row["errors"]) for row in plain],
+        voices_of(rows),
         seed=seed,
         note=note,
     )

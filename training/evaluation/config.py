@@ -18,6 +18,7 @@ Section = Literal[
     "long_text",
     "prompt_lengths",
     "damaged_prompts",
+    "speaking_rate",
     "recordings",
     "script",
 ]
@@ -26,11 +27,13 @@ Section = Literal[
 SECTIONS: tuple[Section, ...] = get_args(Section)
 
 DEFAULT = "pocketsphinx"
-"""The judge of words."""
+"""The judge of words where none is named."""
+WHISPER = "whisper"
+"""The kind of judge of words that is named `whisper:FOLDER`."""
 MAX_FACTOR = 1.2
 """Largest of the `formant_factors`, and the inverse of the smallest."""
-EDGE_SECONDS = 10.0
-"""Of the start and of the end of a long text that are compared."""
+MAX_RATE_FACTOR = 2.0
+"""Largest of the `speaking_rate_factors`, and the inverse of the smallest."""
 MIN_PROMPT_SECONDS = 0.5
 """A shorter prompt may hold too little sound to be taken."""
 
@@ -66,12 +69,18 @@ class EvaluationConfig:
     """Voices that say a long text."""
     long_text_seconds: float = 120.0
     """About how long it takes to say."""
+    long_text_edge_seconds: float = 10.0
+    """Of its start and of its end that are compared."""
     num_prompt_length_items: int = 18
     """Sentences that are said once with a prompt of each of the `prompt_length_seconds`."""
     prompt_length_seconds: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
     """Lengths of prompts, rising; the last is what the others are compared with."""
     num_damaged_prompt_items: int = 18
     """Sentences that are said once with the clean prompt and once with it damaged in each way."""
+    num_speaking_rate_items: int = 24
+    """Sentences that are said once with the prompt at each of the `speaking_rate_factors`."""
+    speaking_rate_factors: tuple[float, ...] = (0.8, 0.9, 1.0, 1.1, 1.25)
+    """What the speaking rate of a prompt is multiplied by, at the same pitch."""
     num_recordings: int = 8
     """Real recordings that serve as prompts, evenly over their manifest."""
     num_items_per_recording: int = 4
@@ -89,9 +98,9 @@ class EvaluationConfig:
     stream: bool = False
     """Whether the sets of texts are spoken as streams."""
     judge: str = DEFAULT
-    """Of words: `pocketsphinx`, `transformers:NAME` or `paraformer:FOLDER`."""
+    """Of words: `pocketsphinx`, `whisper:FOLDER`, `transformers:NAME` or `paraformer:FOLDER`."""
     naturalness: str | None = None
-    """Judge of naturalness: `speechmos`, or none."""
+    """Judges of naturalness, with commas between: `speechmos`, `distillmos`; or none."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -103,6 +112,7 @@ class EvaluationConfig:
             "num_long_texts",
             "num_prompt_length_items",
             "num_damaged_prompt_items",
+            "num_speaking_rate_items",
             "num_recordings",
             "num_items_per_recording",
             "num_processes",
@@ -131,10 +141,19 @@ class EvaluationConfig:
                 f"formant_factors must be from {1 / MAX_FACTOR:.3g} to {MAX_FACTOR:g}, beyond "
                 f"which no warp is looked for, got {list(factors)}"
             )
-        if self.long_text_seconds < 2 * EDGE_SECONDS:
+        edge = self.long_text_edge_seconds
+        if not 0 < 2 * edge <= self.long_text_seconds:
             raise ValueError(
-                f"long_text_seconds must be at least {2 * EDGE_SECONDS:g}, so that its first and "
-                f"last {EDGE_SECONDS:g} s are apart, got {self.long_text_seconds}"
+                f"long_text_seconds must be at least {2 * edge:g}, so that its first and last "
+                f"{edge:g} s (long_text_edge_seconds) are apart, got {self.long_text_seconds}"
+            )
+        rates = self.speaking_rate_factors
+        if len(set(rates)) < 2 or not all(
+            1 / MAX_RATE_FACTOR <= rate <= MAX_RATE_FACTOR for rate in rates
+        ):
+            raise ValueError(
+                f"speaking_rate_factors must be two or more, from {1 / MAX_RATE_FACTOR:g} to "
+                f"{MAX_RATE_FACTOR:g}, got {list(rates)}"
             )
         lengths = list(self.prompt_length_seconds)
         if len(lengths) < 2 or lengths != sorted(set(lengths)):

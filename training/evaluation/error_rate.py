@@ -6,7 +6,7 @@ was never asked for, says that the model lost its place, and how.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -21,6 +21,11 @@ the source engine's own reading, where there is one."""
 
 FaultKind = Literal["repeat", "skip", "insertion", "early_stop", "late_stop", "prompt_leak"]
 FAULTS: tuple[FaultKind, ...] = get_args(FaultKind)
+
+Clean = Callable[[str], str]
+"""Brings a text, or its transcript, to lower-case words with single spaces, which are compared."""
+CleanFor = Callable[[str], Clean]
+"""Chooses how a reference and its transcript are cleaned, by the reference."""
 
 MIN_RUN = 2
 """Words that must be missing, or too many, in a row: single ones are the judge's, often."""
@@ -47,24 +52,32 @@ def spoken_words(text: str) -> str:
     return " ".join("".join(c for c in spoken if c in ENGLISH_ALPHABET).split())
 
 
-def word_errors(reference: str, transcript: str) -> ErrorCount:
+def clean_plainly(reference: str) -> Clean:
+    """`spoken_words`, whatever the reference."""
+    return spoken_words
+
+
+def word_errors(reference: str, transcript: str, clean: Clean = spoken_words) -> ErrorCount:
     """Count wrong words.
 
     Args:
         reference: what should be said, as written.
         transcript: what the judge wrote.
+        clean: of both.
 
     Raises:
         ValueError: the reference has no words.
     """
-    words, transcript = _spoken_reference(reference), spoken_words(transcript)
+    words, transcript = _spoken_reference(reference, clean), clean(transcript)
     alignment = jiwer.process_words(words, transcript)
     return ErrorCount(
         alignment.substitutions + alignment.deletions + alignment.insertions, len(words.split())
     )
 
 
-def errors_by_part(references: Sequence[str], transcript: str) -> list[ErrorCount]:
+def errors_by_part(
+    references: Sequence[str], transcript: str, clean: Clean = spoken_words
+) -> list[ErrorCount]:
     """Count wrong words of a long reading, and to which part of the text each belongs.
 
     The whole is aligned at once, so that it does not matter where the judge was cut off. A word
@@ -73,15 +86,17 @@ def errors_by_part(references: Sequence[str], transcript: str) -> list[ErrorCoun
     Args:
         references: the parts in their order, as written.
         transcript: what the judge wrote of all of them.
+        clean: of both.
 
     Raises:
         ValueError: a part has no words.
     """
-    lengths = [len(_spoken_reference(part).split()) for part in references]
+    parts = [_spoken_reference(part, clean) for part in references]
+    lengths = [len(part.split()) for part in parts]
     owners = [part for part, length in enumerate(lengths) for _ in range(length)]
-    words = " ".join(spoken_words(part) for part in references)
+    words = " ".join(parts)
     errors = [0] * len(lengths)
-    for chunk in jiwer.process_words(words, spoken_words(transcript)).alignments[0]:
+    for chunk in jiwer.process_words(words, clean(transcript)).alignments[0]:
         if chunk.type == "insert":
             place = min(chunk.ref_start_idx, len(owners) - 1)
             errors[owners[place]] += chunk.hyp_end_idx - chunk.hyp_start_idx
@@ -91,9 +106,9 @@ def errors_by_part(references: Sequence[str], transcript: str) -> list[ErrorCoun
     return [ErrorCount(wrong, length) for wrong, length in zip(errors, lengths, strict=True)]
 
 
-def char_errors(reference: str, transcript: str) -> ErrorCount:
+def char_errors(reference: str, transcript: str, clean: Clean = spoken_words) -> ErrorCount:
     """Count wrong characters, spaces among them; see `word_errors`."""
-    words, transcript = _spoken_reference(reference), spoken_words(transcript)
+    words, transcript = _spoken_reference(reference, clean), clean(transcript)
     alignment = jiwer.process_characters(words, transcript)
     return ErrorCount(
         alignment.substitutions + alignment.deletions + alignment.insertions, len(words)
@@ -117,27 +132,30 @@ def is_catastrophic(spoken: ErrorCount, original: ErrorCount | None = None) -> b
     return spoken.rate > CATASTROPHIC_RATE and spoken.rate - base >= CATASTROPHIC_RATE
 
 
-def _spoken_reference(reference: str) -> str:
-    words = spoken_words(reference)
+def _spoken_reference(reference: str, clean: Clean) -> str:
+    words = clean(reference)
     if not words:
         raise ValueError(f"the reference text {reference[:40]!r} holds no words to compare with.")
     return words
 
 
-def find_faults(spoken: str, transcript: str, prompt: str = "") -> list[FaultKind]:
+def find_faults(
+    spoken: str, transcript: str, prompt: str = "", clean: Clean = spoken_words
+) -> list[FaultKind]:
     """Kinds of failure of one utterance, in the order of `FAULTS`; none where all is well.
 
     Args:
         spoken: what should be heard.
         transcript: what the judge wrote.
         prompt: what the prompt says.
+        clean: of all three.
     """
-    reference = spoken_words(spoken).split()
-    hypothesis = spoken_words(transcript).split()
+    reference = clean(spoken).split()
+    hypothesis = clean(transcript).split()
     if not hypothesis:
         return ["early_stop"]
     faults: set[FaultKind] = set()
-    if _has_leak(reference, hypothesis, spoken_words(prompt).split()):
+    if _has_leak(reference, hypothesis, clean(prompt).split()):
         faults.add("prompt_leak")
     for gap in _gaps(reference, hypothesis):
         faults |= _faults_of_gap(gap, reference, hypothesis)
@@ -145,6 +163,26 @@ def find_faults(spoken: str, transcript: str, prompt: str = "") -> list[FaultKin
         # Words of the prompt are extra words, too: they are named once.
         faults.discard("insertion")
     return [kind for kind in FAULTS if kind in faults]
+
+
+def has_lost_or_doubled(spoken: str, transcript: str, clean: Clean = spoken_words) -> bool:
+    """Whether a single word is missing, or said twice: what lists and counts fail by.
+
+    A word in place of another is neither.
+
+    Args:
+        spoken: what should be heard.
+        transcript: what the judge wrote.
+        clean: of both.
+    """
+    reference, hypothesis = clean(spoken).split(), clean(transcript).split()
+    for gap in _gaps(reference, hypothesis):
+        num_missing, num_extra = gap.ref_stop - gap.ref_start, gap.hyp_stop - gap.hyp_start
+        if num_missing > num_extra:
+            return True
+        if num_extra > num_missing and _repeats(hypothesis, gap.hyp_start, gap.hyp_stop):
+            return True
+    return False
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class Curve:
     speaker: str
     warps: dict[float, float]
     """What the frequencies of the sound were multiplied by, beside the sound at the factor 1, by
-    what those of the prompt were multiplied by."""
+    what those of the prompt were multiplied by; of speaking rates, the rate by that factor."""
 
 
 def formant_suite(recordings: RecordingSet, factors: Sequence[float], seed: int) -> Suite:
@@ -148,6 +148,7 @@ def formant_figures(suite: Suite, rows: Sequence[Row], seed: int = 0) -> list[Fi
     span = f"prompts resampled by {factors[0]:g} to {factors[-1]:g}"
     return [
         slope_figure(
+            SECTION,
             "slope",
             suite.group,
             list(curves.values()),
@@ -155,6 +156,7 @@ def formant_figures(suite: Suite, rows: Sequence[Row], seed: int = 0) -> list[Fi
             f"of ln output warp on ln prompt warp; {span}{lost}",
         ),
         slope_figure(
+            SECTION,
             "slope_of_prompts",
             suite.group,
             own,
@@ -180,13 +182,16 @@ def _envelope(prompt: Prompt) -> np.ndarray | None:
     return spectral_envelope(samples) if len(samples) >= MIN_SECONDS * SAMPLE_RATE else None
 
 
-def slope_figure(name: str, group: str, curves: Sequence[Curve], seed: int, note: str) -> Figure:
+def slope_figure(
+    section: str, name: str, group: str, curves: Sequence[Curve], seed: int, note: str
+) -> Figure:
     """Least-squares slope over all curves, each with a level of its own.
 
     A curve has its own level because an error of the sound at the factor 1 moves all of it. Voices
     are resampled for the interval, as the sentences of one voice share its prompts.
 
     Args:
+        section: of the figure.
         name: of the figure.
         group: test set.
         curves: without any, the value is not a number.
@@ -206,9 +211,9 @@ def slope_figure(name: str, group: str, curves: Sequence[Curve], seed: int, note
         num_points += len(curve.warps)
     if not below:
         value = float("nan")
-        return Figure(section=SECTION, group=group, name=name, value=value, num_items=0, note=note)
+        return Figure(section=section, group=group, name=name, value=value, num_items=0, note=note)
     figure = ratio_figure(
-        SECTION, group, name, list(above.values()), list(below.values()), seed=seed
+        section, group, name, list(above.values()), list(below.values()), seed=seed
     )
     if len(below) < 2:
         # One voice says nothing of how voices differ.

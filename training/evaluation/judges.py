@@ -2,10 +2,11 @@
 
 By default words are judged by pocketsphinx with its own English model, in processes of its own, and
 speakers by the voice encoder of resemblyzer; the packages of both contain their weights. Other
-recognisers are named `transformers:NAME`, which is any speech recogniser that the pipeline of
-`transformers` loads (Whisper, wav2vec 2.0 …), by folder or hub id, or `paraformer:FOLDER`, a
+recognisers are named `whisper:FOLDER`, a Whisper in the format of CTranslate2 (`model.bin`), run by
+faster-whisper; `transformers:NAME`, which is any speech recogniser that the pipeline of
+`transformers` loads (Whisper, wav2vec 2.0 …), by folder or hub id; or `paraformer:FOLDER`, a
 Paraformer exported to ONNX (`model.onnx` or `model.int8.onnx`, and `tokens.txt`), run by
-sherpa-onnx. Each is imported when it is asked for.
+sherpa-onnx. Each is imported when it is asked for. Naturalness: `training.evaluation.naturalness`.
 
 Shapes: S samples, E embedding channels.
 """
@@ -26,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from tokenlm.installation import install_command
-from training.evaluation.config import DEFAULT
+from training.evaluation.config import DEFAULT, WHISPER
 from training.loop.workers import end_with_parent
 
 SAMPLE_RATE = 16_000
@@ -35,14 +36,20 @@ SAMPLE_RATE = 16_000
 INSTALL = {
     "jiwer": install_command("eval"),
     "pocketsphinx": install_command("eval"),
-    # Its declared dependencies do not build everywhere, and only its weights are used.
+    "faster_whisper": install_command("eval"),
+    "whisper_normalizer": install_command("eval"),
+    # Their declared dependencies do not build everywhere, and are not needed.
     "resemblyzer": "pip install --no-deps resemblyzer",
+    "distillmos": "pip install --no-deps distillmos xls-r-sqa",
+    "xls_r_sqa": "pip install --no-deps distillmos xls-r-sqa",
     "sherpa_onnx": "pip install sherpa-onnx",
-    "speechmos": "pip install speechmos",
+    "speechmos": install_command("eval"),
 }
 """The command that installs each judge."""
 
-KINDS = ("pocketsphinx", "transformers:NAME", "paraformer:FOLDER")
+WHISPER_FILES = ("model.bin", "config.json", "tokenizer.json")
+"""What a Whisper in the format of CTranslate2 consists of, besides its vocabulary."""
+KINDS = ("pocketsphinx", "whisper:FOLDER", "transformers:NAME", "paraformer:FOLDER")
 
 Transcribe = Callable[[bytes], str]
 """16-bit samples at 16 kHz to text."""
@@ -219,6 +226,8 @@ def load_recognizer(name: str, device: str = "cpu") -> Transcribe:
     if name == DEFAULT:
         require("pocketsphinx")
         return transcribe_pocketsphinx
+    if kind == WHISPER and rest:
+        return _load_whisper(Path(rest))
     if kind == "transformers" and rest:
         return _load_transformers(rest, device)
     if kind == "paraformer" and rest:
@@ -227,9 +236,48 @@ def load_recognizer(name: str, device: str = "cpu") -> Transcribe:
 
 
 def recognizer_version(name: str) -> str:
-    """Name and version of a recogniser, for reports."""
-    package = {"paraformer": "sherpa-onnx"}.get(name.partition(":")[0], name.partition(":")[0])
-    return f"{name} {judge_versions((package,)).get(package, '')}".strip()
+    """Name and version of a recogniser, for reports and the cache of transcripts.
+
+    Weights in a folder are named by it and by the start of their digest, wherever it lies.
+    """
+    kind, _, rest = name.partition(":")
+    package = {"paraformer": "sherpa-onnx", WHISPER: "faster-whisper"}.get(kind, kind)
+    shown = name
+    if kind == WHISPER:
+        weights = Path(rest) / WHISPER_FILES[0]
+        with weights.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        shown = f"{kind}:{Path(rest).resolve().name} {digest[:8]}"
+    return f"{shown} {judge_versions((package,)).get(package, '')}".strip()
+
+
+def _load_whisper(folder: Path) -> Transcribe:
+    require("faster_whisper")
+    missing = [name for name in WHISPER_FILES if not (folder / name).is_file()]
+    if missing:
+        raise JudgeError(
+            f"{folder} holds no Whisper in the format of CTranslate2: {', '.join(missing)} "
+            "not there. scripts/fetch_judges FOLDER puts Whisper base in place."
+        )
+    from faster_whisper import WhisperModel
+
+    try:
+        model = WhisperModel(str(folder), device="cpu", compute_type="int8")
+    except Exception as error:  # of C++ and of Rust, of any kind
+        raise JudgeError(f"whisper:{folder} cannot be loaded: {error}") from error
+
+    def transcribe(pcm: bytes) -> str:
+        # Without its retries at higher temperatures, which draw at random.
+        pieces, _ = model.transcribe(
+            samples_of(pcm),
+            language="en",
+            temperature=0.0,
+            condition_on_previous_text=False,
+            without_timestamps=True,
+        )
+        return " ".join(piece.text.strip() for piece in pieces)
+
+    return transcribe
 
 
 def _load_transformers(name: str, device: str) -> Transcribe:
@@ -273,24 +321,3 @@ def _load_paraformer(folder: Path) -> Transcribe:
 def samples_of(pcm: bytes) -> np.ndarray:
     """Samples (S,) in -1 .. 1 of 16-bit ones."""
     return np.frombuffer(pcm, "<i2").astype(np.float32) / 32768.0
-
-
-def load_naturalness(name: str) -> Callable[[np.ndarray], float]:
-    """Load a judge of naturalness: samples (S,) at 16 kHz to a mean opinion score, 1 to 5.
-
-    Args:
-        name: `speechmos`, whose DNSMOS (Reddy et al., 2022) comes with its package.
-
-    Raises:
-        JudgeError: there is no such judge, or it is not installed.
-    """
-    if name != "speechmos":
-        raise JudgeError(f"there is no judge of naturalness {name!r}; there is speechmos.")
-    require("speechmos")
-    from speechmos import dnsmos  # pyright: ignore[reportMissingImports]
-
-    def score(samples: np.ndarray) -> float:
-        scores: Any = dnsmos.run(np.clip(samples, -1.0, 1.0), sr=SAMPLE_RATE)
-        return float(scores["ovrl_mos"])
-
-    return score

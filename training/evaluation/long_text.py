@@ -5,6 +5,7 @@ Shapes: S samples, E embedding channels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -13,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tokenlm.audio.level import rms_dbfs
 from tokenlm.modules.exact import mix
 from tokenlm.synthesis.voice import quietest_cut
 from training.data.manifest import Utterance
 from training.evaluation.cloning import Prompts
-from training.evaluation.config import EDGE_SECONDS
 from training.evaluation.error_rate import errors_by_part, spoken_words
 from training.evaluation.judges import SAMPLE_RATE
 from training.evaluation.sets import RecordingSet
@@ -88,13 +89,26 @@ def long_text_suite(
 
 
 def score_long_texts(
-    suite: Suite, speeches: Iterable[Speech], judges: Judges, advance: Advance = lambda: None
+    suite: Suite,
+    speeches: Iterable[Speech],
+    judges: Judges,
+    advance: Advance = lambda: None,
+    edge_seconds: float = 10.0,
 ) -> list[Row]:
-    """Errors by sentence, and how the end of each text differs from its start; see `score`."""
-    waiting: list[tuple[Row, Request, list[Future[str]]]] = []
+    """Errors by sentence, and how the end of each text differs from its start.
+
+    Args:
+        suite: what was spoken.
+        speeches: of `speak`.
+        judges: the judges.
+        advance: called after each text.
+        edge_seconds: of start and end that are compared.
+    """
+    waiting: list[tuple[Row, Request, list[float], list[Future[str]]]] = []
     for speech in speeches:
         request, samples = speech.request, speech.samples()
-        pieces = cut_in_pauses(torch.from_numpy(samples), SAMPLE_RATE)
+        waveform = torch.from_numpy(samples)
+        pieces = list(cut_in_pauses(waveform, SAMPLE_RATE))
         row = {
             "section": SECTION,
             "group": suite.group,
@@ -103,17 +117,23 @@ def score_long_texts(
             **request.columns,
             "text": request.text,
             "seconds": round(speech.seconds, 3),
-            **_similarities(samples, judges.embed_prompt(request.prompt), judges),
+            "edge_seconds": edge_seconds,
+            **_similarities(samples, judges.embed_prompt(request.prompt), judges, edge_seconds),
+            "level_change_db": _level_change(waveform, edge_seconds),
         }
-        waiting.append((row, request, [judges.submit(piece.numpy()) for piece in pieces]))
+        seconds = [piece.shape[0] / SAMPLE_RATE for piece in pieces]
+        futures = [judges.submit(piece.numpy()) for piece in pieces]
+        waiting.append((row, request, seconds, futures))
     rows: list[Row] = []
-    for row, request, futures in waiting:
-        transcript = " ".join(future.result() for future in futures)
-        counts = errors_by_part(request.parts, transcript)
+    for row, request, seconds, futures in waiting:
+        transcripts = [future.result() for future in futures]
+        transcript = " ".join(transcripts)
+        counts = errors_by_part(request.parts, transcript, judges.clean_for(request.text))
         advance()
         rows.append(
             {
                 **row,
+                "rate_change": _rate_change(transcripts, seconds, edge_seconds),
                 "heard": transcript,
                 "errors": sum(count.errors for count in counts),
                 "words": sum(count.length for count in counts),
@@ -136,9 +156,11 @@ def cut_in_pauses(
         rest = rest[piece.shape[0] :]
 
 
-def _similarities(samples: np.ndarray, prompt: np.ndarray, judges: Judges) -> dict[str, Any]:
+def _similarities(
+    samples: np.ndarray, prompt: np.ndarray, judges: Judges, edge_seconds: float
+) -> dict[str, Any]:
     """How similar start and end of a recording (S,) are to a prompt (E,) and to one another."""
-    size = round(EDGE_SECONDS * SAMPLE_RATE)
+    size = round(edge_seconds * SAMPLE_RATE)
     first, last = judges.embed(samples[:size]), judges.embed(samples[-size:])
     start, end = similarity(first, prompt), similarity(last, prompt)
     return {
@@ -149,10 +171,44 @@ def _similarities(samples: np.ndarray, prompt: np.ndarray, judges: Judges) -> di
     }
 
 
+def _level_change(waveform: Tensor, edge_seconds: float) -> float | None:
+    """Decibels between start and end of a recording (S,), without sign; None of silence."""
+    size = round(edge_seconds * SAMPLE_RATE)
+    change = rms_dbfs(waveform[-size:]) - rms_dbfs(waveform[:size])
+    return round(abs(change), 3) if math.isfinite(change) else None
+
+
+def _rate_change(
+    transcripts: Sequence[str], seconds: Sequence[float], edge_seconds: float
+) -> float | None:
+    """Share by which the speaking rate differs between start and end, without sign.
+
+    Args:
+        transcripts: of the pieces, in order.
+        seconds: of the pieces.
+        edge_seconds: of start and end.
+
+    Returns:
+        None where nothing is heard at one of them.
+    """
+
+    def rate(order: Sequence[int]) -> float:
+        letters, total = 0, 0.0
+        for place in order:
+            letters, total = letters + len(spoken_words(transcripts[place])), total + seconds[place]
+            if total >= edge_seconds:
+                break
+        return letters / total
+
+    places = range(len(seconds))
+    first, last = rate(places), rate(places[::-1])
+    return round(abs(last / first - 1.0), 4) if first and last else None
+
+
 def long_text_figures(rows: Sequence[Row], seed: int = 0) -> list[Figure]:
     """Similarity of the end to the start, its change against the prompt, and the words."""
     group = rows[0]["group"]
-    edge = f"{EDGE_SECONDS:g} s"
+    edge = f"{rows[0]['edge_seconds']:g} s"
     lengths = ", ".join(f"{row['seconds']:.0f}" for row in rows)
     largest = max(row["similarity_change"] for row in rows)
     held = sum(row["similarity_change"] <= WITHIN for row in rows)
@@ -164,15 +220,21 @@ def long_text_figures(rows: Sequence[Row], seed: int = 0) -> list[Figure]:
             f"between last and first {edge}, both to the prompt, without sign; largest "
             f"{largest:.3f}, {held} of {len(rows)} voices within {WITHIN:g}"
         ),
+        "rate_change": f"share by which letters per second of last and first {edge} differ",
+        "level_change_db": f"dB between last and first {edge}",
     }
-    figures = [
-        mean_figure(SECTION, group, name, [float(row[name]) for row in rows], seed=seed, note=note)
-        for name, note in notes.items()
-    ]
+    figures = []
+    for name, note in notes.items():
+        values = [float(row[name]) for row in rows if row[name] is not None]
+        if values:
+            figures.append(mean_figure(SECTION, group, name, values, seed=seed, note=note))
     errors = [float(count) for row in rows for count in row["sentence_errors"]]
     words = [float(count) for row in rows for count in row["sentence_words"]]
+    voices = [str(row["speaker"]) for row in rows for _ in row["sentence_words"]]
     note = f"{sum(errors):.0f} of {sum(words):.0f} words wrong in {len(rows)} texts, by sentence"
     return [
         *figures,
-        ratio_figure(SECTION, group, "word_error_rate", errors, words, seed=seed, note=note),
+        ratio_figure(
+            SECTION, group, "word_error_rate", errors, words, voices, seed=seed, note=note
+        ),
     ]

@@ -48,6 +48,7 @@ _CLONING: tuple[Section, ...] = (
     "long_text",
     "prompt_lengths",
     "damaged_prompts",
+    "speaking_rate",
     "recordings",
     "script",
 )

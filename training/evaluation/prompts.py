@@ -39,6 +39,10 @@ DIRECT_DB = 3.0
 TELEPHONE_HZ = (300.0, 3400.0)
 LEVEL_DB = -30.0
 _PCM16 = 32768.0
+_PIECE_SECONDS = 0.02
+"""Half of a piece of speech whose rate is changed: a period of a low voice, twice."""
+_REACH_SECONDS = 0.008
+"""Around its place in which a piece is looked for."""
 
 Damage = Callable[[Tensor, int, torch.Generator], Tensor]
 """Samples (S,), their rate and a source of draws to samples (S,)."""
@@ -94,6 +98,39 @@ def transpose(prompt: Prompt, factor: float) -> Prompt:
     assert prompt.waveform is not None
     waveform = resample(prompt.waveform, round(factor * prompt.sample_rate), prompt.sample_rate)
     return replace(prompt, name=f"{prompt.name} x{factor:g}", waveform=waveform)
+
+
+def stretch(prompt: Prompt, factor: float) -> Prompt:
+    """Multiply the speaking rate of a prompt at the same pitch; see `change_rate`."""
+    assert prompt.waveform is not None
+    waveform = change_rate(prompt.waveform, prompt.sample_rate, factor)
+    return replace(prompt, name=f"{prompt.name} rate {factor:g}", waveform=waveform)
+
+
+def change_rate(waveform: Tensor, sample_rate: int, factor: float) -> Tensor:
+    """Say a recording (S,) faster or slower at the same pitch, by overlapping pieces of it.
+
+    Each piece is taken where it goes on most like the one before (WSOLA; Verhelst and Roelands,
+    1993).
+    """
+    if factor == 1.0:
+        return waveform
+    hop, reach = round(_PIECE_SECONDS * sample_rate), round(_REACH_SECONDS * sample_rate)
+    window = torch.hann_window(2 * hop)
+    # Silence before and behind, for the pieces and what is searched around them.
+    padded = torch.nn.functional.pad(waveform, (hop + reach, 4 * hop + 2 * reach))
+    num_pieces = max(int(waveform.shape[0] / (hop * factor)) + 2, 1)
+    result = torch.zeros((num_pieces + 1) * hop)
+    place = reach
+    for number in range(num_pieces):
+        if number:
+            start = min(round(number * hop * factor), padded.shape[0] - 2 * hop - 2 * reach)
+            wanted = padded[place + hop : place + 3 * hop]
+            around = padded[start : start + 2 * hop + 2 * reach]
+            likeness = torch.nn.functional.conv1d(around[None, None], wanted[None, None])[0, 0]
+            place = start + int(likeness.argmax())
+        result[number * hop : (number + 2) * hop] += window * padded[place : place + 2 * hop]
+    return result[hop : hop + round(waveform.shape[0] / factor)]
 
 
 def join(waveforms: Sequence[Tensor], sample_rate: int) -> Tensor:

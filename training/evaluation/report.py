@@ -26,16 +26,21 @@ from tokenlm.report import (
 )
 from training.evaluation.error_rate import FAULTS
 from training.evaluation.judges import judge_versions
-from training.evaluation.statistics import Comparison, Figure
+from training.evaluation.statistics import MAX_P_VALUE, Comparison, Figure
 from training.evaluation.suite import Row
 
 METRICS_FILE = "metrics.json"
 ROWS_FILE = "utterances.jsonl"
 PAGE_FILE = "report.html"
 NUM_WORST = 20
+COMPARISON_NOTE = (
+    f"Paired by item; marked where p, corrected for the number of metrics (Holm), is at most "
+    f"{MAX_P_VALUE:g}."
+)
 
 _PERCENT = ("rate", "utilisation")
 _PER_SECOND = ("speaking_rate",)
+_SECTIONS = " --sections "
 
 
 def write_report(
@@ -81,19 +86,41 @@ def write_report(
 
 
 def card_metrics(path: Path) -> dict[str, Metric]:
-    """Figures of a `metrics.json` for the model card of a bundle, each with its command."""
+    """Figures of a `metrics.json` for the model card of a bundle, each with its command.
+
+    Shares and error rates are in percent. Commands that differ by their section alone are one.
+    """
     metrics = {}
-    for row in _read_figures(path):
-        if row["value"] is None:
-            continue
-        interval = ""
-        if row["low"] is not None and row["high"] is not None:
-            interval = f"95 % interval {row['low']:.3g} to {row['high']:.3g}; "
-        count = f"{row['num_items']} utterances"
-        described = f"{interval}{count}" + (f"; {row['note']}" if row["note"] else "")
-        name = f"{row['group']}/{row['section']}/{row['name']}"
-        metrics[name] = Metric(value=row["value"], command=row["command"], note=described)
+    rows = [row for row in _read_figures(path) if row["value"] is not None]
+    commands = _joined_commands([row["command"] for row in rows])
+    for row in rows:
+        is_percent = _is_percent(row["name"])
+        scaled = {
+            key: None if row.get(key) is None else row[key] * (100 if is_percent else 1)
+            for key in ("value", "low", "high", "original")
+        }
+        metrics[f"{row['group']}/{row['section']}/{row['name']}"] = Metric(
+            **scaled,
+            unit="%" if is_percent else "",
+            num_items=row["num_items"],
+            command=commands[row["command"]],
+            note=row["note"],
+        )
     return metrics
+
+
+def _joined_commands(commands: Sequence[str]) -> dict[str, str]:
+    """Commands by those of single sections, in which all sections are named at once."""
+    sections: dict[str, list[str]] = {}
+    parts = {command: command.partition(_SECTIONS)[::2] for command in commands}
+    for base, section in parts.values():
+        own = sections.setdefault(base, [])
+        if section and section not in own:
+            own.append(section)
+    return {
+        command: base + (f"{_SECTIONS}{','.join(sections[base])}" if section else "")
+        for command, (base, section) in parts.items()
+    }
 
 
 def write_html(
@@ -122,7 +149,7 @@ def write_html(
     if comparisons:
         body += [
             heading("Beside another system"),
-            paragraph("Paired by item; bold where the interval excludes 0."),
+            paragraph(COMPARISON_NOTE),
             _comparison_table(comparisons),
         ]
     if rows:
@@ -141,7 +168,7 @@ def worst_rows(rows: Sequence[Row], num: int) -> list[Row]:
 
 
 def _comparison_table(comparisons: Sequence[Comparison]) -> Html:
-    head = ("metric", "first", "second", "difference", "95 % interval", "p", "n")
+    head = ("metric", "first", "second", "difference", "95 % interval", "p", "corrected p", "n")
     rows = [
         (
             Html(f"<b>{html(one.name)}</b>") if one.is_significant else one.name,
@@ -150,6 +177,7 @@ def _comparison_table(comparisons: Sequence[Comparison]) -> Html:
             f"{one.difference:+.4f}",
             f"{one.low:+.4f} to {one.high:+.4f}",
             f"{one.p_value:.4f}",
+            "" if one.holm_p_value is None else f"{one.holm_p_value:.4f}",
             str(one.num_items),
         )
         for one in comparisons
@@ -165,12 +193,11 @@ def _figures_table(figures: Sequence[Figure]) -> Html:
         interval = ""
         if row["low"] is not None and row["high"] is not None:
             interval = f"{row['low']:.4f} to {row['high']:.4f}"
-        count = str(figure.num_items)
-        rows.append(
-            (figure.section, figure.group, figure.name, value, interval, count, note(figure.note))
-        )
-    head = ("section", "test set", "figure", "value", "95 % interval", "n", "")
-    return table(head, rows, numbers=(3, 4, 5))
+        original = "" if row["original"] is None else f"{row['original']:.4f}"
+        numbers = (value, interval, original, str(figure.num_items))
+        rows.append((figure.section, figure.group, figure.name, *numbers, note(figure.note)))
+    head = ("section", "test set", "figure", "value", "95 % interval", "recordings", "n", "")
+    return table(head, rows, numbers=(3, 4, 5, 6))
 
 
 def _worst_table(rows: Sequence[Row]) -> Html:
@@ -238,11 +265,11 @@ def _plot_failures(rows: Sequence[Row]) -> Any:
 
 
 def print_table(figures: Sequence[Figure], console: Console) -> None:
-    """Show the figures by section and test set."""
+    """Show the figures by section and test set, beside those of recordings of the same texts."""
     shown = Table(title="Evaluation", title_justify="left")
     for column in ("section", "test set", "figure"):
         shown.add_column(column, no_wrap=True)
-    for column in ("value", "95 % interval", "n"):
+    for column in ("value", "95 % interval", "recordings", "n"):
         shown.add_column(column, justify="right", no_wrap=True)
     shown.add_column("note", overflow="fold")
     last = ""
@@ -258,6 +285,7 @@ def print_table(figures: Sequence[Figure], console: Console) -> None:
             figure.name,
             _number(figure, figure.value),
             interval,
+            "" if figure.original is None else _number(figure, figure.original),
             str(figure.num_items),
             figure.note,
         )
@@ -268,9 +296,13 @@ def print_table(figures: Sequence[Figure], console: Console) -> None:
 def _number(figure: Figure, value: float) -> str:
     if value != value:
         return "-"
-    if figure.name.endswith(_PERCENT) and figure.name not in _PER_SECOND:
+    if _is_percent(figure.name):
         return f"{100 * value:.1f} %"
     return f"{value:.3f}"
+
+
+def _is_percent(name: str) -> bool:
+    return name.endswith(_PERCENT) and name not in _PER_SECOND
 
 
 def _read_figures(path: Path) -> list[dict[str, Any]]:

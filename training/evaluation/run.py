@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from training.data.manifest import Utterance
 from training.evaluation.cloning import (
     Prompts,
     cloning_figures,
@@ -38,42 +39,55 @@ from training.evaluation.conditions import (
     damaged_prompt_figures,
     damaged_prompt_suite,
     first_items,
+    likeness_of_persons,
     prompt_length_figures,
     prompt_length_suite,
     read_recordings,
     recording_figures,
     recording_suite,
+    recordings_of_persons,
 )
-from training.evaluation.config import DEFAULT, SECTIONS, EvaluationConfig, Section
+from training.evaluation.config import DEFAULT, SECTIONS, WHISPER, EvaluationConfig, Section
 from training.evaluation.formants import formant_figures, formant_suite, score_formants
 from training.evaluation.judges import (
     Embed,
     WordJudge,
-    load_naturalness,
     load_recognizer,
     recognizer_version,
     require,
 )
 from training.evaluation.long_text import long_text_figures, long_text_suite, score_long_texts
+from training.evaluation.naturalness import load_naturalness
 from training.evaluation.parts import Parts
 from training.evaluation.sets import RecordingSet, TextSet, find_text_sets, read_recording_set
 from training.evaluation.snapshot import Snapshot, assign_speakers, read_snapshot, snapshot_path
+from training.evaluation.speaking_rate import SECTION as SPEAKING_RATE
+from training.evaluation.speaking_rate import speaking_rate_figures, speaking_rate_suite
 from training.evaluation.statistics import Figure
 from training.evaluation.suite import Judges, Row, Score, Suite, System, score, speak
+from training.evaluation.summaries import summarise_beside
 from training.evaluation.systems import Cloning, CopySynthesis, Originals, Resynthesis
 from training.evaluation.texts import SECTION as TEXTS
 from training.evaluation.texts import LinePrompts, text_figures, text_suite
+from training.evaluation.whisper_text import find_cleaner
 
 logger = logging.getLogger(__name__)
 
 CLONING: tuple[Section, ...] = ("cloned", "resynthesis", "copy_synthesis")
 """Sections that are compared with the originals."""
-HELDOUT: tuple[Section, ...] = ("long_text", PROMPT_LENGTHS, DAMAGED_PROMPTS, RECORDINGS)
+HELDOUT: tuple[Section, ...] = (
+    "long_text",
+    PROMPT_LENGTHS,
+    DAMAGED_PROMPTS,
+    SPEAKING_RATE,
+    RECORDINGS,
+)
 """Sections that the judges score on the first set of recordings."""
 SUMMARIES: dict[str, Callable[[Sequence[Row], int], list[Figure]]] = {
     "long_text": long_text_figures,
     PROMPT_LENGTHS: prompt_length_figures,
     DAMAGED_PROMPTS: damaged_prompt_figures,
+    SPEAKING_RATE: speaking_rate_figures,
     RECORDINGS: recording_figures,
     TEXTS: text_figures,
 }
@@ -160,15 +174,20 @@ def read_recording_sets(config: EvaluationConfig) -> list[RecordingSet]:
 def check_judge_is_no_reward(parts: Parts, judge: str) -> None:
     """Refuse to judge a model with what it was rewarded by.
 
+    Two names of Whisper (`whisper:FOLDER`, `transformers:openai/whisper-base`) are one judge.
+    Judges of naturalness and speakers are never rewards: nothing in training loads them.
+
     Raises:
         ValueError: the LM was trained on this judge.
     """
     rewards = parts.facts("speech_lm").get("rewards", [])
-    if judge in rewards:
-        raise ValueError(
-            f"the speech LM was trained with {judge} as a reward: it cannot judge it, too. "
-            "Choose another recogniser with --judge."
-        )
+    is_whisper = WHISPER in judge.lower()
+    for reward in rewards:
+        if reward == judge or (is_whisper and WHISPER in reward.lower()):
+            raise ValueError(
+                f"the speech LM was trained with {reward} as a reward: {judge} cannot judge it, "
+                "too. Choose another recogniser with --judge."
+            )
 
 
 def evaluate(
@@ -212,7 +231,7 @@ def evaluate(
     embed = voice_judge or load_voice_judge()
     natural = None if config.naturalness is None else load_naturalness(config.naturalness)
     with evaluation.progress, judge:
-        judges = Judges(judge.submit, embed, natural)
+        judges = Judges(judge.submit, embed, natural, find_cleaner(config.judge))
         evaluation.judge(judges)
         evaluation.measure_components(embed)
     return evaluation.results
@@ -262,6 +281,10 @@ class _Evaluation:
         self.sets: list[RecordingSet] = []
         self.prompts: dict[str, Prompts] = {}
         self.suites: list[Suite] = []
+        self.persons: list[Utterance] = []
+        """Real recordings that serve as prompts."""
+        self.originals: dict[str, Row] = {}
+        """Rows of recordings of what is said, by their ids."""
         if any(name != TEXTS for name in sections):
             self.sets = read_recording_sets(config)
             self.prompts = {one.name: speaker_prompts(one) for one in self.sets}
@@ -305,9 +328,12 @@ class _Evaluation:
         if section == DAMAGED_PROMPTS:
             own = first_items(heldout, config.num_damaged_prompt_items)
             return damaged_prompt_suite(own, seed)
+        if section == SPEAKING_RATE:
+            own = first_items(heldout, config.num_speaking_rate_items)
+            return speaking_rate_suite(own, config.speaking_rate_factors, seed)
         assert config.recordings is not None
-        rows = read_recordings(config.recordings, config.num_recordings)
-        return recording_suite(heldout, rows, config.num_items_per_recording, seed)
+        self.persons = read_recordings(config.recordings, config.num_recordings)
+        return recording_suite(heldout, self.persons, config.num_items_per_recording, seed)
 
     def judge(self, judges: Judges) -> None:
         """Let the sections that need judges be spoken and scored."""
@@ -318,11 +344,53 @@ class _Evaluation:
             if suite.section == "long_text":
                 spoken, judged = self._bars(suite)
                 speeches = speak(self.cloning, suite, self.audio_folder, spoken)
-                self._add(suite, score_long_texts(suite, speeches, judges, judged))
+                edge = self.config.long_text_edge_seconds
+                self._add(suite, score_long_texts(suite, speeches, judges, judged, edge))
             else:
+                self._judge_originals(suite, self.sets[0], judges)
                 self._add(suite, [one.row for one in self._score(self.cloning, suite, judges)])
+            if suite.section == RECORDINGS:
+                self._add_likeness(judges)
         for suite in self.texts:
+            # A set whose lines all name a recording of theirs is read beside these.
+            read = [request for request in suite.requests if request.reference is not None]
+            if len(read) == len(suite.requests):
+                once = {request.id: request for request in read}
+                own = replace(suite, requests=list(once.values()), folder="originals")
+                for one in self._score(Originals(), own, judges):
+                    self.originals[one.row["original"]] = one.row
             self._add(suite, [one.row for one in self._score(self.reader, suite, judges)])
+            self.originals.clear()
+
+    def _judge_originals(self, suite: Suite, recordings: RecordingSet, judges: Judges) -> None:
+        """Score the recordings of what a suite asks for, as far as that was not done."""
+        wanted = {request.columns["original"] for request in suite.requests}
+        items = [item for item in recordings.items if item.original.id in wanted]
+        items = [item for item in items if item.original.id not in self.originals]
+        if not items:
+            return
+        own = replace(recordings, items=items)
+        prompts = self.prompts[recordings.name]
+        for one in self._score(
+            Originals(), cloning_suite("originals", own, prompts, self.config.seed), judges
+        ):
+            self.originals[one.row["original"]] = one.row
+
+    def _add_likeness(self, judges: Judges) -> None:
+        """Put how similar recordings of one person are beside how similar speech is to them."""
+        assert self.config.recordings is not None
+        recorded = recordings_of_persons(self.config.recordings, self.persons)
+        likeness = likeness_of_persons(recorded, judges)
+        self.results.figures = [
+            replace(
+                figure,
+                original=likeness,
+                note=f"{figure.note}; beside it that of two recordings of a person",
+            )
+            if figure.section == RECORDINGS and figure.name == "speaker_similarity"
+            else figure
+            for figure in self.results.figures
+        ]
 
     def _judge_recordings(self, recordings: RecordingSet, judges: Judges) -> None:
         systems: dict[str, Callable[[], System]] = {
@@ -346,7 +414,13 @@ class _Evaluation:
                 compare_with_originals(scores, originals)
             rows = [one.row for one in scores]
             self.results.rows += rows
-            self.results.figures += cloning_figures(rows, self.config.seed)
+            if section == "originals":
+                self.originals |= {row["original"]: row for row in rows}
+                self.results.figures += cloning_figures(rows, self.config.seed)
+            else:
+                self.results.figures += summarise_beside(
+                    cloning_figures, rows, self.originals, self.config.seed
+                )
 
     def _score(self, system: System, suite: Suite, judges: Judges) -> list[Score]:
         spoken, judged = self._bars(suite)
@@ -355,7 +429,8 @@ class _Evaluation:
 
     def _add(self, suite: Suite, rows: list[Row]) -> None:
         self.results.rows += rows
-        self.results.figures += SUMMARIES[suite.section](rows, self.config.seed)
+        summarise = SUMMARIES[suite.section]
+        self.results.figures += summarise_beside(summarise, rows, self.originals, self.config.seed)
 
     def measure_components(self, voice_judge: Embed | None) -> None:
         """Measure the sections that need no judge."""
@@ -418,7 +493,7 @@ def _assigned(
             "engine's reading.",
             texts.path,
         )
-    elif snapshot.judge.split()[0] != judge.split()[0]:
+    elif snapshot.judge.split()[0] != recognizer_version(judge).split()[0]:
         logger.warning(
             "the snapshot of %s was made with %s, and it is judged by %s.",
             texts.path,

@@ -2,7 +2,8 @@
 
 A set that is looked at often is chosen by, whether one means to or not. `configs/eval/sealed.jsonl`
 is spoken by `tokenlm evaluate --set sealed --sealed` alone, with the bundle as it is, and the log
-beside it says when, which bundle, and by which command. The same weights are never asked again.
+beside it says when, which bundle, and by which command. The same weights are not asked again once
+all lines were judged; where they were stopped before, no figure was seen, and they may go on.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from tokenlm.atomic import write_text
 from tokenlm.checkpoint.bundle import bundle_files, file_checksum, read_manifest
 from tokenlm.checkpoint.card import CARD_FILE
 from tokenlm.checkpoint.resolve import packaged_configs
@@ -90,13 +93,12 @@ def break_seal(bundle: Path, command: str, log: Path | None = None) -> None:
         log: the file that is added to; default that beside the set.
 
     Raises:
-        ValueError: these weights have spoken it before.
+        ValueError: these weights have spoken all of it before.
     """
     path = sealed_path().with_name(LOG_FILE) if log is None else log
     fingerprint = bundle_fingerprint(bundle)
-    rows = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    for row in map(json.loads, filter(None, rows)):
-        if row["fingerprint"] == fingerprint:
+    for row in _read_log(path):
+        if row["fingerprint"] == fingerprint and row["completed"] is not None:
             raise ValueError(
                 f"the weights of {bundle} have spoken the sealed set on {row['date']} already, by "
                 f"{row['command']!r}: see {path}."
@@ -107,9 +109,27 @@ def break_seal(bundle: Path, command: str, log: Path | None = None) -> None:
         "fingerprint": fingerprint,
         "set": hashlib.sha256(sealed_path().read_bytes()).hexdigest(),
         "command": command,
+        "completed": None,
     }
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    _write_log(path, [*_read_log(path), row])
+
+
+def record_completion(bundle: Path, log: Path | None = None) -> None:
+    """Write down that a bundle has spoken all of the sealed set; see `break_seal`."""
+    path = sealed_path().with_name(LOG_FILE) if log is None else log
+    rows, fingerprint = _read_log(path), bundle_fingerprint(bundle)
+    own = [row for row in rows if row["fingerprint"] == fingerprint]
+    own[-1]["completed"] = datetime.now(UTC).isoformat(timespec="seconds")
+    _write_log(path, rows)
+
+
+def _read_log(path: Path) -> list[dict[str, Any]]:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if line]
+
+
+def _write_log(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def bundle_fingerprint(folder: Path) -> str:

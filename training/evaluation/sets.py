@@ -22,6 +22,9 @@ from tokenlm.checkpoint.resolve import packaged_configs
 from training.data.manifest import ManifestError, Utterance, by_speaker, read_manifest
 from training.evaluation.error_rate import spoken_words
 
+DEVELOPMENT = ("hard", "plain", "development")
+"""Sets that are looked at as often as one likes."""
+DEVELOPMENT_NOTE = "a development set: choices were made on it"
 LONG_PROMPT = "long_prompt"
 """Category whose lines are spoken after a prompt that is much longer than they are."""
 

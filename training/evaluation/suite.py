@@ -21,14 +21,20 @@ from torch import Tensor
 from tokenlm.audio.io import save_audio
 from tokenlm.audio.level import trim_silence
 from tokenlm.audio.resample import resample
+from training.evaluation.bandwidth import high_band_db
 from training.evaluation.error_rate import (
+    Clean,
+    CleanFor,
     ErrorCount,
     char_errors,
+    clean_plainly,
     find_faults,
+    has_lost_or_doubled,
     is_catastrophic,
     word_errors,
 )
 from training.evaluation.judges import SAMPLE_RATE, Embed
+from training.evaluation.naturalness import Rate
 from training.evaluation.prompts import Prompt
 
 MIN_SECONDS = 0.1
@@ -124,16 +130,19 @@ class Judges:
         self,
         submit: Callable[[np.ndarray], Future[str]],
         embed: Embed,
-        naturalness: Callable[[np.ndarray], float] | None = None,
+        naturalness: Rate | None = None,
+        clean_for: CleanFor = clean_plainly,
     ) -> None:
         """Take the judges.
 
         Args:
             submit: samples (S,) at 16 kHz to their transcript, when it is done.
             embed: samples to a speaker embedding (E,).
-            naturalness: samples to a mean opinion score, or None.
+            naturalness: samples to mean opinion scores, or None.
+            clean_for: how texts and transcripts are brought to words that can be compared.
         """
         self.submit, self.embed, self.naturalness = submit, embed, naturalness
+        self.clean_for = clean_for
         self._embeddings: dict[Prompt, np.ndarray] = {}
 
     def embed_prompt(self, prompt: Prompt) -> np.ndarray:
@@ -199,20 +208,31 @@ def score(
             "speaking_rate": _speaking_rate(request, samples),
             "similarity": round(similarity(embedding, target), 4),
         }
+        high_band = high_band_db(speech.waveform, speech.sample_rate)
+        if high_band is not None:
+            row["high_band_db"] = round(high_band, 3)
         if judges.naturalness is not None:
-            row["naturalness"] = round(judges.naturalness(samples), 4)
+            row |= {name: round(value, 4) for name, value in judges.naturalness(samples).items()}
         future = judges.submit(samples)
         future.add_done_callback(lambda _: advance())
         waiting.append((request, row, embedding, future))
     return [
-        Score(
-            request=request,
-            row={**row, **_word_columns(request, future.result())},
-            count=word_errors(request.spoken or request.text, future.result()),
-            embedding=embedding,
-        )
+        _with_words(judges, request, row, embedding, future.result())
         for request, row, embedding, future in waiting
     ]
+
+
+def _with_words(
+    judges: Judges, request: Request, row: Row, embedding: np.ndarray, transcript: str
+) -> Score:
+    spoken = request.spoken or request.text
+    clean = judges.clean_for(spoken)
+    return Score(
+        request=request,
+        row={**row, **_word_columns(request, transcript, clean)},
+        count=word_errors(spoken, transcript, clean),
+        embedding=embedding,
+    )
 
 
 def _facts(suite: Suite, speech: Speech) -> Row:
@@ -241,9 +261,10 @@ def _speaking_rate(request: Request, samples: np.ndarray) -> float:
     return round(len(request.spoken or request.text) / max(seconds, MIN_SECONDS), 3)
 
 
-def _word_columns(request: Request, transcript: str) -> Row:
+def _word_columns(request: Request, transcript: str, clean: Clean) -> Row:
     spoken = request.spoken or request.text
-    words, characters = word_errors(spoken, transcript), char_errors(spoken, transcript)
+    words = word_errors(spoken, transcript, clean)
+    characters = char_errors(spoken, transcript, clean)
     row = {
         "heard": transcript,
         "errors": words.errors,
@@ -252,7 +273,8 @@ def _word_columns(request: Request, transcript: str) -> Row:
         "characters": characters.length,
         "word_error_rate": round(words.rate, 4),
         "catastrophic": is_catastrophic(words, request.baseline),
-        "faults": find_faults(spoken, transcript, request.prompt.text or ""),
+        "lost_or_doubled": has_lost_or_doubled(spoken, transcript, clean),
+        "faults": find_faults(spoken, transcript, request.prompt.text or "", clean),
     }
     if request.baseline is not None:
         row["engine_errors"] = request.baseline.errors

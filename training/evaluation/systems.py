@@ -9,12 +9,11 @@ import time
 
 import torch
 
-from tokenlm.audio.io import load_audio
+from tokenlm.audio.io import load_audio, read_recording
 from tokenlm.audio.joining import ENOUGH_SOUND_SECONDS, sound_seconds
 from tokenlm.audio.mel import MelSpectrogram
 from tokenlm.synthesis.synthesizer import Synthesizer
 from tokenlm.synthesis.voice import Voice
-from training.evaluation.judges import SAMPLE_RATE
 from training.evaluation.parts import Parts
 from training.evaluation.prompts import Prompt
 from training.evaluation.suite import Request, Speech
@@ -26,8 +25,8 @@ class Originals:
     def speak(self, request: Request) -> Speech:
         """The recording of the text."""
         assert request.reference is not None
-        waveform = load_audio(request.reference, SAMPLE_RATE)
-        return Speech(request=request, waveform=waveform, sample_rate=SAMPLE_RATE)
+        waveform, rate = read_recording(request.reference)
+        return Speech(request=request, waveform=waveform, sample_rate=rate)
 
 
 class Cloning:

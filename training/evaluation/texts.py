@@ -5,7 +5,7 @@ The section is called `script`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +14,33 @@ from tokenlm.modules.exact import mix
 from training.data.manifest import Utterance, by_speaker, read_manifest
 from training.evaluation.error_rate import FAULTS
 from training.evaluation.prompts import JOIN_SECONDS, Prompt, join
-from training.evaluation.sets import LONG_PROMPT, Line, TextSet, TextSetError
+from training.evaluation.sets import (
+    DEVELOPMENT,
+    DEVELOPMENT_NOTE,
+    LONG_PROMPT,
+    Line,
+    TextSet,
+    TextSetError,
+)
 from training.evaluation.snapshot import Snapshot
 from training.evaluation.statistics import (
     Comparison,
     Figure,
-    bootstrap_interval,
     compare_means,
     compare_ratios,
+    correct_p_values,
     mean_figure,
     ratio_figure,
+    resampled_interval,
+    share_figure,
 )
 from training.evaluation.suite import Request, Row, Suite
+from training.evaluation.summaries import SOUND
 from training.evaluation.systems import Cloning
 
 SECTION = "script"
+MAX_SHORT_WORDS = 3
+"""Words of a line that counts as short."""
 LONG_SECONDS = 9.0
 """Recordings of a speaker are joined to about this length for lines of the long-prompt kind."""
 NOT_COMPARABLE = (
@@ -176,9 +188,15 @@ def text_suite(
             spoken=line.spoken,
             prompt=prompts.find(number, line),
             seed=mix(seed, number),
+            reference=line.reference_audio,
             baseline=readings[line.id].count if line.id in readings else None,
             file=f"{line.id}-{seed}",
-            columns={"seed": seed, "category": line.category, "spoken": line.spoken},
+            columns={
+                "seed": seed,
+                "category": line.category,
+                "spoken": line.spoken,
+                **({"original": line.id} if line.reference_audio else {}),
+            },
         )
         for seed in seeds
         for number, line in chosen_lines(texts, snapshot, limit)
@@ -207,51 +225,84 @@ def by_item(rows: Sequence[Row], key: str) -> dict[str, float]:
 
 
 def with_faults(rows: Sequence[Row]) -> list[Row]:
-    """Rows with one number for each kind of failure."""
-    return [{**row, **{f"fault_{kind}": kind in row["faults"] for kind in FAULTS}} for row in rows]
+    """Rows with one number for each kind of failure, and for any wrong word."""
+    return [
+        {
+            **row,
+            "wrong": row["errors"] > 0,
+            **{f"fault_{kind}": kind in row["faults"] for kind in FAULTS},
+        }
+        for row in rows
+    ]
 
 
 def text_figures(rows: Sequence[Row], seed: int = 0) -> list[Figure]:
-    """Figures of the rows of one set; intervals are over items."""
+    """Figures of the rows of one set; intervals are over items, by the voice of their prompts."""
     rows = with_faults(rows)
     group = str(rows[0]["group"])
     num_seeds = len({row["seed"] for row in rows})
     many = f"{num_seeds} seeds each" if num_seeds > 1 else ""
+    remark = DEVELOPMENT_NOTE if group in DEVELOPMENT else ""
+
+    def notes(note: str) -> str:
+        return "; ".join(part for part in (note, many, remark) if part)
 
     def mean(name: str, key: str, note: str = "") -> list[Figure]:
-        values = list(by_item(rows, key).values())
+        values = by_item(rows, key)
         if not values:
             return []
-        notes = "; ".join(part for part in (note, many) if part)
-        return [mean_figure(SECTION, group, name, values, seed=seed, note=notes)]
+        voices = item_voices(rows, values)
+        numbers = list(values.values())
+        return [mean_figure(SECTION, group, name, numbers, voices, seed=seed, note=notes(note))]
+
+    def share(name: str, key: str, note: str, of: Sequence[Row] = rows) -> list[Figure]:
+        values = by_item(of, key)
+        if not values:
+            return []
+        voices = item_voices(of, values)
+        return [share_figure(SECTION, group, name, [*values.values()], voices, note=notes(note))]
 
     def ratio(name: str, above: str, below: str, note: str = "") -> Figure:
         first, second = by_item(rows, above), by_item(rows, below)
-        notes = "; ".join(part for part in (note, many) if part)
         numerators, denominators = list(first.values()), [second[item] for item in first]
-        return ratio_figure(SECTION, group, name, numerators, denominators, seed=seed, note=notes)
+        voices = item_voices(rows, first)
+        return ratio_figure(
+            SECTION, group, name, numerators, denominators, voices, seed=seed, note=notes(note)
+        )
 
     figures = [
         ratio("word_error_rate", "errors", "words", "all wrong words over all words"),
         *mean("mean_word_error_rate", "word_error_rate", "mean over utterances"),
         ratio("char_error_rate", "char_errors", "characters"),
-        *mean(
+        *share(
             "catastrophic_failure_rate",
             "catastrophic",
             "word error rate above 0.5 and 0.5 above the engine's own",
         ),
+        *share(
+            "lost_or_doubled_rate", "lost_or_doubled", "lines with a word missing or said twice"
+        ),
+        *share(
+            "short_line_failure_rate",
+            "wrong",
+            f"lines of up to {MAX_SHORT_WORDS} words with a wrong word, or more than asked",
+            [row for row in rows if len(row["spoken"].split()) <= MAX_SHORT_WORDS],
+        ),
     ]
     for kind in FAULTS:
-        figures += mean(f"{kind}_rate", f"fault_{kind}", "share of utterances, by alignment")
+        figures += share(f"{kind}_rate", f"fault_{kind}", "share of utterances, by alignment")
     figures += mean("speaker_similarity", "similarity", NOT_COMPARABLE)
-    figures += mean("naturalness", "naturalness")
+    for name, note in SOUND.items():
+        figures += mean(name, name, note)
     figures += mean("speaking_rate", "speaking_rate", "characters per second of speech")
-    figures.append(ratio("real_time_factor", "work_seconds", "seconds"))
-    first_audio = list(by_item(rows, "first_audio_seconds").values())
+    if by_item(rows, "work_seconds"):
+        figures.append(ratio("real_time_factor", "work_seconds", "seconds"))
+    first_audio = by_item(rows, "first_audio_seconds")
     if first_audio:
-        array = np.array(first_audio)
-        low, high = bootstrap_interval(
-            len(array), lambda drawn: float(np.median(array[drawn])), seed=seed
+        array = np.array(list(first_audio.values()))
+        voices = item_voices(rows, first_audio)
+        low, high = resampled_interval(
+            len(array), lambda drawn: float(np.median(array[drawn])), voices, seed=seed
         )
         figures.append(
             Figure(
@@ -262,10 +313,18 @@ def text_figures(rows: Sequence[Row], seed: int = 0) -> list[Figure]:
                 low=low,
                 high=high,
                 num_items=len(array),
-                note="seconds, median",
+                note=notes("seconds, median"),
             )
         )
     return figures
+
+
+def item_voices(rows: Sequence[Row], items: Iterable[str]) -> list[str]:
+    """The prompt of each item, the first one where seeds have their own."""
+    prompts: dict[str, str] = {}
+    for row in rows:
+        prompts.setdefault(row["item"], str(row["prompt"]))
+    return [prompts[item] for item in items]
 
 
 def other_prompts(first: Sequence[Row], second: Sequence[Row]) -> list[str]:
@@ -280,6 +339,8 @@ def other_prompts(first: Sequence[Row], second: Sequence[Row]) -> list[str]:
 
 def compare_rows(first: Sequence[Row], second: Sequence[Row], *, seed: int = 0) -> list[Comparison]:
     """Compare two systems on the items of one set that both have spoken.
+
+    The p-values are corrected for the number of metrics.
 
     Raises:
         ValueError: they have no item in common.
@@ -296,21 +357,24 @@ def compare_rows(first: Sequence[Row], second: Sequence[Row], *, seed: int = 0) 
         return np.array([by_name[item] for item in names])
 
     sizes = values(one, "words", items)
+    voices = item_voices(one, items)
     compared = [
         compare_ratios(
             "word_error_rate",
             values(one, "errors", items),
             values(two, "errors", items),
             sizes,
+            voices,
             seed=seed,
         )
     ]
     names = {
         "word_error_rate": "mean_word_error_rate",
         "catastrophic": "catastrophic_failure_rate",
+        "lost_or_doubled": "lost_or_doubled_rate",
         **{f"fault_{kind}": f"{kind}_rate" for kind in FAULTS},
         "similarity": "speaker_similarity",
-        "naturalness": "naturalness",
+        **{name: name for name in SOUND},
         "speaking_rate": "speaking_rate",
         "work_seconds": "work_seconds",
     }
@@ -318,6 +382,12 @@ def compare_rows(first: Sequence[Row], second: Sequence[Row], *, seed: int = 0) 
         both = sorted(by_item(one, key).keys() & by_item(two, key).keys())
         if both:
             compared.append(
-                compare_means(name, values(one, key, both), values(two, key, both), seed=seed)
+                compare_means(
+                    name,
+                    values(one, key, both),
+                    values(two, key, both),
+                    item_voices(one, both),
+                    seed=seed,
+                )
             )
-    return compared
+    return correct_p_values(compared)

@@ -13,7 +13,10 @@ def refine(
     output: Annotated[Path, typer.Argument(help="Manifest (JSONL) to write.")],
     recogniser: Annotated[
         list[str] | None,
-        typer.Option(help="ours:BUNDLE, pocketsphinx or transformers:MODEL; may be repeated."),
+        typer.Option(
+            help="ours:BUNDLE, pocketsphinx, whisper:FOLDER, transformers:MODEL or "
+            "paraformer:FOLDER; may be repeated."
+        ),
     ] = None,
     speaker_encoder: Annotated[
         Path | None, typer.Option(help="Component folder: finds two speakers in a clip.")

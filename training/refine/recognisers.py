@@ -2,18 +2,22 @@
 
 ours:BUNDLE              speech tokenizer and token recogniser of a bundle
 pocketsphinx             with its own English model (extra `eval`)
+whisper:FOLDER           a Whisper of CTranslate2 (extra `eval`; scripts/fetch_judges)
 transformers:MODEL       an ASR model by hub id or folder
+paraformer:FOLDER        a Paraformer exported to ONNX
+
+All but the first are those of `tokenlm evaluate` (`training.evaluation.judges`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
 from torch import Tensor
 
-RATE = 16_000
+from training.evaluation.judges import KINDS, SAMPLE_RATE, load_recognizer
+
+RATE = SAMPLE_RATE
 Recogniser = Callable[[Tensor], str]
 """Waveform (S,) at 16 kHz to text."""
 
@@ -22,8 +26,7 @@ def make_recogniser(name: str) -> Recogniser:
     """Return the recogniser of a name.
 
     Raises:
-        ValueError: If there is none of that kind.
-        ImportError: If what it needs is not installed.
+        ValueError: If there is none of that kind, or what it needs is not installed.
     """
     kind, _, rest = name.partition(":")
     if kind == "ours":
@@ -31,31 +34,13 @@ def make_recogniser(name: str) -> Recogniser:
 
         synthesizer = Synthesizer.from_pretrained(rest or "mini-en")
         return lambda waveform: synthesizer.transcribe(waveform, sample_rate=RATE)
-    if kind == "pocketsphinx":
-        from pocketsphinx import Decoder
+    if kind not in {one.partition(":")[0] for one in KINDS}:
+        raise ValueError(
+            f"there is no recogniser {name!r}; valid are: ours:BUNDLE, {', '.join(KINDS)}"
+        )
+    transcribe = load_recognizer(name)
 
-        decoder = Decoder(samprate=RATE, loglevel="FATAL")
+    def hear(waveform: Tensor) -> str:
+        return transcribe((waveform.clamp(-1, 1) * 32767).numpy().astype("<i2").tobytes())
 
-        def hear(waveform: Tensor) -> str:
-            decoder.start_utt()
-            pcm = (waveform.clamp(-1, 1).numpy() * 32767).astype(np.int16)
-            decoder.process_raw(pcm.tobytes(), no_search=False, full_utt=True)
-            decoder.end_utt()
-            found = decoder.hyp()
-            return "" if found is None else found.hypstr
-
-        return hear
-    if kind == "transformers" and rest:
-        from transformers import pipeline
-
-        model = pipeline("automatic-speech-recognition", model=rest)
-
-        def read(waveform: Tensor) -> str:
-            found: Any = model({"raw": waveform.numpy(), "sampling_rate": RATE})
-            assert isinstance(found, dict)
-            return str(found["text"])
-
-        return read
-    raise ValueError(
-        f"there is no recogniser {name!r}; valid are: ours:BUNDLE, pocketsphinx, transformers:MODEL"
-    )
+    return hear

@@ -29,7 +29,7 @@ from tokenlm.synthesis.guards import ReadBack, ReadBackScore
 from tokenlm.text.alphabet import collect_alphabet
 from tokenlm.text.errors import char_error
 from tokenlm.text.normalize import NormalizerName
-from training.evaluation.config import DEFAULT
+from training.evaluation.config import DEFAULT, WHISPER
 from training.evaluation.judges import SAMPLE_RATE, load_recognizer
 
 logger = logging.getLogger(__name__)
@@ -339,8 +339,9 @@ class RewardConfig:
             raise ValueError("waveform_asr and similarity need a bundle that makes the sound")
         if self.waveform_asr and not self.recognizer:
             raise ValueError("waveform_asr needs a recognizer")
-        if self.recognizer == DEFAULT:
-            raise ValueError(f"{DEFAULT} is the judge of tokenlm evaluate, and is no reward")
+        kind = self.recognizer.partition(":")[0]
+        if kind in (DEFAULT, WHISPER):
+            raise ValueError(f"{kind} is a judge of tokenlm evaluate, and is no reward")
         if not 0 <= self.max_failed_share <= 1:
             raise ValueError(f"max_failed_share must be in [0, 1], got {self.max_failed_share}")
         if not -1 <= self.similarity_floor < 1:

@@ -75,7 +75,7 @@ class TokenRecognizerStageConfig(RunConfig):
 
 
 @dataclass(frozen=True)
-class Reading:
+class RecognizerItem:
     """Speech tokens, and what is said in them."""
 
     tokens: Sequence[int] | Tensor
@@ -86,8 +86,8 @@ class Reading:
     """Indices of the model's phones, 1 and up."""
 
 
-class Readings:
-    """Map-style dataset of `Reading`s, drawn with noise on the tokens."""
+class RecognizerItems:
+    """Map-style dataset of `RecognizerItem`s, drawn with noise on the tokens."""
 
     def __init__(
         self,
@@ -105,13 +105,13 @@ class Readings:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> Reading:
+    def __getitem__(self, index: int) -> RecognizerItem:
         tokens = self._rows[index].speech_tokens
         phones = () if self._phones is None else self._phones[index]["numbers"]
         characters = self._characters[index]["numbers"]
-        return Reading(torch.tensor(list(tokens or ())), characters, phones)
+        return RecognizerItem(torch.tensor(list(tokens or ())), characters, phones)
 
-    def draw(self, index: int, generator: torch.Generator) -> Reading:
+    def draw(self, index: int, generator: torch.Generator) -> RecognizerItem:
         """Reading `index` as it is trained with."""
         reading = self[index]
         assert isinstance(reading.tokens, Tensor)
@@ -144,7 +144,7 @@ class TokenRecognizerTask(Task):
 
     def __init__(self, config: TokenRecognizerStageConfig) -> None:
         self.config = config
-        self._datasets: dict[str, Readings | None] = {}
+        self._datasets: dict[str, RecognizerItems | None] = {}
         self._fingerprint = ""
         self._pronunciation: PhonemeTokenizer | None = None
 
@@ -185,14 +185,14 @@ class TokenRecognizerTask(Task):
         for split, rows in splits.items():
             self._datasets[split] = None
             if rows is not None:
-                self._datasets[split] = self._readings(split, rows.utterances, texts[split])
+                self._datasets[split] = self._items(split, rows.utterances, texts[split])
         self.modules = {"token_recognizer": TokenRecognizer(self.model_config)}
 
     @property
     def _num_processes(self) -> int:
         return self.config.data.num_processes
 
-    def _readings(self, split: str, rows: Rows, texts: Table) -> Readings:
+    def _items(self, split: str, rows: Rows, texts: Table) -> RecognizerItems:
         config, model = self.config, self.model_config
         spelt = spell(
             texts, model.alphabet, split, config.data.max_reject_share, self._num_processes
@@ -215,13 +215,13 @@ class TokenRecognizerTask(Task):
                 self._num_processes,
             ).select(counts > 0)
         kept = rows.select(counts > 0), spelt.select(counts > 0)
-        return Readings(*kept, said, model.levels, config.noise)
+        return RecognizerItems(*kept, said, model.levels, config.noise)
 
-    def dataset(self, split: str) -> Readings | None:
+    def dataset(self, split: str) -> RecognizerItems | None:
         """See `Task`."""
         return self._datasets[split]
 
-    def collate(self, items: list[Reading]) -> dict[str, Tensor]:
+    def collate(self, items: list[RecognizerItem]) -> dict[str, Tensor]:
         """See `Task`."""
         tokens, num_tokens = pad_tokens([item.tokens for item in items])
         characters, num_characters = pad_tokens([item.characters for item in items])

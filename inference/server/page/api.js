@@ -55,21 +55,40 @@ export async function voices(most) {
   return { found, more };
 }
 
-// A response whose body is signed 16-bit samples, in pieces as they are made.
+// A response whose body is events, as the speech is made: signed 16-bit samples, and words.
 export async function speak(request, signal) {
-  const body = JSON.stringify({ ...request, response_format: "pcm" });
+  const body = JSON.stringify({ ...request, response_format: "pcm", stream_format: "sse" });
   const kind = headers({ "Content-Type": "application/json" });
   return checked(await ask("v1/audio/speech", { method: "POST", headers: kind, body, signal }));
 }
 
-// The next piece of a body; `done` after the last.
-export async function readPiece(reader) {
-  try {
-    return await reader.read();
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Error("The speech broke off: the server has ended the connection.");
+// The events of a body, up to the one that ends the speech.
+export async function* events(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  const broken = new Error("The speech broke off: the server has ended the connection.");
+  let rest = "";
+  for (;;) {
+    let piece;
+    try {
+      piece = await reader.read();
+    } catch (error) {
+      throw error.name === "AbortError" ? error : broken;
+    }
+    if (piece.done) throw broken;
+    const found = (rest + piece.value).split("\n\n");
+    rest = found.pop();
+    for (const event of found) {
+      const fields = JSON.parse(event.slice("data: ".length));
+      if (fields.type === "error") throw new Error(fields.error.message);
+      if (fields.type === "speech.audio.done") return;
+      yield fields;
+    }
   }
+}
+
+// Bytes that are written in base 64.
+export function bytes(text) {
+  return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
 }
 
 export async function addVoice({ recording, fileName, name, refText, who, statement }) {

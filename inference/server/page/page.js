@@ -6,12 +6,15 @@ import { Player } from "./player.js";
 import { SampleReader, join, wavBlob } from "./samples.js";
 import { MelSpectrogram } from "./spectrum.js";
 import { setUpVoiceForm } from "./voice_form.js";
+import { WordMarker } from "./words.js";
 
 const MOST_VOICES = 2000;
 const part = (id) => document.getElementById(id);
 
 let current = null;
+let marker = null;
 let sampleRate = 24000;
+let hasWordTimes = false;
 let voiceTypes = new Map();
 
 function tell(id, sentence, isBad = false) {
@@ -53,6 +56,7 @@ async function connect() {
     part("about").textContent = `${model.id}: ${model.description}`;
     sampleRate = model.sample_rate;
     offerAttributes(model.voice_attributes);
+    hasWordTimes = model.word_times;
     if (health.needs_key) tell("status", "Ready.");
     await refresh();
   } catch (error) {
@@ -140,6 +144,7 @@ async function hear(signal) {
     speed: Number(part("speed").value),
     seed: Number(part("seed").value),
     lexicon: readLexicon(part("lexicon").value),
+    word_times: hasWordTimes,
   };
   // Within the key or click that asks for speech: later, a browser may keep the page silent.
   let player = (current.player = new Player(sampleRate));
@@ -157,11 +162,14 @@ async function hear(signal) {
   const mel = new MelPicture(part("mel"), 80);
   const samples = new SampleReader();
   const pieces = [];
-  const reader = response.body.getReader();
+  marker = new WordMarker(part("said"), request.input);
+  const playing = player;
+  marker.follow(() => playing.position, () => playing.isStopped);
   let count = 0;
-  const next = () => api.readPiece(reader);
-  for (let { done, value } = await next(); !done; { done, value } = await next()) {
-    const piece = samples.read(value);
+  for await (const event of api.events(response.body)) {
+    if (event.type === "speech.words") marker.add(event.words);
+    if (event.type !== "speech.audio.delta") continue;
+    const piece = samples.read(api.bytes(event.audio));
     if (!pieces.length) {
       part("first").textContent = `${Math.round(performance.now() - begun)} ms`;
       tell("status", "Speaking…");
@@ -208,6 +216,10 @@ function cancel() {
 part("speak-form").addEventListener("submit", (event) => {
   event.preventDefault();
   speak();
+});
+part("again").addEventListener("play", () => {
+  const audio = part("again");
+  marker.follow(() => audio.currentTime, () => audio.paused);
 });
 part("cancel").addEventListener("click", cancel);
 part("voice").addEventListener("change", showDelete);

@@ -8,6 +8,9 @@ export class Player {
   #context;
   #next = 0;
   #sources = new Set();
+  // When each piece begins, on the clock and in the speech, in seconds.
+  #starts = [];
+  #length = 0;
 
   // How often the sound was not there when it was due.
   numDry = 0;
@@ -36,9 +39,25 @@ export class Player {
       this.#next = context.currentTime + LEAD_SECONDS;
     }
     source.start(this.#next);
+    this.#starts.push({ clock: this.#next, speech: this.#length });
     this.#next += buffer.duration;
+    this.#length += buffer.duration;
     this.#sources.add(source);
     source.onended = () => this.#sources.delete(source);
+  }
+
+  // The second of the speech that is heard now; -1 before the first.
+  get position() {
+    const now = this.#context.currentTime;
+    const at = this.#starts.findLastIndex((start) => start.clock <= now);
+    if (at < 0) return -1;
+    const { clock, speech } = this.#starts[at];
+    const end = at + 1 < this.#starts.length ? this.#starts[at + 1].speech : this.#length;
+    return Math.min(speech + now - clock, end);
+  }
+
+  get isStopped() {
+    return this.#context.state === "closed";
   }
 
   // Resolves when all has been heard, or when nothing can be heard.

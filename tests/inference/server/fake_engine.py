@@ -12,6 +12,7 @@ from torch import Tensor
 
 from inference.server.service import CHECK_TEXT
 from tokenlm.synthesis import Voice
+from tokenlm.synthesis.words import Speech, TimedWord
 from tokenlm.text.lexicon import LexiconSource
 
 SAMPLE_RATE = 24_000
@@ -31,9 +32,12 @@ class FakeStream:
     models. `stall`: nothing comes any more.
     """
 
-    def __init__(self, engine: FakeEngine, text: str | AsyncIterable[str], seed: int) -> None:
+    def __init__(
+        self, engine: FakeEngine, text: str | AsyncIterable[str], seed: int, word_times: bool
+    ) -> None:
         self.engine = engine
         self.seed = seed
+        self.word_times = word_times
         self.words: list[str] = []
         self.num_made = 0
         self.is_closed = False
@@ -89,7 +93,20 @@ class FakeStream:
         elif word == "unsayable":
             raise ValueError("the text holds nothing that can be said.")
         self.num_made += 1
-        return tone(self.seed, self.num_made)[-CHUNK_SAMPLES:]
+        chunk = tone(self.seed, self.num_made)[-CHUNK_SAMPLES:]
+        return Speech.of(chunk, [self._timed(word)]) if self.word_times else chunk
+
+    def _timed(self, word: str) -> TimedWord:
+        """A word that fills its chunk."""
+        place = sum(len(before) + 1 for before in self.words[:-1])
+        return TimedWord(
+            text=word,
+            spoken=word,
+            start_seconds=0.1 * (self.num_made - 1),
+            end_seconds=0.1 * self.num_made,
+            text_start=place,
+            text_end=place + len(word),
+        )
 
     async def aclose(self) -> None:
         if not self.is_closed:
@@ -127,13 +144,17 @@ class FakeEngine:
         seed: int = 0,
         speed: float = 1.0,
         lexicon: LexiconSource = None,
+        word_times: bool = False,
+        duration: float | None = None,
         max_buffer_seconds: float = 10.0,
     ) -> FakeStream:
         if isinstance(text, str) and not text.strip():
             raise ValueError("the text holds nothing that can be said.")
+        if duration == 0.01:
+            raise ValueError("this text cannot be spoken in 0.01 s.")
         if self.is_broken:
             raise RuntimeError("the models broke")
-        stream = FakeStream(self, text, seed)
+        stream = FakeStream(self, text, seed, word_times)
         self.live.add(stream)
         if text == CHECK_TEXT:  # what the server says to itself
             self.num_checks += 1

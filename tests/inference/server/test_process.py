@@ -45,7 +45,7 @@ def test_what_the_system_holds_back_is_bounded() -> None:
     ],
 )
 def test_mistakes_are_told_in_a_sentence(arguments: tuple[str, ...], told: str) -> None:
-    result = CliRunner().invoke(build_app(), ["serve", *arguments])
+    result = CliRunner().invoke(build_app(["serve"]), ["serve", *arguments])
     assert result.exit_code == 2 and told in result.stderr
     assert "Traceback" not in result.output
 

@@ -309,3 +309,53 @@ def test_many_at_once_do_not_mix(shared: LiveServer, client: httpx.Client) -> No
 
 def test_every_format_that_is_named_is_there() -> None:
     assert {"MP3", "FLAC", "OGG"} <= set(soundfile.available_formats())
+
+
+def read_events(response: httpx.Response) -> list[dict[str, object]]:
+    return [json.loads(event[len("data: ") :]) for event in response.text.split("\n\n") if event]
+
+
+def test_times_of_words_are_events(client: httpx.Client) -> None:
+    """The event with the words of a chunk comes before its sound."""
+    response = speak(
+        client, input="one two", word_times=True, stream_format="sse", response_format="pcm"
+    )
+    events = read_events(response)
+    kinds = ["speech.words", "speech.audio.delta"] * 2
+    assert [event["type"] for event in events] == [*kinds, "speech.audio.done"]
+    assert events[2]["words"] == [
+        {
+            "text": "two", "spoken": "two", "start_seconds": 0.1, "end_seconds": 0.2,
+            "text_start": 4, "text_end": 7,
+        }
+    ]  # fmt: skip
+    plain = speak(client, input="one two", stream_format="sse", response_format="pcm")
+    assert [event["type"] for event in read_events(plain)] == [
+        "speech.audio.delta", "speech.audio.delta", "speech.audio.done",
+    ]  # fmt: skip
+    sound = [event["audio"] for event in events if event["type"] == "speech.audio.delta"]
+    assert sound == [event["audio"] for event in read_events(plain)[:-1]]
+
+
+def test_times_of_words_that_cannot_be_sent(
+    client: httpx.Client, shared: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = speak(client, word_times=True)
+    assert refused.status_code == 400 and refused.json()["error"]["param"] == "word_times"
+    assert "sse" in refused.json()["error"]["message"]
+    assert client.get("/v1/models/tiny").json()["word_times"] is True
+    manifest = shared.service.synthesizer.components.manifest
+    monkeypatch.delitem(manifest.components, "token_recognizer")
+    refused = speak(client, word_times=True, stream_format="sse")
+    assert refused.status_code == 400
+    assert "no token recogniser" in refused.json()["error"]["message"]
+    assert client.get("/v1/models/tiny").json()["word_times"] is False
+
+
+def test_a_duration_that_cannot_be_is_refused(client: httpx.Client) -> None:
+    assert speak(client, duration=2.5).status_code == 200
+    refused = speak(client, duration=0.01)
+    assert refused.status_code == 400
+    assert "cannot be spoken in 0.01 s" in refused.json()["error"]["message"]
+    for wrong in (0, -1, 1e9, "long"):
+        assert speak(client, duration=wrong).status_code == 400, wrong

@@ -188,3 +188,21 @@ def test_nothing_to_say_is_told_at_once(server: LiveServer, text: str) -> None:
         assert time.monotonic() - begun < limits.stall_timeout_seconds / 2
         say(socket, "session.close")
         assert hear_until(socket, "session.done")[0]["utterances"] == 3
+
+
+def test_places_of_words_are_those_of_what_was_written() -> None:
+    """The paragraph ends that a pause puts in do not count."""
+
+    async def places() -> dict[str, Any]:
+        feed = TextFeed(0.01, WORDS)
+        feed.put("It is so. ")
+        given = [await anext(feed), await anext(feed)]
+        feed.put("Yes.")
+        feed.complete()
+        given += [piece async for piece in feed]
+        assert given == ["It is so. ", PARAGRAPH_END, "Yes."]
+        start = "".join(given).index("Yes")
+        assert feed.as_written({"text_start": 0, "text_end": 2})["text_end"] == 2
+        return feed.as_written({"text": "Yes.", "text_start": start, "text_end": start + 4})
+
+    assert asyncio.run(places()) == {"text": "Yes.", "text_start": 10, "text_end": 14}

@@ -280,3 +280,20 @@ def test_only_so_many_sockets(start: StartServer) -> None:
     with connect(server.socket_url), pytest.raises(InvalidStatus) as refused:
         connect(server.socket_url)
     assert refused.value.response.status_code == 429
+
+
+def test_times_of_words_come_before_their_sound(shared: LiveServer) -> None:
+    with connect(shared.socket_url) as socket:
+        say(socket, "session.config", word_times=True)
+        say(socket, "input.text", text="one two")
+        say(socket, "input.done")
+        told, audio = hear_until(socket, "audio.done")
+        assert audio == to_pcm16(tone(0, 2)).tobytes()
+        kinds = [message["type"] for message in told]
+        assert kinds == ["audio.start", "audio.words", "audio.words", "audio.done"]
+        assert told[2]["utterance"] == 0 and told[2]["words"] == [
+            {
+                "text": "two", "spoken": "two", "start_seconds": 0.1, "end_seconds": 0.2,
+                "text_start": 4, "text_end": 7,
+            }
+        ]  # fmt: skip

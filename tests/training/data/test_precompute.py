@@ -64,6 +64,7 @@ def test_any_number_of_processes_writes_the_same_bytes(
     assert contents(tmp_path) == contents(whole)
 
 
+@pytest.mark.slow
 def test_killed_within_a_shard_and_restarted_on_other_processes(
     whole: Path, recordings: Path, tmp_path: Path
 ) -> None:

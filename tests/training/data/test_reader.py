@@ -135,6 +135,7 @@ def test_too_many_broken_items_end_the_run(tmp_path: Path) -> None:
             data[MicroBatch(tuple(range(start, start + 4)), 0)]
 
 
+@pytest.mark.slow
 def test_a_process_ends_in_peace_while_workers_read_ahead() -> None:
     folder = Path(__file__).parent
     program = f"""

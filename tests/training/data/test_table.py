@@ -142,6 +142,7 @@ def test_a_conversion_that_fails_leaves_nothing(
     assert {file.suffix for file in cache.iterdir()} == {".lock"}
 
 
+@pytest.mark.slow
 def test_of_two_processes_one_converts(tmp_path: Path, cache: Path) -> None:
     path = write_rows(tmp_path / "m.jsonl")
     both = [start(path, tmp_path / "log") for _ in range(2)]

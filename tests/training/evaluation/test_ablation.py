@@ -58,7 +58,14 @@ def test_each_guard_is_on_alone() -> None:
 
 def rows(failed: list[bool], seconds: float) -> list[dict[str, Any]]:
     return [
-        {"item": str(n), "catastrophic": lost, "errors": lost, "words": 2, "work_seconds": seconds}
+        {
+            "item": str(n),
+            "prompt": "ann",
+            "catastrophic": lost,
+            "errors": lost,
+            "words": 2,
+            "work_seconds": seconds,
+        }
         for n, lost in enumerate(failed)
     ]
 

@@ -102,6 +102,7 @@ def test_each_curve_has_a_level_of_its_own_and_a_voice_counts_once() -> None:
         return Curve(speaker=speaker, warps=warps)
 
     figure = slope_figure(
+        "formants",
         "slope",
         "heldout",
         [curve("a", 1.0, 0.3), curve("a", 0.6, -0.2), curve("b", 0.2, 0.1)],
@@ -111,5 +112,5 @@ def test_each_curve_has_a_level_of_its_own_and_a_voice_counts_once() -> None:
     assert figure.value == pytest.approx(0.6)
     # Drawn by voice: twice the one, once each, or twice the other.
     assert figure.low == pytest.approx(0.2) and figure.high == pytest.approx(0.8)
-    alone = slope_figure("slope", "heldout", [curve("a", 1.0, 0.0)], 0, "")
+    alone = slope_figure("formants", "slope", "heldout", [curve("a", 1.0, 0.0)], 0, "")
     assert alone.value == pytest.approx(1.0) and alone.low is None

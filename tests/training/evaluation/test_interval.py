@@ -5,7 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from training.evaluation.statistics import bootstrap_interval, mean_interval, ratio_interval
+from training.evaluation.statistics import (
+    bootstrap_interval,
+    mean_interval,
+    ratio_interval,
+    share_interval,
+)
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:
@@ -52,3 +57,41 @@ def test_the_statistic_sees_as_many_utterances_as_there_are() -> None:
 def test_of_nothing_there_is_no_interval() -> None:
     with pytest.raises(ValueError, match="there are no utterances"):
         mean_interval(np.array([]))
+
+
+def test_none_of_a_hundred_is_not_none_at_all() -> None:
+    low, high = share_interval(np.zeros(100))
+    assert low == 0.0 and high == pytest.approx(0.0370, abs=1e-4)  # Wilson's, by hand
+    low, high = share_interval(np.ones(100))
+    assert high == 1.0 and low == pytest.approx(0.9630, abs=1e-4)
+    low, high = share_interval(np.array([1.0] * 30 + [0.0] * 70))
+    assert (low, high) == (pytest.approx(0.2189, abs=1e-4), pytest.approx(0.3958, abs=1e-4))
+    with pytest.raises(ValueError, match="there are no utterances"):
+        share_interval(np.array([]))
+
+
+def test_voices_that_differ_count_for_fewer_utterances() -> None:
+    values = np.array([1.0] * 25 + [0.0] * 75)
+    voices = [name for name in "abcd" for _ in range(25)]
+    low, high = share_interval(values, voices)  # all of the failures in one voice
+    alone = share_interval(values)
+    assert low < alone[0] - 0.05 and high > alone[1] + 0.2
+    mixed = [name for _ in range(25) for name in "abcd"]
+    even = np.array([value for value in (1.0, 0.0, 0.0, 0.0) for _ in range(25)])
+    assert share_interval(even, mixed) == pytest.approx(share_interval(even), abs=0.02)
+    wide, narrow = mean_interval(values, voices), mean_interval(values)
+    assert wide[0] < narrow[0] and wide[1] > narrow[1] + 0.2
+    # One voice alone, or a voice of its own for each, leaves utterances to be drawn.
+    assert mean_interval(values, ["a"] * 100) == narrow
+    assert mean_interval(values, [str(number) for number in range(100)]) == narrow
+
+
+def test_ratios_are_drawn_by_voice_too() -> None:
+    errors = np.array([5.0] * 10 + [0.0] * 30)
+    words = np.full(40, 10.0)
+    voices = [name for name in "abcd" for _ in range(10)]
+    wide, narrow = ratio_interval(errors, words, voices), ratio_interval(errors, words)
+    assert wide[0] == 0.0 and wide[1] > narrow[1]
+    assert ratio_interval(errors, words, voices, seed=1) == ratio_interval(
+        errors, words, voices, seed=1
+    )

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.evaluation.statistics import compare_means, compare_ratios, sign_flip_p_value
+from training.evaluation.statistics import (
+    Comparison,
+    compare_means,
+    compare_ratios,
+    correct_p_values,
+    sign_flip_p_value,
+)
 
 
 def test_p_value_of_few_differences_is_exact() -> None:
@@ -63,3 +69,28 @@ def test_values_of_other_items_are_refused() -> None:
     for sizes in (more, none):
         with pytest.raises(ValueError, match="rate: values of the same items are needed"):
             compare_ratios("rate", some, some, sizes)
+
+
+def test_many_metrics_are_corrected_by_holm() -> None:
+    def one(name: str, p_value: float) -> Comparison:
+        return Comparison(name=name, first=0, second=0, low=0, high=0, p_value=p_value, num_items=9)
+
+    found = correct_p_values([one("a", 0.02), one("b", 0.012), one("c", 0.9), one("d", 0.01)])
+    assert [c.name for c in found] == ["a", "b", "c", "d"]
+    assert [c.holm_p_value for c in found] == pytest.approx([0.04, 0.04, 0.9, 0.04])
+    assert [c.is_significant for c in found] == [True, True, False, True]
+    assert one("a", 0.02).is_significant
+    many = correct_p_values([one(str(number), 0.02) for number in range(20)])
+    assert not any(c.is_significant for c in many)
+    assert max(c.holm_p_value or 0 for c in many) <= 1.0
+    assert correct_p_values([]) == []
+
+
+def test_the_interval_of_a_difference_is_by_voice() -> None:
+    first = np.zeros(40)
+    second = np.array([1.0] * 10 + [0.0] * 30)
+    voices = [name for name in "abcd" for _ in range(10)]
+    wide = compare_means("x", first, second, voices)
+    narrow = compare_means("x", first, second)
+    assert wide.low == 0.0 < narrow.low and wide.high > narrow.high
+    assert wide.p_value == narrow.p_value

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tiny_recognizer import tiny_recognizer
 
 from training.evaluation import judges
+from training.evaluation.error_rate import spoken_words
 from training.evaluation.judges import (
     JudgeError,
     WordJudge,
-    load_naturalness,
     load_recognizer,
     recognizer_version,
     samples_of,
 )
+from training.evaluation.whisper_text import find_cleaner
+from training.refine.recognisers import make_recogniser
 
 PCM = (np.sin(np.arange(16_000) / 20) * 8000).astype("<i2").tobytes()
 
@@ -29,11 +33,16 @@ def test_a_recogniser_of_transformers_is_loaded_from_a_folder(tmp_path: Path) ->
     assert hear(PCM) == "a"
 
 
-def test_weights_that_are_not_there_are_told(tmp_path: Path) -> None:
+def test_weights_that_are_not_there_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(JudgeError, match="transformers:.* cannot be loaded"):
         load_recognizer(f"transformers:{tmp_path}")
     with pytest.raises(JudgeError, match="there is no judge of words 'whisper'; there are pocket"):
         load_recognizer("whisper")
+    with pytest.raises(JudgeError, match="holds no Whisper .* model.bin, config.json, tokenizer"):
+        monkeypatch.setattr(judges, "find_spec", lambda name: name)
+        load_recognizer(f"whisper:{tmp_path}")
 
 
 def test_paraformer_needs_its_package_and_its_files(
@@ -78,16 +87,67 @@ def test_paraformer_is_given_samples_and_their_rate(
     assert 0.2 < np.abs(asked["samples"]).max() < 0.3
 
 
-def test_naturalness_is_pluggable(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(JudgeError, match="no judge of naturalness 'ear'"):
-        load_naturalness("ear")
-    monkeypatch.setattr(judges, "find_spec", lambda name: None)
-    with pytest.raises(JudgeError, match="pip install speechmos"):
-        load_naturalness("speechmos")
+@pytest.fixture
+def whisper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict[str, Any]]:
+    """A folder of weights, and what the package is asked: it is no part of the tests here."""
+    asked: dict[str, Any] = {}
+
+    class Model:
+        def __init__(self, folder: str, **options: Any) -> None:
+            asked.update(folder=folder, **options)
+
+        def transcribe(self, samples: np.ndarray, **options: Any) -> Any:
+            asked.update(samples=samples, **options)
+            return iter([SimpleNamespace(text=" One, two."), SimpleNamespace(text=" 3.")]), None
+
+    folder = tmp_path / "whisper-base"
+    folder.mkdir()
+    for name in ("model.bin", "config.json", "tokenizer.json"):
+        (folder / name).write_text(name)
+    monkeypatch.setitem(sys.modules, "faster_whisper", SimpleNamespace(WhisperModel=Model))
     monkeypatch.setattr(judges, "find_spec", lambda name: name)
-    dnsmos = SimpleNamespace(run=lambda samples, sr: {"ovrl_mos": float(samples.max()) + sr})
-    monkeypatch.setitem(sys.modules, "speechmos", SimpleNamespace(dnsmos=dnsmos))
-    assert load_naturalness("speechmos")(np.array([0.5, 3.0])) == 16_001.0
+    return folder, asked
+
+
+def test_whisper_is_given_samples_and_draws_nothing(whisper: tuple[Path, dict[str, Any]]) -> None:
+    folder, asked = whisper
+    assert load_recognizer(f"whisper:{folder}")(PCM) == "One, two. 3."
+    assert asked["folder"] == str(folder) and asked["temperature"] == 0.0
+    assert np.array_equal(asked["samples"], samples_of(PCM))
+    # The name in reports and of cached transcripts is that of the weights, wherever they lie.
+    name = recognizer_version(f"whisper:{folder}")
+    assert name.startswith("whisper:whisper-base ") and str(folder.parent) not in name
+    (folder / "model.bin").write_text("other weights")
+    assert recognizer_version(f"whisper:{folder}") != name
+
+
+def test_refinement_takes_the_recognisers_of_the_evaluation(
+    whisper: tuple[Path, dict[str, Any]],
+) -> None:
+    folder, asked = whisper
+    waveform = torch.from_numpy(np.concatenate([samples_of(PCM), [2.0, -2.0]]).astype(np.float32))
+    assert make_recogniser(f"whisper:{folder}")(waveform) == "One, two. 3."
+    assert np.abs(asked["samples"]).max() <= 1.0 and len(asked["samples"]) == len(waveform)
+    with pytest.raises(ValueError, match="there is no recogniser 'ear'; valid are: ours:BUNDLE"):
+        make_recogniser("ear")
+
+
+def test_texts_of_other_judges_are_cleaned_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_cleaner("pocketsphinx")("x") is spoken_words
+    assert find_cleaner("transformers:whisper")("x") is spoken_words
+    monkeypatch.setattr(judges, "find_spec", lambda name: None)
+    with pytest.raises(JudgeError, match="whisper_normalizer, which is not installed"):
+        find_cleaner("whisper:FOLDER")
+
+
+@pytest.mark.skipif(
+    find_spec("faster_whisper") is None, reason="faster-whisper is not installed: extra eval"
+)
+def test_what_faster_whisper_cannot_load_is_an_error(tmp_path: Path) -> None:
+    for name in ("model.bin", "config.json", "tokenizer.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(JudgeError, match="cannot be loaded"):
+        load_recognizer(f"whisper:{tmp_path}")
 
 
 def test_a_named_plug_in_is_remembered_apart_from_others(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_the_report_says_how_to_measure_again(tmp_path: Path) -> None:
     rows = [{"section": "cloned", "group": "heldout", "heard": "naïve"}]
     path = write_report(
         tmp_path / "report",
-        [figure("cloned", 0.25, low=0.1, high=0.4, note="beside the engine's 0.1")],
+        [figure("cloned", 0.25, low=0.1, high=0.4, original=0.05, note="all words")],
         rows,
         commands={"cloned": "tokenlm evaluate --sections cloned"},
         facts={"config": {"seed": 0}},
@@ -42,8 +42,24 @@ def test_the_report_says_how_to_measure_again(tmp_path: Path) -> None:
     assert (report["figures"][0]["value"], report["figures"][0]["low"]) == (0.25, 0.1)
     assert json.loads((path.parent / "utterances.jsonl").read_text()) == rows[0]
     metric = card_metrics(path)["heldout/cloned/word_error_rate"]
-    assert metric.value == 0.25 and metric.command == "tokenlm evaluate --sections cloned"
-    assert metric.note == "95 % interval 0.1 to 0.4; 4 utterances; beside the engine's 0.1"
+    assert metric.command == "tokenlm evaluate --sections cloned" and metric.note == "all words"
+    assert (metric.value, metric.low, metric.high, metric.original) == (25.0, 10.0, 40.0, 5.0)
+    assert metric.unit == "%" and metric.num_items == 4
+
+
+def test_commands_of_the_card_that_differ_by_their_section_are_one(tmp_path: Path) -> None:
+    commands = {
+        "cloned": "tokenlm evaluate --bundle b --sections cloned",
+        "formants": "tokenlm evaluate --bundle b --sections formants",
+        "script": "tokenlm evaluate --bundle b --set hard",
+    }
+    figures = [figure(name, 0.5) for name in commands]
+    figures.append(figure("cloned", 0.5, name="speaker_similarity"))
+    path = write_report(tmp_path, figures, [], commands=commands, facts={})
+    found = card_metrics(path)
+    both = "tokenlm evaluate --bundle b --sections cloned,formants"
+    assert [metric.command for metric in found.values()] == [both, both, commands["script"], both]
+    assert [metric.unit for metric in found.values()] == ["%", "%", "%", ""]
 
 
 def test_another_section_is_added_and_the_same_one_replaced(tmp_path: Path) -> None:
@@ -81,13 +97,13 @@ def test_another_file_in_the_place_of_the_report_is_told(tmp_path: Path) -> None
 def test_the_table_shows_rates_in_percent_and_intervals() -> None:
     console = Console(file=StringIO(), width=160)
     figures = [
-        figure("cloned", 0.25, low=0.1, high=0.4),
+        figure("cloned", 0.25, low=0.1, high=0.4, original=0.0321),
         figure("cloned", 0.8123, name="speaker_similarity"),
         figure("script", 14.25, name="speaking_rate"),
         figure("resynthesis", float("nan"), name="word_errors_over_original"),
     ]
     print_table(figures, console)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "25.0 %" in shown and "10.0 % – 40.0 %" in shown
+    assert "25.0 %" in shown and "10.0 % – 40.0 %" in shown and "3.2 %" in shown
     assert "0.812" in shown and "nan" not in shown
     assert "14.250" in shown and "1425" not in shown

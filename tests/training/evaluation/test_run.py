@@ -128,13 +128,18 @@ def test_every_way_to_stand_a_prompt_is_measured_with_a_whole_bundle(
         num_long_texts=1,
         long_text_seconds=20.0,
         prompt_length_seconds=(0.5, 1.5),
+        num_speaking_rate_items=1,
+        speaking_rate_factors=(0.8, 1.25),
     )
     results = run(
         config,
         bundle=str(tiny_bundle),
-        sections=["formants", "long_text", "prompt_lengths", "damaged_prompts", "recordings"],
+        sections=[
+            "formants", "long_text", "prompt_lengths", "damaged_prompts", "speaking_rate",
+            "recordings",
+        ],
         audio_folder=tmp_path / "audio",
-    )
+    )  # fmt: skip
     found = figures(results)
     # What is heard is always the same, so the prompt makes no difference to it.
     assert found["heldout/prompt_lengths/0.5s_word_errors_over_1.5s"] == 1.0
@@ -142,11 +147,19 @@ def test_every_way_to_stand_a_prompt_is_measured_with_a_whole_bundle(
     assert found["heldout/formants/slope_of_prompts"] == pytest.approx(1.0, abs=0.1)
     assert 0 <= found["heldout/long_text/similarity_change"] <= 2
     assert found["heldout/recordings/word_error_rate"] > 0
+    assert "heldout/speaking_rate/slope" in found
+    # Read beside the recordings of the same sentences, which are scored once and are no section.
+    beside = {figure.key: figure.original for figure in results.figures}
+    assert beside["heldout/recordings/word_error_rate"] == 1.0
+    assert beside["heldout/prompt_lengths/0.5s_word_error_rate"] == 1.0
+    assert 0.5 < (beside["heldout/recordings/speaker_similarity"] or 0) <= 1
+    assert {row["section"] for row in results.rows} == set(results.sections)
     counts = {name: 0 for name in results.sections}
     for row in results.rows:
         counts[row["section"]] += 1
     assert counts == {
-        "formants": 4, "long_text": 1, "prompt_lengths": 4, "damaged_prompts": 10, "recordings": 2,
+        "formants": 4, "long_text": 1, "prompt_lengths": 4, "damaged_prompts": 10,
+        "speaking_rate": 2, "recordings": 2,
     }  # fmt: skip
     kept = {path.parent.relative_to(tmp_path / "audio/heldout").as_posix()
             for path in (tmp_path / "audio").rglob("*.wav")}  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from concurrent.futures import Future
 from io import StringIO
@@ -39,6 +40,7 @@ from training.evaluation.texts import (
     text_suite,
 )
 from training.rl.regression import Regression, RegressionConfig
+from training.rl.rewards import RewardConfig
 
 RATE = 24_000
 
@@ -107,7 +109,7 @@ def judges(heard: dict[int, str]) -> Judges:
     def embed(samples: np.ndarray) -> np.ndarray:
         return np.array([0.6, 0.8]) if np.any(samples) else np.array([1.0, 0.0])
 
-    return Judges(submit, embed, lambda samples: 3.5)
+    return Judges(submit, embed, lambda samples: {"dnsmos_ovrl": 3.5})
 
 
 HEARD = {7: "one two", 15: "from the prompt", 3: ""}
@@ -133,7 +135,7 @@ def test_rows_by_hand(tmp_path: Path) -> None:
     assert (first["errors"], first["words"], first["char_errors"]) == (0, 2, 0)
     assert first["catastrophic"] is False and first["faults"] == []
     assert first["speaking_rate"] == pytest.approx(10.0)  # 7 characters in 0.7 s
-    assert first["similarity"] == 0.6 and first["naturalness"] == 3.5
+    assert first["similarity"] == 0.6 and first["dnsmos_ovrl"] == 3.5
     assert (second["errors"], second["word_error_rate"], second["catastrophic"]) == (3, 1.0, True)
     assert second["faults"] == ["prompt_leak"]
     assert third["faults"] == ["early_stop"] and third["catastrophic"] is True
@@ -169,6 +171,10 @@ def test_figures_by_hand() -> None:
     assert found["repeat_rate"].value == 0.0
     assert found["time_to_first_audio"].value == pytest.approx(0.1)
     assert found["real_time_factor"].value == pytest.approx(1.5 / 2.5)
+    assert found["lost_or_doubled_rate"].value == pytest.approx(1 / 3)  # "ten" was not heard
+    assert found["short_line_failure_rate"].value == pytest.approx(2 / 3)
+    assert found["dnsmos_ovrl"].value == 3.5 and "high_band_db" in found
+    assert found["repeat_rate"].low == 0.0 and (found["repeat_rate"].high or 0) > 0.5
     # Two seeds are not twice as many items.
     assert {figure.num_items for figure in found.values()} == {3}
     assert "not comparable" in found["speaker_similarity"].note
@@ -179,6 +185,13 @@ def test_seeds_of_an_item_are_averaged() -> None:
     rows = [{"item": "a", "x": 1.0}, {"item": "b", "x": 5.0}, {"item": "a", "x": True}]
     rows += [{"item": "a", "x": 4.0}, {"item": "c", "x": None}]
     assert by_item(rows, "x") == {"a": 2.0, "b": 5.0}
+
+
+def test_sets_that_were_looked_at_are_named_so() -> None:
+    rows = rows_of(HEARD, snapshot=SNAPSHOT)
+    assert "development" not in text_figures(rows)[0].note
+    hard = [{**row, "group": "hard"} for row in rows]
+    assert all("a development set: choices were made on it" in f.note for f in text_figures(hard))
 
 
 def test_two_systems_are_compared_on_the_items_of_both() -> None:
@@ -322,13 +335,19 @@ def test_the_sealed_set_is_spoken_once_and_written_down(
     code, said = run("--sealed")
     assert code == 0, said
     [row] = [json.loads(text) for text in log.read_text().splitlines()]
-    assert set(row) == {"date", "bundle", "fingerprint", "set", "command"}
+    assert set(row) == {"date", "bundle", "fingerprint", "set", "command", "completed"}
+    assert row["completed"] >= row["date"]
     assert "--sealed" in row["command"] and len(row["fingerprint"]) == 64
+    # What was stopped has shown no figure, and may be asked again; then it is complete.
+    log.write_text(json.dumps({**row, "completed": None}) + "\n")
+    assert run("--sealed")[0] == 0
+    stopped, row = [json.loads(text) for text in log.read_text().splitlines()]
+    assert stopped["completed"] is None and row["completed"] is not None
     code, said = run("--sealed")
     assert code == 2 and "have spoken the sealed set on" in said and row["date"][:10] in said
     # Another card or another setting makes no other bundle, other weights do.
     (bundle / "README.md").write_text("# Another\n")
-    assert run("--sealed")[0] == 2 and len(log.read_text().splitlines()) == 1
+    assert run("--sealed")[0] == 2 and len(log.read_text().splitlines()) == 2
     (bundle / "voices").mkdir(exist_ok=True)
     (bundle / "voices" / "new.voice").write_bytes(b"another")
     assert sealed.bundle_fingerprint(bundle) != row["fingerprint"]
@@ -395,8 +414,39 @@ def test_what_rewarded_a_model_does_not_judge_it(tiny_bundle: Path) -> None:
     check_judge_is_no_reward(parts, "transformers:x")
     rewarded = Rewarded(parts.folders, parts.generation)
     check_judge_is_no_reward(rewarded, "pocketsphinx")
+    check_judge_is_no_reward(rewarded, "whisper:FOLDER")
     with pytest.raises(ValueError, match="trained with transformers:x as a reward"):
         check_judge_is_no_reward(rewarded, "transformers:x")
+
+    class Whispered(Parts):
+        def facts(self, name: str) -> dict[str, Any]:
+            return {"rewards": ["transformers:openai/Whisper-base"]}
+
+    # The same weights by another name are the same judge.
+    with pytest.raises(ValueError, match="whisper:FOLDER cannot judge it, too"):
+        check_judge_is_no_reward(Whispered(parts.folders, parts.generation), "whisper:FOLDER")
+
+
+@pytest.mark.parametrize("judge", ["pocketsphinx", "whisper:FOLDER"])
+def test_no_judge_of_the_evaluation_is_a_reward(judge: str) -> None:
+    with pytest.raises(ValueError, match="is a judge of tokenlm evaluate, and is no reward"):
+        RewardConfig(recognizer=judge)
+
+
+def test_nothing_that_trains_or_speaks_loads_a_judge() -> None:
+    """Rewards may load a recogniser, which is written down; nothing loads the other judges."""
+    root = Path(evaluation.__file__).parents[2]
+    judges = ("naturalness", "voice_encoder", "whisper_text", "bandwidth", "suite", "run")
+    folders = ("tokenlm", "inference", "training/rl", "training/stages", "training/losses")
+    files = [path for folder in folders for path in (root / folder).rglob("*.py")]
+    assert len(files) > 100
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        for name in judges:
+            assert f"training.evaluation.{name} " not in text, path
+        assert not re.search(r"import (faster_whisper|speechmos|distillmos|resemblyzer)", text), (
+            path
+        )
 
 
 def request(text: str, prompt: Prompt) -> Request:

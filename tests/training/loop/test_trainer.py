@@ -176,6 +176,7 @@ def test_phases_change_their_own_modules_only(tmp_path: Path) -> None:
     assert row["toy/none"] == 0.0 and row["step"] == 3
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     killed = start(tmp_path / "killed", {"kill_at": 7})
     output, _ = killed.communicate(timeout=900)
@@ -202,6 +203,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_two_micro_batches(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -222,20 +222,120 @@ class UnconditionalBranch:
         self.logits: Tensor | None = None
 
 
-class Decoding:
-    """One sequence that is being decoded, by `decode_step`.
+class SegmentTokens:
+    """The speech tokens of one segment as they come: what may be next, and when they end.
+
+    Who draws them is another question: `Decoding` reads the LM here, an LLM server elsewhere.
 
     Args:
-        model: in evaluation mode.
-        cache: where its keys and values are kept.
+        model: the LM, for its config.
         sequence: its text so far; more may be added to it at any time.
         sampling: how tokens are chosen.
         seed: with `segment` it fixes all draws.
         segment: number of the text segment within its request.
         forced: speech tokens that replace those that are drawn; the speech ends with them.
+        guards: the causal ones apply; None has length bounds alone.
+    """
+
+    def __init__(
+        self,
+        model: SpeechLM,
+        sequence: InputSequence,
+        *,
+        sampling: SamplingConfig,
+        seed: int,
+        segment: int = 0,
+        forced: Sequence[int] | None = None,
+        guards: GuardConfig | None = None,
+    ) -> None:
+        self.sequence = sequence
+        self.sampling = sampling
+        self.seed, self.segment = seed, segment
+        self.tokens: list[int] = []
+        """Speech tokens so far, without the prompt's and without eos."""
+        self.is_done = forced is not None and not forced
+        self.model = model
+        self._forced = forced
+        self._is_bounded = guards is None or guards.length_bounds
+        self._monitor = TokenMonitor(guards) if guards is not None else None
+
+    @property
+    def can_step(self) -> bool:
+        """Whether the next token can be decoded: neither done nor waiting for text."""
+        return not self.is_done and self.sequence.predicts
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Fewest and most speech tokens, from the length of the text."""
+        if not self._is_bounded:
+            return 0, MAX_TOKENS
+        return speech_bounds(self.model, self.sequence.num_text)
+
+    def end(self) -> None:
+        """Ends the speech."""
+        self.is_done = True
+
+    def history(self) -> list[int]:
+        """Tokens of the repetition window, -1 where there is none."""
+        window = self.sampling.repetition_window
+        prompt = self.sequence.prompt_tokens[-window:] if len(self.tokens) < window else []
+        recent = [*prompt, *self.tokens[-window:]][-window:] if window else []
+        return [-1] * (window - len(recent)) + recent
+
+    @property
+    def guarded(self) -> list[int]:
+        """Codes that the guards forbid now."""
+        return [] if self._monitor is None else [*self._monitor.forbidden]
+
+    def forbidden(self) -> list[int]:
+        """Classes that must not be drawn now."""
+        eos = eos_class(self.model.config.codebook_size)
+        kept = [*self.forbidden_specials, *self.guarded]
+        if not self.sequence.is_past_tos:
+            return [eos, *kept]
+        return kept if len(self.tokens) >= self.bounds[0] else [eos, *kept]
+
+    @property
+    def forbidden_specials(self) -> range:
+        """Classes besides codes and eos that must not be drawn until `<tos>`, or at all.
+
+        Fill belongs to the interleaved layout; where any special class ends the speech, eos alone
+        is kept from ending it too soon.
+        """
+        config = self.model.config
+        if self.sequence.is_past_tos and config.any_special_ends:
+            return range(0)
+        return range(eos_class(config.codebook_size) + 1, config.num_classes)
+
+    def accept(self, token: int) -> None:
+        """Appends the token that was drawn, or ends the speech."""
+        if self._forced is not None:
+            token = self._forced[len(self.tokens)]
+        elif token >= eos_class(self.model.config.codebook_size):
+            self.end()
+            return
+        self.tokens.append(token)
+        self.sequence.add_speech(token)
+        if self._monitor is not None:
+            self._monitor.push(token)
+        if self._forced is not None:
+            has_ended = len(self.tokens) >= len(self._forced)
+        else:
+            is_long = self.sequence.is_past_tos and len(self.tokens) >= self.bounds[1]
+            has_ended = is_long or (self._monitor is not None and self._monitor.is_lost)
+        if has_ended:
+            self.end()
+
+
+class Decoding(SegmentTokens):
+    """One sequence that is being decoded, by `decode_step`.
+
+    Args:
+        model: in evaluation mode.
+        cache: where its keys and values are kept.
+        sequence, sampling, seed, segment, forced, guards: as for `SegmentTokens`.
         key_values: of the positions before those of `sequence` that are pending (see `Prefix`).
         row: a row of the cache to take over.
-        guards: the causal ones apply; None has length bounds alone.
     """
 
     def __init__(
@@ -252,20 +352,19 @@ class Decoding:
         row: CacheRow | None = None,
         guards: GuardConfig | None = None,
     ) -> None:
-        self.sequence = sequence
-        self.sampling = sampling
-        self.seed, self.segment = seed, segment
-        self.tokens: list[int] = []
-        """Speech tokens so far, without the prompt's and without eos."""
-        self.is_done = forced is not None and not forced
+        super().__init__(
+            model,
+            sequence,
+            sampling=sampling,
+            seed=seed,
+            segment=segment,
+            forced=forced,
+            guards=guards,
+        )
         self.logits: Tensor | None = None
         """(V,) behind the last position that was read, before any guidance."""
-        self.model = model
         self.guidance_scale = guards.guidance_scale if guards is not None else 0.0
         self.unconditional: UnconditionalBranch | None = None
-        self._forced = forced
-        self._is_bounded = guards is None or guards.length_bounds
-        self._monitor = TokenMonitor(guards) if guards is not None else None
         self.row = row if row is not None else cache.add()
         try:
             self.row.start(key_values)
@@ -277,21 +376,9 @@ class Decoding:
             raise
 
     @property
-    def can_step(self) -> bool:
-        """Whether the next token can be decoded: neither done nor waiting for text."""
-        return not self.is_done and self.sequence.predicts
-
-    @property
     def is_prefilled(self) -> bool:
         """Whether no position is pending, so that a token can be drawn."""
         return all(len(branch.sequence.pending) == 0 for branch in self.branches)
-
-    @property
-    def bounds(self) -> tuple[int, int]:
-        """Fewest and most speech tokens, from the length of the text."""
-        if not self._is_bounded:
-            return 0, MAX_TOKENS
-        return speech_bounds(self.model, self.sequence.num_text)
 
     @property
     def branches(self) -> list[Decoding | UnconditionalBranch]:
@@ -305,52 +392,17 @@ class Decoding:
 
     def end(self) -> None:
         """Ends the speech; its row stays until `close`, or whoever gave it, frees it."""
-        self.is_done = True
+        super().end()
         if self.unconditional is not None:
             self.unconditional.row.release()
             self.unconditional = None
 
-    def history(self) -> list[int]:
-        """Tokens of the repetition window, -1 where there is none."""
-        window = self.sampling.repetition_window
-        prompt = self.sequence.prompt_tokens[-window:] if len(self.tokens) < window else []
-        recent = [*prompt, *self.tokens[-window:]][-window:] if window else []
-        return [-1] * (window - len(recent)) + recent
-
-    def forbidden(self) -> list[int]:
-        """Classes that must not be drawn now."""
-        config = self.model.config
-        eos = eos_class(config.codebook_size)
-        guarded = [] if self._monitor is None else [*self._monitor.forbidden]
-        others = list(range(eos + 1, config.num_classes))
-        if not self.sequence.is_past_tos:
-            return [eos, *others, *guarded]
-        # Fill belongs to the interleaved layout; where any special class ends the speech, eos alone
-        # is kept from ending it too soon.
-        kept = [] if config.any_special_ends else [*others]
-        kept += guarded
-        return kept if len(self.tokens) >= self.bounds[0] else [eos, *kept]
-
     def accept(self, token: int) -> None:
         """Appends the token that was drawn, or ends the speech."""
-        if self._forced is not None:
-            token = self._forced[len(self.tokens)]
-        elif token >= eos_class(self.model.config.codebook_size):
-            self.end()
-            return
-        self.tokens.append(token)
-        self.sequence.add_speech(token)
-        if self.unconditional is not None:
-            self.unconditional.sequence.add_speech(token)
-        if self._monitor is not None:
-            self._monitor.push(token)
-        if self._forced is not None:
-            has_ended = len(self.tokens) >= len(self._forced)
-        else:
-            is_long = self.sequence.is_past_tos and len(self.tokens) >= self.bounds[1]
-            has_ended = is_long or (self._monitor is not None and self._monitor.is_lost)
-        if has_ended:
-            self.end()
+        count = len(self.tokens)
+        super().accept(token)
+        if self.unconditional is not None and len(self.tokens) > count:
+            self.unconditional.sequence.add_speech(self.tokens[-1])
 
 
 def speech_bounds(model: SpeechLM, num_text: int) -> tuple[int, int]:

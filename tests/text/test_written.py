@@ -1,0 +1,103 @@
+"""Which written word each spoken word stands for."""
+
+from __future__ import annotations
+
+import pytest
+
+from tokenlm.text.normalize import NormalizerName, frontend
+from tokenlm.text.segmentation import PARAGRAPH
+from tokenlm.text.written import WrittenWords
+
+CASES = {
+    "Dr. Smith paid $3 million on May 5, 2024, it's true.": [
+        "Dr.=doctor", "Smith=smith", "paid=paid", "$3=three million", "million=dollars", "on=on",
+        "May=may", "5,=fifth,", "2024,=twenty twenty four,", "it's=it's", "true.=true.",
+    ],
+    "1,250 people—all of them—saw": [
+        "1,250=one thousand two hundred fifty", "people—=people,", "all=all", "of=of",
+        "them—=them,", "saw=saw",
+    ],
+    "It is 5 km, at 10:30 a.m. or 3-4 p.m.": [
+        "It=it", "is=is", "5=five", "km,=kilometers,", "at=at", "10:30=ten thirty", "a.m.=a m",
+        "or=or", "3-4=three to four", "p.m.=p m.",
+    ],
+    "LOOK OUT BELOW! Henry VIII had 1 1/2 cups (FBI).": [
+        "LOOK=look", "OUT=out", "BELOW!=below!", "Henry=henry", "VIII=the eighth", "had=had",
+        "1=one", "1/2=and a half", "cups=cups,", "(FBI).=f b i.",
+    ],
+    "see <b>more</b> – Привет – there": ["see=see", "<b>more</b>=more,", "there=there"],
+    "# Title\n\n- one\n- 2 items\n\n| a | 1 |": [
+        "Title=title", "one=one.", "2=two", "items=items.", "a=a,", "1=one.",
+    ],
+}  # fmt: skip
+"""Texts, and the written words of each that are said, as they are said."""
+
+
+def pairs(text: str, size: int | None = None, name: NormalizerName = "english") -> list[str]:
+    """The words of a text that is given in pieces of a size, None for the whole."""
+    front = frontend(name)
+    words, spoken = WrittenWords(front), []
+    if size is None:
+        words.feed(text)
+        spoken = front.words(text)
+        words.add(spoken)
+    else:
+        reader = front.reader()
+        for start in range(0, len(text), size):
+            words.feed(text[start : start + size])
+            new = reader.feed(text[start : start + size])
+            words.add(new)
+            spoken += new
+        new = reader.finish()
+        words.add(new)
+        spoken += new
+    words.finish()
+    spoken = [word.strip() for word in spoken if word != PARAGRAPH]
+    assert words.spoken == spoken and len(words.owners) == len(spoken)
+    assert words.owners == sorted(words.owners)
+    assert all(text[word.start : word.end] == word.text for word in words.written)
+    said: dict[int, list[str]] = {}
+    for word, owner in zip(spoken, words.owners, strict=True):
+        said.setdefault(owner, []).append(word)
+    return [f"{words.written[owner].text}={' '.join(own)}" for owner, own in said.items()]
+
+
+@pytest.mark.parametrize("text", CASES)
+def test_written_words_by_hand(text: str) -> None:
+    assert pairs(text) == CASES[text]
+
+
+@pytest.mark.parametrize("text", CASES)
+def test_text_in_pieces_has_the_same_words(text: str) -> None:
+    assert pairs(text, 1) == CASES[text]
+
+
+def test_a_long_text_stays_aligned() -> None:
+    """An error in one place does not go on to the next."""
+    text = " ".join([*CASES] * 5)
+    assert pairs(text, 1)[-6:] == pairs(text)[-6:]
+    # The last table stands in the same line as what is before it here.
+    assert [word.split("=")[0] for word in pairs(text)[-4:]] == ["2", "items", "a", "1"]
+    number = "7" * 60
+    assert pairs(f"before {number} after it all.")[-3:] == ["after=after", "it=it", "all.=all."]
+
+
+def test_scripts_without_spaces() -> None:
+    """Characters are words, with the marks behind them."""
+    text = "你好，世界。 ok then"
+    expected = ["你=你", "好，=好，", "世=世", "界。=界。", "ok=ok", "then=then"]
+    assert pairs(text, None, "none") == pairs(text, 1, "none") == expected
+
+
+def test_settled_words_never_change() -> None:
+    text = "We paid $3 million on May 5, 2024, and 1,250 people saw it. It is 5 km away."
+    front = frontend("english")
+    words, reader, before = WrittenWords(front), front.reader(), list[int]()
+    num_early = 0
+    for character in text:
+        words.feed(character)
+        words.add(reader.feed(character))
+        assert words.owners[: len(before)] == before
+        before = list(words.owners)
+        num_early = len(before)
+    assert num_early >= 8  # before the text is complete
