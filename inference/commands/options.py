@@ -117,6 +117,34 @@ FormatOption = Annotated[
     Literal["wav", "pcm", "flac", "mp3", "opus"],
     typer.Option("--format", help="Of standard output; pcm is bare 16-bit samples."),
 ]
+MarkupOption = Annotated[
+    bool,
+    typer.Option(
+        "--markup/--no-markup",
+        help="Whether the text may hold pauses and SSML ([pause 0.8s], <voice>, …); else brackets"
+        " are text.",
+    ),
+]
+SentenceGapOption = Annotated[
+    float | None,
+    typer.Option(
+        "--sentence-gap",
+        min=0.0,
+        max=60.0,
+        help="Seconds of silence after each sentence.",
+        show_default="by its last mark",
+    ),
+]
+ParagraphGapOption = Annotated[
+    float | None,
+    typer.Option(
+        "--paragraph-gap",
+        min=0.0,
+        max=60.0,
+        help="Seconds of silence after each paragraph.",
+        show_default="0.6",
+    ),
+]
 DurationOption = Annotated[
     float | None,
     typer.Option("--duration", help="Seconds that the speech is to last, in place of a speed."),

@@ -7,7 +7,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -26,13 +26,16 @@ from inference.commands.options import (
     JsonOption,
     LayoutOption,
     LexiconOption,
+    MarkupOption,
     OutputOption,
+    ParagraphGapOption,
     PlayOption,
     Precision,
     PromptAudioOption,
     PromptTextOption,
     SayOutputOption,
     SeedOption,
+    SentenceGapOption,
     SolverOption,
     SpeedOption,
     SrtOption,
@@ -74,13 +77,16 @@ def clone(
     solver: SolverOption = None,
     instruction: InstructionOption = "",
     lexicon: LexiconOption = None,
+    markup: MarkupOption = True,
+    sentence_gap: SentenceGapOption = None,
+    paragraph_gap: ParagraphGapOption = None,
     device: DeviceOption = "cpu",
     weights: WeightsOption = "float32",
 ) -> None:
     """Say a text in the voice of a recording."""
     from tokenlm.audio.io import check_recording
 
-    words, number = read_text(text, text_file), _read_seed(seed)
+    words, number = read_text(text, text_file), read_seed(seed)
     own = read_lexicon(lexicon)
     with ProgressBar("loading") as progress:
         check_output(output)
@@ -102,11 +108,14 @@ def clone(
                 solver=solver,
                 instruction=instruction,
                 lexicon=own,
+                markup=markup,
+                sentence_gap=sentence_gap,
+                paragraph_gap=paragraph_gap,
                 on_progress=progress.update,
             )
         )
     write_speech(output, speech, synthesizer, voice=voice, seed=number, seconds=seconds)
-    _report_seed(seed, number)
+    report_seed(seed, number)
 
 
 def say(
@@ -139,6 +148,9 @@ def say(
     solver: SolverOption = None,
     instruction: InstructionOption = "",
     lexicon: LexiconOption = None,
+    markup: MarkupOption = True,
+    sentence_gap: SentenceGapOption = None,
+    paragraph_gap: ParagraphGapOption = None,
     device: DeviceOption = "cpu",
     weights: WeightsOption = "float32",
 ) -> None:
@@ -164,7 +176,7 @@ def say(
         words = subtitles[0].text
     else:
         words = "" if arrives else read_text(text, text_file)
-    number = _read_seed(seed)
+    number = read_seed(seed)
     own = read_lexicon(lexicon)
     if output is None and not play:
         output = Path("out.wav")
@@ -199,6 +211,9 @@ def say(
             "solver": solver,
             "instruction": instruction,
             "lexicon": own,
+            "markup": markup,
+            "sentence_gap": sentence_gap,
+            "paragraph_gap": paragraph_gap,
             "word_times": bool(listings),
             "duration": duration,
         }
@@ -226,11 +241,11 @@ def say(
             temporary.write_text(write("".join(pieces) or words, timed_words), encoding="utf-8")
     if output is not None:
         target = "standard output" if to_pipe else output
-        _report(target, num_samples / synthesizer.sample_rate, seconds, error_stream=to_pipe)
+        report(target, num_samples / synthesizer.sample_rate, seconds, error_stream=to_pipe)
     unlisted = getattr(chunks, "unlisted_words", []) if own else []
     if unlisted:
         typer.echo(f"in no lexicon, said by rule: {' '.join(unlisted)}", err=True)
-    _report_seed(seed, number, error_stream=to_pipe)
+    report_seed(seed, number, error_stream=to_pipe)
 
 
 def convert(
@@ -259,7 +274,7 @@ def convert(
 
     if (voice is None) == (prompt_audio is None):
         raise ValueError("give the new voice as either --voice or --prompt-audio.")
-    number = _read_seed(seed)
+    number = read_seed(seed)
     with ProgressBar("loading") as progress:
         check_output(output)
         check_recording(source)
@@ -282,7 +297,7 @@ def convert(
             )
         )
     write_speech(output, speech, synthesizer, voice=chosen, seed=number, seconds=seconds)
-    _report_seed(seed, number)
+    report_seed(seed, number)
 
 
 def load_synthesizer(
@@ -314,18 +329,21 @@ def load_synthesizer(
     return synthesizer
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, also: Sequence[str] = ()) -> None:
     """Checks that a sound file can be written to `path`, before any work is done for it.
+
+    Args:
+        path: of the file.
+        also: suffixes that the verb writes besides those of sound files.
 
     Raises:
         ValueError: it has another suffix, or is a folder, or its folder cannot be written to.
     """
     from tokenlm.audio.io import WRITABLE_SUFFIXES
 
-    if path.suffix.lower() not in WRITABLE_SUFFIXES:
-        raise ValueError(
-            f"{path}: sound is written to files that end in {', '.join(WRITABLE_SUFFIXES)}."
-        )
+    suffixes = (*also, *WRITABLE_SUFFIXES)
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"{path}: sound is written to files that end in {', '.join(suffixes)}.")
     check_writable(path)
 
 
@@ -395,8 +413,8 @@ def write_speech(
     from tokenlm.audio.io import save_audio
 
     rate = synthesizer.sample_rate
-    save_audio(path, speech, rate, comment=_comment(synthesizer, voice, seed))
-    _report(path, speech.shape[0] / rate, seconds)
+    save_audio(path, speech, rate, comment=provenance_comment(synthesizer, voice.name, seed))
+    report(path, speech.shape[0] / rate, seconds)
 
 
 def arriving_text() -> Iterator[str]:
@@ -450,10 +468,10 @@ def _pour(
         if play:
             sinks.append(stack.enter_context(PlayerSink(rate)))
         if output is not None and str(output) == "-":
-            comment = _comment(synthesizer, voice, seed)
+            comment = provenance_comment(synthesizer, voice.name, seed)
             sinks.append(stack.enter_context(PipeSink(sys.stdout.buffer, rate, form, comment)))
         elif output is not None:
-            comment = _comment(synthesizer, voice, seed)
+            comment = provenance_comment(synthesizer, voice.name, seed)
             sinks.append(stack.enter_context(FileSink(output, rate, comment)))
         for chunk in chunks:
             num_samples += chunk.shape[0]
@@ -462,18 +480,26 @@ def _pour(
     return num_samples
 
 
-def _comment(synthesizer: Synthesizer, voice: Voice, seed: int) -> str:
-    """Metadata of a file about its origin."""
+def provenance_comment(synthesizer: Synthesizer, voice: str, seed: int) -> str:
+    """Metadata of a file about its origin; `voice` is a name."""
     from tokenlm import __version__
 
     bundle = synthesizer.components.manifest.name
     return (
         f"Synthesised speech, not a recording: tokenlm {__version__}, bundle {bundle}, "
-        f"voice {voice.name}, seed {seed}"
+        f"voice {voice}, seed {seed}"
     )
 
 
-def _report(target: object, length: float, seconds: float, *, error_stream: bool = False) -> None:
+def report(target: object, length: float, seconds: float, *, error_stream: bool = False) -> None:
+    """Prints how long the speech is, and how long it took.
+
+    Args:
+        target: where it was written.
+        length: of the speech, in seconds.
+        seconds: that it took.
+        error_stream: whether to print there.
+    """
     factor = seconds / length if length else 0.0
     typer.echo(
         f"{target}: {length:.2f} s of speech in {seconds:.2f} s (real-time factor {factor:.2f})",
@@ -481,7 +507,7 @@ def _report(target: object, length: float, seconds: float, *, error_stream: bool
     )
 
 
-def _read_seed(text: str) -> int:
+def read_seed(text: str) -> int:
     """The seed of the option --seed.
 
     Raises:
@@ -494,7 +520,8 @@ def _read_seed(text: str) -> int:
     return int(text)
 
 
-def _report_seed(option: str, number: int, *, error_stream: bool = False) -> None:
+def report_seed(option: str, number: int, *, error_stream: bool = False) -> None:
+    """Prints the seed where `option` asked for a random one."""
     if option == "random":
         typer.echo(f"seed {number}", err=error_stream)
 

@@ -8,27 +8,32 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import HTTPConnection
 
-from inference.engine import StreamEngine
+from inference.engine import EngineStream, StreamEngine
 from inference.server.admission import Admission
 from inference.server.errors import ApiError, as_sentence
 from inference.server.monitoring import HealthCheck, Metrics, TokenLog
+from inference.server.script_stream import ScriptStream
 from inference.server.settings import ServeConfig
 from inference.server.speech_stream import Provenance, SpeechStream
 from inference.server.voice_store import VoiceStore
 from tokenlm.checkpoint.bundle import BundleError
 from tokenlm.checkpoint.resolve import ResolveError, mixture_parts
 from tokenlm.synthesis import Synthesizer, Voice, VoiceError
+from tokenlm.synthesis.script import check_lines
 from tokenlm.text.descriptions import ATTRIBUTES, DescriptionError
 from tokenlm.text.lexicon import UserLexicon
 from tokenlm.text.normalize import frontend
 from tokenlm.text.pronunciation import LexiconError
+from tokenlm.text.script import ScriptLine
 
 CACHED_VOICES = 64
 """Voices that are kept in memory."""
@@ -243,7 +248,7 @@ class Service:
     @asynccontextmanager
     async def speak(
         self,
-        text: str | AsyncIterable[str],
+        text: str | AsyncIterable[str] | Sequence[ScriptLine],
         *,
         voice: str | VoiceDesign | None,
         seed: int,
@@ -254,11 +259,14 @@ class Service:
         request_id: str,
         requested_at: float,
         stall_seconds: float,
+        markup: bool = True,
+        sentence_gap: float | None = None,
+        paragraph_gap: float | None = None,
     ) -> AsyncIterator[SpeechStream]:
         """Waits for a slot and speaks a text while the block runs.
 
         Args:
-            text: all of it, or its pieces as they arrive.
+            text: all of it, its pieces as they arrive, or the lines of a script.
             voice: name of a voice or of a mixture, or how to design one; None is the first of the
                 bundle.
             seed: of all draws.
@@ -269,24 +277,62 @@ class Service:
             request_id: for the log.
             requested_at: `time.perf_counter()` of the request.
             stall_seconds: longest time between two chunks.
+            markup, sentence_gap, paragraph_gap: as for `Synthesizer.generate`.
 
         Raises:
             ApiError: the request is refused; see `Admission.slot`.
         """
         name, prepared = await self.voice(voice)
         limits = self.config.limits
+        reading: dict[str, Any] = {
+            "lexicon": lexicon,
+            "sentence_gap": sentence_gap,
+            "paragraph_gap": paragraph_gap,
+            "find_voice": lambda name: self._find_voice(name)[1],
+        }
+
+        def open_line(line: ScriptLine) -> Awaitable[EngineStream]:
+            return self.engine.open(
+                line.text,
+                voice=self._find_voice(line.voice)[1] if line.voice else prepared,
+                seed=seed if line.seed is None else line.seed,
+                speed=speed * line.speed,
+                max_buffer_seconds=limits.max_buffer_seconds,
+                markup=markup,
+                **reading,
+            )
+
         async with self.admission.slot():
             try:
-                stream = await self.engine.open(
-                    text,
-                    voice=prepared,
-                    seed=seed,
-                    speed=speed,
-                    lexicon=lexicon,
-                    word_times=word_times,
-                    duration=duration,
-                    max_buffer_seconds=limits.max_buffer_seconds,
-                )
+                if isinstance(text, (str, AsyncIterable)):
+                    stream = await self.engine.open(
+                        text,
+                        voice=prepared,
+                        seed=seed,
+                        speed=speed,
+                        word_times=word_times,
+                        duration=duration,
+                        max_buffer_seconds=limits.max_buffer_seconds,
+                        markup=markup,
+                        **reading,
+                    )
+                else:
+                    lines = [replace(line, markup=markup) for line in text]
+                    check = partial(
+                        check_lines,
+                        self.synthesizer,
+                        lines,
+                        voice=prepared,
+                        seed=seed,
+                        speed=speed,
+                        **reading,
+                    )
+                    await asyncio.to_thread(check)
+                    names = [
+                        self._find_voice(line.voice)[0] if line.voice else name for line in lines
+                    ]
+                    name = ", ".join(dict.fromkeys(names))
+                    stream = ScriptStream(lines, open_line, self.engine.sample_rate)
             except VoiceError as error:  # made with other models, as when the bundle was changed
                 raise ApiError(400, as_sentence(error), param="voice") from error
             except LexiconError as error:
@@ -340,7 +386,11 @@ class Service:
             raise ApiError(500, "Nothing was heard.")
 
     def _log(
-        self, speech: SpeechStream, end: str, text: str | AsyncIterable[str], speed: float
+        self,
+        speech: SpeechStream,
+        end: str,
+        text: str | AsyncIterable[str] | Sequence[ScriptLine],
+        speed: float,
     ) -> None:
         metrics = self.metrics
         metrics.utterances.labels(end=end).inc()
@@ -349,14 +399,19 @@ class Service:
             metrics.first_audio.observe(speech.first_audio_seconds)
         if speech.seconds > 0:
             metrics.real_time_factor.observe(speech.waited_seconds / speech.seconds)
+        lines = {}
+        if not isinstance(text, (str, AsyncIterable)):
+            lines["lines"] = [asdict(line) for line in text]
         self.token_log.write(
             **speech.provenance.fields(),
             end=end,
             speed=speed,
             text=text if isinstance(text, str) else None,
+            **lines,
             num_samples=speech.num_samples,
             speech_tokens=speech.speech_tokens,
             pauses=speech.pauses,
+            **speech.style_fields,
             time=time.time(),
         )
 

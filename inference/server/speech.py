@@ -26,10 +26,14 @@ from inference.server.settings import Limits
 from inference.server.speech_stream import SpeechStream, words_of
 from tokenlm.audio.encoders import Encoder, available_formats, build_encoder
 from tokenlm.text.lexicon import LexiconError, UserLexicon
+from tokenlm.text.markup import MAX_PAUSE_SECONDS
+from tokenlm.text.script import LINE_PAUSE, ScriptError, ScriptLine, read_dialogue, read_lines
 
 PATH = "/v1/audio/speech"
 MAX_SEED = 2**53 - 1
 """The largest integer that JSON carries exactly everywhere."""
+MAX_LINES = 500
+"""Lines of a script."""
 MAX_LEXICON = 1000
 """Words of the lexicon of a request."""
 MAX_DURATION = 3600.0
@@ -90,6 +94,18 @@ class SpeechSettings(BaseModel):
             description="Words and their pronunciations, in phones of the CMU dictionary or /IPA/.",
         ),
     ] = {}
+    markup: Annotated[
+        bool,
+        Field(description="Whether the text may hold pauses and SSML; else brackets are text."),
+    ] = True
+    sentence_gap: Annotated[
+        float | None,
+        Field(ge=0, le=MAX_PAUSE_SECONDS, description="Seconds of silence after each sentence."),
+    ] = None
+    paragraph_gap: Annotated[
+        float | None,
+        Field(ge=0, le=MAX_PAUSE_SECONDS, description="Seconds of silence after each paragraph."),
+    ] = None
     word_times: Annotated[
         bool, Field(description="Whether to send when each word is said, with the speech.")
     ] = False
@@ -112,15 +128,53 @@ class SpeechSettings(BaseModel):
         }
 
     @property
+    def reading(self) -> dict[str, Any]:
+        """How the text is read: options of `Service.speak`."""
+        return {
+            "markup": self.markup,
+            "sentence_gap": self.sentence_gap,
+            "paragraph_gap": self.paragraph_gap,
+        }
+
+    @property
     def voice_name(self) -> str | VoiceDesign | None:
         """Name of the voice, or how to design it; None is the first of the bundle."""
         return self.voice.id if isinstance(self.voice, VoiceId) else self.voice
 
 
+class LineBody(BaseModel):
+    """A line of a script."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str
+    voice: Annotated[
+        str | None, Field(description="Name of a voice, or of a speaker; default the request's.")
+    ] = None
+    style: Annotated[
+        str | None, Field(description="Not followed by this server: refused unless empty.")
+    ] = None
+    seed: Annotated[int | None, Field(ge=0, le=MAX_SEED)] = None
+    speed: Annotated[float, Field(ge=0.25, le=4.0, description="Factor of the request's.")] = 1.0
+    pause: Annotated[
+        float, Field(ge=0, le=MAX_PAUSE_SECONDS, description="Seconds of silence after the line.")
+    ] = LINE_PAUSE
+
+
 class SpeechRequest(SpeechSettings):
     """What is to be said, and how."""
 
-    input: Annotated[str, Field(description="The text.")]
+    input: Annotated[
+        str | list[LineBody],
+        Field(description="The text, or the lines of a script."),
+    ]
+    voices: Annotated[
+        dict[str, str] | None,
+        Field(
+            max_length=MAX_LINES,
+            description="The voice of each speaker; with it, a text is a dialogue (Anna: Hello.).",
+        ),
+    ] = None
     response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
     stream_format: Literal["audio", "sse"] = "audio"
     duration: Annotated[
@@ -154,6 +208,30 @@ def check_instructions(text: str | None) -> None:
             param="instructions",
             code="unsupported",
         )
+
+
+def read_input(body: SpeechRequest) -> str | list[ScriptLine]:
+    """The text of a request, or the lines of its script.
+
+    Raises:
+        ApiError: 400, the script is not understood, or asks for what the server cannot do.
+    """
+    if isinstance(body.input, str) and body.voices is None:
+        return body.input
+    try:
+        if isinstance(body.input, str):
+            lines = read_dialogue(body.input, body.voices)
+        else:
+            for line in body.input:
+                check_instructions(line.style)
+            lines = read_lines([line.model_dump() for line in body.input], body.voices)
+    except ScriptError as error:
+        raise ApiError(400, as_sentence(error), param="input") from error
+    if not 1 <= len(lines) <= MAX_LINES:
+        raise ApiError(
+            400, f"A script has from 1 to {MAX_LINES} lines, not {len(lines)}.", param="input"
+        )
+    return lines
 
 
 def check_length(num_characters: int, limits: Limits, param: str) -> None:
@@ -374,7 +452,16 @@ async def create_speech(body: SpeechRequest, request: Request) -> SpeechResponse
             param="response_format",
             code="unsupported",
         )
-    check_length(len(check_unicode(body.input, "input")), limits, "input")
+    text = read_input(body)
+    parts = [text] if isinstance(text, str) else [line.text for line in text]
+    if not isinstance(text, str) and (body.word_times or body.duration is not None):
+        raise ApiError(
+            400,
+            "Times of words and a duration are for a text, not for a script.",
+            param="word_times" if body.word_times else "duration",
+            code="unsupported",
+        )
+    check_length(sum(len(check_unicode(part, "input")) for part in parts), limits, "input")
     service.check_word_times(body.word_times)
     if body.word_times and body.stream_format != "sse":
         raise ApiError(
@@ -385,11 +472,12 @@ async def create_speech(body: SpeechRequest, request: Request) -> SpeechResponse
         )
     speak = partial(
         service.speak,
-        body.input,
+        text,
         voice=body.voice_name,
         seed=body.seed,
         speed=body.speed,
         lexicon=read_lexicon(body.lexicon),
+        **body.reading,
         word_times=body.word_times,
         duration=body.duration,
         request_id=uuid.uuid4().hex,

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from inference.engine import EngineStream
 from inference.server.errors import ApiError, as_sentence
+from inference.server.script_stream import ScriptStream
 from tokenlm import __version__
 from tokenlm.synthesis.words import Speech
+from tokenlm.text.markup import PLAIN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,7 @@ class SpeechStream(AsyncIterator[Tensor]):
 
     def __init__(
         self,
-        stream: EngineStream,
+        stream: EngineStream | ScriptStream,
         provenance: Provenance,
         sample_rate: int,
         requested_at: float,
@@ -107,6 +109,16 @@ class SpeechStream(AsyncIterator[Tensor]):
     def pauses(self) -> list[float]:
         """Seconds of silence before each segment so far."""
         return list(self._stream.pauses)
+
+    @property
+    def style_fields(self) -> dict[str, list[dict[str, str | float]]]:
+        """Styles of every segment so far, for a log; nothing where all are plain."""
+        styles = self._stream.styles
+        return (
+            {"styles": [asdict(style) for style in styles]}
+            if any(style != PLAIN for style in styles)
+            else {}
+        )
 
     @property
     def foreign_words(self) -> list[str]:
@@ -162,7 +174,7 @@ class SpeechStream(AsyncIterator[Tensor]):
             ) from None
         now = time.perf_counter()
         self.waited_seconds += now - start
-        if self.first_audio_seconds is None:
+        if self.first_audio_seconds is None and chunk.shape[0]:
             self.first_audio_seconds = now - self._requested_at
         self.num_samples += chunk.shape[0]
         return chunk

@@ -286,6 +286,7 @@ class _Connection:
             seed=settings.seed,
             speed=settings.speed,
             lexicon=read_lexicon(settings.lexicon),
+            **settings.reading,
             word_times=settings.word_times,
             request_id=uuid.uuid4().hex,
             requested_at=time.perf_counter(),

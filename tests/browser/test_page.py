@@ -125,7 +125,7 @@ def test_every_control_is_reached_by_the_tabulator_key(page: Page) -> None:
 def test_speech_is_shown_before_it_is_complete_and_downloaded(page: Page, pictures: Path) -> None:
     page.fill("#text", TEXT)
     page.press("#text", "Control+Enter")
-    expect(page.locator("#status")).to_have_text("Speaking…")
+    expect(page.locator("#status")).to_have_text("Speaking…", timeout=SPEECH_MS)
     expect(page.locator("#first")).to_have_text(re.compile(r" ms$"), timeout=SPEECH_MS)
     assert page.inner_text("#total") == "–", "the first sound came when all was made"
     expect(page.locator("#said mark")).to_have_text(re.compile(r"^\w+[,.]?$"), timeout=SPEECH_MS)

@@ -50,6 +50,7 @@ def test_deviations_are_those_of_the_outputs() -> None:
     assert isinstance(model.encoder[0], nn.Linear)
 
 
+@pytest.mark.slow
 def test_the_command(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--bundle", str(tiny_bundle), "--seconds", "1", "--weights", "int8"]) == 0
     out = capsys.readouterr().out

@@ -36,11 +36,14 @@ VALUES: dict[str, list[str]] = {
     "--bundle": [],  # told always
     "--config": [str(Path(__file__).parents[2] / "configs" / "serve" / "default.yaml")],
     "--device": ["cpu"],
+    "--duration": ["2"],
     "--guidance": ["0", "1.5"],
     "--host": ["127.0.0.1", "localhost"],
     "--instruct": [],  # this bundle follows none
     "--lexicon": [],  # this bundle reads letters; see test_lexicon.py
+    "--json": ["{out}-words.json"],
     "--limit": ["1"],
+    "--llm": [],  # a server that is not here
     "--name": ["me"],
     "--output": [],  # in every format, see below
     "--play": [""],
@@ -51,11 +54,14 @@ VALUES: dict[str, list[str]] = {
     "--set": ["limits.max_streams=2"],
     "--solver": ["euler", "midpoint"],
     "--speed": ["0.5", "2"],
+    "--srt": ["{out}-words.srt"],
+    "--srt-in": ["{subtitles}"],
     "--steps": ["1", "3"],
     "--text": ["is it so?"],
     "--text-file": ["{text}"],
     "--voice": ["bob", "{voice}"],
     "--voices": ["{out}"],
+    "--vtt": ["{out}-words.vtt"],
 }
 """Values of the options that have no list of choices."""
 
@@ -109,9 +115,16 @@ def places(
 ) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("options")
     (folder / "text.txt").write_text("yes it is.", encoding="utf-8")
+    subtitles = folder / "subtitles.srt"
+    subtitles.write_text("1\n00:00:00,000 --> 00:00:02,000\nIs it so?\n", encoding="utf-8")
     voice = folder / "me.voice"
     Voice.load(tiny_bundle / "voices" / "ann.voice").save(voice)
-    return {"recording": str(recording), "text": str(folder / "text.txt"), "voice": str(voice)}
+    return {
+        "recording": str(recording),
+        "subtitles": str(subtitles),
+        "text": str(folder / "text.txt"),
+        "voice": str(voice),
+    }
 
 
 load = lru_cache(speech.load_synthesizer)
@@ -155,7 +168,7 @@ def run(verb: str, words: tuple[str, ...], bundle: Path, places: dict[str, str])
     if first in base:  # is told otherwise now
         at = base.index(first)
         del base[at : at + 2]
-    if first == "--text-file":
+    if first in ("--text-file", "--srt-in"):
         base.remove("is it so?")
     if (verb, first) == ("convert", "--prompt-audio"):
         del base[base.index("--voice") :][:2]

@@ -17,6 +17,7 @@ from torch import Tensor
 from tokenlm.audio.encoders import build_encoder
 from tokenlm.audio.io import SequentialSound
 from tokenlm.synthesis import Synthesizer
+from tokenlm.text.markup import Style
 
 TOLERANCE = 1e-4
 """Largest difference of a sample, besides half a step of 16 bits."""
@@ -87,6 +88,7 @@ def compare(synthesizer: Synthesizer, result: Result, logged: dict[str, Any]) ->
     alone = synthesizer.render(
         logged["speech_tokens"],
         pauses=logged["pauses"],
+        styles=[Style(**style) for style in logged.get("styles", [])],
         voice=logged["voice"],
         seed=logged["seed"],
         speed=logged["speed"],

@@ -19,6 +19,7 @@ from tokenlm.synthesis import Synthesizer
 from tokenlm.synthesis.rendering import render_chunks
 from tokenlm.synthesis.session import Session, render_sessions
 from tokenlm.synthesis.stream import SynthesisStream
+from tokenlm.text.markup import Style
 
 TEXT = "The quick brown fox jumps over it. Is it so? Well; yes, it is one!"
 
@@ -149,6 +150,7 @@ def test_the_last_chunk_is_like_the_others(synthesizer: Synthesizer, count: int)
     assert not torch.allclose(full[-960:], whole[-960:], atol=5e-5)
 
 
+@pytest.mark.slow
 def test_state_is_constant(synthesizer: Synthesizer) -> None:
     """A minute of speech in one segment: 1,500 tokens."""
     stream = SynthesisStream(forced(synthesizer, 1500), 24_000)
@@ -294,8 +296,10 @@ def test_mistakes(synthesizer: Synthesizer) -> None:
         synthesizer.stream("so.", layout="spiral")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="numbers from 0 to 26"):
         synthesizer.render([[27]])
-    with pytest.raises(ValueError, match="2 pauses for 1 segments"):
-        synthesizer.render([[1]], pauses=[0.0, 1.0])
+    with pytest.raises(ValueError, match="3 pauses for 1 segments"):
+        synthesizer.render([[1]], pauses=[0.0, 1.0, 1.0])
+    with pytest.raises(ValueError, match="2 styles for 1 segments"):
+        synthesizer.render([[1]], styles=[Style(), Style()])
 
 
 def test_render_needs_no_text(synthesizer: Synthesizer) -> None:

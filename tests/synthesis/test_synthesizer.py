@@ -146,6 +146,7 @@ def test_contexts(synthesizer: Synthesizer, monkeypatch: pytest.MonkeyPatch) -> 
         synthesizer.generate(text, context="left")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_solvers(synthesizer: Synthesizer, tiny_bundle: Path, tmp_path: Path) -> None:
     """Those of torchdiffeq for whole speech, by the call or the bundle; streams have Euler's."""
     text = "the quick brown fox."

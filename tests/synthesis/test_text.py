@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenlm.synthesis.session import SegmentedText, add_final_mark
+from tokenlm.synthesis.text import SegmentedText, add_final_mark
 from tokenlm.text.normalize import frontend
 from tokenlm.text.tokenizers import PhonemeTokenizer
 

@@ -12,6 +12,14 @@ from torch import Tensor
 
 _WINDOW_SECONDS = 0.02
 _HIGH_PASS_ORDER = 4
+SPEECH_LUFS = -23.0
+"""Loudness of evened speech: that of broadcasts (EBU R 128)."""
+_MAX_GAIN_DB = 15.0
+_ABSOLUTE_GATE = -70.0
+_LOUDNESS_OFFSET = 0.691
+_SILENCE_DB = -100.0
+_KNEE = 0.8
+"""Level from which on amplified samples are bent."""
 
 
 def rms_dbfs(waveform: Tensor) -> float:
@@ -25,6 +33,77 @@ def rms_dbfs(waveform: Tensor) -> float:
 def is_silent(waveform: Tensor, threshold_db: float = -60.0) -> bool:
     """Whether the level of a whole waveform (S,) is below `threshold_db` dBFS."""
     return rms_dbfs(waveform) < threshold_db
+
+
+def loudness_lufs(waveform: Tensor, sample_rate: int) -> float:
+    """How loud a waveform (S,) is to the ear, in LUFS; minus infinity for silence.
+
+    Integrated loudness after ITU-R BS.1770-4: power behind the K-weighting, over blocks of 0.4 s
+    that are neither silent nor more than 10 dB below the mean of the others. A waveform shorter
+    than a block is one.
+    """
+    size = min(round(0.4 * sample_rate), waveform.shape[0])
+    if size == 0:
+        return -math.inf
+    power = _k_weighted(waveform, sample_rate).unfold(0, size, max(size // 4, 1)).square().mean(-1)
+    power = power[power > 10.0 ** ((_ABSOLUTE_GATE + _LOUDNESS_OFFSET) / 10.0)]
+    if power.shape[0] == 0:
+        return -math.inf
+    power = power[power > power.mean() / 10.0]
+    return 10.0 * math.log10(power.mean().item()) - _LOUDNESS_OFFSET
+
+
+def even_out(waveform: Tensor, sample_rate: int, target: float = SPEECH_LUFS) -> Tensor:
+    """Bring a waveform (S,) to a loudness in LUFS; silence stays silence."""
+    loudness = loudness_lufs(waveform, sample_rate)
+    if not math.isfinite(loudness):
+        return waveform
+    return amplify(waveform, max(-_MAX_GAIN_DB, min(target - loudness, _MAX_GAIN_DB)))
+
+
+def _k_weighted(waveform: Tensor, sample_rate: int) -> Tensor:
+    """A waveform (S,) with the gain of the two filters of BS.1770, and another phase."""
+    num_samples = waveform.shape[0]
+    # Room for what rings behind the end, and a length of small factors.
+    length = math.ceil((num_samples + sample_rate // 4) / 4096) * 4096
+    bins = torch.fft.rfft(waveform.detach().cpu().double(), n=length)
+    frequencies = torch.arange(bins.shape[0], dtype=torch.float64) * sample_rate / length
+    # The analogue filters that the standard's coefficients (for 48 kHz) come from, warped for the
+    # rate: a shelf for the head, and a high-pass.
+    gain = torch.ones_like(frequencies)
+    for cutoff, quality, low, band, high in (
+        (1681.974450955533, 0.7071752369554196, 1.0, 1.258720930232562, 1.584864701130855),
+        (38.13547087602444, 0.5003270373238773, 0.0, 0.0, 1.0),
+    ):
+        k = math.tan(math.pi * cutoff / sample_rate)
+        s = 1j * torch.tan(math.pi * frequencies / sample_rate) / k
+        gain = gain * ((high * s * s + band / quality * s + low) / (s * s + s / quality + 1)).abs()
+    return torch.fft.irfft(bins * gain.nan_to_num(nan=1.0), n=length)[:num_samples]
+
+
+def amplify(waveform: Tensor, decibels: float) -> Tensor:
+    """Change the level of a waveform.
+
+    What would come near full scale is bent and not clipped; each sample depends on itself alone, so
+    that a waveform may be given in pieces.
+
+    Args:
+        waveform: (S,), full scale is -1 .. 1.
+        decibels: gain; -100 and less is silence.
+
+    Returns:
+        (S,); the waveform itself for 0 dB.
+    """
+    if decibels == 0.0:
+        return waveform
+    if decibels <= _SILENCE_DB:
+        return torch.zeros_like(waveform)
+    louder = waveform * 10.0 ** (decibels / 20.0)
+    if decibels < 0.0:
+        return louder
+    room = 1.0 - _KNEE
+    bent = _KNEE + room * torch.tanh((louder.abs() - _KNEE) / room)
+    return torch.where(louder.abs() > _KNEE, bent * louder.sign(), louder)
 
 
 def trim_silence(

@@ -67,6 +67,8 @@ class DurationPlan:
             for later in rest
             if later and tokens[later]
         )
+        if not number and pauses:
+            length += pauses[0]
         left = self._seconds - num_samples / self._sample_rate
         speed = length / left if left > 0 else MAX_SPEED
         if number or MIN_SPEED <= speed <= MAX_SPEED:

@@ -1,7 +1,5 @@
 """A session: one request from its text to its sound. All speech is made by sessions.
 
-`SegmentedText` is the text of a request, whole or while it comes in: its segments and their tokens.
-
 Shapes: S samples.
 """
 
@@ -12,13 +10,15 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from tokenlm.audio.joining import SegmentJoiner
+from tokenlm.audio.level import amplify
+from tokenlm.audio.mel import check_speed
 from tokenlm.models.flow import FlowState
 from tokenlm.models.lm.decoding import (
     CacheRow,
@@ -30,250 +30,20 @@ from tokenlm.models.lm.decoding import (
     decode_step,
 )
 from tokenlm.models.lm.guards import GuardConfig
-from tokenlm.models.lm.layout import InputSequence, LayoutName
+from tokenlm.models.lm.layout import InputSequence
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.modules.exact import mix
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.duration import DurationPlan
 from tokenlm.synthesis.guards import ReadBack, attempt_seed, decode_checked, decode_nearest
 from tokenlm.synthesis.rendering import RenderSettings, SegmentRenderer, render_chunks
-from tokenlm.synthesis.voice import PromptCache, prompt_sequence
+from tokenlm.synthesis.text import SegmentedText
+from tokenlm.synthesis.voice import PromptCache, Voice, prompt_sequence
 from tokenlm.synthesis.words import Placement, Speech, TimedWord, WordTimer
-from tokenlm.text.lexicon import Respeller
-from tokenlm.text.normalize import Frontend, frontend
-from tokenlm.text.segmentation import (
-    GreedySegmenter,
-    IncrementalSegmenter,
-    PartialSegment,
-    Segmenter,
-)
-from tokenlm.text.symbols import ForeignWords
+from tokenlm.text.markup import Style
 from tokenlm.text.tokenizers import PhonemeTokenizer, TextTokenizer
-from tokenlm.text.written import WrittenWords
 
 logger = logging.getLogger(__name__)
-
-_PROBES = (" a", ".")
-"""What may follow a text: tokens that it changes are not final."""
-_CLOSING = tuple(".?!,…。？！，、")
-"""Marks behind which a segment may end as it is."""
-
-
-@dataclass
-class TextSegment:
-    """A part of the text that is spoken in one go, as far as it is known."""
-
-    tokens: list[int] = field(default_factory=list)
-    """Text tokens so far."""
-    text: str = ""
-    """The words of these, normalised where the front-end does."""
-    words: list[str] = field(default_factory=list)
-    """The words without a final mark that was added."""
-    is_complete: bool = False
-    pause_seconds: float = 0.0
-    """Silence after it; not to be relied on before the next segment is there."""
-
-
-class SegmentedText:
-    """Splits text, whole or in pieces, into segments of text tokens.
-
-    In the one-shot layout a segment is added when it is complete, in the interleaved one as soon as
-    it begins. Segments do not depend on how the text is cut into pieces.
-
-    One thread may read the segments while another one feeds: tokens, pauses and segments are only
-    appended, and flags that say that something is complete are written last; read those first.
-    """
-
-    def __init__(
-        self,
-        encode: Callable[[str], list[int]],
-        *,
-        max_length: int,
-        layout: LayoutName,
-        text_frontend: Frontend | None = None,
-        instruction_end: str = "",
-        encode_prefix: Callable[[str], list[int]] | None = None,
-        respeller: Respeller | None = None,
-        keep_written: bool = False,
-    ) -> None:
-        """Creates an empty text.
-
-        Args:
-            encode: of the text tokenizer.
-            max_length: most characters of a segment.
-            layout: of text and speech in the LM.
-            text_frontend: default that of English.
-            instruction_end: what ends an instruction, which is an error in a text: only the first
-                of its segments would follow what stands before it.
-            encode_prefix: of a tokenizer whose tokens depend on the following words: those that are
-                final. Without it, tokens are final that a further word or mark does not change.
-            respeller: writes words of a user's lexicon; default none.
-            keep_written: whether to find the written word of each spoken one.
-        """
-        self._respeller = respeller
-        self.layout: LayoutName = layout
-        self.segments: list[TextSegment] = []
-        self.is_finished = False
-        """Whether the text is complete."""
-        self._encode, self._encode_prefix = encode, encode_prefix
-        self._instruction_end = instruction_end
-        self._frontend = text_frontend or frontend("english")
-        self.written = WrittenWords(self._frontend) if keep_written else None
-        """The written words, where they are kept."""
-        self._reader = self._frontend.reader()
-        self._foreign = ForeignWords() if self._frontend.drops_foreign_words else None
-        kind = GreedySegmenter if layout == "interleaved" else IncrementalSegmenter
-        self._segmenter: Segmenter = kind(max_length=max_length, rules=self._frontend.rules)
-
-    @property
-    def foreign_words(self) -> list[str]:
-        """Words so far that are left out because the front-end does not read their script.
-
-        A warning that names them is logged when the text is complete.
-        """
-        return [] if self._foreign is None else self._foreign.words
-
-    @property
-    def num_text_tokens(self) -> int:
-        """Text tokens of all segments so far."""
-        return sum(len(part.tokens) for part in self.segments)
-
-    def read(self, text: str) -> None:
-        """Sets the whole text, in place of `feed` and `finish`.
-
-        Raises:
-            ValueError: it holds nothing that can be said.
-        """
-        if self._respeller is not None:
-            text = self._respeller(text)
-        if self._foreign is not None:
-            self._foreign.feed(text)
-        if self.written is not None:
-            self.written.feed(text)
-        self._add(self._frontend.words(text))
-        self.finish()
-
-    def feed(self, piece: str) -> None:
-        """Appends the next piece of the text."""
-        assert not self.is_finished
-        self._read(piece if self._respeller is None else self._respeller.feed(piece))
-
-    def _read(self, piece: str) -> None:
-        if self._foreign is not None:
-            self._foreign.feed(piece)
-        if self.written is None:
-            self._add(self._reader.feed(piece))
-            return
-        for character in piece:  # one by one, so that it does not matter how the text is cut
-            self.written.feed(character)
-            self._add(self._reader.feed(character))
-
-    def finish(self) -> None:
-        """Marks the text as complete.
-
-        Raises:
-            ValueError: it holds nothing that can be said.
-        """
-        if self.is_finished:
-            return
-        if self._respeller is not None:
-            self._read(self._respeller.finish())
-        if self._foreign is not None:
-            self._foreign.finish()
-        self._add(self._reader.finish())
-        if self.written is not None:
-            self.written.finish()
-        self._segmenter.finish()
-        self._tokenize()
-        if not any(c.isalnum() for part in self.segments for c in part.text):
-            raise ValueError("the text holds nothing that can be said.")
-        self.is_finished = True
-
-    def _add(self, words: list[str]) -> None:
-        if self.written is not None and words:
-            self.written.add(words)
-        for word in words:
-            self._segmenter.add(word)
-        if words:
-            self._tokenize()
-
-    def _tokenize(self) -> None:
-        known = self._segmenter.segments
-        # The last segment of before may have grown or been given another pause.
-        for number in range(max(len(self.segments) - 1, 0), len(known)):
-            is_new = number == len(self.segments)
-            segment = TextSegment() if is_new else self.segments[number]
-            self._update(segment, known[number])
-            if is_new:
-                self.segments.append(segment)
-
-    def _update(self, segment: TextSegment, source: PartialSegment) -> None:
-        segment.pause_seconds = source.pause_seconds
-        if segment.is_complete:
-            return
-        text = source.text
-        if self._instruction_end and self._instruction_end in text:
-            raise ValueError(
-                f"the text holds {self._instruction_end}: give what stands before it apart, as the "
-                "instruction of the request (--instruct)."
-            )
-        if source.is_complete:
-            text = add_final_mark(text, may_replace=not segment.tokens)
-        segment.text, segment.words = text, list(source.words)
-        tokens = self._encode(text)
-        count = len(tokens)
-        if not source.is_complete and self._encode_prefix:
-            count = len(self._encode_prefix(text))
-        elif not source.is_complete:
-            others = [text + probe for probe in _PROBES]
-            if self._frontend.rules.lookahead_words:
-                others.append(self._without_tail(source.words))
-            count = min(_agreeing(tokens, self._encode(other)) for other in others)
-        segment.tokens += tokens[len(segment.tokens) : count]
-        segment.is_complete = source.is_complete
-
-    def _without_tail(self, words: list[str]) -> str:
-        """Words without the last ones that no space parts: what follows may change their tokens."""
-        rules, end = self._frontend.rules, len(words)
-        first = max(len(words) - rules.lookahead_words, 0)
-        while end > first and not words[end - 1].startswith(" "):
-            end -= 1
-        return rules.join(words[:end]).strip()
-
-
-def _agreeing(tokens: list[int], others: list[int]) -> int:
-    """Length of the longest common start."""
-    pairs = enumerate(zip(tokens, others, strict=False))
-    return next((at for at, (a, b) in pairs if a != b), min(len(tokens), len(others)))
-
-
-def add_final_mark(text: str, *, may_replace: bool = True) -> str:
-    """Adds a full stop to a segment that has no mark at its end.
-
-    Speech LMs learn from sentences. Without a final mark they do not know where to stop, and invent
-    further words.
-
-    Args:
-        text: normalised text of a segment.
-        may_replace: whether a semicolon, colon or dash at the end gives way to a full stop. Where
-            it has been spoken to the LM already, it stays.
-
-    Returns:
-        The text, or the text with a full stop (of its script).
-    """
-    bare = text.rstrip("\"'”’»)]」』")
-    if bare.endswith(_CLOSING) or not bare:
-        return text
-    if not bare[-1].isalnum():
-        if not may_replace:
-            return text
-        text = bare.rstrip(";:-–—；： ")
-        if not text:
-            return bare
-        if text.endswith(_CLOSING):
-            return text
-    return text + ("。" if "\u3040" <= text[-1] <= "\u9fff" else ".")
-
 
 Progress = Callable[[float], None]
 """Called with the share that is done, from 0 to 1."""
@@ -352,6 +122,7 @@ class Session:
         cache: KeyValueCache | None = None,
         token_server: TokenServer | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
+        find_voice: Callable[[str], Voice] | None = None,
     ) -> None:
         """Creates a session; nothing is computed yet.
 
@@ -365,6 +136,7 @@ class Session:
             token_server: draws the speech tokens in place of the LM here. The session is then moved
                 step by step, by who moves the server's `SegmentTokens`.
             forced_tokens: speech tokens of each segment that replace those that are drawn.
+            find_voice: gives the voices that the markup of the text names; default none.
         """
         self.text, self.settings = text, settings
         self.decoding: SegmentTokens | None = None
@@ -372,15 +144,22 @@ class Session:
         self.speech_tokens: list[list[int]] = []
         """Of each segment so far."""
         self.pauses: list[float] = []
-        """Seconds of silence before each segment, at a speed of 1."""
+        """Seconds of silence before each segment, at a speed of 1; behind them those at the end, if
+        there are any."""
+        self.styles: list[Style] = []
+        """Of each segment so far."""
         self.is_closed = False
         self._should_stop: Callable[[], bool] = lambda: False
         self._components, self._prompts = components, prompts
         self._cache = KeyValueCache(components.speech_lm) if cache is None else cache
         self._token_server, self._forced = token_server, forced_tokens
         self._row: CacheRow | None = None
-        self._prefix: Prefix | None = None
-        self._flow: FlowState | None = None
+        self._find_voice = find_voice
+        self._voices: dict[str, Voice] = {"": settings.render.voice}
+        """By name in the markup."""
+        self._prefixes: dict[str, Prefix] = {}
+        """Of the LM, for each of these voices."""
+        self._flows: dict[str, FlowState] = {}
         self._joiner = SegmentJoiner(components.manifest.sample_rate)
         self._renderers: list[SegmentRenderer] = []
         """Of the segment that is rendered next, and of those after it that have been begun."""
@@ -439,7 +218,7 @@ class Session:
         for start in range(0, len(segments), SEGMENTS_PER_BATCH):
             numbers = range(start, min(start + SEGMENTS_PER_BATCH, len(segments)))
             if self._plan is not None and self._forced is None:
-                rows = self._decode_nearest(self._plan, numbers)
+                rows = self._decode_nearest(self._plan, numbers, report)
             elif guards.needs_recognizer and self._forced is None:
                 checked = decode_checked(
                     [segments[number].text for number in numbers],
@@ -454,16 +233,26 @@ class Session:
                 rows = self._decode([(number, 0) for number in numbers], report)
             self.speech_tokens += rows
             self.pauses += [self._pause_before(number) for number in numbers]
+            self.styles += [segments[number].style for number in numbers]
             report(0.5 * len(self.speech_tokens) / len(segments))
 
-    def set_tokens(self, tokens: Sequence[Sequence[int]], pauses: Sequence[float]) -> None:
+    def set_tokens(
+        self,
+        tokens: Sequence[Sequence[int]],
+        pauses: Sequence[float],
+        styles: Sequence[Style] = (),
+    ) -> None:
         """Sets the speech tokens of all segments, in place of `decode_all`.
 
         Args:
             tokens: of each segment.
-            pauses: seconds before each segment.
+            pauses: seconds before each segment, and those at the end, if there are any.
+            styles: of each segment; default plain ones.
         """
         self.speech_tokens, self.pauses = [list(row) for row in tokens], list(pauses)
+        self.styles = list(styles) or [Style()] * len(self.speech_tokens)
+        for style in self.styles:
+            self.check_style(style)
 
     def render_all(self, on_progress: Progress | None = None) -> Tensor:
         """Waveform (S,) of the speech tokens of all segments, each rendered as a whole."""
@@ -478,6 +267,7 @@ class Session:
                 pieces.append(self.join(self.renderer.render_whole(), is_last=True))
             if on_progress is not None:
                 on_progress(0.5 + 0.5 * (number + 1) / len(self.speech_tokens))
+        pieces.append(self.end_silence())
         waveform = torch.cat(pieces)
         return waveform if self._timer is None else Speech.of(waveform, self.words)
 
@@ -486,25 +276,46 @@ class Session:
     def prepare(self) -> None:
         """Prefills the prompt, which may take long.
 
-        May be called in any thread before the session is moved; else its first segment does it.
+        May be called in any thread before the session is moved, and again when its text has named
+        other voices; else the first segment in a voice does it.
         The session keeps the states until it is closed.
         """
-        if self._token_server is None:
-            self._prompt_prefix()
-        self._prompt_flow()
-        if self._plan is not None and not self.speech_tokens:
+        for name in [] if self.is_closed else [*self._voices]:
+            if self._token_server is None:
+                self._prompt_prefix(name)
+            self._prompt_flow(name)
+        if self._plan is not None and not (self.speech_tokens or self.is_closed):
             # How fast the first segment is to be depends on the length of all of them.
             self.decode_all()
             self._is_decoded_first = True
             self._time_decoded()
             self._begin_decoded(0)
 
+    def check_style(self, style: Style) -> None:
+        """Checks that a style can be spoken, and gets its voice.
+
+        Raises:
+            ValueError: there is no such voice, or its speed is out of range.
+        """
+        check_speed(self.settings.render.speed * style.rate)
+        if self._plan is not None and style.rate != 1.0:
+            raise ValueError("where a duration is given, it decides on the rate.")
+        if style.voice not in self._voices:
+            if self._find_voice is None:
+                raise ValueError("the voice cannot be changed here.")
+            self._voices[style.voice] = self._find_voice(style.voice)
+
+    def voice_of(self, style: Style) -> Voice:
+        """The voice of a style that has been checked."""
+        return self._voices[style.voice]
+
     @property
     def is_done(self) -> bool:
         """Whether everything has been spoken, or the session is closed."""
         begun = len(self.speech_tokens)
         decoded = self.text.is_finished and begun == len(self.text.segments)
-        return self.is_closed or (decoded and self.decoding is None and not self._renderers)
+        is_rendered = decoded and self.decoding is None and not self._renderers
+        return self.is_closed or (is_rendered and not self.has_end_silence)
 
     def can_step(self) -> bool:
         """Whether the LM can decode a token; begins the next segment where that is due."""
@@ -530,7 +341,9 @@ class Session:
     @property
     def can_render(self) -> bool:
         """Whether the next chunk can be rendered."""
-        return bool(self._renderers) and (self.renderer.ready_tokens > 0 or self._is_decoded)
+        if not self._renderers:
+            return self.has_end_silence
+        return self.renderer.ready_tokens > 0 or self._is_decoded
 
     @property
     def renderer(self) -> SegmentRenderer:
@@ -598,7 +411,8 @@ class Session:
             pause = self.pauses[self._num_rendered] / self._speed
             pieces.append(self._joiner.pause(pause))
         self._num_samples += sum(piece.shape[0] for piece in pieces)
-        pieces.append(self._joiner.push(waveform, final=is_last))
+        volume = self.styles[self._num_rendered].volume
+        pieces.append(amplify(self._joiner.push(waveform, final=is_last), volume))
         if is_last and self._plan is not None and self._is_last_segment:
             num_quiet = self._joiner.num_quiet
             pieces[-1] = self._plan.fitted(pieces[-1], self._num_samples, num_quiet)
@@ -630,6 +444,21 @@ class Session:
         if self._is_decoded_first and self._num_rendered < len(self.speech_tokens):
             self._begin_decoded(self._num_rendered)
 
+    @property
+    def has_end_silence(self) -> bool:
+        """Whether all has been rendered but the silence at the end of the text."""
+        is_rendered = self._num_rendered == len(self.speech_tokens)
+        return is_rendered and self._plan is None and self._end_pause > 0
+
+    def end_silence(self) -> Tensor:
+        """The silence (S,) behind the last segment; empty where there is none."""
+        if not self.has_end_silence:
+            return torch.zeros(0, dtype=torch.float32)
+        seconds = self._end_pause
+        self.pauses[len(self.speech_tokens) :] = [seconds]
+        self._num_rendered += 1
+        return self._joiner.pause(seconds / self.settings.render.speed)
+
     def close(self) -> None:
         """Frees everything. May be called at any time, and again."""
         if not self.is_closed:
@@ -638,7 +467,7 @@ class Session:
         self.is_closed = True
         decoding, self.decoding = self.decoding, None
         self._renderers = []
-        self._prefix = self._flow = None
+        self._prefixes, self._flows = {}, {}
         if decoding is not None:
             decoding.end()
         self._release()
@@ -665,26 +494,27 @@ class Session:
             dict.fromkeys(word for text in texts for word in tokenizer.unlisted_words(text))
         )
 
-    def _prompt_prefix(self) -> Prefix:
-        if self._prefix is None:
-            settings = self.settings
-            self._prefix = self._prompts.prefix(
-                settings.render.voice, self.text.layout, settings.instruction
+    def _prompt_prefix(self, voice: str) -> Prefix:
+        """Start of an LM sequence in a voice, by its name in the markup."""
+        if voice not in self._prefixes:
+            self._prefixes[voice] = self._prompts.prefix(
+                self._voices[voice], self.text.layout, self.settings.instruction
             )
-        return self._prefix
+        return self._prefixes[voice]
 
-    def _prompt_flow(self) -> FlowState:
-        if self._flow is None:
+    def _prompt_flow(self, voice: str) -> FlowState:
+        if voice not in self._flows:
             render = self.settings.render
-            self._flow = self._prompts.flow_state(
-                render.voice, render.context, render.num_steps, render.guidance_scale
+            self._flows[voice] = self._prompts.flow_state(
+                self._voices[voice], render.context, render.num_steps, render.guidance_scale
             )
-        return self._flow
+        return self._flows[voice]
 
     def _begin_segment(self) -> None:
         number = len(self.speech_tokens)
-        self.prepare()
-        renderer = self._new_renderer(number, self._prompt_flow().shared())
+        style = self.text.segments[number].style
+        self.styles.append(style)
+        renderer = self._new_renderer(number, self._prompt_flow(style.voice).shared())
         if self._token_server is not None:
             self.decoding = self._remote_tokens(self._token_server, number)
         else:
@@ -704,7 +534,8 @@ class Session:
             self._speed = self._plan.speed(
                 number, self.speech_tokens, self.pauses, self._num_samples
             )
-        flow = self._prompt_flow().shared() if self._is_decoded_first else None
+        voice = self.styles[number].voice
+        flow = self._prompt_flow(voice).shared() if self._is_decoded_first else None
         self._renderers.append(self._new_renderer(number, flow))
         self.renderer.add(tokens)
 
@@ -717,7 +548,8 @@ class Session:
     def _new_decoding(
         self, number: int, *, cache: KeyValueCache, row: CacheRow | None = None, attempt: int = 0
     ) -> Decoding:
-        settings, prefix = self.settings, self._prompt_prefix()
+        settings = self.settings
+        prefix = self._prompt_prefix(self.text.segments[number].style.voice)
         return Decoding(
             self._components.speech_lm,
             cache,
@@ -732,9 +564,9 @@ class Session:
         )
 
     def _remote_tokens(self, server: TokenServer, number: int) -> SegmentTokens:
-        settings = self.settings
+        settings, style = self.settings, self.text.segments[number].style
         sequence = prompt_sequence(
-            self._components, settings.render.voice, self.text.layout, settings.instruction
+            self._components, self.voice_of(style), self.text.layout, settings.instruction
         )
         return server.begin(
             sequence,
@@ -755,9 +587,7 @@ class Session:
         if self._should_stop():
             raise SpeechCancelled("the speech was cancelled.")
 
-    def _decode(
-        self, attempts: Sequence[tuple[int, int]], report: _Monotonic | None = None
-    ) -> list[list[int]]:
+    def _decode(self, attempts: Sequence[tuple[int, int]], report: _Monotonic) -> list[list[int]]:
         """Speech tokens of attempts, (number of the segment, number of the attempt) each."""
         cache = KeyValueCache(self._components.speech_lm)
         decodings = [
@@ -788,11 +618,23 @@ class Session:
             sequence.end_text()
 
     def _pause_before(self, number: int) -> float:
-        return self.text.segments[number - 1].pause_seconds if number else 0.0
+        text = self.text
+        return text.segments[number - 1].pause_seconds if number else text.lead_seconds
+
+    @property
+    def _end_pause(self) -> float:
+        """Seconds of silence at the end, at a speed of 1; 0 while that is not known."""
+        begun, text = len(self.speech_tokens), self.text
+        if len(self.pauses) > begun:
+            return self.pauses[begun]
+        is_last = text.is_finished and 0 < begun == len(text.segments)
+        return text.segments[-1].pause_seconds if is_last else 0.0
 
     def _new_renderer(self, number: int, flow: FlowState | None = None) -> SegmentRenderer:
-        seed = mix(self.settings.seed, number)
-        settings = replace(self.settings.render, speed=self._speed)
+        seed, style = mix(self.settings.seed, number), self.styles[number]
+        settings = replace(
+            self.settings.render, voice=self.voice_of(style), speed=self._speed * style.rate
+        )
         return SegmentRenderer(self._components, self._prompts, settings, seed, flow)
 
     @property
@@ -800,7 +642,9 @@ class Session:
         """Whether the segment that is rendered next is the last with any tokens."""
         return not any(self.speech_tokens[self._num_rendered + 1 :])
 
-    def _decode_nearest(self, plan: DurationPlan, numbers: Sequence[int]) -> list[list[int]]:
+    def _decode_nearest(
+        self, plan: DurationPlan, numbers: Sequence[int], report: _Monotonic
+    ) -> list[list[int]]:
         """Speech tokens of segments: of several attempts at each the nearest to its share."""
         segments = self.text.segments
         wanted = plan.num_tokens(
@@ -811,7 +655,7 @@ class Session:
         return decode_nearest(
             [segments[number].text for number in numbers],
             [wanted[number] for number in numbers],
-            lambda tries: self._decode([(numbers[index], n) for index, n in tries]),
+            lambda tries: self._decode([(numbers[index], n) for index, n in tries], report),
             self._read_back() if can_check else None,
         )
 
@@ -874,7 +718,7 @@ class Session:
         place = Placement(
             token_seconds=(first - self._joiner.first_sample) / rate,
             sample_seconds=first / rate,
-            speed=self._speed,
+            speed=self._speed * self.styles[self._num_rendered].rate,
         )
         timer.place(self._num_rendered, place)
         end = math.inf if is_last else self._num_samples / rate
@@ -925,7 +769,9 @@ def _render_sessions(components: Components, sessions: Sequence[Session]) -> lis
     chunks = [torch.zeros(0, dtype=torch.float32)] * len(sessions)
     sounding = []
     for index, session in enumerate(sessions):
-        if session.has_silent_segment:
+        if session.has_end_silence:
+            chunks[index] = session.end_silence()
+        elif session.has_silent_segment:
             session.skip_segment()
         else:
             sounding.append(index)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tokenlm.synthesis.session import Session
 from tokenlm.synthesis.words import TimedWord
+from tokenlm.text.markup import Style
 
 ResultT = TypeVar("ResultT")
 
@@ -33,13 +34,21 @@ class SessionStream:
 
     @property
     def speech_tokens(self) -> list[list[int]]:
-        """Speech tokens of each segment so far; with `pauses` enough for `Synthesizer.render`."""
+        """Speech tokens of each segment so far.
+
+        With `pauses` and `styles` they are all that `Synthesizer.render` needs.
+        """
         return [list(tokens) for tokens in self._session.speech_tokens]
 
     @property
     def pauses(self) -> list[float]:
-        """Seconds of silence before each segment so far."""
+        """Seconds of silence before each segment so far, and behind them those at the end."""
         return list(self._session.pauses)
+
+    @property
+    def styles(self) -> list[Style]:
+        """Styles of each segment so far, as the markup asks for."""
+        return list(self._session.styles)
 
     @property
     def words(self) -> list[TimedWord]:

@@ -27,14 +27,9 @@ from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.rendering import ContextChoice, SegmentRenderer, render_settings
-from tokenlm.synthesis.session import (
-    Progress,
-    SegmentedText,
-    Session,
-    SessionSettings,
-    TokenServer,
-)
+from tokenlm.synthesis.session import Progress, Session, SessionSettings, TokenServer
 from tokenlm.synthesis.stream import AsyncSynthesisStream, SynthesisStream
+from tokenlm.synthesis.text import SegmentedText
 from tokenlm.synthesis.voice import (
     PromptCache,
     Voice,
@@ -48,6 +43,7 @@ from tokenlm.synthesis.voice_space import FILE as SPACE_FILE
 from tokenlm.synthesis.voice_space import VoiceSpace, mix_voices, render_voice
 from tokenlm.text.descriptions import DescriptionError, read_description
 from tokenlm.text.lexicon import LexiconSource, UserLexicon
+from tokenlm.text.markup import MAX_PAUSE_SECONDS, MarkupReader, Style, english_say_as
 from tokenlm.text.normalize import frontend
 from tokenlm.text.tokenizers import PhonemeTokenizer
 
@@ -73,6 +69,9 @@ class StreamOptions(TypedDict, total=False):
     layout: LayoutChoice
     instruction: str
     lexicon: LexiconSource
+    markup: bool
+    sentence_gap: float | None
+    paragraph_gap: float | None
     word_times: bool
     duration: float | None
 
@@ -291,6 +290,9 @@ class Synthesizer:
         layout: LayoutChoice = "auto",
         instruction: str = "",
         lexicon: LexiconSource = None,
+        markup: bool = True,
+        sentence_gap: float | None = None,
+        paragraph_gap: float | None = None,
         guards: GuardConfig | None = None,
         word_times: bool = False,
         duration: float | None = None,
@@ -300,7 +302,7 @@ class Synthesizer:
         """Speaks a text.
 
         Args:
-            text: any English text.
+            text: any English text, with pauses and elements of SSML (docs/markup.md).
             voice: a voice, or the name of one in the bundle; default the first of them.
             seed: the same seed gives the same waveform; None draws one, which is logged.
             speed: of the speech, at the same pitch, from 0.25 to 4.
@@ -313,6 +315,9 @@ class Synthesizer:
             instruction: how to speak, in words, for a bundle that follows such.
             lexicon: pronunciations, as words with their phones or a file; they win over those of
                 the voice and of the bundle.
+            markup: whether the text may hold markup; without it brackets are text.
+            sentence_gap: seconds of silence after each sentence, default that of its last mark.
+            paragraph_gap: seconds of silence after each paragraph.
             guards: of the LM, default the bundle's. Those that read a segment back and try again
                 are for `generate` alone: a stream has been played by then.
             word_times: whether to time the words; the bundle needs a token recogniser.
@@ -333,7 +338,7 @@ class Synthesizer:
             raise ValueError(
                 f"a text is a string, not {type(text).__name__}; pieces of one go to `stream`."
             )
-        session = self._new_session(
+        session = self.new_session(
             layout="one_shot" if layout == "auto" else layout,
             voice=voice,
             seed=seed,
@@ -345,6 +350,9 @@ class Synthesizer:
             solver=solver,
             instruction=instruction,
             lexicon=lexicon,
+            markup=markup,
+            sentence_gap=sentence_gap,
+            paragraph_gap=paragraph_gap,
             guards=guards,
             word_times=word_times,
             duration=duration,
@@ -397,6 +405,7 @@ class Synthesizer:
         cache: KeyValueCache | None = None,
         token_server: TokenServer | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
+        find_voice: Callable[[str], Voice] | None = None,
         **options: Unpack[StreamOptions],
     ) -> Session:
         """The session that a stream moves; see `stream`.
@@ -407,6 +416,7 @@ class Synthesizer:
                 own.
             token_server: draws the speech tokens in place of the LM here.
             forced_tokens: speech tokens of each segment that replace those that are drawn.
+            find_voice: gives the voices that the markup names; default `voice`.
             options: as for `stream`.
         """
         solver = options.get("solver")
@@ -417,8 +427,12 @@ class Synthesizer:
         if text is None and options.get("duration") is not None:
             raise ValueError("a duration is for a whole text, not for one that comes in pieces.")
         options["solver"] = "euler"
-        session = self._new_session(
-            cache=cache, token_server=token_server, forced_tokens=forced_tokens, **options
+        session = self.new_session(
+            cache=cache,
+            token_server=token_server,
+            forced_tokens=forced_tokens,
+            find_voice=find_voice,
+            **options,
         )
         if session.settings.render.context.is_full:
             raise ValueError("the full context cannot be streamed; use generate")
@@ -431,6 +445,7 @@ class Synthesizer:
         tokens: Sequence[Sequence[int]],
         *,
         pauses: Sequence[float] = (),
+        styles: Sequence[Style] = (),
         voice: Voice | str | None = None,
         seed: int | None = 0,
         speed: float = 1.0,
@@ -443,7 +458,9 @@ class Synthesizer:
 
         Args:
             tokens: `speech_tokens` of a stream: those of each segment.
-            pauses: `pauses` of the stream, seconds before each segment; default none.
+            pauses: `pauses` of the stream, seconds before each segment, and perhaps those at the
+                end; default none.
+            styles: `styles` of the stream, those of each segment; default plain ones.
             voice, seed, speed, context, num_steps, guidance_scale, solver: those of the request;
                 the solver of a stream is "euler".
 
@@ -454,10 +471,12 @@ class Synthesizer:
         rows = [list(row) for row in tokens]
         if any(not 0 <= token < size for row in rows for token in row):
             raise ValueError(f"speech tokens are numbers from 0 to {size - 1}.")
-        missing = len(rows) - len(pauses)
-        if missing < 0:
+        missing = max(len(rows) - len(pauses), 0)
+        if len(pauses) > len(rows) + 1:
             raise ValueError(f"there are {len(pauses)} pauses for {len(rows)} segments.")
-        session = self._new_session(
+        if styles and len(styles) != len(rows):
+            raise ValueError(f"there are {len(styles)} styles for {len(rows)} segments.")
+        session = self.new_session(
             voice=voice,
             seed=seed,
             speed=speed,
@@ -466,7 +485,7 @@ class Synthesizer:
             guidance_scale=guidance_scale,
             solver=solver,
         )
-        session.set_tokens(rows, [*pauses, *[0.0] * missing])
+        session.set_tokens(rows, [*pauses, *[0.0] * missing], styles)
         return session.render_all()
 
     def convert(
@@ -536,7 +555,7 @@ class Synthesizer:
         check_voice(self.components, voice)
         return voice
 
-    def _new_session(
+    def new_session(
         self,
         *,
         layout: str = "one_shot",
@@ -550,12 +569,16 @@ class Synthesizer:
         solver: str | None = None,
         instruction: str = "",
         lexicon: LexiconSource = None,
+        markup: bool = True,
+        sentence_gap: float | None = None,
+        paragraph_gap: float | None = None,
         guards: GuardConfig | None = None,
         word_times: bool = False,
         duration: float | None = None,
         cache: KeyValueCache | None = None,
         token_server: TokenServer | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
+        find_voice: Callable[[str], Voice] | None = None,
     ) -> Session:
         """A session without text."""
         components, generation = self.components, self.components.generation
@@ -579,6 +602,13 @@ class Synthesizer:
             word_times=word_times,
             duration=_check_duration(duration, speed),
         )
+        rate = self.sample_rate
+
+        def exact_pause(seconds: float) -> float:
+            # Half a sample more, so that rounding cannot take one off.
+            num_samples = round(seconds * rate)
+            return (num_samples + 0.5) / rate * render.speed if num_samples else 0.0
+
         text = SegmentedText(
             tokenizer.encode,
             max_length=generation.max_segment_characters,
@@ -589,9 +619,22 @@ class Synthesizer:
                 tokenizer.encode_prefix if isinstance(tokenizer, PhonemeTokenizer) else None
             ),
             respeller=None if respeller is None else respeller.copy(),
+            markup=(
+                MarkupReader(
+                    tags=tokenizer.tags,
+                    spell=tokenizer.spell,
+                    say_as=english_say_as if tokenizer.config.normalizer == "english" else None,
+                    check_style=lambda style: session.check_style(style),
+                )
+                if markup
+                else None
+            ),
+            sentence_gap=check_gap("sentence_gap", sentence_gap),
+            paragraph_gap=check_gap("paragraph_gap", paragraph_gap),
+            exact_pause=exact_pause,
             keep_written=word_times,
         )
-        return Session(
+        session = Session(
             components,
             self.prompts,
             text,
@@ -599,7 +642,20 @@ class Synthesizer:
             cache=cache,
             token_server=token_server,
             forced_tokens=forced_tokens,
+            find_voice=find_voice or self.voice,
         )
+        return session
+
+
+def check_gap(name: str, seconds: float | None) -> float | None:
+    """The seconds of a gap, which None leaves as they are.
+
+    Raises:
+        ValueError: they are out of range.
+    """
+    if seconds is not None and not 0 <= seconds <= MAX_PAUSE_SECONDS:
+        raise ValueError(f"{name} must be from 0 to {MAX_PAUSE_SECONDS:g} seconds, got {seconds}.")
+    return seconds
 
 
 def _check_duration(duration: float | None, speed: float) -> float | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 PARAGRAPH = "\n"
 """Stands among the words where a paragraph ends."""
@@ -18,6 +18,8 @@ WORD_PAUSE = 0.1
 PAUSES = {",": 0.15, ";": 0.25, ":": 0.25, ".": 0.35, "?": 0.4, "!": 0.4}
 """Seconds of silence after a segment that ends with a mark."""
 SENTENCE_ENDS = (".", "?", "!", ";", ":")
+_FINAL_MARKS = frozenset(".?!。？！…؟।")
+"""Marks that end a sentence and not just a part of one."""
 CONJUNCTIONS = frozenset(
     "and but or nor so yet because although though while when where which who that if unless "
     "until before after since as than then".split()
@@ -81,6 +83,8 @@ class SegmentationRules:
     commas: tuple[str, ...]
     pauses: dict[str, float]
     """Seconds of silence after a mark."""
+    paragraph_pause: float = PARAGRAPH_PAUSE
+    """Seconds of silence after a paragraph."""
     lookahead_words: int = 0
     """Words without a space between them that must follow before the tokens of one are settled."""
 
@@ -95,6 +99,19 @@ class SegmentationRules:
     def ends_clause(self, word: str) -> bool:
         """Whether a comma follows this word."""
         return self.last_mark(word) in self.commas
+
+    def with_gaps(self, sentence: float | None, paragraph: float | None) -> SegmentationRules:
+        """The same rules with other pauses.
+
+        Args:
+            sentence: seconds after a full stop, question or exclamation mark; None changes nothing.
+            paragraph: seconds after a paragraph; None changes nothing.
+        """
+        pauses = dict(self.pauses)
+        if sentence is not None:
+            pauses |= {mark: sentence for mark in self.pauses if mark in _FINAL_MARKS}
+        end = self.paragraph_pause if paragraph is None else paragraph
+        return replace(self, pauses=pauses, paragraph_pause=end)
 
     def pause(self, text: str) -> float:
         """Seconds of silence after a text."""
@@ -197,7 +214,7 @@ def segment(
             pieces.extend(_fitting(sentence, max_length, measure, rules))
         pieces = _join_short(pieces, max_length, min_length, measure, rules)
         if pieces and segments:
-            segments[-1] = Segment(segments[-1].text, PARAGRAPH_PAUSE)
+            segments[-1] = Segment(segments[-1].text, rules.paragraph_pause)
         segments.extend(Segment(piece, rules.pause(piece)) for piece in pieces)
     if segments:
         segments[-1] = Segment(segments[-1].text, 0.0)
@@ -311,7 +328,11 @@ class Segmenter(ABC):
             return
         self._end_paragraph()
         if self.segments:
-            self.segments[-1].pause_seconds = PARAGRAPH_PAUSE
+            self.segments[-1].pause_seconds = self._rules.paragraph_pause
+
+    def close(self) -> None:
+        """Complete the last segment: what follows it is spoken apart."""
+        self._end_paragraph()
 
     def finish(self) -> None:
         """Complete the last segment: the text is complete."""

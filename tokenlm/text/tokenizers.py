@@ -31,6 +31,8 @@ from tokenlm.text.lexicon import (
     fit_phones,
     is_plain,
     made_up_word,
+    parse_ipa,
+    parse_phones,
     tagged_phones,
 )
 from tokenlm.text.normalize import NormalizerName, frontend
@@ -68,6 +70,9 @@ _MAX_PIECE_LENGTH = 16
 _SPECIAL = ("<pad>", "<unk>", BOUNDARY, *MARKS)
 _PARTS = re.compile(r"[a-z']+|[,.?!;:]")
 _MAX_CACHED = 20_000
+_SPELLED = re.compile(r"zqx((?:[a-z]{2})+)xqz")
+"""A word that says how it is pronounced: two letters for each phone. It goes through normalisation
+and segmentation like any other, whole or in pieces."""
 
 
 class TextTokenizer(ABC):
@@ -147,6 +152,28 @@ class TextTokenizer(ABC):
     @abstractmethod
     def _decode(self, ids: list[int]) -> str:
         """Ids of the vocabulary to text."""
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """What stands in brackets in a text and is one token, such as `[breath]`."""
+        return frozenset()
+
+    def spell(self, pronunciation: str, alphabet: str) -> str:
+        """What stands in a text for a word that is pronounced so.
+
+        Args:
+            pronunciation: phones of one word.
+            alphabet: "ipa" or "x-cmu".
+
+        Raises:
+            ValueError: the tokenizer takes no pronunciations, the pronunciation cannot be read, or
+                has a phone that is not known.
+        """
+        read = parse_ipa if alphabet == "ipa" else parse_phones
+        return self._spell(tuple(read(pronunciation)))
+
+    def _spell(self, phones: Sequence[str]) -> str:
+        raise TokenizerError("this bundle takes no pronunciations in a text.")
 
     def _checked(self, folder: str | Path, config: TextTokenizerConfig) -> Self:
         """This tokenizer, if it is the one that the config of its folder describes."""
@@ -508,6 +535,17 @@ class TransformersTokenizer(TextTokenizer):
         }
         return self, Respeller(spelled, lambda _, key: spelled[key])
 
+    @property
+    def tags(self) -> frozenset[str]:
+        """What stands in brackets in a text and is one token, such as `[breath]`."""
+        return frozenset(name for name in self._tokenizer.get_added_vocab() if name[:1] in "<[")
+
+    def _spell(self, phones: Sequence[str]) -> str:
+        tags = tagged_phones(self._tokenizer.get_added_vocab())
+        if not tags or self.normalizer != "none":
+            return super()._spell(phones)
+        return "".join(tags[phone] for phone in fit_phones(phones, tags))
+
     def _decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
@@ -674,8 +712,10 @@ class PhonemeTokenizer(TextTokenizer):
         known = self._cache if len(self._cache) <= _MAX_CACHED else {}
         self._cache = known
         roots = {word: self._root(word) for word in sorted(words - known.keys())}
-        unlisted = sorted({root for root, *_ in roots.values() if root not in self.lexicon})
-        found = {root: self.lexicon[root] for root, *_ in roots.values() if root in self.lexicon}
+        first = sorted({root for root, *_ in roots.values()})
+        listed = {root: self.lexicon.get(root) or self._spelled(root) for root in first}
+        found = {root: phones for root, phones in listed.items() if phones is not None}
+        unlisted = [root for root in first if root not in found]
         for word, said in zip(unlisted, self.pronouncer.pronounce(unlisted), strict=True):
             found[word] = tuple(self.phones[phone] for phone in said)
         for word, (root, *endings) in roots.items():
@@ -684,6 +724,20 @@ class PhonemeTokenizer(TextTokenizer):
                 phones = add_ending(phones, ending) if phones else phones
             known[word] = [self._ids[phone] for phone in phones]
         return known
+
+    def _spell(self, phones: Sequence[str]) -> str:
+        numbers = [self.phones.index(phone) for phone in fit_phones(phones, self.phones)]
+        letters = "".join(chr(97 + part) for number in numbers for part in divmod(number, 26))
+        return f"zqx{letters}xqz"
+
+    def _spelled(self, word: str) -> tuple[str, ...] | None:
+        """The phones of a word of `spell`; None for any other."""
+        match = _SPELLED.fullmatch(word)
+        if match is None:
+            return None
+        codes = [ord(letter) - 97 for letter in match[1]]
+        numbers = [26 * high + low for high, low in zip(codes[::2], codes[1::2], strict=True)]
+        return tuple(self.phones[n] for n in numbers) if max(numbers) < len(self.phones) else None
 
     def _root(self, word: str) -> list[str]:
         """The word to look up or to pronounce, and the endings behind it."""
@@ -743,7 +797,12 @@ class PhonemeTokenizer(TextTokenizer):
     def unlisted_words(self, text: str) -> list[str]:
         """Words of a normalised text that no lexicon lists, so that they are said by rule."""
         words = (part for part in split_parts(text) if part not in MARKS)
-        return [word for word in words if self._root(word)[0] not in self.lexicon]
+        roots = {word: self._root(word)[0] for word in words}
+        return [
+            word
+            for word, root in roots.items()
+            if root not in self.lexicon and self._spelled(root) is None
+        ]
 
 
 _KINDS: dict[TokenizerKind, type[TextTokenizer]] = {

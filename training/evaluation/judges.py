@@ -243,8 +243,8 @@ def recognizer_version(name: str) -> str:
     kind, _, rest = name.partition(":")
     package = {"paraformer": "sherpa-onnx", WHISPER: "faster-whisper"}.get(kind, kind)
     shown = name
-    if kind == WHISPER:
-        weights = Path(rest) / WHISPER_FILES[0]
+    weights = Path(rest) / WHISPER_FILES[0]
+    if kind == WHISPER and weights.is_file():
         with weights.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         shown = f"{kind}:{Path(rest).resolve().name} {digest[:8]}"

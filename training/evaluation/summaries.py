@@ -74,6 +74,6 @@ def summarise_beside(
 
 
 def _is_of_both(figure: Figure) -> bool:
-    """Whether a figure compares speech with something else, so that recordings have none."""
-    between = ("_over_", "similarity_to_original", "catastrophic", "real_time_factor")
-    return any(part in figure.name for part in between)
+    """Whether a figure is of the system or compares it with something: recordings have none."""
+    parts = ("_over_", "to_original", "catastrophic", "real_time_factor", "first_audio", "slope")
+    return any(part in figure.name for part in parts)

@@ -28,7 +28,7 @@ from tokenlm.models.lm import SamplingConfig
 from tokenlm.models.lm.guards import TokenMonitor
 from tokenlm.synthesis import Synthesizer
 from tokenlm.synthesis.components import GenerationConfig
-from tokenlm.synthesis.session import SegmentedText
+from tokenlm.synthesis.text import SegmentedText
 from tokenlm.text.normalize import frontend
 
 

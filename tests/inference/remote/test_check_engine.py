@@ -13,6 +13,7 @@ from tokenlm.checkpoint.llm_folder import export_llm
 CHECK = load_script("check_engine")
 
 
+@pytest.mark.slow
 def test_it_tells_whether_both_say_the_same(
     tiny_bundle: Path,
     tmp_path: Path,

@@ -115,10 +115,10 @@ def test_the_same_speech_as_with_the_lm_here(
     async def work(engine: StreamEngine) -> list[tuple[list[list[int]], Tensor]]:
         streams = [
             await engine.open(text, voice=voice, seed=seed)
-            for text, voice, seed in zip(TEXTS, ("ann", "bob", "ann"), (0, 9, 1 << 40), strict=True)
+            for text, voice, seed in zip(TEXTS[::2], ("ann", "bob"), (9, 1 << 40), strict=True)
         ]
         waveforms = await asyncio.gather(*map(listen, streams))
-        pieces = await engine.open(in_pieces(TEXTS[1] + " " + TEXTS[2]), seed=4)
+        pieces = await engine.open(in_pieces(TEXTS[1]), seed=4)
         waveforms.append(await listen(pieces))
         return [
             (stream.speech_tokens, waveform)
@@ -127,7 +127,7 @@ def test_the_same_speech_as_with_the_lm_here(
 
     here = with_engine(synthesizer, Local(), work)
     there = with_engine(synthesizer, Remote(server.url), work)
-    assert sum(len(row) for rows, _ in here for row in rows) > 100
+    assert sum(len(row) for rows, _ in here for row in rows) > 60
     for (rows, waveform), (other_rows, other) in zip(here, there, strict=True):
         assert other_rows == rows
         torch.testing.assert_close(other, waveform, atol=1e-4, rtol=0)

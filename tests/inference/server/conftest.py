@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -21,6 +22,15 @@ from tokenlm.synthesis import Synthesizer
 
 StartServer = Callable[..., LiveServer]
 CONSENT = '{"who": "Ann Example", "statement": "My voice may be used in these tests."}'
+
+
+@pytest.fixture(scope="session", autouse=True)
+def certificates() -> Iterator[None]:
+    """Reads the certificates of the system once, not for every client: no server here has any."""
+    context = ssl.create_default_context()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", lambda *_, **__: context)
+        yield
 
 
 @pytest.fixture(scope="session")

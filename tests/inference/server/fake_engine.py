@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from inference.server.service import CHECK_TEXT
 from tokenlm.synthesis import Voice
 from tokenlm.synthesis.words import Speech, TimedWord
 from tokenlm.text.lexicon import LexiconSource
+from tokenlm.text.markup import Style
 
 SAMPLE_RATE = 24_000
 CHUNK_SAMPLES = 2_400
@@ -64,6 +65,10 @@ class FakeStream:
     @property
     def pauses(self) -> list[float]:
         return [0.0]
+
+    @property
+    def styles(self) -> list[Style]:
+        return [Style()]
 
     @property
     def num_text_tokens(self) -> int:
@@ -147,6 +152,10 @@ class FakeEngine:
         word_times: bool = False,
         duration: float | None = None,
         max_buffer_seconds: float = 10.0,
+        markup: bool = True,
+        sentence_gap: float | None = None,
+        paragraph_gap: float | None = None,
+        find_voice: Callable[[str], Voice] | None = None,
     ) -> FakeStream:
         if isinstance(text, str) and not text.strip():
             raise ValueError("the text holds nothing that can be said.")

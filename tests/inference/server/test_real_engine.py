@@ -25,7 +25,9 @@ from inference.server.monitoring import read_token_log
 from inference.server.settings import ServeConfig
 from tokenlm.audio.encoders import available_formats
 from tokenlm.synthesis import Synthesizer
+from tokenlm.synthesis.script import speak_script
 from tokenlm.synthesis.voice_space import VoiceSpace
+from tokenlm.text.script import read_dialogue
 
 TEXT = "The quick brown fox. Is it so? Yes, it is!"
 
@@ -216,10 +218,12 @@ def test_many_at_once_are_replayed_alone(server: LiveServer, synthesizer: Synthe
         assert compare(synthesizer, result, logs).problem, result.request
 
 
-@pytest.mark.parametrize("speed", [0.25, 0.8, 1.0, 1.25, 4.0])
-@pytest.mark.parametrize("size", [0, 3, 40])
+@pytest.mark.parametrize(
+    ("size", "speed"),
+    [(0, 1.0), (0, 4.0), (3, 0.25), (3, 0.8), (3, 1.0), (3, 1.25), (40, 1.0), (40, 4.0)],
+)
 def test_every_way_of_speaking_is_replayed(
-    server: LiveServer, synthesizer: Synthesizer, speed: float, size: int
+    server: LiveServer, synthesizer: Synthesizer, size: int, speed: float
 ) -> None:
     """Texts at once and in pieces of `size`, with pauses and paragraphs, at every speed."""
     text = f"{TEXT}\n\nAnother paragraph; and so on. No."
@@ -316,3 +320,76 @@ def test_a_client_that_leaves_frees_the_engine(server: LiveServer) -> None:
         assert server.service.engine.num_live == 1
     eventually(lambda: server.service.engine.num_live == 0, "the session is freed")
     eventually(lambda: server.service.admission.num_live == 0, "the slot is freed")
+
+
+MARKUP = (
+    "[pause 0.3s]Is it so? <voice name='bob'>Yes, <prosody rate='90%'>it is</prosody> one.</voice>"
+    "[pause 1s]"
+)
+
+
+def test_markup(server: LiveServer, synthesizer: Synthesizer) -> None:
+    options: dict[str, Any] = {"sentence_gap": 0.7, "paragraph_gap": 1.0}
+    response = speak(server, input=MARKUP, voice="ann", response_format="pcm", **options)
+    alone = synthesizer.generate(MARKUP, voice="ann", **options).clamp(-1, 1).numpy()
+    heard = samples(response.content)
+    assert heard.shape == alone.shape
+    assert np.abs(heard - alone).max() <= TOLERANCE + HALF_STEP
+    # What is logged is enough to make it again.
+    result = Result(Request("pcm", "patient", MARKUP, "ann", 0, 1.0), "", 200, is_whole=True)
+    result.data += response.content
+    logged = logged_of(server)[response.headers["x-request-id"]]
+    assert not compare(synthesizer, result, logged).problem
+    assert compare(synthesizer, result, {**logged, "styles": []}).problem
+    with connect(server.socket_url) as socket:
+        socket.send(json.dumps({"type": "session.config", "voice": "ann"}))
+        for start in range(0, len(MARKUP), 7):
+            socket.send(json.dumps({"type": "input.text", "text": MARKUP[start : start + 7]}))
+        socket.send(json.dumps({"type": "input.done"}))
+        socket.send(json.dumps({"type": "session.close"}))
+        data = b"".join(message for message in socket if isinstance(message, bytes))
+    expected = synthesizer.generate(MARKUP, voice="ann", layout="interleaved").numpy()
+    assert samples(data).shape == expected.shape
+    for text, message in (
+        ("Is <foo> it?", "Line 1, column 4: the element <foo> is not known"),
+        ("<voice name='nobody'>It is.</voice>", "there is no voice 'nobody'"),
+        ("<voice name='/etc/passwd'>It is.</voice>", "there is no voice '/etc/passwd'"),
+    ):
+        response = httpx.post(f"{server.url}/v1/audio/speech", json={"input": text})
+        assert response.status_code == 400 and message in response.json()["error"]["message"]
+    assert speak(server, input="Is <foo> it?", markup=False, response_format="pcm").content
+
+
+def test_scripts(server: LiveServer, synthesizer: Synthesizer) -> None:
+    dialogue = "Anna: Is it so?\nBob: Yes, it is.\n"
+    voices = {"Anna": "ann", "bob": "bob"}
+    lines = read_dialogue(dialogue, voices)
+    parts = list(speak_script(synthesizer, lines, seed=2))
+    alone = torch.cat([part.waveform for part in parts]).clamp(-1, 1).numpy()
+    entries = [{"voice": "Anna", "text": "Is it so?"}, {"voice": "BOB", "text": "Yes, it is."}]
+    for given in (dialogue, entries):
+        response = speak(server, input=given, voices=voices, seed=2, response_format="pcm")
+        heard = samples(response.content)
+        assert heard.shape == alone.shape
+        assert np.abs(heard - alone).max() <= TOLERANCE + HALF_STEP
+        assert response.headers["x-tokenlm-voice"] == "ann%2C bob"
+    logged = logged_of(server)[response.headers["x-request-id"]]
+    assert [line["voice"] for line in logged["lines"]] == ["ann", "bob"]
+    for audio_format in available_formats():
+        assert speak(server, input=entries, voices=voices, response_format=audio_format).content
+    for body, message in (
+        ({"input": "Hello.", "voices": {}}, "Line 1: a dialogue begins with a name"),
+        ({"input": [{"text": "Hi.", "style": "sad"}]}, "cannot follow instructions; leave them"),
+        ({"input": [{"text": "Hi.", "voice": "nobody"}]}, "Line 1 ('Hi.'): there is no voice"),
+        ({"input": [{"text": "Hi."}, {"text": "…"}]}, "Line 2 ('…'): the text holds nothing"),
+        ({"input": []}, "A script has from 1 to 500 lines, not 0."),
+        ({"input": [{"text": " "}]}, "Line 1: the line has no text."),
+    ):
+        response = httpx.post(f"{server.url}/v1/audio/speech", json=body)
+        assert response.status_code == 400, response.text
+        assert message in response.json()["error"]["message"]
+    response = httpx.post(
+        f"{server.url}/v1/audio/speech",
+        json={"input": [{"text": "a" * 3000}, {"text": "b" * 3000}]},
+    )
+    assert response.status_code == 413

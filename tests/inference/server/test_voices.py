@@ -336,6 +336,7 @@ def test_a_disk_that_fails_while_a_voice_is_written(
     assert client.delete(f"{PATH}/me").status_code == 200
 
 
+@pytest.mark.slow
 def test_ten_thousand_voices(
     client: httpx.Client, server: LiveServer, synthesizer: Synthesizer
 ) -> None:

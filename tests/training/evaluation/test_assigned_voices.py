@@ -234,6 +234,7 @@ def test_mistakes_are_one_sentence(
     assert "has a snapshot already" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_speaks_lines_where_they_are_assigned(
     texts: TextSet,
     tmp_path: Path,

@@ -43,6 +43,7 @@ def test_ids_are_unique_over_all_sets() -> None:
     assert not [name for name, count in ids.items() if count > 1]
 
 
+@pytest.mark.slow
 def test_no_set_holds_a_text_twice_or_one_of_another_set() -> None:
     for name in SETS[2:]:
         keys = Counter(spoken_key(line.text) for line in lines(name))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -122,3 +123,30 @@ def test_errors_belong_to_the_part_they_are_in(heard: str, errors: list[int]) ->
 def test_a_part_must_have_words() -> None:
     with pytest.raises(ValueError, match="holds no words"):
         errors_by_part(["Yes.", "…"], "yes")
+
+
+def test_rate_and_level_of_the_end_stand_beside_the_start(test_set: RecordingSet, parrot) -> None:
+    class Fading(parrot):
+        def say(self, prompt: Prompt) -> torch.Tensor:
+            return torch.cat([tone(200.0, 12.0), 0.5 * tone(200.0, 12.0)])
+
+    speaker = Fading()
+    heard = iter(["red cat " * 30, "red cat " * 3])
+    judges = Judges(lambda samples: _done(next(heard)), speaker.judges().embed)
+    suite = long_text_suite(test_set, speaker_prompts(test_set), 1, 20.0, 0)
+    [row] = score_long_texts(suite, speak(speaker, suite), judges, edge_seconds=4.0)
+    assert row["level_change_db"] == pytest.approx(6.02, abs=0.05)
+    assert row["rate_change"] == pytest.approx(0.52, abs=0.02) and row["edge_seconds"] == 4.0
+    found = {figure.name: figure for figure in long_text_figures([row])}
+    assert found["level_change_db"].value == row["level_change_db"]
+    assert "last and first 4 s" in found["rate_change"].note
+    # Of silence there is neither level nor rate.
+    quiet = {**row, "rate_change": None, "level_change_db": None}
+    names = {figure.name for figure in long_text_figures([quiet])}
+    assert not {"rate_change", "level_change_db"} & names
+
+
+def _done(text: str) -> Future[str]:
+    future: Future[str] = Future()
+    future.set_result(text)
+    return future

@@ -119,6 +119,8 @@ def test_whisper_is_given_samples_and_draws_nothing(whisper: tuple[Path, dict[st
     assert name.startswith("whisper:whisper-base ") and str(folder.parent) not in name
     (folder / "model.bin").write_text("other weights")
     assert recognizer_version(f"whisper:{folder}") != name
+    # That there are none is told where they are loaded.
+    assert recognizer_version(f"whisper:{folder}/none").startswith("whisper:")
 
 
 def test_refinement_takes_the_recognisers_of_the_evaluation(

@@ -113,6 +113,7 @@ def test_the_whole_chain_is_judged_beside_its_steps(heldout: Path, tiny_bundle: 
     assert [row["seconds"] for row in spoken] == pytest.approx([0.48, 0.48], abs=0.081)
 
 
+@pytest.mark.slow
 def test_every_way_to_stand_a_prompt_is_measured_with_a_whole_bundle(
     voices: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:

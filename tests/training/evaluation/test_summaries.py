@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from training.data.manifest import read_manifest
 from training.evaluation.cloning import cloning_figures
 from training.evaluation.conditions import likeness_of_persons
+from training.evaluation.statistics import Figure, mean_figure
 from training.evaluation.suite import Judges, Row
 from training.evaluation.summaries import sound_figures, summarise_beside, voices_of
 
@@ -40,6 +42,15 @@ def test_every_figure_has_that_of_the_recordings_beside_it() -> None:
         assert found[name].original is None
     missing = summarise_beside(cloning_figures, rows, {"r1": recorded["r1"]})
     assert all(one.original is None for one in missing)
+
+
+@pytest.mark.parametrize("name", ["slope", "time_to_first_audio", "real_time_factor", "x_over_y"])
+def test_what_is_of_the_system_alone_has_nothing_beside_it(name: str) -> None:
+    def summarise(rows: Sequence[Row], seed: int) -> list[Figure]:
+        return [mean_figure("cloned", "heldout", one, [1.0]) for one in (name, "word_error_rate")]
+
+    found = summarise_beside(summarise, [row(1, 0)], {"r1": row(1, 0)})
+    assert [figure.original for figure in found] == [None, 1.0]
 
 
 def test_a_score_counts_where_all_rows_have_it() -> None:

@@ -236,6 +236,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) ->
     return CliRunner().invoke(app, [*arguments, "--memory", str(tmp_path / "memory.jsonl")])
 
 
+@pytest.mark.slow
 def test_a_bundle_is_judged_on_a_set_and_can_be_heard(
     tmp_path: Path,
     tiny_bundle: Path,
@@ -280,6 +281,25 @@ def test_a_bundle_is_judged_on_a_set_and_can_be_heard(
     written = json.loads((tmp_path / "both/compare.json").read_text())
     assert written["mine"][0]["num_items"] == 2
     assert CliRunner().invoke(app, [str(tmp_path), str(tmp_path)]).exit_code == 2
+
+
+def test_a_set_with_recordings_is_read_beside_them(
+    tmp_path: Path, tiny_bundle: Path, heldout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "read.jsonl"
+    audio = str(heldout.parent / "ann-0.wav")
+    row = {"id": "a", "text": "It is.", "reference_audio": audio}
+    path.write_text(json.dumps(row) + "\n")
+    options = ["--bundle", str(tiny_bundle), "--set", str(path), "--judge", "mine"]
+    result = command(tmp_path, monkeypatch, *options, "--output", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    figures = json.loads((tmp_path / "out/metrics.json").read_text())["figures"]
+    found = {row["name"]: row["original"] for row in figures}
+    # "is it so" is heard of both; what only speech has has nothing beside it.
+    assert found["word_error_rate"] == 1.0 and found["lost_or_doubled_rate"] == 0.0
+    assert found["catastrophic_failure_rate"] is found["real_time_factor"] is None
+    rows = [json.loads(line) for line in (tmp_path / "out/utterances.jsonl").open()]
+    assert len(rows) == 1  # the recording is no row of the set
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,611 @@
+"""Markup in a text: pauses in square brackets, and a subset of SSML.
+
+`MarkupReader` reads a text once, whole or in pieces, and gives what it is made of: text to be said,
+pauses, styles (voice, rate, volume), and ends of sentences. What stands inside a sentence and only
+changes how words are read (`<sub>`, `<say-as>`, `<phoneme>`) comes out as text.
+
+    [pause 0.8s]  [pause 500ms]  <break time="500ms"/>  <break strength="weak"/>
+    <voice name="anna">…</voice>  <prosody rate="90%" volume="-6dB">…</prosody>
+    <sub alias="…">…</sub>  <say-as interpret-as="characters|date|telephone">…</say-as>
+    <phoneme alphabet="ipa|x-cmu" ph="…">…</phoneme>  <p>…</p>  <s>…</s>  <speak>…</speak>
+
+Elements of HTML are left to the front-end, which drops them; any other element is an error that
+names its place. The elements are those of the W3C's Speech Synthesis Markup Language 1.1.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+
+from tokenlm.text.calendar import MONTHS
+from tokenlm.text.normalize import PARAGRAPH_END
+from tokenlm.text.numbers import ordinal
+from tokenlm.text.numbers import year as year_in_words
+
+MAX_PAUSE_SECONDS = 60.0
+"""Longest silence, also of several pauses in a row."""
+MIN_VOLUME, MAX_VOLUME = -100.0, 20.0
+"""In decibels; the first is silence."""
+_MAX_CONTENT = 1000
+"""Characters in an element whose content is replaced."""
+
+
+class MarkupError(ValueError):
+    """Markup that cannot be understood; the message names its line and column."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """How a stretch of text is spoken, besides the settings of its request."""
+
+    voice: str = ""
+    """Name of a voice; empty is that of the request."""
+    rate: float = 1.0
+    """Factor of the speed of the request."""
+    volume: float = 0.0
+    """Gain in decibels."""
+
+
+PLAIN = Style()
+
+
+@dataclass(frozen=True)
+class Text:
+    """Text to be said, as it was written."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Silence in place of the pause that would be there otherwise."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SentenceEnd:
+    """A sentence ends here, whatever its last mark is."""
+
+
+Span = Text | Pause | Style | SentenceEnd
+"""A part of a text with markup; a `Style` holds for what follows it."""
+
+# --- Names and values ---
+
+_HTML = frozenset(
+    "a abbr acronym address area article aside audio b base bdi bdo big blockquote body br button "
+    "canvas caption center cite code col colgroup data datalist dd del details dfn dialog dir div "
+    "dl dt em embed fieldset figcaption figure font footer form frame frameset h1 h2 h3 h4 h5 h6 "
+    "head header hgroup hr html i iframe img input ins kbd label legend li link main map mark math "
+    "menu meta meter nav nobr noscript object ol optgroup option output param picture pre progress "
+    "q rp rt ruby samp script search section select slot small source span strike strong style sub "
+    "summary sup svg table tbody td template textarea tfoot th thead time title tr track tt u ul "
+    "var video wbr".split()
+)
+"""Elements that a text copied from a page may have; the front-end drops them."""
+
+_ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
+    "break": ("time", "strength"),
+    "voice": ("name",),
+    "prosody": ("rate", "volume"),
+    "sub": ("alias",),
+    "say-as": ("interpret-as", "format"),
+    "phoneme": ("alphabet", "ph"),
+}
+"""Elements of SSML and their attributes; those of the others are ignored."""
+_REPLACED = ("sub", "say-as", "phoneme")
+"""Elements in whose place something else is said."""
+_IGNORED = ("speak", "p", "s")
+KNOWN_ELEMENTS = (*_ATTRIBUTES, "p", "s", "speak")
+
+_STRENGTHS = {
+    "none": 0.0, "x-weak": 0.1, "weak": 0.25, "medium": 0.5, "strong": 0.8, "x-strong": 1.2,
+}  # fmt: skip
+"""Seconds; a break that says nothing is a medium one."""
+_RATES = {
+    "x-slow": 0.5, "slow": 0.8, "medium": 1.0, "default": 1.0, "fast": 1.25, "x-fast": 1.6,
+}  # fmt: skip
+_VOLUMES = {
+    "silent": MIN_VOLUME, "x-soft": -12.0, "soft": -6.0, "medium": 0.0, "default": 0.0,
+    "loud": 4.0, "x-loud": 8.0,
+}  # fmt: skip
+_SECONDS = re.compile(r"\+?([0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})\s*(ms|s)", re.IGNORECASE)
+_PERCENT = re.compile(r"([+-]?)([0-9]{1,4}(?:\.[0-9]{0,4})?)%")
+_FACTOR = re.compile(r"[0-9]{0,4}(?:\.[0-9]{1,4})?")
+_DECIBELS = re.compile(r"([+-]?[0-9]{1,3}(?:\.[0-9]{0,4})?)\s*dB", re.IGNORECASE)
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds of a pause, such as "0.8s" or "500ms".
+
+    Raises:
+        ValueError: it is no time, or longer than `MAX_PAUSE_SECONDS`.
+    """
+    match = _SECONDS.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"a pause has a length such as 0.8s or 500ms, not {text.strip()!r}.")
+    seconds = float(match[1]) / (1000 if match[2].lower() == "ms" else 1)
+    if seconds > MAX_PAUSE_SECONDS:
+        raise ValueError(f"a pause lasts at most {MAX_PAUSE_SECONDS:g} s, not {seconds:g} s.")
+    return seconds
+
+
+def _parse_rate(text: str) -> float:
+    text = text.strip().lower()
+    if text in _RATES:
+        return _RATES[text]
+    if match := _PERCENT.fullmatch(text):
+        share = float(match[2]) / 100
+        return {"": share, "+": 1 + share, "-": 1 - share}[match[1]]
+    if text and _FACTOR.fullmatch(text):
+        return float(text)
+    raise ValueError(f"rate is one of {', '.join(_RATES)}, or such as 90%, +10%, 0.9, not {text!r}")
+
+
+def _parse_volume(text: str) -> float:
+    text = text.strip()
+    if text.lower() in _VOLUMES:
+        return _VOLUMES[text.lower()]
+    if match := _DECIBELS.fullmatch(text):
+        return float(match[1])
+    raise ValueError(f"volume is one of {', '.join(_VOLUMES)}, or such as -6dB, not {text!r}")
+
+
+# --- Reading ---
+
+_TAG = re.compile(
+    r"<(?P<close>/?)(?P<name>[A-Za-z][A-Za-z0-9:-]{0,31})"
+    r"(?P<rest>(?:\s[^<>=]{0,100}=[^<>]{0,1000})?)\s?(?P<empty>/?)>"
+    r"|<\?xml[^<>]{0,200}\?>"
+)
+_OPEN_TAG = re.compile(
+    r"<(?:/?(?:[A-Za-z][A-Za-z0-9:-]{0,31}(?:\s[^<>]{0,1101})?/?)?|\?[^<>]{0,204})?\Z"
+)
+"""What may become a tag when more of the text is there."""
+_ATTRIBUTE = re.compile(r"\s+([A-Za-z_][\w:.-]*)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
+_PAUSE = re.compile(r"\[pause(?:\s+(?P<length>[^\[\]]{0,30}))?\]", re.IGNORECASE)
+_OPEN_PAUSE = re.compile(
+    r"\[(?:p(?:a(?:u(?:s(?:e(?:\s{1,8}[^\[\]]{0,31})?)?)?)?)?)?\Z", re.IGNORECASE
+)
+_LOOKS_LIKE_LENGTH = re.compile(r"[-+.]?[0-9]")
+_SPECIAL = re.compile(r"[<\[]")
+_MAX_MARKUP = 1200
+"""No tag has as many characters."""
+
+
+@dataclass(frozen=True)
+class _Element:
+    """An element that has been opened and not been closed."""
+
+    name: str
+    attributes: Mapping[str, str]
+    place: str
+    style: Style
+    """That holds again behind it."""
+
+
+class MarkupReader:
+    """Reads the markup of a text, whole or in pieces; how it is cut does not matter."""
+
+    def __init__(
+        self,
+        *,
+        tags: Collection[str] = (),
+        spell: Callable[[str, str], str] | None = None,
+        say_as: Callable[[str, str, str], str] | None = None,
+        check_style: Callable[[Style], object] | None = None,
+    ) -> None:
+        """Creates a reader for one text.
+
+        Args:
+            tags: what the text tokenizer takes as one token each; those in angle brackets stay.
+            spell: gives what stands in a text for the pronunciation `ph` of an `alphabet`; default
+                none can be given.
+            say_as: gives the text to be said for (content, interpret-as, format); default none can
+                be given.
+            check_style: raises ValueError for a style that cannot be spoken, or a voice that is
+                not there.
+        """
+        self._tags = frozenset(tags)
+        self._spell, self._say_as, self._check_style = spell, say_as, check_style
+        self._held = ""
+        """End of the text so far that may become markup."""
+        self._line, self._column = 1, 1
+        """Place of its first character."""
+        self._open: list[_Element] = []
+        self._content: list[str] = []
+        """Of the open element that is replaced."""
+        self._style = PLAIN
+        self._row_seconds = 0.0
+        """Pauses since the last text."""
+        self._last = ""
+        """The last character that was given out."""
+        self._spelled: dict[str, str] = {}
+        """What stands for a pronunciation, and the words that were written there."""
+        self._needs_space = False
+        """Whether a word may not follow what was given out last without a space."""
+
+    def feed(self, piece: str) -> list[Span]:
+        """What the next piece settles.
+
+        Raises:
+            MarkupError: an element is not known, or not understood.
+        """
+        return self._read(self._held + piece, is_all=False)
+
+    def finish(self) -> list[Span]:
+        """What is left: the text is complete.
+
+        Raises:
+            MarkupError: an element has not been closed.
+        """
+        spans = self._read(self._held, is_all=True)
+        if self._open:
+            last = self._open[-1]
+            raise MarkupError(f"{last.place}: <{last.name}> is not closed.")
+        return spans
+
+    def as_written(self, text: str) -> str:
+        """Text of a span with the words that were written in place of their pronunciations."""
+        for spelled, written in self._spelled.items():
+            text = text.replace(spelled, written)
+        return text
+
+    @property
+    def place(self) -> str:
+        """Where in the text the reader is, for errors."""
+        return f"line {self._line}, column {self._column}"
+
+    def _read(self, text: str, *, is_all: bool) -> list[Span]:
+        spans: list[Span] = []
+        place = 0
+        while found := _SPECIAL.search(text, place):
+            start = found.start()
+            self._add_text(text[place:start], spans)
+            is_tag = text[start] == "<"
+            match = (_TAG if is_tag else _PAUSE).match(text, start)
+            if match is None and not is_all and len(text) - start < _MAX_MARKUP:
+                # A paragraph that ends while a tag is being written has ended too early.
+                rest = text[start:].replace(PARAGRAPH_END, "")
+                if (_OPEN_TAG if is_tag else _OPEN_PAUSE).match(rest):
+                    self._held = rest
+                    return joined_spans(spans)
+            if match is None:
+                end = start + 1
+                self._add_text(text[start:end], spans)
+            else:
+                end = match.end()
+                try:
+                    read = self._read_tag if is_tag else self._read_pause
+                    if not read(match, spans):
+                        self._add_text(match[0], spans)
+                    else:
+                        self._advance(match[0])
+                except MarkupError:
+                    raise
+                except ValueError as error:
+                    raise MarkupError(f"{self.place}: {error}") from error
+            place = end
+        self._add_text(text[place:], spans)
+        self._held = ""
+        return joined_spans(spans)
+
+    def _add_text(self, text: str, spans: list[Span]) -> None:
+        """Text that stands in the text; inside an element that is replaced it is its content."""
+        if not text:
+            return
+        if self._open and self._open[-1].name in _REPLACED:
+            self._content.append(text)
+            if sum(map(len, self._content)) > _MAX_CONTENT:
+                last = self._open[-1]
+                raise MarkupError(
+                    f"{last.place}: <{last.name}> holds more than {_MAX_CONTENT} characters, or is "
+                    "not closed."
+                )
+        else:
+            self._say(text, spans, is_replaced=False)
+        self._advance(text)
+
+    def _say(self, text: str, spans: list[Span], *, is_replaced: bool) -> None:
+        """Gives out text; what is replaced is a word of its own."""
+        if not text:
+            return
+        if (is_replaced and self._last.isalnum()) or self._needs_space:
+            if text[0].isalnum():
+                text = f" {text}"
+        self._last, self._needs_space = text[-1], is_replaced and text[-1].isalnum()
+        if not text.isspace():
+            self._row_seconds = 0.0
+        spans.append(Text(text))
+
+    def _advance(self, text: str) -> None:
+        num_lines = text.count("\n")
+        self._line += num_lines
+        behind = text.rpartition("\n")[2]
+        self._column = len(behind) + 1 if num_lines else self._column + len(text)
+
+    # -- one piece of markup ---------------------------------------------------------------------
+
+    def _read_pause(self, match: re.Match[str], spans: list[Span]) -> bool:
+        """Whether it is a pause: `[pause for effect]` is text."""
+        length = match["length"]
+        if length is None or not length.strip():
+            self._pause(_STRENGTHS["medium"], spans)
+            return True
+        if not _LOOKS_LIKE_LENGTH.match(length):
+            return False
+        self._pause(parse_seconds(length), spans)
+        return True
+
+    def _pause(self, seconds: float, spans: list[Span]) -> None:
+        self._refuse_inside("a pause")
+        self._row_seconds += seconds
+        if self._row_seconds > MAX_PAUSE_SECONDS:
+            raise ValueError(f"pauses in a row last at most {MAX_PAUSE_SECONDS:g} s.")
+        self._cut(Pause(seconds), spans)
+
+    def _cut(self, span: Span, spans: list[Span]) -> None:
+        self._last, self._needs_space = "", False
+        spans.append(span)
+
+    def _refuse_inside(self, what: str) -> None:
+        if self._open and self._open[-1].name in _REPLACED:
+            raise ValueError(f"{what} cannot stand inside <{self._open[-1].name}>.")
+
+    def _read_tag(self, match: re.Match[str], spans: list[Span]) -> bool:
+        """Whether it is markup; what is left to the front-end, or to the tokenizer, is text."""
+        name, is_end = match["name"], bool(match["close"])
+        if name is None:  # <?xml … ?>
+            return True
+        rest = match["rest"].rstrip()
+        is_empty = bool(match["empty"]) or rest.endswith("/")
+        rest = rest.removesuffix("/")
+        if match[0] in self._tags:
+            return False
+        lower = name.lower()
+        if lower == "sub" and not (is_end or rest.strip()):
+            return False  # a subscript of HTML
+        is_known = lower in _ATTRIBUTES or lower in _IGNORED
+        if is_end and lower == "sub" and not any(e.name == "sub" for e in self._open):
+            return False
+        if not is_known and lower in _HTML:
+            return False
+        if not is_known:
+            raise ValueError(
+                f"the element <{name}> is not known; there are {', '.join(KNOWN_ELEMENTS)}, and "
+                "those of HTML, which are dropped."
+            )
+        if lower in _IGNORED:
+            self._refuse_inside(f"<{lower}>")
+            if lower == "p":
+                self._say("\n\n", spans, is_replaced=False)
+            elif lower == "s":
+                self._cut(SentenceEnd(), spans)
+            return True
+        if is_end:
+            self._close(lower, spans)
+            return True
+        attributes = _read_attributes(lower, rest)
+        if lower == "break":
+            self._pause(_break_seconds(attributes), spans)
+            return True
+        self._refuse_inside(f"<{lower}>")
+        self._begin(lower, attributes, spans)
+        if is_empty:
+            self._close(lower, spans)
+        return True
+
+    def _begin(self, name: str, attributes: Mapping[str, str], spans: list[Span]) -> None:
+        before = self._style
+        if name == "voice":
+            if not attributes.get("name", "").strip():
+                raise ValueError('<voice> needs a name: <voice name="…">.')
+            self._set_style(replace(before, voice=attributes["name"].strip()), spans)
+        elif name == "prosody":
+            if not attributes:
+                raise ValueError("<prosody> needs a rate or a volume.")
+            rate = before.rate * _parse_rate(attributes.get("rate", "default"))
+            volume = before.volume + _parse_volume(attributes.get("volume", "default"))
+            if volume > MAX_VOLUME:
+                raise ValueError(f"the volume is at most +{MAX_VOLUME:g}dB, not {volume:+g}dB.")
+            volume = max(volume, MIN_VOLUME)
+            self._set_style(replace(before, rate=rate, volume=volume), spans)
+        else:
+            self._replacement(name, attributes, "")
+            self._content = []
+        self._open.append(_Element(name, attributes, self.place, before))
+
+    def _close(self, name: str, spans: list[Span]) -> None:
+        if name == "break":
+            return
+        if not self._open:
+            raise ValueError(f"</{name}> closes nothing: <{name}> is not open.")
+        last = self._open[-1]
+        if last.name != name:
+            raise ValueError(f"</{name}> stands where <{last.name}> is open, from {last.place} on.")
+        self._open.pop()
+        if name in _REPLACED:
+            content = "".join(self._content)
+            said = self._replacement(name, last.attributes, content)
+            if name == "phoneme":
+                self._spelled[said] = content.strip() or "…"
+            self._say(said, spans, is_replaced=True)
+        else:
+            self._set_style(last.style, spans)
+
+    def _set_style(self, style: Style, spans: list[Span]) -> None:
+        if self._check_style is not None:
+            self._check_style(style)
+        if style != self._style:
+            self._style = style
+            self._cut(style, spans)
+
+    def _replacement(self, name: str, attributes: Mapping[str, str], content: str) -> str:
+        """What is said in place of an element; without content it only checks the attributes."""
+        if name == "sub":
+            if "alias" not in attributes:
+                raise ValueError('<sub> needs what is said: <sub alias="…">.')
+            return attributes["alias"]
+        if name == "phoneme":
+            alphabet = attributes.get("alphabet", "ipa").strip().lower()
+            if alphabet not in ("ipa", "x-cmu"):
+                raise ValueError(f"the alphabet of <phoneme> is ipa or x-cmu, not {alphabet!r}.")
+            if not attributes.get("ph", "").strip():
+                raise ValueError('<phoneme> needs a pronunciation: <phoneme ph="…">.')
+            if self._spell is None:
+                raise ValueError("this bundle takes no pronunciations in a text.")
+            return self._spell(attributes["ph"], alphabet)
+        kind, form = attributes.get("interpret-as", ""), attributes.get("format", "")
+        if kind not in SAY_AS:
+            raise ValueError(
+                f"<say-as> is told what it holds by interpret-as: {', '.join(SAY_AS)}, not {kind!r}"
+            )
+        if self._say_as is None:
+            raise ValueError("this bundle does not read <say-as>, which is for English.")
+        return self._say_as(html.unescape(content), kind, form) if content.strip() else ""
+
+
+def _read_attributes(name: str, text: str) -> dict[str, str]:
+    """Attributes of an element of SSML, by name.
+
+    Raises:
+        ValueError: one is not known, or not written as it should be.
+    """
+    found: dict[str, str] = {}
+    place = 0
+    for match in _ATTRIBUTE.finditer(text):
+        if match.start() != place:
+            break
+        place = match.end()
+        key = match[1]
+        if key not in _ATTRIBUTES[name]:
+            known = " and ".join(_ATTRIBUTES[name])
+            raise ValueError(f"<{name}> has no attribute {key!r}; it has {known}.")
+        if key in found:
+            raise ValueError(f"<{name}> has the attribute {key!r} twice.")
+        found[key] = html.unescape(match[2] if match[2] is not None else match[3])
+    if text[place:].strip():
+        raise ValueError(f'the attributes of <{name}> are written as name="value".')
+    return found
+
+
+def _break_seconds(attributes: Mapping[str, str]) -> float:
+    if "time" in attributes:
+        return parse_seconds(attributes["time"])
+    strength = attributes.get("strength", "medium")
+    if strength not in _STRENGTHS:
+        raise ValueError(f"strength is one of {', '.join(_STRENGTHS)}, not {strength!r}.")
+    return _STRENGTHS[strength]
+
+
+def joined_spans(spans: list[Span]) -> list[Span]:
+    """The spans with texts in a row as one."""
+    joined: list[Span] = []
+    for span in spans:
+        last = joined[-1] if joined else None
+        if isinstance(span, Text) and isinstance(last, Text):
+            joined[-1] = Text(last.text + span.text)
+        else:
+            joined.append(span)
+    return joined
+
+
+# --- English readings of <say-as> ---
+
+SAY_AS = ("characters", "date", "telephone")
+
+_DIGITS = "zero one two three four five six seven eight nine".split()
+_SIGNS = {
+    ".": "dot", "/": "slash", "\\": "backslash", ":": "colon", ";": "semicolon", ",": "comma",
+    "?": "question mark", "!": "exclamation mark", "_": "underscore", "=": "equals", "&": "and",
+    "#": "hash", "%": "percent", "~": "tilde", "+": "plus", "-": "dash", "@": "at", "*": "star",
+    "'": "apostrophe", '"': "quote", "(": "open bracket", ")": "close bracket", "<": "less than",
+    ">": "greater than", "$": "dollar", "€": "euro", "£": "pound", "[": "open square bracket",
+    "]": "close square bracket", "{": "open brace", "}": "close brace", "|": "bar", "^": "caret",
+    "°": "degrees", "`": "backtick",
+}  # fmt: skip
+_GROUPS = re.compile(r"[0-9]+|[A-Za-z]+|\+")
+_PARTS = re.compile(r"[0-9]+|[A-Za-z]+")
+_ORDINAL = re.compile(r"(?<=[0-9])(?:st|nd|rd|th)\b")
+_DATE_FORMATS = ("mdy", "dmy", "ymd", "md", "dm", "ym", "my", "y")
+
+
+def english_say_as(content: str, kind: str, form: str) -> str:
+    """Text to be said for the content of `<say-as>`.
+
+    Args:
+        content: as it was written.
+        kind: one of `SAY_AS`.
+        form: format of a date (`mdy`, `dmy`, `ymd`, `md`, `dm`, `ym`, `my`, `y`); empty is `ymd`
+            where the year stands first, else `mdy`.
+
+    Raises:
+        ValueError: it is no date in this format, or holds nothing that can be said.
+    """
+    content = content.strip()
+    if kind == "date":
+        return _date(content, form)
+    said = _characters(content) if kind == "characters" else _telephone(content)
+    if not said:
+        raise ValueError(f"nothing of {content!r} can be said as {kind}.")
+    return said
+
+
+def _characters(content: str) -> str:
+    """Letter by letter; a comma where there is white space."""
+    groups = []
+    for group in content.split():
+        names = [_DIGITS[int(c)] if c in "0123456789" else _SIGNS.get(c, c.lower()) for c in group]
+        groups.append(" ".join(names))
+    return ", ".join(groups)
+
+
+def _telephone(content: str) -> str:
+    """Digit by digit, with a comma between groups; words in it are read as words."""
+    groups = []
+    for group in _GROUPS.findall(content):
+        if group == "+":
+            groups.append("plus")
+        elif group.isdigit():
+            said = " ".join(_DIGITS[int(digit)] for digit in group)
+            groups[-1:] = [f"plus {said}"] if groups[-1:] == ["plus"] else [*groups[-1:], said]
+        elif group.lower() in ("ext", "x"):
+            groups.append("extension")
+        else:
+            groups.append(group.lower())
+    return ", ".join(groups)
+
+
+def _date(content: str, form: str) -> str:
+    """A date in words: "may third, twenty twenty four"."""
+    parts = _PARTS.findall(_ORDINAL.sub("", content))
+    if not form and len(parts) == 3:
+        form = "ymd" if len(parts[0]) == 4 else "mdy"
+    form = form.lower() or ("y" if len(parts) == 1 else "md")
+    if form not in _DATE_FORMATS:
+        raise ValueError(f"the format of a date is one of {', '.join(_DATE_FORMATS)}, not {form!r}")
+    found = dict(zip(form, parts, strict=False))
+    day, year = found.get("d", "1"), found.get("y", "2000")
+    month = _month(found.get("m", "1"))
+    is_date = day.isdigit() and 1 <= int(day) <= 31 and year.isdigit() and len(year) in (2, 4)
+    if month is None or not is_date or len(parts) != len(form):
+        raise ValueError(f"{content!r} is no date in the format {form}.")
+    number = int(year)
+    if len(year) == 2:
+        number += 2000 if number < 50 else 1900
+    said = {"m": month, "d": ordinal(int(day)), "y": year_in_words(number)}
+    first = " ".join(said[part] for part in "md" if part in found)
+    separator = ", " if "d" in found else " "
+    return separator.join([*filter(None, [first]), *([said["y"]] if "y" in found else [])])
+
+
+def _month(written: str) -> str | None:
+    """Name of a month by its number or the beginning of its name."""
+    if written.isdigit():
+        return MONTHS[int(written) - 1] if 1 <= int(written) <= 12 else None
+    named = [name for name in MONTHS if name.lower().startswith(written.lower())]
+    return named[0] if len(written) >= 3 and len(named) == 1 else None
