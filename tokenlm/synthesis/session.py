@@ -599,8 +599,6 @@ class Session:
 
         def on_step(_: int) -> None:
             self._check_cancelled()
-            if report is None:
-                return
             ended = {n for (n, _), item in zip(attempts, decodings, strict=True) if item.is_done}
             report(0.5 * (num_before + len(ended)) / num_segments)
 
