@@ -233,8 +233,8 @@ def say(
             chunks = synthesizer.stream(_kept(arriving_text(), pieces), **options)
         else:
             chunks = synthesizer.stream(words, **options)
-        chunks = _keep_words(chunks, timed_words)
-        num_samples = _pour(chunks, synthesizer, chosen, number, play, output, form)
+        with_words = _keep_words(chunks, timed_words)
+        num_samples = _pour(with_words, synthesizer, chosen, number, play, output, form)
         seconds = time.perf_counter() - start
     for path, write in listings:
         with atomic_path(path) as temporary:

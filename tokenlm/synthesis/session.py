@@ -673,7 +673,7 @@ class Session:
         components = self._components
         assert self.text.written is not None
         return WordTimer(
-            components.read_back,
+            self._read_back(),
             self.text.written,
             silent_tokens=components.generation.guards.silent_tokens,
             token_rate=components.flow.config.token_rate,
@@ -689,7 +689,8 @@ class Session:
         words = self.text.segments[number].words
         if num_tokens is None or self.text.layout == "one_shot":
             return words
-        config, tokenizer = self._components.speech_lm.config, self._components.text_tokenizer
+        config = self._components.speech_lm.config
+        tokenizer = self.settings.text_tokenizer or self._components.text_tokenizer
         blocks = -(-num_tokens // config.block_speech_tokens)
         left, count = blocks * config.block_text_tokens, 0
         for word in words:
