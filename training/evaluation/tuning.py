@@ -41,8 +41,8 @@ from tokenlm.checkpoint import resolve
 from tokenlm.models.lm import SamplingConfig
 from tokenlm.models.lm.decoding import SpeechRequest, generate_speech
 from tokenlm.synthesis.components import Components
-from tokenlm.synthesis.session import add_final_mark
 from tokenlm.synthesis.synthesizer import Synthesizer
+from tokenlm.synthesis.text import add_final_mark
 from tokenlm.synthesis.voice import Voice
 from tokenlm.text.alphabet import known_characters
 from tokenlm.text.normalize import frontend

@@ -23,7 +23,7 @@ from tokenlm.models.lm import SamplingConfig, SpeechLM
 from tokenlm.models.lm.decoding import SpeechRequest
 from tokenlm.models.lm.layout import Layout
 from tokenlm.synthesis.guards import ReadBack
-from tokenlm.synthesis.session import add_final_mark
+from tokenlm.synthesis.text import add_final_mark
 from tokenlm.text.normalize import frontend
 from tokenlm.text.tokenizers import TextTokenizer
 from training.data.exclusion import evaluation_exclusion
