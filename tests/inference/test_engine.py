@@ -592,8 +592,11 @@ def test_words_have_times_as_in_whole_speech(
         return chunks
 
     async def work(engine: StreamEngine) -> None:
-        plain = await engine.open(texts[0])
-        streams = [await engine.open(text, word_times=True) for text in texts]
+        # Held up until all are listened to, so that they are moved in one batch.
+        plain = await engine.open(texts[0], max_buffer_seconds=0.01)
+        streams = [
+            await engine.open(text, word_times=True, max_buffer_seconds=0.01) for text in texts
+        ]
         await asyncio.gather(*(listen(stream) for stream in [plain, *streams]))
         assert plain.words == []
         for text, stream in zip(texts, streams, strict=True):

@@ -163,7 +163,7 @@ def test_too_many_failures_stop_the_run() -> None:
         ({"token_asr": 0.0, "duration": 0.0}, "one must be above 0"),
         ({"similarity": 1.0}, "need a bundle"),
         ({"waveform_asr": 1.0, "bundle": "x"}, "needs a recognizer"),
-        ({"recognizer": "pocketsphinx"}, "is the judge of tokenlm evaluate"),
+        ({"recognizer": "pocketsphinx"}, "is a judge of tokenlm evaluate"),
         ({"max_failed_share": 2.0}, "max_failed_share"),
     ],
 )

@@ -151,7 +151,8 @@ def test_the_speaker_is_heard_by_a_graph(
         config=OnnxSpeakerConfig(embedding_dim=8, num_bytes=4),
         state_dict={"graph.graph": torch.zeros(4, dtype=torch.uint8)},
     )
-    path = stage_config("flow.cosyvoice", speaker_encoder=str(tmp_path / "speaker"))
+    encoder = str(tmp_path / "speaker")
+    path = stage_config("flow.cosyvoice", speaker_encoder=encoder, model={"speaker_dim": 8})
     _, task = load_task(path)
     assert isinstance(task, FlowTask)
     task.build()
