@@ -580,7 +580,7 @@ def test_words_have_times_as_in_whole_speech(
     synthesizer: Synthesizer, with_engine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of several streams at once, also where a batch of chunks fails when it is done."""
-    texts = ["Is it so? Yes, 21 times.", "The lazy dog. The quick brown fox."]
+    texts = ["Is it so? Yes, 21 times. " * 4, "The lazy dog. The quick brown fox. " * 4]
     render, num_failed = session_module._render_sessions, 0
 
     def fail(components: Components, sessions: Sequence[Session]) -> list[Tensor]:

@@ -27,9 +27,9 @@ TAKEN: dict[str, tuple[Any, ...]] = {
     "input": (), "model": ("tiny", None), "voice": ("ann", "BOB", {"id": "bob"}, None),
     "instructions": ("", None), "response_format": available_formats(),
     "stream_format": ("audio", "sse"), "stream": (True, False, None), "speed": (0.5, 2, None),
-    "seed": (7, None), "language": ("en", None), "user": ("me", None), "duration": (1.5, None),
+    "seed": (7, None), "language": ("en", None), "user": ("me", None), "duration": (0.5, None),
     "markup": (True, False), "sentence_gap": (0.2, None), "paragraph_gap": (0.2, None),
-    "word_times": (False, True), "lexicon": ({},), "voices": (None,),
+    "word_times": (False,), "lexicon": ({},), "voices": (None,),
 }  # fmt: skip
 
 
