@@ -59,7 +59,7 @@ def published(version: Any, name: str) -> tuple[nn.Module, dict[str, Tensor]]:
             cosyvoice_flow_config(
                 mel=flow_mel(version),
                 codebook_size=9,
-                speaker_dim=8,
+                speaker_dim=32,  # of the encoder of toy size
                 encoder="lookahead" if is_third else "conformer",
                 encoder_dim=16,
                 encoder_hidden_dim=24,

@@ -312,7 +312,7 @@ def likes_threes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 LEARN = {
-    "optim": {"max_steps": 15, "warmup_steps": 1, "lr": 1e-2, "ema_decay": 0.0},
+    "optim": {"max_steps": 15, "warmup_steps": 1, "lr": 3e-3, "ema_decay": 0.0},
     "log": {"log_every": 1, "evaluate_every": 0, "save_every": 0},
     "rewards": {"token_asr": 1.0, "duration": 0.0},
 }
