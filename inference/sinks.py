@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal, Self
 
 from tokenlm.audio.encoders import UNKNOWN_SIZE, PcmEncoder, build_encoder, wav_header
 from tokenlm.audio.io import save_audio
@@ -47,7 +47,7 @@ class Sink:
     def close(self) -> None:
         """Releases resources, whether the sink was finished or not."""
 
-    def __enter__(self) -> Sink:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -12,15 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html.entities import html5
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote
 
 import yaml
 
 from tokenlm.text.markup import KNOWN_ELEMENTS, MAX_PAUSE_SECONDS
-
-if TYPE_CHECKING:
-    from lxml import etree
 
 LINE_PAUSE = 0.4
 """Seconds of silence after a line of a dialogue."""
@@ -454,7 +451,7 @@ class _Book:
         )
 
     def _titles(
-        self, package: etree._Element, items: Mapping[str, Any], hrefs: Mapping[str, str]
+        self, package: Any, items: Mapping[str, Any], hrefs: Mapping[str, str]
     ) -> dict[str, str]:
         """Title of each document that the table of contents names, by its name in the archive."""
         contents = [
@@ -482,8 +479,8 @@ class _Book:
                 )
         return found
 
-    def _parse(self, name: str) -> etree._Element:
-        from lxml import etree
+    def _parse(self, name: str) -> Any:
+        from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]  # has no stubs
 
         if self._archive.getinfo(name).file_size > _MAX_MEMBER_BYTES:
             raise ScriptError(f"{self._path}: {name} is too large.")
@@ -524,7 +521,7 @@ def _by_number(match: re.Match[bytes]) -> bytes:
     return b"".join(b"&#%d;" % ord(c) for c in known) if known else b"&amp;%s;" % match[1]
 
 
-def _walk(element: etree._Element) -> Iterator[tuple[str, str]]:
+def _walk(element: Any) -> Iterator[tuple[str, str]]:
     """Texts of an element, and where blocks begin and end."""
     stack: list[tuple[str, Any]] = [("open", element)]
     while stack:

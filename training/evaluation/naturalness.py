@@ -57,17 +57,17 @@ def load_naturalness(names: str) -> Rate:
 def _load_speechmos() -> Rate:
     require("speechmos")
     try:
-        from onnxruntime import InferenceSession, SessionOptions
+        import onnxruntime
         from speechmos import dnsmos  # pyright: ignore[reportMissingImports]
     except ImportError as error:  # it declares nothing of what it imports
         raise JudgeError(f"speechmos needs {error.name}: pip install {error.name}") from error
-    options = SessionOptions()
+    options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     folder = Path(dnsmos.__file__).parent / "dnsmos_models"
     # Its own sessions take every core and wait in a loop, so that they stall where others work.
     model = dnsmos.DNSMOS.__new__(dnsmos.DNSMOS)
-    model.onnx_sess = InferenceSession(str(folder / "sig_bak_ovr.onnx"), options)
-    model.p808_onnx_sess = InferenceSession(str(folder / "model_v8.onnx"), options)
+    model.onnx_sess = onnxruntime.InferenceSession(str(folder / "sig_bak_ovr.onnx"), options)
+    model.p808_onnx_sess = onnxruntime.InferenceSession(str(folder / "model_v8.onnx"), options)
 
     def rate(samples: np.ndarray) -> dict[str, float]:
         scores: Any = model(np.clip(samples, -1.0, 1.0), SAMPLE_RATE, False)

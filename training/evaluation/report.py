@@ -95,7 +95,7 @@ def card_metrics(path: Path) -> dict[str, Metric]:
     commands = _joined_commands([row["command"] for row in rows])
     for row in rows:
         is_percent = _is_percent(row["name"])
-        scaled = {
+        scaled: dict[str, Any] = {
             key: None if row.get(key) is None else row[key] * (100 if is_percent else 1)
             for key in ("value", "low", "high", "original")
         }

@@ -265,9 +265,9 @@ class FlowTask(Task):
             crop.tolist(),
             strict=True,
         ):
-            span = max(int(length * (0.4 + 0.6 * size)), min(length, 8000))
-            start = int((length - span) * place)
-            pieces.append(row[start : start + span])
+            count = max(int(length * (0.4 + 0.6 * size)), min(length, 8000))
+            first = int((length - count) * place)
+            pieces.append(row[first : first + count])
         return {"x1": x1, "prompt_mel": prompt_mel, "speaker_embedding": self._embed(pieces)}
 
     def _embed(self, pieces: list[Tensor]) -> Tensor:
