@@ -30,7 +30,10 @@ HOLD_SECONDS = 0.4
 MIN_FILL = 0.8
 """Speech that takes less than this share of the time of its subtitle is not made slower to fill
 it."""
-_TIMES = re.compile(r"(\d+):(\d\d):(\d\d)[,.](\d{1,3})\s*-->\s*(\d+):(\d\d):(\d\d)[,.](\d{1,3})")
+_TIME = r"(\d{1,2}):([0-5]\d):([0-5]\d)[,.](\d{1,3})"
+_TIMES = re.compile(rf"{_TIME}\s*-->\s*{_TIME}", re.ASCII)
+_SILENCE = 1_000_000
+"""Samples of silence that are made at once."""
 _STYLE = re.compile(r"\{\\[^}]*\}|</?(?:i|b|u|s|font)\b[^>]*>", re.IGNORECASE)
 _SENTENCE_ENDS = (".", "?", "!", "…", "。", "？", "！")
 _CLOSING = "\"'”’»)]」』*_"
@@ -202,8 +205,8 @@ def dub(
         # Where the speech before it has ended a little late, less time is left.
         start = max(subtitle.start_seconds, num_samples / rate)
         silence = round(start * rate) - num_samples
-        if silence:
-            yield torch.zeros(silence)
+        for done in range(0, silence, _SILENCE):
+            yield torch.zeros(min(silence - done, _SILENCE))
         try:
             if end <= start:
                 raise ValueError("it begins with the next one, and has no time of its own.")

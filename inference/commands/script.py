@@ -33,7 +33,7 @@ from inference.commands.speech import (
     report,
     report_seed,
 )
-from tokenlm.checkpoint.resolve import find_voice, resolve
+from tokenlm.checkpoint.resolve import find_voices, resolve
 from tokenlm.console import ProgressBar
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def read(
         if output.suffix.lower() in BOOK_SUFFIXES:
             import av  # noqa: F401  (a missing extra is told before any work)
         if voice is not None:
-            find_voice(resolve(bundle), voice)
+            find_voices(resolve(bundle), voice)
         synthesizer = load_synthesizer(bundle, device, weights)
         from inference.sinks import ChapterSink
         from tokenlm.synthesis.script import speak_script

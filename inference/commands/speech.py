@@ -186,6 +186,11 @@ def say(
         for path, write in ((srt, to_srt), (vtt, to_vtt), (json, to_json))
         if path is not None
     ]
+    files = [path for path, _ in listings]
+    files += [path for path in (output, text_file, srt_in) if path is not None and str(path) != "-"]
+    for path in files:
+        if sum(path.resolve() == other.resolve() for other in files) > 1:
+            raise ValueError(f"{path} is named twice: each file needs a name of its own.")
     with ProgressBar("loading") as progress:
         if output is not None and not to_pipe:
             check_output(output)

@@ -130,3 +130,32 @@ def test_markup_is_hidden_where_it_is_read() -> None:
         shown = [word.text for word in words.written]
         assert shown == ["Is", "it", "so?", "a", "<", "b", "[sic]"]
         assert all(text[word.start : word.end] == word.text for word in words.written)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "if a < b and c > d then",
+        "5 < 6 or 7 > 3",
+        "Hi [ pause 1s ] there",
+        "Wait [pause for effect] now",
+    ],
+)
+def test_what_only_looks_like_markup_is_words(text: str) -> None:
+    front = frontend("english")
+    words = WrittenWords(front, hides_markup=True)
+    words.feed(text)
+    words.add(front.normalize(text).split())
+    words.finish()
+    assert len(words.owners) == len(words.spoken)
+    owned = {words.written[owner].text for owner in words.owners}
+    assert {word for word in text.split() if word.isalnum()} <= owned
+
+
+def test_words_that_are_not_written_end_with_the_last() -> None:
+    """Where much more is spoken than was written, every spoken word still has an owner."""
+    words = WrittenWords(frontend("english"))
+    words.feed("One two.")
+    words.add([f"word{number}" for number in range(200)])
+    words.finish()
+    assert len(words.owners) == 200 and words.owners == sorted(words.owners)

@@ -22,7 +22,12 @@ _SPACED_WORD = re.compile(rf"()([^\s{_DASHES}]+[{_DASHES}]*|[{_DASHES}]+)")
 """A written word of a normalised text; a long dash parts words, too. Groups as in `RAW_WORD`."""
 _NO_LETTER = re.compile(r"\W+")
 _MARKS = ",.?!;:"
-_MARKUP = re.compile(r"<[^<>]*>|\[\s*pause\b[^\]]*\]", re.IGNORECASE)
+_MARKUP = re.compile(
+    r"</?[A-Za-z][A-Za-z0-9:-]{0,31}(?:\s[^<>]{0,1101})?/?>|<\?xml[^<>]{0,200}\?>|<!--.*?-->"
+    r"|\[pause(?:\s+[-+.]?[0-9][^\[\]]{0,29})?\]",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What `MarkupReader` takes for itself and what the front-end drops; all else is words."""
 _OPEN_MARKUP = re.compile(r"[<\[][^<>\]]{0,1000}$")
 
 _WINDOW = 24
@@ -166,6 +171,12 @@ class WrittenWords:
             return False
         numbers = range(self._next, min(self._next + size, len(self.written)))
         counts = self._best_counts(list(numbers), spoken, is_last)
+        if not counts and not is_last:
+            # More is spoken than these words can account for.
+            if not self._is_complete:
+                return False
+            self._own(max(len(spoken) - _HELD, 1))
+            return True
         settled = len(spoken) if is_last else len(spoken) - _HELD
         done = 0
         for position, count in enumerate(counts):
