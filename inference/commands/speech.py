@@ -187,7 +187,7 @@ def say(
         if path is not None
     ]
     files = [path for path, _ in listings]
-    files += [path for path in (output, text_file, srt_in) if path is not None and str(path) != "-"]
+    files += [Path(path) for path in (output, text_file, srt_in) if path and str(path) != "-"]
     for path in files:
         if sum(path.resolve() == other.resolve() for other in files) > 1:
             raise ValueError(f"{path} is named twice: each file needs a name of its own.")

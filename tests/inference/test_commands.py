@@ -409,6 +409,7 @@ def test_say_writes_subtitles(tiny_bundle: Path, tmp_path: Path) -> None:
 def test_subtitles_that_cannot_be_written(tiny_bundle: Path, tmp_path: Path) -> None:
     base = ("say", "yes", "--bundle", tiny_bundle, "-o", tmp_path / "a.wav")
     assert "is a folder" in fails(*base, "--srt", tmp_path)
+    assert "is named twice" in fails(*base, "--srt", tmp_path / "x.wav", "-o", tmp_path / "x.wav")
     assert not (tmp_path / "a.wav").exists()
 
 
