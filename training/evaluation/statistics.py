@@ -164,17 +164,8 @@ def mean_figure(
 ) -> Figure:
     """The mean of one value per utterance, with its interval; see `resampled_interval`."""
     array = np.array(values, dtype=float)
-    low, high = mean_interval(array, voices, seed=seed)
-    return Figure(
-        section=section,
-        group=group,
-        name=name,
-        value=float(array.mean()),
-        low=low,
-        high=high,
-        num_items=len(values),
-        note=note,
-    )
+    interval = mean_interval(array, voices, seed=seed)
+    return _mean_of(section, group, name, array, interval, note)
 
 
 def share_figure(
@@ -188,12 +179,23 @@ def share_figure(
 ) -> Figure:
     """The share of utterances for which something holds (1, else 0), with `share_interval`."""
     array = np.array(values, dtype=float)
-    low, high = share_interval(array, voices)
+    return _mean_of(section, group, name, array, share_interval(array, voices), note)
+
+
+def _mean_of(
+    section: str,
+    group: str,
+    name: str,
+    values: np.ndarray,
+    interval: tuple[float, float],
+    note: str,
+) -> Figure:
+    low, high = interval
     return Figure(
         section=section,
         group=group,
         name=name,
-        value=float(array.mean()),
+        value=float(values.mean()),
         low=low,
         high=high,
         num_items=len(values),
