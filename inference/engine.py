@@ -24,7 +24,7 @@ from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.synthesis import Synthesizer, Voice
 from tokenlm.synthesis.session import Session, render_sessions
 from tokenlm.synthesis.stream import SessionStream
-from tokenlm.text.lexicon import LexiconSource
+from tokenlm.text.pronunciation import LexiconSource
 
 if TYPE_CHECKING:
     from inference.remote.tokens import Connection

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
     from tokenlm.synthesis import Synthesizer, Voice
     from tokenlm.synthesis.words import TimedWord
-    from tokenlm.text.lexicon import UserLexicon
+    from tokenlm.text.pronunciation import UserLexicon
 
 
 def clone(
@@ -554,7 +554,7 @@ def read_lexicon(path: Path | None) -> UserLexicon | None:
     """
     if path is None:
         return None
-    from tokenlm.text.lexicon import UserLexicon
+    from tokenlm.text.pronunciation import UserLexicon
 
     return UserLexicon.load(path)
 

@@ -42,9 +42,9 @@ from tokenlm.synthesis.voice import (
 from tokenlm.synthesis.voice_space import FILE as SPACE_FILE
 from tokenlm.synthesis.voice_space import VoiceSpace, mix_voices, render_voice
 from tokenlm.text.descriptions import DescriptionError, read_description
-from tokenlm.text.lexicon import LexiconSource, UserLexicon
 from tokenlm.text.markup import MAX_PAUSE_SECONDS, MarkupReader, Style, english_say_as
 from tokenlm.text.normalize import frontend
+from tokenlm.text.pronunciation import LexiconSource, UserLexicon
 from tokenlm.text.tokenizers import PhonemeTokenizer
 
 logger = logging.getLogger(__name__)

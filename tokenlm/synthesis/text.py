@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tokenlm.models.lm.layout import LayoutName
-from tokenlm.text.lexicon import Respeller
 from tokenlm.text.markup import (
     PLAIN,
     MarkupReader,
@@ -18,6 +17,7 @@ from tokenlm.text.markup import (
     joined_spans,
 )
 from tokenlm.text.normalize import BLANK_LINE, Frontend, frontend
+from tokenlm.text.pronunciation import Respeller
 from tokenlm.text.segmentation import (
     GreedySegmenter,
     IncrementalSegmenter,
