@@ -12,8 +12,8 @@ from typing import Literal, get_args
 
 import jiwer
 
-from tokenlm.text.alphabet import ENGLISH_ALPHABET
 from tokenlm.text.normalize import normalize
+from tokenlm.text.transcripts import ENGLISH_ALPHABET
 
 CATASTROPHIC_RATE = 0.5
 """An utterance has failed when more of its words are wrong than this, and by as much more than in
