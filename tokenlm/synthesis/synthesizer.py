@@ -40,8 +40,13 @@ from tokenlm.synthesis.voice import (
     read_recording,
 )
 from tokenlm.synthesis.voice_space import FILE as SPACE_FILE
-from tokenlm.synthesis.voice_space import VoiceSpace, mix_voices, render_voice
-from tokenlm.text.descriptions import DescriptionError, read_description
+from tokenlm.synthesis.voice_space import (
+    DescriptionError,
+    VoiceSpace,
+    mix_voices,
+    read_description,
+    render_voice,
+)
 from tokenlm.text.markup import MAX_PAUSE_SECONDS, MarkupReader, Style, english_say_as
 from tokenlm.text.normalize import frontend
 from tokenlm.text.pronunciation import LexiconSource, UserLexicon
