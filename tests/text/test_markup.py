@@ -14,11 +14,10 @@ from tokenlm.text.markup import (
     Span,
     Style,
     Text,
-    english_say_as,
     joined_spans,
     parse_seconds,
 )
-from tokenlm.text.normalize import normalize
+from tokenlm.text.normalize import english_say_as, normalize
 
 TAGS = ("[breath]", "<laughter>", "</laughter>")
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tokenlm.text.normalize import NormalizerName, frontend
+from tokenlm.text.normalize import NormalizerName, WrittenWords, frontend
 from tokenlm.text.segmentation import PARAGRAPH
-from tokenlm.text.written import WrittenWords
 
 CASES = {
     "Dr. Smith paid $3 million on May 5, 2024, it's true.": [

@@ -16,7 +16,7 @@ from tokenlm.text.markup import (
     Text,
     joined_spans,
 )
-from tokenlm.text.normalize import BLANK_LINE, Frontend, frontend
+from tokenlm.text.normalize import BLANK_LINE, Frontend, WrittenWords, frontend
 from tokenlm.text.pronunciation import Respeller
 from tokenlm.text.segmentation import (
     GreedySegmenter,
@@ -26,7 +26,6 @@ from tokenlm.text.segmentation import (
     Segmenter,
 )
 from tokenlm.text.symbols import ForeignWords
-from tokenlm.text.written import WrittenWords
 
 MIN_LENGTH = 20
 """Characters of the shortest segment; a shorter sentence is joined to a neighbour."""

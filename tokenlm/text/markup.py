@@ -20,10 +20,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
-from tokenlm.text.calendar import MONTHS
-from tokenlm.text.normalize import PARAGRAPH_END
-from tokenlm.text.numbers import ordinal
-from tokenlm.text.numbers import year as year_in_words
+from tokenlm.text.segmentation import PARAGRAPH_END
 
 MAX_PAUSE_SECONDS = 60.0
 """Longest silence, also of several pauses in a row."""
@@ -99,6 +96,8 @@ _ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
 """Elements of SSML and their attributes; those of the others are ignored."""
 _REPLACED = ("sub", "say-as", "phoneme")
 """Elements in whose place something else is said."""
+SAY_AS = ("characters", "date", "telephone")
+"""What `<say-as>` may hold."""
 _IGNORED = ("speak", "p", "s")
 KNOWN_ELEMENTS = (*_ATTRIBUTES, "p", "s", "speak")
 
@@ -512,100 +511,3 @@ def joined_spans(spans: list[Span]) -> list[Span]:
         else:
             joined.append(span)
     return joined
-
-
-# --- English readings of <say-as> ---
-
-SAY_AS = ("characters", "date", "telephone")
-
-_DIGITS = "zero one two three four five six seven eight nine".split()
-_SIGNS = {
-    ".": "dot", "/": "slash", "\\": "backslash", ":": "colon", ";": "semicolon", ",": "comma",
-    "?": "question mark", "!": "exclamation mark", "_": "underscore", "=": "equals", "&": "and",
-    "#": "hash", "%": "percent", "~": "tilde", "+": "plus", "-": "dash", "@": "at", "*": "star",
-    "'": "apostrophe", '"': "quote", "(": "open bracket", ")": "close bracket", "<": "less than",
-    ">": "greater than", "$": "dollar", "€": "euro", "£": "pound", "[": "open square bracket",
-    "]": "close square bracket", "{": "open brace", "}": "close brace", "|": "bar", "^": "caret",
-    "°": "degrees", "`": "backtick",
-}  # fmt: skip
-_GROUPS = re.compile(r"[0-9]+|[A-Za-z]+|\+")
-_PARTS = re.compile(r"[0-9]+|[A-Za-z]+")
-_ORDINAL = re.compile(r"(?<=[0-9])(?:st|nd|rd|th)\b")
-_DATE_FORMATS = ("mdy", "dmy", "ymd", "md", "dm", "ym", "my", "y")
-
-
-def english_say_as(content: str, kind: str, form: str) -> str:
-    """Text to be said for the content of `<say-as>`.
-
-    Args:
-        content: as it was written.
-        kind: one of `SAY_AS`.
-        form: format of a date (`mdy`, `dmy`, `ymd`, `md`, `dm`, `ym`, `my`, `y`); empty is `ymd`
-            where the year stands first, else `mdy`.
-
-    Raises:
-        ValueError: it is no date in this format, or holds nothing that can be said.
-    """
-    content = content.strip()
-    if kind == "date":
-        return _date(content, form)
-    said = _characters(content) if kind == "characters" else _telephone(content)
-    if not said:
-        raise ValueError(f"nothing of {content!r} can be said as {kind}.")
-    return said
-
-
-def _characters(content: str) -> str:
-    """Letter by letter; a comma where there is white space."""
-    groups = []
-    for group in content.split():
-        names = [_DIGITS[int(c)] if c in "0123456789" else _SIGNS.get(c, c.lower()) for c in group]
-        groups.append(" ".join(names))
-    return ", ".join(groups)
-
-
-def _telephone(content: str) -> str:
-    """Digit by digit, with a comma between groups; words in it are read as words."""
-    groups = []
-    for group in _GROUPS.findall(content):
-        if group == "+":
-            groups.append("plus")
-        elif group.isdigit():
-            said = " ".join(_DIGITS[int(digit)] for digit in group)
-            groups[-1:] = [f"plus {said}"] if groups[-1:] == ["plus"] else [*groups[-1:], said]
-        elif group.lower() in ("ext", "x"):
-            groups.append("extension")
-        else:
-            groups.append(group.lower())
-    return ", ".join(groups)
-
-
-def _date(content: str, form: str) -> str:
-    """A date in words: "may third, twenty twenty four"."""
-    parts = _PARTS.findall(_ORDINAL.sub("", content))
-    if not form and len(parts) == 3:
-        form = "ymd" if len(parts[0]) == 4 else "mdy"
-    form = form.lower() or ("y" if len(parts) == 1 else "md")
-    if form not in _DATE_FORMATS:
-        raise ValueError(f"the format of a date is one of {', '.join(_DATE_FORMATS)}, not {form!r}")
-    found = dict(zip(form, parts, strict=False))
-    day, year = found.get("d", "1"), found.get("y", "2000")
-    month = _month(found.get("m", "1"))
-    is_date = day.isdigit() and 1 <= int(day) <= 31 and year.isdigit() and len(year) in (2, 4)
-    if month is None or not is_date or len(parts) != len(form):
-        raise ValueError(f"{content!r} is no date in the format {form}.")
-    number = int(year)
-    if len(year) == 2:
-        number += 2000 if number < 50 else 1900
-    said = {"m": month, "d": ordinal(int(day)), "y": year_in_words(number)}
-    first = " ".join(said[part] for part in "md" if part in found)
-    separator = ", " if "d" in found else " "
-    return separator.join([*filter(None, [first]), *([said["y"]] if "y" in found else [])])
-
-
-def _month(written: str) -> str | None:
-    """Name of a month by its number or the beginning of its name."""
-    if written.isdigit():
-        return MONTHS[int(written) - 1] if 1 <= int(written) <= 12 else None
-    named = [name for name in MONTHS if name.lower().startswith(written.lower())]
-    return named[0] if len(written) >= 3 and len(named) == 1 else None
