@@ -583,6 +583,7 @@ class PhonemeTokenizer(TextTokenizer):
         unknown = {phone for said in lexicon.values() for phone in said} - set(self.phones)
         if unknown:
             raise TokenizerError(f"the lexicon has phones that are not known: {sorted(unknown)}")
+        self._config = TextTokenizerConfig(kind="phonemes", vocab_size=self.vocab_size)
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> PhonemeTokenizer:
@@ -627,7 +628,7 @@ class PhonemeTokenizer(TextTokenizer):
     @property
     def config(self) -> TextTokenizerConfig:
         """What `config.yaml` says."""
-        return TextTokenizerConfig(kind="phonemes", vocab_size=self.vocab_size)
+        return self._config
 
     @property
     def vocab_size(self) -> int:
