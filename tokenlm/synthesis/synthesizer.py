@@ -628,6 +628,7 @@ class Synthesizer:
             markup=(
                 MarkupReader(
                     tags=tokenizer.tags,
+                    keeps_html=text_frontend.reads_html,
                     spell=tokenizer.spell,
                     say_as=text_frontend.say_as,
                     check_style=lambda style: session.check_style(style),

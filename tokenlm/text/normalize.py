@@ -24,6 +24,7 @@ from typing import Literal, NamedTuple, Protocol
 from rapidfuzz.distance import Levenshtein
 
 from tokenlm.text import calendar, letters, measures, numbers, symbols
+from tokenlm.text.markup import OPEN_TAG
 from tokenlm.text.segmentation import (
     NORMALIZED,
     OPENING_MARKS,
@@ -170,7 +171,7 @@ _LINE_END = r"(?:\r\n?+|[\n\u2028\u0085\v\f])"
 BLANK_LINE = re.compile(rf"{_LINE_END}[^\S\r\n\u2028\u0085\v\f]*{_LINE_END}|\u2029")
 _LINE_END_MARKS = re.compile(f"{_LINE_END}|\u2029")
 _LINE_ENDS = frozenset("\r\n\u2028\u2029\u0085\v\f")
-_OPEN = re.compile(r"[\[<](?=[A-Za-z/!])[^\]>]*+$")
+_OPEN = re.compile(rf"\[(?=[A-Za-z/!])[^\]>]*+$|{OPEN_TAG}|<!--(?:(?!-->)[\s\S])*+\Z")
 _CLOSING = "\"')]}”’»*_"
 """May stand behind the mark that ends a sentence."""
 
@@ -495,6 +496,8 @@ class Frontend:
     """A whole text in one line; '' where nothing can be said."""
     drops_foreign_words: bool
     """Whether words of scripts that it does not read are left out."""
+    reads_html: bool
+    """Whether elements of HTML are layout to it; else they are text."""
     say_as: Callable[[str, str, str], str] | None
     """Gives the text to be said for the content of `<say-as>`, what it is, and its format; None
     where it reads no language."""
@@ -619,6 +622,7 @@ _FRONTENDS: dict[NormalizerName, Frontend] = {
         words=normalized_words,
         normalize=normalize,
         drops_foreign_words=True,
+        reads_html=True,
         say_as=english_say_as,
     ),
     "none": Frontend(
@@ -627,6 +631,7 @@ _FRONTENDS: dict[NormalizerName, Frontend] = {
         words=_raw_words,
         normalize=_raw_line,
         drops_foreign_words=False,
+        reads_html=False,
         say_as=None,
     ),
 }
@@ -644,14 +649,6 @@ _SPACED_WORD = re.compile(rf"()([^\s{_DASHES}]+[{_DASHES}]*|[{_DASHES}]+)")
 """A written word of a normalised text; a long dash parts words, too. Groups as in `RAW_WORD`."""
 _NO_LETTER = re.compile(r"\W+")
 _MARKS = ",.?!;:"
-_MARKUP = re.compile(
-    r"</?[A-Za-z][A-Za-z0-9:-]{0,31}(?:\s[^<>]{0,1101})?/?>|<\?xml[^<>]{0,200}\?>|<!--.*?-->"
-    r"|\[pause(?:\s+[-+.]?[0-9][^\[\]]{0,29})?\]",
-    re.IGNORECASE | re.DOTALL,
-)
-"""What `MarkupReader` takes for itself and what the front-end drops; all else is words."""
-_OPEN_MARKUP = re.compile(r"[<\[][^<>\]]{0,1000}$")
-
 _WINDOW = 24
 """Written words, and spoken ones, that are aligned at once."""
 _HELD = 8
@@ -680,7 +677,6 @@ class WrittenWords:
         self,
         text_frontend: Frontend,
         *,
-        hides_markup: bool = False,
         respell: Callable[[str], str] | None = None,
         unspell: Callable[[str], str] = str,
     ) -> None:
@@ -688,14 +684,12 @@ class WrittenWords:
 
         Args:
             text_frontend: what the text goes through.
-            hides_markup: whether elements and pauses of `tokenlm.text.markup` are no words.
             respell: how a text is written before the front-end reads it, with a lexicon.
             unspell: puts the words of elements with pronunciations in the place of what stands for
                 them.
         """
         self._unspell = unspell
         self._respell = respell
-        self._hides_markup = hides_markup
         self.written: list[WrittenWord] = []
         """Complete written words so far."""
         self.owners: list[int] = []
@@ -716,7 +710,7 @@ class WrittenWords:
         self._readings: dict[str, list[str]] = {}
 
     def feed(self, piece: str) -> None:
-        """Appends the next piece of the written text."""
+        """Appends the next piece of the written text, in which spaces stand for its markup."""
         self._rest += piece
 
     def add(self, spoken: Sequence[str]) -> None:
@@ -745,13 +739,8 @@ class WrittenWords:
         return self._unspell(" ".join(self.spoken[first:last]))
 
     def _read_words(self) -> None:
-        text = self._rest
-        if self._hides_markup:
-            text = _MARKUP.sub(lambda match: " " * len(match[0]), text)
-            opened = None if self._is_complete else _OPEN_MARKUP.search(text)
-            text = text[: opened.start()] if opened else text
-        found = list(self._pattern.finditer(text))
-        if found and not self._is_complete and found[-1].end() == len(text):
+        found = list(self._pattern.finditer(self._rest))
+        if found and not self._is_complete and found[-1].end() == len(self._rest):
             found.pop()  # it may go on
         for match in found:
             start, end = match.span(2)

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tokenlm.atomic import atomic_path
+from tokenlm.text.markup import MARKUP
 
 # --- Lexicon ---
 
@@ -516,6 +517,9 @@ class Respeller:
         """What stands between two spaces."""
         if len(run) > MAX_RUN_CHARACTERS:
             return run
+        if "<" in run and (tag := MARKUP.search(run)):
+            before, after = run[: tag.start()], run[tag.end() :]
+            return self._respell(before) + tag[0] + self._respell(after)
         core = run.strip(_EDGES)
         before = run[: run.find(core)] if core else run
         # The full stop of `.NET` and the marks of `C++` belong to the word, if the lexicon says so.
