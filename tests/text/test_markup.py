@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +19,8 @@ from tokenlm.text.markup import (
     joined_spans,
     parse_seconds,
 )
-from tokenlm.text.normalize import english_say_as, normalize
+from tokenlm.text.normalize import WrittenWords, english_say_as, frontend, normalize
+from tokenlm.text.pronunciation import Respeller
 
 TAGS = ("[breath]", "<laughter>", "</laughter>")
 
@@ -226,3 +229,52 @@ def test_how_a_text_is_cut_does_not_matter(text: str, size: int) -> None:
             return str(error)
 
     assert outcome(size) == outcome(None)
+
+
+WORDS = ("alpha", "bravo", "delta")
+AGREED = st.sampled_from(
+    ["alpha", "bravo", "delta", " ", " ", "\n", ". ", "<", ">", "[", "]", "=", "/", "'",
+     "[pause 1s]", "[pause alpha]", "<break time='1s'/>", "<break/>", "<b>", "</b>", "<br>",
+     "<br/>", "<a href='alpha'>", "</a>", "<p class='bravo'>", "<p hidden>", "</p>", "<li>",
+     "</li>", "<td align='delta'>", "<img src='alpha' alt='bravo'>", "<img src='delta'>", "<s>",
+     "</s>", "<voice name='alpha'>", "</voice>", "<prosody rate='slow'>", "</prosody>",
+     "<!-- alpha <b> [pause 9s] -->", "<alpha bravo>", "a < b", "x<y", "<3 ", "alpha</b>delta",
+     "<o:p>", "</o:p>", "<sub>2</sub>", "<laughter>", "<br alpha>"]
+)  # fmt: skip
+
+
+def found_words(text: str) -> list[str]:
+    return re.findall("|".join(WORDS), text.lower())
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(AGREED, max_size=12).map("".join), st.integers(1, 9), st.booleans())
+def test_all_agree_on_what_is_text(text: str, size: int, is_english: bool) -> None:
+    """The words that stand in a text are those that are said, and those that a lexicon sees."""
+    front = frontend("english" if is_english else "none")
+    reader = MarkupReader(keeps_html=front.reads_html)
+    spans: list[Span] = []
+    try:
+        for start in range(0, len(text), size):
+            spans += reader.feed(text[start : start + size])
+        spans = joined_spans([*spans, *reader.finish()])
+    except MarkupError:
+        return
+    words = reader.take_words()
+    assert len(words) == len(text)
+    stretches = [span.text for span in spans if isinstance(span, Text)]
+    said = [word for stretch in stretches for word in front.words(stretch)]
+    assert found_words(" ".join(said)) == found_words(words)
+    written = WrittenWords(front)
+    written.feed(words)
+    written.finish()
+    assert found_words(" ".join(word.text for word in written.written)) == found_words(words)
+    # Names of elements and values of attributes are no words of a lexicon.
+    names = {"b", "br", "a", "p", "li", "td", "voice", "alpha"}
+    respeller = Respeller(names, lambda word, key: "bravo" if key == "alpha" else word)
+    respelled = [word for stretch in stretches for word in front.words(respeller(stretch))]
+    expected = found_words(re.sub("(?<![a-z])alpha(?![a-z])", "bravo", words))
+    assert found_words(" ".join(respelled)) == expected
+    if is_english:  # a front-end without a reader drops the same tags
+        without = re.sub(r"\[pause 1s\]", " ", text)
+        assert found_words(" ".join(front.words(without))) == found_words(words)

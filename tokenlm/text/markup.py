@@ -278,6 +278,9 @@ class MarkupReader:
                 not there.
         """
         self._tags, self._keeps_html = frozenset(tags), keeps_html
+        self._gap = " " if keeps_html else "\n"
+        """In place of what is dropped; a line end is no space between characters of scripts that
+        have none."""
         self._spell, self._say_as, self._check_style = spell, say_as, check_style
         self._held = ""
         """End of the text so far that may become markup."""
@@ -354,7 +357,7 @@ class MarkupReader:
                 self._advance("<!--", is_markup=True)
                 place = self._skip_comment(text, start + 4, is_all=is_all)
                 if not (self._open and self._open[-1].name in _REPLACED):
-                    self._say(" ", spans, is_replaced=False)
+                    self._say(self._gap, spans, is_replaced=False)
                 continue
             match = (_TAG if is_tag else _PAUSE).match(text, start)
             if match is None and not is_all and len(text) - start < _MAX_MARKUP:
@@ -519,7 +522,7 @@ class MarkupReader:
         elif self._keeps_html:
             text = f"<{match['close']}{name}>"
         else:
-            text = "\n\n" if _LINE_ELEMENT.fullmatch(name) else " " if name in ("td", "th") else ""
+            text = "\n\n" if _LINE_ELEMENT.fullmatch(name) else self._gap
         self._say(text, spans, is_replaced=False)
 
     def _begin(self, name: str, attributes: Mapping[str, str], spans: list[Span]) -> None:
