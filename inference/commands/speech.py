@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
     from tokenlm.synthesis import Synthesizer, Voice
     from tokenlm.synthesis.words import TimedWord
-    from tokenlm.text.lexicon import UserLexicon
+    from tokenlm.text.pronunciation import UserLexicon
 
 
 def clone(
@@ -552,13 +552,25 @@ def read_lexicon(path: Path | None) -> UserLexicon | None:
     """The lexicon of the option --lexicon.
 
     Raises:
-        LexiconError: it cannot be read.
+        ValueError: it cannot be read.
     """
     if path is None:
         return None
-    from tokenlm.text.lexicon import UserLexicon
+    check_lexicon_file(path)
+    from tokenlm.text.pronunciation import UserLexicon
 
     return UserLexicon.load(path)
+
+
+def check_lexicon_file(path: Path) -> None:
+    """Checks that there is a lexicon, before anything is loaded to read it.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    if not path.is_file():
+        reason = "it is a folder" if path.is_dir() else "no such file"
+        raise ValueError(f"the lexicon {path} cannot be read: {reason}.")
 
 
 def read_text(text: str | None, text_file: str | None) -> str:

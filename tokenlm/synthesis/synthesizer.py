@@ -40,11 +40,16 @@ from tokenlm.synthesis.voice import (
     read_recording,
 )
 from tokenlm.synthesis.voice_space import FILE as SPACE_FILE
-from tokenlm.synthesis.voice_space import VoiceSpace, mix_voices, render_voice
-from tokenlm.text.descriptions import DescriptionError, read_description
-from tokenlm.text.lexicon import LexiconSource, UserLexicon
-from tokenlm.text.markup import MAX_PAUSE_SECONDS, MarkupReader, Style, english_say_as
+from tokenlm.synthesis.voice_space import (
+    DescriptionError,
+    VoiceSpace,
+    mix_voices,
+    read_description,
+    render_voice,
+)
+from tokenlm.text.markup import MAX_PAUSE_SECONDS, Style
 from tokenlm.text.normalize import frontend
+from tokenlm.text.pronunciation import LexiconSource, UserLexicon
 from tokenlm.text.tokenizers import PhonemeTokenizer
 
 logger = logging.getLogger(__name__)
@@ -631,12 +636,7 @@ class Synthesizer:
             ),
             respeller=None if respeller is None else respeller.copy(),
             markup=(
-                MarkupReader(
-                    tags=tokenizer.tags,
-                    spell=tokenizer.spell,
-                    say_as=english_say_as if tokenizer.config.normalizer == "english" else None,
-                    check_style=lambda style: session.check_style(style),
-                )
+                tokenizer.markup_reader(lambda style: session.check_style(style))
                 if markup
                 else None
             ),
