@@ -171,7 +171,8 @@ class Service:
         if self._has_voice(name):
             return name, self._load_voice(name)
         if "+" in name or ":" in name:  # no name has either
-            found = [(self._find_voice(part)[1], weight) for part, weight in mixture_parts(name)]
+            parts = mixture_parts(name, may_be_paths=False)
+            found = [(self._find_voice(part)[1], weight) for part, weight in parts]
             return name, self.synthesizer.mix_voices(found, name=name)
         lower = name.lower()
         for known in self.bundle_voices:
