@@ -168,8 +168,11 @@ class SegmentedText:
 
         Raises:
             MarkupError: it holds markup that is not understood.
+            ValueError: it is no string.
         """
         assert not self.is_finished
+        if not isinstance(piece, str):
+            raise ValueError(f"pieces of a text are strings, not {type(piece).__name__}.")
         if self.written is None:
             self._feed(piece)
             return
