@@ -23,7 +23,7 @@ from torch import Tensor
 
 from tokenlm.audio.io import load_audio, save_audio
 from tokenlm.audio.level import SPEECH_LUFS, even_out
-from tokenlm.synthesis.session import Progress, Session
+from tokenlm.synthesis.session import Progress, Session, SpeechCancelled
 from tokenlm.synthesis.synthesizer import Synthesizer, choose_seed
 from tokenlm.synthesis.voice import Voice
 from tokenlm.text.markup import Style
@@ -106,15 +106,18 @@ def check_lines(
     voice: Voice | str | None = None,
     seed: int = 0,
     speed: float = 1.0,
+    should_stop: Callable[[], bool] = lambda: False,
     **options: Any,
 ) -> None:
     """Checks that lines can be spoken; arguments as for `speak_script`.
 
     Raises:
         ScriptError: one cannot; it is named.
+        SpeechCancelled: `should_stop`, which is asked after each line, said so.
     """
     for _ in _checked(synthesizer, lines, voice, seed, speed, options):
-        pass
+        if should_stop():
+            raise SpeechCancelled("the script was cancelled.")
 
 
 def _checked(

@@ -416,6 +416,7 @@ class Synthesizer:
         token_server: TokenServer | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
         find_voice: Callable[[str], Voice] | None = None,
+        should_stop: Callable[[], bool] | None = None,
         **options: Unpack[StreamOptions],
     ) -> Session:
         """The session that a stream moves; see `stream`.
@@ -427,6 +428,8 @@ class Synthesizer:
             token_server: draws the speech tokens in place of the LM here.
             forced_tokens: speech tokens of each segment that replace those that are drawn.
             find_voice: gives the voices that the markup names; default `voice`.
+            should_stop: asked in the thread that moves the session whether to give up, which raises
+                `SpeechCancelled`.
             options: as for `stream`.
         """
         solver = options.get("solver")
@@ -442,6 +445,7 @@ class Synthesizer:
             token_server=token_server,
             forced_tokens=forced_tokens,
             find_voice=find_voice,
+            should_stop=should_stop,
             **options,
         )
         if session.settings.render.context.is_full:
@@ -593,6 +597,7 @@ class Synthesizer:
         token_server: TokenServer | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
         find_voice: Callable[[str], Voice] | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> Session:
         """A session without text."""
         components, generation = self.components, self.components.generation
@@ -661,6 +666,7 @@ class Synthesizer:
             token_server=token_server,
             forced_tokens=forced_tokens,
             find_voice=find_voice or self.voice,
+            should_stop=should_stop,
         )
         return session
 
