@@ -138,7 +138,8 @@ class RunConfig:
     """Component folder that each named module starts from, to fine-tune it."""
     initial_partial: bool = False
     """Whether weights that `initial` lacks or has in another shape (another codebook, say) keep
-    their random start; otherwise they end the run."""
+    their random start, and those without a place (another head) are left out; otherwise they end
+    the run."""
     loss_weights: dict[str, float] = field(default_factory=dict)
     """Weight of each named loss; a loss that is not named has weight 1."""
     compile: bool = False
