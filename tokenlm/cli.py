@@ -39,6 +39,8 @@ FORMER_VERBS = {"import-data": "import"}
 """Verbs of earlier versions and what they are called in their group."""
 MISTAKE = 2
 """Exit status after a mistake of the user."""
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as of every program that SIGINT ends."""
 
 _OPTION = re.compile(r"--?[A-Za-z][\w-]*|--[A-Za-z][\w-]*=.*|-[A-Za-z]\S*\.\w+", re.DOTALL)
 """What is an option, perhaps with its value, and no text that begins with a dash."""
@@ -162,9 +164,10 @@ def _add_moved(app: typer.Typer, words: Sequence[str], settings: Settings) -> No
     verbs = [entry.name for entry in entry_points(group=GROUP)]
     if not name or name in verbs or any(verb.startswith(f"{name}.") for verb in verbs):
         return
-    found = [verb for verb in verbs if verb.rpartition(".")[2] == FORMER_VERBS.get(name, name)]
+    known = FORMER_VERBS.get(name, name)
+    found = sorted(verb for verb in verbs if "." in verb and verb.rpartition(".")[2] == known)
     if found:
-        told = f"it is `tokenlm {found[0].replace('.', ' ')}`"
+        told = "it is " + " or ".join(f"`tokenlm {verb.replace('.', ' ')}`" for verb in found)
         _add_broken(app, name, ValueError(told), settings)
 
 
@@ -186,7 +189,10 @@ def _asked_for(words: Sequence[str]) -> dict[str, EntryPoint]:
 
 
 def guarded(function: Callable[..., Any], settings: Settings) -> Callable[..., Any]:
-    """Makes a mistake of the user one red sentence and exit status 2."""
+    """Makes a mistake of the user one red sentence and exit status 2, and Ctrl-C status 130.
+
+    What a verb has to say after Ctrl-C is the message of the `KeyboardInterrupt` that it raises.
+    """
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -194,6 +200,10 @@ def guarded(function: Callable[..., Any], settings: Settings) -> Callable[..., A
             return function(*args, **kwargs)
         except BrokenPipeError:
             raise
+        except KeyboardInterrupt as interrupt:
+            if interrupt.args:
+                typer.echo(f"interrupted: {interrupt}", err=True)
+            raise typer.Exit(INTERRUPTED) from None
         except (ImportError, ValueError, OSError) as error:
             if settings.verbose:
                 raise
