@@ -22,9 +22,8 @@ from torch import Tensor
 from tokenlm.checkpoint.bundle import BundleError
 from tokenlm.checkpoint.resolve import ResolveError, bundled_voices, find_voices, resolve
 from tokenlm.installation import check_device
-from tokenlm.models.lm.decoding import KeyValueCache
+from tokenlm.models.lm.decoding import KeyValueCache, SamplingConfig
 from tokenlm.models.lm.guards import GuardConfig
-from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.rendering import ContextChoice, SegmentRenderer, render_settings
 from tokenlm.synthesis.session import Progress, Session, SessionSettings, TokenServer

@@ -185,6 +185,7 @@ class FlowDecoder(nn.Module):
     def __init__(self, config: FlowConfig) -> None:
         super().__init__()
         self.config = config
+        self.default_context = config.default_context
         self.encoder = cast("Encoder", ENCODERS[config.encoder](config))
         self.speaker = nn.Linear(config.speaker_dim, config.speaker_condition_dim)
         # Any: the protocol says what is called, and the module has weights besides.
@@ -564,7 +565,7 @@ class FlowDecoder(nn.Module):
         That is the whole prompt, or where the chunk grid starts with the prompt its whole chunks,
         so that the grid stays where it is.
         """
-        context = context or self.config.default_context
+        context = context or self.default_context
         if self.config.chunks_from == "prompt_end":
             return context.pinned(num_prompt_tokens)
         if context.chunk_frames is None or context.left_frames is None:
