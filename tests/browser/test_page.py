@@ -226,7 +226,7 @@ def test_a_line_of_a_script_is_made_again_and_the_rest_is_kept(page: Page, pictu
     first, second = line_of(page, 1), line_of(page, 2)
     first.get_by_label("Text").fill("Is it so?")
     second.get_by_label("Text").fill("It is.")
-    first.get_by_label("Pause").fill("0.5")
+    first.get_by_label("Pause").fill("2")
     assert first.get_by_label("Voice").input_value() != second.get_by_label("Voice").input_value()
     second.get_by_label("Text").press("Control+Enter")
     expect(page.locator("#said mark")).to_have_text(re.compile("Is it so"), timeout=SPEECH_MS)
@@ -234,11 +234,11 @@ def test_a_line_of_a_script_is_made_again_and_the_rest_is_kept(page: Page, pictu
     seconds = [float(line.locator(".state").inner_text().split()[0]) for line in (first, second)]
     page.screenshot(path=pictures / "script.png", full_page=True)
     whole, rate, comment = downloaded(page, "#download-script")
-    assert abs(len(whole) / rate - sum(seconds) - 0.5 - 0.4) < 0.02
+    assert abs(len(whole) / rate - sum(seconds) - 2.0 - 0.4) < 0.02
     voices = ", ".join(line.get_by_label("Voice").input_value() for line in (first, second))
     assert "Synthesised" in comment and f"voice {voices}, seed 0" in comment
-    start = round((seconds[0] + 0.5) * rate)  # of the second line, within half a hundredth
-    assert not whole[start - round(0.48 * rate) : start - round(0.02 * rate)].any()
+    start = round((seconds[0] + 2.0) * rate)  # of the second line, within half a hundredth
+    assert not whole[start - round(1.98 * rate) : start - round(0.02 * rate)].any()
 
     second.get_by_role("button", name="Another take").press("Enter")
     wait_for_script(page, "Done: 1 of 1 lines made, 0 kept.")
@@ -250,7 +250,7 @@ def test_a_line_of_a_script_is_made_again_and_the_rest_is_kept(page: Page, pictu
     assert [len(lines) for lines in asked] == [2, 1] and asked[1][0]["seed"] == 1
 
     # A pause is changed without any speech; a text makes its line again, and that alone.
-    first.get_by_label("Pause").fill("1.5")
+    first.get_by_label("Pause").fill("3")
     first.get_by_label("Pause").press("Tab")
     longer, _, _ = downloaded(page, "#download-script")
     assert len(longer) - len(changed) == rate
