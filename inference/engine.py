@@ -129,6 +129,13 @@ class EngineStream(SessionStream, AsyncIterator[Tensor]):
     """
 
     def __init__(self, engine: StreamEngine, request: _Request, ready: asyncio.Event) -> None:
+        """Creates the stream of a request that the engine has; see `StreamEngine.open`.
+
+        Args:
+            engine: speaks it.
+            request: what it speaks.
+            ready: is set from the engine's thread when there is news of the request.
+        """
         super().__init__(request.session, engine.sample_rate)
         self._engine, self._request, self._ready = engine, request, ready
         self._finalizer = weakref.finalize(self, engine._cancel, request)

@@ -45,7 +45,7 @@ def hello(name: str = "you") -> None:
     typer.echo(f"hello {name}")
 
 
-def raising(error: Exception) -> Callable[[], None]:
+def raising(error: BaseException) -> Callable[[], None]:
     def verb() -> None:
         raise error
 
@@ -120,6 +120,32 @@ def test_a_group_whose_verb_need_not_be_named(monkeypatch: pytest.MonkeyPatch) -
     for words in (("export", "--help"), ("export",)):
         listed = CliRunner().invoke(cli.build_app(words), words).output
         assert "Put together." in listed and "Write elsewhere." in listed
+
+
+def test_verbs_that_moved_into_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the order in which they are installed."""
+    names = ("import", "data.import", "data.check", "model.check", "say")
+    for order in (names, names[::-1], sorted(names)):
+        monkeypatch.setattr(
+            cli, "entry_points", lambda group, order=order: [FakeEntry(n, hello) for n in order]
+        )
+        for word, told in (
+            ("import-data", "it is `tokenlm data import`"),
+            ("check", "it is `tokenlm data check` or `tokenlm model check`"),
+            ("sya", "No such command"),
+        ):
+            result = CliRunner().invoke(cli.build_app([word]), [word, "--any"])
+            assert result.exit_code == 2 and told in result.output, (order, word)
+
+
+def test_ctrl_c_has_its_own_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    verbs: dict[str, Callable[..., Any] | Exception] = {
+        "wait": raising(KeyboardInterrupt()), "read": raising(KeyboardInterrupt("2 of 3 lines.")),
+    }  # fmt: skip
+    result = run(monkeypatch, verbs, "wait")
+    assert (result.exit_code, result.output) == (130, "")
+    result = run(monkeypatch, verbs, "read")
+    assert (result.exit_code, result.stderr) == (130, "interrupted: 2 of 3 lines.\n")
 
 
 def test_version(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,8 @@ FORMER_VERBS = {"import-data": "import"}
 """Verbs of earlier versions and what they are called in their group."""
 MISTAKE = 2
 """Exit status after a mistake of the user."""
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as of every program that SIGINT ends."""
 
 _OPTION = re.compile(r"--?[A-Za-z][\w-]*|--[A-Za-z][\w-]*=.*|-[A-Za-z]\S*\.\w+", re.DOTALL)
 """What is an option, perhaps with its value, and no text that begins with a dash."""
@@ -164,9 +166,13 @@ def _add_moved(app: typer.Typer, words: Sequence[str], settings: Settings) -> No
     if not name or name in verbs or any(verb.startswith(f"{name}.") for verb in verbs):
         return
     known = FORMER_VERBS.get(name, name)
-    found = [verb for verb in verbs if known in (verb.rpartition(".")[2], verb.replace(".", "-"))]
+    found = sorted(
+        verb
+        for verb in verbs
+        if "." in verb and known in (verb.rpartition(".")[2], verb.replace(".", "-"))
+    )
     if found:
-        told = f"it is `tokenlm {found[0].replace('.', ' ')}`"
+        told = "it is " + " or ".join(f"`tokenlm {verb.replace('.', ' ')}`" for verb in found)
         _add_broken(app, name, ValueError(told), settings)
 
 
@@ -203,7 +209,10 @@ def _asked_for(words: Sequence[str]) -> dict[str, EntryPoint]:
 
 
 def guarded(function: Callable[..., Any], settings: Settings) -> Callable[..., Any]:
-    """Makes a mistake of the user one red sentence and exit status 2."""
+    """Makes a mistake of the user one red sentence and exit status 2, and Ctrl-C status 130.
+
+    What a verb has to say after Ctrl-C is the message of the `KeyboardInterrupt` that it raises.
+    """
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -211,6 +220,10 @@ def guarded(function: Callable[..., Any], settings: Settings) -> Callable[..., A
             return function(*args, **kwargs)
         except BrokenPipeError:
             raise
+        except KeyboardInterrupt as interrupt:
+            if interrupt.args:
+                typer.echo(f"interrupted: {interrupt}", err=True)
+            raise typer.Exit(INTERRUPTED) from None
         except (ImportError, ValueError, OSError) as error:
             if settings.verbose:
                 raise

@@ -108,6 +108,13 @@ class Service:
     """State of one server. The folder of voices is all of it that outlives the process."""
 
     def __init__(self, config: ServeConfig, synthesizer: Synthesizer, engine: StreamEngine) -> None:
+        """Creates the state of a server that has not spoken yet.
+
+        Args:
+            config: limits, folders and names.
+            synthesizer: the bundle, for voices and for checks of scripts.
+            engine: speaks requests with the same models.
+        """
         self.config = config
         self.synthesizer = synthesizer
         synthesizer.prompts.max_bytes = config.limits.max_prompt_bytes

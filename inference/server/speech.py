@@ -299,6 +299,14 @@ class SpeechResponse(Response):
         stream_format: Literal["audio", "sse"],
         write_timeout_seconds: float,
     ) -> None:
+        """Creates a response; nothing is spoken before it is called.
+
+        Args:
+            speak: opens the speech, and closes it when the response ends.
+            audio_format: a key of `MEDIA_TYPES`.
+            stream_format: bytes of sound, or events that hold them.
+            write_timeout_seconds: longest time that the client may take for one chunk.
+        """
         super().__init__()
         self._speak = speak
         self._audio_format = audio_format

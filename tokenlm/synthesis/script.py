@@ -85,7 +85,7 @@ def speak_script(
             spoken.
     """
     default_seed = choose_seed(seed)
-    checked = list(_checked(synthesizer, lines, voice, default_seed, speed, options))
+    checked = list(_checked(synthesizer, lines, voice, default_seed, speed, options, warns=True))
     return _speak(synthesizer, checked, folder, comment, on_progress)
 
 
@@ -109,13 +109,13 @@ def check_lines(
     should_stop: Callable[[], bool] = lambda: False,
     **options: Any,
 ) -> None:
-    """Checks that lines can be spoken; arguments as for `speak_script`.
+    """Checks that lines can be spoken, and logs nothing; arguments as for `speak_script`.
 
     Raises:
         ScriptError: one cannot; it is named.
         SpeechCancelled: `should_stop`, which is asked after each line, said so.
     """
-    for _ in _checked(synthesizer, lines, voice, seed, speed, options):
+    for _ in _checked(synthesizer, lines, voice, seed, speed, options, warns=False):
         if should_stop():
             raise SpeechCancelled("the script was cancelled.")
 
@@ -127,6 +127,8 @@ def _checked(
     seed: int,
     speed: float,
     options: dict[str, Any],
+    *,
+    warns: bool,
 ) -> Iterator[_Request]:
     if not lines:
         raise ScriptError("the script has no lines.")
@@ -134,8 +136,8 @@ def _checked(
     files = json.dumps(synthesizer.components.manifest.files, sort_keys=True)
     voices: dict[str, Voice | str | None] = {"": voice}
     for number, line in enumerate(lines, start=1):
-
-        def new_session(line: ScriptLine = line) -> Session:
+        # Each line is read once to be checked and once to be spoken: one of them warns.
+        def new_session(line: ScriptLine = line, *, warns: bool = False) -> Session:
             if line.voice not in voices:
                 voices[line.voice] = find_voice(line.voice)
             session = synthesizer.new_session(
@@ -146,11 +148,11 @@ def _checked(
                 markup=line.markup,
                 **options,
             )
-            session.text.read(line.text)
+            session.text.read(line.text, warns=warns)
             return session
 
         try:
-            session = new_session()
+            session = new_session(warns=warns)
         except ValueError as error:
             raise ScriptError(f"line {number} ({_shown(line.text)}): {error}") from error
         settings = session.settings

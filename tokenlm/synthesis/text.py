@@ -147,8 +147,13 @@ class SegmentedText:
         """Text tokens of all segments so far."""
         return sum(len(part.tokens) for part in self.segments)
 
-    def read(self, text: str) -> None:
+    def read(self, text: str, *, warns: bool = True) -> None:
         """Sets the whole text, in place of `feed` and `finish`.
+
+        Args:
+            text: all of it.
+            warns: whether to log the words that are left out; not where the same text is read
+                again.
 
         Raises:
             ValueError: it holds nothing that can be said, or markup that is not understood.
@@ -161,7 +166,7 @@ class SegmentedText:
             spans = joined_spans([*self._markup.feed(text), *self._markup.finish()])
         for span in spans:
             self._add_span(span, is_whole=True)
-        self._complete()
+        self._complete(warns=warns)
 
     def feed(self, piece: str) -> None:
         """Appends the next piece of the text.
@@ -197,10 +202,10 @@ class SegmentedText:
             self._add_span(span)
         self._complete()
 
-    def _complete(self) -> None:
+    def _complete(self, *, warns: bool = True) -> None:
         self._finish_respelling()
         if self._foreign is not None:
-            self._foreign.finish()
+            self._foreign.finish(warns=warns)
         self._end_stretch()
         if self.written is not None:
             self.written.finish()
