@@ -29,7 +29,7 @@ from tokenlm.models.lm.decoding import (
 from tokenlm.synthesis import Synthesizer, Voice
 from tokenlm.synthesis.session import Session, SpeechCancelled, render_sessions
 from tokenlm.synthesis.stream import SessionStream
-from tokenlm.text.lexicon import LexiconSource
+from tokenlm.text.pronunciation import LexiconSource
 
 if TYPE_CHECKING:
     from inference.remote.tokens import Connection

@@ -29,7 +29,7 @@ def check(
 ) -> None:
     """Check a lexicon: every line, the phones of the bundle, and what each word changes."""
     folder = resolve(bundle)
-    from tokenlm.text.lexicon import (
+    from tokenlm.text.pronunciation import (
         LexiconError,
         UserLexicon,
         read_lexicon_file,
@@ -63,8 +63,8 @@ def check(
 
 def _said(tokenizer: TextTokenizer, text: str, lexicon: object = None) -> str:
     """Text tokens of a text, as names."""
-    from tokenlm.text.lexicon import UserLexicon
     from tokenlm.text.normalize import frontend
+    from tokenlm.text.pronunciation import UserLexicon
 
     if isinstance(lexicon, UserLexicon):
         tokenizer, respeller = tokenizer.with_lexicon(lexicon)
@@ -76,8 +76,8 @@ def _said(tokenizer: TextTokenizer, text: str, lexicon: object = None) -> str:
 def _look_up(tokenizer: TextTokenizer, lexicon: object, text_file: str) -> None:
     """Names the entries that a text does not use, and its words that no lexicon lists."""
     from inference.commands.speech import read_text
-    from tokenlm.text.lexicon import Respeller, UserLexicon
     from tokenlm.text.normalize import frontend
+    from tokenlm.text.pronunciation import Respeller, UserLexicon
 
     assert isinstance(lexicon, UserLexicon)
     text, used = read_text(None, text_file), set()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 if TYPE_CHECKING:
-    from tokenlm.text.lexicon import UserLexicon
+    from tokenlm.text.pronunciation import UserLexicon
 
 # As in `tokenlm.modules.quantised`, which takes a second to import.
 Precision = Literal["float32", "bfloat16", "int8"]
@@ -313,6 +313,6 @@ def read_lexicon(path: Path | None) -> UserLexicon | None:
     """
     if path is None:
         return None
-    from tokenlm.text.lexicon import UserLexicon
+    from tokenlm.text.pronunciation import UserLexicon
 
     return UserLexicon.load(path)

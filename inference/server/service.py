@@ -30,10 +30,9 @@ from tokenlm.checkpoint.bundle import BundleError
 from tokenlm.checkpoint.resolve import ResolveError, mixture_parts
 from tokenlm.synthesis import Synthesizer, Voice, VoiceError
 from tokenlm.synthesis.script import check_lines
-from tokenlm.text.descriptions import ATTRIBUTES, DescriptionError
-from tokenlm.text.lexicon import UserLexicon
+from tokenlm.synthesis.voice_space import ATTRIBUTES, DescriptionError
 from tokenlm.text.normalize import frontend
-from tokenlm.text.pronunciation import LexiconError
+from tokenlm.text.pronunciation import LexiconError, UserLexicon
 from tokenlm.text.script import ScriptLine
 
 CACHED_VOICES = 64

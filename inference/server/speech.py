@@ -33,8 +33,8 @@ from inference.server.settings import Limits
 from inference.server.speech_stream import SpeechStream, words_of
 from tokenlm.audio.encoders import Encoder, available_formats, build_encoder
 from tokenlm.synthesis.duration import MAX_DURATION
-from tokenlm.text.lexicon import LexiconError, UserLexicon
 from tokenlm.text.markup import MAX_PAUSE_SECONDS
+from tokenlm.text.pronunciation import LexiconError, UserLexicon
 from tokenlm.text.script import LINE_PAUSE, ScriptError, ScriptLine, read_dialogue, read_lines
 
 PATH = "/v1/audio/speech"

@@ -14,7 +14,7 @@ from tokenlm.models.lm.decoding import SamplingConfig
 from tokenlm.synthesis import Speech, Synthesizer
 from tokenlm.synthesis.duration import MAX_DURATION
 from tokenlm.synthesis.guards import NUM_DURATION_ATTEMPTS, ReadBackScore, decode_nearest
-from tokenlm.text.errors import WordErrors
+from tokenlm.text.transcripts import WordErrors
 
 TEXT = "Is it so? Yes, the quick brown fox jumps over it."
 

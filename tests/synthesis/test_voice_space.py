@@ -14,8 +14,7 @@ from torch.nn import functional
 from tokenlm.checkpoint import BundleError
 from tokenlm.checkpoint.resolve import ResolveError, find_voices, mixture_parts
 from tokenlm.synthesis import Synthesizer, Voice, VoiceError
-from tokenlm.synthesis.voice_space import FILE, VoiceSpace
-from tokenlm.text.descriptions import DescriptionError
+from tokenlm.synthesis.voice_space import FILE, DescriptionError, VoiceSpace
 
 
 def world(num_voices: int = 60, size: int = 8) -> tuple[Tensor, dict[str, Tensor]]:

@@ -10,17 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from tokenlm.text.lexicon import (
+from tokenlm.text.normalize import frontend
+from tokenlm.text.pronunciation import (
     MAX_RUN_CHARACTERS,
     LexiconError,
+    Pronouncer,
     Respeller,
     UserLexicon,
     fit_phones,
     lookup_key,
     parse_phones,
 )
-from tokenlm.text.normalize import frontend
-from tokenlm.text.pronunciation import Pronouncer
 from tokenlm.text.tokenizers import (
     PhonemeTokenizer,
     SentencePieceTokenizer,

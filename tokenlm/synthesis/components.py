@@ -30,7 +30,7 @@ from tokenlm.models.lm import GuardConfig, SamplingConfig, SpeechLM
 from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.models.vocoder import HiFT, Vocoder
 from tokenlm.synthesis.guards import ReadBack
-from tokenlm.text.lexicon import Respeller, UserLexicon
+from tokenlm.text.pronunciation import Respeller, UserLexicon
 from tokenlm.text.tokenizers import TextTokenizer, load_text_tokenizer
 
 ModelT = TypeVar("ModelT", bound=nn.Module)

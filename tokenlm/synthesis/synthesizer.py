@@ -41,11 +41,16 @@ from tokenlm.synthesis.voice import (
     read_recording,
 )
 from tokenlm.synthesis.voice_space import FILE as SPACE_FILE
-from tokenlm.synthesis.voice_space import VoiceSpace, mix_voices, render_voice
-from tokenlm.text.descriptions import DescriptionError, read_description
-from tokenlm.text.lexicon import LexiconSource, UserLexicon
-from tokenlm.text.markup import MAX_PAUSE_SECONDS, MarkupReader, Style, english_say_as
+from tokenlm.synthesis.voice_space import (
+    DescriptionError,
+    VoiceSpace,
+    mix_voices,
+    read_description,
+    render_voice,
+)
+from tokenlm.text.markup import MAX_PAUSE_SECONDS, MarkupReader, Style
 from tokenlm.text.normalize import frontend
+from tokenlm.text.pronunciation import LexiconSource, UserLexicon
 from tokenlm.text.tokenizers import PhonemeTokenizer
 
 logger = logging.getLogger(__name__)
@@ -631,11 +636,12 @@ class Synthesizer:
             num_samples = round(seconds * rate)
             return (num_samples + 0.5) / rate * render.speed if num_samples else 0.0
 
+        text_frontend = frontend(tokenizer.config.normalizer)
         text = SegmentedText(
             tokenizer.encode,
             max_length=generation.max_segment_characters,
             layout=layout,
-            text_frontend=frontend(tokenizer.config.normalizer),
+            text_frontend=text_frontend,
             instruction_end=generation.instruction_end,
             encode_prefix=(
                 tokenizer.encode_prefix if isinstance(tokenizer, PhonemeTokenizer) else None
@@ -644,8 +650,9 @@ class Synthesizer:
             markup=(
                 MarkupReader(
                     tags=tokenizer.tags,
+                    keeps_html=text_frontend.reads_html,
                     spell=tokenizer.spell,
-                    say_as=english_say_as if tokenizer.config.normalizer == "english" else None,
+                    say_as=text_frontend.say_as,
                     check_style=lambda style: session.check_style(style),
                 )
                 if markup

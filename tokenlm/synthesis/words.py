@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tokenlm.synthesis.alignment import SegmentAligner, Span
 from tokenlm.synthesis.guards import ReadBack
-from tokenlm.text.written import WrittenWords
+from tokenlm.text.normalize import WrittenWords
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,16 +25,6 @@ from safetensors.torch import load_file, save
 
 from tokenlm.atomic import atomic_path
 from tokenlm.config import save_config
-from tokenlm.text.lexicon import (
-    Respeller,
-    UserLexicon,
-    fit_phones,
-    is_plain,
-    made_up_word,
-    parse_ipa,
-    parse_phones,
-    tagged_phones,
-)
 from tokenlm.text.normalize import NormalizerName, frontend
 from tokenlm.text.pronunciation import (
     ENDING_PHONES,
@@ -42,10 +32,18 @@ from tokenlm.text.pronunciation import (
     Lexicon,
     LexiconError,
     Pronouncer,
+    Respeller,
+    UserLexicon,
     add_ending,
+    fit_phones,
+    is_plain,
     load_tagger,
+    made_up_word,
+    parse_ipa,
+    parse_phones,
     read_lexicon,
     split_ending,
+    tagged_phones,
     write_lexicon,
 )
 from tokenlm.text.tokenizer_config import (
@@ -585,6 +583,7 @@ class PhonemeTokenizer(TextTokenizer):
         unknown = {phone for said in lexicon.values() for phone in said} - set(self.phones)
         if unknown:
             raise TokenizerError(f"the lexicon has phones that are not known: {sorted(unknown)}")
+        self._config = TextTokenizerConfig(kind="phonemes", vocab_size=self.vocab_size)
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> PhonemeTokenizer:
@@ -629,7 +628,7 @@ class PhonemeTokenizer(TextTokenizer):
     @property
     def config(self) -> TextTokenizerConfig:
         """What `config.yaml` says."""
-        return TextTokenizerConfig(kind="phonemes", vocab_size=self.vocab_size)
+        return self._config
 
     @property
     def vocab_size(self) -> int:

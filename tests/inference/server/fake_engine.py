@@ -13,8 +13,8 @@ from torch import Tensor
 from inference.server.service import CHECK_TEXT
 from tokenlm.synthesis import Voice
 from tokenlm.synthesis.words import Speech, TimedWord
-from tokenlm.text.lexicon import LexiconSource
 from tokenlm.text.markup import Style
+from tokenlm.text.pronunciation import LexiconSource
 
 SAMPLE_RATE = 24_000
 CHUNK_SAMPLES = 2_400
