@@ -39,6 +39,17 @@ def check_duration(duration: float | None, speed: float = 1.0) -> float | None:
     return float(duration)
 
 
+def shortest_seconds(num_tokens: Sequence[int], token_rate: int) -> float:
+    """Seconds that segments take at the least, at the highest speed and without any pause.
+
+    Args:
+        num_tokens: fewest speech tokens of each segment.
+        token_rate: tokens per second.
+    """
+    seconds = (max(count / token_rate - MAX_LEAD_SECONDS, 0.0) for count in num_tokens)
+    return sum(seconds) / MAX_SPEED
+
+
 class DurationPlan:
     """Makes the segments of a request fill a duration; see `docs/duration.md`."""
 

@@ -133,7 +133,6 @@ def _checked(
     if not lines:
         raise ScriptError("the script has no lines.")
     find_voice = options.get("find_voice") or synthesizer.voice
-    files = json.dumps(synthesizer.components.manifest.files, sort_keys=True)
     voices: dict[str, Voice | str | None] = {"": voice}
     for number, line in enumerate(lines, start=1):
         # Each line is read once to be checked and once to be spoken: one of them warns.
@@ -155,22 +154,32 @@ def _checked(
             session = new_session(warns=warns)
         except ValueError as error:
             raise ScriptError(f"line {number} ({_shown(line.text)}): {error}") from error
-        settings = session.settings
-        facts = [
-            FORMAT_VERSION,
-            files,
-            line.text,
-            line.markup,
-            settings.instruction,
-            settings.seed,
-            settings.render.voice.digest,
-            [repr(part) for part in _parts(session)],
-            repr((settings.sampling, settings.guards)),
-            repr([getattr(settings.render, name) for name in _RENDERING]),
-        ]
+        key = sound_key(synthesizer, session, line.text, line.markup)
         session.close()
-        key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
         yield _Request(line, new_session, key)
+
+
+def sound_key(synthesizer: Synthesizer, session: Session, *facts: str | float) -> str:
+    """Digest of all that the sound of a request depends on: the name of the file that keeps it.
+
+    Args:
+        synthesizer: what speaks.
+        session: of the request, with its whole text.
+        facts: what it depends on besides, and the text as it was written.
+    """
+    settings = session.settings
+    known = [
+        FORMAT_VERSION,
+        json.dumps(synthesizer.components.manifest.files, sort_keys=True),
+        *facts,
+        settings.instruction,
+        settings.seed,
+        settings.render.voice.digest,
+        [repr(part) for part in _parts(session)],
+        repr((settings.sampling, settings.guards)),
+        repr([getattr(settings.render, name) for name in _RENDERING]),
+    ]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
 
 
 _RENDERING = ("context", "num_steps", "guidance_scale", "solver", "speed")

@@ -29,12 +29,13 @@ from tokenlm.models.lm.decoding import (
     SegmentTokens,
     decode,
     decode_step,
+    speech_bounds,
 )
 from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.lm.layout import InputSequence
 from tokenlm.modules.exact import mix
 from tokenlm.synthesis.components import Components
-from tokenlm.synthesis.duration import DurationPlan
+from tokenlm.synthesis.duration import DurationPlan, shortest_seconds
 from tokenlm.synthesis.guards import (
     Check,
     ReadBack,
@@ -323,6 +324,18 @@ class Session:
     def voice_of(self, style: Style) -> Voice:
         """The voice of a style that has been checked."""
         return self._voices[style.voice]
+
+    @property
+    def shortest_seconds(self) -> float:
+        """Seconds that the whole text takes at the least; known before anything is decoded."""
+        components = self._components
+        if not self.settings.guards.length_bounds:
+            return 0.0
+        fewest = [
+            speech_bounds(components.speech_lm, len(segment.tokens))[0]
+            for segment in self.text.segments
+        ]
+        return shortest_seconds(fewest, components.flow.config.token_rate)
 
     @property
     def is_done(self) -> bool:
