@@ -176,8 +176,8 @@ class Subtitle:
     text: str
     start_seconds: float
     end_seconds: float
-    number: int = field(default=0, compare=False)
-    """In its file, for messages; 0 where it comes from none."""
+    number: int | None = field(default=None, compare=False)
+    """In its file, for messages; None where it comes from none."""
 
 
 def read_srt(content: str) -> list[Subtitle]:
@@ -372,5 +372,5 @@ def _end(subtitles: Sequence[Subtitle], number: int) -> float:
 
 
 def _name(subtitle: Subtitle) -> str:
-    number = f"subtitle {subtitle.number}" if subtitle.number else "the subtitle"
-    return f"{number} at {_clock(subtitle.start_seconds, ',')} {subtitle.text[:40]!r}"
+    name = "the subtitle" if subtitle.number is None else f"subtitle {subtitle.number}"
+    return f"{name} at {_clock(subtitle.start_seconds, ',')} {subtitle.text[:40]!r}"

@@ -240,16 +240,27 @@ class SpeechOptions(RenderingOptions):
 class TextOptions(SpeechOptions):
     """Options of the verbs that speak one text."""
 
+    duration: DurationOption = None
     instruction: InstructionOption = ""
     markup: MarkupOption = True
+    srt: SrtOption = None
+    vtt: VttOption = None
+    json: JsonOption = None
 
     def arguments(self) -> dict[str, Any]:
-        """As of `SpeechOptions`, with the instruction and whether there is markup."""
+        """As of `SpeechOptions`, with the instruction, the length, and what there is to be."""
         return {
             **super().arguments(),
             "instruction": self.instruction,
             "markup": self.markup,
+            "duration": self.duration,
+            "word_times": bool(self.listings),
         }
+
+    @property
+    def listings(self) -> list[Path]:
+        """Files that words and their times are written to."""
+        return [path for path in (self.srt, self.vtt, self.json) if path is not None]
 
 
 def takes_options(verb: Callable[..., None]) -> Callable[..., None]:

@@ -197,7 +197,7 @@ def synthesizer(tiny_bundle: Path) -> Synthesizer:
     return Synthesizer.from_pretrained(tiny_bundle)
 
 
-def subtitle(text: str, start: float, end: float, number: int = 0) -> Subtitle:
+def subtitle(text: str, start: float, end: float, number: int | None = None) -> Subtitle:
     return Subtitle(text=text, start_seconds=start, end_seconds=end, number=number)
 
 

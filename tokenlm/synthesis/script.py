@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokenlm.arguments import check_number
 from tokenlm.audio.io import load_audio, save_audio
 from tokenlm.audio.level import SPEECH_LUFS, even_out
 from tokenlm.synthesis.session import Progress, Session, SpeechCancelled
@@ -132,6 +133,7 @@ def _checked(
 ) -> Iterator[_Request]:
     if not lines:
         raise ScriptError("the script has no lines.")
+    check_number("speed", speed)
     find_voice = options.get("find_voice") or synthesizer.voice
     voices: dict[str, Voice | str | None] = {"": voice}
     for number, line in enumerate(lines, start=1):
