@@ -162,7 +162,7 @@ def build_app(words: Sequence[str] = ()) -> typer.Typer:
 def _add_moved(app: typer.Typer, words: Sequence[str], settings: Settings) -> None:
     """Adds a hidden verb in place of one that is in a group, which says where it is."""
     name = next((word for word in words if not word.startswith("-")), "")
-    verbs = [entry.name for entry in entry_points(group=GROUP)]
+    verbs = installed_verbs()
     if not name or name in verbs or any(verb.startswith(f"{name}.") for verb in verbs):
         return
     known = FORMER_VERBS.get(name, name)
@@ -179,9 +179,9 @@ def _add_moved(app: typer.Typer, words: Sequence[str], settings: Settings) -> No
 def _add_unknown(groups: dict[str, typer.Typer], words: Sequence[str], settings: Settings) -> None:
     """Adds a hidden verb in place of one that a group lacks, which says what it has."""
     named = [word for word in words if not word.startswith("-")][:2]
-    verbs = sorted(entry.name for entry in entry_points(group=GROUP))
     group, verb = named if len(named) == 2 else ("", "")
-    has = [name.partition(".")[2] for name in verbs if name.startswith(f"{group}.")]
+    start = f"{group}."
+    has = sorted(name.removeprefix(start) for name in installed_verbs() if name.startswith(start))
     if group not in groups or not has or not verb or verb in has:
         return
     told = f"`tokenlm {group}` has no verb {verb!r}; it has {', '.join(has)}."
@@ -190,9 +190,15 @@ def _add_unknown(groups: dict[str, typer.Typer], words: Sequence[str], settings:
     _add_broken(groups[group], verb, ValueError(told), settings, is_known=False)
 
 
+@functools.cache
+def installed_verbs() -> dict[str, EntryPoint]:
+    """The verbs by name. Cached: the metadata of every installed package is read for it."""
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
 def _asked_for(words: Sequence[str]) -> dict[str, EntryPoint]:
     """The verbs by name: the one that `words` name, or those of the group, or all."""
-    verbs = {entry.name: entry for entry in entry_points(group=GROUP)}
+    verbs = installed_verbs()
     first = next((at for at, word in enumerate(words) if not word.startswith("-")), len(words))
     named = list(words[first : first + 2])
     for name in (".".join(named), *named[:1]):

@@ -132,6 +132,9 @@ class RunConfig:
     """Stop cleanly (save, evaluate, export) after this wall time of one start of the run."""
     precision: PrecisionChoice = "auto"
     """Arithmetic of the forward pass; parameters stay in 32 bits."""
+    tf32: bool = True
+    """Whether a GPU rounds the factors of float32 products to TF32, which takes a fraction of the
+    time; no other device is asked."""
     max_skipped_steps: int = 10
     """The run stops after this many steps in a row whose loss or gradient was not finite."""
     initial: dict[str, Path] = field(default_factory=dict)
