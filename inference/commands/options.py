@@ -320,10 +320,22 @@ def read_lexicon(path: Path | None) -> UserLexicon | None:
     """The lexicon of the option --lexicon.
 
     Raises:
-        LexiconError: it cannot be read.
+        ValueError: it cannot be read.
     """
     if path is None:
         return None
+    check_lexicon_file(path)
     from tokenlm.text.pronunciation import UserLexicon
 
     return UserLexicon.load(path)
+
+
+def check_lexicon_file(path: Path) -> None:
+    """Checks that there is a lexicon, before anything is loaded to read it.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    if not path.is_file():
+        reason = "it is a folder" if path.is_dir() else "no such file"
+        raise ValueError(f"the lexicon {path} cannot be read: {reason}.")

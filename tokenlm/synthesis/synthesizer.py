@@ -49,7 +49,7 @@ from tokenlm.synthesis.voice_space import (
     read_description,
     render_voice,
 )
-from tokenlm.text.markup import MAX_PAUSE_SECONDS, MarkupReader, Style
+from tokenlm.text.markup import MAX_PAUSE_SECONDS, Style
 from tokenlm.text.normalize import frontend
 from tokenlm.text.pronunciation import LexiconSource, UserLexicon
 from tokenlm.text.tokenizers import PhonemeTokenizer
@@ -648,25 +648,18 @@ class Synthesizer:
             num_samples = round(seconds * rate)
             return (num_samples + 0.5) / rate * render.speed if num_samples else 0.0
 
-        text_frontend = frontend(tokenizer.config.normalizer)
         text = SegmentedText(
             tokenizer.encode,
             max_length=generation.max_segment_characters,
             layout=layout,
-            text_frontend=text_frontend,
+            text_frontend=frontend(tokenizer.config.normalizer),
             instruction_end=generation.instruction_end,
             encode_prefix=(
                 tokenizer.encode_prefix if isinstance(tokenizer, PhonemeTokenizer) else None
             ),
             respeller=None if respeller is None else respeller.copy(),
             markup=(
-                MarkupReader(
-                    tags=tokenizer.tags,
-                    keeps_html=text_frontend.reads_html,
-                    spell=tokenizer.spell,
-                    say_as=text_frontend.say_as,
-                    check_style=lambda style: session.check_style(style),
-                )
+                tokenizer.markup_reader(lambda style: session.check_style(style))
                 if markup
                 else None
             ),

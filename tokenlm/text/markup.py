@@ -184,7 +184,8 @@ TAG = (
 )
 """Pattern of the tags of elements."""
 _DECLARATION = r"<\?xml[^<>]{0,200}\?>|<![A-Za-z][^<>]{0,300}>"
-MARKUP = re.compile(rf"{TAG}|{_DECLARATION}|<!--(?:(?!-->)[\s\S]){{0,{_MAX_ATTRIBUTES}}}-->")
+COMMENT = re.compile(r"<!--(?:(?!-->|<!--)[\s\S])*+-->")
+MARKUP = re.compile(rf"{TAG}|{_DECLARATION}|{COMMENT.pattern}")
 """Tags, declarations and comments."""
 OPEN_TAG = (
     rf"<(?:/?(?:{_KNOWN}(?:\s[^<>]{{0,{_MAX_ATTRIBUTES}}})?"

@@ -340,14 +340,14 @@ class UserLexicon:
 
     @classmethod
     def parse(cls, text: str, name: str = "the lexicon") -> UserLexicon:
-        """Reads the content of a lexicon file; of several entries of a word the first one counts.
+        """Reads the content of a lexicon file.
 
         Args:
             text: lines of a word and its phones.
             name: of the file, for errors.
 
         Raises:
-            LexiconError: lines that cannot be read, up to ten of them.
+            LexiconError: lines that cannot be read or contradict another one, up to ten of them.
         """
         phones, problems = read_lines(text)
         if problems:
@@ -361,7 +361,7 @@ class UserLexicon:
         """Reads a lexicon file.
 
         Raises:
-            LexiconError: it cannot be read, or has lines that cannot.
+            LexiconError: it cannot be read, or has lines that cannot, or that contradict others.
         """
         return cls.parse(read_lexicon_file(path), str(path))
 
@@ -387,7 +387,9 @@ class UserLexicon:
             if not (isinstance(word, str) and isinstance(said, str)):
                 raise LexiconError("a lexicon has a string of phones for each word.")
             try:
-                phones.setdefault(check_word(word), parse_phones(said))
+                known = parse_phones(said)
+                if phones.setdefault(check_word(word), known) != known:
+                    raise LexiconError("the word is there twice, with other phones.")
             except LexiconError as error:
                 raise LexiconError(f"{word!r}: {error}") from None
         return cls(phones)
@@ -427,8 +429,14 @@ def read_lexicon_file(path: str | Path) -> str:
 
 
 def read_lines(text: str) -> tuple[dict[str, Phones], list[tuple[int, str]]]:
-    """Entries of a lexicon file, and what is wrong with other lines: number and sentence."""
+    """Entries of a lexicon file, and what is wrong with other lines: number and sentence.
+
+    As in the CMU dictionary, a word with a number, `read(2)`, is a further pronunciation of it; the
+    first one counts. A word that stands there twice without a number must be pronounced the same.
+    """
     phones: dict[str, Phones] = {}
+    given: dict[str, tuple[int, Phones]] = {}
+    """Lines of words without a number, and their phones."""
     problems = []
     for number, line in enumerate(text.splitlines(), 1):
         line = line.strip()
@@ -438,7 +446,15 @@ def read_lines(text: str) -> tuple[dict[str, Phones], list[tuple[int, str]]]:
         try:
             if not rest:
                 raise LexiconError(f"the word {word!r} has no phones.")
-            phones.setdefault(check_word(_VARIANT.sub("", word)), parse_phones(rest[0]))
+            base = _VARIANT.sub("", word)
+            key, said = check_word(base), parse_phones(rest[0])
+            before, other = given.setdefault(key, (number, said)) if base == word else (0, said)
+            if said != other:
+                raise LexiconError(
+                    f"{word!r} is pronounced otherwise in line {before}; leave one of the two out, "
+                    f"or call this one {word}(2): the first one counts."
+                )
+            phones.setdefault(key, said)
         except LexiconError as error:
             problems.append((number, str(error)))
     return phones, problems

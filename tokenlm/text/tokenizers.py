@@ -13,7 +13,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections import ChainMap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self, cast
@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save
 
 from tokenlm.atomic import atomic_path
 from tokenlm.config import save_config
+from tokenlm.text.markup import MarkupReader, Style
 from tokenlm.text.normalize import NormalizerName, frontend
 from tokenlm.text.pronunciation import (
     ENDING_PHONES,
@@ -129,6 +130,21 @@ class TextTokenizer(ABC):
         raise LexiconError(
             "the text tokenizer of this bundle reads letters, not phones: it cannot be given "
             "pronunciations."
+        )
+
+    def markup_reader(self, check_style: Callable[[Style], object] | None = None) -> MarkupReader:
+        """A reader of the markup that a text for this tokenizer may hold.
+
+        Args:
+            check_style: raises ValueError for a style that cannot be spoken; see `MarkupReader`.
+        """
+        front = frontend(self.config.normalizer)
+        return MarkupReader(
+            tags=self.tags,
+            keeps_html=front.reads_html,
+            spell=self.spell,
+            say_as=front.say_as,
+            check_style=check_style,
         )
 
     def unlisted_words(self, text: str) -> list[str]:
