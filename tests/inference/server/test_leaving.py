@@ -148,9 +148,9 @@ def test_a_script_is_checked_no_further(
     monkeypatch.setattr(Synthesizer, "new_session", gate.around(new_session))
     checked = script_module._checked
 
-    def checking(*args: Any) -> Iterator[Any]:
+    def checking(*args: Any, **options: Any) -> Iterator[Any]:
         try:
-            yield from checked(*args)
+            yield from checked(*args, **options)
         finally:
             ended.set()
 
