@@ -126,9 +126,8 @@ def test_verbs_that_moved_into_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the order in which they are installed."""
     names = ("import", "data.import", "data.check", "model.check", "say")
     for order in (names, names[::-1], sorted(names)):
-        monkeypatch.setattr(
-            cli, "entry_points", lambda group, order=order: [FakeEntry(n, hello) for n in order]
-        )
+        entries = {name: FakeEntry(name, hello) for name in order}
+        monkeypatch.setattr(cli, "installed_verbs", lambda entries=entries: entries)
         for word, told in (
             ("import-data", "it is `tokenlm data import`"),
             ("check", "it is `tokenlm data check` or `tokenlm model check`"),
