@@ -291,6 +291,8 @@ def _bandwidth(waveform: Tensor, sample_rate: int, config: TakeConfig) -> Findin
 
 
 def _echo(waveform: Tensor, sample_rate: int, config: TakeConfig) -> list[Finding]:
+    if speech_levels(waveform, sample_rate).snr_db < config.min_echo_snr_db:
+        return []
     seconds = reverberation_seconds(waveform, sample_rate)
     if seconds is None:
         return []

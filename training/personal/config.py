@@ -48,6 +48,9 @@ class TakeConfig:
     usable_echo_seconds: float = 0.7
     """What a hall or stairwell gives: the estimate falls short of long times, 0.6 for 1.2 s and 0.6
     to 0.8 for 2 s."""
+    min_echo_snr_db: float = 15.0
+    """Speech over noise from which on echo is judged: louder noise hides how sounds end, and dry
+    speech in it seems to echo for 0.5 s."""
     fine_bandwidth_hz: float = 5000.0
     """Highest frequency with sound, as in refinement: speech has 6,000 Hz and more. Telephones and
     many wireless headsets stop at 4,000 Hz."""

@@ -140,6 +140,8 @@ def test_echo(take: Tensor, speech: tuple[Tensor, int]) -> None:
     echoing = reverberate(long, impulse_response(rate, 1.2, seeded(2)), 0.0)
     assert found(BY_LEVEL.check(echoing, rate, ""), "echo").outcome == "enhance"
     assert reverberation_seconds(torch.zeros(100), rate) is None
+    noisy = add_noise(take, make_noise("white", len(take), rate, seeded(1)), 8.0)
+    assert "echo" not in [one.check for one in BY_LEVEL.check(noisy, rate, "").findings]
 
 
 def test_a_muffled_take(take: Tensor, speech: tuple[Tensor, int]) -> None:
