@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from training.personal.checks import TakeChecker, TakeReport
+    from training.personal.config import TakeConfig
     from training.personal.project import Project
-    from training.personal.prompts import Prompt, Sounds
+    from training.personal.prompts import Coverage, Prompt, Sounds
 
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of the project.")]
 BundleOption = Annotated[
@@ -335,7 +336,7 @@ def _ask(question: str) -> str:
 
 def _choose(
     texts: list[Path] | None, number: int, seed: int, bundle: str
-) -> tuple[list[Prompt], list]:
+) -> tuple[list[Prompt], list[Coverage]]:
     from training.personal.prompts import (
         CoverageMeter,
         candidates,
@@ -375,11 +376,9 @@ def _open(
     return replace(project, checker=_checker(bundle, recogniser, settings))
 
 
-def _checker(bundle: str, recogniser: str, settings: object) -> TakeChecker:
+def _checker(bundle: str, recogniser: str, settings: TakeConfig) -> TakeChecker:
     from training.personal.checks import bundle_checker
-    from training.personal.config import TakeConfig
 
-    assert isinstance(settings, TakeConfig)
     return bundle_checker(bundle, recogniser=recogniser, config=settings)
 
 
