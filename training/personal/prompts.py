@@ -9,6 +9,7 @@ exclamations in each, so that whoever stops early has read the sentences that ma
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 from collections import Counter
@@ -315,8 +316,10 @@ class CoverageMeter:
         return found[-1] if found else self._coverage(0, [set(), set()], Counter())
 
     def _coverage(self, number: int, read: list[set[str]], kinds: Counter[Kind]) -> Coverage:
-        shares = [sum(self._weights[level][unit] for unit in read[level]) for level in (0, 1)]
-        left = sorted(self._weights[1].keys() - read[1], key=lambda unit: -self._weights[1][unit])
+        # The same in whatever order the sets are walked through.
+        shares = [math.fsum(self._weights[n][unit] for unit in read[n]) for n in (0, 1)]
+        weights = self._weights[1]
+        left = sorted(weights.keys() - read[1], key=lambda unit: (-weights[unit], unit))
         return Coverage(
             num_takes=number,
             phones=shares[0],

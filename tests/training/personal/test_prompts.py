@@ -96,7 +96,7 @@ def test_the_first_sentence_is_the_one_that_adds_most_for_its_effort() -> None:
     meter = CoverageMeter(pool, LETTERS)
     assert meter.of([]).phones == 0.0
     whole = meter.of(pool)
-    assert whole.phones == whole.diphones == pytest.approx(1.0) and whole.missing == ()
+    assert (whole.phones, whole.diphones) == pytest.approx((1.0, 1.0)) and whole.missing == ()
 
 
 def test_coverage_by_hand() -> None:
