@@ -155,6 +155,7 @@ def build_app(words: Sequence[str] = ()) -> typer.Typer:
         else:
             groups[group].command(verb, cls=VerbCommand)(guarded(function, settings))
     _add_moved(app, words, settings)
+    _add_unknown(groups, words, settings)
     return app
 
 
@@ -165,10 +166,28 @@ def _add_moved(app: typer.Typer, words: Sequence[str], settings: Settings) -> No
     if not name or name in verbs or any(verb.startswith(f"{name}.") for verb in verbs):
         return
     known = FORMER_VERBS.get(name, name)
-    found = sorted(verb for verb in verbs if "." in verb and verb.rpartition(".")[2] == known)
+    found = sorted(
+        verb
+        for verb in verbs
+        if "." in verb and known in (verb.rpartition(".")[2], verb.replace(".", "-"))
+    )
     if found:
         told = "it is " + " or ".join(f"`tokenlm {verb.replace('.', ' ')}`" for verb in found)
         _add_broken(app, name, ValueError(told), settings)
+
+
+def _add_unknown(groups: dict[str, typer.Typer], words: Sequence[str], settings: Settings) -> None:
+    """Adds a hidden verb in place of one that a group lacks, which says what it has."""
+    named = [word for word in words if not word.startswith("-")][:2]
+    group, verb = named if len(named) == 2 else ("", "")
+    start = f"{group}."
+    has = sorted(name.removeprefix(start) for name in installed_verbs() if name.startswith(start))
+    if group not in groups or not has or not verb or verb in has:
+        return
+    told = f"`tokenlm {group}` has no verb {verb!r}; it has {', '.join(has)}."
+    if unnamed := UNNAMED_VERBS.get(group):
+        told += f" Without one it is `tokenlm {group} {unnamed}`: see its --help."
+    _add_broken(groups[group], verb, ValueError(told), settings, is_known=False)
 
 
 @functools.cache
@@ -188,7 +207,8 @@ def _asked_for(words: Sequence[str]) -> dict[str, EntryPoint]:
     if named:
         inside = {n: entry for n, entry in verbs.items() if n.startswith(f"{named[0]}.")}
         unnamed = f"{named[0]}.{UNNAMED_VERBS.get(named[0])}"
-        if unnamed in verbs and len(named) > 1 and named[1] not in ("-h", "--help"):
+        # Its arguments have the form COMPONENT=FOLDER, which no name of a verb has.
+        if unnamed in verbs and any("=" in word for word in words[first + 1 :]):
             return {named[0]: verbs[unnamed]}
         return inside or verbs
     return verbs
@@ -228,13 +248,15 @@ def explain(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _add_broken(app: typer.Typer, name: str, error: Exception, settings: Settings) -> None:
+def _add_broken(
+    app: typer.Typer, name: str, error: Exception, settings: Settings, *, is_known: bool = True
+) -> None:
     """Adds a hidden verb that says why it cannot be used."""
 
     def broken() -> None:
         if settings.verbose:
             raise error
-        _fail(f"{name} cannot be used: {explain(error)}")
+        _fail(f"{name} cannot be used: {explain(error)}" if is_known else explain(error))
 
     anything = {"allow_extra_args": True, "ignore_unknown_options": True}
     app.command(name, hidden=True, context_settings=anything)(broken)

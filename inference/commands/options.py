@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 if TYPE_CHECKING:
-    from tokenlm.text.lexicon import UserLexicon
+    from tokenlm.text.pronunciation import UserLexicon
 
 # As in `tokenlm.modules.quantised`, which takes a second to import.
 Precision = Literal["float32", "bfloat16", "int8"]
@@ -240,16 +240,27 @@ class SpeechOptions(RenderingOptions):
 class TextOptions(SpeechOptions):
     """Options of the verbs that speak one text."""
 
+    duration: DurationOption = None
     instruction: InstructionOption = ""
     markup: MarkupOption = True
+    srt: SrtOption = None
+    vtt: VttOption = None
+    json: JsonOption = None
 
     def arguments(self) -> dict[str, Any]:
-        """As of `SpeechOptions`, with the instruction and whether there is markup."""
+        """As of `SpeechOptions`, with the instruction, the length, and what there is to be."""
         return {
             **super().arguments(),
             "instruction": self.instruction,
             "markup": self.markup,
+            "duration": self.duration,
+            "word_times": bool(self.listings),
         }
+
+    @property
+    def listings(self) -> list[Path]:
+        """Files that words and their times are written to."""
+        return [path for path in (self.srt, self.vtt, self.json) if path is not None]
 
 
 def takes_options(verb: Callable[..., None]) -> Callable[..., None]:
@@ -309,10 +320,22 @@ def read_lexicon(path: Path | None) -> UserLexicon | None:
     """The lexicon of the option --lexicon.
 
     Raises:
-        LexiconError: it cannot be read.
+        ValueError: it cannot be read.
     """
     if path is None:
         return None
-    from tokenlm.text.lexicon import UserLexicon
+    check_lexicon_file(path)
+    from tokenlm.text.pronunciation import UserLexicon
 
     return UserLexicon.load(path)
+
+
+def check_lexicon_file(path: Path) -> None:
+    """Checks that there is a lexicon, before anything is loaded to read it.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    if not path.is_file():
+        reason = "it is a folder" if path.is_dir() else "no such file"
+        raise ValueError(f"the lexicon {path} cannot be read: {reason}.")

@@ -15,9 +15,7 @@ import typer
 
 from inference.commands.options import (
     ArrivingTextArgument,
-    DurationOption,
     FormatOption,
-    JsonOption,
     LayoutOption,
     OutputOption,
     PlayOption,
@@ -26,15 +24,13 @@ from inference.commands.options import (
     PromptTextOption,
     RenderingOptions,
     SayOutputOption,
-    SrtOption,
     SubtitlesOption,
     TextArgument,
     TextFileOption,
     TextOptions,
-    VttOption,
     takes_options,
 )
-from tokenlm.atomic import atomic_path
+from tokenlm.atomic import write_text
 from tokenlm.checkpoint.resolve import find_voices, resolve
 from tokenlm.console import ProgressBar
 from tokenlm.installation import check_device
@@ -64,6 +60,7 @@ def clone(
     words, arguments = read_text(text, text_file), options.arguments()
     with ProgressBar("loading") as progress:
         check_output(output)
+        _check_files(options, output, text_file, prompt_audio)
         check_recording(prompt_audio)
         check_text(words, resolve(options.bundle))
         synthesizer = load_synthesizer(options.bundle, options.device, options.weights)
@@ -77,6 +74,8 @@ def clone(
         )
     number = arguments["seed"]
     write_speech(output, speech, synthesizer, voice=voice, seed=number, seconds=seconds)
+    length = speech.shape[0] / synthesizer.sample_rate
+    _write_listings(options, words, _words_of(speech), length)
     report_seed(options.seed, number)
 
 
@@ -95,12 +94,8 @@ def say(
     output: SayOutputOption = None,
     play: PlayOption = False,
     form: FormatOption = "wav",
-    srt: SrtOption = None,
-    vtt: VttOption = None,
-    json: JsonOption = None,
     srt_in: SubtitlesOption = None,
     text_file: TextFileOption = None,
-    duration: DurationOption = None,
     layout: LayoutOption = "auto",
     options: TextOptions,
 ) -> None:
@@ -111,56 +106,41 @@ def say(
     Subtitles are spoken at their times: `tokenlm say --srt-in film.srt -o film.wav`.
     """
     from inference.sinks import check_player
-    from inference.subtitles import dub, read_srt, to_json, to_srt, to_vtt
+    from inference.subtitles import SubtitleError, dub, read_srt
 
     arrives = text == "-" and text_file is None
     subtitles = None
     if srt_in is not None:
         has_text = text is not None or text_file is not None
-        if has_text or duration is not None or options.speed != 1.0:
+        if has_text or options.duration is not None or options.speed != 1.0:
             raise ValueError("--srt-in takes neither a text nor a --duration or --speed.")
-        if srt is not None or vtt is not None or json is not None:
+        if options.listings:
             raise ValueError("--srt-in has its times: it takes no --srt, --vtt or --json.")
         subtitles = read_srt(read_text(None, str(srt_in)))
         if not subtitles:
             raise ValueError(f"{srt_in} holds no subtitle that can be said.")
-        words = subtitles[0].text
+        words = ""
     else:
         words = "" if arrives else read_text(text, text_file)
     arguments = options.arguments()
     if output is None and not play:
         output = Path("out.wav")
     to_pipe = output is not None and str(output) == "-"
-    listings = [
-        (path, write)
-        for path, write in ((srt, to_srt), (vtt, to_vtt), (json, to_json))
-        if path is not None
-    ]
-    files = [path for path, _ in listings]
-    files += [Path(path) for path in (output, text_file, srt_in) if path and str(path) != "-"]
-    for path in files:
-        if sum(path.resolve() == other.resolve() for other in files) > 1:
-            raise ValueError(f"{path} is named twice: each file needs a name of its own.")
     with ProgressBar("loading") as progress:
         if output is not None and not to_pipe:
             check_output(output)
-        for path, _ in listings:
-            check_writable(path)
+        _check_files(options, output, text_file, srt_in)
         if play:
             check_player()
         folder = resolve(options.bundle)
         if voice is not None:
             find_voices(folder, voice)
-        if not arrives:
+        if not arrives and subtitles is None:
             check_text(words, folder)
         synthesizer = load_synthesizer(options.bundle, options.device, options.weights)
         chosen = _choose_voice(synthesizer, voice, None, None)
-        arguments |= {
-            "voice": chosen,
-            "layout": layout,
-            "word_times": bool(listings),
-            "duration": duration,
-        }
+        arguments |= {"voice": chosen, "layout": layout}
+        kept: Path | None = None
         pieces: list[str] = []
         timed_words: list[TimedWord] = []
         progress.describe("speaking")
@@ -168,8 +148,18 @@ def say(
         is_whole = options.context == "full" or options.solver not in (None, "euler")
         if subtitles is not None:
             del arguments["duration"], arguments["speed"]
-            chunks = dub(synthesizer, subtitles, **arguments)
-        elif is_whole or (arrives and duration is not None):
+            if output is not None and not to_pipe:
+                kept = output.with_name(f"{output.name}.lines")
+                check_folder(kept)
+            chunks = dub(
+                synthesizer,
+                subtitles,
+                folder=kept,
+                comment=provenance_comment(synthesizer, chosen.name, arguments["seed"]),
+                on_progress=progress.update,
+                **arguments,
+            )
+        elif is_whole or (arrives and options.duration is not None):
             words = "".join(arriving_text()) if arrives else words
             speak = synthesizer.generate
             chunks = iter([speak(words, on_progress=progress.update, **arguments)])
@@ -179,14 +169,29 @@ def say(
             chunks = synthesizer.stream(words, **arguments)
         with_words = _keep_words(chunks, timed_words)
         number = arguments["seed"]
-        num_samples = _pour(with_words, synthesizer, chosen, number, play, output, form)
+        try:
+            num_samples = _pour(with_words, synthesizer, chosen, number, play, output, form)
+        except SubtitleError as error:
+            if kept is None:
+                raise
+            advice = f"The others are kept in {kept}: mend these, and give the command again."
+            raise SubtitleError([*error.mistakes, advice]) from error
+        except KeyboardInterrupt:
+            if kept is None:
+                raise
+            again = f" with --seed {number}" if options.seed == "random" else ""
+            raise KeyboardInterrupt(
+                f"what is finished is kept in {kept}, and the same command{again} goes on from "
+                f"there. {output} is written when all is."
+            ) from None
         seconds = time.perf_counter() - start
-    for path, write in listings:
-        with atomic_path(path) as temporary:
-            temporary.write_text(write("".join(pieces) or words, timed_words), encoding="utf-8")
+    length = num_samples / synthesizer.sample_rate
+    _write_listings(options, "".join(pieces) or words, timed_words, length)
     if output is not None:
         target = "standard output" if to_pipe else output
-        report(target, num_samples / synthesizer.sample_rate, seconds, error_stream=to_pipe)
+        report(target, length, seconds, error_stream=to_pipe)
+    if kept is not None:
+        typer.echo(f"the speech of each subtitle is kept in {kept}")
     unlisted = getattr(chunks, "unlisted_words", []) if arguments["lexicon"] else []
     if unlisted:
         typer.echo(f"in no lexicon, said by rule: {' '.join(unlisted)}", err=True)
@@ -304,6 +309,42 @@ def check_folder(path: Path) -> None:
         raise ValueError(f"{path}: there is no permission to write to {folder}.")
 
 
+def _check_files(options: TextOptions, *others: Path | str | None) -> None:
+    """Checks that the listings of words can be written, and that no file has two uses.
+
+    Args:
+        options: name the listings.
+        others: files that the verb reads or writes besides; "-" and None are none.
+
+    Raises:
+        ValueError: a file is named twice, is a folder, or lies in one that cannot be written to.
+    """
+    files = [*options.listings, *(Path(path) for path in others if path and str(path) != "-")]
+    for path in files:
+        if sum(path.resolve() == other.resolve() for other in files) > 1:
+            raise ValueError(f"{path} is named twice: each file needs a name of its own.")
+    for path in options.listings:
+        check_writable(path)
+
+
+def _write_listings(
+    options: TextOptions, text: str, words: Sequence[TimedWord], seconds: float
+) -> None:
+    """Writes words and their times.
+
+    Args:
+        options: name the files.
+        text: that was spoken.
+        words: of it.
+        seconds: length of the speech.
+    """
+    from inference.subtitles import to_json, to_srt, to_vtt
+
+    for path, make in ((options.srt, to_srt), (options.vtt, to_vtt), (options.json, to_json)):
+        if path is not None:
+            write_text(path, make(text, words, seconds))
+
+
 def check_text(text: str, folder: Path) -> None:
     """Checks that there is something to say, before any work is done for it.
 
@@ -384,12 +425,16 @@ def _kept(pieces: Iterator[str], kept: list[str]) -> Iterator[str]:
 
 def _keep_words(chunks: Iterator[Tensor], words: list[TimedWord]) -> Iterator[Tensor]:
     """Chunks of speech, whose words are appended to a list."""
+    for chunk in chunks:
+        words += _words_of(chunk)
+        yield chunk
+
+
+def _words_of(chunk: Tensor) -> Sequence[TimedWord]:
+    """Words of a waveform (S,); none where they were not timed."""
     from tokenlm.synthesis.words import Speech
 
-    for chunk in chunks:
-        if isinstance(chunk, Speech):
-            words += chunk.words
-        yield chunk
+    return chunk.words if isinstance(chunk, Speech) else ()
 
 
 def _pour(

@@ -318,3 +318,10 @@ def test_files(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("- {text: a, x: b}", encoding="utf-8")
     with pytest.raises(ScriptError, match=r"c.yaml: line 1: 'x' is no field"):
         read_script_file(tmp_path / "c.yaml")
+
+
+def test_blocks_of_html_without_text_are_no_lines() -> None:
+    script = read_markdown(
+        '<p align="center">\n\nOne.\n\n</p>\n\n[pause 1s] <break/>\n\n[pause x]\n'
+    )
+    assert [line.text for line in script.lines] == ["One. [pause 1s] <break/>", "[pause x]"]

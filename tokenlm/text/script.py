@@ -19,7 +19,16 @@ from urllib.parse import unquote
 
 import yaml
 
-from tokenlm.text.markup import KNOWN_ELEMENTS, MAX_PAUSE_SECONDS
+from tokenlm.text.markup import (
+    COMMENT,
+    KNOWN_ELEMENTS,
+    MAX_PAUSE_SECONDS,
+    MarkupError,
+    MarkupReader,
+    Pause,
+    Text,
+    element_pattern,
+)
 
 LINE_PAUSE = 0.4
 """Seconds of silence after a line of a dialogue."""
@@ -308,9 +317,7 @@ def _is_yaml_value(text: str) -> bool:
 # --- Documents: blocks of text, which are headings or not ---
 
 _SPACES = re.compile(r"\s+")
-_ONLY_PAUSE = re.compile(
-    r"\s*(?:\[pause[^\[\]]*\]|<break\b[^<>]*/?>(?:</break>)?)\s*", re.IGNORECASE
-)
+_PARAGRAPH_TAG = re.compile(element_pattern("p"))
 _TAG_START = re.compile(r"<(?=[A-Za-z/!?])")
 _TAG_NAME = re.compile(r"</?([A-Za-z][\w:-]*)")
 
@@ -327,10 +334,10 @@ class _Block:
 def _lines_of(blocks: Sequence[_Block], *, markup: bool) -> list[ScriptLine]:
     lines: list[ScriptLine] = []
     for block in blocks:
-        if markup and lines and _ONLY_PAUSE.fullmatch(block.text):
+        if markup and lines and _holds_only_pauses(block.text):
             lines[-1] = replace(lines[-1], text=f"{lines[-1].text} {block.text}")
             continue
-        if not any(map(str.isalnum, block.text)):
+        if not any(map(str.isalnum, _PARAGRAPH_TAG.sub("", block.text))):
             continue
         if block.chapter and lines:
             lines[-1] = replace(lines[-1], pause=CHAPTER_PAUSE)
@@ -343,6 +350,16 @@ def _lines_of(blocks: Sequence[_Block], *, markup: bool) -> list[ScriptLine]:
             )
         )
     return lines
+
+
+def _holds_only_pauses(text: str) -> bool:
+    reader = MarkupReader()
+    try:
+        spans = [*reader.feed(text), *reader.finish()]
+    except MarkupError:
+        return False
+    kinds = [type(span) for span in spans if not (isinstance(span, Text) and span.text.isspace())]
+    return Pause in kinds and {*kinds} == {Pause}
 
 
 def read_markdown(text: str) -> Script:
@@ -403,7 +420,7 @@ def _inline_text(children: Sequence[Any]) -> str:
 
 def _kept_html(text: str) -> str:
     """Tags of SSML and the text; other tags and comments are dropped."""
-    text = re.sub(r"<!--.*?-->", " ", text, flags=re.DOTALL)
+    text = COMMENT.sub(" ", text)
 
     def keep(match: re.Match[str]) -> str:
         name = _TAG_NAME.match(match[0])

@@ -119,6 +119,9 @@ def test_voices_are_mixed_and_designed(tiny_bundle: Path, tmp_path: Path) -> Non
         for voice, status, reason in (
             ("ann:0.7+zoe:0.3", 404, "no voice 'zoe'"),
             ("ann:0+bob", 400, "positive weights"),
+            ("ann:x+bob", 400, "weight of 'ann' is a positive number, as in ann:0.7, not 'x'"),
+            ("ann:x", 400, "weight of 'ann' is a positive number"),
+            ("nobody:1", 404, "no voice 'nobody'"),
             ({"description": "purple"}, 400, "othing of the description"),
             ({"attributes": {"colour": 1.0}}, 400, "no attribute 'colour'"),
             ({"attributes": {"pitch": 9.0}}, 400, "from -3 to 3"),
