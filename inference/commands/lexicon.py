@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inference.commands.options import BundleOption, MarkupOption
-from inference.commands.speech import check_lexicon_file, read_text
+from inference.commands.options import BundleOption, MarkupOption, check_lexicon_file
+from inference.commands.speech import read_text
 from tokenlm.checkpoint.resolve import find_voices, resolve
 
 if TYPE_CHECKING:

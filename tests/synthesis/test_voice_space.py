@@ -50,6 +50,9 @@ def test_mixtures_are_written_with_weights(tiny_bundle: Path, tmp_path: Path) ->
         ("ann:inf+bob", "positive weights"),
         ("ann+", "written as"),
         ("ann+boob", "did you mean 'bob'"),
+        ("ann:x+bob", "the weight of 'ann' is a positive number, as in ann:0.7, not 'x'"),
+        ("bob+ann:", "the weight of 'ann' is a positive number, as in ann:0.7, not ''"),
+        ("ann:much", "the weight of 'ann' is a positive number"),
         ("+".join(["ann"] * 9), "at most 8"),
     ):
         with pytest.raises(ResolveError, match=problem):

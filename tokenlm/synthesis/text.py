@@ -145,8 +145,13 @@ class SegmentedText:
         """Text tokens of all segments so far."""
         return sum(len(part.tokens) for part in self.segments)
 
-    def read(self, text: str) -> None:
+    def read(self, text: str, *, warns: bool = True) -> None:
         """Sets the whole text, in place of `feed` and `finish`.
+
+        Args:
+            text: all of it.
+            warns: whether to log the words that are left out; not where the same text is read
+                again.
 
         Raises:
             ValueError: it holds nothing that can be said, or markup that is not understood.
@@ -158,15 +163,18 @@ class SegmentedText:
         self._keep_written(text)
         for span in spans:
             self._add_span(span, is_whole=True)
-        self._complete()
+        self._complete(warns=warns)
 
     def feed(self, piece: str) -> None:
         """Appends the next piece of the text.
 
         Raises:
             MarkupError: it holds markup that is not understood.
+            ValueError: it is no string.
         """
         assert not self.is_finished
+        if not isinstance(piece, str):
+            raise ValueError(f"pieces of a text are strings, not {type(piece).__name__}.")
         if self.written is None:
             self._feed(piece)
             return
@@ -199,10 +207,10 @@ class SegmentedText:
             self._add_span(span)
         self._complete()
 
-    def _complete(self) -> None:
+    def _complete(self, *, warns: bool = True) -> None:
         self._finish_respelling()
         if self._foreign is not None:
-            self._foreign.finish()
+            self._foreign.finish(warns=warns)
         self._end_stretch()
         if self.written is not None:
             self.written.finish()

@@ -22,6 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional
 
+from tokenlm.arguments import is_number
 from tokenlm.atomic import atomic_path
 from tokenlm.modules.exact import mix as mix_seed
 from tokenlm.synthesis.components import Components
@@ -158,7 +159,7 @@ class VoiceSpace:
                     f"the voices of this bundle have no attribute {name!r}; there is: "
                     f"{', '.join(self.names)}."
                 )
-            if not abs(value) <= MAX_VALUE:
+            if not (is_number(value) and abs(value) <= MAX_VALUE):
                 raise VoiceError(
                     f"{name} is from {-MAX_VALUE:g} to {MAX_VALUE:g} standard deviations, not "
                     f"{value}."

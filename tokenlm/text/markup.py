@@ -218,6 +218,36 @@ def picture_text(tag: str) -> str:
     return f" {match['said']} " if match else " "
 
 
+HIDDEN = "\0"
+"""What `hide_markup` puts in the place of a character that parts no words."""
+
+
+def hide_markup(text: str, is_said: Callable[[int, int], bool]) -> str:
+    """A text, character for character, in which markup is hidden from those who read it.
+
+    Args:
+        text: as it was written.
+        is_said: whether a word that is said stands in the markup from the first place up to the
+            second, which is then no markup.
+
+    Returns:
+        The text with `HIDDEN` or, where markup parts words, spaces in place of it. Of a picture
+        what is said of it stays.
+    """
+
+    def hide(match: re.Match[str]) -> str:
+        markup = match[0]
+        if _ALT.search(markup) and markup[:4].lower() == "<img":
+            return _blanked(markup)
+        if is_said(match.start(), match.end()):
+            return markup
+        name = (match.groupdict().get("name") or "break").lower()
+        parts = name in ("break", "s", "img") or _LINE_ELEMENT.fullmatch(name)
+        return (" " if parts else HIDDEN) * len(markup)
+
+    return _PAUSE.sub(hide, MARKUP.sub(hide, text))
+
+
 def _blanked(markup: str) -> str:
     """Spaces in place of markup, and in place of a picture what is said of it."""
     alt = _ALT.search(markup) if markup[:4].lower() == "<img" else None

@@ -166,11 +166,11 @@ class ForeignWords:
         self._rest = text[end:] if len(text) - end < _LONGEST_WORD else ""
         self._look(text[: len(text) - len(self._rest)])
 
-    def finish(self) -> None:
-        """Complete the text, and log one warning with the words, if there are any."""
+    def finish(self, *, warns: bool = True) -> None:
+        """Complete the text, and log one warning with the words, if there are any and `warns`."""
         self._look(self._rest)
         self._rest = ""
-        if self.words:
+        if self.words and warns:
             more = ", and others" if len(self.words) > _MAX_NAMED else ""
             named = ", ".join(self.words[:_MAX_NAMED])
             logger.warning("left out, being in a script that is not read here: %s%s", named, more)
