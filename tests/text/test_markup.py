@@ -70,7 +70,7 @@ def read(text: str, size: int | None = None) -> list[Span]:
         ("a<!-- <foo> [pause 1s] -->b<!---->", [Text("a b ")]),
         ("<!-- " + "long " * 500 + "-->a", [Text(" a")]),
         ("<!DOCTYPE speak PUBLIC '-//W3C//DTD'><speak>a</speak>", [Text("a")]),
-        ("<p class='x' hidden>One<p>Two", [Text("\n\nOne\n\nTwo")]),
+        ("<p class='x' hidden>One<p>Two", [Text("\n\nOne\n\n\n\nTwo\n\n")]),
         ("<s xml:lang='en'>One</s>", [SentenceEnd(), Text("One"), SentenceEnd()]),
         ('<phoneme alphabet="x-cmu" ph="P IY1">pea</phoneme>', [Text("(P IY1)")]),
         ('<say-as interpret-as="characters">aB-1</say-as>', [Text("a b dash one")]),

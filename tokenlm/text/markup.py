@@ -349,11 +349,11 @@ class MarkupReader:
             MarkupError: an element has not been closed.
         """
         spans = self._read(self._held, is_all=True)
-        self._close_paragraph()
+        self._close_paragraph(spans)
         if self._open:
             last = self._open[-1]
             raise MarkupError(f"{last.place}: <{last.name}> is not closed.")
-        return spans
+        return joined_spans(spans)
 
     def take_words(self) -> str:
         """What has been read since the last call, as it was written, with spaces for markup.
@@ -559,7 +559,7 @@ class MarkupReader:
     def _begin(self, name: str, attributes: Mapping[str, str], spans: list[Span]) -> None:
         before = self._style
         if name == "p":
-            self._close_paragraph()
+            self._close_paragraph(spans)
         if name in _STRUCTURE:
             self._mark(name, spans)
         elif name == "voice":
@@ -584,7 +584,7 @@ class MarkupReader:
         if name == "break":
             return
         if name != "p":
-            self._close_paragraph()
+            self._close_paragraph(spans)
         if not self._open:
             raise ValueError(f"</{name}> closes nothing: <{name}> is not open.")
         last = self._open[-1]
@@ -602,10 +602,11 @@ class MarkupReader:
         else:
             self._set_style(last.style, spans)
 
-    def _close_paragraph(self) -> None:
+    def _close_paragraph(self, spans: list[Span]) -> None:
         """Ends an open paragraph: as in HTML, its end tag may be left out."""
         if self._open and self._open[-1].name == "p":
             self._open.pop()
+            self._mark("p", spans)
 
     def _mark(self, name: str, spans: list[Span]) -> None:
         """Gives what a paragraph or a sentence begins and ends with."""
