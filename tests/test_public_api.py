@@ -73,6 +73,7 @@ SYNTHESIZER = {
         "token_server",
         "forced_tokens",
         "find_voice",
+        "should_stop",
     ],
     "open_session": [
         "text",
@@ -80,6 +81,7 @@ SYNTHESIZER = {
         "token_server",
         "forced_tokens",
         "find_voice",
+        "should_stop",
         "options",
     ],
     "prepare_voice": ["source", "prompt_text", "sample_rate", "name"],
