@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -25,10 +24,9 @@ from inference.commands.speech import (
     read_seed,
     report_seed,
 )
+from inference.edit_options import edit_request
 from tokenlm.checkpoint.resolve import resolve
 from tokenlm.console import ProgressBar
-
-_SPAN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)\s*")
 
 
 def edit(
@@ -99,14 +97,15 @@ def edit(
 
     The file keeps its rate, channels and format.
     """
-    from tokenlm.synthesis.editing import EditRequest
-
     number, own = read_seed(seed), read_lexicon(lexicon)
-    request = EditRequest(
+    request = edit_request(
         replace=replace,
-        insert=_insertion(insert, before, after, at),
+        insert=insert,
+        before=before,
+        after=after,
+        at=at,
         delete=delete,
-        span=None if span is None else _read_span(span),
+        span=span,
         continue_with=continue_with,
         occurrence=occurrence,
     )
@@ -145,38 +144,3 @@ def edit(
     )
     typer.echo(f"it says: {edited.text}")
     report_seed(seed, number)
-
-
-def _insertion(
-    words: str | None, before: str | None, after: str | None, at: float | None
-) -> tuple[Literal["before", "after", "at"], str | float, str] | None:
-    """What the options say of an insertion.
-
-    Raises:
-        ValueError: they do not fit.
-    """
-    given = (before is not None) + (after is not None) + (at is not None)
-    if words is None:
-        if given:
-            raise ValueError("--before, --after and --at say where to --insert words.")
-        return None
-    if given != 1:
-        raise ValueError("--insert takes one of --before, --after and --at.")
-    if before is not None:
-        return "before", before, words
-    if after is not None:
-        return "after", after, words
-    assert at is not None
-    return "at", at, words
-
-
-def _read_span(text: str) -> tuple[float, float]:
-    """The seconds of the option --span.
-
-    Raises:
-        ValueError: they are not two numbers.
-    """
-    match = _SPAN.fullmatch(text)
-    if match is None:
-        raise ValueError(f"--span takes seconds from and to, such as 1.2-1.6, not {text!r}.")
-    return float(match[1]), float(match[2])

@@ -202,9 +202,9 @@ def test_the_verb(
     for options, message in (
         (("--replace", "cat", "dog"), "does not say 'cat'"),
         (("--delete", "fox", "--span", "1-2"), "one edit is made at a time"),
-        (("--span", "soon"), "--span takes seconds"),
-        (("--insert", "so"), "takes one of --before"),
-        (("--after", "fox"), "say where to --insert"),
+        (("--span", "soon"), "a span is seconds from and to"),
+        (("--insert", "so"), "insert takes one of before"),
+        (("--after", "fox"), "say where to insert words"),
         (("--delete", "the"), "2 times"),
     ):
         result = run_verb(edit, path, *known, *options)

@@ -133,6 +133,11 @@ class Recording:
 
         return torch.from_numpy(self._floats(self.samples).T.astype(np.float32))
 
+    @property
+    def suffix(self) -> str:
+        """Of files of this format."""
+        return SUFFIXES[self.container][0]
+
     def with_samples(self, before: int, waveform: Tensor, after: int) -> Recording:
         """The recording with other samples in the place of those from `before` to `after`.
 
