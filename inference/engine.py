@@ -19,8 +19,13 @@ import torch
 from torch import Tensor
 
 from inference.remote.settings import Local, Remote
-from tokenlm.models.lm.decoding import PREFILL_POSITIONS, Decoding, KeyValueCache, decode_step
-from tokenlm.models.lm.sampling import SamplingConfig
+from tokenlm.models.lm.decoding import (
+    PREFILL_POSITIONS,
+    Decoding,
+    KeyValueCache,
+    SamplingConfig,
+    decode_step,
+)
 from tokenlm.synthesis import Synthesizer, Voice
 from tokenlm.synthesis.session import Session, render_sessions
 from tokenlm.synthesis.stream import SessionStream

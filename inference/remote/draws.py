@@ -21,8 +21,8 @@ from torch import Tensor
 
 from tokenlm.checkpoint.llm_folder import read_bias, read_facts
 from tokenlm.config import from_dict
+from tokenlm.models.lm.decoding import SamplingConfig, sample
 from tokenlm.models.lm.layout import eos_class
-from tokenlm.models.lm.sampling import SamplingConfig, sample
 from tokenlm.models.lm.vocabulary import MergedVocabulary
 from tokenlm.modules.exact import mix, uniform_draws
 

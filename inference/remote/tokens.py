@@ -34,10 +34,9 @@ from inference.remote.draws import (
 )
 from inference.remote.settings import Remote, RemoteError
 from tokenlm.checkpoint.llm_folder import lm_fingerprint
-from tokenlm.models.lm.decoding import SegmentTokens
+from tokenlm.models.lm.decoding import SamplingConfig, SegmentTokens
 from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.lm.layout import InputSequence, eos_class
-from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.models.lm.vocabulary import MergedVocabulary
 from tokenlm.modules.exact import mix
 from tokenlm.synthesis.components import Components

@@ -7,7 +7,7 @@ import torch
 from pretend_device import DEVICE, pretend
 from torch import Tensor
 
-from tokenlm.models.lm.sampling import SamplingConfig, draw, sample
+from tokenlm.models.lm.decoding import SamplingConfig, draw, sample
 from tokenlm.modules.exact import has_float64
 
 

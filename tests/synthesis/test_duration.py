@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from inference.engine import StreamEngine
-from tokenlm.models.lm.sampling import SamplingConfig
+from tokenlm.models.lm.decoding import SamplingConfig
 from tokenlm.synthesis import Speech, Synthesizer
 from tokenlm.synthesis.guards import NUM_DURATION_ATTEMPTS, ReadBackScore, decode_nearest
 from tokenlm.text.errors import WordErrors

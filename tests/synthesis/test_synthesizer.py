@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tokenlm.audio.io import load_audio
-from tokenlm.models.lm.sampling import SamplingConfig
+from tokenlm.models.lm.decoding import SamplingConfig
 from tokenlm.modules.quantised import Precision
 from tokenlm.modules.streaming import FULL_CONTEXT, Context
 from tokenlm.synthesis import Synthesizer, VoiceError

@@ -26,8 +26,7 @@ from tokenlm.audio.mel import MelSpectrogram
 from tokenlm.audio.recording import Recording
 from tokenlm.audio.resample import resample
 from tokenlm.audio.splicing import channel_gains, common_channel, splice
-from tokenlm.models.lm.decoding import Decoding, KeyValueCache, decode
-from tokenlm.models.lm.sampling import SamplingConfig
+from tokenlm.models.lm.decoding import Decoding, KeyValueCache, SamplingConfig, decode
 from tokenlm.modules.exact import mix
 from tokenlm.synthesis.alignment import SegmentAligner
 from tokenlm.synthesis.components import Components
@@ -406,7 +405,7 @@ class Editor:
         # The vocoder gets a second before the span, and half of one behind it.
         skipped = max(num_left - self._token_rate, 0)
         kept = num_left + num_new + min(num_right, self._token_rate // 2)
-        sound = components.vocoder(rendered[:, skipped * factor : kept * factor])[0].cpu()
+        sound = components.vocoder(rendered[:, skipped * factor : kept * factor])[0].float().cpu()
         sound = sound * 10.0 ** (-analysis.decibels / 20.0)
         sound = resample(sound, components.manifest.sample_rate, rate)
 

@@ -63,7 +63,7 @@ def render_settings(
     if isinstance(context, str):
         if context not in ("default", "full"):
             raise ValueError(f"context must be 'default', 'full' or a Context, got {context!r}")
-        context = FULL_CONTEXT if context == "full" else components.flow.config.default_context
+        context = FULL_CONTEXT if context == "full" else components.flow.default_context
     return RenderSettings(
         voice=voice,
         context=context,

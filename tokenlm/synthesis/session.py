@@ -25,13 +25,13 @@ from tokenlm.models.lm.decoding import (
     Decoding,
     KeyValueCache,
     Prefix,
+    SamplingConfig,
     SegmentTokens,
     decode,
     decode_step,
 )
 from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.lm.layout import InputSequence
-from tokenlm.models.lm.sampling import SamplingConfig
 from tokenlm.modules.exact import mix
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.duration import DurationPlan

@@ -510,7 +510,7 @@ def prepare_voice(
         components.flow,
         voice,
         generation.voice_fit,
-        context=components.flow.config.default_context,
+        context=components.flow.default_context,
         num_steps=generation.num_steps,
         guidance_scale=generation.guidance_scale,
         device=components.device,

@@ -316,7 +316,7 @@ def render_voice(
             carrier.prompt_tokens[None].to(components.device),
             **flow_prompt(unprompted, components.device),
             seed=carrier.seed,
-            context=components.flow.config.default_context,
+            context=components.flow.default_context,
             num_steps=generation.num_steps,
             guidance_scale=generation.guidance_scale,
         )[0].cpu()

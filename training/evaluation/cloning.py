@@ -18,8 +18,16 @@ from training.evaluation.error_rate import is_catastrophic
 from training.evaluation.prompts import Prompt
 from training.evaluation.sets import Item, RecordingSet
 from training.evaluation.statistics import Figure, mean_figure, ratio_figure, share_figure
-from training.evaluation.suite import Judges, Request, Row, Score, Suite, similarity
-from training.evaluation.summaries import sound_figures, voices_of
+from training.evaluation.suite import (
+    Judges,
+    Request,
+    Row,
+    Score,
+    Suite,
+    similarity,
+    sound_figures,
+    voices_of,
+)
 
 Prompts = dict[str, Prompt]
 """Prompts by speaker."""

@@ -73,7 +73,7 @@ def read_text_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
     Raises:
         ValueError: there are none.
     """
-    from training.evaluation.naturalness import OVRL
+    from training.evaluation.judges import OVRL
     from training.evaluation.report import ROWS_FILE
     from training.evaluation.texts import SECTION
 

@@ -1,4 +1,4 @@
-"""The same sentences with other prompts: shorter, damaged, or recordings of real persons.
+"""The same sentences with other prompts: shorter, damaged, slower, or recordings of real persons.
 
 Within a section only the prompt differs, so the word errors of two conditions are compared sentence
 by sentence.
@@ -16,6 +16,7 @@ from tokenlm.modules.exact import mix
 from tokenlm.report import markdown_table, new_plot, save_plot
 from training.data.manifest import ManifestError, Utterance, read_manifest
 from training.evaluation.cloning import Prompts, item_columns
+from training.evaluation.formants import Curve, slope_figure
 from training.evaluation.judges import SAMPLE_RATE
 from training.evaluation.prompts import (
     CLEAN,
@@ -23,14 +24,23 @@ from training.evaluation.prompts import (
     damage_prompt,
     join_up_to,
     read_prompt,
+    stretch,
 )
 from training.evaluation.sets import Item, RecordingSet
 from training.evaluation.statistics import Figure, mean_figure, ratio_figure
-from training.evaluation.suite import Judges, Request, Row, Suite, similarity
-from training.evaluation.summaries import sound_figures, voices_of
+from training.evaluation.suite import (
+    Judges,
+    Request,
+    Row,
+    Suite,
+    similarity,
+    sound_figures,
+    voices_of,
+)
 
 PROMPT_LENGTHS = "prompt_lengths"
 DAMAGED_PROMPTS = "damaged_prompts"
+SPEAKING_RATE = "speaking_rate"
 RECORDINGS = "recordings"
 TABLE_FILE = "prompt_lengths.md"
 PLOT_FILE = "prompt_lengths.png"
@@ -447,3 +457,42 @@ def _draw(path: Path, conditions: Sequence[str], own: dict[str, Figure]) -> None
         axes.set(xlabel="seconds of the prompt", ylabel=label)
         axes.legend()
     save_plot(path, plot)
+
+
+def speaking_rate_suite(recordings: RecordingSet, factors: Sequence[float], seed: int) -> Suite:
+    """The sentences of a set after their prompts are said slower and faster.
+
+    Only the rate of a prompt is changed, its pitch and words stay: nothing else moves the speech.
+
+    Args:
+        recordings: the set.
+        factors: of the speaking rate of the prompts.
+        seed: of the sentences.
+
+    Raises:
+        AudioError: a prompt cannot be read.
+    """
+    plain = {name: read_prompt(row) for name, row in recordings.prompts.items()}
+    prompts = {
+        f"{factor:g}": {name: stretch(prompt, factor) for name, prompt in plain.items()}
+        for factor in factors
+    }
+    return condition_suite(SPEAKING_RATE, recordings, prompts, plain, seed)
+
+
+def speaking_rate_figures(rows: Sequence[Row], seed: int = 0) -> list[Figure]:
+    """Whether the speech is as fast as its prompt: 1 follows it all the way, 0 not at all."""
+    curves: dict[str | int, Curve] = {}
+    for row in rows:
+        curve = curves.setdefault(row["item"], Curve(speaker=row["speaker"], warps={}))
+        curve.warps[float(row["condition"])] = row["speaking_rate"]
+    factors = sorted({float(row["condition"]) for row in rows})
+    note = (
+        "of ln characters per second on ln speaking rate of the prompt, "
+        f"{factors[0]:g} to {factors[-1]:g} of its own"
+    )
+    group = rows[0]["group"]
+    return [
+        slope_figure(SPEAKING_RATE, "slope", group, list(curves.values()), seed, note),
+        *word_and_voice_figures(rows, seed=seed),
+    ]

@@ -36,6 +36,7 @@ from training.evaluation.conditions import (
     DAMAGED_PROMPTS,
     PROMPT_LENGTHS,
     RECORDINGS,
+    SPEAKING_RATE,
     damaged_prompt_figures,
     damaged_prompt_suite,
     first_items,
@@ -46,30 +47,38 @@ from training.evaluation.conditions import (
     recording_figures,
     recording_suite,
     recordings_of_persons,
+    speaking_rate_figures,
+    speaking_rate_suite,
 )
 from training.evaluation.config import DEFAULT, SECTIONS, WHISPER, EvaluationConfig, Section
+from training.evaluation.error_rate import find_cleaner
 from training.evaluation.formants import formant_figures, formant_suite, score_formants
 from training.evaluation.judges import (
     Embed,
     WordJudge,
+    load_naturalness,
     load_recognizer,
     recognizer_version,
     require,
 )
 from training.evaluation.long_text import long_text_figures, long_text_suite, score_long_texts
-from training.evaluation.naturalness import load_naturalness
 from training.evaluation.parts import Parts
 from training.evaluation.sets import RecordingSet, TextSet, find_text_sets, read_recording_set
 from training.evaluation.snapshot import Snapshot, assign_speakers, read_snapshot, snapshot_path
-from training.evaluation.speaking_rate import SECTION as SPEAKING_RATE
-from training.evaluation.speaking_rate import speaking_rate_figures, speaking_rate_suite
 from training.evaluation.statistics import Figure
-from training.evaluation.suite import Judges, Row, Score, Suite, System, score, speak
-from training.evaluation.summaries import summarise_beside
+from training.evaluation.suite import (
+    Judges,
+    Row,
+    Score,
+    Suite,
+    System,
+    score,
+    speak,
+    summarise_beside,
+)
 from training.evaluation.systems import Cloning, CopySynthesis, Originals, Resynthesis
 from training.evaluation.texts import SECTION as TEXTS
 from training.evaluation.texts import LinePrompts, text_figures, text_suite
-from training.evaluation.whisper_text import find_cleaner
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ Shapes: S samples, E embedding channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +21,6 @@ from torch import Tensor
 from tokenlm.audio.io import save_audio
 from tokenlm.audio.level import trim_silence
 from tokenlm.audio.resample import resample
-from training.evaluation.bandwidth import high_band_db
 from training.evaluation.error_rate import (
     Clean,
     CleanFor,
@@ -33,10 +32,14 @@ from training.evaluation.error_rate import (
     is_catastrophic,
     word_errors,
 )
-from training.evaluation.judges import SAMPLE_RATE, Embed
-from training.evaluation.naturalness import Rate
+from training.evaluation.judges import SAMPLE_RATE, SCORES, Embed, Rate
 from training.evaluation.prompts import Prompt
+from training.evaluation.statistics import Figure, beside, mean_figure
 
+SPLIT_HZ, TOP_HZ = 8000.0, 11_500.0
+"""The band in which speech that was learned from 16 kHz has nothing."""
+FLOOR_DB = -120.0
+"""Energy of that band in a recording with nothing in it."""
 MIN_SECONDS = 0.1
 """Shorter speech is padded with silence, so that the judges accept it."""
 
@@ -44,6 +47,15 @@ Row = dict[str, Any]
 """A line of `utterances.jsonl`."""
 Advance = Callable[[], object]
 """Called after each utterance."""
+Summary = Callable[[Sequence[Row], int], list[Figure]]
+HIGH_BAND = "high_band_db"
+SOUND = {**SCORES, HIGH_BAND: "energy from 8 to 11.5 kHz over that below, in dB"}
+"""Columns of rows that say how speech sounds, and how they are read."""
+_OF_SPEECH = (
+    "errors", "words", "char_errors", "characters", "word_error_rate", "lost_or_doubled", "faults",
+    "similarity", "nearest", "num_candidates", "speaking_rate", "seconds", *SOUND,
+)  # fmt: skip
+"""Columns that are those of the recording where a recording is summarised in place of speech."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -284,3 +296,84 @@ def _word_columns(request: Request, transcript: str, clean: Clean) -> Row:
 def similarity(first: np.ndarray, second: np.ndarray) -> float:
     """Cosine between two embeddings (E,)."""
     return float(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)))
+
+
+def high_band_db(waveform: Tensor, sample_rate: int) -> float | None:
+    """Energy from 8 to 11.5 kHz over that below, in decibels.
+
+    Args:
+        waveform: (S,).
+        sample_rate: in hertz.
+
+    Returns:
+        None where the rate is too low for such a band, or where nothing is to be heard.
+    """
+    if sample_rate < 2 * TOP_HZ or not waveform.shape[0]:
+        return None
+    # In double precision: single puts the noise of its own rounding where there is nothing.
+    power = torch.fft.rfft(waveform.double()).abs().square().numpy()
+    hertz = np.arange(len(power)) * sample_rate / waveform.shape[0]
+    low = float(power[hertz < SPLIT_HZ].sum())
+    high = float(power[(hertz >= SPLIT_HZ) & (hertz < TOP_HZ)].sum())
+    if low <= 0.0:
+        return None
+    return max(10.0 * float(np.log10(max(high / low, 1e-30))), FLOOR_DB)
+
+
+def voices_of(rows: Sequence[Row]) -> list[str]:
+    """The voice that each row was spoken in, as far as rows share voices."""
+    return [str(row.get("speaker", row["prompt"])) for row in rows]
+
+
+def sound_figures(rows: Sequence[Row], prefix: str = "", *, seed: int = 0) -> list[Figure]:
+    """Means of the columns `SOUND` that all rows have.
+
+    Args:
+        rows: of one section and set.
+        prefix: of the names of the figures.
+        seed: of the intervals.
+    """
+    section, group = rows[0]["section"], rows[0]["group"]
+    return [
+        mean_figure(
+            section,
+            group,
+            f"{prefix}{name}",
+            [float(row[name]) for row in rows],
+            voices_of(rows),
+            seed=seed,
+            note=note,
+        )
+        for name, note in SOUND.items()
+        if all(name in row for row in rows)
+    ]
+
+
+def summarise_beside(
+    summarise: Summary, rows: Sequence[Row], originals: Mapping[str, Row], seed: int = 0
+) -> list[Figure]:
+    """Figures of rows, each with that of the recordings of the same sentences.
+
+    Args:
+        summarise: makes figures of rows.
+        rows: whose `original` names the recording of their sentence.
+        originals: rows of the recordings, by that name. Where one is missing no figure has another
+            one beside it.
+        seed: of the intervals.
+    """
+    figures = summarise(rows, seed)
+    if not all(row.get("original") in originals for row in rows):
+        return figures
+    recorded = [
+        {**row, **{key: own[key] for key in _OF_SPEECH if key in own}, "original_errors": 0}
+        for row in rows
+        for own in [originals[row["original"]]]
+    ]
+    kept = [figure for figure in summarise(recorded, seed) if not _is_of_both(figure)]
+    return beside(figures, kept)
+
+
+def _is_of_both(figure: Figure) -> bool:
+    """Whether a figure is of the system or compares it with something: recordings have none."""
+    parts = ("_over_", "to_original", "catastrophic", "real_time_factor", "first_audio", "slope")
+    return any(part in figure.name for part in parts)

@@ -34,8 +34,7 @@ from training.evaluation.statistics import (
     resampled_interval,
     share_figure,
 )
-from training.evaluation.suite import Request, Row, Suite
-from training.evaluation.summaries import SOUND
+from training.evaluation.suite import SOUND, Request, Row, Suite
 from training.evaluation.systems import Cloning
 
 SECTION = "script"

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tokenlm.models.lm.decoding import SpeechRequest, generate_speech, speech_bounds
+from tokenlm.models.lm.decoding import SamplingConfig, SpeechRequest, generate_speech, speech_bounds
 from tokenlm.models.lm.layout import IGNORE, Layout, one_shot
 from tokenlm.models.lm.model import LayoutBatch, SpeechLM
-from tokenlm.models.lm.sampling import SamplingConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tokenlm.models.lm.sampling import SamplingConfig, sample, truncate
+from tokenlm.models.lm.decoding import SamplingConfig, sample, truncate
 
 
 @pytest.fixture(scope="module")

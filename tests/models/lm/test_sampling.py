@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenlm.models.lm.sampling import SamplingConfig, draw, sample, truncate
+from tokenlm.models.lm.decoding import SamplingConfig, draw, sample, truncate
 
 PLAIN = SamplingConfig(top_k=0, top_p=1.0, repetition_window=0)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.evaluation.bandwidth import FLOOR_DB, high_band_db
+from training.evaluation.suite import FLOOR_DB, high_band_db
 
 RATE = 24_000
 TIMES = torch.arange(RATE) / RATE

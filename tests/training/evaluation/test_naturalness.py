@@ -13,8 +13,7 @@ import pytest
 import torch
 
 from training.evaluation import judges
-from training.evaluation.judges import JudgeError
-from training.evaluation.naturalness import load_naturalness
+from training.evaluation.judges import JudgeError, load_naturalness
 
 
 def test_mistakes_are_told_with_the_command_that_installs(monkeypatch: pytest.MonkeyPatch) -> None:

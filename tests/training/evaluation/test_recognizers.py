@@ -14,7 +14,7 @@ import torch
 from tiny_recognizer import tiny_recognizer
 
 from training.evaluation import judges
-from training.evaluation.error_rate import spoken_words
+from training.evaluation.error_rate import find_cleaner, spoken_words
 from training.evaluation.judges import (
     JudgeError,
     WordJudge,
@@ -22,7 +22,6 @@ from training.evaluation.judges import (
     recognizer_version,
     samples_of,
 )
-from training.evaluation.whisper_text import find_cleaner
 from training.refine.recognisers import make_recogniser
 
 PCM = (np.sin(np.arange(16_000) / 20) * 8000).astype("<i2").tobytes()

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from training.evaluation.conditions import speaking_rate_figures, speaking_rate_suite
 from training.evaluation.prompts import Prompt, change_rate
 from training.evaluation.sets import RecordingSet, read_recording_set
-from training.evaluation.speaking_rate import speaking_rate_figures, speaking_rate_suite
 from training.evaluation.suite import Speech, score, speak
 
 RATE = 16_000

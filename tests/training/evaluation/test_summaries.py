@@ -12,8 +12,7 @@ from training.data.manifest import read_manifest
 from training.evaluation.cloning import cloning_figures
 from training.evaluation.conditions import likeness_of_persons
 from training.evaluation.statistics import Figure, mean_figure
-from training.evaluation.suite import Judges, Row
-from training.evaluation.summaries import sound_figures, summarise_beside, voices_of
+from training.evaluation.suite import Judges, Row, sound_figures, summarise_beside, voices_of
 
 
 def row(item: int, errors: int, **more: object) -> Row:

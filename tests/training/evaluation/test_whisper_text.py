@@ -12,9 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from training.evaluation import judges, whisper_text
-from training.evaluation.error_rate import has_lost_or_doubled, word_errors
-from training.evaluation.whisper_text import clean_for_whisper, is_number_list
+from training.evaluation import error_rate, judges
+from training.evaluation.error_rate import (
+    clean_for_whisper,
+    has_lost_or_doubled,
+    is_number_list,
+    word_errors,
+)
 
 NORMALIZER = find_spec("whisper_normalizer") is not None
 REASON = "whisper-normalizer is not installed: extra eval"
@@ -38,9 +42,9 @@ def joining(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(sys.modules, "whisper_normalizer", SimpleNamespace(english=english))
     monkeypatch.setitem(sys.modules, "whisper_normalizer.english", english)
     monkeypatch.setattr(judges, "find_spec", lambda name: name)
-    whisper_text._normalizers.cache_clear()
+    error_rate._normalizers.cache_clear()
     yield
-    whisper_text._normalizers.cache_clear()
+    error_rate._normalizers.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -103,5 +107,5 @@ def test_a_lost_or_doubled_number_is_seen(joining: None) -> None:
 def test_the_normaliser_of_whisper_leaves_what_was_said(
     reference: str, heard: str, errors: int
 ) -> None:
-    whisper_text._normalizers.cache_clear()
+    error_rate._normalizers.cache_clear()
     assert word_errors(reference, heard, clean_for_whisper(reference)).errors == errors

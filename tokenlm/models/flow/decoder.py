@@ -185,10 +185,16 @@ class FlowDecoder(nn.Module):
     def __init__(self, config: FlowConfig) -> None:
         super().__init__()
         self.config = config
+        self.default_context = config.default_context
         self.encoder = cast("Encoder", ENCODERS[config.encoder](config))
         self.speaker = nn.Linear(config.speaker_dim, config.speaker_condition_dim)
         # Any: the protocol says what is called, and the module has weights besides.
         self.estimator: Any = ESTIMATORS[config.estimator](config)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the networks compute in. Mel and the state of the solver are float32."""
+        return self.speaker.weight.dtype
 
     def normalize(self, mel: Tensor) -> Tensor:
         """Log-mel to the scale of the flow."""
@@ -228,6 +234,7 @@ class FlowDecoder(nn.Module):
         if self.config.chunks_from == "prompt_start" and pinned is not None:
             pinned = None if context.left_frames is None else _whole_chunks(self, pinned, context)
         encoded = self.encoder(tokens, context, mask=mask, pinned_tokens=pinned)
+        x_t, prompt_mel = x_t.to(self.dtype), prompt_mel.to(self.dtype)
         condition = self.condition(encoded, prompt_mel, self.project_speaker(speaker_embedding))
         if dropped is not None:
             condition = condition * ~dropped[:, None, None]
@@ -293,10 +300,10 @@ class FlowDecoder(nn.Module):
         prompt = functional.pad(self.normalize(prompt_mel), (0, 0, 0, total - start)).to(encoded)
         condition = self.condition(encoded, prompt, self.project_speaker(speaker_embedding))
         noise = self.initial_noise(seed, prompt_seed, start, 0, total)
-        x0 = noise.to(encoded).expand(encoded.shape[0], -1, -1)
+        x0 = noise.to(encoded.device).expand(encoded.shape[0], -1, -1)
         factor = self.config.frames_per_token
         velocity = self._velocity(condition, context.scaled(factor), guidance_scale, None)
-        times = cosine_schedule(num_steps or self.config.num_steps).to(encoded)
+        times = cosine_schedule(num_steps or self.config.num_steps).to(encoded.device)
         if method == "euler":
             x1 = solve_euler(velocity, x0, times)
         else:
@@ -351,18 +358,18 @@ class FlowDecoder(nn.Module):
         shown = known if self.config.infills else known.long().cumprod(dim=1).bool()
         context = FULL_CONTEXT
         encoded = self.encoder(tokens, context)
-        x1 = self.normalize(mel).to(encoded)
+        x1 = self.normalize(mel)
         speaker = self.project_speaker(speaker_embedding)
-        condition = self.condition(encoded, x1.where(shown, 0.0), speaker)
+        condition = self.condition(encoded, x1.where(shown, 0.0).to(encoded), speaker)
         noise = self.initial_noise(seed, seed, 0, 0, x1.shape[1])
-        x0 = noise.to(encoded).expand_as(x1)
+        x0 = noise.to(x1).expand_as(x1)
         free = self._velocity(condition, context, guidance_scale, None)
         _, known_velocity = path(x0, x1, x1.new_zeros(len(x1)))
 
         def velocity(step: int, t: Tensor, x: Tensor) -> Tensor:
             return known_velocity.where(known, free(step, t, x))
 
-        times = cosine_schedule(num_steps or self.config.num_steps).to(encoded)
+        times = cosine_schedule(num_steps or self.config.num_steps).to(x1)
         if method == "euler":
             rendered = solve_euler(velocity, x0, times)
         else:
@@ -542,7 +549,7 @@ class FlowDecoder(nn.Module):
             prompt = state.prompt_mel[:, frame : frame + count]
             prompts.append(functional.pad(prompt, (0, 0, 0, count - prompt.shape[1])))
             noise = self.initial_noise(seed, state.prompt_seed, border, frame, count)
-            noises.append(noise.to(encoded).expand(len(prompt), -1, -1))
+            noises.append(noise.to(encoded.device).expand(len(prompt), -1, -1))
             state.next_frame += count
         speaker = torch.cat([state.speaker for state in states])
         condition = self.condition(encoded, torch.cat(prompts), speaker)
@@ -551,7 +558,7 @@ class FlowDecoder(nn.Module):
             velocity = self._velocity(
                 condition, context.scaled(factor), first.guidance_scale, steps, pinned
             )
-            times = cosine_schedule(len(steps)).to(encoded)
+            times = cosine_schedule(len(steps)).to(encoded.device)
             return solve_euler(velocity, torch.cat(noises), times)
 
     def _velocity(
@@ -574,8 +581,9 @@ class FlowDecoder(nn.Module):
 
         def velocity(step: int, t: Tensor, x: Tensor) -> Tensor:
             state = None if states is None else states[step]
-            points = x.repeat_interleave(2, dim=0) if guidance_scale else x
+            points = (x.repeat_interleave(2, dim=0) if guidance_scale else x).to(condition.dtype)
             both = self.estimator(points, t.expand(rows), condition, context, state, plan=plan)
+            both = both.to(x.dtype)
             if not guidance_scale:
                 return both
             conditional, unconditional = both.unflatten(0, (-1, 2)).unbind(dim=1)
@@ -601,7 +609,7 @@ class FlowDecoder(nn.Module):
 
     def project_speaker(self, embedding: Tensor) -> Tensor:
         """Embeddings (B, E) of any length to (B, speaker_condition_dim)."""
-        return self.speaker(functional.normalize(embedding, dim=-1))
+        return self.speaker(functional.normalize(embedding, dim=-1).to(self.dtype))
 
     def initial_noise(
         self, seed: int, prompt_seed: int, prompt_frames: int, start: int, num_frames: int
@@ -630,7 +638,7 @@ class FlowDecoder(nn.Module):
         That is the whole prompt, or where the chunk grid starts with the prompt its whole chunks,
         so that the grid stays where it is.
         """
-        context = context or self.config.default_context
+        context = context or self.default_context
         if self.config.chunks_from == "prompt_end":
             return context.pinned(num_prompt_tokens)
         if context.chunk_frames is None or context.left_frames is None:

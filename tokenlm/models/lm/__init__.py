@@ -1,8 +1,8 @@
 """The language model that writes speech tokens after text."""
 
+from tokenlm.models.lm.decoding import SamplingConfig
 from tokenlm.models.lm.guards import NO_GUARDS, GuardConfig
 from tokenlm.models.lm.model import BackboneConfig, SpeechLM, SpeechLMConfig
-from tokenlm.models.lm.sampling import SamplingConfig
 
 __all__ = [
     "NO_GUARDS",
