@@ -15,6 +15,7 @@ from verb_runner import run_verb
 
 from inference.commands.edit import edit
 from tokenlm.audio.io import AudioError, load_audio
+from tokenlm.audio.level import rms_dbfs
 from tokenlm.audio.recording import Recording
 from tokenlm.checkpoint.bundle import BundleError
 from tokenlm.synthesis import Synthesizer
@@ -24,6 +25,8 @@ from tokenlm.synthesis.editing import (
     EditError,
     EditRequest,
     find_words,
+    fit_background,
+    fit_level,
     plan_cut,
 )
 from tokenlm.synthesis.words import TimedWord
@@ -332,3 +335,37 @@ def test_samples_need_their_rate(synthesizer: Synthesizer, hum: torch.Tensor) ->
         synthesizer.edit(hum, text=TEXT, delete="fox")
     with pytest.raises(AudioError, match="no such"):
         synthesizer.edit("nowhere.wav", text=TEXT, delete="fox")
+
+
+def test_a_span_is_brought_to_the_level_of_the_recording() -> None:
+    mel = torch.randn(200, 80, generator=torch.Generator().manual_seed(0)) - 5
+    for step, left in ((0.0, 0.0), (0.3, 0.3), (2.0, 0.35), (-3.0, -0.35)):
+        fitted = fit_level(mel[None] + step, mel)
+        torch.testing.assert_close(fitted[0], mel + left, atol=1e-4, rtol=0)
+    # Noise that is always there is there in the span, too.
+    assert bool((fit_background(mel[None] - 20, mel) > -9).all())
+    torch.testing.assert_close(fit_background(mel[None] + 20, mel)[0], mel + 20)
+
+
+@pytest.mark.slow
+def test_the_embedded_bundle_says_the_new_words(tmp_path: Path) -> None:
+    """By its own recogniser; and beyond the seams nothing differs."""
+    synthesizer = Synthesizer.from_pretrained("mini-en")
+    folder = synthesizer.components.folder
+    source = folder / "demo_prompt.wav"
+    text = (folder / "demo_prompt.txt").read_text(encoding="utf-8").strip()
+    edited = synthesizer.edit(source, text=text, replace=("English", "music"))
+    edited.save(tmp_path / "out.wav")
+    before, after = samples_of(source), samples_of(tmp_path / "out.wav")
+    rate = edited.sample_rate
+    left = int((edited.start_seconds - 0.05) * rate)
+    right = len(after) - int((edited.end_seconds + 0.05) * rate) - 1
+    assert np.array_equal(after[:left], before[:left])
+    assert np.array_equal(after[-right:], before[-right:])
+    assert 0.2 < edited.end_seconds - edited.start_seconds < 1.0
+    words = synthesizer.transcribe(tmp_path / "out.wav")
+    assert "music" in words and "english" not in words and "cooking" in words
+    # As loud as what is around it, to some decibels.
+    inner = edited.waveform[0, int(edited.start_seconds * rate) : int(edited.end_seconds * rate)]
+    outer = torch.cat([edited.waveform[0, rate // 2 : left], edited.waveform[0, -right:]])
+    assert abs(rms_dbfs(inner) - rms_dbfs(outer)) < 5.0

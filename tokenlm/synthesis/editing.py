@@ -52,8 +52,8 @@ LEAD_TOKENS = 8
 """Most quiet before the first word of a recording that the LM goes on with."""
 EDGE_SECONDS = 0.2
 """Quiet around the speech that is edited with it."""
-MAX_GAIN = 0.5
-"""Most that the level of new words is changed to that of their surroundings, in log-mel."""
+MAX_LEVEL_STEP = 0.35
+"""Most that new words are louder or softer than the rest, in log-mel; 3 dB."""
 FLOOR_SHARE = 0.05
 """Share of the frames of a recording that count as its background."""
 MIN_OVERLAP_SECONDS = 0.03
@@ -401,6 +401,8 @@ class Editor:
         span = rendered[:, frames]
         if not components.flow.config.infills:
             span = add_offset(span, settings.voice)
+        if cut.new is not None:
+            span = fit_level(span, analysis.mel.to(span))
         rendered[:, frames] = fit_background(span, analysis.mel.to(span))
         # The vocoder gets a second before the span, and half of one behind it.
         skipped = max(num_left - self._token_rate, 0)
@@ -497,6 +499,17 @@ def _quietest(analysis: Analysis, start: int, end: int, components: Components) 
     level = analysis.mel.unflatten(0, (-1, factor)).mean(dim=(1, 2))
     level[start:end] = math.inf
     return analysis.tokens[int(level.argmin())]
+
+
+def fit_level(span: Tensor, mel: Tensor) -> Tensor:
+    """A span (1, T', M) that is about as loud as the recording (T, M), where both are loud."""
+
+    def loudness(mel: Tensor) -> Tensor:
+        level = torch.logsumexp(2 * mel, dim=-1) / 2
+        return level[level >= level.quantile(0.5)].mean()
+
+    step = loudness(span[0]) - loudness(mel)
+    return span - (step - step.clamp(-MAX_LEVEL_STEP, MAX_LEVEL_STEP))
 
 
 def fit_background(span: Tensor, mel: Tensor) -> Tensor:
