@@ -16,14 +16,10 @@ from inference.commands.options import (
     SolverOption,
     StepsOption,
     WeightsOption,
-)
-from inference.commands.speech import (
-    check_writable,
-    load_synthesizer,
     read_lexicon,
     read_seed,
-    report_seed,
 )
+from inference.commands.speech import check_writable, load_synthesizer, report_seed
 from inference.edit_options import edit_request
 from tokenlm.checkpoint.resolve import resolve
 from tokenlm.console import ProgressBar
