@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import soundfile
@@ -78,13 +78,14 @@ class Recording:
         with file:
             is_whole = file.subtype in _BITS
             if file.format not in SUFFIXES or not (is_whole or file.subtype in _FLOATS):
-                kind = f"{file.format}, {file.subtype}"
-                raise AudioError(f"{title} ({kind}) cannot be edited: {_OTHER_KINDS}")
-            blocks, count = [np.zeros((0, file.channels), "int32" if is_whole else "float64")], 0
+                found = f"{file.format}, {file.subtype}"
+                raise AudioError(f"{title} ({found}) cannot be edited: {_OTHER_KINDS}")
+            kind: Literal["int32", "float64"] = "int32" if is_whole else "float64"
+            blocks, count = [np.zeros((0, file.channels), kind)], 0
             size = max(_READ_BLOCK // file.channels, 1)
-            buffer = np.empty((size, file.channels), blocks[0].dtype)
+            buffer = np.empty((size, file.channels), kind)
             try:
-                while (read := file.buffer_read_into(buffer, dtype=str(buffer.dtype))) > 0:
+                while (read := file.buffer_read_into(buffer, dtype=kind)) > 0:
                     count += read
                     if accept is not None:
                         accept(file.samplerate, file.channels, count / file.samplerate)
