@@ -13,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.staticfiles import StaticFiles
 
 from inference.engine import StreamEngine
-from inference.server import health, speech, voices, websocket
+from inference.server import edits, health, speech, voices, websocket
 from inference.server.access import Access
 from inference.server.errors import add_error_handlers
 from inference.server.gateway import Gateway
@@ -30,6 +30,8 @@ EXPOSED_HEADERS = (
     "X-Tokenlm-Seed",
     "X-Request-Id",
     "X-Sample-Rate",
+    edits.SPAN,
+    edits.TEXT,
     speech.FOREIGN_WORDS,
     "Retry-After",
 )
@@ -84,6 +86,7 @@ def build_app(
         health.guarded_router,
         speech.router,
         voices.router,
+        edits.router,
         websocket.router,
     ):
         app.include_router(router)
@@ -100,6 +103,7 @@ def build_app(
             # A character is at most 4 bytes of UTF-8, or 12 of JSON escapes.
             speech.PATH: 12 * config.limits.max_text_characters + BODY_SLACK_BYTES,
             voices.PATH: config.limits.max_upload_bytes + BODY_SLACK_BYTES,
+            edits.PATH: config.limits.max_upload_bytes + BODY_SLACK_BYTES,
         },
         exposed_headers=EXPOSED_HEADERS,
     )

@@ -12,6 +12,8 @@ import json
 import logging
 import shutil
 import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, BinaryIO, Literal
@@ -183,26 +185,13 @@ async def add_voice(
 ) -> VoiceBody:
     """Makes a voice of a recording, with the consent of the person who speaks in it."""
     service = service_of(request)
-    service.admission.check_open()
-    _check_uploads(service)
-    who, statement = read_consent(consent)
+    who, statement = check_upload(service, consent)
     if len(check_unicode(ref_text, "ref_text")) > MAX_TEXT:
         raise ApiError(413, f"The text has more than {MAX_TEXT} characters.", param="ref_text")
-    if service.num_uploads >= service.config.limits.max_uploads:
-        raise ApiError(
-            429,
-            f"{service.num_uploads} recordings are being made voices already; try again later.",
-            code="busy",
-            headers={"Retry-After": "5"},
+    async with upload_slot(service):
+        record = await asyncio.to_thread(
+            _add, service, audio_sample, name, ref_text, who, statement
         )
-    service.num_uploads += 1
-    try:
-        async with service.uploads:
-            record = await asyncio.to_thread(
-                _add, service, audio_sample, name, ref_text, who, statement
-            )
-    finally:
-        service.num_uploads -= 1
     return _describe(record, show_consent=access_of(request).needs_key)
 
 
@@ -269,6 +258,40 @@ async def delete_voice(
             code="voice_not_found",
         )
     return VoiceDeleted(id=voice_id)
+
+
+def check_upload(service: Service, consent: str) -> tuple[str, str]:
+    """The person and the statement of the consent to a recording, if one is taken now.
+
+    Raises:
+        ApiError: 403, clients of this server send none; 400, the consent is not complete; 503, the
+            server is stopping.
+    """
+    service.admission.check_open()
+    _check_uploads(service)
+    return read_consent(consent)
+
+
+@asynccontextmanager
+async def upload_slot(service: Service) -> AsyncIterator[None]:
+    """Waits until no other recording is being worked on.
+
+    Raises:
+        ApiError: 429, too many wait already.
+    """
+    if service.num_uploads >= service.config.limits.max_uploads:
+        raise ApiError(
+            429,
+            f"{service.num_uploads} recordings are being worked on already; try again later.",
+            code="busy",
+            headers={"Retry-After": "5"},
+        )
+    service.num_uploads += 1
+    try:
+        async with service.uploads:
+            yield
+    finally:
+        service.num_uploads -= 1
 
 
 def read_consent(text: str) -> tuple[str, str]:
@@ -341,6 +364,31 @@ def read_recording_upload(file: BinaryIO, limits: Limits) -> UploadedRecording:
     Raises:
         ApiError: 413 for too many bytes or seconds, 400 for anything that is not an audio file.
     """
+    with saved_upload(file, limits) as (path, digest):
+        try:
+            waveform, rate = read_recording(
+                path, name="it", accept=partial(check_size, limits), programs=False
+            )
+        except UnknownKindError as error:
+            # How to install more decoders concerns the operator, not the client.
+            logger.info("a recording that was sent cannot be read: %s", error)
+            raise unusable(f"it cannot be read as audio: {error.reason.rstrip('.')}") from error
+        except AudioError as error:
+            raise unusable(str(error).rstrip(".")) from error
+    return UploadedRecording(waveform, rate, digest)
+
+
+@contextmanager
+def saved_upload(file: BinaryIO, limits: Limits) -> Iterator[tuple[str, str]]:
+    """A file that a client sent, under a name, and its SHA-256; gone when the block ends.
+
+    Args:
+        file: at its start.
+        limits: for bytes.
+
+    Raises:
+        ApiError: 413 for too many bytes, 400 for none.
+    """
     digest = hashlib.sha256()
     size = 0
     while block := file.read(1 << 20):
@@ -354,33 +402,20 @@ def read_recording_upload(file: BinaryIO, limits: Limits) -> UploadedRecording:
                 code="too_large",
             )
     if size == 0:
-        raise _unusable("it is empty")
+        raise unusable("it is empty")
     file.seek(0)
     with tempfile.NamedTemporaryFile(prefix="tokenlm-") as copy:  # decoders want a file with a name
         shutil.copyfileobj(file, copy)
         copy.flush()
-        try:
-            waveform, rate = read_recording(
-                copy.name,
-                name="it",
-                accept=partial(_check_recording, limits),
-                programs=False,
-            )
-        except UnknownKindError as error:
-            # How to install more decoders concerns the operator, not the client.
-            logger.info("a recording that was sent cannot be read: %s", error)
-            raise _unusable(f"it cannot be read as audio: {error.reason.rstrip('.')}") from error
-        except AudioError as error:
-            raise _unusable(str(error).rstrip(".")) from error
-    return UploadedRecording(waveform, rate, digest.hexdigest())
+        yield copy.name, digest.hexdigest()
 
 
-def _check_recording(limits: Limits, rate: int, channels: int, seconds: float) -> None:
+def check_size(limits: Limits, rate: int, channels: int, seconds: float) -> None:
     """Checks a recording before its samples are kept; the length in its header is not trusted."""
     if not 1 <= channels <= MAX_CHANNELS:
-        raise _unusable(f"it has {channels} channels; at most {MAX_CHANNELS} are taken")
+        raise unusable(f"it has {channels} channels; at most {MAX_CHANNELS} are taken")
     if not MIN_RATE <= rate <= MAX_RATE:
-        raise _unusable(f"its sample rate is {rate} Hz; {MIN_RATE} to {MAX_RATE} Hz are taken")
+        raise unusable(f"its sample rate is {rate} Hz; {MIN_RATE} to {MAX_RATE} Hz are taken")
     if seconds > limits.max_upload_seconds:
         raise ApiError(
             413,
@@ -391,10 +426,11 @@ def _check_recording(limits: Limits, rate: int, channels: int, seconds: float) -
         )
 
 
-def _unusable(reason: str) -> ApiError:
+def unusable(reason: str) -> ApiError:
+    """The error for a recording that cannot be used."""
     return ApiError(
         400,
-        f"No voice can be made of the recording: {reason}.",
+        f"The recording cannot be used: {reason}.",
         param="audio_sample",
         code="invalid_audio",
     )

@@ -15,7 +15,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
@@ -271,7 +271,7 @@ def recording_seconds(path: str | Path) -> float:
     try:
         info = soundfile.info(str(path))
         # Of a file that was not written to its end, or was sent while it was made, nothing is said.
-        is_true = 0 < info.frames < _ENDLESS and _mended_wav(Path(path)) is None
+        is_true = 0 < info.frames < _ENDLESS and mended_wav(Path(path)) is None
     except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError):
         is_true = False
     if is_true:
@@ -395,7 +395,7 @@ def _reason(error: Exception) -> str:
 def _by_libsndfile(path: Path) -> _Decoded:
     try:
         # libsndfile guesses by the suffix, so it gets the name, unless the header must be repaired.
-        file = SequentialSound(cast(str, _mended_wav(path) or str(path)))
+        file = SequentialSound(cast(str, mended_wav(path) or str(path)))
     except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError) as error:
         # soundfile takes a .raw file to be headerless and asks for its rate with a TypeError.
         raise _Undecodable(_reason(error)) from error
@@ -407,7 +407,7 @@ def _by_libsndfile(path: Path) -> _Decoded:
     return _Decoded(file.samplerate, blocks())
 
 
-def _mended_wav(path: Path) -> BinaryIO | None:
+def mended_wav(path: Path) -> BinaryIO | None:
     """A wav file with the true length of its samples; None where the length is true already.
 
     A recorder writes the length when it ends. Where it was killed, the header says 0, or what was
@@ -531,23 +531,47 @@ def save_audio(
     if num_clipped:
         _log.warning("%s: %d samples beyond full scale were clipped", path, num_clipped)
     data = to_pcm16(waveform) if encoding == "PCM_16" else np.clip(samples, -1.0, 1.0)
-    if not soundfile.check_format(container, encoding):
-        raise AudioError(f"{path}: the libsndfile that is installed does not write {encoding}.")
     if encoding == "OPUS" and sample_rate not in _OPUS_RATES:
         raise AudioError(
             f"{path}: opus has the rates {', '.join(map(str, _OPUS_RATES))} Hz, not {sample_rate}."
         )
+    tags = {} if comment is None else {"comment": comment}
+    write_samples(path, data[:, None], sample_rate, container, encoding, tags)
+
+
+def write_samples(
+    path: Path,
+    samples: np.ndarray,
+    sample_rate: int,
+    container: str,
+    encoding: str,
+    tags: Mapping[str, str],
+) -> None:
+    """Write samples as they are, whole or not at all.
+
+    Args:
+        path: the file; missing folders are made.
+        samples: (S, C), of a type that libsndfile takes.
+        sample_rate: in hertz.
+        container: of libsndfile, such as "WAV".
+        encoding: of libsndfile, such as "PCM_16".
+        tags: metadata, by the names of libsndfile; default software is "tokenlm".
+
+    Raises:
+        AudioError: libsndfile cannot write it.
+    """
+    if not soundfile.check_format(container, encoding):
+        raise AudioError(f"{path}: the libsndfile that is installed does not write {encoding}.")
     try:
         with (
             atomic_path(path) as temporary,
             soundfile.SoundFile(
-                str(temporary), "w", int(sample_rate), 1, encoding, format=container
+                str(temporary), "w", int(sample_rate), samples.shape[1], encoding, format=container
             ) as file,
         ):
-            file.software = "tokenlm"
-            if comment is not None:
-                file.comment = comment
-            for start in range(0, len(data), _WRITE_BLOCK):
-                file.write(data[start : start + _WRITE_BLOCK])
+            for name, value in {"software": "tokenlm", **tags}.items():
+                setattr(file, name, value)
+            for start in range(0, len(samples), _WRITE_BLOCK):
+                file.write(samples[start : start + _WRITE_BLOCK])
     except soundfile.LibsndfileError as error:
         raise AudioError(f"{path} cannot be written: {error.error_string}") from error

@@ -123,21 +123,29 @@ def trim_silence(
     Returns:
         (S',), a view; the whole waveform where nothing stands out, as in digital silence.
     """
+    start, stop = sound_span(waveform, sample_rate, threshold_db, pad_seconds)
+    return waveform[start:stop]
+
+
+def sound_span(
+    waveform: Tensor, sample_rate: int, threshold_db: float = -42.0, pad_seconds: float = 0.08
+) -> tuple[int, int]:
+    """The samples that `trim_silence` keeps: the first, and the one behind the last."""
     size = max(round(_WINDOW_SECONDS * sample_rate), 1)
     if waveform.shape[0] < size:
-        return waveform
+        return 0, waveform.shape[0]
     hop = max(size // 2, 1)
     power = waveform.detach().float().unfold(0, size, hop).square().mean(-1)
     loudest = power.max()
     if loudest <= 0:
-        return waveform
+        return 0, waveform.shape[0]
     loud = torch.nonzero(power >= loudest * 10.0 ** (threshold_db / 10.0))[:, 0]
     pad = round(pad_seconds * sample_rate)
     start = max(int(loud[0]) * hop - pad, 0)
     # The last window may leave a rest of less than a hop behind it, which it then speaks for.
     rest = waveform.shape[0] if int(loud[-1]) == power.shape[0] - 1 else 0
     stop = max(int(loud[-1]) * hop + size, rest)
-    return waveform[start : min(stop + pad, waveform.shape[0])]
+    return start, min(stop + pad, waveform.shape[0])
 
 
 def high_pass(waveform: Tensor, sample_rate: int, cutoff: float = 50.0) -> Tensor:

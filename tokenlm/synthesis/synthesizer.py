@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 
 from tokenlm.arguments import check_callable, check_flag, check_kind, check_number, is_number
+from tokenlm.audio.recording import Recording
+from tokenlm.audio.splicing import common_channel
 from tokenlm.checkpoint.bundle import BundleError
 from tokenlm.checkpoint.resolve import ResolveError, bundled_voices, find_voices, resolve
 from tokenlm.installation import check_device
@@ -28,6 +30,7 @@ from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.synthesis.acceleration import accelerate
 from tokenlm.synthesis.components import Components, floating_type
 from tokenlm.synthesis.duration import check_duration
+from tokenlm.synthesis.editing import EditedRecording, Editor, EditRequest, Side, analyse
 from tokenlm.synthesis.rendering import ContextChoice, SegmentRenderer, render_settings
 from tokenlm.synthesis.session import Progress, Session, SessionSettings, TokenServer
 from tokenlm.synthesis.stream import AsyncSynthesisStream, SynthesisStream
@@ -553,6 +556,108 @@ class Synthesizer:
         renderer.add(tokens)
         return renderer.render_whole()
 
+    def edit(
+        self,
+        source: str | Path | Tensor | Recording,
+        *,
+        text: str | None = None,
+        replace: tuple[str, str] | None = None,
+        insert: tuple[Side, str | float, str] | None = None,
+        delete: str | None = None,
+        span: tuple[float, float] | None = None,
+        continue_with: str | None = None,
+        occurrence: int | None = None,
+        sample_rate: int | None = None,
+        seed: int | None = 0,
+        sampling: SamplingConfig | None = None,
+        num_steps: int | None = None,
+        guidance_scale: float | None = None,
+        solver: str | None = None,
+        lexicon: LexiconSource = None,
+    ) -> EditedRecording:
+        """Edits what a recording says; beyond 50 ms around the edit it stays as it is, to the bit.
+
+        Exactly one of `replace`, `insert`, `delete`, `span` and `continue_with` is given. Words are
+        found however they are written: "tuesday" is "Tuesday,", too.
+
+        Args:
+            source: a wav, flac or other file without loss, samples (S,) or (C, S) at `sample_rate`,
+                or what `Recording.load` gives.
+            text: what the recording says; default is what the token recogniser reads.
+            replace: words, and those that are said in their place.
+            insert: ("after", words, new words), with "before" likewise, or ("at", second, new
+                words).
+            delete: words that are left out.
+            span: seconds from and to, the words in which are said again, such as where someone
+                coughed; without words it becomes quiet.
+            continue_with: words that are said after the last one.
+            occurrence: which of several places that say the words, counted from 1.
+            sample_rate: of samples, in hertz.
+            seed: the same seed gives the same result; None draws one, which is logged.
+            sampling: of the LM, default the bundle's.
+            num_steps, guidance_scale, solver: of the flow, default the bundle's.
+            lexicon: pronunciations, as for `generate`.
+
+        Raises:
+            EditError: the words are not in the recording, or several times; the span is out of
+                range; the recording is silent, too short or too long.
+            AudioError: the file cannot be read, or not without loss.
+            BundleError: the bundle has no token recogniser.
+        """
+        request = EditRequest(
+            replace=replace,
+            insert=insert,
+            delete=delete,
+            span=span,
+            continue_with=continue_with,
+            occurrence=occurrence,
+        )
+        if isinstance(source, Tensor):
+            if sample_rate is None:
+                raise VoiceError("samples need their sample_rate.")
+            recording = Recording.of(source, sample_rate)
+        else:
+            recording = source if isinstance(source, Recording) else Recording.load(source)
+        components, seed = self.components, choose_seed(seed)
+        components.check_tokenizer()
+        analysis = analyse(components, recording)
+        if text is None:
+            text = self._read_tokens(analysis.tokens)
+            logger.info("the recording says: %s", text)
+        voice = self.prepare_voice(
+            common_channel(analysis.waveform, analysis.gains),
+            sample_rate=recording.sample_rate,
+            name="recording",
+        )
+
+        def session() -> Session:
+            return self.new_session(
+                voice=voice,
+                num_steps=num_steps,
+                guidance_scale=guidance_scale,
+                solver=solver,
+                sampling=sampling,
+                lexicon=lexicon,
+                markup=False,
+                word_times=True,
+            )
+
+        def read(text: str) -> SegmentedText:
+            segments = session().text
+            segments.read(text)
+            return segments
+
+        settings = session().settings
+        editor = Editor(
+            components,
+            read,
+            settings.text_tokenizer or components.text_tokenizer,
+            settings.render,
+            settings.sampling,
+            seed,
+        )
+        return editor.edit(recording, analysis, request, text)
+
     def tokenize(self, source: str | Path | Tensor, *, sample_rate: int | None = None) -> list[int]:
         """Speech tokens of a recording, silence at its ends cut off."""
         self.components.check_tokenizer()
@@ -569,9 +674,12 @@ class Synthesizer:
         Raises:
             BundleError: the bundle has no token recogniser.
         """
+        return self._read_tokens(self.tokenize(source, sample_rate=sample_rate))
+
+    def _read_tokens(self, tokens: list[int]) -> str:
+        """What speech tokens say."""
         recognizer = self.components.token_recognizer
-        tokens = [self.tokenize(source, sample_rate=sample_rate)]
-        tensor = torch.tensor(tokens, device=self.components.device)
+        tensor = torch.tensor([tokens], device=self.components.device)
         window = 20 * self.components.flow.config.token_rate
         parts = (recognizer.transcribe(part)[0] for part in tensor.split(window, dim=1))
         between = " " if " " in recognizer.config.alphabet else ""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -422,7 +422,7 @@ class FlowTask(Task):
         save_component(
             folder / "flow",
             kind="flow",
-            config=self.config.model,
+            config=replace(self.config.model, infills=self.config.infill_share > 0),
             state_dict=self.modules["flow"].state_dict(),
             dtype=torch.float16,
             extra={"tokenizer": self._fingerprint},

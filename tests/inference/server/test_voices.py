@@ -206,7 +206,7 @@ def test_what_is_wrong_is_told_without_names_of_the_server(
     client: httpx.Client, content: bytes
 ) -> None:
     told = add(client, content).json()["error"]["message"]
-    assert told.startswith("No voice can be made of the recording: it cannot be read as audio: ")
+    assert told.startswith("The recording cannot be used: it cannot be read as audio: ")
     assert "tmp" not in told and "pip" not in told
 
 

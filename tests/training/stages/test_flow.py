@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tokenlm.checkpoint.registry import load_model
 from tokenlm.models.flow import FlowDecoder
-from tokenlm.models.flow.decoder import SIGMA_MIN
+from tokenlm.models.flow.decoder import SIGMA_MIN, path
 from tokenlm.modules.streaming import FULL_CONTEXT, Context
 from training.loop.task import StepInfo
 from training.run import load_task, main
@@ -102,6 +104,71 @@ def test_some_items_are_infilled_where_everything_is_seen(
     assert len(spans) > 10
     assert all(0.15 < size / count <= 0.6 for _, size, count in spans)
     assert len({start for start, _, _ in spans}) > 5
+
+
+def test_infilling_is_conditioned_as_it_is_trained(stage_config: Callable[..., Path]) -> None:
+    """The same condition, the same points where the mel is known, the same velocity."""
+    settings: dict[str, Any] = {"infill_share": 1.0, "full_context_share": 1.0}
+    settings |= {"infill_span": [0.3, 0.5], "augment": {"clean": 0.0, "noise": 1.0}}
+    _, task = load_task(stage_config("flow", **settings))
+    assert isinstance(task, FlowTask)
+    task.build()
+    tensors = task.prepare(batch_of(task, 0), StepInfo(0, 0, 0)).tensors
+    flow = task.modules["flow"]
+    assert isinstance(flow, FlowDecoder)
+    flow.eval()
+    flow.config = replace(flow.config, infills=True)
+    seen: list[tuple[Any, ...]] = []
+    hook = flow.estimator.register_forward_hook(
+        lambda _, arguments, out: seen.append((*arguments[:4], out))
+    )
+
+    def trained(x_t: Tensor, t: Tensor) -> Tensor:
+        return flow(
+            x_t,
+            t,
+            tokens=tensors["tokens"],
+            prompt_mel=tensors["prompt_mel"],
+            speaker_embedding=tensors["speaker_embedding"],
+            context=tensors["context"],
+            mask=tensors["mask"],
+            pinned_tokens=tensors["pinned"],
+        )
+
+    trained(tensors["x_t"], tensors["t"])
+    known = (tensors["prompt_mel"][0] != 0).any(dim=-1)
+    assert known[0] and known[-1] and not known.all()
+    mel = flow.denormalize(tensors["x1"])
+    rendered = flow.infill(
+        tensors["tokens"],
+        mel,
+        known[::2][None],
+        speaker_embedding=tensors["speaker_embedding"],
+        seed=5,
+        num_steps=3,
+        guidance_scale=0.0,
+    )
+    hook.remove()
+    assert torch.equal(rendered[0, known], mel[0, known])
+    assert not torch.allclose(rendered[0, ~known], mel[0, ~known], atol=0.1)
+    x0 = flow.initial_noise(5, 5, 0, 0, len(known))
+    assert len(seen) == 4
+    for x_t, t, condition, context, velocity in seen[1:]:
+        torch.testing.assert_close(condition, seen[0][2], atol=1e-4, rtol=1e-4)
+        assert context == tensors["context"].scaled(2)
+        on_path = path(x0[None], tensors["x1"], t)[0]
+        torch.testing.assert_close(x_t[0, known], on_path[0, known], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(velocity, trained(x_t, t), atol=1e-3, rtol=1e-3)
+
+
+def test_a_flow_says_whether_it_infills(stage_config: Callable[..., Path], tmp_path: Path) -> None:
+    for share in (0.0, 0.3):
+        _, task = load_task(stage_config("flow", infill_share=share))
+        assert isinstance(task, FlowTask)
+        task.build()
+        task.export(tmp_path / str(share))
+        flow = load_model(tmp_path / str(share) / "flow", FlowDecoder)
+        assert flow.config.infills is (share > 0)
 
 
 def test_draws_depend_on_the_place_alone(task: FlowTask) -> None:

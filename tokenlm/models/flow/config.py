@@ -52,6 +52,9 @@ class FlowConfig:
     mel_std: float = 2.5
     num_steps: int = 6
     """Default number of solver steps."""
+    infills: bool = False
+    """Whether it was trained to render a span between mel that is known on both sides, as the stage
+    `flow` does with an `infill_share`."""
     noise: Literal["seeded", "fixed"] = "seeded"
     """Noise that the flow starts from: drawn from seeds, or always the same, as in CosyVoice."""
     chunks_from: Literal["prompt_end", "prompt_start"] = "prompt_end"

@@ -311,6 +311,72 @@ class FlowDecoder(nn.Module):
         return self.denormalize(x1[:, start:])
 
     @torch.inference_mode()
+    def infill(
+        self,
+        tokens: Tensor,
+        mel: Tensor,
+        is_known: Tensor,
+        *,
+        speaker_embedding: Tensor,
+        seed: int,
+        num_steps: int | None = None,
+        guidance_scale: float = 0.7,
+        method: str = "euler",
+    ) -> Tensor:
+        """Log-mel of speech that is known in part; the rest is made to fit it (Le et al., 2023).
+
+        Everything sees everything. Known frames are the condition of a flow that was trained to
+        `infill`; of any other one, which has only seen known frames at the start, those before
+        the first unknown one are. In either case known frames move along their own path while the
+        others are integrated, so at any time they are what training shows there.
+
+        Args:
+            tokens: (B, N) of known and unknown frames.
+            mel: (B, N * frames_per_token, M) log-mel, of any value where it is not known.
+            is_known: (B, N) True where the mel of a token is known.
+            speaker_embedding: (B, E).
+            seed: of the noise, where the config says that it is seeded.
+            num_steps: solver steps, default the model's.
+            guidance_scale: strength of classifier-free guidance; 0 turns it off.
+            method: solver; other than "euler" needs torchdiffeq.
+
+        Returns:
+            (B, N * frames_per_token, M), where it is known the mel that was given.
+
+        Raises:
+            ValueError: sizes disagree, or the solver is not known.
+        """
+        factor = self.config.frames_per_token
+        if mel.shape[:2] != (tokens.shape[0], tokens.shape[1] * factor) or (
+            is_known.shape != tokens.shape
+        ):
+            raise ValueError(
+                f"{tuple(tokens.shape)} tokens do not fit a mel of {tuple(mel.shape)} and "
+                f"{tuple(is_known.shape)} marks of what is known"
+            )
+        known = is_known.repeat_interleave(factor, dim=1)[..., None]
+        shown = known if self.config.infills else known.long().cumprod(dim=1).bool()
+        context = FULL_CONTEXT
+        encoded = self.encoder(tokens, context)
+        x1 = self.normalize(mel)
+        speaker = self.project_speaker(speaker_embedding)
+        condition = self.condition(encoded, x1.where(shown, 0.0).to(encoded), speaker)
+        noise = self.initial_noise(seed, seed, 0, 0, x1.shape[1])
+        x0 = noise.to(x1).expand_as(x1)
+        free = self._velocity(condition, context, guidance_scale, None)
+        _, known_velocity = path(x0, x1, x1.new_zeros(len(x1)))
+
+        def velocity(step: int, t: Tensor, x: Tensor) -> Tensor:
+            return known_velocity.where(known, free(step, t, x))
+
+        times = cosine_schedule(num_steps or self.config.num_steps).to(x1)
+        if method == "euler":
+            rendered = solve_euler(velocity, x0, times)
+        else:
+            rendered = solve(velocity, x0, times, method)
+        return mel.where(known, self.denormalize(rendered))
+
+    @torch.inference_mode()
     def start(
         self,
         *,
