@@ -8,8 +8,9 @@ from numbers import Real
 
 def is_number(value: object) -> bool:
     """Whether a value is a real number and neither a truth value nor NaN."""
-    is_real = isinstance(value, Real) and not isinstance(value, bool)
-    return is_real and not math.isnan(value)
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    return not math.isnan(value)
 
 
 def check_number(name: str, value: object) -> None:
