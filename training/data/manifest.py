@@ -134,6 +134,14 @@ class Rows(Sequence[Utterance]):
         """The rows of these indices, or those where a mask is true, in order."""
         return Rows(self.table.select(indices), self._make)
 
+    def detached(self) -> Rows:
+        """The same rows in memory, as another machine needs them."""
+        return Rows(self.table.detached(), self._make)
+
+    def with_audio(self, paths: Sequence[str]) -> Rows:
+        """The same rows in memory, with other sound files (absolute paths)."""
+        return Rows(self.table.detached(audio=paths), self._make)
+
     def column(self, name: str) -> np.ndarray:
         """The values (rows,) of a column of numbers or strings."""
         return self.table.column(name)
@@ -185,6 +193,13 @@ class Manifest:
     """Good rows, in order."""
     bad_rows: list[BadRow]
     """Bad rows, in order."""
+    address: str = ""
+    """Where the file was fetched from (`training.data.storage`); `path` is then a copy."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.address or str(self.path)
 
     @property
     def lines(self) -> np.ndarray:
@@ -203,8 +218,8 @@ class Manifest:
     def report(self, *, limit: int = 20) -> str:
         """Say how many rows are good and, line by line, what is wrong with the others."""
         total = len(self.utterances) + len(self.bad_rows)
-        text = [f"{self.path}: {len(self.utterances)} of {total} rows are good."]
-        text += [f"{self.path}:{bad.line}: {bad.reason}" for bad in self.bad_rows[:limit]]
+        text = [f"{self.name}: {len(self.utterances)} of {total} rows are good."]
+        text += [f"{self.name}:{bad.line}: {bad.reason}" for bad in self.bad_rows[:limit]]
         if len(self.bad_rows) > limit:
             text.append(f"... and {len(self.bad_rows) - limit} more bad rows.")
         return "\n".join(text)
