@@ -237,16 +237,21 @@ def read_manifest(path: str | Path, *, strict: bool = False) -> Manifest:
     """
     path = Path(path)
     try:
-        state = path.stat()
+        key, num_bytes = table_key(path), path.stat().st_size
         path.open("rb").close()
     except OSError as error:
         raise ManifestError(f"{path}: the manifest cannot be read: {error.strerror}.") from error
-    facts = (_FORMAT, str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ino)
-    table = Table.convert(digest(facts), state.st_size, ROW_SCHEMA, partial(_read_rows, path))
+    table = Table.convert(key, num_bytes, ROW_SCHEMA, partial(_read_rows, path))
     manifest = Manifest(path, *split_rows(table, partial(_utterance, path.parent)))
     if strict and manifest.bad_rows:
         raise ManifestError(manifest.report())
     return manifest
+
+
+def table_key(path: Path) -> str:
+    """Names the converted rows of a manifest (see `Table.convert`) by its place and state."""
+    state = path.stat()
+    return digest((_FORMAT, str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ino))
 
 
 def split_rows(
