@@ -12,6 +12,10 @@ PYTHON ?= $(shell for name in python3 python python3.14 python3.13 python3.12 py
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
+# Workers and the processes that tests start share compiled modules, also where a container says not
+# to write them.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test slow nightly docs lint types imports check format eval engine clean
 
 demo: $(VENV)/.installed

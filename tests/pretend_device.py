@@ -1,7 +1,8 @@
 """A device that this machine has not: its numbers are computed on the CPU, its rules are kept.
 
-As on a GPU, an operation on tensors of two devices is an error; as on MPS, so is float64. Each
-operation is counted, so that a test can see where something ran.
+As on a GPU, an operation on tensors of two devices is an error; as on MPS, so is float64 unless a
+test says otherwise. Each operation is counted, so that a test can see where something ran, and so
+is each that makes the CPU wait for the device.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
+from tokenlm.modules import exact
+
 backend_registration._setup_privateuseone_for_python_backend("pretend")  # type: ignore[attr-defined]
 torch.pretend.get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float16]  # type: ignore[attr-defined]
 DEVICE = torch.device("pretend", 0)
@@ -28,7 +31,7 @@ class PretendTensor(Tensor):
 
     @staticmethod
     def __new__(cls, own: Tensor) -> PretendTensor:
-        if own.dtype == torch.float64:
+        if own.dtype == torch.float64 and not _Rules.has_float64:
             raise TypeError("the device has no float64")
         with torch.inference_mode(False):  # views of such a tensor are not allowed in Python
             made = Tensor._make_wrapper_subclass(
@@ -45,6 +48,7 @@ class PretendTensor(Tensor):
         return f"PretendTensor({self._own})"
 
     def tolist(self) -> list[Any]:
+        COUNTS[WAITS] = COUNTS.get(WAITS, 0) + 1
         return self._own.tolist()
 
     def __tensor_flatten__(self) -> tuple[list[str], None]:
@@ -57,8 +61,20 @@ class PretendTensor(Tensor):
         return run(func, args, kwargs or {})
 
 
+class _Rules:
+    """Of the device, while it is used."""
+
+    has_float64 = False
+
+
+WAITS = "waits"
 COUNTS: dict[str, int] = {}
-"""Operations on the device, by name, since `pretend` began."""
+"""Operations on the device, by name, since `pretend` began; `WAITS` are those whose result the CPU
+has to wait for."""
+_ASKS = {
+    "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::nonzero", "aten::unique",
+    "aten::_unique2", "aten::masked_select",
+}  # fmt: skip
 _MIXES = {"aten::copy_", "aten::_to_copy", "aten::set_", "aten::lift_fresh", "aten::to"}
 
 
@@ -77,7 +93,16 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     every = tree_flatten((args, kwargs))[0]
     wanted = next((leaf for leaf in every if isinstance(leaf, torch.device)), None)
     to_device = on_device if wanted is None else wanted.type == DEVICE.type
-    if torch.float64 in every and to_device:
+    is_boolean_index = name in ("aten::index", "aten::index_put_") and any(
+        isinstance(leaf, PretendTensor) and leaf.dtype == torch.bool
+        for leaf in tree_flatten(args[1])[0]
+    )
+    comes_back = (
+        name in ("aten::copy_", "aten::_to_copy", "aten::to") and on_device and not to_device
+    )
+    if comes_back or is_boolean_index or (on_device and name in _ASKS):
+        COUNTS[WAITS] = COUNTS.get(WAITS, 0) + 1
+    if torch.float64 in every and to_device and not _Rules.has_float64:
         raise TypeError("Cannot convert a tensor to float64: the device has no float64")
 
     def unwrap(leaf: Any) -> Any:
@@ -108,9 +133,11 @@ class _Factories(TorchDispatchMode):
 
 
 @contextmanager
-def pretend() -> Iterator[dict[str, int]]:
+def pretend(*, has_float64: bool = False) -> Iterator[dict[str, int]]:
     """Inside, the device `pretend` can be used; gives the counts of its operations."""
     COUNTS.clear()
+    _Rules.has_float64 = has_float64
+    exact.has_float64.cache_clear()
     # `torch.tensor` makes its tensor on the CPU and then moves it, where the mode sees it.
     before = torch._C._only_lift_cpu_tensors()  # type: ignore[attr-defined]
     torch._C._set_only_lift_cpu_tensors(True)  # type: ignore[attr-defined]
@@ -119,3 +146,5 @@ def pretend() -> Iterator[dict[str, int]]:
             yield COUNTS
     finally:
         torch._C._set_only_lift_cpu_tensors(before)  # type: ignore[attr-defined]
+        _Rules.has_float64 = False
+        exact.has_float64.cache_clear()

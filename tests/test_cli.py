@@ -36,7 +36,7 @@ def run(
     monkeypatch: pytest.MonkeyPatch, verbs: dict[str, Callable[..., Any] | Exception], *words: str
 ) -> Result:
     entries = [FakeEntry(name, found) for name, found in verbs.items()]
-    monkeypatch.setattr(cli, "entry_points", lambda group: entries)
+    monkeypatch.setattr(cli, "installed_verbs", lambda: {entry.name: entry for entry in entries})
     return CliRunner().invoke(cli.build_app(), words)
 
 
@@ -81,7 +81,7 @@ def test_only_what_is_asked_for_is_loaded(monkeypatch: pytest.MonkeyPatch) -> No
             return super().load()
 
     names = ("say", "import", "data.import", "data.validate")
-    monkeypatch.setattr(cli, "entry_points", lambda group: [Counted(n, hello) for n in names])
+    monkeypatch.setattr(cli, "installed_verbs", lambda: {n: Counted(n, hello) for n in names})
     for words, expected in (
         (["say", "data"], ["say"]),
         (["import"], ["import"]),
@@ -105,7 +105,7 @@ def test_a_group_whose_verb_need_not_be_named(monkeypatch: pytest.MonkeyPatch) -
         typer.echo(f"wrote {bundle}")
 
     entries = [FakeEntry("export.bundle", put), FakeEntry("export.llm", write)]
-    monkeypatch.setattr(cli, "entry_points", lambda group: entries)
+    monkeypatch.setattr(cli, "installed_verbs", lambda: {entry.name: entry for entry in entries})
 
     def says(*words: str) -> str:
         result = CliRunner().invoke(cli.build_app(words), words)
@@ -178,7 +178,7 @@ def test_a_missing_extra_hides_only_its_own_verbs(monkeypatch: pytest.MonkeyPatc
 
 
 def test_every_installed_verb_loads() -> None:
-    found = {entry.name: entry for entry in cli.entry_points(group=cli.GROUP)}
+    found = cli.installed_verbs()
     assert {
         "say", "clone", "convert", "prepare-voice", "voices", "transcribe", "tokens", "compare",
         "train", "data.import", "data.validate", "data.refine", "data.precompute", "data.merge",

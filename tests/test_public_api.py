@@ -26,7 +26,7 @@ SYNTHESIZER = {
         "solver",
     ],
     "design_voice": ["attributes", "description", "base", "seed", "name"],
-    "from_pretrained": ["name", "device", "lexicon"],
+    "from_pretrained": ["name", "device", "dtype", "revision", "compile", "lexicon"],
     "generate": [
         "text",
         "voice",

@@ -159,7 +159,7 @@ def build_app(words: Sequence[str] = ()) -> typer.Typer:
 def _add_moved(app: typer.Typer, words: Sequence[str], settings: Settings) -> None:
     """Adds a hidden verb in place of one that is in a group, which says where it is."""
     name = next((word for word in words if not word.startswith("-")), "")
-    verbs = [entry.name for entry in entry_points(group=GROUP)]
+    verbs = installed_verbs()
     if not name or name in verbs or any(verb.startswith(f"{name}.") for verb in verbs):
         return
     found = [verb for verb in verbs if verb.rpartition(".")[2] == FORMER_VERBS.get(name, name)]
@@ -168,9 +168,15 @@ def _add_moved(app: typer.Typer, words: Sequence[str], settings: Settings) -> No
         _add_broken(app, name, ValueError(told), settings)
 
 
+@functools.cache
+def installed_verbs() -> dict[str, EntryPoint]:
+    """The verbs by name. Cached: the metadata of every installed package is read for it."""
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
 def _asked_for(words: Sequence[str]) -> dict[str, EntryPoint]:
     """The verbs by name: the one that `words` name, or those of the group, or all."""
-    verbs = {entry.name: entry for entry in entry_points(group=GROUP)}
+    verbs = installed_verbs()
     first = next((at for at, word in enumerate(words) if not word.startswith("-")), len(words))
     named = list(words[first : first + 2])
     for name in (".".join(named), *named[:1]):

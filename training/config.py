@@ -132,13 +132,17 @@ class RunConfig:
     """Stop cleanly (save, evaluate, export) after this wall time of one start of the run."""
     precision: PrecisionChoice = "auto"
     """Arithmetic of the forward pass; parameters stay in 32 bits."""
+    tf32: bool = True
+    """Whether a GPU rounds the factors of float32 products to TF32, which takes a fraction of the
+    time; no other device is asked."""
     max_skipped_steps: int = 10
     """The run stops after this many steps in a row whose loss or gradient was not finite."""
     initial: dict[str, Path] = field(default_factory=dict)
     """Component folder that each named module starts from, to fine-tune it."""
     initial_partial: bool = False
     """Whether weights that `initial` lacks or has in another shape (another codebook, say) keep
-    their random start; otherwise they end the run."""
+    their random start, and those without a place (another head) are left out; otherwise they end
+    the run."""
     loss_weights: dict[str, float] = field(default_factory=dict)
     """Weight of each named loss; a loss that is not named has weight 1."""
     compile: bool = False

@@ -90,7 +90,11 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(name)s: %(message)s")
     with ProgressBar("loading"):
         synthesizer = load_synthesizer(
-            chosen.bundle, chosen.device, chosen.weights, lexicon=chosen.lexicon
+            chosen.bundle,
+            chosen.device,
+            chosen.weights,
+            dtype=chosen.dtype,
+            lexicon=chosen.lexicon,
         )
     app = build_app(
         chosen,

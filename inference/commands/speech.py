@@ -310,6 +310,7 @@ def load_synthesizer(
     device: str = "cpu",
     weights: Precision = "float32",
     *,
+    dtype: str = "float32",
     lexicon: Path | None = None,
 ) -> Synthesizer:
     """Loads a bundle on a device, its large models in a precision.
@@ -318,6 +319,7 @@ def load_synthesizer(
         bundle: its name, folder or id on the hub.
         device: where the models run.
         weights: precision of the large models.
+        dtype: what the large models compute in, see `Synthesizer.from_pretrained`.
         lexicon: file of pronunciations for all requests.
 
     Raises:
@@ -329,7 +331,7 @@ def load_synthesizer(
     from tokenlm.synthesis import Synthesizer
     from tokenlm.synthesis.acceleration import accelerate
 
-    synthesizer = Synthesizer.from_pretrained(folder, device=device, lexicon=lexicon)
+    synthesizer = Synthesizer.from_pretrained(folder, device=device, dtype=dtype, lexicon=lexicon)
     accelerate(synthesizer.components, weights=weights)
     return synthesizer
 

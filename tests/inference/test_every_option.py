@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -16,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from inference import sinks
 from inference.commands import recordings, speech, voices
-from tokenlm.cli import GROUP, build_app
+from tokenlm.cli import build_app, installed_verbs
 from tokenlm.synthesis import Voice
 
 VERBS = ("clone", "convert", "prepare-voice", "say", "serve", "tokens", "transcribe", "voices")
@@ -70,9 +69,8 @@ VALUES: dict[str, list[str]] = {
 
 def options(verb: str) -> dict[str, list[str]]:
     """Values of each option of a verb, as its function declares them."""
-    (entry,) = entry_points(group=GROUP, name=verb)
     found: dict[str, list[str]] = {}
-    for hint in get_type_hints(entry.load(), include_extras=True).values():
+    for hint in get_type_hints(installed_verbs()[verb].load(), include_extras=True).values():
         declared = [fact for fact in get_args(hint) if isinstance(fact, OptionInfo)]
         if declared:
             # Of a declaration within `Annotated`, the first name stands where a default would.

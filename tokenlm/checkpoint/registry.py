@@ -64,14 +64,23 @@ def read_model_config(folder: str | Path) -> Any:
 
 
 def load_model(
-    folder: str | Path, *model_classes: type[ModelT], device: str | torch.device = "cpu"
+    folder: str | Path,
+    *model_classes: type[ModelT],
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> ModelT:
     """Loads the component in `folder`, which must be of one of the classes; frozen, for evaluation.
+
+    Args:
+        folder: the component.
+        model_classes: the classes that it may have.
+        device: where the model is put.
+        dtype: the type of its floating-point weights.
 
     Raises:
         ComponentError: the folder holds another kind, or does not load.
     """
-    model = load_component(folder, KINDS, device=device)
+    model = load_component(folder, KINDS, device=device, dtype=dtype)
     if not isinstance(model, model_classes):
         names = " or a ".join(model_class.__name__ for model_class in model_classes)
         raise ComponentError(f"{folder} holds a {type(model).__name__}, but a {names} is needed.")

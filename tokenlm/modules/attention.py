@@ -96,13 +96,13 @@ class AttentionState(State):
     values: Tensor
     """(B, H, C, E)"""
     positions: Tensor
-    """(K,) position of each cached frame."""
+    """(K,) position of each cached frame; on the CPU, whatever the device of the others."""
 
     @classmethod
     def empty(cls, like: Tensor, batch_size: int, num_heads: int, head_dim: int) -> Self:
         """A cache that holds nothing, of the type and on the device of `like`."""
         nothing = like.new_zeros(batch_size, num_heads, 0, head_dim)
-        positions = torch.zeros(0, dtype=torch.long, device=like.device)
+        positions = torch.zeros(0, dtype=torch.long, device="cpu")
         return cls(keys=nothing, values=nothing, positions=positions)
 
     @property
@@ -253,7 +253,7 @@ class AttentionPlan:
     mask: Tensor | None
     """(B or 1, 1, T, K + T) True where visible; None: everything is."""
     positions: Tensor
-    """(K + T,) positions of the keys, cached ones first."""
+    """(K + T,) positions of the keys, cached ones first; on the CPU where there is a cache."""
 
 
 @dataclass
@@ -300,10 +300,14 @@ def plan_attention(
             parts.append(part)
         return BatchedPlan(parts=parts, table=_joined_tables(rows, parts))
     start = 0 if caches is None else caches.next_position
-    queries = torch.arange(start, start + x.shape[1], device=x.device)
+    # Masks are made of positions alone, which are known on the CPU: it need not wait for a GPU.
+    place = "cpu" if pinned_frames is None else pinned_frames.device
+    queries = torch.arange(start, start + x.shape[1], device=place)
     keys = queries if caches is None else torch.cat([caches.layers[0].positions, queries])
     table = None if head_dim is None else rotary_span(start, x.shape[1], head_dim, x.device)
     combined = visible_mask(queries, keys, context, pinned_frames)
+    if combined is not None:
+        combined = combined.to(x.device, non_blocking=True)
     if mask is not None:
         valid = mask[:, None, None, :]
         combined = valid if combined is None else combined & valid
@@ -317,12 +321,13 @@ def visible_mask(
 ) -> Tensor | None:
     """What frames at `queries` (T,) see of those at `keys` (K,), (B or 1, 1, T, K).
 
-    None where they see everything, for which attention has the fastest code.
+    None where they see everything, for which attention has the fastest code; on a GPU that is not
+    asked, since the answer would have to be waited for.
     """
     if context.is_full:
         return None
     visible = context.visible(queries, keys, pinned_frames=pinned_frames)
-    if bool(visible.all()):
+    if visible.device.type == "cpu" and bool(visible.all()):
         return None
     return visible[None, None] if visible.ndim == 2 else visible[:, None]
 

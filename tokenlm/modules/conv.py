@@ -92,10 +92,14 @@ class LookaheadConv1d(nn.Module):
                 return x.new_zeros(x.shape[0], 0, self.conv.out_channels)
             return self._convolve(joined)
         out = self._convolve(functional.pad(x, (0, 0, 0, self.lookahead)))
-        if isinstance(pinned_frames, int):
-            pinned_frames = torch.full((x.shape[0],), pinned_frames, device=x.device)
-        if self.lookahead == 0 or not bool((pinned_frames > 0).any()):
+        if self.lookahead == 0:
             return out
+        if isinstance(pinned_frames, int):
+            if pinned_frames == 0:
+                return out
+            pinned_frames = torch.full((x.shape[0],), pinned_frames, device=x.device)
+        elif pinned_frames.device.type == "cpu" and not bool((pinned_frames > 0).any()):
+            return out  # a GPU would have to be waited for, which takes longer than what is saved
         frames = torch.arange(x.shape[1], device=x.device)
         is_prompt = (frames[None] < pinned_frames[:, None])[..., None]
         prompt = self._convolve(functional.pad(x * is_prompt, (0, 0, 0, self.lookahead)))

@@ -90,7 +90,9 @@ def _with_distances(x: Tensor, plan: AttentionPlan) -> RelativePlan:
     queries = keys[keys.shape[0] - frames :]
     first, last = int(keys[0]), int(queries[-1])
     has_gap = keys.shape[0] != last + 1 - first
-    index = last - first - (queries[:, None] - keys[None]) if has_gap else None
+    index = None
+    if has_gap:
+        index = (last - first - (queries[:, None] - keys[None])).to(x.device, non_blocking=True)
     distances = distance_span(last - first, last - first + frames, x.shape[2], x.device)
     return RelativePlan(
         context=plan.context,

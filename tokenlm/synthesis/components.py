@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
 from torch import nn
@@ -150,6 +150,20 @@ def check_solver(solver: str) -> Solver:
     raise ValueError(f"solver must be one of {', '.join(get_args(Solver))}, got {solver!r}")
 
 
+def floating_type(dtype: str | torch.dtype) -> torch.dtype:
+    """The type of that name.
+
+    Raises:
+        ValueError: models do not run in it.
+    """
+    types = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype in types.values():
+        return cast("torch.dtype", dtype)
+    if dtype not in types:
+        raise ValueError(f"dtype must be one of {', '.join(types)}, got {dtype!r}")
+    return types[str(dtype)]
+
+
 class Components:
     """The components of a bundle. Those that analyse recordings are loaded when first used."""
 
@@ -157,8 +171,20 @@ class Components:
     flow: FlowDecoder
     vocoder: Vocoder | HiFT
 
-    def __init__(self, folder: Path, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        device: str | torch.device = "cpu",
+        *,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         """Loads the parts that speak.
+
+        Args:
+            folder: the bundle.
+            device: where the models run.
+            dtype: what the language model and the flow are kept and compute in. The vocoder and the
+                parts that analyse recordings are small, and stay in float32.
 
         Raises:
             BundleError: a part is missing, or two parts disagree; both are named.
@@ -170,8 +196,8 @@ class Components:
         self.generation = from_dict(
             GenerationConfig, self.manifest.generation, where=folder / "bundle.yaml"
         )
-        self.speech_lm = self._load("speech_lm", SpeechLM)
-        self.flow = self._load("flow", FlowDecoder)
+        self.speech_lm = self._load("speech_lm", SpeechLM, dtype=dtype)
+        self.flow = self._load("flow", FlowDecoder, dtype=dtype)
         self.vocoder = self._load("vocoder", Vocoder, HiFT)
         self.text_tokenizer = load_text_tokenizer(folder / "text_tokenizer")
         self._check()
@@ -267,10 +293,12 @@ class Components:
         """Fingerprint of the speech tokenizer that all parts were trained with."""
         return str(self._facts("flow").get("tokenizer", ""))
 
-    def _load(self, name: str, *model_classes: type[ModelT]) -> ModelT:
+    def _load(
+        self, name: str, *model_classes: type[ModelT], dtype: torch.dtype = torch.float32
+    ) -> ModelT:
         if name not in self.manifest.components:
             raise BundleError(f"{self.folder} has no component {name!r}.")
-        return load_model(self._path(name), *model_classes, device=self.device)
+        return load_model(self._path(name), *model_classes, device=self.device, dtype=dtype)
 
     def _path(self, name: str) -> Path:
         """Folder of a part."""

@@ -24,7 +24,8 @@ from tokenlm.checkpoint.resolve import ResolveError, bundled_voices, find_voices
 from tokenlm.installation import check_device
 from tokenlm.models.lm.decoding import KeyValueCache, SamplingConfig
 from tokenlm.models.lm.guards import GuardConfig
-from tokenlm.synthesis.components import Components
+from tokenlm.synthesis.acceleration import accelerate
+from tokenlm.synthesis.components import Components, floating_type
 from tokenlm.synthesis.rendering import ContextChoice, SegmentRenderer, render_settings
 from tokenlm.synthesis.session import Progress, Session, SessionSettings, TokenServer
 from tokenlm.synthesis.stream import AsyncSynthesisStream, SynthesisStream
@@ -102,6 +103,9 @@ class Synthesizer:
         name: str | Path = "mini-en",
         *,
         device: str | torch.device = "cpu",
+        dtype: str | torch.dtype = "float32",
+        revision: str | None = None,
+        compile: bool = False,
         lexicon: LexiconSource = None,
     ) -> Synthesizer:
         """Loads a bundle.
@@ -109,15 +113,23 @@ class Synthesizer:
         Args:
             name: a bundled name, a local folder (never touches the network), or a hub id.
             device: where the models run.
+            dtype: what the language model and the flow are kept and compute in, with their caches:
+                "float32", or "bfloat16" or "float16" for a GPU. The sound deviates a little.
+            revision: branch, tag or commit of a hub id.
+            compile: whether the estimator of the flow goes through `torch.compile`, which takes
+                minutes at the first call and needs a C++ compiler.
             lexicon: pronunciations for all requests, as words with their phones or a file; they win
                 over the file `pronunciations.txt` of the bundle.
 
         Raises:
-            ValueError: there is no such bundle or device, or the bundle is not complete.
+            ValueError: there is no such bundle, revision, device or dtype, or the bundle is not
+                complete.
         """
         check_device(device)
         begun = time.perf_counter()
-        components = Components(resolve(name), device)
+        folder = resolve(name, revision=revision)
+        components = Components(folder, device, dtype=floating_type(dtype))
+        accelerate(components, is_compiled=compile)
         components.add_lexicon(UserLexicon.of(lexicon))
         seconds = time.perf_counter() - begun
         logger.info("loaded %s on %s in %.2f s", components.folder, components.device, seconds)

@@ -288,8 +288,8 @@ def load_initial(
     Args:
         modules: Modules of the task by name.
         initial: Component folder of some of them.
-        partial: Whether weights that are missing or of another shape keep their random start;
-            which ones is logged.
+        partial: Whether weights that are missing or of another shape keep their random start, and
+            those that the module has no place for are left out; which ones is logged.
         adapt: See `Task.adapt_initial`.
 
     Raises:
@@ -312,7 +312,10 @@ def load_initial(
                 raise ConfigError(f"initial.{name}: no weight of {path} fits")
             if fresh:
                 logger.info("%s: start at random: %s", name, ", ".join(fresh))
-            state = {**state, **{key: own[key] for key in fresh}}
+            unused = [key for key in state if key not in own]
+            if unused:
+                logger.info("%s: not used: %s", name, ", ".join(unused))
+            state = {key: own[key] if key in fresh else state[key] for key in own}
         load_state(modules[name], state, where=path)
 
 

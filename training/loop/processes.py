@@ -36,6 +36,8 @@ def make_accelerator(config: RunConfig, folder: Path) -> Accelerator:
     # Evaluation and export run on the first rank alone, while the others wait.
     device = PartialState(cpu=bool(cpu), timeout=timedelta(hours=6), **options).device
     assert device is not None
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
     precision = resolve_precision(config.precision, device)
     accelerator = Accelerator(
         cpu=bool(cpu),

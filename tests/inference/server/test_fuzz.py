@@ -6,19 +6,10 @@ from collections import Counter
 from typing import Any
 
 import pytest
-import schemathesis
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis.errors import Unsatisfiable
 from live_server import LiveServer
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 NUM_EXAMPLES = 20
 """Requests of every operation, and as many in bad form."""
-CHECKS = [not_a_server_error, status_code_conformance, response_schema_conformance]
 
 
 def fuzz(server: LiveServer, num_examples: int) -> Counter[str]:
@@ -27,6 +18,17 @@ def fuzz(server: LiveServer, num_examples: int) -> Counter[str]:
     Raises:
         schemathesis.core.failures.FailureGroup: an answer that is not in the document, or a 5xx.
     """
+    # Takes seconds to import, which every run of any test would otherwise wait for.
+    import schemathesis
+    from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis.errors import Unsatisfiable
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi.checks import (
+        response_schema_conformance,
+        status_code_conformance,
+    )
+
+    checks = [not_a_server_error, status_code_conformance, response_schema_conformance]
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
     seen: Counter[str] = Counter()
     modes = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
@@ -45,7 +47,7 @@ def fuzz(server: LiveServer, num_examples: int) -> Counter[str]:
             )
             @given(case=strategy)
             def ask(case: Any) -> None:
-                response = case.call_and_validate(checks=CHECKS, timeout=20)
+                response = case.call_and_validate(checks=checks, timeout=20)
                 seen[f"{case.method} {case.path} {response.status_code}"] += 1
 
             try:

@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -218,9 +219,16 @@ def test_many_at_once_are_replayed_alone(server: LiveServer, synthesizer: Synthe
         assert compare(synthesizer, result, logs).problem, result.request
 
 
+USUAL = ((0, 1.0), (0, 4.0), (3, 0.25), (3, 0.8), (3, 1.0), (3, 1.25), (40, 1.0), (40, 4.0))
+"""Size of the pieces and speed, of every run of the tests; the other pairs are slow tests."""
+
+
 @pytest.mark.parametrize(
     ("size", "speed"),
-    [(0, 1.0), (0, 4.0), (3, 0.25), (3, 0.8), (3, 1.0), (3, 1.25), (40, 1.0), (40, 4.0)],
+    [
+        pytest.param(*pair, marks=[] if pair in USUAL else pytest.mark.slow)
+        for pair in product((0, 3, 40), (0.25, 0.8, 1.0, 1.25, 4.0))
+    ],
 )
 def test_every_way_of_speaking_is_replayed(
     server: LiveServer, synthesizer: Synthesizer, size: int, speed: float

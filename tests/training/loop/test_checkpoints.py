@@ -205,12 +205,13 @@ def test_a_key_that_was_added_since_is_no_change_while_it_has_its_default(tmp_pa
 
 
 def test_a_run_goes_on_from_what_fits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Another codebook has other tables; everything else is worth keeping."""
+    """Another codebook has other tables, and another task other heads; the rest is kept."""
 
     def model(codes: int) -> nn.ModuleDict:
         return nn.ModuleDict({"table": nn.Embedding(codes, 2), "layer": nn.Linear(2, 2)})
 
     old, new = model(5), model(3)
+    old["head"] = nn.Linear(2, 7)
     save_file(old.state_dict(), tmp_path / "model.safetensors")
     with pytest.raises(ComponentError, match="of another shape"):
         load_initial({"lm": new}, {"lm": tmp_path})
@@ -220,6 +221,7 @@ def test_a_run_goes_on_from_what_fits(tmp_path: Path, caplog: pytest.LogCaptureF
     assert torch.equal(new["layer"].weight, old["layer"].weight)
     assert torch.equal(new["table"].weight, fresh)
     assert "lm: start at random: table.weight" in caplog.text
+    assert "lm: not used: head.bias, head.weight" in caplog.text
     other = nn.ModuleDict({"table": nn.Embedding(4, 2), "layer": nn.Linear(3, 3)})
     with pytest.raises(ConfigError, match="no weight of"):
         load_initial({"lm": other}, {"lm": tmp_path}, partial=True)

@@ -191,6 +191,11 @@ class FlowDecoder(nn.Module):
         # Any: the protocol says what is called, and the module has weights besides.
         self.estimator: Any = ESTIMATORS[config.estimator](config)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the networks compute in. Mel and the state of the solver are float32."""
+        return self.speaker.weight.dtype
+
     def normalize(self, mel: Tensor) -> Tensor:
         """Log-mel to the scale of the flow."""
         return (mel - self.config.mel_mean) / self.config.mel_std
@@ -229,6 +234,7 @@ class FlowDecoder(nn.Module):
         if self.config.chunks_from == "prompt_start" and pinned is not None:
             pinned = None if context.left_frames is None else _whole_chunks(self, pinned, context)
         encoded = self.encoder(tokens, context, mask=mask, pinned_tokens=pinned)
+        x_t, prompt_mel = x_t.to(self.dtype), prompt_mel.to(self.dtype)
         condition = self.condition(encoded, prompt_mel, self.project_speaker(speaker_embedding))
         if dropped is not None:
             condition = condition * ~dropped[:, None, None]
@@ -294,10 +300,10 @@ class FlowDecoder(nn.Module):
         prompt = functional.pad(self.normalize(prompt_mel), (0, 0, 0, total - start)).to(encoded)
         condition = self.condition(encoded, prompt, self.project_speaker(speaker_embedding))
         noise = self.initial_noise(seed, prompt_seed, start, 0, total)
-        x0 = noise.to(encoded).expand(encoded.shape[0], -1, -1)
+        x0 = noise.to(encoded.device).expand(encoded.shape[0], -1, -1)
         factor = self.config.frames_per_token
         velocity = self._velocity(condition, context.scaled(factor), guidance_scale, None)
-        times = cosine_schedule(num_steps or self.config.num_steps).to(encoded)
+        times = cosine_schedule(num_steps or self.config.num_steps).to(encoded.device)
         if method == "euler":
             x1 = solve_euler(velocity, x0, times)
         else:
@@ -477,7 +483,7 @@ class FlowDecoder(nn.Module):
             prompt = state.prompt_mel[:, frame : frame + count]
             prompts.append(functional.pad(prompt, (0, 0, 0, count - prompt.shape[1])))
             noise = self.initial_noise(seed, state.prompt_seed, border, frame, count)
-            noises.append(noise.to(encoded).expand(len(prompt), -1, -1))
+            noises.append(noise.to(encoded.device).expand(len(prompt), -1, -1))
             state.next_frame += count
         speaker = torch.cat([state.speaker for state in states])
         condition = self.condition(encoded, torch.cat(prompts), speaker)
@@ -486,7 +492,7 @@ class FlowDecoder(nn.Module):
             velocity = self._velocity(
                 condition, context.scaled(factor), first.guidance_scale, steps, pinned
             )
-            times = cosine_schedule(len(steps)).to(encoded)
+            times = cosine_schedule(len(steps)).to(encoded.device)
             return solve_euler(velocity, torch.cat(noises), times)
 
     def _velocity(
@@ -509,8 +515,9 @@ class FlowDecoder(nn.Module):
 
         def velocity(step: int, t: Tensor, x: Tensor) -> Tensor:
             state = None if states is None else states[step]
-            points = x.repeat_interleave(2, dim=0) if guidance_scale else x
+            points = (x.repeat_interleave(2, dim=0) if guidance_scale else x).to(condition.dtype)
             both = self.estimator(points, t.expand(rows), condition, context, state, plan=plan)
+            both = both.to(x.dtype)
             if not guidance_scale:
                 return both
             conditional, unconditional = both.unflatten(0, (-1, 2)).unbind(dim=1)
@@ -536,7 +543,7 @@ class FlowDecoder(nn.Module):
 
     def project_speaker(self, embedding: Tensor) -> Tensor:
         """Embeddings (B, E) of any length to (B, speaker_condition_dim)."""
-        return self.speaker(functional.normalize(embedding, dim=-1))
+        return self.speaker(functional.normalize(embedding, dim=-1).to(self.dtype))
 
     def initial_noise(
         self, seed: int, prompt_seed: int, prompt_frames: int, start: int, num_frames: int

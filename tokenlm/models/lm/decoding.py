@@ -116,8 +116,8 @@ def sample(
         return chosen
     count = (history[:, -window:] == chosen[:, None]).sum(dim=-1)
     repeated = count >= max(window * config.repetition_threshold, 1)
-    if not bool(repeated.any()):
-        return chosen
+    if repeated.device.type == "cpu" and not bool(repeated.any()):
+        return chosen  # on a GPU the answer would have to be waited for
     without = logits.scatter(-1, chosen[:, None], -torch.inf)
     # With a single class allowed there is nothing else to draw.
     possible = without.isfinite().any(dim=-1)
