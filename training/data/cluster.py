@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +59,7 @@ class Cluster:
         start: Callable[..., Callable[[Any], Any]],
         facts: tuple[Any, ...],
         tasks: Iterable[tuple[str, Callable[[], Any]]],
-    ) -> Iterator[tuple[str, Any]]:
+    ) -> Generator[tuple[str, Any], None, None]:
         """Do tasks, and yield name and result of each as it is done.
 
         Args:
@@ -87,8 +87,8 @@ def _connection(address: str) -> Iterator[Any]:
     import ray
 
     try:
-        options = {"include_dashboard": False} if address == "local" else {}
-        ray.init(address=address, logging_level=logging.WARNING, **options)
+        dashboard = False if address == "local" else None
+        ray.init(address=address, logging_level=logging.WARNING, include_dashboard=dashboard)
     except (ConnectionError, ValueError) as error:
         raise ClusterError(f"there is no cluster at {address}: {error}") from error
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -46,14 +47,17 @@ def whole(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
-    """A cluster of two nodes, each with room for one actor."""
+    """A cluster of two nodes, each with room for one actor; `client_address` is for outsiders."""
     paths = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "training")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(paths))  # of the actors
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        found = Nodes(
-            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
-        )
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        head = {"num_cpus": 1, "include_dashboard": False, "ray_client_server_port": port}
+        found = Nodes(initialize_head=True, head_node_args=head)
+        found.client_address = f"ray://127.0.0.1:{port}"
         found.add_node(num_cpus=1)
         yield found
         found.shutdown()
@@ -66,7 +70,7 @@ def requests(tmp_path: Path) -> Path:
     return tmp_path / "requests"
 
 
-def when(condition: Callable[[], Any], seconds: float = 120.0) -> None:
+def when(condition: Callable[[], Any], seconds: float = 900.0) -> None:
     """Wait until something is so."""
     end = time.monotonic() + seconds
     while not condition():
@@ -117,7 +121,7 @@ def test_a_driver_that_is_killed_and_started_again(
         driver.send_signal(signal.SIGKILL)
     (requests / "wait").unlink()
     manifest = read_manifest(recordings / "rows.jsonl")
-    cluster = Cluster(address=nodes.address, num_actors=2)
+    cluster = Cluster(address=nodes.client_address, num_actors=2)
     build_shards(manifest, tmp_path / "out", make_faulty_work(requests), cluster=cluster)
     assert contents(tmp_path / "out") == contents(whole)
     with pytest.raises(TooManyRejects, match=r"3 of 13 rows"):
@@ -132,10 +136,12 @@ def test_a_node_that_is_killed(
     (requests / "wait").touch()
 
     def kill() -> None:
-        when(lambda: len(list(requests.glob("working-*"))) == 2)
-        (lost,) = nodes.worker_nodes
-        nodes.remove_node(lost, allow_graceful=False)
-        (requests / "wait").unlink()
+        try:
+            when(lambda: len(list(requests.glob("working-*"))) == 2)
+            (lost,) = nodes.worker_nodes
+            nodes.remove_node(lost, allow_graceful=False)
+        finally:
+            (requests / "wait").unlink()
 
     killer = threading.Thread(target=kill)
     killer.start()
