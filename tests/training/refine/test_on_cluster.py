@@ -16,7 +16,7 @@ from tokenlm.audio.io import save_audio
 from tokenlm.checkpoint import save_component
 from tokenlm.models.speaker_encoder import SpeakerEncoder, SpeakerEncoderConfig
 from training.data.cluster import Cluster, ClusterError
-from training.refine import on_cluster
+from training.refine import on_cluster, recognisers
 from training.refine.command import refine
 from training.refine.steps import SEGMENT_FILE, read_rows
 
@@ -46,9 +46,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, bundle: Path, *words: object) -> dict[str, bytes]:
+def run(folder: Path, recogniser: str, *words: object) -> dict[str, bytes]:
     """Refine; returns all that was written, sound aside."""
-    options: list[object] = ["--recogniser", f"ours:{bundle}", "--cluster-speakers"]
+    options: list[object] = ["--recogniser", recogniser, "--cluster-speakers"]
     options += ["--speaker-encoder", folder / "encoder", "--config", folder / "config.yaml"]
     source, output = folder / "raw", folder / "out.jsonl"
     result = run_verb(refine, source, output, *options, "--max-rejects", "0.5", *words)
@@ -75,16 +75,22 @@ class InThisProcess:
 
 
 def test_rows_are_those_of_one_process_whatever_was_done_before(
-    folder: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The order of the work and an end in its middle leave no trace."""
-    expected = run(folder, tiny_bundle)
+
+    def make_recogniser(name: str) -> Callable[[torch.Tensor], str]:
+        return lambda waveform: f"{name} hears {waveform.shape[0]}"
+
+    for module in (on_cluster, recognisers):
+        monkeypatch.setattr(module, "make_recogniser", make_recogniser)
+    expected = run(folder, "it")
     assert len(expected[SEGMENT_FILE].splitlines()) == 6
     (folder / "out.work").rename(folder / "first.work")
     monkeypatch.setattr(on_cluster.Cluster, "run", InThisProcess.run)
     monkeypatch.setattr(InThisProcess, "num_tasks", 3)
     with pytest.raises(AssertionError, match="the rest failed"):
-        run(folder, tiny_bundle, "--cluster", "local")
+        run(folder, "it", "--cluster", "local")
     done = read_rows(folder / "out.work" / SEGMENT_FILE)
     assert sorted(done) == ["ann/3", "broken", "long"]
     with (folder / "out.work" / SEGMENT_FILE).open("a") as file:
@@ -98,7 +104,7 @@ def test_rows_are_those_of_one_process_whatever_was_done_before(
         return refine_recording(recording, *arguments, **options)
 
     monkeypatch.setattr(on_cluster.steps, "refine_recording", counted)
-    assert run(folder, tiny_bundle, "--cluster", "local") == expected
+    assert run(folder, "it", "--cluster", "local") == expected
     assert sorted(seen) == ["ann/0", "ann/1", "ann/2", "broken"], "what is done is not done again"
     for path in (folder / "first.work" / "clips").rglob("*.flac"):
         twin = folder / "out.work" / path.relative_to(folder / "first.work")
@@ -109,6 +115,7 @@ def test_rows_are_those_of_one_process_whatever_was_done_before(
 
 @pytest.mark.slow
 def test_actors_on_this_machine(folder: Path, tiny_bundle: Path) -> None:
-    expected = run(folder, tiny_bundle)
+    expected = run(folder, f"ours:{tiny_bundle}")
     (folder / "out.work").rename(folder / "first.work")
-    assert run(folder, tiny_bundle, "--cluster", "local", "--actors", "2") == expected
+    options = ["--cluster", "local", "--actors", "2"]
+    assert run(folder, f"ours:{tiny_bundle}", *options) == expected
