@@ -12,7 +12,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,9 +27,9 @@ from tokenlm.models.lm.decoding import (
     decode_step,
 )
 from tokenlm.synthesis import Synthesizer, Voice
-from tokenlm.synthesis.session import Session, render_sessions
+from tokenlm.synthesis.session import Session, SpeechCancelled, render_sessions
 from tokenlm.synthesis.stream import SessionStream
-from tokenlm.text.lexicon import LexiconSource
+from tokenlm.text.pronunciation import LexiconSource
 
 if TYPE_CHECKING:
     from inference.remote.tokens import Connection
@@ -51,8 +51,16 @@ class EngineError(RuntimeError):
 class _Request:
     """A request that is being spoken. It holds no reference to its stream."""
 
-    def __init__(self, session: Session, limit_seconds: float, notify: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        limit_seconds: float,
+        notify: Callable[[], None],
+        cancelled: threading.Event,
+    ) -> None:
         self.session = session
+        self.cancelled = cancelled
+        """Set when nobody waits for the speech any more; the session looks at it, too."""
         self.limit_seconds = limit_seconds
         self.notify = notify
         """Wakes the reader."""
@@ -66,7 +74,11 @@ class _Request:
         self.error: BaseException | None = None
         self.is_finished = False
         """Nothing more will come."""
-        self.is_cancelled = False
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits for the speech any more."""
+        return self.cancelled.is_set()
 
     def stop_feeding(self) -> None:
         """Cancels the feeder. May be called in any thread."""
@@ -102,6 +114,12 @@ def _notifier(loop: asyncio.AbstractEventLoop, ready: asyncio.Event) -> Callable
     return notify
 
 
+def _close_result(work: Future[Session]) -> None:
+    """Closes a session that nobody waits for any more."""
+    if not work.cancelled() and work.exception() is None:
+        work.result().close()
+
+
 class EngineStream(SessionStream, AsyncIterator[Tensor]):
     """Chunks of a waveform, float32 (S,) on the CPU, of one request of a `StreamEngine`.
 
@@ -111,6 +129,13 @@ class EngineStream(SessionStream, AsyncIterator[Tensor]):
     """
 
     def __init__(self, engine: StreamEngine, request: _Request, ready: asyncio.Event) -> None:
+        """Creates the stream of a request that the engine has; see `StreamEngine.open`.
+
+        Args:
+            engine: speaks it.
+            request: what it speaks.
+            ready: is set from the engine's thread when there is news of the request.
+        """
         super().__init__(request.session, engine.sample_rate)
         self._engine, self._request, self._ready = engine, request, ready
         self._finalizer = weakref.finalize(self, engine._cancel, request)
@@ -255,6 +280,7 @@ class StreamEngine:
             self._num_opening += 1
         try:
             loop, ready = asyncio.get_running_loop(), asyncio.Event()
+            cancelled = threading.Event()
 
             def open_session() -> Session:
                 session = self.synthesizer.open_session(
@@ -273,12 +299,23 @@ class StreamEngine:
                     token_server=self._connection,
                     forced_tokens=forced_tokens,
                     find_voice=find_voice,
+                    should_stop=cancelled.is_set,
                 )
-                session.prepare()
+                try:
+                    session.prepare()
+                except BaseException:
+                    session.close()
+                    raise
                 return session
 
-            session = await loop.run_in_executor(self._readers, open_session)
-            request = _Request(session, max_buffer_seconds, _notifier(loop, ready))
+            work = self._readers.submit(open_session)
+            try:
+                session = await asyncio.wrap_future(work)
+            except asyncio.CancelledError:  # the thread stops at its next look at the event
+                cancelled.set()
+                work.add_done_callback(_close_result)
+                raise
+            request = _Request(session, max_buffer_seconds, _notifier(loop, ready), cancelled)
             stream = EngineStream(self, request, ready)
             with self._wake:
                 if self._is_stopped:
@@ -353,7 +390,7 @@ class StreamEngine:
 
     def _cancel(self, request: _Request) -> None:
         with self._wake:
-            request.is_cancelled = True
+            request.cancelled.set()
             self._wake_worker()
 
     def _tokens_have_come(self) -> None:
@@ -474,7 +511,7 @@ class StreamEngine:
             with torch.inference_mode(False):
                 work(*arguments)
         except Exception as error:
-            if not isinstance(error, ValueError):
+            if not isinstance(error, ValueError | SpeechCancelled):
                 logger.exception("a stream failed")
             with self._wake:  # it is dropped in the next round
                 item.error = item.error or error

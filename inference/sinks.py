@@ -67,6 +67,13 @@ class FileSink(Sink):
     """An audio file, written when the speech has ended, whole or not at all."""
 
     def __init__(self, path: Path, sample_rate: int, comment: str) -> None:
+        """Keeps what is needed to write the file; nothing is written before `finish`.
+
+        Args:
+            path: of the file; its suffix says the format.
+            sample_rate: in hertz.
+            comment: for its metadata.
+        """
         self._path, self._sample_rate, self._comment = path, sample_rate, comment
         self._chunks: list[Tensor] = []
 
@@ -212,14 +219,22 @@ class PipeSink(Sink):
     """Speech to a binary stream as it comes; `pcm` is bare samples of 16 bits.
 
     The header of a wav file gets its length at the end, where the stream is a file.
-
-    Raises:
-        ValueError: the format cannot be written here.
     """
 
     def __init__(
         self, stream: BinaryIO, sample_rate: int, form: StreamFormat = "pcm", comment: str = ""
     ) -> None:
+        """Writes the header, where the format has one.
+
+        Args:
+            stream: is written to and flushed at each chunk, and is left open.
+            sample_rate: in hertz.
+            form: of what is written.
+            comment: for the metadata, where the format has any.
+
+        Raises:
+            ValueError: the format cannot be written here.
+        """
         self._stream, self._sample_rate = stream, sample_rate
         self._num_samples = 0
         self._header: int | None = None
@@ -271,13 +286,17 @@ def _position(stream: BinaryIO) -> int | None:
 
 
 class PlayerSink(Sink):
-    """The loudspeaker, through the first of the known players that is installed.
-
-    Raises:
-        ValueError: there is no player.
-    """
+    """The loudspeaker, through the first of the known players that is installed."""
 
     def __init__(self, sample_rate: int) -> None:
+        """Starts the player.
+
+        Args:
+            sample_rate: in hertz.
+
+        Raises:
+            ValueError: there is no player.
+        """
         command = player_command(sample_rate)
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
         assert self._process.stdin is not None

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
@@ -132,6 +134,24 @@ class _Factories(TorchDispatchMode):
         return run(func, args, kwargs or {})
 
 
+class _Transform(TorchFunctionMode):
+    """`torch.stft` turns its result around in place, which a tensor of the device cannot: here it
+    is made of operations that give new tensors."""
+
+    def __torch_function__(
+        self, func: Any, types: Iterable[type], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        named = kwargs or {}
+        if func is not torch.stft or not isinstance(args[0], PretendTensor):
+            return func(*args, **named)
+        waveform, size = args
+        hop = named["hop_length"]
+        assert named["win_length"] is None and named.get("pad_mode", "reflect") == "reflect"
+        padded = functional.pad(waveform, (size // 2, size // 2), mode="reflect")
+        frames = padded.unfold(-1, size, hop) * named["window"]
+        return torch.fft.rfft(frames).transpose(-1, -2)
+
+
 @contextmanager
 def pretend(*, has_float64: bool = False) -> Iterator[dict[str, int]]:
     """Inside, the device `pretend` can be used; gives the counts of its operations."""
@@ -142,7 +162,7 @@ def pretend(*, has_float64: bool = False) -> Iterator[dict[str, int]]:
     before = torch._C._only_lift_cpu_tensors()  # type: ignore[attr-defined]
     torch._C._set_only_lift_cpu_tensors(True)  # type: ignore[attr-defined]
     try:
-        with _Factories():
+        with _Transform(), _Factories():
             yield COUNTS
     finally:
         torch._C._set_only_lift_cpu_tensors(before)  # type: ignore[attr-defined]

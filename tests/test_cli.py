@@ -45,7 +45,7 @@ def hello(name: str = "you") -> None:
     typer.echo(f"hello {name}")
 
 
-def raising(error: Exception) -> Callable[[], None]:
+def raising(error: BaseException) -> Callable[[], None]:
     def verb() -> None:
         raise error
 
@@ -120,6 +120,31 @@ def test_a_group_whose_verb_need_not_be_named(monkeypatch: pytest.MonkeyPatch) -
     for words in (("export", "--help"), ("export",)):
         listed = CliRunner().invoke(cli.build_app(words), words).output
         assert "Put together." in listed and "Write elsewhere." in listed
+
+
+def test_verbs_that_moved_into_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the order in which they are installed."""
+    names = ("import", "data.import", "data.check", "model.check", "say")
+    for order in (names, names[::-1], sorted(names)):
+        entries = {name: FakeEntry(name, hello) for name in order}
+        monkeypatch.setattr(cli, "installed_verbs", lambda entries=entries: entries)
+        for word, told in (
+            ("import-data", "it is `tokenlm data import`"),
+            ("check", "it is `tokenlm data check` or `tokenlm model check`"),
+            ("sya", "No such command"),
+        ):
+            result = CliRunner().invoke(cli.build_app([word]), [word, "--any"])
+            assert result.exit_code == 2 and told in result.output, (order, word)
+
+
+def test_ctrl_c_has_its_own_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    verbs: dict[str, Callable[..., Any] | Exception] = {
+        "wait": raising(KeyboardInterrupt()), "read": raising(KeyboardInterrupt("2 of 3 lines.")),
+    }  # fmt: skip
+    result = run(monkeypatch, verbs, "wait")
+    assert (result.exit_code, result.output) == (130, "")
+    result = run(monkeypatch, verbs, "read")
+    assert (result.exit_code, result.stderr) == (130, "interrupted: 2 of 3 lines.\n")
 
 
 def test_version(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,14 +272,21 @@ def test_errors_of_usage_import_no_torch(tiny_bundle: Path, tmp_path: Path) -> N
         (("prepare-voice", "gone.wav"), "no such audio file"),
         (("transcribe", "gone.wav"), "no such audio file"),
         (("tokens", "gone.jsonl", "--bundle", "nothing"), "neither a folder nor the name"),
+        (("lexicon", "check", "gone.txt", *bundle), "the lexicon gone.txt cannot be read: no such"),
+        (("lexicon", "check", sound, "--text-file", "gone.txt"), "gone.txt: No such file"),
+        (("say", "yes", "--lexicon", "gone.txt", *bundle), "gone.txt cannot be read: no such file"),
         (("voices", "--bundle", "nothing"), "neither a folder nor the name"),
         (("inspect", "nothing"), "neither a folder nor the name"),
         (("import", "cosyvoice2", "gone", "new"), "gone is no folder"),
         (("train", "nothing"), "nor a config of that name; there are dpo"),
-        (("export", "new", "flow"), "not of the form COMPONENT=FOLDER"),
+        (("export", "new", "flow", "a=b"), "not of the form COMPONENT=FOLDER"),
+        (("export", "bundle", "new", "flow"), "not of the form COMPONENT=FOLDER"),
+        (("export", "nosuch"), "`tokenlm export` has no verb 'nosuch'; it has bundle, cosyvoice2"),
+        (("export", "lllm", "mini-en", "new", "--any"), "has no verb 'lllm'; it has bundle"),
+        (("export-llm", "mini-en", "new"), "it is `tokenlm export llm`"),
         (("data", "validate", "gone.jsonl"), "gone.jsonl: the manifest cannot be read"),
         (("data", "text-tokenizer", "pieces", "gone.jsonl", "new"), "need --vocab-size"),
-        (("data", "sya"), "No such command"),
+        (("data", "sya"), "`tokenlm data` has no verb 'sya'; it has import, merge"),
         (("validate", "gone.jsonl", "--any", "thing"), "it is `tokenlm data validate`"),
         (("import-data", "ljspeech"), "it is `tokenlm data import`"),
         (("sya", "yes"), "No such command"),

@@ -39,6 +39,8 @@ FORMER_VERBS = {"import-data": "import"}
 """Verbs of earlier versions and what they are called in their group."""
 MISTAKE = 2
 """Exit status after a mistake of the user."""
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as of every program that SIGINT ends."""
 
 _OPTION = re.compile(r"--?[A-Za-z][\w-]*|--[A-Za-z][\w-]*=.*|-[A-Za-z]\S*\.\w+", re.DOTALL)
 """What is an option, perhaps with its value, and no text that begins with a dash."""
@@ -153,6 +155,7 @@ def build_app(words: Sequence[str] = ()) -> typer.Typer:
         else:
             groups[group].command(verb, cls=VerbCommand)(guarded(function, settings))
     _add_moved(app, words, settings)
+    _add_unknown(groups, words, settings)
     return app
 
 
@@ -162,10 +165,29 @@ def _add_moved(app: typer.Typer, words: Sequence[str], settings: Settings) -> No
     verbs = installed_verbs()
     if not name or name in verbs or any(verb.startswith(f"{name}.") for verb in verbs):
         return
-    found = [verb for verb in verbs if verb.rpartition(".")[2] == FORMER_VERBS.get(name, name)]
+    known = FORMER_VERBS.get(name, name)
+    found = sorted(
+        verb
+        for verb in verbs
+        if "." in verb and known in (verb.rpartition(".")[2], verb.replace(".", "-"))
+    )
     if found:
-        told = f"it is `tokenlm {found[0].replace('.', ' ')}`"
+        told = "it is " + " or ".join(f"`tokenlm {verb.replace('.', ' ')}`" for verb in found)
         _add_broken(app, name, ValueError(told), settings)
+
+
+def _add_unknown(groups: dict[str, typer.Typer], words: Sequence[str], settings: Settings) -> None:
+    """Adds a hidden verb in place of one that a group lacks, which says what it has."""
+    named = [word for word in words if not word.startswith("-")][:2]
+    group, verb = named if len(named) == 2 else ("", "")
+    start = f"{group}."
+    has = sorted(name.removeprefix(start) for name in installed_verbs() if name.startswith(start))
+    if group not in groups or not has or not verb or verb in has:
+        return
+    told = f"`tokenlm {group}` has no verb {verb!r}; it has {', '.join(has)}."
+    if unnamed := UNNAMED_VERBS.get(group):
+        told += f" Without one it is `tokenlm {group} {unnamed}`: see its --help."
+    _add_broken(groups[group], verb, ValueError(told), settings, is_known=False)
 
 
 @functools.cache
@@ -185,14 +207,18 @@ def _asked_for(words: Sequence[str]) -> dict[str, EntryPoint]:
     if named:
         inside = {n: entry for n, entry in verbs.items() if n.startswith(f"{named[0]}.")}
         unnamed = f"{named[0]}.{UNNAMED_VERBS.get(named[0])}"
-        if unnamed in verbs and len(named) > 1 and named[1] not in ("-h", "--help"):
+        # Its arguments have the form COMPONENT=FOLDER, which no name of a verb has.
+        if unnamed in verbs and any("=" in word for word in words[first + 1 :]):
             return {named[0]: verbs[unnamed]}
         return inside or verbs
     return verbs
 
 
 def guarded(function: Callable[..., Any], settings: Settings) -> Callable[..., Any]:
-    """Makes a mistake of the user one red sentence and exit status 2."""
+    """Makes a mistake of the user one red sentence and exit status 2, and Ctrl-C status 130.
+
+    What a verb has to say after Ctrl-C is the message of the `KeyboardInterrupt` that it raises.
+    """
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -200,6 +226,10 @@ def guarded(function: Callable[..., Any], settings: Settings) -> Callable[..., A
             return function(*args, **kwargs)
         except BrokenPipeError:
             raise
+        except KeyboardInterrupt as interrupt:
+            if interrupt.args:
+                typer.echo(f"interrupted: {interrupt}", err=True)
+            raise typer.Exit(INTERRUPTED) from None
         except (ImportError, ValueError, OSError) as error:
             if settings.verbose:
                 raise
@@ -218,13 +248,15 @@ def explain(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _add_broken(app: typer.Typer, name: str, error: Exception, settings: Settings) -> None:
+def _add_broken(
+    app: typer.Typer, name: str, error: Exception, settings: Settings, *, is_known: bool = True
+) -> None:
     """Adds a hidden verb that says why it cannot be used."""
 
     def broken() -> None:
         if settings.verbose:
             raise error
-        _fail(f"{name} cannot be used: {explain(error)}")
+        _fail(f"{name} cannot be used: {explain(error)}" if is_known else explain(error))
 
     anything = {"allow_extra_args": True, "ignore_unknown_options": True}
     app.command(name, hidden=True, context_settings=anything)(broken)

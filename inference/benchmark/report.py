@@ -61,7 +61,7 @@ def environment() -> dict[str, str]:
 
 
 def row_data(row: Row) -> dict[str, Any]:
-    """A row as an object of JSON."""
+    """A row as an object of JSON: name, value, unit, bounds, verdict, single values, note."""
     return {
         "name": row.name,
         "value": row.value,

@@ -53,7 +53,7 @@ class Timeline:
 
     @property
     def real_time_factor(self) -> float:
-        """Wall seconds for a second of speech."""
+        """Wall seconds for a second of speech; below 1 is faster than it is heard."""
         return self.wall_seconds / max(self.seconds, 1e-9)
 
     @property

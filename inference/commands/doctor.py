@@ -68,7 +68,7 @@ def doctor(
 
 
 def show(report: Report) -> list[str]:
-    """The lines of a report."""
+    """The lines of a report: the title of each part, and its facts indented below it."""
     lines = []
     for title, facts in report.items():
         lines.append(title)
@@ -85,7 +85,7 @@ def describe_package() -> dict[str, Any]:
 
 
 def describe_machine() -> dict[str, Any]:
-    """System, Python and processor."""
+    """System, Python, processor, number of cores, encodings, and memory in GB."""
     facts: dict[str, Any] = {
         "system": platform.platform(),
         "python": f"{platform.python_version()} ({sys.executable})",
@@ -102,7 +102,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def describe_devices() -> dict[str, Any]:
-    """What the models can run on."""
+    """For cpu, cuda and mps: whether torch has them here, and which devices they are."""
     import torch
 
     facts: dict[str, Any] = {"cpu": f"{torch.get_num_threads()} threads"}

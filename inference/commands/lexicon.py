@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inference.commands.options import BundleOption
-from tokenlm.checkpoint.resolve import resolve
+from inference.commands.options import BundleOption, MarkupOption, check_lexicon_file
+from inference.commands.speech import read_text
+from tokenlm.checkpoint.resolve import find_voices, resolve
 
 if TYPE_CHECKING:
+    from tokenlm.text.pronunciation import UserLexicon
     from tokenlm.text.tokenizers import TextTokenizer
 
 
@@ -26,10 +28,13 @@ def check(
             help="Text whose words are looked up: those that no lexicon lists are named.",
         ),
     ] = None,
+    markup: MarkupOption = True,
 ) -> None:
     """Check a lexicon: every line, the phones of the bundle, and what each word changes."""
+    check_lexicon_file(lexicon)
+    text = None if text_file is None else read_text(None, text_file)
     folder = resolve(bundle)
-    from tokenlm.text.lexicon import (
+    from tokenlm.text.pronunciation import (
         LexiconError,
         UserLexicon,
         read_lexicon_file,
@@ -54,8 +59,8 @@ def check(
         before, after = _said(tokenizer, word), _said(tokenizer, word, own)
         note = "as without it" if before == after else f"instead of: {before or 'nothing'}"
         typer.echo(f"{word:<{width}}  {after}  ({note})")
-    if text_file is not None:
-        _look_up(tokenizer, own, text_file)
+    if text is not None:
+        _look_up(tokenizer, own, text, folder=folder, markup=markup)
     if problems:
         raise typer.Exit(1)
     typer.echo(f"{len(phones)} words can be said by this bundle")
@@ -63,34 +68,59 @@ def check(
 
 def _said(tokenizer: TextTokenizer, text: str, lexicon: object = None) -> str:
     """Text tokens of a text, as names."""
-    from tokenlm.text.lexicon import UserLexicon
     from tokenlm.text.normalize import frontend
 
-    if isinstance(lexicon, UserLexicon):
+    if lexicon is not None:
         tokenizer, respeller = tokenizer.with_lexicon(lexicon)
         text = respeller(text)
     words = frontend(tokenizer.config.normalizer).normalize(text)
     return tokenizer.decode(tokenizer.encode(words))
 
 
-def _look_up(tokenizer: TextTokenizer, lexicon: object, text_file: str) -> None:
-    """Names the entries that a text does not use, and its words that no lexicon lists."""
-    from inference.commands.speech import read_text
-    from tokenlm.text.lexicon import Respeller, UserLexicon
-    from tokenlm.text.normalize import frontend
+def _look_up(
+    tokenizer: TextTokenizer, lexicon: UserLexicon, text: str, *, folder: Path, markup: bool
+) -> None:
+    """Names the entries that a text does not use, and its words that no lexicon lists.
 
-    assert isinstance(lexicon, UserLexicon)
-    text, used = read_text(None, text_file), set()
+    Args:
+        tokenizer: of the bundle.
+        lexicon: the entries.
+        text: as it was written.
+        folder: the bundle, whose voices the text may name.
+        markup: whether the text may hold markup.
+
+    Raises:
+        MarkupError: the text holds markup that is not understood.
+    """
+    from tokenlm.text.markup import Style, Text, joined_spans
+    from tokenlm.text.normalize import frontend
+    from tokenlm.text.pronunciation import Respeller
+
+    used = set()
 
     def note(word: str, key: str) -> str:
         used.add(key)
         return word
 
-    Respeller(lexicon.phones, note)(text)
+    def check_voice(style: Style) -> None:
+        if style.voice:
+            find_voices(folder, style.voice)
+
     with_own, respeller = tokenizer.with_lexicon(lexicon)
-    words = frontend(tokenizer.config.normalizer).normalize(respeller(text))
-    unlisted = sorted(set(with_own.unlisted_words(words)))
+    stretches = [text]
+    if markup:
+        reader = with_own.markup_reader(check_voice)
+        spans = joined_spans([*reader.feed(text), *reader.finish()])
+        stretches = [span.text for span in spans if isinstance(span, Text)]
+    find, normalize = (
+        Respeller(lexicon.phones, note),
+        frontend(tokenizer.config.normalizer).normalize,
+    )
+    unlisted: set[str] = set()
+    for stretch in stretches:
+        find(stretch)
+        unlisted.update(with_own.unlisted_words(normalize(respeller(stretch))))
     unused = [word for word in lexicon.phones if word not in used]
     if unused:
         typer.echo(f"not in the text: {' '.join(unused)}")
-    typer.echo(f"in no lexicon, said by rule: {' '.join(unlisted) or 'none'}")
+    typer.echo(f"in no lexicon, said by rule: {' '.join(sorted(unlisted)) or 'none'}")

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
+
+if TYPE_CHECKING:
+    from tokenlm.text.pronunciation import UserLexicon
 
 # As in `tokenlm.modules.quantised`, which takes a second to import.
 Precision = Literal["float32", "bfloat16", "int8"]
@@ -174,3 +182,160 @@ LayoutOption = Annotated[
         " that is still arriving, speaks before the text is complete.",
     ),
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderingOptions:
+    """Options of every verb that makes speech."""
+
+    seed: SeedOption = "0"
+    bundle: BundleOption = "mini-en"
+    context: ContextOption = "default"
+    steps: StepsOption = None
+    guidance: GuidanceOption = None
+    solver: SolverOption = None
+    device: DeviceOption = "cpu"
+    weights: WeightsOption = "float32"
+
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of the methods of `Synthesizer`; a random seed is drawn.
+
+        Raises:
+            ValueError: the seed is neither a number nor `random`.
+        """
+        return {
+            "seed": read_seed(self.seed),
+            "context": self.context,
+            "num_steps": self.steps,
+            "guidance_scale": self.guidance,
+            "solver": self.solver,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechOptions(RenderingOptions):
+    """Options of every verb that speaks what is written."""
+
+    speed: SpeedOption = 1.0
+    lexicon: LexiconOption = None
+    sentence_gap: SentenceGapOption = None
+    paragraph_gap: ParagraphGapOption = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of the methods of `Synthesizer`; a random seed is drawn, the lexicon is read.
+
+        Raises:
+            ValueError: the seed is neither a number nor `random`, or the lexicon cannot be read.
+        """
+        return {
+            **super().arguments(),
+            "speed": self.speed,
+            "lexicon": read_lexicon(self.lexicon),
+            "sentence_gap": self.sentence_gap,
+            "paragraph_gap": self.paragraph_gap,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextOptions(SpeechOptions):
+    """Options of the verbs that speak one text."""
+
+    duration: DurationOption = None
+    instruction: InstructionOption = ""
+    markup: MarkupOption = True
+    srt: SrtOption = None
+    vtt: VttOption = None
+    json: JsonOption = None
+
+    def arguments(self) -> dict[str, Any]:
+        """As of `SpeechOptions`, with the instruction, the length, and what there is to be."""
+        return {
+            **super().arguments(),
+            "instruction": self.instruction,
+            "markup": self.markup,
+            "duration": self.duration,
+            "word_times": bool(self.listings),
+        }
+
+    @property
+    def listings(self) -> list[Path]:
+        """Files that words and their times are written to."""
+        return [path for path in (self.srt, self.vtt, self.json) if path is not None]
+
+
+def takes_options(verb: Callable[..., None]) -> Callable[..., None]:
+    """Gives a verb an option for each field of a dataclass.
+
+    Args:
+        verb: has a parameter `options`, annotated with a dataclass whose fields are annotated as
+            options of typer.
+
+    Returns:
+        The verb with these options in place of that parameter, as typer sees it.
+    """
+    signature = inspect.signature(verb, eval_str=True)
+    kind = signature.parameters["options"].annotation
+    hints = get_type_hints(kind, include_extras=True)
+    names = [field.name for field in fields(kind)]
+
+    @functools.wraps(verb)
+    def call(*args: Any, **values: Any) -> None:
+        options = kind(**{name: values.pop(name) for name in names if name in values})
+        verb(*args, options=options, **values)
+
+    parameters: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        if parameter.name != "options":
+            parameters.append(parameter)
+            continue
+        parameters += [
+            parameter.replace(name=field.name, default=field.default, annotation=hints[field.name])
+            for field in fields(kind)
+        ]
+    call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return call
+
+
+def read_seed(text: str) -> int:
+    """The seed of the option --seed; a new one of 31 bits for `random`.
+
+    Raises:
+        ValueError: it is neither a number nor `random`.
+    """
+    if text == "random":
+        return secrets.randbelow(1 << 31)
+    number = whole_number(text)
+    if number is None:
+        raise ValueError(f"--seed takes a whole number from 0, or random, not {text!r}.")
+    return number
+
+
+def whole_number(text: str) -> int | None:
+    """A number from 0 that is written in the digits 0 to 9; None is any other text."""
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def read_lexicon(path: Path | None) -> UserLexicon | None:
+    """The lexicon of the option --lexicon.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    if path is None:
+        return None
+    check_lexicon_file(path)
+    from tokenlm.text.pronunciation import UserLexicon
+
+    return UserLexicon.load(path)
+
+
+def check_lexicon_file(path: Path) -> None:
+    """Checks that there is a lexicon, before anything is loaded to read it.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    if not path.is_file():
+        reason = "it is a folder" if path.is_dir() else "no such file"
+        raise ValueError(f"the lexicon {path} cannot be read: {reason}.")

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inference.commands.options import (
-    BundleOption,
-    ContextOption,
-    DeviceOption,
-    GuidanceOption,
-    LexiconOption,
-    ParagraphGapOption,
-    SeedOption,
-    SentenceGapOption,
-    SolverOption,
-    SpeedOption,
-    StepsOption,
-    WeightsOption,
-)
+from inference.commands.options import SpeechOptions, takes_options, whole_number
 from inference.commands.speech import (
+    check_folder,
     check_output,
     load_synthesizer,
     provenance_comment,
-    read_lexicon,
-    read_seed,
     report,
     report_seed,
 )
@@ -37,11 +23,12 @@ from tokenlm.checkpoint.resolve import find_voices, resolve
 from tokenlm.console import ProgressBar
 
 if TYPE_CHECKING:
-    from tokenlm.text.script import ScriptLine
+    from tokenlm.text.script import Script, ScriptLine
 
 BOOK_SUFFIXES = (".m4b", ".m4a")
 
 
+@takes_options
 def read(
     source: Annotated[
         Path,
@@ -87,18 +74,7 @@ def read(
             "--lines", help="Folder of the finished lines.", show_default="the output, and .lines"
         ),
     ] = None,
-    seed: SeedOption = "0",
-    speed: SpeedOption = 1.0,
-    bundle: BundleOption = "mini-en",
-    context: ContextOption = "default",
-    steps: StepsOption = None,
-    guidance: GuidanceOption = None,
-    solver: SolverOption = None,
-    lexicon: LexiconOption = None,
-    sentence_gap: SentenceGapOption = None,
-    paragraph_gap: ParagraphGapOption = None,
-    device: DeviceOption = "cpu",
-    weights: WeightsOption = "float32",
+    options: SpeechOptions,
 ) -> None:
     """Read a script of several speakers, or a book, aloud, with marks of its chapters.
 
@@ -109,57 +85,61 @@ def read(
 
     speakers = dict(_pair(entry, "--speaker") for entry in speaker or [])
     script = read_script_file(source, speakers)
+    _check_speakers(script, speakers)
     if chapter is not None:
         script = script.chapter(*_range(chapter))
     lines = _reseeded(script.lines, reseed or [])
     if show:
         _print_lines(lines)
         return
-    number, own = read_seed(seed), read_lexicon(lexicon)
+    arguments = options.arguments()
+    number = arguments["seed"]
     if folder is None:
         folder = output.with_name(f"{output.name}.lines")
-    with ProgressBar("loading") as progress:
-        check_output(output, also=BOOK_SUFFIXES)
-        if output.suffix.lower() in BOOK_SUFFIXES:
-            import av  # noqa: F401  (a missing extra is told before any work)
-        if voice is not None:
-            find_voices(resolve(bundle), voice)
-        synthesizer = load_synthesizer(bundle, device, weights)
-        from inference.sinks import ChapterSink
-        from tokenlm.synthesis.script import speak_script
+    num_samples = num_made = num_finished = 0
+    try:
+        with ProgressBar("loading") as progress:
+            check_output(output, also=BOOK_SUFFIXES)
+            check_folder(folder)
+            if output.suffix.lower() in BOOK_SUFFIXES:
+                import av  # noqa: F401  (a missing extra is told before any work)
+            if voice is not None:
+                find_voices(resolve(options.bundle), voice)
+            synthesizer = load_synthesizer(options.bundle, options.device, options.weights)
+            from inference.sinks import ChapterSink
+            from tokenlm.synthesis.script import speak_script
 
-        comment = provenance_comment(synthesizer, voice or "by line", number)
-        start = time.perf_counter()
-        spoken = speak_script(
-            synthesizer,
-            lines,
-            voice=voice,
-            seed=number,
-            speed=speed,
-            folder=folder,
-            comment=comment,
-            on_progress=progress.update,
-            context=context,
-            num_steps=steps,
-            guidance_scale=guidance,
-            solver=solver,
-            lexicon=own,
-            sentence_gap=sentence_gap,
-            paragraph_gap=paragraph_gap,
-        )
-        num_samples = num_made = 0
-        facts = {"title": script.title, "artist": script.author}
-        with ChapterSink(output, synthesizer.sample_rate, comment, facts) as sink:
-            for part in spoken:
-                num_made += not part.is_kept
-                progress.describe(f"line {part.number} of {len(lines)}")
-                if part.line.chapter:
-                    sink.begin_chapter(part.line.chapter)
-                sink.write(part.waveform)
-                num_samples += part.waveform.shape[0]
-        seconds = time.perf_counter() - start
+            comment = provenance_comment(synthesizer, voice or "by line", number)
+            start = time.perf_counter()
+            spoken = speak_script(
+                synthesizer,
+                lines,
+                voice=voice,
+                folder=folder,
+                comment=comment,
+                on_progress=progress.update,
+                **arguments,
+            )
+            facts = {"title": script.title, "artist": script.author}
+            with ChapterSink(output, synthesizer.sample_rate, comment, facts) as sink:
+                for part in spoken:
+                    num_made += not part.is_kept
+                    num_finished = part.number
+                    progress.describe(f"line {part.number} of {len(lines)}")
+                    if part.line.chapter:
+                        sink.begin_chapter(part.line.chapter)
+                    sink.write(part.waveform)
+                    num_samples += part.waveform.shape[0]
+            seconds = time.perf_counter() - start
+    except KeyboardInterrupt:
+        again = f" with --seed {number}" if options.seed == "random" else ""
+        finished = f"{num_finished} of {len(lines)} lines are" if num_finished else "no line is"
+        raise KeyboardInterrupt(
+            f"{finished} finished; what is finished is kept in {folder}, and the same command"
+            f"{again} goes on from there. {output} is written when all are."
+        ) from None
     report(output, num_samples / synthesizer.sample_rate, seconds)
-    report_seed(seed, number)
+    report_seed(options.seed, number)
     typer.echo(f"{num_made} of {len(lines)} lines made; all are kept in {folder}")
 
 
@@ -174,6 +154,21 @@ def _print_lines(lines: Sequence[ScriptLine]) -> None:
         typer.echo(f"{number:5} {line.voice or '-'}: {shown}")
 
 
+def _check_speakers(script: Script, voices: Mapping[str, str]) -> None:
+    """Checks that every speaker who is given a voice has a line.
+
+    Raises:
+        ValueError: one has none.
+    """
+    known = {name.casefold() for name in script.speakers}
+    for name in voices:
+        if name.casefold() not in known:
+            there = ", ".join(map(repr, script.speakers)) or "none: its lines name nobody"
+            raise ValueError(
+                f"--speaker: no line is spoken by {name!r}; the speakers of the script are {there}."
+            )
+
+
 def _pair(entry: str, option: str) -> tuple[str, str]:
     name, sign, value = (part.strip() for part in entry.partition("="))
     if not (name and sign and value):
@@ -182,20 +177,21 @@ def _pair(entry: str, option: str) -> tuple[str, str]:
 
 
 def _range(text: str) -> tuple[int, int]:
-    first, _, last = text.partition("-")
-    if not (first.isdigit() and (last.isdigit() or last == "" and "-" not in text)):
+    numbers = [whole_number(part.strip()) for part in text.split("-", 1)]
+    first, last = numbers[0], numbers[-1]
+    if first is None or last is None:
         raise ValueError(f"--chapter takes a number, or two such as 2-4, not {text!r}.")
-    return int(first), int(last or first)
+    return first, last
 
 
 def _reseeded(lines: Sequence[ScriptLine], entries: Sequence[str]) -> list[ScriptLine]:
     changed = list(lines)
     for entry in entries:
-        number, seed = _pair(entry, "--reseed")
-        if not (number.isdigit() and seed.isdigit() and 1 <= int(number) <= len(lines)):
+        number, seed = map(whole_number, _pair(entry, "--reseed"))
+        if number is None or seed is None or not 1 <= number <= len(lines):
             raise ValueError(
                 f"--reseed takes the number of a line, from 1 to {len(lines)}, and a seed, not "
                 f"{entry!r}."
             )
-        changed[int(number) - 1] = replace(changed[int(number) - 1], seed=int(seed))
+        changed[number - 1] = replace(changed[number - 1], seed=seed)
     return changed

@@ -4,49 +4,33 @@ from __future__ import annotations
 
 import codecs
 import os
-import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from inference.commands.options import (
     ArrivingTextArgument,
-    BundleOption,
-    ContextOption,
-    DeviceOption,
-    DurationOption,
     FormatOption,
-    GuidanceOption,
-    InstructionOption,
-    JsonOption,
     LayoutOption,
-    LexiconOption,
-    MarkupOption,
     OutputOption,
-    ParagraphGapOption,
     PlayOption,
     Precision,
     PromptAudioOption,
     PromptTextOption,
+    RenderingOptions,
     SayOutputOption,
-    SeedOption,
-    SentenceGapOption,
-    SolverOption,
-    SpeedOption,
-    SrtOption,
-    StepsOption,
     SubtitlesOption,
     TextArgument,
     TextFileOption,
-    VttOption,
-    WeightsOption,
+    TextOptions,
+    takes_options,
 )
-from tokenlm.atomic import atomic_path
+from tokenlm.atomic import write_text
 from tokenlm.checkpoint.resolve import find_voices, resolve
 from tokenlm.console import ProgressBar
 from tokenlm.installation import check_device
@@ -56,9 +40,9 @@ if TYPE_CHECKING:
 
     from tokenlm.synthesis import Synthesizer, Voice
     from tokenlm.synthesis.words import TimedWord
-    from tokenlm.text.lexicon import UserLexicon
 
 
+@takes_options
 def clone(
     text: TextArgument = None,
     *,
@@ -68,56 +52,34 @@ def clone(
     prompt_text: PromptTextOption = None,
     output: OutputOption = Path("out.wav"),
     text_file: TextFileOption = None,
-    seed: SeedOption = "0",
-    speed: SpeedOption = 1.0,
-    bundle: BundleOption = "mini-en",
-    context: ContextOption = "default",
-    steps: StepsOption = None,
-    guidance: GuidanceOption = None,
-    solver: SolverOption = None,
-    instruction: InstructionOption = "",
-    lexicon: LexiconOption = None,
-    markup: MarkupOption = True,
-    sentence_gap: SentenceGapOption = None,
-    paragraph_gap: ParagraphGapOption = None,
-    device: DeviceOption = "cpu",
-    weights: WeightsOption = "float32",
+    options: TextOptions,
 ) -> None:
     """Say a text in the voice of a recording."""
     from tokenlm.audio.io import check_recording
 
-    words, number = read_text(text, text_file), read_seed(seed)
-    own = read_lexicon(lexicon)
+    words, arguments = read_text(text, text_file), options.arguments()
     with ProgressBar("loading") as progress:
         check_output(output)
+        _check_files(options, output, text_file, prompt_audio)
         check_recording(prompt_audio)
-        check_text(words, resolve(bundle))
-        synthesizer = load_synthesizer(bundle, device, weights)
+        check_text(words, resolve(options.bundle))
+        synthesizer = load_synthesizer(options.bundle, options.device, options.weights)
         progress.describe("listening")
         voice = synthesizer.prepare_voice(prompt_audio, prompt_text)
         progress.describe("speaking")
         speech, seconds = timed(
             lambda: synthesizer.generate(
-                words,
-                voice=voice,
-                seed=number,
-                speed=speed,
-                context=context,
-                num_steps=steps,
-                guidance_scale=guidance,
-                solver=solver,
-                instruction=instruction,
-                lexicon=own,
-                markup=markup,
-                sentence_gap=sentence_gap,
-                paragraph_gap=paragraph_gap,
-                on_progress=progress.update,
+                words, voice=voice, on_progress=progress.update, **arguments
             )
         )
+    number = arguments["seed"]
     write_speech(output, speech, synthesizer, voice=voice, seed=number, seconds=seconds)
-    report_seed(seed, number)
+    length = speech.shape[0] / synthesizer.sample_rate
+    _write_listings(options, words, _words_of(speech), length)
+    report_seed(options.seed, number)
 
 
+@takes_options
 def say(
     text: ArrivingTextArgument = None,
     *,
@@ -132,27 +94,10 @@ def say(
     output: SayOutputOption = None,
     play: PlayOption = False,
     form: FormatOption = "wav",
-    srt: SrtOption = None,
-    vtt: VttOption = None,
-    json: JsonOption = None,
     srt_in: SubtitlesOption = None,
     text_file: TextFileOption = None,
-    seed: SeedOption = "0",
-    speed: SpeedOption = 1.0,
-    duration: DurationOption = None,
-    bundle: BundleOption = "mini-en",
-    context: ContextOption = "default",
     layout: LayoutOption = "auto",
-    steps: StepsOption = None,
-    guidance: GuidanceOption = None,
-    solver: SolverOption = None,
-    instruction: InstructionOption = "",
-    lexicon: LexiconOption = None,
-    markup: MarkupOption = True,
-    sentence_gap: SentenceGapOption = None,
-    paragraph_gap: ParagraphGapOption = None,
-    device: DeviceOption = "cpu",
-    weights: WeightsOption = "float32",
+    options: TextOptions,
 ) -> None:
     """Say a text in a voice of the bundle, or in one that `prepare-voice` made.
 
@@ -161,98 +106,99 @@ def say(
     Subtitles are spoken at their times: `tokenlm say --srt-in film.srt -o film.wav`.
     """
     from inference.sinks import check_player
-    from inference.subtitles import dub, read_srt, to_json, to_srt, to_vtt
+    from inference.subtitles import SubtitleError, dub, read_srt
 
     arrives = text == "-" and text_file is None
     subtitles = None
     if srt_in is not None:
-        if text is not None or text_file is not None or duration is not None or speed != 1.0:
+        has_text = text is not None or text_file is not None
+        if has_text or options.duration is not None or options.speed != 1.0:
             raise ValueError("--srt-in takes neither a text nor a --duration or --speed.")
-        if srt is not None or vtt is not None or json is not None:
+        if options.listings:
             raise ValueError("--srt-in has its times: it takes no --srt, --vtt or --json.")
         subtitles = read_srt(read_text(None, str(srt_in)))
         if not subtitles:
             raise ValueError(f"{srt_in} holds no subtitle that can be said.")
-        words = subtitles[0].text
+        words = ""
     else:
         words = "" if arrives else read_text(text, text_file)
-    number = read_seed(seed)
-    own = read_lexicon(lexicon)
+    arguments = options.arguments()
     if output is None and not play:
         output = Path("out.wav")
     to_pipe = output is not None and str(output) == "-"
-    listings = [
-        (path, write)
-        for path, write in ((srt, to_srt), (vtt, to_vtt), (json, to_json))
-        if path is not None
-    ]
-    files = [path for path, _ in listings]
-    files += [Path(path) for path in (output, text_file, srt_in) if path and str(path) != "-"]
-    for path in files:
-        if sum(path.resolve() == other.resolve() for other in files) > 1:
-            raise ValueError(f"{path} is named twice: each file needs a name of its own.")
     with ProgressBar("loading") as progress:
         if output is not None and not to_pipe:
             check_output(output)
-        for path, _ in listings:
-            check_writable(path)
+        _check_files(options, output, text_file, srt_in)
         if play:
             check_player()
-        folder = resolve(bundle)
+        folder = resolve(options.bundle)
         if voice is not None:
             find_voices(folder, voice)
-        if not arrives:
+        if not arrives and subtitles is None:
             check_text(words, folder)
-        synthesizer = load_synthesizer(bundle, device, weights)
+        synthesizer = load_synthesizer(options.bundle, options.device, options.weights)
         chosen = _choose_voice(synthesizer, voice, None, None)
-        options: dict[str, Any] = {
-            "voice": chosen,
-            "seed": number,
-            "speed": speed,
-            "context": context,
-            "layout": layout,
-            "num_steps": steps,
-            "guidance_scale": guidance,
-            "solver": solver,
-            "instruction": instruction,
-            "lexicon": own,
-            "markup": markup,
-            "sentence_gap": sentence_gap,
-            "paragraph_gap": paragraph_gap,
-            "word_times": bool(listings),
-            "duration": duration,
-        }
+        arguments |= {"voice": chosen, "layout": layout}
+        kept: Path | None = None
         pieces: list[str] = []
         timed_words: list[TimedWord] = []
         progress.describe("speaking")
         start = time.perf_counter()
-        is_whole = context == "full" or solver not in (None, "euler")
+        is_whole = options.context == "full" or options.solver not in (None, "euler")
         if subtitles is not None:
-            del options["duration"], options["speed"]
-            chunks = dub(synthesizer, subtitles, **options)
-        elif is_whole or (arrives and duration is not None):
+            del arguments["duration"], arguments["speed"]
+            if output is not None and not to_pipe:
+                kept = output.with_name(f"{output.name}.lines")
+                check_folder(kept)
+            chunks = dub(
+                synthesizer,
+                subtitles,
+                folder=kept,
+                comment=provenance_comment(synthesizer, chosen.name, arguments["seed"]),
+                on_progress=progress.update,
+                **arguments,
+            )
+        elif is_whole or (arrives and options.duration is not None):
             words = "".join(arriving_text()) if arrives else words
             speak = synthesizer.generate
-            chunks = iter([speak(words, on_progress=progress.update, **options)])
+            chunks = iter([speak(words, on_progress=progress.update, **arguments)])
         elif arrives:
-            chunks = synthesizer.stream(_kept(arriving_text(), pieces), **options)
+            chunks = synthesizer.stream(_kept(arriving_text(), pieces), **arguments)
         else:
-            chunks = synthesizer.stream(words, **options)
+            chunks = synthesizer.stream(words, **arguments)
         with_words = _keep_words(chunks, timed_words)
-        num_samples = _pour(with_words, synthesizer, chosen, number, play, output, form)
+        number = arguments["seed"]
+        try:
+            num_samples = _pour(with_words, synthesizer, chosen, number, play, output, form)
+        except SubtitleError as error:
+            if kept is None:
+                raise
+            advice = f"The others are kept in {kept}: mend these, and give the command again."
+            raise SubtitleError([*error.mistakes, advice]) from error
+        except KeyboardInterrupt:
+            if kept is None:
+                raise
+            again = f" with --seed {number}" if options.seed == "random" else ""
+            raise KeyboardInterrupt(
+                f"what is finished is kept in {kept}, and the same command{again} goes on from "
+                f"there. {output} is written when all is."
+            ) from None
         seconds = time.perf_counter() - start
-    for path, write in listings:
-        with atomic_path(path) as temporary:
-            temporary.write_text(write("".join(pieces) or words, timed_words), encoding="utf-8")
+    length = num_samples / synthesizer.sample_rate
+    _write_listings(options, "".join(pieces) or words, timed_words, length)
     if output is not None:
         target = "standard output" if to_pipe else output
-        report(target, num_samples / synthesizer.sample_rate, seconds, error_stream=to_pipe)
-    unlisted = getattr(chunks, "unlisted_words", []) if own else []
+        report(target, length, seconds, error_stream=to_pipe)
+    if kept is not None:
+        typer.echo(f"the speech of each subtitle is kept in {kept}")
+    unlisted = getattr(chunks, "unlisted_words", []) if arguments["lexicon"] else []
     if unlisted:
         typer.echo(f"in no lexicon, said by rule: {' '.join(unlisted)}", err=True)
-    report_seed(seed, number, error_stream=to_pipe)
+    report_seed(options.seed, number, error_stream=to_pipe)
 
 
+@takes_options
 def convert(
     source: Annotated[Path, typer.Argument(help="Recording to say again.")],
     *,
@@ -265,44 +211,28 @@ def convert(
     prompt_audio: PromptAudioOption = None,
     prompt_text: PromptTextOption = None,
     output: OutputOption = Path("out.wav"),
-    seed: SeedOption = "0",
-    bundle: BundleOption = "mini-en",
-    context: ContextOption = "default",
-    steps: StepsOption = None,
-    guidance: GuidanceOption = None,
-    solver: SolverOption = None,
-    device: DeviceOption = "cpu",
-    weights: WeightsOption = "float32",
+    options: RenderingOptions,
 ) -> None:
     """Convert a recording to another voice."""
     from tokenlm.audio.io import check_recording
 
     if (voice is None) == (prompt_audio is None):
         raise ValueError("give the new voice as either --voice or --prompt-audio.")
-    number = read_seed(seed)
+    arguments = options.arguments()
     with ProgressBar("loading") as progress:
         check_output(output)
         check_recording(source)
         if voice is not None:
-            find_voices(resolve(bundle), voice)
+            find_voices(resolve(options.bundle), voice)
         if prompt_audio is not None:
             check_recording(prompt_audio)
-        synthesizer = load_synthesizer(bundle, device, weights)
+        synthesizer = load_synthesizer(options.bundle, options.device, options.weights)
         chosen = _choose_voice(synthesizer, voice, prompt_audio, prompt_text)
         progress.describe("speaking")
-        speech, seconds = timed(
-            lambda: synthesizer.convert(
-                source,
-                voice=chosen,
-                seed=number,
-                context=context,
-                num_steps=steps,
-                guidance_scale=guidance,
-                solver=solver,
-            )
-        )
+        speech, seconds = timed(lambda: synthesizer.convert(source, voice=chosen, **arguments))
+    number = arguments["seed"]
     write_speech(output, speech, synthesizer, voice=chosen, seed=number, seconds=seconds)
-    report_seed(seed, number)
+    report_seed(options.seed, number)
 
 
 def load_synthesizer(
@@ -362,11 +292,57 @@ def check_writable(path: Path) -> None:
     """
     if path.is_dir():
         raise ValueError(f"{path} is a folder.")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    check_folder(path.absolute().parent)
+
+
+def check_folder(path: Path) -> None:
+    """Checks that files can be written to a folder, which need not be there yet.
+
+    Raises:
+        ValueError: it, or what it would be made in, is no folder or cannot be written to.
+    """
+    whole = path.absolute()
+    folder = next(parent for parent in (whole, *whole.parents) if parent.exists())
     if not folder.is_dir():
         raise ValueError(f"{path}: {folder} is no folder.")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ValueError(f"{path}: there is no permission to write to {folder}.")
+
+
+def _check_files(options: TextOptions, *others: Path | str | None) -> None:
+    """Checks that the listings of words can be written, and that no file has two uses.
+
+    Args:
+        options: name the listings.
+        others: files that the verb reads or writes besides; "-" and None are none.
+
+    Raises:
+        ValueError: a file is named twice, is a folder, or lies in one that cannot be written to.
+    """
+    files = [*options.listings, *(Path(path) for path in others if path and str(path) != "-")]
+    for path in files:
+        if sum(path.resolve() == other.resolve() for other in files) > 1:
+            raise ValueError(f"{path} is named twice: each file needs a name of its own.")
+    for path in options.listings:
+        check_writable(path)
+
+
+def _write_listings(
+    options: TextOptions, text: str, words: Sequence[TimedWord], seconds: float
+) -> None:
+    """Writes words and their times.
+
+    Args:
+        options: name the files.
+        text: that was spoken.
+        words: of it.
+        seconds: length of the speech.
+    """
+    from inference.subtitles import to_json, to_srt, to_vtt
+
+    for path, make in ((options.srt, to_srt), (options.vtt, to_vtt), (options.json, to_json)):
+        if path is not None:
+            write_text(path, make(text, words, seconds))
 
 
 def check_text(text: str, folder: Path) -> None:
@@ -449,12 +425,16 @@ def _kept(pieces: Iterator[str], kept: list[str]) -> Iterator[str]:
 
 def _keep_words(chunks: Iterator[Tensor], words: list[TimedWord]) -> Iterator[Tensor]:
     """Chunks of speech, whose words are appended to a list."""
+    for chunk in chunks:
+        words += _words_of(chunk)
+        yield chunk
+
+
+def _words_of(chunk: Tensor) -> Sequence[TimedWord]:
+    """Words of a waveform (S,); none where they were not timed."""
     from tokenlm.synthesis.words import Speech
 
-    for chunk in chunks:
-        if isinstance(chunk, Speech):
-            words += chunk.words
-        yield chunk
+    return chunk.words if isinstance(chunk, Speech) else ()
 
 
 def _pour(
@@ -514,19 +494,6 @@ def report(target: object, length: float, seconds: float, *, error_stream: bool 
     )
 
 
-def read_seed(text: str) -> int:
-    """The seed of the option --seed.
-
-    Raises:
-        ValueError: it is neither a number nor `random`.
-    """
-    if text == "random":
-        return secrets.randbelow(1 << 31)
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"--seed takes a whole number from 0, or random, not {text!r}.")
-    return int(text)
-
-
 def report_seed(option: str, number: int, *, error_stream: bool = False) -> None:
     """Prints the seed where `option` asked for a random one."""
     if option == "random":
@@ -546,19 +513,6 @@ def _choose_voice(
             raise ValueError("the bundle has no voices: use clone with a recording.")
         name = synthesizer.voices[0]
     return synthesizer.voice(name)
-
-
-def read_lexicon(path: Path | None) -> UserLexicon | None:
-    """The lexicon of the option --lexicon.
-
-    Raises:
-        LexiconError: it cannot be read.
-    """
-    if path is None:
-        return None
-    from tokenlm.text.lexicon import UserLexicon
-
-    return UserLexicon.load(path)
 
 
 def read_text(text: str | None, text_file: str | None) -> str:

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from inference.commands.options import BundleOption, DeviceOption, LexiconOption
-from inference.commands.speech import load_synthesizer, read_lexicon
+from inference.commands.options import BundleOption, DeviceOption, LexiconOption, read_lexicon
+from inference.commands.speech import load_synthesizer
 from tokenlm.checkpoint.resolve import find_voices, resolve
 from tokenlm.console import ProgressBar
 

@@ -50,7 +50,7 @@ class DrawOptions:
     """Whether to answer `identity_tokens` of the model in place of speech."""
 
     def to_json(self) -> str:
-        """As a request carries them."""
+        """The options as JSON, the value of the argument `ARGUMENT` of a request."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -70,16 +70,17 @@ def identity_tokens(fingerprint: str, codebook_size: int) -> list[int]:
 
 
 class SpeechRows:
-    """The draws of one exported model.
-
-    Args:
-        folder: what `export_llm` wrote.
-
-    Raises:
-        ValueError: it is another folder.
-    """
+    """The draws of one exported model."""
 
     def __init__(self, folder: str | Path) -> None:
+        """Reads the vocabulary and the bias of an exported model.
+
+        Args:
+            folder: what `export_llm` wrote.
+
+        Raises:
+            ValueError: it is another folder.
+        """
         facts = read_facts(folder)
         if facts is None:
             raise ValueError(f"{folder} is no exported speech LM.")

@@ -109,6 +109,17 @@ class RemoteTokens(SegmentTokens):
         forced: Sequence[int] | None,
         guards: GuardConfig,
     ) -> None:
+        """Prepares a segment; nothing is sent to the server before `can_step` is asked.
+
+        Args:
+            connection: to the server, and the model whose tokens it draws.
+            sequence: its text so far; more may be added to it at any time.
+            sampling: how tokens are drawn.
+            seed: of the whole request for speech.
+            segment: number of the segment in it, from 0.
+            forced: tokens that replace those that would be drawn; None draws.
+            guards: what watches over length and loops.
+        """
         super().__init__(
             connection.model,
             sequence,

@@ -17,6 +17,11 @@ class Admission:
     """Slots for speech streams, given in the order of requests. For one event loop."""
 
     def __init__(self, limits: Limits) -> None:
+        """Creates free slots.
+
+        Args:
+            limits: how many slots there are, how many requests may wait for one, and how long.
+        """
         self._limits = limits
         self._slots = asyncio.Semaphore(limits.max_streams)
         self._is_idle = asyncio.Event()

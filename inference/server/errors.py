@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -93,9 +93,11 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
-        problem = error.errors()[0]
+        problem = dict(error.errors()[0])
+        problem["loc"] = problem["loc"][problem["loc"][0] in ("body", "query", "path", "header") :]
+        param = None
         kind = request.headers.get("content-type", "")
-        if problem["loc"] == ("body",) and not _JSON.match(kind):
+        if not problem["loc"] and not _JSON.match(kind):
             message = (
                 "The body is a JSON object, sent with the header Content-Type: application/json; "
                 f"this one came with {kind[:80] or 'none'}."
@@ -105,8 +107,8 @@ def add_error_handlers(app: FastAPI) -> None:
                 f"The body is not JSON: {problem.get('ctx', {}).get('error', 'it is damaged')}."
             )
         else:
-            message = _describe(problem)
-        return ApiError(400, message).response()
+            message, param = describe_problem(problem)
+        return ApiError(400, message, param=param).response()
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
@@ -131,9 +133,53 @@ def as_sentence(error: Exception) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
 
 
-def _describe(problem: Mapping[str, Any]) -> str:
-    place = ".".join(str(part) for part in problem["loc"] if part != "body")
-    text = str(problem["msg"]).removeprefix("Value error, ")
-    if problem["loc"] == ("body",) and problem["type"] == "model_attributes_type":
-        text = "The body is a JSON object."
-    return f"{place}: {text}" if place else text
+ALTERNATIVES = ("(text)", "(lines)", "(name)", "(id)", "(design)")
+"""Tags of the kinds of one field, which stand in the places that pydantic gives."""
+
+_OBJECT = "it is a JSON object."
+_SENTENCES = {
+    "missing": "it is missing.",
+    "union_tag_not_found": "it is missing.",
+    "extra_forbidden": "there is no such field.",
+    "dict_type": _OBJECT,
+    "model_type": _OBJECT,
+    "model_attributes_type": _OBJECT,
+    "list_type": "it is a list.",
+    "string_type": "it is a string.",
+}
+
+
+def describe_problem(
+    problem: Mapping[str, Any], *, whole: str = "The body"
+) -> tuple[str, str | None]:
+    """A sentence about a mistake in a request, and the path of its field, if it is in one.
+
+    Args:
+        problem: one of the `errors()` of pydantic's ValidationError.
+        whole: what has the fields.
+    """
+    kind, facts = problem["type"], problem.get("ctx", {})
+    path = _path(problem["loc"])
+    if kind.startswith("union_tag"):  # a message by its type
+        path = f"{path}.type".removeprefix(".")
+    text = _SENTENCES.get(kind)
+    if kind == "union_tag_invalid":
+        text = f"there is no {facts['tag'][:80]!r}; there are {facts['expected_tags']}."
+    elif text is None:
+        text = str(problem["msg"]).removeprefix("Value error, ")
+        text = f"it {text.removeprefix('Input ')}" if text.startswith("Input ") else text
+        text += "" if text.endswith((".", "?", "!")) else "."
+    if path:
+        return f"{path}: {text}", path
+    return (f"{whole} {text.removeprefix('it ')}" if text.startswith("it ") else text), None
+
+
+def _path(places: Sequence[str | int]) -> str:
+    """A place such as `input[2].voice`."""
+    path = ""
+    for place in places:
+        if isinstance(place, int):
+            path += f"[{place}]"
+        elif place not in ALTERNATIVES:
+            path += f".{place}" if path else place
+    return path

@@ -35,6 +35,7 @@ class Metrics:
     """Metrics of one server, in a registry of its own."""
 
     def __init__(self) -> None:
+        """Creates all metrics, each at zero."""
         registry = self.registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)

@@ -71,6 +71,13 @@ class DrainingServer(uvicorn.Server):
     """
 
     def __init__(self, config: uvicorn.Config, state: State, drain_seconds: float) -> None:
+        """Creates a server that does not listen yet.
+
+        Args:
+            config: of uvicorn.
+            state: of the app, which holds the service.
+            drain_seconds: longest time for utterances to end after a signal.
+        """
         super().__init__(config)
         self._state = state
         self._drain_seconds = drain_seconds

@@ -6,6 +6,7 @@ Shapes: S samples of one chunk.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Sequence
@@ -14,7 +15,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from starlette.requests import HTTPConnection
 
 from inference.engine import EngineStream, StreamEngine
@@ -29,10 +30,9 @@ from tokenlm.checkpoint.bundle import BundleError
 from tokenlm.checkpoint.resolve import ResolveError, mixture_parts
 from tokenlm.synthesis import Synthesizer, Voice, VoiceError
 from tokenlm.synthesis.script import check_lines
-from tokenlm.text.descriptions import ATTRIBUTES, DescriptionError
-from tokenlm.text.lexicon import UserLexicon
+from tokenlm.synthesis.voice_space import ATTRIBUTES, DescriptionError
 from tokenlm.text.normalize import frontend
-from tokenlm.text.pronunciation import LexiconError
+from tokenlm.text.pronunciation import LexiconError, UserLexicon
 from tokenlm.text.script import ScriptLine
 
 CACHED_VOICES = 64
@@ -49,22 +49,49 @@ class VoiceDesignError(ValueError):
     """A voice that cannot be designed as asked."""
 
 
-class VoiceDesign(BaseModel):
-    """How to design a voice that nobody has."""
+def _no_truth_value(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("it is a number, not true or false.")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_no_truth_value)]
+Whole = Annotated[int, BeforeValidator(_no_truth_value)]
+
+
+class RequestBody(BaseModel):
+    """What a client sends; null is the same as nothing, and unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_null(cls, values: Any) -> Any:
+        """Drops null, which many clients send for what they do not set."""
+        if not isinstance(values, dict):
+            return values
+        fields = cls.model_fields
+        return {
+            name: value
+            for name, value in values.items()
+            if value is not None or name not in fields or fields[name].is_required()
+        }
+
+
+class VoiceDesign(RequestBody):
+    """How to design a voice that nobody has."""
 
     description: Annotated[
         str, Field(max_length=500, description="In words: a calm older man.")
     ] = ""
     attributes: Annotated[
-        dict[str, float],
+        dict[str, Number],
         Field(max_length=16, description="Of the bundle, in standard deviations, -3 to 3."),
     ] = {}
     base: Annotated[str | None, Field(description="A voice that is changed; else a new one.")] = (
         None
     )
-    seed: Annotated[int, Field(ge=0, lt=2**31, description="Of what is left open.")] = 0
+    seed: Annotated[Whole, Field(ge=0, lt=2**31, description="Of what is left open.")] = 0
 
 
 def describe_attributes(synthesizer: Synthesizer) -> dict[str, str]:
@@ -80,6 +107,13 @@ class Service:
     """State of one server. The folder of voices is all of it that outlives the process."""
 
     def __init__(self, config: ServeConfig, synthesizer: Synthesizer, engine: StreamEngine) -> None:
+        """Creates the state of a server that has not spoken yet.
+
+        Args:
+            config: limits, folders and names.
+            synthesizer: the bundle, for voices and for checks of scripts.
+            engine: speaks requests with the same models.
+        """
         self.config = config
         self.synthesizer = synthesizer
         synthesizer.prompts.max_bytes = config.limits.max_prompt_bytes
@@ -171,7 +205,8 @@ class Service:
         if self._has_voice(name):
             return name, self._load_voice(name)
         if "+" in name or ":" in name:  # no name has either
-            found = [(self._find_voice(part)[1], weight) for part, weight in mixture_parts(name)]
+            parts = mixture_parts(name, may_be_paths=False)
+            found = [(self._find_voice(part)[1], weight) for part, weight in parts]
             return name, self.synthesizer.mix_voices(found, name=name)
         lower = name.lower()
         for known in self.bundle_voices:
@@ -318,6 +353,7 @@ class Service:
                     )
                 else:
                     lines = [replace(line, markup=markup) for line in text]
+                    is_over = threading.Event()
                     check = partial(
                         check_lines,
                         self.synthesizer,
@@ -325,9 +361,13 @@ class Service:
                         voice=prepared,
                         seed=seed,
                         speed=speed,
+                        should_stop=is_over.is_set,
                         **reading,
                     )
-                    await asyncio.to_thread(check)
+                    try:
+                        await asyncio.to_thread(check)
+                    finally:
+                        is_over.set()  # where the client has gone, the thread ends, too
                     names = [
                         self._find_voice(line.voice)[0] if line.voice else name for line in lines
                     ]

@@ -15,18 +15,26 @@ from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Discriminator, Field, Tag
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from inference.server.access import require_access
 from inference.server.errors import ApiError, as_sentence, error_responses
-from inference.server.service import ClientGoneError, VoiceDesign, service_of
+from inference.server.service import (
+    ClientGoneError,
+    Number,
+    RequestBody,
+    VoiceDesign,
+    Whole,
+    service_of,
+)
 from inference.server.settings import Limits
 from inference.server.speech_stream import SpeechStream, words_of
 from tokenlm.audio.encoders import Encoder, available_formats, build_encoder
-from tokenlm.text.lexicon import LexiconError, UserLexicon
+from tokenlm.synthesis.duration import MAX_DURATION
 from tokenlm.text.markup import MAX_PAUSE_SECONDS
+from tokenlm.text.pronunciation import LexiconError, UserLexicon
 from tokenlm.text.script import LINE_PAUSE, ScriptError, ScriptLine, read_dialogue, read_lines
 
 PATH = "/v1/audio/speech"
@@ -36,8 +44,6 @@ MAX_LINES = 500
 """Lines of a script."""
 MAX_LEXICON = 1000
 """Words of the lexicon of a request."""
-MAX_DURATION = 3600.0
-"""Longest speech that may be asked for, in seconds."""
 MEDIA_TYPES = {
     "mp3": "audio/mpeg",
     "opus": "audio/ogg",
@@ -57,24 +63,41 @@ logger = logging.getLogger(__name__)
 router = APIRouter(dependencies=[Depends(require_access)])
 
 
-class VoiceId(BaseModel):
+class VoiceId(RequestBody):
     """A voice by its id, which is its name."""
-
-    model_config = ConfigDict(extra="forbid")
 
     id: str
 
 
-class SpeechSettings(BaseModel):
-    """How a text is to be said; null is the same as nothing."""
+def _kind_of_voice(voice: object) -> str | None:
+    if isinstance(voice, str):
+        return "(name)"
+    if isinstance(voice, VoiceId) or (isinstance(voice, dict) and "id" in voice):
+        return "(id)"
+    return "(design)" if isinstance(voice, dict | VoiceDesign) else None
 
-    model_config = ConfigDict(extra="forbid")
+
+VoiceChoice = Annotated[
+    Annotated[str, Tag("(name)")]
+    | Annotated[VoiceId, Tag("(id)")]
+    | Annotated[VoiceDesign, Tag("(design)")],
+    Discriminator(
+        _kind_of_voice,
+        custom_error_type="kind_of_voice",
+        custom_error_message="a voice is a name, a mixture, an object with an id, or a design.",
+    ),
+]
+"""Which voice is to speak. A mistake is described for the kind that is meant, not for each."""
+
+
+class SpeechSettings(RequestBody):
+    """How a text is to be said; null is the same as nothing."""
 
     model: Annotated[
         str | None, Field(description="Name of the bundle, which is also the default.")
     ] = None
     voice: Annotated[
-        str | VoiceId | VoiceDesign | None,
+        VoiceChoice | None,
         Field(
             description="Name of a voice, or a mixture: ann:0.7+bob:0.3, or how to design one;"
             " default the bundle's first."
@@ -83,9 +106,9 @@ class SpeechSettings(BaseModel):
     instructions: Annotated[
         str | None, Field(description="Not followed by this server: refused unless empty.")
     ] = None
-    speed: Annotated[float, Field(ge=0.25, le=4.0, allow_inf_nan=False)] = 1.0
+    speed: Annotated[Number, Field(ge=0.25, le=4.0, allow_inf_nan=False)] = 1.0
     seed: Annotated[
-        int, Field(ge=0, le=MAX_SEED, description="The same seed gives the same speech.")
+        Whole, Field(ge=0, le=MAX_SEED, description="The same seed gives the same speech.")
     ] = 0
     lexicon: Annotated[
         dict[str, str],
@@ -99,33 +122,24 @@ class SpeechSettings(BaseModel):
         Field(description="Whether the text may hold pauses and SSML; else brackets are text."),
     ] = True
     sentence_gap: Annotated[
-        float | None,
+        Number | None,
         Field(ge=0, le=MAX_PAUSE_SECONDS, description="Seconds of silence after each sentence."),
     ] = None
     paragraph_gap: Annotated[
-        float | None,
+        Number | None,
         Field(ge=0, le=MAX_PAUSE_SECONDS, description="Seconds of silence after each paragraph."),
     ] = None
     word_times: Annotated[
         bool, Field(description="Whether to send when each word is said, with the speech.")
     ] = False
+    duration: Annotated[
+        Number | None,
+        Field(gt=0, le=MAX_DURATION, description="Seconds that the speech is to last."),
+    ] = None
     language: Annotated[
         str | None, Field(description="Changes nothing: a bundle speaks what it speaks.")
     ] = None
     user: Annotated[str | None, Field(description="Changes nothing, and is kept nowhere.")] = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_null(cls, values: Any) -> Any:
-        """Drops null, which many clients send for what they do not set."""
-        if not isinstance(values, dict):
-            return values
-        fields = cls.model_fields
-        return {
-            name: value
-            for name, value in values.items()
-            if value is not None or name not in fields or fields[name].is_required()
-        }
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -142,10 +156,8 @@ class SpeechSettings(BaseModel):
         return self.voice.id if isinstance(self.voice, VoiceId) else self.voice
 
 
-class LineBody(BaseModel):
+class LineBody(RequestBody):
     """A line of a script."""
-
-    model_config = ConfigDict(extra="forbid")
 
     text: str
     voice: Annotated[
@@ -154,18 +166,27 @@ class LineBody(BaseModel):
     style: Annotated[
         str | None, Field(description="Not followed by this server: refused unless empty.")
     ] = None
-    seed: Annotated[int | None, Field(ge=0, le=MAX_SEED)] = None
-    speed: Annotated[float, Field(ge=0.25, le=4.0, description="Factor of the request's.")] = 1.0
+    seed: Annotated[Whole | None, Field(ge=0, le=MAX_SEED)] = None
+    speed: Annotated[Number, Field(ge=0.25, le=4.0, description="Factor of the request's.")] = 1.0
     pause: Annotated[
-        float, Field(ge=0, le=MAX_PAUSE_SECONDS, description="Seconds of silence after the line.")
+        Number, Field(ge=0, le=MAX_PAUSE_SECONDS, description="Seconds of silence after the line.")
     ] = LINE_PAUSE
+
+
+def _kind_of_input(text: object) -> str | None:
+    return {str: "(text)", list: "(lines)"}.get(type(text))
 
 
 class SpeechRequest(SpeechSettings):
     """What is to be said, and how."""
 
     input: Annotated[
-        str | list[LineBody],
+        Annotated[str, Tag("(text)")] | Annotated[list[LineBody], Tag("(lines)")],
+        Discriminator(
+            _kind_of_input,
+            custom_error_type="kind_of_input",
+            custom_error_message="it is a text, or a list of the lines of a script.",
+        ),
         Field(description="The text, or the lines of a script."),
     ]
     voices: Annotated[
@@ -177,10 +198,6 @@ class SpeechRequest(SpeechSettings):
     ] = None
     response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
     stream_format: Literal["audio", "sse"] = "audio"
-    duration: Annotated[
-        float | None,
-        Field(gt=0, le=MAX_DURATION, description="Seconds that the speech is to last."),
-    ] = None
     stream: Annotated[
         bool | None, Field(description="Changes nothing: bytes always come while they are made.")
     ] = None
@@ -199,13 +216,18 @@ def check_unicode(text: str, param: str) -> str:
     return text
 
 
-def check_instructions(text: str | None) -> None:
-    """Raises an ApiError with status 400 if there are instructions."""
+def check_instructions(text: str | None, param: str = "instructions") -> None:
+    """Checks that there are no instructions, in a field of this path.
+
+    Raises:
+        ApiError: 400, there are some.
+    """
     if text and text.strip():
+        place = "" if param == "instructions" else f"{param}: "
         raise ApiError(
             400,
-            "This server cannot follow instructions; leave them out.",
-            param="instructions",
+            f"{place}This server cannot follow instructions; leave them out.",
+            param=param,
             code="unsupported",
         )
 
@@ -222,8 +244,8 @@ def read_input(body: SpeechRequest) -> str | list[ScriptLine]:
         if isinstance(body.input, str):
             lines = read_dialogue(body.input, body.voices)
         else:
-            for line in body.input:
-                check_instructions(line.style)
+            for number, line in enumerate(body.input):
+                check_instructions(line.style, f"input[{number}].style")
             lines = read_lines([line.model_dump() for line in body.input], body.voices)
     except ScriptError as error:
         raise ApiError(400, as_sentence(error), param="input") from error
@@ -277,6 +299,14 @@ class SpeechResponse(Response):
         stream_format: Literal["audio", "sse"],
         write_timeout_seconds: float,
     ) -> None:
+        """Creates a response; nothing is spoken before it is called.
+
+        Args:
+            speak: opens the speech, and closes it when the response ends.
+            audio_format: a key of `MEDIA_TYPES`.
+            stream_format: bytes of sound, or events that hold them.
+            write_timeout_seconds: longest time that the client may take for one chunk.
+        """
         super().__init__()
         self._speak = speak
         self._audio_format = audio_format

@@ -32,7 +32,7 @@ class Provenance:
 
     @property
     def comment(self) -> str:
-        """For the comment field of a file."""
+        """One line of text, for the comment field of a sound file."""
         return (
             f"Synthesised speech, not a recording: tokenlm {__version__}, bundle {self.bundle}, "
             f"voice {self.voice}, seed {self.seed}"
@@ -40,7 +40,7 @@ class Provenance:
 
     @property
     def headers(self) -> dict[str, str]:
-        """For an HTTP response."""
+        """Headers of an HTTP response; bundle and voice are percent-encoded."""
         return {
             "X-Synthesised": f"tokenlm/{__version__}",
             "X-Tokenlm-Bundle": quote(self.bundle, safe=" "),
@@ -50,12 +50,12 @@ class Provenance:
         }
 
     def fields(self) -> dict[str, str | int | bool]:
-        """For JSON."""
+        """The same facts as an object of JSON, in events and messages."""
         return {"synthesised": True, "by": f"tokenlm/{__version__}", **asdict(self)}
 
 
 def words_of(chunk: Tensor) -> list[dict[str, str | float | int]]:
-    """The timed words of a chunk, for JSON."""
+    """The timed words that come with a chunk, for JSON: the fields of `TimedWord`."""
     return [asdict(word) for word in chunk.words] if isinstance(chunk, Speech) else []
 
 
@@ -97,7 +97,7 @@ class SpeechStream(AsyncIterator[Tensor]):
 
     @property
     def seconds(self) -> float:
-        """Length of the speech so far."""
+        """Length of the speech so far, in seconds."""
         return self.num_samples / self.sample_rate
 
     @property
@@ -142,7 +142,7 @@ class SpeechStream(AsyncIterator[Tensor]):
 
     @property
     def timings(self) -> dict[str, float | int | None]:
-        """Timings for JSON."""
+        """Seconds for JSON: of the speech, until its first chunk, spent waiting for the models."""
         return {
             "seconds": round(self.seconds, 4),
             "first_audio_seconds": self.first_audio_seconds,

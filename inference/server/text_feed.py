@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from tokenlm.text.normalize import PARAGRAPH_END
+from tokenlm.text.segmentation import PARAGRAPH_END
 
 _SENTENCE_END = re.compile(r"[.?!…。？！][\"'”’»)\]」』*_]*\s*\Z")
 _TAIL_CHARACTERS = 240

@@ -102,6 +102,12 @@ class VoiceStore:
     """The folder. Every call reads it anew: another server may have changed it."""
 
     def __init__(self, folder: Path, *, max_voices: int) -> None:
+        """Names the folder, which need not be there yet.
+
+        Args:
+            folder: two files for each voice.
+            max_voices: how many it may hold.
+        """
         self.folder = folder
         self._max_voices = max_voices
 

@@ -14,7 +14,7 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from inference.server.access import access_of
-from inference.server.errors import ApiError
+from inference.server.errors import ApiError, describe_problem
 from inference.server.service import ClientGoneError, Service, service_of
 from inference.server.speech import (
     SpeechSettings,
@@ -85,10 +85,10 @@ def read_message(text: str) -> ClientMessage:
     try:
         return _ADAPTER.validate_json(text)
     except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(str(part) for part in problem["loc"])
-        reason = f"{place}: {problem['msg']}" if place else str(problem["msg"])
-        raise ApiError(400, f"The message is not understood: {reason}.") from error
+        problem = dict(error.errors()[0])
+        problem["loc"] = problem["loc"][1:]  # the type of the message
+        reason, param = describe_problem(problem, whole="A message")
+        raise ApiError(400, f"The message is not understood: {reason}", param=param) from error
 
 
 @router.websocket(PATH)
@@ -247,9 +247,10 @@ class _Connection:
                 raise ApiError(
                     413, f"At most {MAX_PENDING} utterances may wait.", code="too_many_utterances"
                 )
-            text = self._open_text = TextFeed(
-                self._service.config.sentence_pause_seconds, self._service.spoken_words
-            )
+            pause = self._service.config.sentence_pause_seconds
+            if self._settings.duration is not None:  # the text is spoken when it is complete
+                pause = None
+            text = self._open_text = TextFeed(pause, self._service.spoken_words)
             self._pending.put_nowait(_PendingSpeech(self._num_begun, self._settings, text))
             self._num_begun += 1
         text.put(piece)
@@ -280,14 +281,18 @@ class _Connection:
 
     async def _speak_text(self, pending: _PendingSpeech) -> None:
         settings, limits = pending.settings, self._limits
+        text: TextFeed | str = pending.text
+        if settings.duration is not None:
+            text = "".join([piece async for piece in pending.text])
         async with self._service.speak(
-            pending.text,
+            text,
             voice=settings.voice_name,
             seed=settings.seed,
             speed=settings.speed,
             lexicon=read_lexicon(settings.lexicon),
             **settings.reading,
             word_times=settings.word_times,
+            duration=settings.duration,
             request_id=uuid.uuid4().hex,
             requested_at=time.perf_counter(),
             # The models wait for text, too.

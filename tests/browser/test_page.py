@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 import soundfile
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from running_server import running_server
 
 from tokenlm.checkpoint import resolve
@@ -111,17 +112,24 @@ def speak(page: Page, text: str) -> None:
 def test_every_control_is_reached_by_the_tabulator_key(page: Page) -> None:
     page.evaluate("document.activeElement.blur()")
     reached: list[str] = []
-    for _ in range(20):
+    for _ in range(60):
         page.keyboard.press("Tab")
         name = page.evaluate(
-            "(({id, className, textContent}) => id || className || textContent)"
-            "(document.activeElement)"
+            """(() => {
+                const { id, name, className, textContent } = document.activeElement;
+                const line = document.activeElement.closest("#script-lines fieldset legend ~ *");
+                const own = id || name || className || textContent;
+                return line ? `${line.parentElement.firstElementChild.textContent} ${own}` : own;
+            })()"""
         )
         if name in reached:
             break
         reached.append(str(name))
-    wanted = ["skip", "text", "voice", "speed", "seed", "speak", "record", "file", "name",
-              "ref-text", "who", "agreed", "add"]  # fmt: skip
+    in_line = ["text", "voice", "speed", "seed", "pause", "hear speaks", "vary speaks", "remove"]
+    wanted = ["skip", "text", "voice", "speed", "seed", "speak",
+              *(f"Line {number} {name}" for number in (1, 2) for name in in_line),
+              "speak-script", "add-line", "record", "file", "name", "ref-text", "who", "agreed",
+              "add"]  # fmt: skip
     assert [name for name in reached if name in wanted] == wanted
 
 
@@ -193,6 +201,102 @@ def test_a_voice_is_added_with_consent_and_deleted(
     page.press("#delete-voice", "Enter")
     expect(page.locator("#status")).to_have_text(re.compile(f"{name} is deleted"))
     expect(page.locator("#voice")).to_be_focused()
+
+
+def line_of(page: Page, number: int) -> Locator:
+    return page.get_by_role("group", name=f"Line {number}", exact=True)
+
+
+def downloaded(page: Page, link: str) -> tuple[np.ndarray, int, str]:
+    """Samples, rate and comment of what a link gives."""
+    with page.expect_download() as download:
+        page.press(link, "Enter")
+    with soundfile.SoundFile(str(download.value.path())) as file:
+        return file.read(dtype="float32"), file.samplerate, file.comment
+
+
+def wait_for_script(page: Page, told: str) -> None:
+    expect(page.locator("#script-status")).to_have_text(told, timeout=SPEECH_MS)
+
+
+def test_a_line_of_a_script_is_made_again_and_the_rest_is_kept(page: Page, pictures: Path) -> None:
+    asked: list[list[dict[str, object]]] = []
+    page.on("request", lambda request: asked.append(request.post_data_json["input"])
+            if request.method == "POST" else None)  # fmt: skip
+    first, second = line_of(page, 1), line_of(page, 2)
+    first.get_by_label("Text").fill("Is it so?")
+    second.get_by_label("Text").fill("It is.")
+    first.get_by_label("Pause").fill("2")
+    assert first.get_by_label("Voice").input_value() != second.get_by_label("Voice").input_value()
+    second.get_by_label("Text").press("Control+Enter")
+    expect(page.locator("#said mark")).to_have_text(re.compile("Is it so"), timeout=SPEECH_MS)
+    wait_for_script(page, "Done: 2 of 2 lines made, 0 kept.")
+    seconds = [float(line.locator(".state").inner_text().split()[0]) for line in (first, second)]
+    page.screenshot(path=pictures / "script.png", full_page=True)
+    whole, rate, comment = downloaded(page, "#download-script")
+    assert abs(len(whole) / rate - sum(seconds) - 2.0 - 0.4) < 0.02
+    voices = ", ".join(line.get_by_label("Voice").input_value() for line in (first, second))
+    assert "Synthesised" in comment and f"voice {voices}, seed 0" in comment
+    start = round((seconds[0] + 2.0) * rate)  # of the second line, within half a hundredth
+    assert not whole[start - round(1.98 * rate) : start - round(0.02 * rate)].any()
+
+    second.get_by_role("button", name="Another take").press("Enter")
+    wait_for_script(page, "Done: 1 of 1 lines made, 0 kept.")
+    assert second.get_by_label("Seed").input_value() == "1"
+    changed, _, comment = downloaded(page, "#download-script")
+    kept = start - round(0.02 * rate)
+    assert np.array_equal(changed[:kept], whole[:kept]) and "seed 0, 1" in comment
+    assert not np.array_equal(changed[kept:], whole[kept:])
+    assert [len(lines) for lines in asked] == [2, 1] and asked[1][0]["seed"] == 1
+
+    # A pause is changed without any speech; a text makes its line again, and that alone.
+    first.get_by_label("Pause").fill("3")
+    first.get_by_label("Pause").press("Tab")
+    longer, _, _ = downloaded(page, "#download-script")
+    assert len(longer) - len(changed) == rate
+    first.get_by_label("Text").fill("Is it?")
+    first.get_by_label("Text").press("Tab")
+    expect(first.locator(".state")).to_have_text("Changed since it was spoken.")
+    expect(page.locator("#download-script")).to_be_hidden()
+    page.press("#speak-script", "Enter")
+    wait_for_script(page, "Done: 1 of 2 lines made, 1 kept.")
+    assert [len(lines) for lines in asked] == [2, 1, 1] and asked[2][0]["text"] == "Is it?"
+    expect(page.locator("#download-script")).to_be_visible()
+
+
+def test_lines_of_a_script_are_added_and_removed(page: Page) -> None:
+    page.press("#add-line", "Enter")
+    third = line_of(page, 3).get_by_label("Text")
+    expect(third).to_be_focused()
+    page.press("#speak-script", "Enter")  # it has no text yet
+    expect(third).to_be_focused()
+    assert page.inner_text("#script-status") == ""
+    third.fill("<foo>")
+    page.press("#speak-script", "Enter")
+    expect(page.locator("#script-status")).to_have_text(re.compile("[Ll]ine 3.*<foo>.*"))
+    expect(page.locator("#script-status")).to_have_class(re.compile(r"\bbad\b"))
+    second = line_of(page, 2).get_by_label("Text").input_value()
+    line_of(page, 1).get_by_role("button", name="Remove").press("Enter")
+    expect(line_of(page, 1).get_by_label("Text")).to_be_focused()
+    assert line_of(page, 1).get_by_label("Text").input_value() == second
+    line_of(page, 2).get_by_role("button", name="Remove").press("Enter")
+    expect(line_of(page, 1).get_by_label("Text")).to_be_focused()
+    line_of(page, 1).get_by_role("button", name="Remove").press("Enter")
+    expect(page.locator("#script-status")).to_have_text("A script has at least one line.")
+    expect(page.locator("#script-lines li")).to_have_count(1)
+
+
+def test_a_script_that_is_cancelled_keeps_its_lines(page: Page) -> None:
+    line_of(page, 1).get_by_label("Text").fill("Yes.")
+    line_of(page, 2).get_by_label("Text").fill(" ".join([TEXT] * 12))
+    page.press("#speak-script", "Enter")
+    expect(line_of(page, 1).locator(".state")).to_have_text(re.compile(" s$"), timeout=SPEECH_MS)
+    page.keyboard.press("Escape")
+    wait_for_script(page, "Cancelled.")
+    expect(line_of(page, 2).locator(".state")).to_have_text("Not spoken yet.")
+    line_of(page, 2).get_by_label("Text").fill("It is.")
+    page.press("#speak-script", "Enter")
+    wait_for_script(page, "Done: 1 of 2 lines made, 1 kept.")
 
 
 def test_nothing_sticks_out_of_a_narrow_screen(page: Page, pictures: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -406,6 +407,24 @@ def test_say_writes_subtitles(tiny_bundle: Path, tmp_path: Path) -> None:
     assert piped["text"] == found["text"] and len(piped["words"]) == 7
 
 
+def test_clone_writes_what_say_writes(tiny_bundle: Path, recording: Path, tmp_path: Path) -> None:
+    sound, srt, vtt, listed = (tmp_path / f"a.{suffix}" for suffix in ("wav", "srt", "vtt", "json"))
+    base = ("clone", "--bundle", tiny_bundle, "--prompt-audio", recording, "-o", sound)
+    text = "It <b>costs</b> $3, yes. [pause 0.2s] Is it so?"
+    succeeds(*base, text, "--srt", srt, "--vtt", vtt, "--json", listed, "--duration", 4)
+    assert soundfile.info(str(sound)).frames == 96_000
+    assert "\nIt costs $3, yes.\n" in srt.read_text(encoding="utf-8")
+    assert "\nIs it so?\n" in srt.read_text(encoding="utf-8")
+    shown = re.sub(r"<[\d:.]+>", "", vtt.read_text(encoding="utf-8"))
+    assert "\nIt costs $3, yes.\n" in shown and "\nIs it so?\n" in shown
+    assert len(json.loads(listed.read_text(encoding="utf-8"))["words"]) == 7
+    # The last subtitle ends with the sound.
+    end = re.findall(r"--> 00:00:(\d\d),(\d{3})", srt.read_text(encoding="utf-8"))[-1]
+    assert float(".".join(end)) <= 4.0
+    assert "is named twice" in fails(*base, text, "--srt", sound)
+    assert "is a folder" in fails(*base, text, "--vtt", tmp_path)
+
+
 def test_subtitles_that_cannot_be_written(tiny_bundle: Path, tmp_path: Path) -> None:
     base = ("say", "yes", "--bundle", tiny_bundle, "-o", tmp_path / "a.wav")
     assert "is a folder" in fails(*base, "--srt", tmp_path)
@@ -428,5 +447,25 @@ def test_say_takes_a_duration_and_subtitles(tiny_bundle: Path, tmp_path: Path) -
     assert "takes no --srt" in fails(*base, "--srt-in", subtitles, "--srt", tmp_path / "b.srt")
     subtitles.write_text("hello\n", encoding="utf-8")
     assert "line 1 of the subtitles" in fails(*base, "--srt-in", subtitles)
+    times = ("00:00:00,000 --> 00:00:01,000", "00:00:02,000 --> 00:00:02,020",
+             "00:00:03,000 --> 00:00:05,000")  # fmt: skip
+    texts = ["it <foo> is", "is it", "<voice name='zoe'>so</voice>"]
+    cues = [f"{number}\n{times[number]}\n{texts[number]}\n" for number in range(3)]
+    subtitles.write_text("\n".join(cues), encoding="utf-8")
+    path.unlink()
+    told = fails(*base, "--srt-in", subtitles)
+    assert "subtitle 0 at 00:00:00,000" in told and "subtitle 2 at 00:00:03,000" in told
+    assert "subtitle 1" not in told
+    texts[0], texts[2] = "it is", "so"
+    cues = [f"{number}\n{times[number]}\n{texts[number]}\n" for number in range(3)]
+    subtitles.write_text("\n".join(cues), encoding="utf-8")
+    told = fails(*base, "--srt-in", subtitles)
+    kept = tmp_path / "a.wav.lines"
+    assert "subtitle 1 at 00:00:02,000 'is it': this text takes about" in told
+    assert f"The others are kept in {kept}" in told
+    assert not path.exists() and len(list(kept.iterdir())) == 3
+    subtitles.write_text(f"{cues[0]}\n{cues[2]}", encoding="utf-8")
+    assert f"kept in {kept}" in succeeds(*base, "--srt-in", subtitles)
+    assert len(list(kept.iterdir())) == 3 and 70_000 < soundfile.info(str(path)).frames
     subtitles.write_text("\n", encoding="utf-8")
     assert "holds no subtitle" in fails(*base, "--srt-in", subtitles)

@@ -34,6 +34,40 @@ def test_check_shows_what_changes(names: Path, phoneme_bundle: Path, tmp_path: P
     assert lines[5] == "3 words can be said by this bundle"
 
 
+def test_check_reads_markup_as_speech_does(
+    names: Path, phoneme_bundle: Path, tmp_path: Path
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(
+        '<voice name="ann">So,</voice> [pause 1s] <sub alias="zebra">nguyen</sub> <!-- gif --> '
+        '<b title="nguyen">it</b> <phoneme alphabet="x-cmu" ph="S OW1">quagga</phoneme>',
+        encoding="utf-8",
+    )
+    words = (check, names, "--bundle", phoneme_bundle, "--text-file", text)
+    result = run_verb(*words)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[3] == "not in the text: gif nguyen"
+    assert lines[4] == "in no lexicon, said by rule: zebra"
+    result = run_verb(*words, "--no-markup")
+    assert "not in the text:" not in result.stdout and "pause" in result.stdout
+    for wrong, problem in (
+        ("so <voice name='nobody'>it</voice>", "line 1, column 4: there is no voice 'nobody'"),
+        ("so <break", "line 1, column 4: the tag <break is not finished"),
+    ):
+        text.write_text(wrong, encoding="utf-8")
+        result = run_verb(*words)
+        assert result.exit_code == 2 and problem in result.stderr, result.output
+
+
+def test_check_names_lines_that_contradict_each_other(names: Path, phoneme_bundle: Path) -> None:
+    names.write_text("so  s ow1\nit  ih1 t\nSO  z ow1\nit  ih1 t\nit(2)  d\n", encoding="utf-8")
+    result = run_verb(check, names, "--bundle", phoneme_bundle)
+    assert result.exit_code == 1
+    assert "line 3: 'SO' is pronounced otherwise in line 1; leave one of the two" in result.stderr
+    assert "line 4" not in result.stderr and "line 5" not in result.stderr
+
+
 def test_check_names_every_line_that_is_wrong(
     names: Path, phoneme_bundle: Path, tiny_bundle: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import struct
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from inference.commands.script import read
 from inference.commands.speech import say
 from inference.sinks import ChapterSink
 from tokenlm.audio.io import load_audio
-from tokenlm.synthesis import Synthesizer
+from tokenlm.synthesis import Synthesizer, script
 from tokenlm.synthesis.script import speak_script
 from tokenlm.text.script import read_dialogue
 
@@ -52,9 +53,16 @@ def test_a_dialogue(tiny_bundle: Path, tmp_path: Path) -> None:
     size = load_audio(next(Path(f"{output}.lines").iterdir()), 24_000).shape[0]
     assert size > 0 and np.array_equal(changed[:4800], found[:4800].numpy())
     assert "0 of 2 lines made" in run_verb(read, source, *options, "--speaker", "Bob=bob").stdout
-    for option in ("3=1", "x=1", "1"):
+    for option in ("3=1", "x=1", "1", "\u00b2=7", "2=\u00b2", "2=-1", "\u0662=7"):
         wrong = run_verb(read, source, *options, "--reseed", option)
         assert wrong.exit_code == 2 and "--reseed takes" in wrong.stderr
+    wrong = run_verb(read, source, *options, "--chapter", "1")
+    assert wrong.exit_code == 2 and "the script has no chapters" in wrong.stderr
+    wrong = run_verb(read, source, *options, "--speaker", "Bbo=bob")
+    assert wrong.exit_code == 2
+    assert (
+        "no line is spoken by 'Bbo'; the speakers of the script are 'Anna', 'Bob'" in wrong.stderr
+    )
 
 
 def test_a_book_has_chapters(book: Path, tiny_bundle: Path, tmp_path: Path) -> None:
@@ -122,13 +130,52 @@ def test_chapters_are_listed_and_chosen(book: Path, tiny_bundle: Path, tmp_path:
         ("3", "from 1 to 2"),
         ("x", "--chapter takes"),
         ("1-", "--chapter takes"),
+        ("\u00b2", "--chapter takes"),
+        ("1-2-2", "--chapter takes"),
     ):
         result = run_verb(read, book, "--list", "--chapter", wrong)
         assert result.exit_code == 2 and message in result.stderr
     result = run_verb(read, book, "-o", tmp_path / "a.pdf", "--bundle", tiny_bundle)
     assert result.exit_code == 2 and ".m4b" in result.stderr
+    for folder in (book, book / "lines"):
+        result = run_verb(read, book, "--bundle", tiny_bundle, "--lines", folder)
+        assert result.exit_code == 2 and f"{book} is no folder" in result.stderr
+    result = run_verb(read, book, "--list", "--speaker", "Anna=ann")
+    assert result.exit_code == 2 and "are none: its lines name nobody" in result.stderr
     result = run_verb(read, tmp_path / "gone.md")
     assert result.exit_code == 2 and "gone.md" in result.stderr
+
+
+def test_ctrl_c_says_what_is_finished(
+    book: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "book.wav"
+    words = (read, book, "-o", output, "--bundle", tiny_bundle)
+    num_calls = 0
+
+    def interrupt(*args: object) -> torch.Tensor:
+        nonlocal num_calls
+        num_calls += 1
+        if num_calls == 3:
+            signal.raise_signal(signal.SIGINT)
+        return speak_line(*args)
+
+    speak_line = script._speak_line
+    monkeypatch.setattr(script, "_speak_line", interrupt)
+    result = run_verb(*words, "--seed", "random")
+    assert result.exit_code == 130 and not output.exists()
+    assert "interrupted: 2 of 4 lines are finished; what is finished is kept in" in result.stderr
+    assert f"{output}.lines, and the same command with --seed " in result.stderr
+    seed = result.stderr.partition("--seed ")[2].split()[0]
+    result = run_verb(*words, "--seed", seed)
+    assert result.exit_code == 0 and "2 of 4 lines made" in result.stdout, result.output
+
+    def stop(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("inference.commands.script.load_synthesizer", stop)
+    result = run_verb(*words)
+    assert result.exit_code == 130 and "interrupted: no line is finished; what" in result.stderr
 
 
 def test_an_interrupted_book_leaves_no_file(tmp_path: Path) -> None:

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from inference.subtitles import Subtitle, dub, group_words, read_srt, to_json, to_srt, to_vtt
+from inference.subtitles import (
+    Subtitle,
+    SubtitleError,
+    dub,
+    group_words,
+    read_srt,
+    to_json,
+    to_srt,
+    to_vtt,
+)
+from tokenlm.audio.encoders import to_pcm16
 from tokenlm.synthesis import Synthesizer
+from tokenlm.synthesis.session import Session
 from tokenlm.synthesis.words import TimedWord
 
 SPOKEN = {"Dr.": "doctor", "e.g.": "for example,"}
@@ -53,6 +67,59 @@ def test_webvtt_times_every_word() -> None:
         "WEBVTT\n\n00:00:00.000 --> 00:00:02.400\n"
         "A <00:00:00.500>&lt;b&gt; <00:00:01.000>&amp; <00:00:01.500>c.\n"
     )
+
+
+MARKED = (
+    '<speak>Wait. [pause 0.8s] <b>Now</b>, <prosody rate="90%">the <sub alias="World Wide Web'
+    ' Consortium">W3C</sub></prosody><break time="1s"/>says H<sub>2</sub>O &amp; so on<br>'
+    "<!-- or not -->here.<img src='a.png' alt='A cat'> x < y &lt;z</speak>"
+)
+"""Words as `WrittenWords` gives them: markup is none, the text of a picture is."""
+MARKED_WORDS = "Wait. Now , the W3C says H 2 O &amp; so on here. A cat x < y &lt;z".split()
+
+
+def marked() -> list[TimedWord]:
+    """The words of that text, at half a second each."""
+    words, place = [], 0
+    for number, word in enumerate(MARKED_WORDS):
+        found = re.compile(rf"(?<![\w=/<]){re.escape(word)}(?!\w*=)").search(MARKED, place)
+        assert found, word
+        place = found.end()
+        words.append(
+            TimedWord(
+                text=word, spoken=word, start_seconds=number / 2, end_seconds=number / 2 + 0.5,
+                text_start=found.start(), text_end=found.end(),
+            )
+        )  # fmt: skip
+    return words
+
+
+def test_markup_is_hidden_from_viewers() -> None:
+    cues = to_srt(MARKED, marked())
+    shown = " ".join(line for line in cues.splitlines() if line and not line[0].isdigit())
+    assert shown == "Wait. Now, the W3C says H2O & so on here. A cat x < y <z"
+    plain = re.sub(r"<[\d:.]+>", "", to_vtt(MARKED, marked()))
+    lines = [line for line in plain.splitlines()[1:] if line and "-->" not in line]
+    assert " ".join(lines) == "Wait. Now, the W3C says H2O &amp; so on here. A cat x &lt; y &lt;z"
+    # JSON has the text as it was written: its places are those of the words.
+    assert json.loads(to_json(MARKED, marked()))["text"] == MARKED
+
+
+def test_what_is_said_is_no_markup() -> None:
+    """Without markup, brackets are words; a front-end drops tags of HTML all the same."""
+    text = "Say [pause 0.8s] and <voice name='x'> or <b>bold</b> words."
+    words = timed(text, 0.1)
+    assert to_srt(text, words).splitlines()[2:4] == [
+        "Say [pause 0.8s] and <voice name='x'> or", "bold words.",
+    ]  # fmt: skip
+
+
+def test_the_last_subtitle_ends_with_the_sound() -> None:
+    words = timed("It is so. Yes.", 1.0)
+    assert "--> 00:00:04,400" in to_srt("It is so. Yes.", words)
+    for seconds, end in ((4.1, "04,100"), (3.9, "03,900"), (60.0, "04,400"), (1.0, "03,000")):
+        assert f"--> 00:00:{end}" in to_srt("It is so. Yes.", words, seconds)
+        assert f"--> 00:00:{end.replace(',', '.')}" in to_vtt("It is so. Yes.", words, seconds)
 
 
 def test_json() -> None:
@@ -109,22 +176,36 @@ def test_subrip_is_read() -> None:
         Subtitle(text="late", start_seconds=3600.0, end_seconds=3601.0),
     ]
     assert read_srt("") == []
-    with pytest.raises(ValueError, match="line 2 of the subtitles is no time"):
+    with pytest.raises(SubtitleError, match="subtitle 1: line 2 of the subtitles is no time"):
         read_srt("1\nhello\n")
     with pytest.raises(ValueError, match="line 1 of the subtitles ends before it begins"):
         read_srt("00:00:02,000 --> 00:00:01,000\nhello\n")
+    bad = "1\nno\n\n2\n00:00:02,000 --> 00:00:01,000\na\n\n9\n00:00:03,000\nb\n"
+    with pytest.raises(SubtitleError) as error:
+        read_srt(bad)
+    assert [mistake[:19] for mistake in error.value.mistakes] == [
+        "subtitle 1: line 2 ", "subtitle 2: line 5 ", "subtitle 9: line 9 ",
+    ]  # fmt: skip
+    assert [subtitle.number for subtitle in read_srt(GIVEN)] == [1, 4, 3]
     words = timed("Hello, world! It is.", 1.5)
     again = read_srt(to_srt("Hello, world! It is.", words))
     assert [subtitle.text for subtitle in again] == ["Hello, world!", "It is."]
 
 
-def test_subtitles_are_spoken_at_their_times(tiny_bundle: Path) -> None:
-    synthesizer = Synthesizer.from_pretrained(tiny_bundle)
+@pytest.fixture(scope="module")
+def synthesizer(tiny_bundle: Path) -> Synthesizer:
+    return Synthesizer.from_pretrained(tiny_bundle)
+
+
+def subtitle(text: str, start: float, end: float, number: int | None = None) -> Subtitle:
+    return Subtitle(text=text, start_seconds=start, end_seconds=end, number=number)
+
+
+def test_subtitles_are_spoken_at_their_times(synthesizer: Synthesizer) -> None:
     natural = synthesizer.generate("the lazy dog").shape[0] / 24_000
     subtitles = [
-        Subtitle(text="the lazy dog", start_seconds=1.0, end_seconds=1.0 + 0.9 * natural),
-        Subtitle(text="the lazy dog", start_seconds=4.0, end_seconds=20.0),
-    ]
+        subtitle("the lazy dog", 1.0, 1.0 + 0.9 * natural), subtitle("the lazy dog", 4.0, 20.0)
+    ]  # fmt: skip
     parts = list(dub(synthesizer, subtitles))
     assert [part.shape[0] for part in parts[::2]] == [
         24_000, round(4.0 * 24_000) - 24_000 - parts[1].shape[0],
@@ -133,7 +214,79 @@ def test_subtitles_are_spoken_at_their_times(tiny_bundle: Path) -> None:
     assert parts[1].shape[0] / 24_000 == pytest.approx(0.9 * natural, abs=0.05)
     # There is more than enough time: it is spoken as without subtitles.
     assert torch.equal(parts[3], synthesizer.generate("the lazy dog"))
-    for end in (1.001, 0.5):
-        short = [Subtitle(text="the lazy dog", start_seconds=1.0, end_seconds=end)]
-        with pytest.raises(ValueError, match="the subtitle at 00:00:01,000 'the lazy dog': "):
-            list(dub(synthesizer, short))
+
+
+def test_all_subtitles_are_checked_before_the_first_is_spoken(
+    synthesizer: Synthesizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(*_: object, **__: object) -> None:
+        raise AssertionError("nothing is to be spoken")
+
+    monkeypatch.setattr(Session, "generate", nothing)
+    subtitles = [
+        subtitle("yes", 0.0, 2.0, 1),
+        subtitle("the <foo> dog", 2.0, 4.0, 2),
+        subtitle("<voice name='nobody'>the dog</voice>", 4.0, 6.0, 3),
+        subtitle("…", 6.0, 8.0, 4),
+        subtitle("with the next", 8.0, 10.0, 5),
+        subtitle("yes", 8.0, 10.0, 6),
+        subtitle("yes", 12.0, 12.0, 7),
+        subtitle("yes", 11.0, 13.0, 8),
+        subtitle("the quick brown fox jumps over the lazy dog " * 9, 13.0, 13.05, 9),
+        subtitle("<b>the dog", 13.2, 14.0, 10),
+    ]
+    with pytest.raises(SubtitleError) as error:
+        dub(synthesizer, subtitles)
+    expected = {
+        2: "line 1, column 5: the element <foo> is not known",
+        3: "line 1, column 1: there is no voice 'nobody'",
+        4: "the text holds nothing that can be said",
+        5: "it begins with the next one, and has no time of its own",
+        7: "it ends before it begins",
+        8: "it begins before the one in front of it",
+        9: "it takes at least ",
+    }
+    assert len(error.value.mistakes) == len(expected)
+    for (number, message), mistake in zip(expected.items(), error.value.mistakes, strict=True):
+        assert mistake.startswith(f"subtitle {number} at 00:00:"), mistake
+        assert message in mistake
+    with pytest.raises(ValueError, match="sentence_gap must be from 0 to 60 seconds"):
+        dub(synthesizer, subtitles, sentence_gap=-1)
+
+
+def test_what_fails_on_the_way_loses_nothing(
+    synthesizer: Synthesizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How long the speech is is known late: the rest is spoken, kept, and spoken no second time."""
+    subtitles = [
+        subtitle("yes", 0.5, 3.0, 1), subtitle("the dog", 3.0, 3.04, 2),
+        subtitle("the lazy dog", 3.04, 3.5, 3), subtitle("it is so", 3.5, 9.0, 4),
+    ]  # fmt: skip
+    whole = list(dub(synthesizer, [subtitles[0], *subtitles[2:]]))
+    shares: list[float] = []
+    heard = []
+    with pytest.raises(SubtitleError, match=r"^subtitle 2 at 00:00:03,000 'the dog': .*takes"):
+        for part in dub(synthesizer, subtitles, folder=tmp_path, on_progress=shares.append):
+            heard.append(part)
+    assert torch.equal(torch.cat(heard), torch.cat(whole)) and shares == [0.25, 0.75, 1.0]
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert len(kept) == 3
+    spoken: list[str] = []
+    generate = synthesizer.generate
+
+    def counted(text: str, **options: Any) -> torch.Tensor:
+        spoken.append(text)
+        return generate(text, **options)
+
+    monkeypatch.setattr(synthesizer, "generate", counted)
+    mended = [subtitles[0], subtitle("no", 3.0, 3.04, 2), *subtitles[2:]]
+    with pytest.raises(SubtitleError):
+        list(dub(synthesizer, mended, folder=tmp_path))
+    again = list(dub(synthesizer, [subtitles[0], *subtitles[2:]], folder=tmp_path))
+    assert set(spoken) == {"no"}
+    # Kept is what a file of 16 bits holds.
+    assert np.array_equal(to_pcm16(torch.cat(again)), to_pcm16(torch.cat(whole)))
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == kept
+    # Another voice is another sound.
+    list(dub(synthesizer, subtitles[:1], folder=tmp_path, voice="bob"))
+    assert set(spoken) == {"no", "yes"} and len(list(tmp_path.iterdir())) == 4

@@ -13,7 +13,7 @@ from tokenlm.models.token_recognizer import (
     align_ctc,
     greedy_ctc,
 )
-from tokenlm.text.alphabet import ENGLISH_ALPHABET, decode_characters
+from tokenlm.text.transcripts import ENGLISH_ALPHABET, decode_characters
 
 CONFIG = TokenRecognizerConfig(
     dim=16, num_heads=2, num_layers=2, num_decoder_layers=1, levels=(3, 3), max_characters=20

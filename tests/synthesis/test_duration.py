@@ -12,8 +12,9 @@ import torch
 from inference.engine import StreamEngine
 from tokenlm.models.lm.decoding import SamplingConfig
 from tokenlm.synthesis import Speech, Synthesizer
+from tokenlm.synthesis.duration import MAX_DURATION
 from tokenlm.synthesis.guards import NUM_DURATION_ATTEMPTS, ReadBackScore, decode_nearest
-from tokenlm.text.errors import WordErrors
+from tokenlm.text.transcripts import WordErrors
 
 TEXT = "Is it so? Yes, the quick brown fox jumps over it."
 
@@ -69,9 +70,12 @@ def test_durations_that_cannot_be(synthesizer: Synthesizer) -> None:
         synthesizer.generate(TEXT, duration=0.01)
     with pytest.raises(ValueError, match="cannot be spoken in 1000 s"):
         next(synthesizer.stream(TEXT, duration=1000))
-    for wrong in (0, -1.0, float("nan"), float("inf"), "2"):
+    for wrong in (0, -1.0, float("nan"), "2", True):
         with pytest.raises(ValueError, match="a duration is a number of seconds above 0"):
             synthesizer.generate(TEXT, duration=wrong)  # type: ignore[arg-type]
+    for wrong in (float("inf"), 1.01 * MAX_DURATION):
+        with pytest.raises(ValueError, match="a duration is at most 86400 seconds"):
+            synthesizer.generate(TEXT, duration=wrong)
     with pytest.raises(ValueError, match="either a duration or a speed"):
         synthesizer.generate(TEXT, duration=2.0, speed=1.1)
     with pytest.raises(ValueError, match="a duration is for a whole text"):

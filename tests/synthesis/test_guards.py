@@ -20,7 +20,7 @@ from tokenlm.synthesis.guards import (
     attempt_seed,
     decode_checked,
 )
-from tokenlm.text.errors import WordErrors
+from tokenlm.text.transcripts import WordErrors
 
 TEXTS = ["abcd", "efgh"]
 

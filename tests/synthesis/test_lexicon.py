@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tokenlm.synthesis import Synthesizer, Voice
-from tokenlm.text.lexicon import LexiconError
+from tokenlm.text.pronunciation import LexiconError
 
 TEXT = "Nguyen's GIFs, is it so? The 北京 GIF."
 LEXICON = {"Nguyen": "w ih1 n", "GIF": "/dʒɪf/", "北京": "b ey1 jh ih1 ng"}

@@ -191,6 +191,18 @@ def test_mistakes(synthesizer: Synthesizer) -> None:
     stream = synthesizer.stream(iter(["It is one. ", "<fo", "o> Two."]))
     with pytest.raises(MarkupError, match="line 1, column 12: the element <foo> is not known"):
         list(stream)
+    for text, message in (
+        ('It is one. <break time="500ms"', "line 1, column 12: the tag <break is not finished"),
+        ("It is. <prosody rate='slow'>Two.", "line 1, column 8: <prosody> is not closed"),
+        ("<s>It is. Two.", "line 1, column 1: <s> is not closed"),
+        ("It is.</p> Two.", "line 1, column 7: </p> closes nothing"),
+    ):
+        with pytest.raises(MarkupError, match=message):
+            synthesizer.generate(text)
+        with pytest.raises(MarkupError, match=message):
+            list(synthesizer.stream(iter(pieces(text, 3))))
+    for text in ("Is 1 <b or a < b, x<y", "I <3 it", "It ends <brea"):  # so far only text
+        assert synthesizer.generate(text).shape[0]
 
 
 def test_without_markup_brackets_are_text(synthesizer: Synthesizer) -> None:

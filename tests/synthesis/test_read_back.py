@@ -11,9 +11,9 @@ import torch
 from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
 from tokenlm.synthesis import Synthesizer
 from tokenlm.synthesis.guards import ReadBack, ReadBackScore
-from tokenlm.text.errors import WordErrors
 from tokenlm.text.pronunciation import Pronouncer
 from tokenlm.text.tokenizers import PhonemeTokenizer
+from tokenlm.text.transcripts import WordErrors
 
 PHONES = ("ae", "ae1", "b", "k", "t")
 LEXICON = {"cat": ("k", "ae1", "t"), "back": ("b", "ae1", "k"), "at": ("ae", "t")}

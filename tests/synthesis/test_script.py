@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tokenlm.audio.level import SPEECH_LUFS, even_out, loudness_lufs
 from tokenlm.synthesis import Synthesizer
-from tokenlm.synthesis.script import SpokenLine, even_line, speak_script
+from tokenlm.synthesis.script import SpokenLine, check_lines, even_line, speak_script
 from tokenlm.text.markup import Style
 from tokenlm.text.script import ScriptError, ScriptLine, read_dialogue
 
@@ -108,6 +108,19 @@ def test_mistakes_are_told_before_anything_is_spoken(synthesizer: Synthesizer) -
             speak_script(synthesizer, [LINES[0], line])
     with pytest.raises(ScriptError, match="no lines"):
         speak_script(synthesizer, [])
+
+
+def test_words_that_are_left_out_are_told_once(
+    synthesizer: Synthesizer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = [LINES[0], ScriptLine(text="Say Привет, Bob.")]
+    check_lines(synthesizer, lines)
+    assert not caplog.records  # who speaks them tells
+    for _ in range(2):  # a line that is kept tells, too
+        caplog.clear()
+        speak(synthesizer, lines, folder=tmp_path)
+        (record,) = caplog.records
+        assert record.getMessage().endswith("Привет")
 
 
 def test_loudness() -> None:

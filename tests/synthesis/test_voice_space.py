@@ -14,8 +14,7 @@ from torch.nn import functional
 from tokenlm.checkpoint import BundleError
 from tokenlm.checkpoint.resolve import ResolveError, find_voices, mixture_parts
 from tokenlm.synthesis import Synthesizer, Voice, VoiceError
-from tokenlm.synthesis.voice_space import FILE, VoiceSpace
-from tokenlm.text.descriptions import DescriptionError
+from tokenlm.synthesis.voice_space import FILE, DescriptionError, VoiceSpace
 
 
 def world(num_voices: int = 60, size: int = 8) -> tuple[Tensor, dict[str, Tensor]]:
@@ -51,6 +50,9 @@ def test_mixtures_are_written_with_weights(tiny_bundle: Path, tmp_path: Path) ->
         ("ann:inf+bob", "positive weights"),
         ("ann+", "written as"),
         ("ann+boob", "did you mean 'bob'"),
+        ("ann:x+bob", "the weight of 'ann' is a positive number, as in ann:0.7, not 'x'"),
+        ("bob+ann:", "the weight of 'ann' is a positive number, as in ann:0.7, not ''"),
+        ("ann:much", "the weight of 'ann' is a positive number"),
         ("+".join(["ann"] * 9), "at most 8"),
     ):
         with pytest.raises(ResolveError, match=problem):

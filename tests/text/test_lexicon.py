@@ -10,17 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from tokenlm.text.lexicon import (
+from tokenlm.text.normalize import frontend
+from tokenlm.text.pronunciation import (
     MAX_RUN_CHARACTERS,
     LexiconError,
+    Pronouncer,
     Respeller,
     UserLexicon,
     fit_phones,
     lookup_key,
     parse_phones,
 )
-from tokenlm.text.normalize import frontend
-from tokenlm.text.pronunciation import Pronouncer
 from tokenlm.text.tokenizers import (
     PhonemeTokenizer,
     SentencePieceTokenizer,
@@ -98,6 +98,23 @@ def test_a_file_is_read_and_its_mistakes_are_named_by_line(tmp_path: Path) -> No
         UserLexicon.load(path)
     with pytest.raises(LexiconError, match=r"gone\.txt cannot be read: No such file"):
         UserLexicon.of(tmp_path / "gone.txt")
+
+
+def test_lines_that_contradict_each_other() -> None:
+    """Numbers mark further pronunciations, of which the first one counts."""
+    lexicon = UserLexicon.parse("read  r iy1 d\nread(2)  r eh1 d\nREAD  /riːd/\n")
+    assert lexicon.phones == {"read": ("r", "iy1", "d")}
+    assert UserLexicon.parse("read(2)  r eh1 d\nread  r iy1 d").phones["read"][1] == "eh1"
+    with pytest.raises(LexiconError, match="names: line 3: 'Read' is .* otherwise in line 1; .*"):
+        UserLexicon.parse("read  r iy1 d\n# more\nRead  r eh1 d\n", "names")
+    with pytest.raises(LexiconError, match="'read': the word is there twice, with other phones"):
+        UserLexicon.of({"Read": "r iy1 d", "read": "r eh1 d"})
+    assert len(UserLexicon.of({"Read": "r iy1 d", "read": "/riːd/"}).phones) == 1
+
+
+def test_tags_are_no_words() -> None:
+    respell = Respeller({"b", "gif", "br"}, lambda word, key: f"({key})")
+    assert respell("<b>GIF</b>,<br>gif b") == "<b>(gif)</b>,<br>(gif) (b)"
 
 
 def test_later_lexicons_win() -> None:

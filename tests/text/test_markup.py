@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,11 +16,11 @@ from tokenlm.text.markup import (
     Span,
     Style,
     Text,
-    english_say_as,
     joined_spans,
     parse_seconds,
 )
-from tokenlm.text.normalize import normalize
+from tokenlm.text.normalize import WrittenWords, english_say_as, frontend, normalize
+from tokenlm.text.pronunciation import Respeller
 
 TAGS = ("[breath]", "<laughter>", "</laughter>")
 
@@ -63,6 +65,13 @@ def read(text: str, size: int | None = None) -> list[Span]:
         ('<sub alias="A&amp;B">x</sub>', [Text("A&B")]),
         ('the<sub alias="net">x</sub>works', [Text("the net works")]),
         ("H<sub>2</sub>O", [Text("H<sub>2</sub>O")]),
+        ("<a href='x' title='y'>z</a> <B class=x>!</B>", [Text("<a>z</a> <b>!</b>")]),
+        ('see <img src="a.png" alt="a door"/>.', [Text("see  a door .")]),
+        ("a<!-- <foo> [pause 1s] -->b<!---->", [Text("a b ")]),
+        ("<!-- " + "long " * 500 + "-->a", [Text(" a")]),
+        ("<!DOCTYPE speak PUBLIC '-//W3C//DTD'><speak>a</speak>", [Text("a")]),
+        ("<p class='x' hidden>One<p>Two", [Text("\n\nOne\n\nTwo")]),
+        ("<s xml:lang='en'>One</s>", [SentenceEnd(), Text("One"), SentenceEnd()]),
         ('<phoneme alphabet="x-cmu" ph="P IY1">pea</phoneme>', [Text("(P IY1)")]),
         ('<say-as interpret-as="characters">aB-1</say-as>', [Text("a b dash one")]),
         (
@@ -80,11 +89,16 @@ def test_what_a_text_is_made_of(text: str, spans: list[Span]) -> None:
     "text",
     [
         "a < b, <3 and 5<6",
-        "<b>bold</b><br/><a href='x'>y</a> <em>z</em><!-- no -->",
+        "<b>bold</b><br><a>y</a> <em>z</em>",
         "[breath] <laughter>ha</laughter>",
         "[pause for effect] [sic] [1] list[str] [pauses]",
         "<you there> <https://example.com> <jane@example.com>",
-        "an end <break time='1s'",
+        "x<y, x <y and z> <p",
+        "a <brea",
+        "it ends </",
+        "[pause",
+        "[pause and so on",
+        "0 <s",
     ],
 )
 def test_what_is_text(text: str) -> None:
@@ -125,6 +139,27 @@ def test_what_is_text(text: str) -> None:
         ("<say-as interpret-as='date'>2024-13-01</say-as>", "'2024-13-01' is no date"),
         ("<say-as interpret-as='date' format='xyz'>1</say-as>", "the format of a date is one of"),
         ("<say-as interpret-as='telephone'>***</say-as>", "nothing of '***' can be said"),
+        ('ok\n <break time="500ms"', "line 2, column 2: the tag <break is not finished: > is"),
+        ("a <break", "line 1, column 3: the tag <break is not finished"),
+        ("<break time='1s' <b>so</b>", "line 1, column 1: the tag <break is not finished"),
+        ("<voice name='a", "the tag <voice is not finished"),
+        ("<a href='x' and so on", "line 1, column 1: the tag <a is not finished"),
+        ("so </b", "line 1, column 4: the tag </b is not finished"),
+        ("<break " + "x" * 1200, "the tag <break is not finished"),
+        ("<break 500ms/>", 'the attributes of <break> are written as name="value".'),
+        ('<prosody "slow">a', 'the attributes of <prosody> are written as name="value".'),
+        ("a [pause 0.5s", "line 1, column 3: the pause is not finished: ] is missing."),
+        ("a [pause 5s [breath]", "line 1, column 3: the pause is not finished: ] is missing."),
+        ("a <!-- b", "line 1, column 3: the comment is not closed: --> is missing."),
+        ("<s>One", "line 1, column 1: <s> is not closed."),
+        ("<speak><p>One", "line 1, column 1: <speak> is not closed."),
+        ("One</p>", "line 1, column 4: </p> closes nothing: <p> is not open."),
+        ("One</s>", "line 1, column 4: </s> closes nothing: <s> is not open."),
+        ("<p><voice name='a'>One</p>", "column 23: </p> stands where <voice> is open"),
+        ("<speak><s>One</speak>", "</speak> stands where <s> is open, from line 1, column 8 on."),
+        ("<s rate='x'>a</s>", "<s> has no attribute 'rate'; it has none."),
+        ("<speak rate='x'>a</speak>", "<speak> has no attribute 'rate'; it has version."),
+        ("<voice name='a'>b</voice name='a'>", "</voice> takes no attributes."),
     ],
 )
 def test_mistakes_are_told_with_their_place(text: str, message: str) -> None:
@@ -194,3 +229,52 @@ def test_how_a_text_is_cut_does_not_matter(text: str, size: int) -> None:
             return str(error)
 
     assert outcome(size) == outcome(None)
+
+
+WORDS = ("alpha", "bravo", "delta")
+AGREED = st.sampled_from(
+    ["alpha", "bravo", "delta", " ", " ", "\n", ". ", "<", ">", "[", "] ", "=", "/", "'",
+     "[pause 1s]", "[pause alpha] ", "<break time='1s'/>", "<break/>", "<b>", "</b>", "<br>",
+     "<br/>", "<a href='alpha'>", "</a>", "<p class='bravo'>", "<p hidden>", "</p>", "<li>",
+     "</li>", "<td align='delta'>", "<img src='alpha' alt='bravo'>", "<img src='delta'>", "<s>",
+     "</s>", "<voice name='alpha'>", "</voice>", "<prosody rate='slow'>", "</prosody>",
+     "<!-- alpha <b> [pause 9s] -->", "<alpha bravo>", "a < b", "x<y", "<3 ", "alpha</b>delta",
+     "<o:p>", "</o:p>", "<sub>2</sub>", "<laughter>", "<br alpha>"]
+)  # fmt: skip
+
+
+def found_words(text: str) -> list[str]:
+    return re.findall("|".join(WORDS), text.lower())
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(AGREED, max_size=12).map("".join), st.integers(1, 9), st.booleans())
+def test_all_agree_on_what_is_text(text: str, size: int, is_english: bool) -> None:
+    """The words that stand in a text are those that are said, and those that a lexicon sees."""
+    front = frontend("english" if is_english else "none")
+    reader = MarkupReader(keeps_html=front.reads_html)
+    spans: list[Span] = []
+    try:
+        for start in range(0, len(text), size):
+            spans += reader.feed(text[start : start + size])
+        spans = joined_spans([*spans, *reader.finish()])
+    except MarkupError:
+        return
+    words = reader.take_words()
+    assert len(words) == len(text)
+    stretches = [span.text for span in spans if isinstance(span, Text)]
+    said = [word for stretch in stretches for word in front.words(stretch)]
+    assert found_words(" ".join(said)) == found_words(words)
+    written = WrittenWords(front)
+    written.feed(words)
+    written.finish()
+    assert found_words(" ".join(word.text for word in written.written)) == found_words(words)
+    # Names of elements and values of attributes are no words of a lexicon.
+    names = {"b", "br", "a", "p", "li", "td", "voice", "alpha"}
+    respeller = Respeller(names, lambda word, key: "bravo" if key == "alpha" else word)
+    respelled = [word for stretch in stretches for word in front.words(respeller(stretch))]
+    expected = found_words(re.sub("(?<![a-z])(?<![a-z]')alpha(?!'?[a-z])", "bravo", words))
+    assert found_words(" ".join(respelled)) == expected
+    if is_english:  # a front-end without a reader drops the same tags
+        without = re.sub(r"\[pause 1s\]", " ", text)
+        assert found_words(" ".join(front.words(without))) == found_words(words)

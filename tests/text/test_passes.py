@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from tokenlm.text.normalize import (
     LOOKAHEAD_WORDS,
-    PARAGRAPH_END,
     PASSES,
     NormalizerName,
     Pass,
     frontend,
 )
+from tokenlm.text.segmentation import PARAGRAPH_END
 from tokenlm.text.symbols import fold_characters, settle
 
 TABLES = [Path(__file__).with_name(f"normalize_{name}.tsv") for name in ("pairs", "kinds")]

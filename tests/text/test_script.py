@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import zipfile
 from pathlib import Path
 
@@ -70,9 +71,9 @@ def test_lists_of_lines() -> None:
         ("- {text: a}\n- {text: b, tone: c}", "line 2: 'tone' is no field of a line"),
         ("- {text: a}\n- {voice: b}", "line 2: the line has no text"),
         ("- {text: ' '}", "line 1: the line has no text"),
-        ("- {text: 5}", "line 1: text is not 5: it is a str"),
-        ("- {text: a, seed: 1.5}", "line 1: seed is not 1.5: it is a int"),
-        ("- {text: a, seed: true}", "line 1: seed is not True"),
+        ("- {text: 5}", "line 1: text must be text, got 5; what YAML"),
+        ("- {text: a, seed: 1.5}", "line 1: seed must be a whole number, got 1.5."),
+        ("- {text: a, seed: true}", "line 1: seed must be a whole number, got True."),
         ("- {text: a, pause: 99}", "line 1: pause must be from 0 to 60 seconds"),
         ("- hello", "line 1: a line has fields such as voice and text, not 'hello'"),
         (
@@ -82,13 +83,56 @@ def test_lists_of_lines() -> None:
         ("voices: [a]\nlines: [{text: a}]", "voices are the names of speakers"),
         ("hello", "a script is a list of lines"),
         ("[]", "the script has no lines"),
-        ("- {text: a\n- b", "this is no YAML"),
+        ("- {text: a\n- b", "line 2 of the file, column 4: this is no YAML"),
+        ("- text: a\n- text: b\n  seed: -5", "line 2: seed must be a whole number from 0, got -5"),
+        ("- {text: a, speed: 0}", "line 1: speed must be a positive number, got 0"),
+        ("- {text: a, speed: .nan}", "line 1: speed must be a positive number, got nan"),
+        ("- {text: a, pause: .nan}", "line 1: pause must be from 0 to 60 seconds, got nan"),
+        ("- {text: a, pause: long}", "line 1: pause must be a number, got 'long'."),
+        ("- {Anna: Hello, Bob}", "within { }, a text with a comma is put in quotation marks"),
+        ("- Anna: yes", "text must be text, got True; what YAML reads as something else than text"),
+        ("- Anna: 12:30", "text must be text, got 750"),
+        ("- Anna: ok\n Bob: no", "found '<block mapping start>'; a text with"),
+        ("\0", "this is no YAML: special characters are not allowed."),
     ],
 )
 def test_mistakes_in_lists(text: str, message: str) -> None:
     with pytest.raises(ScriptError) as error:
         read_yaml(text)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Well: yes.", "[pause 1s] Hello", "'tis so", "*no*", "& so", "!Stop it", "@home", "`x`",
+     "{a} b", '"A" she said', "> b", "|x", "% b"],
+)  # fmt: skip
+def test_texts_that_yaml_does_not_take_unquoted(text: str) -> None:
+    for name, source in (("Anna", f"- Bob: Hi.\n- Anna: {text}"), ("text", f"- text: {text}")):
+        number = source.count("\n") + 1
+        with pytest.raises(ScriptError, match=f"line {number} of the file, column ") as error:
+            read_yaml(source)
+        quoted = json.dumps(text)
+        assert f"put it in quotation marks: {name}: {quoted}." in str(error.value)
+        lines = read_yaml(f"- {name}: {quoted}").lines
+        assert [line.text for line in lines] == [text]
+
+
+def test_speakers_are_known_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "play.txt"
+    path.write_text("Anna: Hi.\nBob: Hi.\nAnna: Well.\n", encoding="utf-8")
+    script = read_script_file(path, {"anna": "slt", "Ana": "kal"})
+    assert script.speakers == ("Anna", "Bob")
+    assert [line.voice for line in script.lines] == ["slt", "Bob", "slt"]
+    script = read_yaml("voices: {Anna: slt}\nlines:\n- Anna: Hi.\n- text: Well.", {"Bob": "kal"})
+    assert script.speakers == ("Anna",) and script.lines[0].voice == "slt"
+    assert read_markdown(MARKDOWN).speakers == ()
+
+
+def test_what_has_no_chapters_has_no_part() -> None:
+    script = read_yaml("[{text: a}]")
+    with pytest.raises(ScriptError, match="the script has no chapters; they begin with"):
+        script.chapter(1, 1)
 
 
 def test_lines_of_an_api_are_lines() -> None:
@@ -274,3 +318,10 @@ def test_files(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("- {text: a, x: b}", encoding="utf-8")
     with pytest.raises(ScriptError, match=r"c.yaml: line 1: 'x' is no field"):
         read_script_file(tmp_path / "c.yaml")
+
+
+def test_blocks_of_html_without_text_are_no_lines() -> None:
+    script = read_markdown(
+        '<p align="center">\n\nOne.\n\n</p>\n\n[pause 1s] <break/>\n\n[pause x]\n'
+    )
+    assert [line.text for line in script.lines] == ["One. [pause 1s] <break/>", "[pause x]"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tokenlm.text.normalize import NormalizerName, frontend
+from tokenlm.text.markup import MarkupReader
+from tokenlm.text.normalize import NormalizerName, WrittenWords, frontend
 from tokenlm.text.segmentation import PARAGRAPH
-from tokenlm.text.written import WrittenWords
 
 CASES = {
     "Dr. Smith paid $3 million on May 5, 2024, it's true.": [
@@ -118,18 +118,39 @@ def test_words_of_a_lexicon_are_spoken_as_they_are_written() -> None:
     assert words.spoken_text(1, 2) == "GIF," and words.spoken_text(3, 4) == "deux"
 
 
-def test_markup_is_hidden_where_it_is_read() -> None:
-    front = frontend("english")
-    text = 'Is <break time="1s"/>it [pause 2s] so? a < b [sic]'
+def read_words(text: str, size: int, *, tags: tuple[str, ...] = ()) -> list[str]:
+    """The written words of a text with markup that is given in pieces of a size."""
+    words, reader = WrittenWords(frontend("english")), MarkupReader(tags=tags)
+    for start in range(0, len(text), size):
+        reader.feed(text[start : start + size])
+        words.feed(reader.take_words())
+        words.add([])
+    reader.finish()
+    words.feed(reader.take_words())
+    words.finish()
+    assert all(text[word.start : word.end] == word.text for word in words.written)
+    return [word.text for word in words.written]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            'Is <break time="1s"/>it [pause 2s] so? a < b [sic]',
+            "Is it so? a < b [sic]",
+        ),
+        ("<b>Bold</b> <!-- <b>not</b> --><a href='x y'>link</a>.", "Bold link ."),
+        ("<img src='x' alt='a red door'/> <sub alias='x y'>XY</sub>", "a red door XY"),
+        ("[breath] <laughter>ha</laughter>", "[breath] <laughter>ha</laughter>"),
+        ("if a < b and c > d then", "if a < b and c > d then"),
+        ("<you there> <https://a.com>", "<you there> <https://a.com>"),
+        ("Hi [ pause 1s ] [pause for effect]", "Hi [ pause 1s ] [pause for effect]"),
+    ],
+)
+def test_markup_is_no_word(text: str, expected: str) -> None:
     for size in (1, 5, len(text)):
-        words = WrittenWords(front, hides_markup=True)
-        for start in range(0, len(text), size):
-            words.feed(text[start : start + size])
-            words.add([])
-        words.finish()
-        shown = [word.text for word in words.written]
-        assert shown == ["Is", "it", "so?", "a", "<", "b", "[sic]"]
-        assert all(text[word.start : word.end] == word.text for word in words.written)
+        found = read_words(text, size, tags=("<laughter>", "</laughter>"))
+        assert found == expected.split(), size
 
 
 @pytest.mark.parametrize(
@@ -143,8 +164,10 @@ def test_markup_is_hidden_where_it_is_read() -> None:
 )
 def test_what_only_looks_like_markup_is_words(text: str) -> None:
     front = frontend("english")
-    words = WrittenWords(front, hides_markup=True)
-    words.feed(text)
+    words, reader = WrittenWords(front), MarkupReader()
+    reader.feed(text)
+    reader.finish()
+    words.feed(reader.take_words())
     words.add(front.normalize(text).split())
     words.finish()
     assert len(words.owners) == len(words.spoken)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tokenlm.arguments import is_number
 from tokenlm.audio.filterbank import mel_filterbank
 from tokenlm.audio.frames import FrontEnd, blank_frames, check_waveform, reflect_pad, spectrum
 
@@ -209,7 +210,7 @@ def check_speed(speed: float) -> float:
     Raises:
         ValueError: it is not.
     """
-    if not (isinstance(speed, int | float) and MIN_SPEED <= speed <= MAX_SPEED):
+    if not (is_number(speed) and MIN_SPEED <= speed <= MAX_SPEED):
         raise ValueError(f"speed must be from {MIN_SPEED:g} to {MAX_SPEED:g}, got {speed}")
     return float(speed)
 

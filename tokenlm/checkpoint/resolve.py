@@ -83,6 +83,8 @@ def find_voice(folder: Path, name: str | Path) -> Path:
         )
     if path.is_file():
         return path
+    if (head := str(name).rpartition(":")[0]) in voices:
+        raise _wrong_weight(head, str(name))
     close = difflib.get_close_matches(str(name), voices, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     known = ", ".join(voices) or "none"
@@ -106,8 +108,12 @@ def find_voices(folder: Path, name: str | Path) -> list[tuple[Path, float]]:
     return [(find_voice(folder, part), weight) for part, weight in mixture_parts(text)]
 
 
-def mixture_parts(text: str) -> list[tuple[str, float]]:
+def mixture_parts(text: str, *, may_be_paths: bool = True) -> list[tuple[str, float]]:
     """The names and weights of a mixture such as `ann:0.7+bob:0.3`.
+
+    Args:
+        text: of the mixture.
+        may_be_paths: whether a voice may be a path, in which a colon need not be that of a weight.
 
     Raises:
         ResolveError: a name is missing, or a weight is no positive number.
@@ -115,6 +121,8 @@ def mixture_parts(text: str) -> list[tuple[str, float]]:
     parts = []
     for part in text.split("+"):
         name, weight = _split_weight(part.strip())
+        if weight is None and ":" in name and not may_be_paths:
+            raise _wrong_weight(name.rpartition(":")[0], name)
         if not name or not 0 < (1.0 if weight is None else weight) < float("inf"):
             raise ResolveError(
                 f"a mixture of voices is written as ann:0.7+bob:0.3, with positive weights, not "
@@ -124,6 +132,15 @@ def mixture_parts(text: str) -> list[tuple[str, float]]:
     if len(parts) > MAX_MIXTURE:
         raise ResolveError(f"a mixture has at most {MAX_MIXTURE} voices, not {len(parts)}.")
     return parts
+
+
+def _wrong_weight(name: str, part: str) -> ResolveError:
+    """The error where what stands behind the colon of `part`, a voice with a weight, is none."""
+    weight = part.rpartition(":")[2]
+    return ResolveError(
+        f"the weight of {name[:80]!r} is a positive number, as in {name[:80]}:0.7, not "
+        f"{weight[:40]!r}."
+    )
 
 
 def _split_weight(part: str) -> tuple[str, float | None]:

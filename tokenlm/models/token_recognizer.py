@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tokenlm.modules.attention import Transformer
 from tokenlm.modules.quantizer import FiniteScalarQuantizer
-from tokenlm.text.alphabet import ENGLISH_ALPHABET, check_alphabet, decode_characters
+from tokenlm.text.transcripts import ENGLISH_ALPHABET, check_alphabet, decode_characters
 
 PHONES_PER_TOKEN = 2
 """Outputs of the phone head at each token; quick speech has more phones than tokens."""

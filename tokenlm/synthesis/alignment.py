@@ -47,7 +47,12 @@ class SegmentAligner:
     """
 
     def __init__(
-        self, read_back: ReadBack, silent_tokens: Collection[int], token_rate: int
+        self,
+        read_back: ReadBack,
+        silent_tokens: Collection[int],
+        token_rate: int,
+        *,
+        check_cancelled: Callable[[], None] = lambda: None,
     ) -> None:
         """Creates it for a segment without tokens.
 
@@ -55,7 +60,9 @@ class SegmentAligner:
             read_back: reads the tokens.
             silent_tokens: codes of silence; may be empty.
             token_rate: tokens per second.
+            check_cancelled: called before each alignment; what it raises ends the work.
         """
+        self._check_cancelled = check_cancelled
         self.spans: list[Span | None] = []
         """Of the words so far that are settled; None for words of a segment without tokens."""
         self._read_back, self._silent = read_back, frozenset(silent_tokens)
@@ -100,6 +107,7 @@ class SegmentAligner:
         words = words[len(self.spans) :]
         if not words:
             return
+        self._check_cancelled()
         if not self._tokens:
             self.spans += [None] * len(words)
             return

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, cast, get_args
 import torch
 from torch import nn
 
+from tokenlm.arguments import check_kind, is_number
 from tokenlm.checkpoint.bundle import BundleError, BundleManifest, read_manifest
 from tokenlm.checkpoint.component import read_component
 from tokenlm.checkpoint.registry import (
@@ -29,7 +30,7 @@ from tokenlm.models.lm import GuardConfig, SamplingConfig, SpeechLM
 from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.models.vocoder import HiFT, Vocoder
 from tokenlm.synthesis.guards import ReadBack
-from tokenlm.text.lexicon import Respeller, UserLexicon
+from tokenlm.text.pronunciation import Respeller, UserLexicon
 from tokenlm.text.tokenizers import TextTokenizer, load_text_tokenizer
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -114,9 +115,10 @@ class GenerationConfig:
     trained to follow any."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.num_steps, int) or self.num_steps < 1:
+        is_whole = isinstance(self.num_steps, int) and not isinstance(self.num_steps, bool)
+        if not is_whole or self.num_steps < 1:
             raise ValueError(f"num_steps must be at least 1 and whole, got {self.num_steps}")
-        if not 0 <= self.guidance_scale < math.inf:
+        if not (is_number(self.guidance_scale) and 0 <= self.guidance_scale < math.inf):
             raise ValueError(
                 f"guidance_scale must be a number, 0 or more, got {self.guidance_scale}"
             )
@@ -130,8 +132,9 @@ class GenerationConfig:
         """The instruction of a request without spaces around it and `instruction_end`.
 
         Raises:
-            ValueError: the LM was not trained to follow any.
+            ValueError: the LM was not trained to follow any, or it is no text.
         """
+        check_kind("instruction", instruction, str)
         text = instruction.strip()
         if text and not self.instruction_end:
             raise ValueError("this bundle cannot follow instructions; leave them out.")

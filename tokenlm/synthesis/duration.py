@@ -10,8 +10,44 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
+from tokenlm.arguments import is_number
 from tokenlm.audio.joining import EDGE_SECONDS, MAX_LEAD_SECONDS
 from tokenlm.audio.mel import MAX_SPEED, MIN_SPEED
+
+MAX_DURATION = 86_400.0
+"""Longest speech that may be asked for, in seconds."""
+
+
+def check_duration(duration: float | None, speed: float = 1.0) -> float | None:
+    """The duration of a request; None is as long as it takes.
+
+    Args:
+        duration: in seconds.
+        speed: of the request.
+
+    Raises:
+        ValueError: it is no number, out of range, or there is a speed, too.
+    """
+    if duration is None:
+        return None
+    if not is_number(duration) or duration <= 0:
+        raise ValueError(f"a duration is a number of seconds above 0, not {duration!r}.")
+    if duration > MAX_DURATION:
+        raise ValueError(f"a duration is at most {MAX_DURATION:g} seconds, not {duration:g}.")
+    if speed != 1.0:
+        raise ValueError("give either a duration or a speed.")
+    return float(duration)
+
+
+def shortest_seconds(num_tokens: Sequence[int], token_rate: int) -> float:
+    """Seconds that segments take at the least, at the highest speed and without any pause.
+
+    Args:
+        num_tokens: fewest speech tokens of each segment.
+        token_rate: tokens per second.
+    """
+    seconds = (max(count / token_rate - MAX_LEAD_SECONDS, 0.0) for count in num_tokens)
+    return sum(seconds) / MAX_SPEED
 
 
 class DurationPlan:

@@ -21,10 +21,9 @@ from torch.nn import functional
 from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.token_recognizer import PHONES_PER_TOKEN, TokenRecognizer, greedy_ctc
 from tokenlm.modules.exact import mix
-from tokenlm.text.alphabet import decode_characters, encode_characters
-from tokenlm.text.errors import WordErrors, word_errors
 from tokenlm.text.segmentation import UNSPACED
 from tokenlm.text.tokenizers import PhonemeTokenizer, TextTokenizer
+from tokenlm.text.transcripts import WordErrors, decode_characters, encode_characters, word_errors
 
 _UNSPACED = re.compile(f"[{UNSPACED}]")
 

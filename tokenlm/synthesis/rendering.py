@@ -64,6 +64,8 @@ def render_settings(
         if context not in ("default", "full"):
             raise ValueError(f"context must be 'default', 'full' or a Context, got {context!r}")
         context = FULL_CONTEXT if context == "full" else components.flow.default_context
+    elif not isinstance(context, Context):
+        raise ValueError(f"context must be 'default', 'full' or a Context, got {context!r}")
     return RenderSettings(
         voice=voice,
         context=context,

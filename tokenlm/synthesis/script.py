@@ -21,9 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokenlm.arguments import check_number
 from tokenlm.audio.io import load_audio, save_audio
 from tokenlm.audio.level import SPEECH_LUFS, even_out
-from tokenlm.synthesis.session import Progress, Session
+from tokenlm.synthesis.session import Progress, Session, SpeechCancelled
 from tokenlm.synthesis.synthesizer import Synthesizer, choose_seed
 from tokenlm.synthesis.voice import Voice
 from tokenlm.text.markup import Style
@@ -85,7 +86,7 @@ def speak_script(
             spoken.
     """
     default_seed = choose_seed(seed)
-    checked = list(_checked(synthesizer, lines, voice, default_seed, speed, options))
+    checked = list(_checked(synthesizer, lines, voice, default_seed, speed, options, warns=True))
     return _speak(synthesizer, checked, folder, comment, on_progress)
 
 
@@ -106,15 +107,18 @@ def check_lines(
     voice: Voice | str | None = None,
     seed: int = 0,
     speed: float = 1.0,
+    should_stop: Callable[[], bool] = lambda: False,
     **options: Any,
 ) -> None:
-    """Checks that lines can be spoken; arguments as for `speak_script`.
+    """Checks that lines can be spoken, and logs nothing; arguments as for `speak_script`.
 
     Raises:
         ScriptError: one cannot; it is named.
+        SpeechCancelled: `should_stop`, which is asked after each line, said so.
     """
-    for _ in _checked(synthesizer, lines, voice, seed, speed, options):
-        pass
+    for _ in _checked(synthesizer, lines, voice, seed, speed, options, warns=False):
+        if should_stop():
+            raise SpeechCancelled("the script was cancelled.")
 
 
 def _checked(
@@ -124,15 +128,17 @@ def _checked(
     seed: int,
     speed: float,
     options: dict[str, Any],
+    *,
+    warns: bool,
 ) -> Iterator[_Request]:
     if not lines:
         raise ScriptError("the script has no lines.")
+    check_number("speed", speed)
     find_voice = options.get("find_voice") or synthesizer.voice
-    files = json.dumps(synthesizer.components.manifest.files, sort_keys=True)
     voices: dict[str, Voice | str | None] = {"": voice}
     for number, line in enumerate(lines, start=1):
-
-        def new_session(line: ScriptLine = line) -> Session:
+        # Each line is read once to be checked and once to be spoken: one of them warns.
+        def new_session(line: ScriptLine = line, *, warns: bool = False) -> Session:
             if line.voice not in voices:
                 voices[line.voice] = find_voice(line.voice)
             session = synthesizer.new_session(
@@ -143,29 +149,39 @@ def _checked(
                 markup=line.markup,
                 **options,
             )
-            session.text.read(line.text)
+            session.text.read(line.text, warns=warns)
             return session
 
         try:
-            session = new_session()
+            session = new_session(warns=warns)
         except ValueError as error:
             raise ScriptError(f"line {number} ({_shown(line.text)}): {error}") from error
-        settings = session.settings
-        facts = [
-            FORMAT_VERSION,
-            files,
-            line.text,
-            line.markup,
-            settings.instruction,
-            settings.seed,
-            settings.render.voice.digest,
-            [repr(part) for part in _parts(session)],
-            repr((settings.sampling, settings.guards)),
-            repr([getattr(settings.render, name) for name in _RENDERING]),
-        ]
+        key = sound_key(synthesizer, session, line.text, line.markup)
         session.close()
-        key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
         yield _Request(line, new_session, key)
+
+
+def sound_key(synthesizer: Synthesizer, session: Session, *facts: str | float) -> str:
+    """Digest of all that the sound of a request depends on: the name of the file that keeps it.
+
+    Args:
+        synthesizer: what speaks.
+        session: of the request, with its whole text.
+        facts: what it depends on besides, and the text as it was written.
+    """
+    settings = session.settings
+    known = [
+        FORMAT_VERSION,
+        json.dumps(synthesizer.components.manifest.files, sort_keys=True),
+        *facts,
+        settings.instruction,
+        settings.seed,
+        settings.render.voice.digest,
+        [repr(part) for part in _parts(session)],
+        repr((settings.sampling, settings.guards)),
+        repr([getattr(settings.render, name) for name in _RENDERING]),
+    ]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
 
 
 _RENDERING = ("context", "num_steps", "guidance_scale", "solver", "speed")

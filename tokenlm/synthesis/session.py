@@ -29,13 +29,21 @@ from tokenlm.models.lm.decoding import (
     SegmentTokens,
     decode,
     decode_step,
+    speech_bounds,
 )
 from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.lm.layout import InputSequence
 from tokenlm.modules.exact import mix
 from tokenlm.synthesis.components import Components
-from tokenlm.synthesis.duration import DurationPlan
-from tokenlm.synthesis.guards import ReadBack, attempt_seed, decode_checked, decode_nearest
+from tokenlm.synthesis.duration import DurationPlan, shortest_seconds
+from tokenlm.synthesis.guards import (
+    Check,
+    ReadBack,
+    ReadBackScore,
+    attempt_seed,
+    decode_checked,
+    decode_nearest,
+)
 from tokenlm.synthesis.rendering import RenderSettings, SegmentRenderer, render_chunks
 from tokenlm.synthesis.text import SegmentedText
 from tokenlm.synthesis.voice import PromptCache, Voice, prompt_sequence
@@ -53,7 +61,7 @@ SEGMENTS_PER_BATCH = 8
 
 
 class SpeechCancelled(Exception):
-    """`generate` was asked to stop."""
+    """A request was asked to stop."""
 
 
 class _Monotonic:
@@ -123,6 +131,7 @@ class Session:
         token_server: TokenServer | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
         find_voice: Callable[[str], Voice] | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> None:
         """Creates a session; nothing is computed yet.
 
@@ -137,6 +146,8 @@ class Session:
                 step by step, by who moves the server's `SegmentTokens`.
             forced_tokens: speech tokens of each segment that replace those that are drawn.
             find_voice: gives the voices that the markup of the text names; default none.
+            should_stop: asked before each piece of long work whether to give up, which raises
+                `SpeechCancelled`; in the thread of that work.
         """
         self.text, self.settings = text, settings
         self.decoding: SegmentTokens | None = None
@@ -149,7 +160,7 @@ class Session:
         self.styles: list[Style] = []
         """Of each segment so far."""
         self.is_closed = False
-        self._should_stop: Callable[[], bool] = lambda: False
+        self._should_stop: Callable[[], bool] = should_stop or (lambda: False)
         self._components, self._prompts = components, prompts
         self._cache = KeyValueCache(components.speech_lm) if cache is None else cache
         self._token_server, self._forced = token_server, forced_tokens
@@ -185,7 +196,8 @@ class Session:
 
         Args:
             on_progress: called with the share that is done: half of it is the LM's.
-            should_stop: checked before each step of the LM and each segment that is rendered.
+            should_stop: in place of that of the session; checked before each step of the LM, each
+                reading back, each alignment of words and each segment that is rendered.
 
         Raises:
             SpeechCancelled: it was to stop.
@@ -225,7 +237,7 @@ class Session:
                     lambda tries, first=start: self._decode(
                         [(first + i, n) for i, n in tries], report
                     ),
-                    self._read_back(),
+                    self._check_read_back(),
                     guards,
                 )
                 rows = [part.tokens for part in checked]
@@ -279,8 +291,12 @@ class Session:
         May be called in any thread before the session is moved, and again when its text has named
         other voices; else the first segment in a voice does it.
         The session keeps the states until it is closed.
+
+        Raises:
+            SpeechCancelled: it was to stop.
         """
         for name in [] if self.is_closed else [*self._voices]:
+            self._check_cancelled()
             if self._token_server is None:
                 self._prompt_prefix(name)
             self._prompt_flow(name)
@@ -308,6 +324,18 @@ class Session:
     def voice_of(self, style: Style) -> Voice:
         """The voice of a style that has been checked."""
         return self._voices[style.voice]
+
+    @property
+    def shortest_seconds(self) -> float:
+        """Seconds that the whole text takes at the least; known before anything is decoded."""
+        components = self._components
+        if not self.settings.guards.length_bounds:
+            return 0.0
+        fewest = [
+            speech_bounds(components.speech_lm, len(segment.tokens))[0]
+            for segment in self.text.segments
+        ]
+        return shortest_seconds(fewest, components.flow.config.token_rate)
 
     @property
     def is_done(self) -> bool:
@@ -479,6 +507,18 @@ class Session:
     def _is_decoded(self) -> bool:
         """Whether all tokens of the segment that is rendered next are there."""
         return len(self._renderers) > 1 or self.decoding is None
+
+    def _check_read_back(self) -> Check:
+        """Scores of speech tokens that are to say texts, unless the request is to stop."""
+        read_back = self._read_back()
+
+        def check(
+            texts: Sequence[str], rows: Sequence[Sequence[int]]
+        ) -> list[ReadBackScore | None]:
+            self._check_cancelled()
+            return read_back(texts, rows)
+
+        return check
 
     def _read_back(self) -> ReadBack:
         tokenizer = self.settings.text_tokenizer
@@ -655,7 +695,7 @@ class Session:
             [segments[number].text for number in numbers],
             [wanted[number] for number in numbers],
             lambda tries: self._decode([(numbers[index], n) for index, n in tries], report),
-            self._read_back() if can_check else None,
+            self._check_read_back() if can_check else None,
         )
 
     def _new_plan(self) -> DurationPlan | None:
@@ -678,6 +718,7 @@ class Session:
             silent_tokens=components.generation.guards.silent_tokens,
             token_rate=components.flow.config.token_rate,
             words_at=self._words_at,
+            check_cancelled=self._check_cancelled,
         )
 
     def _words_at(self, number: int, num_tokens: int | None) -> Sequence[str]:

@@ -6,7 +6,6 @@ Shapes: S samples, N tokens, T mel frames.
 from __future__ import annotations
 
 import logging
-import math
 import operator
 import secrets
 import time
@@ -14,11 +13,13 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack
+from types import NoneType
+from typing import Literal, TypedDict, TypeVar, Unpack
 
 import torch
 from torch import Tensor
 
+from tokenlm.arguments import check_callable, check_flag, check_kind, check_number, is_number
 from tokenlm.checkpoint.bundle import BundleError
 from tokenlm.checkpoint.resolve import ResolveError, bundled_voices, find_voices, resolve
 from tokenlm.installation import check_device
@@ -26,6 +27,7 @@ from tokenlm.models.lm.decoding import KeyValueCache, SamplingConfig
 from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.synthesis.acceleration import accelerate
 from tokenlm.synthesis.components import Components, floating_type
+from tokenlm.synthesis.duration import check_duration
 from tokenlm.synthesis.rendering import ContextChoice, SegmentRenderer, render_settings
 from tokenlm.synthesis.session import Progress, Session, SessionSettings, TokenServer
 from tokenlm.synthesis.stream import AsyncSynthesisStream, SynthesisStream
@@ -40,11 +42,16 @@ from tokenlm.synthesis.voice import (
     read_recording,
 )
 from tokenlm.synthesis.voice_space import FILE as SPACE_FILE
-from tokenlm.synthesis.voice_space import VoiceSpace, mix_voices, render_voice
-from tokenlm.text.descriptions import DescriptionError, read_description
-from tokenlm.text.lexicon import LexiconSource, UserLexicon
-from tokenlm.text.markup import MAX_PAUSE_SECONDS, MarkupReader, Style, english_say_as
+from tokenlm.synthesis.voice_space import (
+    DescriptionError,
+    VoiceSpace,
+    mix_voices,
+    read_description,
+    render_voice,
+)
+from tokenlm.text.markup import MAX_PAUSE_SECONDS, Style
 from tokenlm.text.normalize import frontend
+from tokenlm.text.pronunciation import LexiconSource, UserLexicon
 from tokenlm.text.tokenizers import PhonemeTokenizer
 
 logger = logging.getLogger(__name__)
@@ -158,6 +165,8 @@ class Synthesizer:
         Raises:
             VoiceError: there is none, or it belongs to another tokenizer.
         """
+        if not isinstance(name, str | Path):
+            raise VoiceError(f"a voice is a Voice or a name, not {type(name).__name__}.")
         try:
             found = find_voices(self.components.folder, name)
         except ResolveError as error:
@@ -175,8 +184,10 @@ class Synthesizer:
         Raises:
             VoiceError: a weight is not positive, or a voice belongs to another tokenizer.
         """
+        check_kind("a mixture", parts, Sequence)
         for part in parts:
             self._checked(part)
+            check_number("the weight of a voice", part[1])
         name = name or "+".join(f"{voice.name}:{weight:g}" for voice, weight in parts)
         key = (name, *((voice.digest, weight) for voice, weight in parts))
         if key not in self._mixtures:
@@ -227,6 +238,8 @@ class Synthesizer:
             ValueError: the bundle has no voice space, nothing is understood of the description, or
                 there is no such attribute.
         """
+        check_kind("description", description, str)
+        check_kind("attributes", attributes, Mapping, NoneType)
         space, wanted = self.voice_space, dict(attributes or {})
         if description.strip():
             told = read_description(description)
@@ -349,6 +362,8 @@ class Synthesizer:
             raise ValueError(
                 f"a text is a string, not {type(text).__name__}; pieces of one go to `stream`."
             )
+        check_callable("on_progress", on_progress)
+        check_callable("should_stop", should_stop)
         session = self.new_session(
             layout="one_shot" if layout == "auto" else layout,
             voice=voice,
@@ -390,7 +405,7 @@ class Synthesizer:
         Raises:
             ValueError: as `generate`; of text in pieces, when it comes in.
         """
-        whole, pieces = (text, ()) if isinstance(text, str) else (None, text)
+        whole, pieces = (text, ()) if isinstance(text, str) else (None, check_pieces(text))
         session = self.open_session(whole, **options)
         return SynthesisStream(session, self.sample_rate, pieces)
 
@@ -405,7 +420,7 @@ class Synthesizer:
             text: a text, or the pieces of one.
             options: as for `stream`.
         """
-        whole, pieces = (text, ()) if isinstance(text, str) else (None, text)
+        whole, pieces = (text, ()) if isinstance(text, str) else (None, check_pieces(text))
         session = self.open_session(whole, **options)
         return AsyncSynthesisStream(session, self.sample_rate, pieces)
 
@@ -417,6 +432,7 @@ class Synthesizer:
         token_server: TokenServer | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
         find_voice: Callable[[str], Voice] | None = None,
+        should_stop: Callable[[], bool] | None = None,
         **options: Unpack[StreamOptions],
     ) -> Session:
         """The session that a stream moves; see `stream`.
@@ -428,6 +444,8 @@ class Synthesizer:
             token_server: draws the speech tokens in place of the LM here.
             forced_tokens: speech tokens of each segment that replace those that are drawn.
             find_voice: gives the voices that the markup names; default `voice`.
+            should_stop: asked in the thread that moves the session whether to give up, which raises
+                `SpeechCancelled`.
             options: as for `stream`.
         """
         solver = options.get("solver")
@@ -443,6 +461,7 @@ class Synthesizer:
             token_server=token_server,
             forced_tokens=forced_tokens,
             find_voice=find_voice,
+            should_stop=should_stop,
             **options,
         )
         if session.settings.render.context.is_full:
@@ -479,9 +498,13 @@ class Synthesizer:
             ValueError: a token is out of range, or an argument is.
         """
         size = self.components.flow.config.codebook_size
-        rows = [list(row) for row in tokens]
-        if any(not 0 <= token < size for row in rows for token in row):
-            raise ValueError(f"speech tokens are numbers from 0 to {size - 1}.")
+        for name, value in {"tokens": tokens, "pauses": pauses, "styles": styles}.items():
+            check_kind(name, value, Iterable)
+        rows = [_token_row(row, size) for row in tokens]
+        if not all(is_number(pause) and pause >= 0 for pause in pauses):
+            raise ValueError("pauses are numbers of seconds, 0 or more.")
+        for style in styles:
+            check_kind("a style", style, Style)
         missing = max(len(rows) - len(pauses), 0)
         if len(pauses) > len(rows) + 1:
             raise ValueError(f"there are {len(pauses)} pauses for {len(rows)} segments.")
@@ -590,9 +613,14 @@ class Synthesizer:
         token_server: TokenServer | None = None,
         forced_tokens: Sequence[Sequence[int]] | None = None,
         find_voice: Callable[[str], Voice] | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> Session:
         """A session without text."""
         components, generation = self.components, self.components.generation
+        check_flag("markup", markup)
+        check_flag("word_times", word_times)
+        check_kind("sampling", sampling, SamplingConfig, NoneType)
+        check_kind("guards", guards, GuardConfig, NoneType)
         if layout not in ("one_shot", "interleaved"):
             raise ValueError(f"layout must be 'auto', 'one_shot' or 'interleaved', got {layout!r}")
         chosen = self._voice(voice)
@@ -611,7 +639,7 @@ class Synthesizer:
             instruction=generation.check_instruction(instruction),
             text_tokenizer=tokenizer if own else None,
             word_times=word_times,
-            duration=_check_duration(duration, speed),
+            duration=check_duration(duration, speed),
         )
         rate = self.sample_rate
 
@@ -631,12 +659,7 @@ class Synthesizer:
             ),
             respeller=None if respeller is None else respeller.copy(),
             markup=(
-                MarkupReader(
-                    tags=tokenizer.tags,
-                    spell=tokenizer.spell,
-                    say_as=english_say_as if tokenizer.config.normalizer == "english" else None,
-                    check_style=lambda style: session.check_style(style),
-                )
+                tokenizer.markup_reader(lambda style: session.check_style(style))
                 if markup
                 else None
             ),
@@ -654,8 +677,39 @@ class Synthesizer:
             token_server=token_server,
             forced_tokens=forced_tokens,
             find_voice=find_voice or self.voice,
+            should_stop=should_stop,
         )
         return session
+
+
+PiecesT = TypeVar("PiecesT")
+
+
+def check_pieces(text: PiecesT) -> PiecesT:
+    """The pieces of a text.
+
+    Raises:
+        ValueError: they are none.
+    """
+    is_iterable = isinstance(text, Iterable | AsyncIterable)
+    if not is_iterable or isinstance(text, bytes | bytearray | Mapping):
+        raise ValueError(f"a text is a string, or pieces of one, not {type(text).__name__}.")
+    return text
+
+
+def _token_row(tokens: Iterable[int], size: int) -> list[int]:
+    """The speech tokens of a segment.
+
+    Raises:
+        ValueError: they are none of a codebook of this size.
+    """
+    try:
+        row = [operator.index(token) for token in tokens]
+    except TypeError:
+        row = [-1]
+    if any(not 0 <= token < size for token in row):
+        raise ValueError(f"speech tokens are whole numbers from 0 to {size - 1}, in a list each.")
+    return row
 
 
 def check_gap(name: str, seconds: float | None) -> float | None:
@@ -664,24 +718,11 @@ def check_gap(name: str, seconds: float | None) -> float | None:
     Raises:
         ValueError: they are out of range.
     """
-    if seconds is not None and not 0 <= seconds <= MAX_PAUSE_SECONDS:
+    if seconds is None:
+        return None
+    if not (is_number(seconds) and 0 <= seconds <= MAX_PAUSE_SECONDS):
         raise ValueError(f"{name} must be from 0 to {MAX_PAUSE_SECONDS:g} seconds, got {seconds}.")
     return seconds
-
-
-def _check_duration(duration: float | None, speed: float) -> float | None:
-    """The duration itself.
-
-    Raises:
-        ValueError: it is not positive, or there is a speed, too.
-    """
-    if duration is None:
-        return None
-    if not isinstance(duration, int | float) or not 0 < duration < math.inf:
-        raise ValueError(f"a duration is a number of seconds above 0, not {duration!r}.")
-    if speed != 1.0:
-        raise ValueError("give either a duration or a speed.")
-    return float(duration)
 
 
 def choose_seed(seed: int | None) -> int:
@@ -694,6 +735,8 @@ def choose_seed(seed: int | None) -> int:
         seed = secrets.randbelow(1 << 31)
         logger.info("drew the seed %d", seed)
     try:
+        if isinstance(seed, bool):
+            raise TypeError
         return operator.index(seed)
     except TypeError:
         message = f"a seed is a whole number, or None for a random one, not {seed!r}."

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tokenlm.models.lm.layout import LayoutName
-from tokenlm.text.lexicon import Respeller
 from tokenlm.text.markup import (
     PLAIN,
     MarkupReader,
@@ -17,7 +16,8 @@ from tokenlm.text.markup import (
     Text,
     joined_spans,
 )
-from tokenlm.text.normalize import BLANK_LINE, Frontend, frontend
+from tokenlm.text.normalize import BLANK_LINE, Frontend, WrittenWords, frontend
+from tokenlm.text.pronunciation import Respeller
 from tokenlm.text.segmentation import (
     GreedySegmenter,
     IncrementalSegmenter,
@@ -26,7 +26,6 @@ from tokenlm.text.segmentation import (
     Segmenter,
 )
 from tokenlm.text.symbols import ForeignWords
-from tokenlm.text.written import WrittenWords
 
 MIN_LENGTH = 20
 """Characters of the shortest segment; a shorter sentence is joined to a neighbour."""
@@ -115,7 +114,6 @@ class SegmentedText:
         if keep_written:
             self.written = WrittenWords(
                 self._frontend,
-                hides_markup=markup is not None,
                 respell=respeller,
                 unspell=str if markup is None else markup.as_written,
             )
@@ -147,40 +145,53 @@ class SegmentedText:
         """Text tokens of all segments so far."""
         return sum(len(part.tokens) for part in self.segments)
 
-    def read(self, text: str) -> None:
+    def read(self, text: str, *, warns: bool = True) -> None:
         """Sets the whole text, in place of `feed` and `finish`.
+
+        Args:
+            text: all of it.
+            warns: whether to log the words that are left out; not where the same text is read
+                again.
 
         Raises:
             ValueError: it holds nothing that can be said, or markup that is not understood.
         """
-        if self.written is not None:
-            self.written.feed(text)
         if self._markup is None:
             spans: list[Span] = [Text(text)]
         else:
             spans = joined_spans([*self._markup.feed(text), *self._markup.finish()])
+        self._keep_written(text)
         for span in spans:
             self._add_span(span, is_whole=True)
-        self._complete()
+        self._complete(warns=warns)
 
     def feed(self, piece: str) -> None:
         """Appends the next piece of the text.
 
         Raises:
             MarkupError: it holds markup that is not understood.
+            ValueError: it is no string.
         """
         assert not self.is_finished
+        if not isinstance(piece, str):
+            raise ValueError(f"pieces of a text are strings, not {type(piece).__name__}.")
         if self.written is None:
             self._feed(piece)
             return
         for character in piece:  # one by one, so that it does not matter how the text is cut
-            self.written.feed(character)
             self._feed(character)
 
     def _feed(self, piece: str) -> None:
         spans = [Text(piece)] if self._markup is None else self._markup.feed(piece)
+        self._keep_written(piece)
         for span in spans:
             self._add_span(span)
+
+    def _keep_written(self, piece: str) -> None:
+        """Keeps the words of a piece, or those that the reader of markup has settled with it."""
+        words = piece if self._markup is None else self._markup.take_words()
+        if self.written is not None:
+            self.written.feed(words)
 
     def finish(self) -> None:
         """Marks the text as complete.
@@ -190,14 +201,16 @@ class SegmentedText:
         """
         if self.is_finished:
             return
-        for span in [] if self._markup is None else self._markup.finish():
+        spans = [] if self._markup is None else self._markup.finish()
+        self._keep_written("")
+        for span in spans:
             self._add_span(span)
         self._complete()
 
-    def _complete(self) -> None:
+    def _complete(self, *, warns: bool = True) -> None:
         self._finish_respelling()
         if self._foreign is not None:
-            self._foreign.finish()
+            self._foreign.finish(warns=warns)
         self._end_stretch()
         if self.written is not None:
             self.written.finish()

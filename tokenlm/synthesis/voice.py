@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any, TypedDict, TypeVar
 
 import torch
@@ -32,6 +33,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional
 
+from tokenlm.arguments import check_kind, check_number
 from tokenlm.atomic import atomic_path
 from tokenlm.audio.io import load_audio
 from tokenlm.audio.level import high_pass, is_silent, rms_dbfs, trim_silence
@@ -406,10 +408,12 @@ def read_recording(source: str | Path | Tensor, sample_rate: int | None, target:
         AudioError: the file cannot be read.
         VoiceError: samples of another shape, not finite, or without their rate.
     """
-    if not isinstance(source, Tensor):
+    if isinstance(source, str | Path):
         return load_audio(source, target)
+    check_kind("a recording", source, str, Path, Tensor)
     if sample_rate is None:
         raise VoiceError("samples need their sample_rate.")
+    check_number("sample_rate", sample_rate)
     if source.ndim != 1 or source.shape[0] == 0:
         raise VoiceError(f"a recording has the shape (samples,), not {tuple(source.shape)}.")
     if not source.isfinite().all():
@@ -471,6 +475,8 @@ def prepare_voice(
 ) -> Voice:
     """Makes a voice of a recording; see `Synthesizer.prepare_voice`."""
     components.check_tokenizer()
+    check_kind("a recording", source, str, Path, Tensor)
+    check_kind("prompt_text", prompt_text, str, NoneType)
     mel_config = components.flow.config.mel
     tokenizer = components.speech_tokenizer
     voice_name = name or (Path(source).stem if not isinstance(source, Tensor) else "voice")
@@ -521,9 +527,11 @@ def check_voice(components: Components, voice: Voice) -> None:
     """Checks that a voice can be used with a bundle.
 
     Raises:
-        VoiceError: it was made with another speech tokenizer, or its sizes are not those of the
-            flow.
+        VoiceError: it is none, was made with another speech tokenizer, or its sizes are not those
+            of the flow.
     """
+    if not isinstance(voice, Voice):
+        raise VoiceError(f"a voice is a Voice, not {type(voice).__name__}.")
     if voice.tokenizer != components.fingerprint:
         raise VoiceError(
             f"the voice {voice.name!r} was made with the speech tokenizer {voice.tokenizer}, "

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tokenlm.synthesis.alignment import SegmentAligner, Span
 from tokenlm.synthesis.guards import ReadBack
-from tokenlm.text.written import WrittenWords
+from tokenlm.text.normalize import WrittenWords
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +92,7 @@ class WordTimer:
         silent_tokens: Collection[int],
         token_rate: int,
         words_at: Callable[[int, int | None], Sequence[str]],
+        check_cancelled: Callable[[], None] = lambda: None,
     ) -> None:
         """Creates it for a request without tokens.
 
@@ -102,13 +103,16 @@ class WordTimer:
             token_rate: tokens per second.
             words_at: function from the number of a segment and of its tokens to the words of the
                 segment that may have begun by then; without a number of tokens all of them.
+            check_cancelled: called before each alignment; what it raises ends the work.
         """
         self.words: list[TimedWord] = []
         """Those that `take` gave."""
         self._written = written
         self._words_at = words_at
         self._token_rate = token_rate
-        self._new_aligner = lambda: SegmentAligner(read_back, silent_tokens, token_rate)
+        self._new_aligner = lambda: SegmentAligner(
+            read_back, silent_tokens, token_rate, check_cancelled=check_cancelled
+        )
         self._aligners: list[SegmentAligner] = []
         self._origins: list[Placement | None] = []
         """Where each segment stands in the speech; None for one without sound."""

@@ -9,8 +9,12 @@ changes how words are read (`<sub>`, `<say-as>`, `<phoneme>`) comes out as text.
     <sub alias="…">…</sub>  <say-as interpret-as="characters|date|telephone">…</say-as>
     <phoneme alphabet="ipa|x-cmu" ph="…">…</phoneme>  <p>…</p>  <s>…</s>  <speak>…</speak>
 
-Elements of HTML are left to the front-end, which drops them; any other element is an error that
-names its place. The elements are those of the W3C's Speech Synthesis Markup Language 1.1.
+Elements of HTML are left to the front-end, which reads layout from them; any other element is an
+error that names its place, as is what is begun and not finished. The elements are those of the
+W3C's Speech Synthesis Markup Language 1.1.
+
+What a tag looks like is described here alone: front-ends and lexicons go by `MARKUP` and
+`element_pattern`, and the reader says which parts of a text are words.
 """
 
 from __future__ import annotations
@@ -20,10 +24,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
-from tokenlm.text.calendar import MONTHS
-from tokenlm.text.normalize import PARAGRAPH_END
-from tokenlm.text.numbers import ordinal
-from tokenlm.text.numbers import year as year_in_words
+from tokenlm.text.segmentation import PARAGRAPH_END
 
 MAX_PAUSE_SECONDS = 60.0
 """Longest silence, also of several pauses in a row."""
@@ -95,12 +96,20 @@ _ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "sub": ("alias",),
     "say-as": ("interpret-as", "format"),
     "phoneme": ("alphabet", "ph"),
+    "p": (),
+    "s": (),
+    "speak": ("version",),
 }
-"""Elements of SSML and their attributes; those of the others are ignored."""
+"""Elements of SSML and their attributes."""
+_XML_ATTRIBUTE = re.compile(r"xml(?:ns)?(?::.*)?|xsi:.*", re.IGNORECASE)
+"""Attributes that any document may have, such as `xml:lang`; they are ignored."""
 _REPLACED = ("sub", "say-as", "phoneme")
 """Elements in whose place something else is said."""
-_IGNORED = ("speak", "p", "s")
-KNOWN_ELEMENTS = (*_ATTRIBUTES, "p", "s", "speak")
+SAY_AS = ("characters", "date", "telephone")
+"""What `<say-as>` may hold."""
+_STRUCTURE = ("p", "s", "speak")
+"""Elements that only say where something begins and ends."""
+KNOWN_ELEMENTS = tuple(_ATTRIBUTES)
 
 _STRENGTHS = {
     "none": 0.0, "x-weak": 0.1, "weak": 0.25, "medium": 0.5, "strong": 0.8, "x-strong": 1.2,
@@ -157,21 +166,107 @@ def _parse_volume(text: str) -> float:
 
 # --- Reading ---
 
-_TAG = re.compile(
-    r"<(?P<close>/?)(?P<name>[A-Za-z][A-Za-z0-9:-]{0,31})"
-    r"(?P<rest>(?:\s[^<>=]{0,100}=[^<>]{0,1000})?)\s?(?P<empty>/?)>"
-    r"|<\?xml[^<>]{0,200}\?>"
+_NAME = r"[A-Za-z][A-Za-z0-9:-]{0,31}"
+_SPOKEN_NAMES = "break|voice|prosody|sub|say-as|phoneme|speak"
+"""Elements of SSML whose names, right behind <, are no variable of a formula."""
+LINE_NAMES = "p|div|br|h[1-6]|ul|ol|table|blockquote|pre|tr"
+"""Elements of HTML that begin a line of their own."""
+_KNOWN = rf"(?i:{_SPOKEN_NAMES}|{LINE_NAMES}|li|td|th|img)"
+"""Elements that are tags whatever stands behind their names; others have an = in their attributes,
+if there are any: `a <b and c> d` is text."""
+_MAX_ATTRIBUTES = 1101
+"""Characters of the attributes of a tag."""
+_VALUES = r"(?:\s[^<>=]{0,100}=[^<>]{0,1000})?\s?"
+
+TAG = (
+    rf"<(?P<close>/?)(?={_KNOWN}[\s/>]|{_NAME}{_VALUES}/?>)"
+    rf"(?P<name>{_NAME})(?P<rest>(?:\s[^<>]{{0,{_MAX_ATTRIBUTES}}})?)(?P<empty>/?)>"
 )
-_OPEN_TAG = re.compile(
-    r"<(?:/?(?:[A-Za-z][A-Za-z0-9:-]{0,31}(?:\s[^<>]{0,1101})?/?)?|\?[^<>]{0,204})?\Z"
+"""Pattern of the tags of elements."""
+_DECLARATION = r"<\?xml[^<>]{0,200}\?>|<![A-Za-z][^<>]{0,300}>"
+COMMENT = re.compile(r"<!--(?:(?!-->|<!--)[\s\S])*+-->")
+MARKUP = re.compile(rf"{TAG}|{_DECLARATION}|{COMMENT.pattern}")
+"""Tags, declarations and comments."""
+OPEN_TAG = (
+    rf"<(?:/?(?:{_KNOWN}(?:\s[^<>]{{0,{_MAX_ATTRIBUTES}}})?"
+    rf"|{_NAME}(?:\s[^<>=]{{0,100}}(?:=[^<>]{{0,1000}})?)?\s?)?/?"
+    r"|\?[^<>]{0,204}|!(?:-|[A-Za-z][^<>]{0,300})?)\Z"
 )
-"""What may become a tag when more of the text is there."""
+"""Pattern of what may become a tag, or begin a comment, when more of the text is there."""
+_TAG = re.compile(rf"{TAG}|{_DECLARATION}")
+_OPEN_TAG = re.compile(OPEN_TAG)
+_UNFINISHED_TAG = re.compile(
+    rf"</?(?i:{_SPOKEN_NAMES})(?=[\s/]|\Z)|</{_NAME}(?=\s|\Z)|<\?xml\b|"
+    rf"</?{_NAME}(?=\s+[A-Za-z_:][\w:.-]*\s*=\s*[\"'])"
+)
+"""The beginning of what can only be a tag."""
+
+
+def element_pattern(names: str, slash: str = "/?") -> str:
+    """Pattern of the tags of some elements, whatever their attributes are.
+
+    Args:
+        names: pattern of their names, in small letters.
+        slash: "" for start tags alone, "/" for end tags alone.
+    """
+    return rf"<{slash}(?i:{names})(?:\s[^<>]{{0,{_MAX_ATTRIBUTES}}})?/?>"
+
+
+def picture_text(tag: str) -> str:
+    """What stands in place of a picture in a text: the `alt` of its tag, or a space."""
+    match = _ALT.search(tag)
+    return f" {match['said']} " if match else " "
+
+
+HIDDEN = "\0"
+"""What `hide_markup` puts in the place of a character that parts no words."""
+
+
+def hide_markup(text: str, is_said: Callable[[int, int], bool]) -> str:
+    """A text, character for character, in which markup is hidden from those who read it.
+
+    Args:
+        text: as it was written.
+        is_said: whether a word that is said stands in the markup from the first place up to the
+            second, which is then no markup.
+
+    Returns:
+        The text with `HIDDEN` or, where markup parts words, spaces in place of it. Of a picture
+        what is said of it stays.
+    """
+
+    def hide(match: re.Match[str]) -> str:
+        markup = match[0]
+        if _ALT.search(markup) and markup[:4].lower() == "<img":
+            return _blanked(markup)
+        if is_said(match.start(), match.end()):
+            return markup
+        name = (match.groupdict().get("name") or "break").lower()
+        parts = name in ("break", "s", "img") or _LINE_ELEMENT.fullmatch(name)
+        return (" " if parts else HIDDEN) * len(markup)
+
+    return _PAUSE.sub(hide, MARKUP.sub(hide, text))
+
+
+def _blanked(markup: str) -> str:
+    """Spaces in place of markup, and in place of a picture what is said of it."""
+    alt = _ALT.search(markup) if markup[:4].lower() == "<img" else None
+    if alt is None:
+        return " " * len(markup)
+    start, end = alt.span("said")
+    return " " * start + alt["said"] + " " * (len(markup) - end)
+
+
 _ATTRIBUTE = re.compile(r"\s+([A-Za-z_][\w:.-]*)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
-_PAUSE = re.compile(r"\[pause(?:\s+(?P<length>[^\[\]]{0,30}))?\]", re.IGNORECASE)
+_ALT = re.compile(r"\balt=([\"'])(?P<said>(?:(?!\1).)*)\1", re.IGNORECASE)
+"""What is said in place of a picture."""
+_PAUSE = re.compile(r"\[pause(?:\s{1,8}(?P<length>[^\[\]]{0,30}))?\]", re.IGNORECASE)
 _OPEN_PAUSE = re.compile(
     r"\[(?:p(?:a(?:u(?:s(?:e(?:\s{1,8}[^\[\]]{0,31})?)?)?)?)?)?\Z", re.IGNORECASE
 )
+_UNFINISHED_PAUSE = re.compile(r"\[pause\s{1,8}[-+.]?[0-9][^\[\]]{0,30}(?=\[|\Z)", re.IGNORECASE)
 _LOOKS_LIKE_LENGTH = re.compile(r"[-+.]?[0-9]")
+_LINE_ELEMENT = re.compile(rf"{LINE_NAMES}|li")
 _SPECIAL = re.compile(r"[<\[]")
 _MAX_MARKUP = 1200
 """No tag has as many characters."""
@@ -195,6 +290,7 @@ class MarkupReader:
         self,
         *,
         tags: Collection[str] = (),
+        keeps_html: bool = True,
         spell: Callable[[str, str], str] | None = None,
         say_as: Callable[[str, str, str], str] | None = None,
         check_style: Callable[[Style], object] | None = None,
@@ -203,6 +299,8 @@ class MarkupReader:
 
         Args:
             tags: what the text tokenizer takes as one token each; those in angle brackets stay.
+            keeps_html: whether elements of HTML are left to a front-end that reads layout; else
+                they are dropped here.
             spell: gives what stands in a text for the pronunciation `ph` of an `alphabet`; default
                 none can be given.
             say_as: gives the text to be said for (content, interpret-as, format); default none can
@@ -210,7 +308,10 @@ class MarkupReader:
             check_style: raises ValueError for a style that cannot be spoken, or a voice that is
                 not there.
         """
-        self._tags = frozenset(tags)
+        self._tags, self._keeps_html = frozenset(tags), keeps_html
+        self._gap = " " if keeps_html else "\n"
+        """In place of what is dropped; a line end is no space between characters of scripts that
+        have none."""
         self._spell, self._say_as, self._check_style = spell, say_as, check_style
         self._held = ""
         """End of the text so far that may become markup."""
@@ -228,6 +329,10 @@ class MarkupReader:
         """What stands for a pronunciation, and the words that were written there."""
         self._needs_space = False
         """Whether a word may not follow what was given out last without a space."""
+        self._comment_place = ""
+        """Place of a comment that goes on; empty outside of comments."""
+        self._words: list[str] = []
+        """What has been read since `take_words`."""
 
     def feed(self, piece: str) -> list[Span]:
         """What the next piece settles.
@@ -244,10 +349,21 @@ class MarkupReader:
             MarkupError: an element has not been closed.
         """
         spans = self._read(self._held, is_all=True)
+        self._close_paragraph()
         if self._open:
             last = self._open[-1]
             raise MarkupError(f"{last.place}: <{last.name}> is not closed.")
         return spans
+
+    def take_words(self) -> str:
+        """What has been read since the last call, as it was written, with spaces for markup.
+
+        So a word stands where it stands in the text. Words whose pronunciation or alias is said are
+        among them.
+        """
+        words = "".join(self._words)
+        self._words.clear()
+        return words
 
     def as_written(self, text: str) -> str:
         """Text of a span with the words that were written in place of their pronunciations."""
@@ -262,19 +378,28 @@ class MarkupReader:
 
     def _read(self, text: str, *, is_all: bool) -> list[Span]:
         spans: list[Span] = []
-        place = 0
+        place = self._skip_comment(text, 0, is_all=is_all) if self._comment_place else 0
         while found := _SPECIAL.search(text, place):
             start = found.start()
             self._add_text(text[place:start], spans)
             is_tag = text[start] == "<"
+            if text.startswith("<!--", start):
+                self._comment_place = self.place
+                self._advance("<!--", is_markup=True)
+                place = self._skip_comment(text, start + 4, is_all=is_all)
+                if not (self._open and self._open[-1].name in _REPLACED):
+                    self._say(self._gap, spans, is_replaced=False)
+                continue
             match = (_TAG if is_tag else _PAUSE).match(text, start)
             if match is None and not is_all and len(text) - start < _MAX_MARKUP:
                 # A paragraph that ends while a tag is being written has ended too early.
                 rest = text[start:].replace(PARAGRAPH_END, "")
                 if (_OPEN_TAG if is_tag else _OPEN_PAUSE).match(rest):
+                    self._words.append(" " * (len(text) - start - len(rest)))
                     self._held = rest
                     return joined_spans(spans)
             if match is None:
+                self._refuse_unfinished(text, start)
                 end = start + 1
                 self._add_text(text[start:end], spans)
             else:
@@ -284,15 +409,39 @@ class MarkupReader:
                     if not read(match, spans):
                         self._add_text(match[0], spans)
                     else:
-                        self._advance(match[0])
+                        self._advance(match[0], is_markup=True)
                 except MarkupError:
                     raise
                 except ValueError as error:
                     raise MarkupError(f"{self.place}: {error}") from error
             place = end
-        self._add_text(text[place:], spans)
-        self._held = ""
+        if not self._comment_place:
+            self._add_text(text[place:], spans)
+            self._held = ""
         return joined_spans(spans)
+
+    def _skip_comment(self, text: str, start: int, *, is_all: bool) -> int:
+        """Where the text goes on behind a comment, of which all up to `start` has been read.
+
+        What may be the beginning of its end is held.
+        """
+        end = text.find("-->", start)
+        if end >= 0:
+            self._advance(text[start : end + 3], is_markup=True)
+            self._comment_place = ""
+            return end + 3
+        if is_all:
+            raise MarkupError(f"{self._comment_place}: the comment is not closed: --> is missing.")
+        place = max(len(text) - 2, start)
+        self._advance(text[start:place], is_markup=True)
+        self._held = text[place:]
+        return len(text)
+
+    def _refuse_unfinished(self, text: str, start: int) -> None:
+        if match := _UNFINISHED_TAG.match(text, start):
+            raise MarkupError(f"{self.place}: the tag {match[0]} is not finished: > is missing.")
+        if _UNFINISHED_PAUSE.match(text, start):
+            raise MarkupError(f"{self.place}: the pause is not finished: ] is missing.")
 
     def _add_text(self, text: str, spans: list[Span]) -> None:
         """Text that stands in the text; inside an element that is replaced it is its content."""
@@ -322,7 +471,8 @@ class MarkupReader:
             self._row_seconds = 0.0
         spans.append(Text(text))
 
-    def _advance(self, text: str) -> None:
+    def _advance(self, text: str, *, is_markup: bool = False) -> None:
+        self._words.append(_blanked(text) if is_markup else text)
         num_lines = text.count("\n")
         self._line += num_lines
         behind = text.rpartition("\n")[2]
@@ -367,29 +517,24 @@ class MarkupReader:
         if match[0] in self._tags:
             return False
         lower = name.lower()
-        if lower == "sub" and not (is_end or rest.strip()):
-            return False  # a subscript of HTML
-        is_known = lower in _ATTRIBUTES or lower in _IGNORED
-        if is_end and lower == "sub" and not any(e.name == "sub" for e in self._open):
-            return False
+        is_known = lower in _ATTRIBUTES
+        if lower == "sub":  # without an alias it is a subscript of HTML
+            is_known = any(e.name == "sub" for e in self._open) if is_end else bool(rest.strip())
         if not is_known and lower in _HTML:
-            return False
+            self._add_html(lower, match, spans)
+            return True
         if not is_known:
             raise ValueError(
                 f"the element <{name}> is not known; there are {', '.join(KNOWN_ELEMENTS)}, and "
                 "those of HTML, which are dropped."
             )
-        if lower in _IGNORED:
-            self._refuse_inside(f"<{lower}>")
-            if lower == "p":
-                self._say("\n\n", spans, is_replaced=False)
-            elif lower == "s":
-                self._cut(SentenceEnd(), spans)
-            return True
         if is_end:
+            if rest.strip():
+                raise ValueError(f"</{name}> takes no attributes.")
             self._close(lower, spans)
             return True
-        attributes = _read_attributes(lower, rest)
+        # As in HTML, a paragraph has attributes for a page.
+        attributes = {} if lower == "p" else _read_attributes(lower, rest)
         if lower == "break":
             self._pause(_break_seconds(attributes), spans)
             return True
@@ -399,9 +544,25 @@ class MarkupReader:
             self._close(lower, spans)
         return True
 
+    def _add_html(self, name: str, match: re.Match[str], spans: list[Span]) -> None:
+        """Leaves an element of HTML to the front-end, without its attributes, or drops it."""
+        if self._open and self._open[-1].name in _REPLACED:
+            return
+        if name == "img":
+            text = picture_text(match[0])
+        elif self._keeps_html:
+            text = f"<{match['close']}{name}>"
+        else:
+            text = "\n\n" if _LINE_ELEMENT.fullmatch(name) else self._gap
+        self._say(text, spans, is_replaced=False)
+
     def _begin(self, name: str, attributes: Mapping[str, str], spans: list[Span]) -> None:
         before = self._style
-        if name == "voice":
+        if name == "p":
+            self._close_paragraph()
+        if name in _STRUCTURE:
+            self._mark(name, spans)
+        elif name == "voice":
             if not attributes.get("name", "").strip():
                 raise ValueError('<voice> needs a name: <voice name="…">.')
             self._set_style(replace(before, voice=attributes["name"].strip()), spans)
@@ -422,6 +583,8 @@ class MarkupReader:
     def _close(self, name: str, spans: list[Span]) -> None:
         if name == "break":
             return
+        if name != "p":
+            self._close_paragraph()
         if not self._open:
             raise ValueError(f"</{name}> closes nothing: <{name}> is not open.")
         last = self._open[-1]
@@ -434,8 +597,22 @@ class MarkupReader:
             if name == "phoneme":
                 self._spelled[said] = content.strip() or "…"
             self._say(said, spans, is_replaced=True)
+        elif name in _STRUCTURE:
+            self._mark(name, spans)
         else:
             self._set_style(last.style, spans)
+
+    def _close_paragraph(self) -> None:
+        """Ends an open paragraph: as in HTML, its end tag may be left out."""
+        if self._open and self._open[-1].name == "p":
+            self._open.pop()
+
+    def _mark(self, name: str, spans: list[Span]) -> None:
+        """Gives what a paragraph or a sentence begins and ends with."""
+        if name == "p":
+            self._say("\n\n", spans, is_replaced=False)
+        elif name == "s":
+            self._cut(SentenceEnd(), spans)
 
     def _set_style(self, style: Style, spans: list[Span]) -> None:
         if self._check_style is not None:
@@ -482,8 +659,10 @@ def _read_attributes(name: str, text: str) -> dict[str, str]:
             break
         place = match.end()
         key = match[1]
+        if _XML_ATTRIBUTE.fullmatch(key):
+            continue
         if key not in _ATTRIBUTES[name]:
-            known = " and ".join(_ATTRIBUTES[name])
+            known = " and ".join(_ATTRIBUTES[name]) or "none"
             raise ValueError(f"<{name}> has no attribute {key!r}; it has {known}.")
         if key in found:
             raise ValueError(f"<{name}> has the attribute {key!r} twice.")
@@ -512,100 +691,3 @@ def joined_spans(spans: list[Span]) -> list[Span]:
         else:
             joined.append(span)
     return joined
-
-
-# --- English readings of <say-as> ---
-
-SAY_AS = ("characters", "date", "telephone")
-
-_DIGITS = "zero one two three four five six seven eight nine".split()
-_SIGNS = {
-    ".": "dot", "/": "slash", "\\": "backslash", ":": "colon", ";": "semicolon", ",": "comma",
-    "?": "question mark", "!": "exclamation mark", "_": "underscore", "=": "equals", "&": "and",
-    "#": "hash", "%": "percent", "~": "tilde", "+": "plus", "-": "dash", "@": "at", "*": "star",
-    "'": "apostrophe", '"': "quote", "(": "open bracket", ")": "close bracket", "<": "less than",
-    ">": "greater than", "$": "dollar", "€": "euro", "£": "pound", "[": "open square bracket",
-    "]": "close square bracket", "{": "open brace", "}": "close brace", "|": "bar", "^": "caret",
-    "°": "degrees", "`": "backtick",
-}  # fmt: skip
-_GROUPS = re.compile(r"[0-9]+|[A-Za-z]+|\+")
-_PARTS = re.compile(r"[0-9]+|[A-Za-z]+")
-_ORDINAL = re.compile(r"(?<=[0-9])(?:st|nd|rd|th)\b")
-_DATE_FORMATS = ("mdy", "dmy", "ymd", "md", "dm", "ym", "my", "y")
-
-
-def english_say_as(content: str, kind: str, form: str) -> str:
-    """Text to be said for the content of `<say-as>`.
-
-    Args:
-        content: as it was written.
-        kind: one of `SAY_AS`.
-        form: format of a date (`mdy`, `dmy`, `ymd`, `md`, `dm`, `ym`, `my`, `y`); empty is `ymd`
-            where the year stands first, else `mdy`.
-
-    Raises:
-        ValueError: it is no date in this format, or holds nothing that can be said.
-    """
-    content = content.strip()
-    if kind == "date":
-        return _date(content, form)
-    said = _characters(content) if kind == "characters" else _telephone(content)
-    if not said:
-        raise ValueError(f"nothing of {content!r} can be said as {kind}.")
-    return said
-
-
-def _characters(content: str) -> str:
-    """Letter by letter; a comma where there is white space."""
-    groups = []
-    for group in content.split():
-        names = [_DIGITS[int(c)] if c in "0123456789" else _SIGNS.get(c, c.lower()) for c in group]
-        groups.append(" ".join(names))
-    return ", ".join(groups)
-
-
-def _telephone(content: str) -> str:
-    """Digit by digit, with a comma between groups; words in it are read as words."""
-    groups = []
-    for group in _GROUPS.findall(content):
-        if group == "+":
-            groups.append("plus")
-        elif group.isdigit():
-            said = " ".join(_DIGITS[int(digit)] for digit in group)
-            groups[-1:] = [f"plus {said}"] if groups[-1:] == ["plus"] else [*groups[-1:], said]
-        elif group.lower() in ("ext", "x"):
-            groups.append("extension")
-        else:
-            groups.append(group.lower())
-    return ", ".join(groups)
-
-
-def _date(content: str, form: str) -> str:
-    """A date in words: "may third, twenty twenty four"."""
-    parts = _PARTS.findall(_ORDINAL.sub("", content))
-    if not form and len(parts) == 3:
-        form = "ymd" if len(parts[0]) == 4 else "mdy"
-    form = form.lower() or ("y" if len(parts) == 1 else "md")
-    if form not in _DATE_FORMATS:
-        raise ValueError(f"the format of a date is one of {', '.join(_DATE_FORMATS)}, not {form!r}")
-    found = dict(zip(form, parts, strict=False))
-    day, year = found.get("d", "1"), found.get("y", "2000")
-    month = _month(found.get("m", "1"))
-    is_date = day.isdigit() and 1 <= int(day) <= 31 and year.isdigit() and len(year) in (2, 4)
-    if month is None or not is_date or len(parts) != len(form):
-        raise ValueError(f"{content!r} is no date in the format {form}.")
-    number = int(year)
-    if len(year) == 2:
-        number += 2000 if number < 50 else 1900
-    said = {"m": month, "d": ordinal(int(day)), "y": year_in_words(number)}
-    first = " ".join(said[part] for part in "md" if part in found)
-    separator = ", " if "d" in found else " "
-    return separator.join([*filter(None, [first]), *([said["y"]] if "y" in found else [])])
-
-
-def _month(written: str) -> str | None:
-    """Name of a month by its number or the beginning of its name."""
-    if written.isdigit():
-        return MONTHS[int(written) - 1] if 1 <= int(written) <= 12 else None
-    named = [name for name in MONTHS if name.lower().startswith(written.lower())]
-    return named[0] if len(written) >= 3 and len(named) == 1 else None

@@ -21,11 +21,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
+from rapidfuzz.distance import Levenshtein
+
 from tokenlm.text import calendar, letters, measures, numbers, symbols
+from tokenlm.text.markup import OPEN_TAG
 from tokenlm.text.segmentation import (
     NORMALIZED,
     OPENING_MARKS,
     PARAGRAPH,
+    PARAGRAPH_END,
     RAW,
     RAW_WORD,
     UNSPACED,
@@ -141,10 +145,6 @@ def _normalize_line(text: str) -> str:
 
 # --- English in pieces ---
 
-PARAGRAPH_END = "\u2029"
-"""Ends a paragraph where it stands in a text, as a blank line does, but at once: `PARAGRAPH` does
-not wait for the words of the next one."""
-
 _GROWTH_SHARE = 8
 """The text is normalised again when it has grown by this part of itself, so that the work per
 letter does not depend on its length."""
@@ -171,7 +171,7 @@ _LINE_END = r"(?:\r\n?+|[\n\u2028\u0085\v\f])"
 BLANK_LINE = re.compile(rf"{_LINE_END}[^\S\r\n\u2028\u0085\v\f]*{_LINE_END}|\u2029")
 _LINE_END_MARKS = re.compile(f"{_LINE_END}|\u2029")
 _LINE_ENDS = frozenset("\r\n\u2028\u2029\u0085\v\f")
-_OPEN = re.compile(r"[\[<](?=[A-Za-z/!])[^\]>]*+$")
+_OPEN = re.compile(rf"\[(?=[A-Za-z/!])[^\]>]*+$|{OPEN_TAG}|<!--(?:(?!-->)[\s\S])*+\Z")
 _CLOSING = "\"')]}”’»*_"
 """May stand behind the mark that ends a sentence."""
 
@@ -370,6 +370,101 @@ def _common(lists: list[list[str]]) -> int:
     return shortest
 
 
+# --- What `<say-as>` holds, in English words ---
+
+_DIGITS = "zero one two three four five six seven eight nine".split()
+_SIGNS = {
+    ".": "dot", "/": "slash", "\\": "backslash", ":": "colon", ";": "semicolon", ",": "comma",
+    "?": "question mark", "!": "exclamation mark", "_": "underscore", "=": "equals", "&": "and",
+    "#": "hash", "%": "percent", "~": "tilde", "+": "plus", "-": "dash", "@": "at", "*": "star",
+    "'": "apostrophe", '"': "quote", "(": "open bracket", ")": "close bracket", "<": "less than",
+    ">": "greater than", "$": "dollar", "€": "euro", "£": "pound", "[": "open square bracket",
+    "]": "close square bracket", "{": "open brace", "}": "close brace", "|": "bar", "^": "caret",
+    "°": "degrees", "`": "backtick",
+}  # fmt: skip
+_GROUPS = re.compile(r"[0-9]+|[A-Za-z]+|\+")
+_DATE_PARTS = re.compile(r"[0-9]+|[A-Za-z]+")
+_ORDINAL = re.compile(r"(?<=[0-9])(?:st|nd|rd|th)\b")
+_DATE_FORMATS = ("mdy", "dmy", "ymd", "md", "dm", "ym", "my", "y")
+
+
+def english_say_as(content: str, kind: str, form: str) -> str:
+    """Text to be said for the content of `<say-as>`.
+
+    Args:
+        content: as it was written.
+        kind: one of `SAY_AS`.
+        form: format of a date (`mdy`, `dmy`, `ymd`, `md`, `dm`, `ym`, `my`, `y`); empty is `ymd`
+            where the year stands first, else `mdy`.
+
+    Raises:
+        ValueError: it is no date in this format, or holds nothing that can be said.
+    """
+    content = content.strip()
+    if kind == "date":
+        return _date(content, form)
+    said = _characters(content) if kind == "characters" else _telephone(content)
+    if not said:
+        raise ValueError(f"nothing of {content!r} can be said as {kind}.")
+    return said
+
+
+def _characters(content: str) -> str:
+    """Letter by letter; a comma where there is white space."""
+    groups = []
+    for group in content.split():
+        names = [_DIGITS[int(c)] if c in "0123456789" else _SIGNS.get(c, c.lower()) for c in group]
+        groups.append(" ".join(names))
+    return ", ".join(groups)
+
+
+def _telephone(content: str) -> str:
+    """Digit by digit, with a comma between groups; words in it are read as words."""
+    groups = []
+    for group in _GROUPS.findall(content):
+        if group == "+":
+            groups.append("plus")
+        elif group.isdigit():
+            said = " ".join(_DIGITS[int(digit)] for digit in group)
+            groups[-1:] = [f"plus {said}"] if groups[-1:] == ["plus"] else [*groups[-1:], said]
+        elif group.lower() in ("ext", "x"):
+            groups.append("extension")
+        else:
+            groups.append(group.lower())
+    return ", ".join(groups)
+
+
+def _date(content: str, form: str) -> str:
+    """A date in words: "may third, twenty twenty four"."""
+    parts = _DATE_PARTS.findall(_ORDINAL.sub("", content))
+    if not form and len(parts) == 3:
+        form = "ymd" if len(parts[0]) == 4 else "mdy"
+    form = form.lower() or ("y" if len(parts) == 1 else "md")
+    if form not in _DATE_FORMATS:
+        raise ValueError(f"the format of a date is one of {', '.join(_DATE_FORMATS)}, not {form!r}")
+    found = dict(zip(form, parts, strict=False))
+    day, year = found.get("d", "1"), found.get("y", "2000")
+    month = _month(found.get("m", "1"))
+    is_date = day.isdigit() and 1 <= int(day) <= 31 and year.isdigit() and len(year) in (2, 4)
+    if month is None or not is_date or len(parts) != len(form):
+        raise ValueError(f"{content!r} is no date in the format {form}.")
+    number = int(year)
+    if len(year) == 2:
+        number += 2000 if number < 50 else 1900
+    said = {"m": month, "d": numbers.ordinal(int(day)), "y": numbers.year(number)}
+    first = " ".join(said[part] for part in "md" if part in found)
+    separator = ", " if "d" in found else " "
+    return separator.join([*filter(None, [first]), *([said["y"]] if "y" in found else [])])
+
+
+def _month(written: str) -> str | None:
+    """Name of a month by its number or the beginning of its name."""
+    if written.isdigit():
+        return calendar.MONTHS[int(written) - 1] if 1 <= int(written) <= 12 else None
+    named = [name for name in calendar.MONTHS if name.lower().startswith(written.lower())]
+    return named[0] if len(written) >= 3 and len(named) == 1 else None
+
+
 # --- Front-ends: English, and raw text ---
 
 NormalizerName = Literal["english", "none"]
@@ -401,6 +496,11 @@ class Frontend:
     """A whole text in one line; '' where nothing can be said."""
     drops_foreign_words: bool
     """Whether words of scripts that it does not read are left out."""
+    reads_html: bool
+    """Whether elements of HTML are layout to it; else they are text."""
+    say_as: Callable[[str, str, str], str] | None
+    """Gives the text to be said for the content of `<say-as>`, what it is, and its format; None
+    where it reads no language."""
 
 
 def frontend(normalizer: NormalizerName) -> Frontend:
@@ -516,6 +616,251 @@ def _raw_line(text: str) -> str:
 
 
 _FRONTENDS: dict[NormalizerName, Frontend] = {
-    "english": Frontend(NORMALIZED, IncrementalNormalizer, normalized_words, normalize, True),
-    "none": Frontend(RAW, RawReader, _raw_words, _raw_line, False),
+    "english": Frontend(
+        rules=NORMALIZED,
+        reader=IncrementalNormalizer,
+        words=normalized_words,
+        normalize=normalize,
+        drops_foreign_words=True,
+        reads_html=True,
+        say_as=english_say_as,
+    ),
+    "none": Frontend(
+        rules=RAW,
+        reader=RawReader,
+        words=_raw_words,
+        normalize=_raw_line,
+        drops_foreign_words=False,
+        reads_html=False,
+        say_as=None,
+    ),
 }
+
+
+# --- Which written word each spoken word stands for ---
+#
+# Normalisation rewrites a text in many passes, and no pass says where its words come from: "1,250"
+# is one written word and becomes four spoken ones. So the two are aligned afterwards. Most words
+# are found at once, as they are read the same alone and in their text; the others are aligned by
+# their letters, within a window.
+
+_DASHES = "—–…"
+_SPACED_WORD = re.compile(rf"()([^\s{_DASHES}]+[{_DASHES}]*|[{_DASHES}]+)")
+"""A written word of a normalised text; a long dash parts words, too. Groups as in `RAW_WORD`."""
+_NO_LETTER = re.compile(r"\W+")
+_MARKS = ",.?!;:"
+_WINDOW = 24
+"""Written words, and spoken ones, that are aligned at once."""
+_HELD = 8
+"""Spoken words at the end of a window whose alignment may change with what follows."""
+_MAX_GROWTH = 6
+"""Spoken words that a written one may have beyond those it has alone."""
+_MAX_CACHED = 20_000
+
+
+@dataclass(frozen=True)
+class WrittenWord:
+    """A word as it was written, with its marks: `text[start:end]` of the text."""
+
+    text: str
+    start: int
+    end: int
+
+
+class WrittenWords:
+    """Aligns the words of a text, whole or while it comes in, with its spoken words.
+
+    Written words without sound (a dash, a word of a script that is not read) own no spoken word.
+    """
+
+    def __init__(
+        self,
+        text_frontend: Frontend,
+        *,
+        respell: Callable[[str], str] | None = None,
+        unspell: Callable[[str], str] = str,
+    ) -> None:
+        """Creates it for an empty text.
+
+        Args:
+            text_frontend: what the text goes through.
+            respell: how a text is written before the front-end reads it, with a lexicon.
+            unspell: puts the words of elements with pronunciations in the place of what stands for
+                them.
+        """
+        self._unspell = unspell
+        self._respell = respell
+        self.written: list[WrittenWord] = []
+        """Complete written words so far."""
+        self.owners: list[int] = []
+        """Index of the written word of each spoken word, as far as that is settled."""
+        self.spoken: list[str] = []
+        """Spoken words so far."""
+        self._words = text_frontend.words
+        self._pattern = _SPACED_WORD if text_frontend.rules is NORMALIZED else RAW_WORD
+        self._rest, self._num_read = "", 0
+        """Text behind the last complete word, and the characters before it."""
+        self._bare: list[str] = []
+        """The spoken words without marks."""
+        self._next = 0
+        """The first written word that owns no settled spoken word yet."""
+        self.is_finished = False
+        """Whether the text is complete, and all spoken words are settled."""
+        self._is_complete = False
+        self._readings: dict[str, list[str]] = {}
+
+    def feed(self, piece: str) -> None:
+        """Appends the next piece of the written text, in which spaces stand for its markup."""
+        self._rest += piece
+
+    def add(self, spoken: Sequence[str]) -> None:
+        """Appends spoken words that the front-end gave for the text so far."""
+        words = [word.strip() for word in spoken if word != PARAGRAPH]
+        self._bare += map(_bare, words)
+        self.spoken += words
+        self._read_words()
+        self._settle()
+
+    def finish(self) -> None:
+        """Marks text and spoken words as complete: all spoken words are then settled."""
+        self._is_complete = True
+        self._read_words()
+        self._settle()
+        self.is_finished = True
+
+    def spoken_text(self, first: int, last: int) -> str:
+        """The spoken words `first` to `last` - 1, which belong to one written word.
+
+        A word of a lexicon is given as it was written: how it is respelled is no word.
+        """
+        written = self.written[self.owners[first]].text
+        if self._respell is not None and self._respell(written) != written:
+            return written
+        return self._unspell(" ".join(self.spoken[first:last]))
+
+    def _read_words(self) -> None:
+        found = list(self._pattern.finditer(self._rest))
+        if found and not self._is_complete and found[-1].end() == len(self._rest):
+            found.pop()  # it may go on
+        for match in found:
+            start, end = match.span(2)
+            own = self._rest[start:end]
+            self.written.append(WrittenWord(own, self._num_read + start, self._num_read + end))
+        if found:
+            self._num_read += found[-1].end()
+            self._rest = self._rest[found[-1].end() :]
+
+    def _settle(self) -> None:
+        while len(self.owners) < len(self._bare) and self.written:
+            if self._next < len(self.written):
+                reading, first = self._reading(self._next), len(self.owners)
+                found = self._bare[first : first + len(reading)]
+                if found == reading:
+                    self._own(len(found))
+                    continue
+                if found == reading[: len(found)] and not self._is_complete:
+                    return
+            elif not self._is_complete:
+                return
+            if not self._align():
+                return
+
+    def _own(self, count: int) -> None:
+        """Gives the next spoken words to the next written word."""
+        # What is left behind the last written word belongs to that.
+        owner = min(self._next, len(self.written) - 1)
+        self.owners += [owner] * count
+        self._next += 1
+
+    def _align(self) -> bool:
+        """Settles the next words by their letters; False if more of the text is needed."""
+        first, reading = len(self.owners), self._reading(self._next)
+        size = max(_WINDOW, len(reading) + _HELD + _MAX_GROWTH)
+        spoken = self._bare[first : first + size]
+        is_last = self._is_complete and first + size >= len(self._bare)
+        if not is_last and len(spoken) <= _HELD:
+            return False
+        numbers = range(self._next, min(self._next + size, len(self.written)))
+        counts = self._best_counts(list(numbers), spoken, is_last)
+        if not counts and not is_last:
+            # More is spoken than these words can account for.
+            if not self._is_complete:
+                return False
+            self._own(max(len(spoken) - _HELD, 1))
+            return True
+        settled = len(spoken) if is_last else len(spoken) - _HELD
+        done = 0
+        for position, count in enumerate(counts):
+            if position and done + count > settled:
+                break
+            self._own(count)
+            done += count
+        if is_last:
+            self._own(len(spoken) - done)
+        return True
+
+    def _best_counts(self, numbers: list[int], spoken: list[str], is_last: bool) -> list[int]:
+        """Numbers of spoken words of written words, in the alignment with the fewest edits.
+
+        Args:
+            numbers: of the written words.
+            spoken: words, without marks.
+            is_last: whether both are the end of the text.
+        """
+        total = len(spoken)
+        # costs[n]: edits up to here if n spoken words are taken.
+        costs: list[float] = [0.0] + [float("inf")] * total
+        taken: list[list[int]] = []
+        ends = [costs[total]]
+        for number in numbers:
+            reading = "".join(self._reading(number))
+            letters = _NO_LETTER.sub("", self.written[number].text).lower()
+            longest = len(self._reading(number)) + _MAX_GROWTH
+            new, chosen = [float("inf")] * (total + 1), [0] * (total + 1)
+            for start in range(total + 1):
+                if costs[start] == float("inf"):
+                    continue
+                said = ""
+                for count in range(min(longest, total - start) + 1):
+                    if count:
+                        said += spoken[start + count - 1]
+                    edits = Levenshtein.distance(reading, said)
+                    if edits and letters != reading:
+                        edits = min(edits, Levenshtein.distance(letters, said))
+                    if costs[start] + edits < new[start + count]:
+                        new[start + count] = costs[start] + edits
+                        chosen[start + count] = count
+            costs = new
+            taken.append(chosen)
+            ends.append(costs[total])
+        if is_last and ends[-1] < float("inf"):
+            last = len(numbers)
+        else:
+            last = min(range(len(ends)), key=lambda position: (ends[position], position))
+        counts: list[int] = []
+        for position in range(last - 1, -1, -1):
+            counts.append(taken[position][total])
+            total -= counts[-1]
+        return counts[::-1]
+
+    def _reading(self, number: int) -> list[str]:
+        """The spoken words of a written one that stands alone, without marks."""
+        if number >= len(self.written):
+            return []
+        text = self.written[number].text
+        if self._respell is not None:
+            text = self._respell(text)
+        reading = self._readings.get(text)
+        if reading is None:
+            if text.isascii() and text.isalpha() and text.islower():
+                return [text]
+            if len(self._readings) >= _MAX_CACHED:
+                self._readings.clear()
+            words = [_bare(word) for word in self._words(text) if word != PARAGRAPH]
+            reading = self._readings[text] = [word for word in words if word]
+        return reading
+
+
+def _bare(word: str) -> str:
+    """A spoken word without marks; a mark that is a word of its own stays."""
+    return word.strip().rstrip(_MARKS) or word.strip()

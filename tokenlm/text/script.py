@@ -6,6 +6,8 @@ or EPUB, whose paragraphs are the lines and whose headings are the chapters.
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +19,16 @@ from urllib.parse import unquote
 
 import yaml
 
-from tokenlm.text.markup import KNOWN_ELEMENTS, MAX_PAUSE_SECONDS
+from tokenlm.text.markup import (
+    COMMENT,
+    KNOWN_ELEMENTS,
+    MAX_PAUSE_SECONDS,
+    MarkupError,
+    MarkupReader,
+    Pause,
+    Text,
+    element_pattern,
+)
 
 LINE_PAUSE = 0.4
 """Seconds of silence after a line of a dialogue."""
@@ -57,6 +68,10 @@ class ScriptLine:
             raise ScriptError(
                 f"pause must be from 0 to {MAX_PAUSE_SECONDS:g} seconds, got {self.pause}."
             )
+        if self.seed is not None and self.seed < 0:
+            raise ScriptError(f"seed must be a whole number from 0, got {self.seed}.")
+        if not 0 < self.speed < math.inf:
+            raise ScriptError(f"speed must be a positive number, got {self.speed}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +81,8 @@ class Script:
     lines: tuple[ScriptLine, ...]
     title: str = ""
     author: str = ""
+    speakers: tuple[str, ...] = ()
+    """Names in the lines, each once, before the voices of speakers took their place."""
 
     def __post_init__(self) -> None:
         if not self.lines:
@@ -83,6 +100,11 @@ class Script:
             ScriptError: there are no such chapters.
         """
         starts = [place for place, line in enumerate(self.lines) if line.chapter]
+        if not starts:
+            raise ScriptError(
+                "the script has no chapters; they begin with the headings of Markdown, with the "
+                "entries of a book's table of contents, or with lines that have a chapter."
+            )
         if not 1 <= first <= last <= len(starts):
             raise ScriptError(f"chapters are numbered from 1 to {len(starts)}.")
         ends = [*starts[1:], len(self.lines)]
@@ -114,7 +136,7 @@ def read_script_file(path: str | Path, voices: Mapping[str, str] | None = None) 
         if suffix in (".md", ".markdown"):
             script = read_markdown(text)
         elif suffix == ".txt":
-            script = Script(lines=tuple(read_dialogue(text, voices)))
+            script = _with_voices(Script(lines=tuple(read_dialogue(text))), voices)
         else:
             script = read_yaml(text, voices)
     except ScriptError as error:
@@ -151,20 +173,34 @@ def read_dialogue(text: str, voices: Mapping[str, str] | None = None) -> list[Sc
                 f"line {number}: a dialogue begins with a name, as in 'Anna: Hello.'; prose is "
                 "spoken by `tokenlm say --text-file`."
             )
-    return [
-        ScriptLine(text=" ".join(parts), voice=_voice_of(name, voices)) for _, name, parts in found
-    ]
+    lines = [ScriptLine(text=" ".join(parts), voice=name) for _, name, parts in found]
+    return _assign_voices(lines, voices)
 
 
-def _voice_of(name: str, voices: Mapping[str, str] | None) -> str:
+def _assign_voices(
+    lines: Sequence[ScriptLine], voices: Mapping[str, str] | None
+) -> list[ScriptLine]:
+    """Puts the voices of speakers in place of their names, in capital or small letters."""
     known = {speaker.casefold(): voice for speaker, voice in (voices or {}).items()}
-    return known.get(name.casefold(), name)
+    return [replace(line, voice=known.get(line.voice.casefold(), line.voice)) for line in lines]
+
+
+def _with_voices(script: Script, voices: Mapping[str, str] | None) -> Script:
+    """A script whose lines have the names of speakers, with their voices."""
+    speakers = tuple(dict.fromkeys(line.voice for line in script.lines if line.voice))
+    return replace(script, lines=tuple(_assign_voices(script.lines, voices)), speakers=speakers)
 
 
 _FIELDS: Mapping[str, tuple[type, ...]] = {
     "text": (str,), "voice": (str,), "style": (str,), "seed": (int,), "speed": (int, float),
     "pause": (int, float), "chapter": (str,), "markup": (bool,),
 }  # fmt: skip
+_TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+_QUOTE_COMMAS = "within { }, a text with a comma is put in quotation marks"
+_QUOTE_TEXTS = (
+    "what YAML reads as something else than text (yes, no, 5, 12:30, {a}, [a]) is put in "
+    'quotation marks: "yes"'
+)
 
 
 def read_lines(entries: Sequence[Any], voices: Mapping[str, str] | None = None) -> list[ScriptLine]:
@@ -180,13 +216,13 @@ def read_lines(entries: Sequence[Any], voices: Mapping[str, str] | None = None) 
     lines = []
     for number, entry in enumerate(entries, start=1):
         try:
-            lines.append(_read_line(entry, voices))
+            lines.append(_read_line(entry))
         except ScriptError as error:
             raise ScriptError(f"line {number}: {error}") from None
-    return lines
+    return _assign_voices(lines, voices)
 
 
-def _read_line(entry: Any, voices: Mapping[str, str] | None) -> ScriptLine:
+def _read_line(entry: Any) -> ScriptLine:
     if not isinstance(entry, Mapping):
         raise ScriptError(f"a line has fields such as voice and text, not {str(entry)[:40]!r}.")
     if len(entry) == 1 and not entry.keys() & _FIELDS.keys():
@@ -195,17 +231,20 @@ def _read_line(entry: Any, voices: Mapping[str, str] | None) -> ScriptLine:
     values: dict[str, Any] = {}
     for name, value in entry.items():
         if name not in _FIELDS:
-            raise ScriptError(f"{name!r} is no field of a line; there are {', '.join(_FIELDS)}.")
+            hint = f"; {_QUOTE_COMMAS}" if None in entry.values() else ""
+            raise ScriptError(
+                f"{name!r} is no field of a line; there are {', '.join(_FIELDS)}{hint}."
+            )
         if value is None:
             continue
         is_number = not isinstance(value, bool) or bool in _FIELDS[name]
         if not isinstance(value, _FIELDS[name]) or not is_number:
-            raise ScriptError(f"{name} is not {value!r}: it is a {_FIELDS[name][-1].__name__}.")
+            expected = _TYPE_NAMES[_FIELDS[name][-1]]
+            hint = f"; {_QUOTE_TEXTS}" if expected == "text" else ""
+            raise ScriptError(f"{name} must be {expected}, got {value!r}{hint}.")
         values[name] = value
     if "text" not in values:
         raise ScriptError("the line has no text.")
-    if "voice" in values:
-        values["voice"] = _voice_of(values["voice"], voices)
     return ScriptLine(**values)
 
 
@@ -222,9 +261,7 @@ def read_yaml(text: str, voices: Mapping[str, str] | None = None) -> Script:
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}: " if mark is not None else ""
-        raise ScriptError(f"{place}this is no YAML: {getattr(error, 'problem', error)}") from None
+        raise ScriptError(_explain_yaml(error, text)) from None
     title = author = ""
     if isinstance(content, Mapping):
         unknown = content.keys() - {"lines", "voices", "title", "author"}
@@ -239,15 +276,48 @@ def read_yaml(text: str, voices: Mapping[str, str] | None = None) -> Script:
         content = content.get("lines")
     if not isinstance(content, list):
         raise ScriptError("a script is a list of lines.")
-    return Script(lines=tuple(read_lines(content, voices)), title=title, author=author)
+    script = Script(lines=tuple(read_lines(content)), title=title, author=author)
+    return _with_voices(script, voices)
+
+
+_UNQUOTED = re.compile(r"\s*(?:-\s+)?(?P<field>[^\s:{}\[\]\"'#][^:{}\[\]\"'#]*):\s+(?P<text>\S.*)")
+
+
+def _explain_yaml(error: yaml.YAMLError, text: str) -> str:
+    """A sentence about what is no YAML, and what to put in quotation marks there."""
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or error
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return f"this is no YAML: {problem}."
+    # A text that is not closed is noticed at the end, or in the line below it.
+    context = getattr(error, "context_mark", None) or mark
+    place = f"line {mark.line + 1} of the file, column {mark.column + 1}"
+    lines = text.splitlines()
+    for number in (mark.line, context.line):
+        found = _UNQUOTED.fullmatch(lines[number].rstrip()) if number < len(lines) else None
+        if found and not _is_yaml_value(found["text"]):
+            quoted = json.dumps(found["text"], ensure_ascii=False)
+            hint = f"if this is text, put it in quotation marks: {found['field']}: {quoted}"
+            break
+    else:
+        hint = (
+            'a text with ": " or " #" in it, or that begins with one of [ ] { } * & ! | > % @ `, '
+            "is put in quotation marks"
+        )
+    return f"{place}: this is no YAML: {problem}; {hint}."
+
+
+def _is_yaml_value(text: str) -> bool:
+    try:
+        return not isinstance(yaml.safe_load(text), Mapping)
+    except yaml.YAMLError:
+        return False
 
 
 # --- Documents: blocks of text, which are headings or not ---
 
 _SPACES = re.compile(r"\s+")
-_ONLY_PAUSE = re.compile(
-    r"\s*(?:\[pause[^\[\]]*\]|<break\b[^<>]*/?>(?:</break>)?)\s*", re.IGNORECASE
-)
+_PARAGRAPH_TAG = re.compile(element_pattern("p"))
 _TAG_START = re.compile(r"<(?=[A-Za-z/!?])")
 _TAG_NAME = re.compile(r"</?([A-Za-z][\w:-]*)")
 
@@ -264,10 +334,10 @@ class _Block:
 def _lines_of(blocks: Sequence[_Block], *, markup: bool) -> list[ScriptLine]:
     lines: list[ScriptLine] = []
     for block in blocks:
-        if markup and lines and _ONLY_PAUSE.fullmatch(block.text):
+        if markup and lines and _holds_only_pauses(block.text):
             lines[-1] = replace(lines[-1], text=f"{lines[-1].text} {block.text}")
             continue
-        if not any(map(str.isalnum, block.text)):
+        if not any(map(str.isalnum, _PARAGRAPH_TAG.sub("", block.text))):
             continue
         if block.chapter and lines:
             lines[-1] = replace(lines[-1], pause=CHAPTER_PAUSE)
@@ -280,6 +350,16 @@ def _lines_of(blocks: Sequence[_Block], *, markup: bool) -> list[ScriptLine]:
             )
         )
     return lines
+
+
+def _holds_only_pauses(text: str) -> bool:
+    reader = MarkupReader()
+    try:
+        spans = [*reader.feed(text), *reader.finish()]
+    except MarkupError:
+        return False
+    kinds = [type(span) for span in spans if not (isinstance(span, Text) and span.text.isspace())]
+    return Pause in kinds and {*kinds} == {Pause}
 
 
 def read_markdown(text: str) -> Script:
@@ -340,7 +420,7 @@ def _inline_text(children: Sequence[Any]) -> str:
 
 def _kept_html(text: str) -> str:
     """Tags of SSML and the text; other tags and comments are dropped."""
-    text = re.sub(r"<!--.*?-->", " ", text, flags=re.DOTALL)
+    text = COMMENT.sub(" ", text)
 
     def keep(match: re.Match[str]) -> str:
         name = _TAG_NAME.match(match[0])

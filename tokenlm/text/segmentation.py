@@ -13,6 +13,9 @@ from dataclasses import dataclass, field, replace
 
 PARAGRAPH = "\n"
 """Stands among the words where a paragraph ends."""
+PARAGRAPH_END = "\u2029"
+"""Ends a paragraph where it stands in a text, as a blank line does, but at once: `PARAGRAPH` does
+not wait for the words of the next one."""
 PARAGRAPH_PAUSE = 0.6
 WORD_PAUSE = 0.1
 PAUSES = {",": 0.15, ";": 0.25, ":": 0.25, ".": 0.35, "?": 0.4, "!": 0.4}

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from tokenlm.text.markup import LINE_NAMES, MARKUP, element_pattern, picture_text
 from tokenlm.text.numbers import code_number, roman_value, text_before
 
 # --- Characters ---
@@ -165,11 +166,11 @@ class ForeignWords:
         self._rest = text[end:] if len(text) - end < _LONGEST_WORD else ""
         self._look(text[: len(text) - len(self._rest)])
 
-    def finish(self) -> None:
-        """Complete the text, and log one warning with the words, if there are any."""
+    def finish(self, *, warns: bool = True) -> None:
+        """Complete the text, and log one warning with the words, if there are any and `warns`."""
         self._look(self._rest)
         self._rest = ""
-        if self.words:
+        if self.words and warns:
             more = ", and others" if len(self.words) > _MAX_NAMED else ""
             named = ", ".join(self.words[:_MAX_NAMED])
             logger.warning("left out, being in a script that is not read here: %s%s", named, more)
@@ -311,19 +312,10 @@ _WIDEST_CHARACTERS = 120
 _TAIL = 40
 """Characters at the end of a line that tell how it ends."""
 
-_TAG = re.compile(
-    r"</?[A-Za-z][A-Za-z0-9]{0,15}(?:\s[^<>=]{1,100}=[^<>]{0,300})?\s?/?>|<!--[^<>]{0,300}-->"
-)
-_LINE_TAG = re.compile(
-    r"</?(?:p|div|br|h[1-6]|ul|ol|table|blockquote|pre)(?:\s[^<>]{0,300})?/?>|</?tr[^<>]{0,300}>",
-    re.IGNORECASE,
-)
-_ITEM_TAG = re.compile(r"\s*<li(?:\s[^<>]{0,300})?>\s*|</li>", re.IGNORECASE)
-_CELL_TAG = re.compile(r"\s*<t[dh](?:\s[^<>]{0,300})?>", re.IGNORECASE)
-_IMAGE_TAG = re.compile(
-    r"<img\s[^<>]{0,300}?\balt=(?:\"([^\"<>]{0,300})\"|'([^'<>]{0,300})')[^<>]{0,300}>",
-    re.IGNORECASE,
-)
+_LINE_TAG = re.compile(element_pattern(LINE_NAMES))
+_ITEM_TAG = re.compile(rf"\s*{element_pattern('li', '')}\s*|{element_pattern('li', '/')}")
+_CELL_TAG = re.compile(rf"\s*{element_pattern('t[dh]', '')}")
+_IMAGE_TAG = re.compile(element_pattern("img"))
 _LINK_TARGET = (
     r"(?:\((?:<[^<>\n]{0,300}>|[^()\s]{0,300}(?:\([^()\s]{0,100}\)[^()\s]{0,100})?)"
     r"(?:\s+(?:\"[^\"\n]{0,300}\"|'[^'\n]{0,300}'))?\)|\[[^\[\]\n]{0,100}\])"
@@ -508,9 +500,9 @@ def read_layout(text: str, line_start: str = "") -> list[list[Line]]:
 def _drop_tags(text: str) -> str:
     """Tags to what Markdown has for them; links and pictures to their words."""
     if "<" in text:
-        text = _IMAGE_TAG.sub(lambda match: f" {match[1] or match[2] or ''} ", text)
+        text = _IMAGE_TAG.sub(lambda match: picture_text(match[0]), text)
         text = _CELL_TAG.sub(" | ", _ITEM_TAG.sub("\n• ", text))
-        text = _TAG.sub(" ", _LINE_TAG.sub("\n\n", text))
+        text = MARKUP.sub(" ", _LINE_TAG.sub("\n\n", text))
     if "]" in text:
         text = _LINK.sub(r"\1", _PICTURE.sub(r"\1", text))
     return text

@@ -13,7 +13,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections import ChainMap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self, cast
@@ -25,16 +25,7 @@ from safetensors.torch import load_file, save
 
 from tokenlm.atomic import atomic_path
 from tokenlm.config import save_config
-from tokenlm.text.lexicon import (
-    Respeller,
-    UserLexicon,
-    fit_phones,
-    is_plain,
-    made_up_word,
-    parse_ipa,
-    parse_phones,
-    tagged_phones,
-)
+from tokenlm.text.markup import MarkupReader, Style
 from tokenlm.text.normalize import NormalizerName, frontend
 from tokenlm.text.pronunciation import (
     ENDING_PHONES,
@@ -42,10 +33,18 @@ from tokenlm.text.pronunciation import (
     Lexicon,
     LexiconError,
     Pronouncer,
+    Respeller,
+    UserLexicon,
     add_ending,
+    fit_phones,
+    is_plain,
     load_tagger,
+    made_up_word,
+    parse_ipa,
+    parse_phones,
     read_lexicon,
     split_ending,
+    tagged_phones,
     write_lexicon,
 )
 from tokenlm.text.tokenizer_config import (
@@ -131,6 +130,21 @@ class TextTokenizer(ABC):
         raise LexiconError(
             "the text tokenizer of this bundle reads letters, not phones: it cannot be given "
             "pronunciations."
+        )
+
+    def markup_reader(self, check_style: Callable[[Style], object] | None = None) -> MarkupReader:
+        """A reader of the markup that a text for this tokenizer may hold.
+
+        Args:
+            check_style: raises ValueError for a style that cannot be spoken; see `MarkupReader`.
+        """
+        front = frontend(self.config.normalizer)
+        return MarkupReader(
+            tags=self.tags,
+            keeps_html=front.reads_html,
+            spell=self.spell,
+            say_as=front.say_as,
+            check_style=check_style,
         )
 
     def unlisted_words(self, text: str) -> list[str]:
@@ -585,6 +599,7 @@ class PhonemeTokenizer(TextTokenizer):
         unknown = {phone for said in lexicon.values() for phone in said} - set(self.phones)
         if unknown:
             raise TokenizerError(f"the lexicon has phones that are not known: {sorted(unknown)}")
+        self._config = TextTokenizerConfig(kind="phonemes", vocab_size=self.vocab_size)
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> PhonemeTokenizer:
@@ -629,7 +644,7 @@ class PhonemeTokenizer(TextTokenizer):
     @property
     def config(self) -> TextTokenizerConfig:
         """What `config.yaml` says."""
-        return TextTokenizerConfig(kind="phonemes", vocab_size=self.vocab_size)
+        return self._config
 
     @property
     def vocab_size(self) -> int:

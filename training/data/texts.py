@@ -12,8 +12,8 @@ import pyarrow as pa
 
 import tokenlm.text
 from tokenlm.config import ConfigError
-from tokenlm.text.alphabet import encode_characters
 from tokenlm.text.normalize import NormalizerName, frontend
+from tokenlm.text.transcripts import encode_characters
 from training.data.table import Columns, Table, digest, files_digest
 
 TEXT_CODE = Path(tokenlm.text.__path__[0])

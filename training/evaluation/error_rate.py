@@ -20,8 +20,8 @@ from typing import Literal, get_args
 
 import jiwer
 
-from tokenlm.text.alphabet import ENGLISH_ALPHABET
 from tokenlm.text.normalize import normalize
+from tokenlm.text.transcripts import ENGLISH_ALPHABET
 from training.evaluation.config import WHISPER
 from training.evaluation.judges import require
 

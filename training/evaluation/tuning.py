@@ -44,8 +44,8 @@ from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.synthesizer import Synthesizer
 from tokenlm.synthesis.text import add_final_mark
 from tokenlm.synthesis.voice import Voice
-from tokenlm.text.alphabet import known_characters
 from tokenlm.text.normalize import frontend
+from tokenlm.text.transcripts import known_characters
 from training.data.manifest import Utterance, read_manifest
 
 SAMPLE_RATE = 16_000

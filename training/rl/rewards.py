@@ -26,9 +26,8 @@ from tokenlm.checkpoint.resolve import resolve
 from tokenlm.modules.streaming import FULL_CONTEXT
 from tokenlm.synthesis import Synthesizer
 from tokenlm.synthesis.guards import ReadBack, ReadBackScore
-from tokenlm.text.alphabet import collect_alphabet
-from tokenlm.text.errors import char_error
 from tokenlm.text.normalize import NormalizerName
+from tokenlm.text.transcripts import char_error, collect_alphabet
 from training.evaluation.config import DEFAULT, WHISPER
 from training.evaluation.judges import SAMPLE_RATE, load_recognizer
 

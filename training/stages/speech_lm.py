@@ -27,8 +27,8 @@ from tokenlm.models.lm.decoding import SpeechRequest, generate_speech
 from tokenlm.models.lm.layout import IGNORE, TEXT, Layout, fits_interleaved, interleaved, one_shot
 from tokenlm.models.lm.model import LayoutBatch
 from tokenlm.models.token_recognizer import TokenRecognizer
-from tokenlm.text.alphabet import known_characters
 from tokenlm.text.tokenizers import TextTokenizer, load_text_tokenizer
+from tokenlm.text.transcripts import known_characters
 from training.config import RunConfig
 from training.data.manifest import Rows, Speakers, Utterance
 from training.data.split import (

@@ -27,7 +27,7 @@ from tokenlm.models.speech_tokenizer import (
     codebook_usage,
 )
 from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
-from tokenlm.text.alphabet import decode_characters, encode_characters
+from tokenlm.text.transcripts import decode_characters, encode_characters
 from training.config import RunConfig
 from training.data.augment import AugmentConfig
 from training.data.collate import pad_tokens, pad_waveforms

@@ -29,9 +29,9 @@ from tokenlm.models.token_recognizer import (
     TokenRecognizer,
     TokenRecognizerConfig,
 )
-from tokenlm.text.alphabet import ENGLISH_ALPHABET, collect_alphabet, decode_characters
 from tokenlm.text.tokenizer_config import read_tokenizer_config
 from tokenlm.text.tokenizers import PhonemeTokenizer
+from tokenlm.text.transcripts import ENGLISH_ALPHABET, collect_alphabet, decode_characters
 from training.config import RunConfig
 from training.data.collate import pad_tokens
 from training.data.manifest import Rows

@@ -62,6 +62,18 @@ export async function speak(request, signal) {
   return checked(await ask("v1/audio/speech", { method: "POST", headers: kind, body, signal }));
 }
 
+// Samples per second of such a response.
+export function sampleRate(response) {
+  return Number(response.headers.get("X-Sample-Rate"));
+}
+
+// What made it.
+export function provenance(response) {
+  const fact = (name) => decodeURIComponent(response.headers.get(`X-Tokenlm-${name}`) ?? "");
+  const by = response.headers.get("X-Synthesised");
+  return { by, bundle: fact("Bundle"), voice: fact("Voice"), seed: fact("Seed") };
+}
+
 // The events of a body, up to the one that ends the speech.
 export async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();

@@ -1,18 +1,17 @@
 // The page: what its buttons do.
 
 import * as api from "./api.js";
-import { MelPicture, WavePicture } from "./pictures.js";
-import { Player } from "./player.js";
+import { Playback } from "./playback.js";
 import { SampleReader, join, wavBlob } from "./samples.js";
-import { MelSpectrogram } from "./spectrum.js";
+import { setUpScriptForm } from "./script_form.js";
 import { setUpVoiceForm } from "./voice_form.js";
-import { WordMarker } from "./words.js";
 
 const MOST_VOICES = 2000;
 const part = (id) => document.getElementById(id);
 
+// What is being spoken, and what was spoken last.
 let current = null;
-let marker = null;
+let playback = null;
 let sampleRate = 24000;
 let hasWordTimes = false;
 let voiceTypes = new Map();
@@ -23,8 +22,10 @@ function tell(id, sentence, isBad = false) {
 }
 
 // A button that is really disabled would lose the focus, and who uses the keys their place.
-function allow(id, isAllowed) {
-  part(id).setAttribute("aria-disabled", String(!isAllowed));
+function allow(buttons, isAllowed) {
+  for (const button of document.querySelectorAll(buttons)) {
+    button.setAttribute("aria-disabled", String(!isAllowed));
+  }
 }
 
 async function refresh(chosen = part("voice").value) {
@@ -35,6 +36,7 @@ async function refresh(chosen = part("voice").value) {
   const mixed = part("mix-voice").value;
   const others = found.map((voice) => new Option(voice.name, voice.id, false, voice.id === mixed));
   part("mix-voice").replaceChildren(new Option("no other", "", true, !mixed), ...others);
+  setScriptVoices(found);
   showDelete();
   if (more) tell("status", `The list shows the first ${MOST_VOICES} voices.`);
 }
@@ -64,28 +66,29 @@ async function connect() {
   }
 }
 
-// One utterance: asked for, drawn and played while it comes.
-async function speak() {
+// Speaks, one thing at a time: `work` takes a signal that it is cancelled.
+async function perform(status, work) {
   if (current) return;
-  const controller = new AbortController();
-  current = { controller, player: null };
-  allow("speak", false);
-  allow("cancel", true);
-  part("download").hidden = true;
-  part("again").hidden = true;
-  for (const id of ["first", "length", "total", "factor", "dry"]) part(id).textContent = "–";
-  tell("status", "Waiting for the first sound…");
+  current = new AbortController();
+  allow(".speaks", false);
+  allow(".cancels", true);
+  tell(status, "Waiting for the first sound…");
   try {
-    await hear(controller.signal);
+    await work(current.signal);
   } catch (error) {
-    if (error.name === "AbortError") tell("status", "Cancelled.");
-    else tell("status", error.message, true);
+    if (error.name === "AbortError") tell(status, "Cancelled.");
+    else tell(status, error.message, true);
   } finally {
-    await current.player?.stop();
+    await playback?.stop();
     current = null;
-    allow("speak", true);
-    allow("cancel", false);
+    allow(".speaks", true);
+    allow(".cancels", false);
   }
+}
+
+function openPlayback(text) {
+  playback = new Playback(part, sampleRate, text);
+  return playback;
 }
 
 // A slider for each attribute by which this bundle can design voices.
@@ -136,8 +139,8 @@ function readLexicon(text) {
   );
 }
 
-async function hear(signal) {
-  const begun = performance.now();
+// One text: asked for, drawn and played while it comes.
+async function speakText(signal) {
   const request = {
     input: part("text").value,
     voice: chosenVoice(),
@@ -146,82 +149,45 @@ async function hear(signal) {
     lexicon: readLexicon(part("lexicon").value),
     word_times: hasWordTimes,
   };
-  // Within the key or click that asks for speech: later, a browser may keep the page silent.
-  let player = (current.player = new Player(sampleRate));
-  player.wake();
+  part("download").hidden = true;
+  const speech = openPlayback(request.input);
   const response = await api.speak(request, signal);
-  const rate = Number(response.headers.get("X-Sample-Rate"));
-  if (rate !== sampleRate) {
-    // Another server, behind the same address, has another bundle.
-    await player.stop();
-    player = current.player = new Player(rate);
-    player.wake();
-  }
-  const wave = new WavePicture(part("wave"), rate);
-  const spectrogram = new MelSpectrogram(rate);
-  const mel = new MelPicture(part("mel"), 80);
+  await speech.begin(api.sampleRate(response));
   const samples = new SampleReader();
   const pieces = [];
-  marker = new WordMarker(part("said"), request.input);
-  const playing = player;
-  marker.follow(() => playing.position, () => playing.isStopped);
-  let count = 0;
   for await (const event of api.events(response.body)) {
-    if (event.type === "speech.words") marker.add(event.words);
+    if (event.type === "speech.words") speech.addWords(event.words);
     if (event.type !== "speech.audio.delta") continue;
-    const piece = samples.read(api.bytes(event.audio));
-    if (!pieces.length) {
-      part("first").textContent = `${Math.round(performance.now() - begun)} ms`;
-      tell("status", "Speaking…");
-    }
-    player.push(piece);
-    pieces.push(piece);
-    count += piece.length;
-    wave.push(piece);
-    mel.push(spectrogram.push(piece));
-    part("length").textContent = `${(count / rate).toFixed(2)} s`;
+    if (!pieces.length) tell("status", "Speaking…");
+    pieces.push(samples.read(api.bytes(event.audio)));
+    speech.push(pieces.at(-1));
   }
-  const seconds = (performance.now() - begun) / 1000;
-  part("total").textContent = `${seconds.toFixed(2)} s`;
-  part("factor").textContent = (seconds / (count / rate)).toFixed(2);
-  part("wave-told").textContent = `${(count / rate).toFixed(1)} seconds of speech: ${request.input}`;
-  offer(join(pieces), rate, response.headers);
-  await Promise.race([
-    player.finished(),
-    new Promise((_, reject) => {
-      signal.addEventListener("abort", () => reject(new DOMException("", "AbortError")));
-    }),
-  ]);
-  part("dry").textContent = player.numDry === 0 ? "never" : `${player.numDry} times`;
-  tell("status", `Done: ${(count / rate).toFixed(2)} seconds of speech.`);
+  const facts = api.provenance(response);
+  speech.complete(facts);
+  offer("download", join(pieces), api.sampleRate(response), facts);
+  await speech.heard(signal);
+  tell("status", `Done: ${speech.seconds.toFixed(2)} seconds of speech.`);
 }
 
-// The whole of it, to be kept and heard again.
-function offer(samples, rate, headers) {
-  const by = headers.get("X-Synthesised");
-  const facts = ["bundle", "voice", "seed"].map((name) => `${name} ${headers.get(`X-Tokenlm-${name}`)}`);
-  const comment = `Synthesised speech, not a recording: ${by}, ${facts.join(", ")}`;
-  if (part("download").href) URL.revokeObjectURL(part("download").href);
-  const address = URL.createObjectURL(wavBlob(samples, rate, comment));
-  part("download").href = address;
-  part("download").hidden = false;
-  part("again").src = address;
-  part("again").hidden = false;
+// A file of speech, to be kept.
+function offer(link, samples, rate, facts) {
+  if (part(link).href) URL.revokeObjectURL(part(link).href);
+  part(link).href = URL.createObjectURL(wavBlob(samples, rate, facts));
+  part(link).hidden = false;
 }
 
 function cancel() {
-  current?.controller.abort();
+  current?.abort();
 }
 
 part("speak-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  speak();
+  perform("status", speakText);
 });
-part("again").addEventListener("play", () => {
-  const audio = part("again");
-  marker.follow(() => audio.currentTime, () => audio.paused);
-});
-part("cancel").addEventListener("click", cancel);
+part("again").addEventListener("play", () => playback.follow());
+for (const button of document.querySelectorAll(".cancels")) {
+  button.addEventListener("click", cancel);
+}
 part("voice").addEventListener("change", showDelete);
 part("key").addEventListener("change", () => {
   api.setKey(part("key").value);
@@ -241,7 +207,13 @@ part("delete-voice").addEventListener("click", async () => {
 });
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") cancel();
-  if (event.key === "Enter" && event.ctrlKey) part("speak-form").requestSubmit();
+  if (event.key === "Enter" && event.ctrlKey) {
+    const isOfScript = part("script-form").contains(event.target);
+    part(isOfScript ? "script-form" : "speak-form").requestSubmit();
+  }
 });
 setUpVoiceForm(part, tell, refresh);
+const setScriptVoices = setUpScriptForm({
+  part, tell, perform, openPlayback, offer, lexicon: () => readLexicon(part("lexicon").value),
+});
 connect();

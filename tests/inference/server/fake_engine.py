@@ -13,8 +13,8 @@ from torch import Tensor
 from inference.server.service import CHECK_TEXT
 from tokenlm.synthesis import Voice
 from tokenlm.synthesis.words import Speech, TimedWord
-from tokenlm.text.lexicon import LexiconSource
 from tokenlm.text.markup import Style
+from tokenlm.text.pronunciation import LexiconSource
 
 SAMPLE_RATE = 24_000
 CHUNK_SAMPLES = 2_400
@@ -41,6 +41,7 @@ class FakeStream:
         self.word_times = word_times
         self.words: list[str] = []
         self.num_made = 0
+        self.duration: float | None = None
         self.is_closed = False
         self.text = text if isinstance(text, str) else ""
         self._words = self._read(text)
@@ -164,6 +165,7 @@ class FakeEngine:
         if self.is_broken:
             raise RuntimeError("the models broke")
         stream = FakeStream(self, text, seed, word_times)
+        stream.duration = duration
         self.live.add(stream)
         if text == CHECK_TEXT:  # what the server says to itself
             self.num_checks += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import threading
@@ -118,6 +119,9 @@ def test_voices_are_mixed_and_designed(tiny_bundle: Path, tmp_path: Path) -> Non
         for voice, status, reason in (
             ("ann:0.7+zoe:0.3", 404, "no voice 'zoe'"),
             ("ann:0+bob", 400, "positive weights"),
+            ("ann:x+bob", 400, "weight of 'ann' is a positive number, as in ann:0.7, not 'x'"),
+            ("ann:x", 400, "weight of 'ann' is a positive number"),
+            ("nobody:1", 404, "no voice 'nobody'"),
             ({"description": "purple"}, 400, "othing of the description"),
             ({"attributes": {"colour": 1.0}}, 400, "no attribute 'colour'"),
             ({"attributes": {"pitch": 9.0}}, 400, "from -3 to 3"),
@@ -385,6 +389,13 @@ def test_scripts(server: LiveServer, synthesizer: Synthesizer) -> None:
     assert [line["voice"] for line in logged["lines"]] == ["ann", "bob"]
     for audio_format in available_formats():
         assert speak(server, input=entries, voices=voices, response_format=audio_format).content
+    # As an event each line comes by itself, which the page depends on.
+    response = speak(server, input=entries, voices=voices, seed=2, response_format="pcm",
+                     stream_format="sse")  # fmt: skip
+    facts = [json.loads(event.removeprefix("data: ")) for event in response.text.split("\n\n")[:-1]]
+    assert [fact["type"] for fact in facts] == ["speech.audio.delta"] * 2 + ["speech.audio.done"]
+    for fact, part in zip(facts, parts, strict=False):
+        assert len(base64.b64decode(fact["audio"])) == 2 * part.waveform.shape[0]
     for body, message in (
         ({"input": "Hello.", "voices": {}}, "Line 1: a dialogue begins with a name"),
         ({"input": [{"text": "Hi.", "style": "sad"}]}, "cannot follow instructions; leave them"),

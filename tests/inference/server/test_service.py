@@ -195,7 +195,7 @@ def test_the_page_can_be_used_by_keys_and_ears(shared: LiveServer) -> None:
         tags = re.findall(rf"<{element}[^>]*>", index)
         assert tags and all("aria-labelledby=" in tag for tag in tags), element
     assert all("aria-label=" in tag for tag in re.findall(r"<audio[^>]*>", index))
-    for name in ("status", "voice-status"):
+    for name in ("status", "script-status", "voice-status"):
         assert f'id="{name}" role="status"' in index
     # What a script looks for is there; and a button that is disabled would lose the focus.
     for path in PAGE.glob("*.js"):

@@ -7,6 +7,7 @@ import io
 import json
 import threading
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import httpx
@@ -260,6 +261,69 @@ def test_how_a_body_is_sent_is_told(
     headers = {} if kind is None else {"Content-Type": kind}
     response = client.post("/v1/audio/speech", content=content, headers=headers)
     assert response.status_code == 400 and told in response.json()["error"]["message"]
+
+
+LINE: dict[str, Any] = {"text": "a"}
+WRONG: list[tuple[dict[str, Any], str | None, str]] = [
+    ({}, "input", "input: it is missing."),
+    ({"input": 5}, "input", "input: it is a text, or a list of the lines of a script."),
+    ({"input": {"text": "a"}}, "input", "input: it is a text, or a list of the lines"),
+    ({"input": ["a"]}, "input[0]", "input[0]: it is a JSON object."),
+    ({"input": [LINE, 5]}, "input[1]", "input[1]: it is a JSON object."),
+    ({"input": [LINE, LINE, {**LINE, "voice": 5}]}, "input[2].voice", "it is a string."),
+    ({"input": [LINE, {"voice": "b"}]}, "input[1].text", "input[1].text: it is missing."),
+    ({"input": [{"text": None}]}, "input[0].text", "input[0].text: it is a string."),
+    ({"input": [{**LINE, "mood": 1}]}, "input[0].mood", "input[0].mood: there is no such field."),
+    ({"input": [{**LINE, "speed": 9}]}, "input[0].speed", "less than or equal to 4."),
+    ({"input": [{**LINE, "seed": -1}]}, "input[0].seed", "greater than or equal to 0."),
+    ({"input": [{**LINE, "pause": "long"}]}, "input[0].pause", "valid number"),
+    ({"input": [LINE, {**LINE, "style": "sad"}]}, "input[1].style",
+     "input[1].style: This server cannot follow instructions; leave them out."),
+    ({"input": [LINE, {"text": " "}]}, "input", "Line 2: the line has no text."),
+    ({"input": "a", "voice": 5}, "voice", "voice: a voice is a name, a mixture, an object with"),
+    ({"input": "a", "voice": ["ann"]}, "voice", "voice: a voice is a name, a mixture"),
+    ({"input": "a", "voice": {"id": 5}}, "voice.id", "voice.id: it is a string."),
+    ({"input": "a", "voice": {"id": "ann", "x": 1}}, "voice.x", "there is no such field."),
+    ({"input": "a", "voice": {"paint": 1}}, "voice.paint", "voice.paint: there is no such field."),
+    ({"input": "a", "voice": {"attributes": 5}}, "voice.attributes", "it is a JSON object."),
+    ({"input": "a", "voice": {"attributes": {"pitch": "x"}}}, "voice.attributes.pitch", "number"),
+    ({"input": "a", "voice": {"seed": -1}}, "voice.seed", "greater than or equal to 0."),
+    ({"input": "a", "voices": {"Ann": 5}}, "voices.Ann", "voices.Ann: it is a string."),
+    ({"input": "a", "voices": ["ann"]}, "voices", "voices: it is a JSON object."),
+    ({"input": "a", "lexicon": {"a": 5}}, "lexicon.a", "lexicon.a: it is a string."),
+    ({"input": "a", "lexicon": "a"}, "lexicon", "lexicon: it is a JSON object."),
+    ({"input": "a", "mood": "good"}, "mood", "mood: there is no such field."),
+    ({"input": "a", "response_format": "midi"}, "response_format", "should be 'mp3', 'opus',"),
+    ({"input": "a", "duration": "x"}, "duration", "duration: it should be a valid number"),
+    ({"input": "a", "duration": 0}, "duration", "duration: it should be greater than 0."),
+    ({"input": "a", "duration": 1e9}, "duration", "less than or equal to 86400."),
+    ({"input": "a", "duration": True}, "duration", "it is a number, not true or false."),
+    ({"input": "a", "seed": True}, "seed", "seed: it is a number, not true or false."),
+    ({"input": "a", "speed": False}, "speed", "speed: it is a number, not true or false."),
+    ({"input": [{**LINE, "pause": True}]}, "input[0].pause", "it is a number, not true or false."),
+    ({"input": "a", "voice": {"attributes": {"x": True}}}, "voice.attributes.x", "not true or"),
+    ({"input": "a", "markup": "perhaps"}, "markup", "markup: it should be a valid boolean"),
+    ({"input": "a", "sentence_gap": 61}, "sentence_gap", "less than or equal to 60."),
+]  # fmt: skip
+
+
+def test_every_mistake_has_its_place(client: httpx.Client) -> None:
+    for body, param, told in WRONG:
+        response = client.post("/v1/audio/speech", json=body)
+        error = response.json()["error"]
+        assert response.status_code == 400, body
+        assert error["param"] == param and told in error["message"], (body, error)
+        assert error["message"].endswith(".") and "(" not in error["message"], error
+
+
+def test_null_is_nothing_everywhere(client: httpx.Client) -> None:
+    line = dict.fromkeys(("voice", "style", "seed", "speed", "pause"))
+    design: dict[str, object] = dict.fromkeys(("description", "attributes", "seed"))
+    plain = speak(client, input=[LINE], response_format="pcm").content
+    assert plain and speak(client, input=[LINE | line], response_format="pcm").content == plain
+    # The bundle of these tests has no voice space: it is the design that is refused.
+    response = speak(client, voice=design | {"base": "ann"})
+    assert response.status_code == 400 and "cannot be designed" in response.text, response.text
 
 
 def test_a_body_beyond_the_limit_is_not_read_into_memory(client: httpx.Client) -> None:

@@ -17,7 +17,8 @@ from inference.engine import StreamEngine
 from inference.server.settings import ServeConfig
 from inference.server.text_feed import TextFeed, ends_sentence
 from tokenlm.synthesis import Synthesizer
-from tokenlm.text.normalize import PARAGRAPH_END, frontend
+from tokenlm.text.normalize import frontend
+from tokenlm.text.segmentation import PARAGRAPH_END
 
 WORDS = frontend("english").words
 

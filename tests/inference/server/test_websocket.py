@@ -16,6 +16,8 @@ from live_server import LiveServer, eventually
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from inference.server.errors import ApiError
+from inference.server.websocket import read_message
 from tokenlm.audio.encoders import to_pcm16
 
 
@@ -110,6 +112,54 @@ def test_mistakes_are_told_and_the_session_goes_on(shared: LiveServer) -> None:
         say(socket, "input.text", text="one")
         say(socket, "input.done")
         assert hear_until(socket, "audio.done")[1] == to_pcm16(tone(0, 1)).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("message", "param", "told"),
+    [
+        ("[]", None, "A message is a JSON object"),
+        ("{}", "type", "type: it is missing."),
+        ('{"type": "dance"}', "type", "type: there is no 'dance'; there are 'session.config',"),
+        ('{"type": "input.text"}', "text", "text: it is missing."),
+        ('{"type": "input.text", "text": 5}', "text", "text: it is a string."),
+        ('{"type": "input.done", "text": "a"}', "text", "text: there is no such field."),
+        ('{"type": "session.config", "voice": 5}', "voice", "voice: a voice is a name, a mixture"),
+        ('{"type": "session.config", "voice": {"id": 5}}', "voice.id", "it is a string."),
+        ('{"type": "session.config", "duration": true}', "duration", "duration: "),
+    ],
+)
+def test_mistakes_in_messages_have_their_place(message: str, param: str | None, told: str) -> None:
+    with pytest.raises(ApiError) as error:
+        read_message(message)
+    assert told in error.value.message and error.value.param == param
+    assert error.value.message.startswith("The message is not understood: ")
+
+
+def test_a_duration_is_that_of_the_whole_text(start: StartServer) -> None:
+    """The text is collected, and opened as one that is complete."""
+    server = start(sentence_pause_seconds=0.01)
+    with connect(server.socket_url) as socket:
+        say(socket, "session.config", duration=3.0, word_times=True)
+        say(socket, "input.text", text="one. ")
+        say(socket, "input.text", text="two")
+        say(socket, "input.done")
+        messages, data = hear_until(socket, "audio.done")
+        assert len(data) == 2 * 2 * CHUNK_SAMPLES
+        words = [word for message in messages for word in message.get("words", [])]
+        assert [(word["text"], word["text_start"]) for word in words] == [("one.", 0), ("two", 5)]
+        say(socket, "session.config", duration=0.01)
+        say(socket, "input.text", text="one")
+        say(socket, "input.done")
+        error = hear_until(socket, "error")[0][-1]
+        assert "cannot be spoken in 0.01 s" in error["error"]["message"] and not error["fatal"]
+        say(socket, "session.config")
+        say(socket, "input.text", text="one ")
+        say(socket, "input.done")
+        hear_until(socket, "audio.done")
+    opened = server.fake_engine.opened
+    assert [(stream.text, stream.duration) for stream in opened] == [
+        ("one. two", 3.0), ("one ", None),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

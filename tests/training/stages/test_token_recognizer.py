@@ -14,9 +14,9 @@ from tokenlm.checkpoint import read_component, read_state, save_component
 from tokenlm.checkpoint.registry import load_model
 from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.synthesis.guards import ReadBack
-from tokenlm.text.alphabet import ENGLISH_ALPHABET
 from tokenlm.text.pronunciation import Pronouncer
 from tokenlm.text.tokenizers import PhonemeTokenizer
+from tokenlm.text.transcripts import ENGLISH_ALPHABET
 from training.data.token_noise import HIDDEN
 from training.loop.task import Prepared, StepInfo
 from training.run import load_task, main

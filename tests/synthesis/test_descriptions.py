@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tokenlm.text.descriptions import ATTRIBUTES, WORDS, DescriptionError, read_description
+from tokenlm.synthesis.voice_space import (
+    ATTRIBUTES,
+    DESCRIPTIVE_WORDS,
+    DescriptionError,
+    read_description,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,4 +39,4 @@ def test_what_is_not_understood_is_named() -> None:
 
 
 def test_every_word_moves_what_there_is() -> None:
-    assert {name for moves in WORDS.values() for name in moves} == set(ATTRIBUTES)
+    assert {name for moves in DESCRIPTIVE_WORDS.values() for name in moves} == set(ATTRIBUTES)
