@@ -29,6 +29,7 @@ GROUP = "tokenlm.commands"
 VERB_GROUPS = {
     "data": "Corpora: import, check, refine, prepare for training.",
     "lexicon": "Pronunciations of your own.",
+    "personal": "Your own voice: sentences to read, takes and their checks, recordings.",
     "export": "Bundles: put one together, or write one for other systems.",
 }
 """Help of the groups of verbs; a group that is not listed here has none."""

@@ -75,17 +75,27 @@ def bundle_subject(name: str, seconds: float) -> Subject:
     return Subject(synthesizer.components.manifest.name, synthesizer, voice, tokens, True)
 
 
-def config_subject(folder: Path, seconds: float) -> Subject:
+def config_subject(
+    folder: Path,
+    seconds: float,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Subject:
     """Models with random weights, a random voice and random tokens.
 
     Args:
         folder: of configs, such as `configs/model/full`; see `random_models`.
         seconds: speech that there are tokens for.
+        device: where the models run.
+        dtype: of language model and flow, see `Components`.
 
     Raises:
         ValueError: a config is missing or wrong.
     """
     models = random_models(folder)
+    for name, model in models.items():
+        model.to(device=device, dtype=dtype if name != "vocoder" else torch.float32)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         flow = models["flow"].config

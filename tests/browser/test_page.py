@@ -29,6 +29,7 @@ BUNDLE = os.environ.get("PAGE_TEST_BUNDLE", "mini-en")
 TEXT = "This page speaks while it is still being made, and it shows what it says."
 SPEECH_MS = 120_000
 """Time for speech on a busy machine."""
+expect.set_options(timeout=30_000)  # milliseconds; the browser has its share of such a machine
 NUM_COLOURS = """(canvas) => {
     const { width, height } = canvas;
     const data = canvas.getContext('2d').getImageData(0, 0, width, height).data;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import struct
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -153,7 +154,7 @@ def test_ctrl_c_says_what_is_finished(
     words = (read, book, "-o", output, "--bundle", tiny_bundle)
     num_calls = 0
 
-    def interrupt(*args: object) -> torch.Tensor:
+    def interrupt(*args: Any) -> torch.Tensor:
         nonlocal num_calls
         num_calls += 1
         if num_calls == 3:

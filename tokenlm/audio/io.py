@@ -202,6 +202,55 @@ def read_recording(
     return torch.from_numpy(samples), file_rate
 
 
+def read_pieces(path: str | Path, seconds: float) -> Iterator[tuple[Tensor, int]]:
+    """Read an audio file as one channel in pieces, for recordings that memory does not hold.
+
+    Channels are joined as by `load_audio`, in each piece by itself.
+
+    Args:
+        path: of the file.
+        seconds: length of each piece but the last; positive.
+
+    Yields:
+        (S,) float32, and the sample rate in hertz.
+
+    Raises:
+        AudioError: the file is missing, is not audio, or holds samples that are not finite numbers.
+    """
+    import torch
+
+    check_recording(path)
+    title = str(path)
+    _, decoded = _open(Path(path), title)
+    size = max(round(seconds * decoded.sample_rate), 1)
+    blocks: list[np.ndarray] = []
+    count = 0
+
+    def piece(samples: np.ndarray) -> tuple[Tensor, int]:
+        if not np.isfinite(samples).all():
+            raise AudioError(
+                f"{title} holds samples that are not finite numbers (NaN or infinite)."
+            )
+        mixed = samples.mean(axis=1)
+        variances = samples.var(axis=0)
+        if samples.shape[1] > 1 and mixed.var() < _CANCELLED * variances.mean():
+            mixed = samples[:, int(variances.argmax())].copy()
+        return torch.from_numpy(mixed), decoded.sample_rate
+
+    try:
+        for block in decoded.blocks:
+            blocks.append(block)
+            count += len(block)
+            while count >= size:
+                samples = np.concatenate(blocks)
+                yield piece(samples[:size])
+                blocks, count = [samples[size:]], count - size
+    except (_Undecodable, soundfile.LibsndfileError, OSError, RuntimeError) as error:
+        raise UnknownKindError(title, _reason(error)) from error
+    if count:
+        yield piece(np.concatenate(blocks))
+
+
 def recording_rate(path: str | Path) -> int:
     """Sample rate of an audio file in hertz, without reading all of it.
 

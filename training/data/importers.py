@@ -8,7 +8,7 @@ same every time; `import_rows` does the rest. To add a layout, write one and nam
   `SPEAKER-CHAPTER.trans.txt` per chapter with a line `ID WORDS` for each.
 - `ljspeech` (Ito and Johnson, 2017): `metadata.csv` with `ID|text|normalised text`, and `wavs/`.
 - `gpt-sovits`: a `.list` file with `path|speaker|language|text`, paths relative to it or to the
-  folder it is read from.
+  folder it is read from; `write_gpt_sovits` writes one.
 - `hf-dataset`: rows of the `datasets` library with the column `audio`.
 - `webdataset`: tar files in which the files of one key are a sound, and `.json` or `.txt`, as of
   Emilia (He et al., 2024); on a disk or any address that `fsspec` knows.
@@ -20,13 +20,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tarfile import TarError
 from typing import Any
 
-from tokenlm.atomic import atomic_path
+from tokenlm.atomic import atomic_path, write_text
 from tokenlm.audio.io import READABLE_SUFFIXES, read_recording, recording_seconds
 from training.data.manifest import DURATION_TOLERANCE, Utterance
 from training.data.rejects import Reject, Rejects
@@ -153,6 +154,29 @@ def read_gpt_sovits(source: str, split: str) -> Iterator[SourceRow]:
             audio=beside if beside.is_file() else audio,
             extra={"language": language.lower()} if language else {},
         )
+
+
+def write_gpt_sovits(path: Path, rows: Iterable[Utterance], language: str) -> None:
+    """Write a `.list` file, whole or not at all; `read_gpt_sovits` reads it.
+
+    Args:
+        path: The file; sounds are named relative to its folder, as are those of a manifest.
+        rows: What it lists.
+        language: Of rows that name none.
+
+    Raises:
+        ValueError: A text, name or path holds a `|` or a line break, which ends a field.
+    """
+    lines = []
+    for row in rows:
+        audio = Path(os.path.relpath(row.audio.absolute(), path.absolute().parent)).as_posix()
+        own = str(row.extra.get("language") or language).upper()
+        fields = (audio, row.speaker, own, row.text)
+        for value in fields:
+            if "|" in value or len(value.splitlines()) > 1:
+                raise ValueError(f"{row.id}: {value!r} cannot stand in a .list file")
+        lines.append("|".join(fields) + "\n")
+    write_text(path, "".join(lines))
 
 
 def read_hf_dataset(source: str, split: str) -> Iterator[SourceRow]:

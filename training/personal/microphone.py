@@ -1,0 +1,80 @@
+"""The microphone, by the package sounddevice (extra `record`)."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.personal.project import ProjectError
+
+
+class Microphone:
+    """Records from a device, at the device's own rate.
+
+    Attributes:
+        sample_rate: In Hz.
+    """
+
+    def __init__(self, device: str | None = None) -> None:
+        """Open the device.
+
+        Args:
+            device: Number or part of the name of the device; None takes the system's.
+
+        Raises:
+            ModuleNotFoundError: sounddevice is not installed.
+            ProjectError: There is no such device, or it may not be used.
+        """
+        import sounddevice  # pyright: ignore[reportMissingImports]
+
+        self._blocks: list[np.ndarray] = []
+        self._is_recording = False
+        chosen: int | str | None = device
+        if device is not None and device.isdecimal():
+            chosen = int(device)
+        try:
+            self.sample_rate = round(
+                sounddevice.query_devices(chosen, "input")["default_samplerate"]
+            )
+            self._stream: Any = sounddevice.InputStream(
+                samplerate=self.sample_rate, device=chosen, channels=1, dtype="float32",
+                callback=self._take,
+            )  # fmt: skip
+            self._stream.start()
+        except (sounddevice.PortAudioError, ValueError, OSError) as error:
+            raise ProjectError(
+                f"the microphone cannot be used: {error}. Look whether one is connected and this "
+                "program may use it, or record with another program and give the files to "
+                "`tokenlm personal add`."
+            ) from error
+
+    def _take(self, block: np.ndarray, frames: int, time: Any, status: Any) -> None:
+        if self._is_recording:
+            self._blocks.append(block[:, 0].copy())
+
+    def start(self) -> None:
+        """Begin a take."""
+        self._blocks = []
+        self._is_recording = True
+
+    def stop(self) -> Tensor:
+        """End the take; returns its samples (S,), which may be none."""
+        self._is_recording = False
+        blocks, self._blocks = self._blocks, []
+        return torch.from_numpy(np.concatenate(blocks)) if blocks else torch.zeros(0)
+
+    def __enter__(self) -> Microphone:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stream.stop()
+        self._stream.close()
