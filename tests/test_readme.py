@@ -140,6 +140,9 @@ def test_the_first_programs_are_run() -> None:
     assert any("synthesizer.stream" in program for program in streaming)
 
 
+OTHER_PROGRAMS = ("pip", "git", "cd", "pytest", "ruff", "apt-get", "cat", "aplay", "ray")
+
+
 def words_of(line: str) -> list[str]:
     words = shlex.split(line, comments=True)
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
@@ -166,10 +169,12 @@ def test_commands_exist(line: str) -> None:
         elif words[0].startswith("scripts/"):
             assert (ROOT / words[0]).is_file(), words[0]
             check_config(words)
+        elif program == "sbatch":
+            wrapped = shlex.split(words[words.index("--wrap") + 1])
+            assert wrapped[0] == "tokenlm", line
+            check_verb(wrapped[1:], line)
         else:
-            assert program in ("pip", "git", "cd", "pytest", "ruff", "apt-get", "cat", "aplay"), (
-                line
-            )
+            assert program in OTHER_PROGRAMS, line
 
 
 def is_there(module: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,10 +10,39 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from training.data.cluster import Cluster
     from training.data.manifest import Utterance
 
+ClusterOption = Annotated[
+    str,
+    typer.Option(
+        help="Let a Ray cluster do the work: local, ray://HOST:10001, auto or HOST:6379 "
+        "(extra `cluster`)."
+    ),
+]
+ActorsOption = Annotated[
+    int, typer.Option(help="Processes of the cluster; 0 takes as many as there is room for.")
+]
+GpusOption = Annotated[
+    float, typer.Option(help="GPUs of each process of the cluster; 0.25 lets four share one.")
+]
 FORMATS = ("libritts", "librispeech", "ljspeech", "gpt-sovits", "hf-dataset", "webdataset")
 """Layouts of corpora that can be imported (`training.data.importers`)."""
+
+
+def make_cluster(address: str, actors: int, gpus_per_actor: float) -> Cluster | None:
+    """What the options of a cluster ask for; None without one.
+
+    Raises:
+        ValueError: If an option has no meaning.
+    """
+    from training.data.cluster import Cluster
+
+    if not address:
+        if actors or gpus_per_actor:
+            raise ValueError("--actors and --gpus-per-actor are options of a --cluster")
+        return None
+    return Cluster(address=address, num_actors=actors, gpus_per_actor=gpus_per_actor)
 
 
 def validate(
@@ -96,9 +126,12 @@ def merge(
 
 
 def precompute(
-    manifest: Annotated[Path, typer.Argument(help="Manifest (JSONL).")],
+    manifest: Annotated[str, typer.Argument(help="Manifest (JSONL), a path or an address.")],
     output: Annotated[
-        Path, typer.Argument(help="Folder of shards, or a manifest (.jsonl) with speech tokens.")
+        str,
+        typer.Argument(
+            help="Folder of shards, a path or an address; or a manifest (.jsonl) with tokens."
+        ),
     ],
     tokenizer: Annotated[
         Path | None, typer.Option(help="Component folder: store its speech tokens.")
@@ -117,28 +150,39 @@ def precompute(
     max_rejects: Annotated[
         float, typer.Option(help="Share of rows that may be bad before the work stops.")
     ] = 0.05,
+    part: Annotated[
+        str, typer.Option(help="I/N: the I-th of N parts of the work, from 0; one process each.")
+    ] = "",
+    cluster: ClusterOption = "",
+    actors: ActorsOption = 0,
+    gpus_per_actor: GpusOption = 0.0,
 ) -> None:
     """Write speech tokens, embeddings, mels and sound of a manifest into tar shards.
 
     Where the output is a .jsonl file, it is the manifest with speech tokens in its rows.
-    On several processes: accelerate launch -m tokenlm data precompute ... The same command again
-    goes on where it was stopped.
+    On several processes: accelerate launch -m tokenlm data precompute ..., or --part for each; on
+    many machines: --cluster. The same command again goes on where it was stopped.
     """
     from training.data.manifest import read_manifest
+    from training.data.storage import fetch_manifest, is_address
 
-    rows = read_manifest(manifest)  # mistakes are reported before torch is loaded
+    # Mistakes are reported before torch is loaded.
+    rows = fetch_manifest(manifest) if is_address(manifest) else read_manifest(manifest)
+    workers = make_cluster(cluster, actors, gpus_per_actor)
+    if part and workers is not None:
+        raise ValueError("give --part for processes of your own, or --cluster, not both")
     import torch
 
     from tokenlm.audio.mel import MelConfig
     from tokenlm.checkpoint.registry import SPEAKER_ENCODERS, SPEECH_TOKENIZERS, load_model
     from tokenlm.config import load_config
-    from training.config import ranks_of_launch
     from training.data.precompute import Precompute, build_shards, write_tokens
-    from training.data.shards import is_complete
+    from training.data.shards import complete_shards
+    from training.data.storage import Folder
 
-    rank, num_ranks = ranks_of_launch()
+    rank, num_ranks = _part_of_work(part)
     device = "cpu"
-    if torch.cuda.is_available():
+    if workers is None and torch.cuda.is_available():
         device = f"cuda:{rank % torch.cuda.device_count()}"
     config = load_config(MelConfig, mel_config) if mel_config is not None else MelConfig()
     work = Precompute(
@@ -153,14 +197,29 @@ def precompute(
         items_per_shard=items_per_shard,
         max_reject_share=max_rejects,
     )
-    if output.suffix == ".jsonl":
-        typer.echo(write_tokens(rows, output, work, rank=rank, num_ranks=num_ranks).report())
-        return
-    rejects = build_shards(rows, output, work, rank=rank, num_ranks=num_ranks)
-    num_shards = work.info(rows).num_shards
-    done = sum(is_complete(output, number) for number in range(num_shards))
+    write = write_tokens if str(output).endswith(".jsonl") else build_shards
+    rejects = write(rows, output, work, rank=rank, num_ranks=num_ranks, cluster=workers)
     typer.echo(rejects.report())
-    typer.echo(f"{output}: {done} of {num_shards} shards ({', '.join(work.contents)}).")
+    if write is build_shards:
+        info = work.info(rows)
+        done = len(complete_shards(Folder(output), info))
+        typer.echo(f"{output}: {done} of {info.num_shards} shards ({', '.join(work.contents)}).")
+
+
+def _part_of_work(part: str) -> tuple[int, int]:
+    """Number of this process and of all: those of `--part I/N`, or else those of the launcher.
+
+    Raises:
+        ValueError: If it is not a part of a whole.
+    """
+    from training.config import ranks_of_launch
+
+    if not part:
+        return ranks_of_launch()
+    match = re.fullmatch(r"(\d+)/(\d+)", part)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise ValueError(f"--part is I/N with I from 0 to N - 1, not {part}")
+    return int(match[1]), int(match[2])
 
 
 def voice_space(

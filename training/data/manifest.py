@@ -134,6 +134,14 @@ class Rows(Sequence[Utterance]):
         """The rows of these indices, or those where a mask is true, in order."""
         return Rows(self.table.select(indices), self._make)
 
+    def detached(self) -> Rows:
+        """The same rows in memory, as another machine needs them."""
+        return Rows(self.table.detached(), self._make)
+
+    def with_audio(self, paths: Sequence[str]) -> Rows:
+        """The same rows in memory, with other sound files (absolute paths)."""
+        return Rows(self.table.detached(audio=paths), self._make)
+
     def column(self, name: str) -> np.ndarray:
         """The values (rows,) of a column of numbers or strings."""
         return self.table.column(name)
@@ -185,6 +193,13 @@ class Manifest:
     """Good rows, in order."""
     bad_rows: list[BadRow]
     """Bad rows, in order."""
+    address: str = ""
+    """Where the file was fetched from (`training.data.storage`); `path` is then a copy."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.address or str(self.path)
 
     @property
     def lines(self) -> np.ndarray:
@@ -203,8 +218,8 @@ class Manifest:
     def report(self, *, limit: int = 20) -> str:
         """Say how many rows are good and, line by line, what is wrong with the others."""
         total = len(self.utterances) + len(self.bad_rows)
-        text = [f"{self.path}: {len(self.utterances)} of {total} rows are good."]
-        text += [f"{self.path}:{bad.line}: {bad.reason}" for bad in self.bad_rows[:limit]]
+        text = [f"{self.name}: {len(self.utterances)} of {total} rows are good."]
+        text += [f"{self.name}:{bad.line}: {bad.reason}" for bad in self.bad_rows[:limit]]
         if len(self.bad_rows) > limit:
             text.append(f"... and {len(self.bad_rows) - limit} more bad rows.")
         return "\n".join(text)
@@ -222,16 +237,21 @@ def read_manifest(path: str | Path, *, strict: bool = False) -> Manifest:
     """
     path = Path(path)
     try:
-        state = path.stat()
+        key, num_bytes = table_key(path), path.stat().st_size
         path.open("rb").close()
     except OSError as error:
         raise ManifestError(f"{path}: the manifest cannot be read: {error.strerror}.") from error
-    facts = (_FORMAT, str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ino)
-    table = Table.convert(digest(facts), state.st_size, ROW_SCHEMA, partial(_read_rows, path))
+    table = Table.convert(key, num_bytes, ROW_SCHEMA, partial(_read_rows, path))
     manifest = Manifest(path, *split_rows(table, partial(_utterance, path.parent)))
     if strict and manifest.bad_rows:
         raise ManifestError(manifest.report())
     return manifest
+
+
+def table_key(path: Path) -> str:
+    """Names the converted rows of a manifest (see `Table.convert`) by its place and state."""
+    state = path.stat()
+    return digest((_FORMAT, str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ino))
 
 
 def split_rows(

@@ -7,6 +7,9 @@ passes over those that are complete: however often the work is killed and restar
 many processes, an item stands in exactly one shard, or in the rejects of that shard. The processes
 never wait for one another; whoever sees that all shards are there writes the summary. A manifest is
 made of shards that are removed afterwards.
+
+With a cluster (`training.data.cluster`) this process hands out its missing shards to actors, and
+waits until they are there; the bytes are the same.
 """
 
 from __future__ import annotations
@@ -14,9 +17,13 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import platform
 import shutil
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +36,27 @@ from tokenlm.audio.io import AudioError, load_audio
 from tokenlm.audio.mel import MelConfig, MelSpectrogram
 from tokenlm.checkpoint.registry import AnySpeakerEncoder, AnySpeechTokenizer
 from tokenlm.config import to_dict
-from tokenlm.console import track
+from tokenlm.console import ProgressBar, track
 from tokenlm.models.onnx_models import OnnxSpeakerEncoder
+from training.data.cluster import Cluster, ClusterError
 from training.data.collate import pad_waveforms
 from training.data.manifest import DURATION_TOLERANCE, Manifest, Utterance, row_of, write_manifest
-from training.data.rejects import Reject, Rejects, TooManyRejects, read_rejects
+from training.data.rejects import Reject, Rejects, TooManyRejects, parse_rejects, rejects_text
 from training.data.shards import (
     INFO,
     ShardInfo,
     ShardStore,
     ShardWriter,
+    complete_shards,
     decode_array,
     encode_array,
-    is_complete,
     open_folder,
     shard_name,
 )
+from training.data.storage import Folder, is_address, on_disk
+
+VISIBLE_SECONDS = 60.0
+"""How late a network file system may show what another machine has written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +103,15 @@ class Precompute:
             bounds.append((bank.win_length, "a frame of the speaker encoder"))
         return max(bounds)
 
+    def to(self, device: str) -> Precompute:
+        """The same with the models on a device."""
+        tokenizer, encoder = self.tokenizer, self.speaker_encoder
+        return replace(
+            self,
+            tokenizer=tokenizer.to(device) if tokenizer else None,
+            speaker_encoder=encoder.to(device) if encoder else None,
+        )
+
     def info(self, manifest: Manifest) -> ShardInfo:
         """The description of the shards of a manifest."""
         tokenizer, encoder = self.tokenizer, self.speaker_encoder
@@ -120,16 +141,23 @@ def encoder_digest(encoder: AnySpeakerEncoder) -> str:
 
 
 def build_shards(
-    manifest: Manifest, folder: Path, work: Precompute, *, rank: int = 0, num_ranks: int = 1
+    manifest: Manifest,
+    folder: str | Path,
+    work: Precompute,
+    *,
+    rank: int = 0,
+    num_ranks: int = 1,
+    cluster: Cluster | None = None,
 ) -> Rejects:
     """Write the shards of this process that are not there yet.
 
     Args:
         manifest: The rows, bad ones among them.
-        folder: Where the shards lie.
+        folder: Where the shards lie, a path or an address of fsspec.
         work: What goes into them.
         rank: This process.
         num_ranks: Number of processes.
+        cluster: Writes the shards in the place of this process.
 
     Returns:
         The rows that this process could not use, now or before.
@@ -137,92 +165,187 @@ def build_shards(
     Raises:
         ValueError: If there is no good row, or the folder was begun with other settings.
         TooManyRejects: If more than the allowed share of the rows cannot be used, or none can.
+        ClusterError: If shards could not be written by the cluster; the others are there.
     """
     if not manifest.utterances:
         raise ValueError(f"there is nothing to precompute. {manifest.report()}")
     info = work.info(manifest)
-    open_folder(folder, info)
-    _remove_leftovers(folder, range(rank, info.num_shards, num_ranks))
-    num_rows = info.num_items + len(manifest.bad_rows)
-    rejects = Rejects(None, work.max_reject_share, num_expected=num_rows)
-    if rank == 0:
-        for bad in manifest.bad_rows:
-            rejects.reject(Reject(str(manifest.path), bad.line, bad.reason))
+    target = Folder(folder)
+    open_folder(target, info)
     numbers = range(rank, info.num_shards, num_ranks)
-    for number in track(numbers, "shards") if rank == 0 else numbers:
+    for number in numbers:
+        # Of processes that were killed; a shard has one owner, so nobody is at work on it.
+        target.remove_leftovers(shard_name(number))
+    if cluster is not None:
+        _build_on_cluster(manifest, target, work, info, numbers, cluster)
+    rejects = _count_bad_rows(manifest, info, work, is_first=rank == 0)
+    complete = complete_shards(target, info)
+    for number in track(numbers, "shards") if rank == 0 and cluster is None else numbers:
         rows = info.items(number)
-        if is_complete(folder, number):
-            found = read_rejects(folder / f"{shard_name(number)}.rejects.jsonl")
+        if number in complete:
+            found = _read_rejects(target, number)
         else:
-            found = _write_shard(manifest, rows, ShardWriter(folder, number), work)
+            found = _write_shard(_part(manifest, rows), ShardWriter(target, number), work)
         for reject in found:
             rejects.reject(reject)
         rejects.accept(len(rows) - len(found))
     rejects.check()
-    summarise(manifest, folder, info, work.max_reject_share)
+    summarise(manifest, target, info, work.max_reject_share)
     return rejects
 
 
-def _remove_leftovers(folder: Path, numbers: range) -> None:
-    # Of processes that were killed; a shard has one owner, so nobody is at work on them.
-    for number in numbers:
-        for path in folder.glob(f".{shard_name(number)}.*"):
-            path.unlink(missing_ok=True)
+def _count_bad_rows(
+    manifest: Manifest, info: ShardInfo, work: Precompute, *, is_first: bool
+) -> Rejects:
+    """Begin to count rejects; the first process counts the bad rows of the manifest."""
+    num_rows = info.num_items + len(manifest.bad_rows)
+    rejects = Rejects(None, work.max_reject_share, num_expected=num_rows)
+    if is_first:
+        for bad in manifest.bad_rows:
+            rejects.reject(Reject(manifest.name, bad.line, bad.reason))
+    return rejects
+
+
+def _part(manifest: Manifest, rows: range) -> Manifest:
+    """The good rows of one shard."""
+    part = manifest.utterances[rows.start : rows.stop]
+    return replace(manifest, utterances=part, bad_rows=[])
+
+
+def _read_rejects(folder: Folder, number: int) -> list[Reject]:
+    return parse_rejects(folder.read_text(f"{shard_name(number)}.rejects.jsonl"))
+
+
+def _build_on_cluster(
+    manifest: Manifest,
+    folder: Folder,
+    work: Precompute,
+    info: ShardInfo,
+    numbers: range,
+    cluster: Cluster,
+) -> None:
+    """Let a cluster write the shards that are missing.
+
+    Raises:
+        TooManyRejects: As soon as more than the allowed share of all rows is known to be bad.
+        ClusterError: If shards could not be written, or are not in the folder afterwards.
+    """
+    complete = complete_shards(folder, info)
+    missing = [number for number in numbers if number not in complete]
+    if not missing:
+        return
+    rejects = _count_bad_rows(manifest, info, work, is_first=True)
+    for number in complete:
+        for reject in _read_rejects(folder, number):
+            rejects.reject(reject)
+
+    def make(number: int) -> tuple[int, Manifest]:
+        part = _part(manifest, info.items(number))
+        return number, replace(part, utterances=part.utterances.detached())
+
+    tasks = [(shard_name(number), partial(make, number)) for number in missing]
+    rows = "" if manifest.address else str(manifest.path.parent)
+    facts = (work.to("cpu"), folder.name, rows, cluster.device)
+    with closing(cluster.run(_start_actor, facts, tasks)) as results, ProgressBar("shards") as bar:
+        for number, (_, found) in enumerate(results, start=1):
+            bar.update(number / len(tasks))
+            for reject in found:
+                rejects.reject(reject)
+    end = time.monotonic() + VISIBLE_SECONDS
+    while hidden := set(missing) - complete_shards(folder, info):
+        if time.monotonic() > end:
+            raise ClusterError(
+                f"{shard_name(min(hidden))} was written, but is not in {folder}: all machines must "
+                "share that folder"
+            )
+        time.sleep(1.0)
+
+
+def _start_actor(
+    work: Precompute, folder: str, rows: str, device: str
+) -> Callable[[tuple[int, Manifest]], list[Reject]]:
+    """In an actor: return what writes the shard of a number and its rows."""
+    target = Folder(folder)
+    for needed in filter(None, (target.path, rows)):
+        if not os.path.isdir(needed):
+            raise FileNotFoundError(f"the machine {platform.node()} does not see {needed}")
+    work = work.to(device)
+
+    def write(task: tuple[int, Manifest]) -> list[Reject]:
+        number, part = task
+        return _write_shard(part, ShardWriter(target, number), work)
+
+    return write
 
 
 def summarise(
-    manifest: Manifest, folder: Path, info: ShardInfo, max_share: float
+    manifest: Manifest, folder: Folder, info: ShardInfo, max_share: float
 ) -> Rejects | None:
     """Write rejects.jsonl of the whole folder if all shards are there; else return None.
 
     Raises:
         TooManyRejects: If the share over the whole folder is over the limit, or no row is good.
     """
-    if not all(is_complete(folder, number) for number in range(info.num_shards)):
+    if len(complete_shards(folder, info)) < info.num_shards:
         return None
-    total = Rejects(folder / f".rejects.{os.getpid()}", 1.0)
+    total = Rejects(None, 1.0)
     for bad in manifest.bad_rows:
-        total.reject(Reject(str(manifest.path), bad.line, bad.reason))
+        total.reject(Reject(manifest.name, bad.line, bad.reason))
     for number in range(info.num_shards):
-        for reject in read_rejects(folder / f"{shard_name(number)}.rejects.jsonl"):
+        for reject in _read_rejects(folder, number):
             total.reject(reject)
     total.accept(info.num_items + len(manifest.bad_rows) - total.num_seen)
-    os.replace(folder / f".rejects.{os.getpid()}", folder / "rejects.jsonl")
+    folder.write_text("rejects.jsonl", rejects_text(total.found))
+    where = folder.file("rejects.jsonl")
     if total.num_bad > max_share * total.num_seen:
         raise TooManyRejects(
             f"{total.num_bad} of {total.num_seen} rows cannot be used, more than the allowed share "
-            f"of {max_share:g}; all of them: {folder / 'rejects.jsonl'}"
+            f"of {max_share:g}; all of them: {where}"
         )
     if total.num_bad == total.num_seen:
         raise TooManyRejects(
-            f"none of the {total.num_seen} rows can be used; why: {folder / 'rejects.jsonl'}. "
+            f"none of the {total.num_seen} rows can be used; why: {where}. "
             f"Remove {folder} to try again. The first one:\n{total.found[0]}"
         )
     return total
 
 
-def _write_shard(
-    manifest: Manifest, rows: range, writer: ShardWriter, work: Precompute
-) -> list[Reject]:
+def _write_shard(manifest: Manifest, writer: ShardWriter, work: Precompute) -> list[Reject]:
+    """Write the shard of the rows of a manifest."""
     rejects: list[Reject] = []
-    part = replace(manifest, utterances=manifest.utterances[rows.start : rows.stop])
     try:
-        members: dict[int, dict[str, bytes]] = {}
-        for batch in _batches(part.utterances.column("duration"), work.max_seconds_per_batch):
-            members.update(_compute(part, batch, work, rejects))
+        with on_disk(manifest) as (part, addresses):
+            members: dict[int, dict[str, bytes]] = {}
+            for batch in _batches(part.utterances.column("duration"), work.max_seconds_per_batch):
+                members.update(_compute(part, batch, work, rejects))
         for index, row in enumerate(part.utterances):
             if index in members:
                 writer.add(_metadata(row, members[index]), members[index])
+        rejects = [_with_address(reject, addresses) for reject in rejects]
+        rejects.sort(key=lambda reject: reject.line or 0)
+        writer.commit(rejects)
     except BaseException:
         writer.discard()
         raise
-    rejects.sort(key=lambda reject: reject.line or 0)
-    writer.commit(rejects)
     return rejects
 
 
+def _with_address(reject: Reject, addresses: dict[str, str]) -> Reject:
+    """Name the address of a file that was fetched, and not the copy."""
+    for path, address in addresses.items():
+        if path in reject.reason:
+            return replace(reject, reason=reject.reason.replace(path, address))
+    return reject
+
+
 def write_tokens(
-    manifest: Manifest, output: Path, work: Precompute, *, rank: int = 0, num_ranks: int = 1
+    manifest: Manifest,
+    output: str | Path,
+    work: Precompute,
+    *,
+    rank: int = 0,
+    num_ranks: int = 1,
+    cluster: Cluster | None = None,
 ) -> Rejects:
     """Write a manifest whose rows carry speech tokens, and the rejects file beside it.
 
@@ -232,13 +355,14 @@ def write_tokens(
         work: Speech tokens, and nothing else.
         rank: This process.
         num_ranks: Number of processes; whichever is done last writes the output.
+        cluster: Computes the tokens in the place of this process.
 
     Returns:
         The rows that this process could not use, now or before.
 
     Raises:
         ValueError: If there is no good row, something else is to be computed, or the output is
-            the manifest itself.
+            the manifest itself or not on a disk.
         TooManyRejects: If more than the allowed share of the rows cannot be used, or none can.
     """
     from filelock import FileLock
@@ -248,13 +372,20 @@ def write_tokens(
             f"a manifest holds speech tokens only, not {', '.join(work.contents)}: give a folder "
             "as the output, for shards"
         )
+    if is_address(output) or manifest.address:
+        raise ValueError(
+            "a manifest with speech tokens is written from one on a disk, and to a disk: give a "
+            "folder as the output, for shards, which may lie at any address"
+        )
+    output = Path(output)
     if output.resolve() == manifest.path.resolve():
         raise ValueError(f"{output} is the manifest itself: give another file as the output")
     info = work.info(manifest)
     state = hashlib.sha256(info.to_json().encode()).hexdigest()[:16]
     folder = output.with_name(f".{output.stem}.{state}.partial")
-    rejects = build_shards(manifest, folder, work, rank=rank, num_ranks=num_ranks)
-    if all(is_complete(folder, number) for number in range(info.num_shards)):
+    ranks = {"rank": rank, "num_ranks": num_ranks}
+    rejects = build_shards(manifest, folder, work, **ranks, cluster=cluster)
+    if len(complete_shards(Folder(folder), info)) == info.num_shards:
         with FileLock(folder / ".lock"):
             if (folder / INFO).exists():  # else another process has written it meanwhile
                 write_manifest(output, _rows_with_tokens(manifest, ShardStore(str(folder))))
@@ -320,7 +451,8 @@ def _compute(
                     f"{seconds:.2f} s."
                 )
         except AudioError as error:
-            rejects.append(Reject(str(manifest.path), int(manifest.lines[index]), str(error)))
+            line = int(manifest.lines[index])
+            rejects.append(Reject(manifest.name, line, str(error)))
             continue
         speech[index] = waveform
         members[index] = {}

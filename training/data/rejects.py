@@ -120,13 +120,22 @@ class Rejects:
 
 def write_rejects(path: Path, rejects: Sequence[Reject]) -> None:
     """Write a rejects file in one piece, for a part of the work that is done as a whole."""
-    lines = [json.dumps(asdict(reject), ensure_ascii=False) + "\n" for reject in rejects]
-    path.write_text("".join(lines), encoding="utf-8")
+    path.write_text(rejects_text(rejects), encoding="utf-8")
+
+
+def rejects_text(rejects: Sequence[Reject]) -> str:
+    """The text of a rejects file."""
+    return "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in rejects)
 
 
 def read_rejects(path: Path) -> list[Reject]:
     """Read a rejects file."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    return parse_rejects(path.read_text(encoding="utf-8"))
+
+
+def parse_rejects(text: str) -> list[Reject]:
+    """The rejects of the text of a rejects file."""
+    lines = text.split("\n")  # a reason may hold other ends of lines
     return [Reject(**json.loads(line)) for line in lines if line.strip()]
 
 

@@ -94,6 +94,10 @@ def pack(
     return np.concatenate(items), np.concatenate(sizes)
 
 
+BLOCK = 65_536
+"""Items that become Python numbers at once."""
+
+
 class Epoch(Sequence[MicroBatch]):
     """The micro-batches of an epoch."""
 
@@ -186,11 +190,13 @@ class DurationSampler:
             starts = np.cumsum(sizes) - sizes
             num_rows = int(config.max_seconds_per_batch // config.pack_seconds)
         else:
-            keys = np.log(np.maximum(durations, 1e-3))
+            keys = np.maximum(durations, 1e-3)
+            np.log(keys, out=keys)
             if shuffle:
                 keys += rng.uniform(0.0, config.length_jitter + 1e-9, keys.size)
             items = np.argsort(keys, kind="stable").astype(kind)
-            starts = self._starts(durations[items])
+            del keys
+            starts = self._starts(items)
             sizes = np.diff(starts, append=durations.size)
             num_rows = 0
         if shuffle:
@@ -198,18 +204,21 @@ class DurationSampler:
             starts, sizes = starts[places], sizes[places]
         return Epoch(epoch, items, starts, sizes, num_rows)
 
-    def _starts(self, durations: np.ndarray) -> np.ndarray:
+    def _starts(self, items: np.ndarray) -> np.ndarray:
         """Where micro-batches begin that take as many of these items, in order, as they hold."""
         limit, max_items = self._config.max_seconds_per_batch, self._config.max_items
         starts: list[int] = []
-        start = 0
-        while start < durations.size:
-            starts.append(start)
-            # The padded size is at least that many times the first item.
-            most = int(min(max_items, limit / max(durations[start], 1e-9) + 1))
-            window = durations[start : start + most]
-            padded = np.maximum.accumulate(window) * np.arange(1, window.size + 1)
-            start += max(int(np.searchsorted(padded, limit, side="right")), 1)
+        count, longest = max_items, 0.0
+        # Item by item: an array for each micro-batch takes ten times as long.
+        for first in range(0, items.size, BLOCK):
+            block = self._durations[items[first : first + BLOCK]].tolist()
+            for place, duration in enumerate(block, first):
+                count += 1
+                if duration > longest:
+                    longest = duration
+                if count > max_items or count * longest > limit:
+                    starts.append(place)
+                    count, longest = 1, duration
         return np.array(starts)
 
     def seconds(self, micro_batch: MicroBatch) -> float:

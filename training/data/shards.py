@@ -18,7 +18,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -32,14 +31,14 @@ import soundfile
 import torch
 from torch import Tensor
 
-from tokenlm.atomic import sync_to_disk, write_text
 from tokenlm.audio.io import AudioError
 from tokenlm.audio.resample import resample
 from training.data.augment import AugmentConfig
 from training.data.dataset import ShardError, UtteranceDataset
 from training.data.exclusion import Exclusion
 from training.data.manifest import ROW_SCHEMA, ManifestError, Rows, Utterance, row_columns
-from training.data.rejects import Reject, Rejects, write_rejects
+from training.data.rejects import Reject, Rejects, rejects_text
+from training.data.storage import Folder
 from training.data.table import Columns, Table, digest, in_columns
 
 logger = logging.getLogger(__name__)
@@ -117,15 +116,15 @@ class ShardInfo:
         return info
 
 
-def open_folder(folder: Path, info: ShardInfo) -> None:
+def open_folder(folder: Folder, info: ShardInfo) -> None:
     """Create a folder of shards, or check that what lies there was begun with the same settings.
 
     Raises:
         ShardError: If they differ; names the keys.
     """
-    path = folder / INFO
-    if path.exists():
-        old = asdict(ShardInfo.from_json(path.read_text(encoding="utf-8"), str(path)))
+    folder.make()
+    if INFO in folder.names():
+        old = asdict(ShardInfo.from_json(folder.read_text(INFO), folder.file(INFO)))
         new = asdict(info)
         changed = [f"{key}: {old[key]} -> {new[key]}" for key in new if old[key] != new[key]]
         if changed:
@@ -134,8 +133,7 @@ def open_folder(folder: Path, info: ShardInfo) -> None:
                 "ones, or another folder."
             )
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(path, info.to_json())
+    folder.write_text(INFO, info.to_json())
 
 
 def shard_name(number: int) -> str:
@@ -143,20 +141,22 @@ def shard_name(number: int) -> str:
     return f"shard-{number:05d}"
 
 
-def is_complete(folder: Path, number: int) -> bool:
-    """Whether a shard has been written."""
-    return (folder / f"{shard_name(number)}.jsonl").exists()
+def complete_shards(folder: Folder, info: ShardInfo) -> set[int]:
+    """Numbers of the shards that have been written, by one listing of the folder."""
+    names = folder.names()
+    return {n for n in range(info.num_shards) if f"{shard_name(n)}.jsonl" in names}
 
 
 class ShardWriter:
     """Writes one shard; nothing has its name before `commit`."""
 
-    def __init__(self, folder: Path, number: int) -> None:
-        """Open a temporary file in `folder`."""
+    def __init__(self, folder: Folder, number: int) -> None:
+        """Open a temporary file; what is left of earlier attempts is removed."""
         from webdataset.writer import TarWriter
 
         self._folder, self._name = folder, shard_name(number)
-        self._temporary = folder / f".{self._name}.{os.getpid()}.partial"
+        folder.remove_leftovers(self._name)  # a shard has one owner: nobody is at work on it
+        self._temporary = folder.temporary(f"{self._name}.tar")
         self._file = self._temporary.open("wb")
         # Without times and owners the same data give the same bytes.
         self._tar = TarWriter(self._file, user="", group="", mode=0o644, mtime=0, encoder=False)
@@ -182,17 +182,16 @@ class ShardWriter:
     def commit(self, rejects: list[Reject]) -> None:
         """Put tar, rejects and rows in place, the rows last."""
         self._close()
-        sync_to_disk(self._temporary)
-        os.replace(self._temporary, self._folder / f"{self._name}.tar")
-        temporary = self._folder / f".{self._name}.{os.getpid()}.rejects"
-        write_rejects(temporary, rejects)
-        sync_to_disk(temporary)
-        os.replace(temporary, self._folder / f"{self._name}.rejects.jsonl")
-        write_text(self._folder / f"{self._name}.jsonl", "".join(self._rows))
+        self._folder.put(self._temporary, f"{self._name}.tar")
+        self._folder.write_text(f"{self._name}.rejects.jsonl", rejects_text(rejects))
+        self._folder.write_text(f"{self._name}.jsonl", "".join(self._rows))
 
     def discard(self) -> None:
-        """Remove the temporary file."""
-        self._close()
+        """Remove the temporary file, even if the disk is full."""
+        with suppress(OSError):
+            self._close()
+        with suppress(OSError):
+            self._file.close()
         self._temporary.unlink(missing_ok=True)
 
     def _close(self) -> None:

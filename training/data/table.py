@@ -213,6 +213,15 @@ class Table(Sequence[dict[str, Any]]):
         mine = indices if self._indices is None else self._indices[indices]
         return Table(self._source, self.key, mine)
 
+    def detached(self, **columns: Sequence[Any]) -> Table:
+        """The same rows in memory, without the file; a column may be given other values."""
+        indices = self._indices
+        data = self._data if indices is None else self._data.take(pa.array(indices))
+        for name, values in columns.items():
+            place = data.schema.get_field_index(name)
+            data = data.set_column(place, name, pa.array(values, data.schema.field(name).type))
+        return Table(data)
+
     def column(self, name: str) -> np.ndarray:
         """The values of a column (rows,): numbers, or strings as objects."""
         return self._column(name).to_numpy()

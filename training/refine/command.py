@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from training.data.commands import ActorsOption, ClusterOption, GpusOption, make_cluster
+
 
 def refine(
     source: Annotated[Path, typer.Argument(help="Folder of recordings, or a manifest.")],
@@ -28,16 +30,20 @@ def refine(
     max_rejects: Annotated[
         float, typer.Option(help="Share of recordings that may be unusable before it stops.")
     ] = 0.05,
+    cluster: ClusterOption = "",
+    actors: ActorsOption = 0,
+    gpus_per_actor: GpusOption = 0.0,
 ) -> None:
     """Make a training manifest of raw recordings: cut, level, transcribe, filter, report."""
     from tokenlm.config import load_config
     from training.data.rejects import Rejects
     from training.refine import steps
     from training.refine.config import RefineConfig
+    from training.refine.on_cluster import RecordingMap, map_recordings
     from training.refine.recognisers import make_recogniser
     from training.refine.recordings import find_recordings
     from training.refine.report import write_report
-    from training.refine.speakers import cluster, load_encoder
+    from training.refine.speakers import group_voices, load_encoder
 
     settings = load_config(RefineConfig, config) if config is not None else RefineConfig()
     if cluster_speakers and speaker_encoder is None:
@@ -45,6 +51,7 @@ def refine(
     work = output.with_name(f"{output.stem}.work")
     if source.is_dir() and work.resolve().is_relative_to(source.resolve()):
         raise ValueError(f"{output} lies among the recordings: its clips would be taken for some")
+    workers = make_cluster(cluster, actors, gpus_per_actor)
     recognisers = {name: make_recogniser(name) for name in recogniser or ()}
     embed, encoder = load_encoder(speaker_encoder) if speaker_encoder else (None, "")
     recordings, bad = find_recordings(source)
@@ -55,7 +62,18 @@ def refine(
     )
     for reject in bad:
         rejects.reject(reject)
-    clips = steps.segment_step(recordings, work, settings, rejects)
+    fresh: set[str] = set()
+    if workers is not None:
+        job = RecordingMap(
+            work=work,
+            config=settings,
+            recognisers=tuple(recogniser or ()),
+            speaker_encoder=speaker_encoder,
+            encoder=encoder,
+            with_embeddings=cluster_speakers,
+        )
+        fresh = map_recordings(recordings, job, workers, max_rejects)
+    clips = steps.segment_step(recordings, work, settings, rejects, fresh)
     typer.echo(rejects.report())
     typer.echo(f"{len(clips)} clips")
     heard = steps.transcribe_step(clips, work, recognisers)
@@ -65,7 +83,7 @@ def refine(
     )
     if embed is not None and cluster_speakers:
         voices = steps.embed_step(clips, work, embed, encoder=encoder)
-        groups = cluster(voices, settings.min_speaker_similarity)
+        groups = group_voices(voices, settings.min_speaker_similarity)
         clips = [
             steps.replace(clip, speaker=f"voice{group:04d}")
             for clip, group in zip(clips, groups, strict=True)

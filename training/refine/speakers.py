@@ -15,8 +15,12 @@ Embed = Callable[[Tensor], Tensor]
 """Waveform (S,) at 16 kHz to a unit vector (E,)."""
 
 
-def load_encoder(folder: Path) -> tuple[Embed, str]:
+def load_encoder(folder: Path, device: str = "cpu") -> tuple[Embed, str]:
     """Return what the speaker encoder of a component folder hears, and a name of its weights.
+
+    Args:
+        folder: The component.
+        device: Where it computes; vectors come back to the CPU.
 
     Raises:
         ValueError: If there is no speaker encoder.
@@ -25,12 +29,14 @@ def load_encoder(folder: Path) -> tuple[Embed, str]:
     from tokenlm.models.onnx_models import OnnxSpeakerEncoder
     from training.data.precompute import encoder_digest
 
-    encoder = load_model(folder, *SPEAKER_ENCODERS)
+    encoder = load_model(folder, *SPEAKER_ENCODERS, device=device)
 
     def embed(waveform: Tensor) -> Tensor:
+        waveform = waveform.to(device)
         if isinstance(encoder, OnnxSpeakerEncoder):  # gives it any length
-            return torch.nn.functional.normalize(encoder.embed_recording(waveform), dim=0)
-        return encoder(waveform[None], torch.tensor([waveform.shape[0]]))[0]
+            return torch.nn.functional.normalize(encoder.embed_recording(waveform), dim=0).cpu()
+        lengths = torch.tensor([waveform.shape[0]], device=device)
+        return encoder(waveform[None], lengths)[0].cpu()
 
     return embed, encoder_digest(encoder)
 
@@ -41,7 +47,7 @@ def consistency(waveform: Tensor, embed: Embed) -> float:
     return float(embed(waveform[:middle]) @ embed(waveform[middle:]))
 
 
-def cluster(embeddings: Sequence[Tensor], threshold: float = 0.6) -> list[int]:
+def group_voices(embeddings: Sequence[Tensor], threshold: float = 0.6) -> list[int]:
     """Group clips by voice: each joins the group whose mean is the most alike, or begins one.
 
     Args:

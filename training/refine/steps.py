@@ -8,14 +8,17 @@
     work/dropped.jsonl          which filter dropped what, and why
 
 A step appends a row when a recording or clip is done, and passes over what has one. Recordings
-that could not be used are tried again; texts may be corrected between two runs.
+that could not be used are tried again; texts may be corrected between two runs. `refine_recording`
+makes the rows of one recording in all these files, so that recordings can be spread over machines
+(`training.refine.on_cluster`); the steps then find everything done.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,7 @@ from training.refine.segment import normalise_level, segments
 from training.refine.speakers import Embed, consistency
 
 _STORED_RATE = 24_000
+SEGMENT_FILE = "segment.jsonl"
 _ROWS = 2
 """Of segment.jsonl: changes when what they hold does."""
 
@@ -74,44 +78,52 @@ def _resume(
     is_valid: Callable[[Any, dict[str, Any]], bool] = lambda item, row: True,
 ) -> dict[str, dict[str, Any]]:
     """Give the row of every item, those that `path` has and those that `work` makes now."""
-    done: dict[str, dict[str, Any]] = {}
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").split("\n"):
-            try:
-                row = json.loads(line)
-                done[row["id"]] = row
-            except (ValueError, KeyError, TypeError):
-                continue  # the end of a process that was killed; the item is done again
-        write_text(
-            path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in done.values())
-        )
     items = list(items)
+    done = read_rows(path)
+    if path.exists():
+        # In the order of the items, whatever order they were done in.
+        done = {item.id: done[item.id] for item in items if item.id in done} | done
+        write_text(path, "".join(_line(row) for row in done.values()))
     left = [item for item in items if item.id not in done or not is_valid(item, done[item.id])]
     with path.open("a", encoding="utf-8") as file:
         for item in track(left, path.stem):
             done[item.id] = {"id": item.id, **work(item)}
-            file.write(json.dumps(done[item.id], ensure_ascii=False) + "\n")
+            file.write(_line(done[item.id]))
             file.flush()
     return {item.id: done[item.id] for item in items}
 
 
-def segment_step(
-    recordings: list[Recording], work: Path, config: RefineConfig, rejects: Rejects
-) -> list[Recording]:
-    """Cut recordings into clips.
+def read_rows(path: Path) -> dict[str, dict[str, Any]]:
+    """The rows of a step by id, as far as they are whole."""
+    rows: dict[str, dict[str, Any]] = {}
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").split("\n"):
+            try:
+                row = json.loads(line)
+                rows[row["id"]] = row
+            except (ValueError, KeyError, TypeError):
+                continue  # the end of a process that was killed; the item is done again
+    return rows
 
-    A recording that has a text and is no longer than a clip may be stays whole. The clips of a
-    longer one go on without, until `align_step` parts it.
 
-    Args:
-        recordings: Those to cut.
-        work: Gets the clips.
-        config: How they are cut and levelled.
-        rejects: Takes the recordings that cannot be read, and those without speech.
+def append_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Add rows to those of a step."""
+    text = "".join(map(_line, rows))
+    with path.open("ab") as file:
+        if file.tell():  # a torn last line must not take a whole one with it
+            text = "\n" + text
+        file.write(text.encode("utf-8"))
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def open_work(work: Path, config: RefineConfig) -> None:
+    """Make the working folder, or check that it was begun with the same settings.
 
     Raises:
-        ValueError: If the folder was begun with other settings, or two clips have one name.
-        TooManyRejects: If too many recordings cannot be used.
+        ValueError: If it was not.
     """
     (work / "clips").mkdir(parents=True, exist_ok=True)
     settings = {
@@ -129,33 +141,72 @@ def segment_step(
         )
     write_text(kept, json.dumps(settings))
 
-    def cut(recording: Recording) -> dict[str, Any]:
-        row = _cut(recording, work / "clips", config)
-        if row["problem"]:
-            rejects.reject(Reject(recording.file, recording.line, row["problem"]))
-        else:
-            rejects.accept()
-        return row
 
-    def is_valid(recording: Recording, row: dict[str, Any]) -> bool:
-        valid = not row["problem"] and row["has_text"] == bool(recording.text)
-        rejects.accept(int(valid))
-        return valid
+def is_segmented(recording: Recording, row: dict[str, Any]) -> bool:
+    """Whether a row of segment.jsonl is still that of a recording; bad ones are tried again."""
+    return not row["problem"] and row["has_text"] == bool(recording.text)
 
-    rows = _resume(work / "segment.jsonl", recordings, cut, is_valid)
-    rejects.check()
-    clips = [
+
+def clips_of(recording: Recording, row: dict[str, Any], work: Path) -> list[Recording]:
+    """The clips of a recording, by its row of segment.jsonl."""
+    return [
         replace(
             recording,
             id=name,
             audio=work / "clips" / f"{name}.flac",
-            text=recording.text if rows[recording.id]["is_whole"] else "",
+            text=recording.text if row["is_whole"] else "",
             source=recording.id,
             clipped_share=clipped,
         )
-        for recording in recordings
-        for name, clipped in rows[recording.id]["clips"]
+        for name, clipped in row["clips"]
     ]
+
+
+def segment_step(
+    recordings: list[Recording],
+    work: Path,
+    config: RefineConfig,
+    rejects: Rejects,
+    fresh: Collection[str] = (),
+) -> list[Recording]:
+    """Cut recordings into clips.
+
+    A recording that has a text and is no longer than a clip may be stays whole. The clips of a
+    longer one go on without, until `align_step` parts it.
+
+    Args:
+        recordings: Those to cut.
+        work: Gets the clips.
+        config: How they are cut and levelled.
+        rejects: Takes the recordings that cannot be read, and those without speech.
+        fresh: Ids of recordings that were cut just now: bad ones are not tried again.
+
+    Raises:
+        ValueError: If the folder was begun with other settings, or two clips have one name.
+        TooManyRejects: If too many recordings cannot be used.
+    """
+    open_work(work, config)
+
+    def count(recording: Recording, row: dict[str, Any]) -> None:
+        if row["problem"]:
+            rejects.reject(Reject(recording.file, recording.line, row["problem"]))
+        else:
+            rejects.accept()
+
+    def cut(recording: Recording) -> dict[str, Any]:
+        row = _cut(recording, work / "clips", config)
+        count(recording, row)
+        return row
+
+    def is_valid(recording: Recording, row: dict[str, Any]) -> bool:
+        valid = recording.id in fresh or is_segmented(recording, row)
+        if valid:
+            count(recording, row)
+        return valid
+
+    rows = _resume(work / SEGMENT_FILE, recordings, cut, is_valid)
+    rejects.check()
+    clips = [clip for one in recordings for clip in clips_of(one, rows[one.id], work)]
     sources: dict[str, str] = {}
     for clip in clips:
         if clip.id in sources:
@@ -210,14 +261,20 @@ def transcribe_step(
     """Let every recogniser hear every clip; returns what it heard, by clip and recogniser."""
     heard: dict[str, dict[str, str]] = {clip.id: {} for clip in clips}
     for name, recognise in recognisers.items():
-        safe = "".join(c if c.isalnum() or c in "-." else "_" for c in name)
-
-        def hear(clip: Recording, recognise: Recogniser = recognise) -> dict[str, Any]:
-            return {"text": recognise(load_audio(clip.audio, RATE))}
-
-        for clip, row in _resume(work / f"transcribe.{safe}.jsonl", clips, hear).items():
+        rows = _resume(work / transcribe_file(name), clips, partial(_transcribe, recognise))
+        for clip, row in rows.items():
             heard[clip][name] = row["text"]
     return heard
+
+
+def transcribe_file(recogniser: str) -> str:
+    """Name of the file of what a recogniser heard."""
+    safe = "".join(c if c.isalnum() or c in "-." else "_" for c in recogniser)
+    return f"transcribe.{safe}.jsonl"
+
+
+def _transcribe(recognise: Recogniser, clip: Recording) -> dict[str, Any]:
+    return {"text": recognise(load_audio(clip.audio, RATE))}
 
 
 def align_step(
@@ -269,18 +326,8 @@ def measure_step(
         encoder: Name of what embeds: by another one the voices are measured anew.
         normalizer: Front-end that texts are compared by.
     """
-
-    def measured(clip: Recording) -> dict[str, Any]:
-        waveform = load_audio(clip.audio, _STORED_RATE)
-        found = measure_sound(waveform, _STORED_RATE, "")
-        if embed is not None and found.seconds >= 2:  # half a word is no voice
-            alike = consistency(resample(waveform, _STORED_RATE, RATE), embed)
-            found = replace(found, speaker_consistency=alike)
-        return {"measures": asdict(found)}
-
-    # With and without an encoder are two measurements.
-    name = "measure.jsonl" if embed is None else f"measure.{encoder}.jsonl"
-    rows = _resume(work / name, clips, measured)
+    name = measure_file("" if embed is None else encoder)
+    rows = _resume(work / name, clips, partial(_measure, embed))
     result = {}
     for clip in clips:
         transcripts = heard.get(clip.id, {})
@@ -297,18 +344,94 @@ def measure_step(
     return result
 
 
+def measure_file(encoder: str) -> str:
+    """Name of the file of measures; with and without an encoder are two measurements."""
+    return f"measure.{encoder}.jsonl" if encoder else "measure.jsonl"
+
+
+def _measure(embed: Embed | None, clip: Recording) -> dict[str, Any]:
+    waveform = load_audio(clip.audio, _STORED_RATE)
+    found = measure_sound(waveform, _STORED_RATE, "")
+    if embed is not None and found.seconds >= 2:  # half a word is no voice
+        alike = consistency(resample(waveform, _STORED_RATE, RATE), embed)
+        found = replace(found, speaker_consistency=alike)
+    return {"measures": asdict(found)}
+
+
 def embed_step(
     clips: list[Recording], work: Path, embed: Embed, *, encoder: str = "speaker"
 ) -> list[Tensor]:
     """The speaker embedding (E,) of every clip; `encoder` names what embeds."""
-
-    def embedded(clip: Recording) -> dict[str, Any]:
-        waveform = load_audio(clip.audio, RATE)
-        short = max(0, RATE // 2 - waveform.shape[0])
-        return {"embedding": embed(torch.nn.functional.pad(waveform, (0, short))).tolist()}
-
-    rows = _resume(work / f"embedding.{encoder}.jsonl", clips, embedded)
+    rows = _resume(work / embedding_file(encoder), clips, partial(_embedding, embed))
     return [torch.tensor(rows[clip.id]["embedding"]) for clip in clips]
+
+
+def embedding_file(encoder: str) -> str:
+    """Name of the file of embeddings."""
+    return f"embedding.{encoder}.jsonl"
+
+
+def _embedding(embed: Embed, clip: Recording) -> dict[str, Any]:
+    waveform = load_audio(clip.audio, RATE)
+    short = max(0, RATE // 2 - waveform.shape[0])
+    return {"embedding": embed(torch.nn.functional.pad(waveform, (0, short))).tolist()}
+
+
+def clip_files(
+    recognisers: Iterable[str], encoder: str, *, with_embeddings: bool
+) -> tuple[str, ...]:
+    """Names of the files that have a row for every clip.
+
+    Args:
+        recognisers: Their names.
+        encoder: Name of the speaker encoder; '' without one.
+        with_embeddings: Whether speakers are named by their voices.
+    """
+    names = [*map(transcribe_file, recognisers), measure_file(encoder)]
+    return (*names, *([embedding_file(encoder)] if with_embeddings else ()))
+
+
+def refine_recording(
+    recording: Recording,
+    row: dict[str, Any] | None,
+    missing: Mapping[str, Collection[str]] | None,
+    work: Path,
+    config: RefineConfig,
+    recognisers: Mapping[str, Recogniser],
+    embed: Embed | None,
+    encoder: str,
+    *,
+    with_embeddings: bool,
+) -> dict[str, list[dict[str, Any]]]:
+    """Make the rows of one recording that the steps would make, by the name of their file.
+
+    Args:
+        recording: The recording.
+        row: Its row of segment.jsonl, where it was cut before; None cuts it.
+        missing: Ids of the clips that each file has no row of; None means all.
+        work: Gets the clips, and nothing else.
+        config: How it is cut and levelled.
+        recognisers: What hears the clips, by name.
+        embed: Embeds the clips.
+        encoder: Name of what embeds; '' where nothing does.
+        with_embeddings: Whether the embeddings are kept.
+    """
+    rows: dict[str, list[dict[str, Any]]] = {}
+    if row is None:
+        row = {"id": recording.id, **_cut(recording, work / "clips", config)}
+        rows[SEGMENT_FILE] = [row]
+    clips = clips_of(recording, row, work)
+    steps: dict[str, Callable[[Recording], dict[str, Any]]] = {
+        transcribe_file(name): partial(_transcribe, recognise)
+        for name, recognise in recognisers.items()
+    }
+    steps[measure_file(encoder)] = partial(_measure, embed)
+    if embed is not None and with_embeddings:
+        steps[embedding_file(encoder)] = partial(_embedding, embed)
+    for name, step in steps.items():
+        todo = [clip for clip in clips if missing is None or clip.id in missing.get(name, ())]
+        rows[name] = [{"id": clip.id, **step(clip)} for clip in todo]
+    return rows
 
 
 def decide(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,14 +12,18 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from toy_shards import NUM_ROWS, make_work
+from toy_shards import NUM_ROWS, RATE, make_work
+from verb_runner import run_verb
 
 from training.config import ranks_of_launch
+from training.data.commands import precompute
 from training.data.dataset import ShardError
 from training.data.manifest import read_manifest
 from training.data.precompute import build_shards
 from training.data.rejects import TooManyRejects, read_rejects
 
+ROOT = Path(__file__).resolve().parents[3]
+SOUND = {"tokenizer": None, "speaker_encoder": None, "mel": None}
 GOOD = [f"i{n}" for n in range(NUM_ROWS) if n not in (3, 7)]
 
 
@@ -93,6 +98,28 @@ def test_killed_within_a_shard_and_restarted_on_other_processes(
     for rank in (1, 0):
         build_shards(manifest, tmp_path, make_work(), rank=rank, num_ranks=2)
     assert contents(tmp_path) == contents(whole)
+
+
+def test_parts_as_an_array_of_jobs_does_them(
+    whole: Path, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command that the documentation gives to sbatch, run by a shell in its words."""
+    page = (ROOT / "docs" / "much-data.md").read_text(encoding="utf-8")
+    line = next(line for line in page.splitlines() if line.startswith("sbatch"))
+    command = shlex.split(line)
+    wrapped = command[command.index("--wrap") + 1]
+    assert "--array=0-31" in command and wrapped.endswith("$SLURM_ARRAY_TASK_ID/32")
+    manifest = recordings / "rows.jsonl"
+    build_shards(read_manifest(manifest), tmp_path / "one", make_work(**SOUND))
+    words = ["--audio-rate", str(RATE), "--items-per-shard", "4", "--max-rejects", "0.5"]
+    for number in (31, 0, 2, 1, 30):  # three shards: most parts have none
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(number))
+        shell = ["sh", "-c", f"echo {wrapped.partition('--part ')[2]}"]
+        part = subprocess.run(shell, capture_output=True, text=True, check=True).stdout.strip()
+        result = run_verb(precompute, manifest, tmp_path / "parts", *words, "--part", part)
+        assert result.exit_code == 0, result.output
+        assert (tmp_path / "parts" / "rejects.jsonl").exists() == (number in (1, 30))
+    assert contents(tmp_path / "parts") == contents(tmp_path / "one")
 
 
 def test_a_finished_folder_is_left_alone(whole: Path, recordings: Path) -> None:

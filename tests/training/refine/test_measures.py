@@ -16,7 +16,7 @@ from training.refine import segment
 from training.refine.config import RefineConfig
 from training.refine.measures import bandwidth_hz, clipped_share, measure_sound
 from training.refine.segment import normalise_level, segments
-from training.refine.speakers import cluster, consistency
+from training.refine.speakers import consistency, group_voices
 
 BUNDLE = Path(__file__).resolve().parents[3] / "checkpoints" / "mini-en"
 
@@ -106,4 +106,4 @@ def test_speakers() -> None:
     low, high = tone(1.0, 200.0), tone(1.0, 3000.0)
     assert consistency(low, embed) > 0.9
     assert consistency(torch.cat([low, high]), embed) < 0.3
-    assert cluster([embed(low), embed(high), embed(low), embed(high)]) == [0, 1, 0, 1]
+    assert group_voices([embed(low), embed(high), embed(low), embed(high)]) == [0, 1, 0, 1]
