@@ -18,8 +18,8 @@ MAX_DURATION = 86_400.0
 """Longest speech that may be asked for, in seconds."""
 
 
-def check_duration(duration: float | None, speed: float = 1.0) -> float | None:
-    """The duration of a request; None is as long as it takes.
+def check_duration(duration: float, speed: float = 1.0) -> float:
+    """The duration of a request.
 
     Args:
         duration: in seconds.
@@ -28,8 +28,6 @@ def check_duration(duration: float | None, speed: float = 1.0) -> float | None:
     Raises:
         ValueError: it is no number, out of range, or there is a speed, too.
     """
-    if duration is None:
-        return None
     if not is_number(duration) or duration <= 0:
         raise ValueError(f"a duration is a number of seconds above 0, not {duration!r}.")
     if duration > MAX_DURATION:

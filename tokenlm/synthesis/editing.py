@@ -256,7 +256,7 @@ class Editor:
 
     def _borders(self, cut: Cut, analysis: Analysis) -> tuple[int, int]:
         """Tokens between which the recording is cut: the nearest, or a quieter neighbour."""
-        factor = self._components.flow.config.frames_per_token
+        factor = self._components.flow.frames_per_token
         level, count = analysis.mel.mean(dim=1), len(analysis.tokens)
 
         def nearest(place: float) -> int:
@@ -373,7 +373,7 @@ class Editor:
         new: list[int],
     ) -> EditedRecording:
         components, settings = self._components, self._settings
-        factor, rate = components.flow.config.frames_per_token, recording.sample_rate
+        factor, rate = components.flow.frames_per_token, recording.sample_rate
         first, last = max(start - LEFT_TOKENS, 0), min(end + RIGHT_TOKENS, len(analysis.tokens))
         num_left, num_new, num_right = start - first, len(new), last - end
         tokens = [*analysis.tokens[first:start], *new, *analysis.tokens[end:last]]
@@ -480,7 +480,7 @@ def analyse(components: Components, recording: Recording) -> Analysis:
     slow = resample(speech, rate, tokenizer.config.mel.sample_rate).to(components.device)
     tokens = tokenizer.encode(slow[None])[0][0].tolist()
     mel = MelSpectrogram(mel_config)(speech[None])[0]
-    factor = components.flow.config.frames_per_token
+    factor = components.flow.frames_per_token
     count = min(mel.shape[0] // factor, len(tokens))
     return Analysis(
         waveform=waveform,
@@ -495,7 +495,7 @@ def analyse(components: Components, recording: Recording) -> Analysis:
 
 def _quietest(analysis: Analysis, start: int, end: int, components: Components) -> int:
     """The token in the quietest place outside of the tokens `start` to `end`."""
-    factor = components.flow.config.frames_per_token
+    factor = components.flow.frames_per_token
     level = analysis.mel.unflatten(0, (-1, factor)).mean(dim=(1, 2))
     level[start:end] = math.inf
     return analysis.tokens[int(level.argmin())]

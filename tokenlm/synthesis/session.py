@@ -440,7 +440,8 @@ class Session:
             pieces.append(self._joiner.pause(pause))
         self._num_samples += sum(piece.shape[0] for piece in pieces)
         volume = self.styles[self._num_rendered].volume
-        pieces.append(amplify(self._joiner.push(waveform, final=is_last), volume))
+        spoken = self._joiner.push(waveform, final=is_last)
+        pieces.append(amplify(spoken, volume) if volume else spoken)
         if is_last and self._plan is not None and self._is_last_segment:
             num_quiet = self._joiner.num_quiet
             pieces[-1] = self._plan.fitted(pieces[-1], self._num_samples, num_quiet)

@@ -747,7 +747,7 @@ class Synthesizer:
             instruction=generation.check_instruction(instruction),
             text_tokenizer=tokenizer if own else None,
             word_times=word_times,
-            duration=check_duration(duration, speed),
+            duration=None if duration is None else check_duration(duration, speed),
         )
         rate = self.sample_rate
 

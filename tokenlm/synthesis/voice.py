@@ -316,7 +316,7 @@ def _fit_embedding(
 def _draws(flow: FlowDecoder, num_tokens: int, config: FitConfig, seed: int) -> Iterator[_Draw]:
     generator = torch.Generator().manual_seed(seed)
     size, count = min(num_tokens, WINDOW_TOKENS), config.num_draws
-    frames = size * flow.config.frames_per_token
+    frames = size * flow.frames_per_token
     for _ in range(config.num_steps):
         start = int(torch.randint(num_tokens - size + 1, (), generator=generator))
         shares = torch.rand(2, count, generator=generator, dtype=torch.float32)
@@ -352,7 +352,7 @@ def _matching_loss(
         draw: of the step.
         context: in tokens.
     """
-    factor, count = flow.config.frames_per_token, draw.times.shape[0]
+    factor, count = flow.frames_per_token, draw.times.shape[0]
     frames = slice(draw.window.start * factor, draw.window.stop * factor)
     x1 = mel[frames].expand(count, -1, -1)
     times, pinned = draw.times.to(mel), draw.pinned.to(tokens)
@@ -497,7 +497,7 @@ def prepare_voice(
         text = ""
     speech = resample(waveform, rate, tokenizer.config.mel.sample_rate).to(components.device)
     tokens = tokenizer.encode(speech[None])[0][0]
-    factor = components.flow.config.frames_per_token
+    factor = components.flow.frames_per_token
     with torch.inference_mode():
         mel = MelSpectrogram(mel_config)(waveform[None])[0]
         count = min(mel.shape[0] // factor, tokens.shape[0])
@@ -540,7 +540,7 @@ def check_voice(components: Components, voice: Voice) -> None:
     flow = components.flow.config
     num_tokens = voice.prompt_tokens.shape[0]
     fits = (
-        voice.prompt_mel.shape == (num_tokens * flow.frames_per_token, flow.mel.num_mels)
+        voice.prompt_mel.shape == (num_tokens * components.flow.frames_per_token, flow.mel.num_mels)
         and voice.speaker_embedding.shape == (flow.speaker_dim,)
         and (num_tokens == 0 or int(voice.prompt_tokens.max()) < flow.codebook_size)
     )

@@ -184,7 +184,7 @@ TAG = (
 )
 """Pattern of the tags of elements."""
 _DECLARATION = r"<\?xml[^<>]{0,200}\?>|<![A-Za-z][^<>]{0,300}>"
-COMMENT = re.compile(r"<!--(?:(?!-->|<!--)[\s\S])*+-->")
+COMMENT = re.compile(r"<!--(?:(?!-->|<!--)[\s\S])*-->")
 MARKUP = re.compile(rf"{TAG}|{_DECLARATION}|{COMMENT.pattern}")
 """Tags, declarations and comments."""
 OPEN_TAG = (

@@ -171,7 +171,7 @@ _LINE_END = r"(?:\r\n?+|[\n\u2028\u0085\v\f])"
 BLANK_LINE = re.compile(rf"{_LINE_END}[^\S\r\n\u2028\u0085\v\f]*{_LINE_END}|\u2029")
 _LINE_END_MARKS = re.compile(f"{_LINE_END}|\u2029")
 _LINE_ENDS = frozenset("\r\n\u2028\u2029\u0085\v\f")
-_OPEN = re.compile(rf"\[(?=[A-Za-z/!])[^\]>]*+$|{OPEN_TAG}|<!--(?:(?!-->)[\s\S])*+\Z")
+_OPEN = re.compile(rf"\[(?=[A-Za-z/!])[^\]>]*+$|{OPEN_TAG}|<!--(?:(?!-->)[\s\S])*\Z")
 _CLOSING = "\"')]}”’»*_"
 """May stand behind the mark that ends a sentence."""
 

@@ -186,6 +186,7 @@ class FlowDecoder(nn.Module):
         super().__init__()
         self.config = config
         self.default_context = config.default_context
+        self.frames_per_token = config.frames_per_token
         self.encoder = cast("Encoder", ENCODERS[config.encoder](config))
         self.speaker = nn.Linear(config.speaker_dim, config.speaker_condition_dim)
         # Any: the protocol says what is called, and the module has weights besides.
@@ -238,7 +239,7 @@ class FlowDecoder(nn.Module):
         condition = self.condition(encoded, prompt_mel, self.project_speaker(speaker_embedding))
         if dropped is not None:
             condition = condition * ~dropped[:, None, None]
-        factor = self.config.frames_per_token
+        factor = self.frames_per_token
         return self.estimator(
             x_t,
             t,
@@ -301,7 +302,7 @@ class FlowDecoder(nn.Module):
         condition = self.condition(encoded, prompt, self.project_speaker(speaker_embedding))
         noise = self.initial_noise(seed, prompt_seed, start, 0, total)
         x0 = noise.to(encoded.device).expand(encoded.shape[0], -1, -1)
-        factor = self.config.frames_per_token
+        factor = self.frames_per_token
         velocity = self._velocity(condition, context.scaled(factor), guidance_scale, None)
         times = cosine_schedule(num_steps or self.config.num_steps).to(encoded.device)
         if method == "euler":
@@ -346,7 +347,7 @@ class FlowDecoder(nn.Module):
         Raises:
             ValueError: sizes disagree, or the solver is not known.
         """
-        factor = self.config.frames_per_token
+        factor = self.frames_per_token
         if mel.shape[:2] != (tokens.shape[0], tokens.shape[1] * factor) or (
             is_known.shape != tokens.shape
         ):
@@ -465,7 +466,7 @@ class FlowDecoder(nn.Module):
         fed = []
         for index, state in enumerate(states):
             # Of the tokens that were fed, some wait for their future.
-            waiting = state.fed_tokens - state.next_frame // self.config.frames_per_token
+            waiting = state.fed_tokens - state.next_frame // self.frames_per_token
             part = self._take(tokens[index], state, flush[index])
             fed.append(part)
             size = (part.shape[1], waiting, len(state.steps))
@@ -486,7 +487,7 @@ class FlowDecoder(nn.Module):
     def tokens_to_next_chunk(self, state: FlowState) -> int:
         """Tokens that are still needed before a step renders the next chunk."""
         context = state.context
-        done = state.next_frame // self.config.frames_per_token - context.pinned_frames
+        done = state.next_frame // self.frames_per_token - context.pinned_frames
         end = context.pinned_frames + context.chunk_end(max(done, 0))
         given = state.fed_tokens + state.pending.shape[1]
         return end + self.config.lookahead_tokens - given
@@ -500,7 +501,7 @@ class FlowDecoder(nn.Module):
             pinned, lookahead = state.context.pinned_frames, self.config.lookahead_tokens
             known = state.fed_tokens + state.pending.shape[1] - lookahead
             ready = pinned + state.context.whole_chunks(known - pinned) if known >= pinned else 0
-            is_due = ready > state.next_frame // self.config.frames_per_token
+            is_due = ready > state.next_frame // self.frames_per_token
             size = max(ready + lookahead - state.fed_tokens, 0) if is_due else 0
         fed, state.pending = state.pending[:, :size], state.pending[:, size:]
         state.fed_tokens += size
@@ -542,7 +543,7 @@ class FlowDecoder(nn.Module):
         pinned_tokens: Tensor | None = None,
     ) -> Tensor:
         """Frames (B, T, M) of the rows of all streams, those of prompts among them."""
-        count, first, factor = encoded.shape[1], states[0], self.config.frames_per_token
+        count, first, factor = encoded.shape[1], states[0], self.frames_per_token
         prompts, noises = [], []
         for state, seed in zip(states, seeds, strict=True):
             frame, border = state.next_frame, state.prompt_mel.shape[1]
@@ -646,7 +647,7 @@ class FlowDecoder(nn.Module):
         return context.pinned(int(_whole_chunks(self, torch.tensor(num_prompt_tokens), context)))
 
     def _check_prompt(self, prompt_tokens: Tensor, prompt_mel: Tensor) -> None:
-        expected = prompt_tokens.shape[1] * self.config.frames_per_token
+        expected = prompt_tokens.shape[1] * self.frames_per_token
         if prompt_mel.shape[1] != expected:
             raise ValueError(
                 f"the prompt has {prompt_tokens.shape[1]} tokens, which is {expected} mel frames, "
