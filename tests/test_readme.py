@@ -140,7 +140,7 @@ def test_the_first_programs_are_run() -> None:
     assert any("synthesizer.stream" in program for program in streaming)
 
 
-OTHER_PROGRAMS = ("pip", "git", "cd", "pytest", "ruff", "apt-get", "cat", "aplay", "ray")
+OTHER_PROGRAMS = ("pip", "git", "cd", "pytest", "ruff", "apt-get", "cat", "aplay", "ray", "curl")
 
 
 def words_of(line: str) -> list[str]:

@@ -66,7 +66,7 @@ def check(
     typer.echo(f"{len(phones)} words can be said by this bundle")
 
 
-def _said(tokenizer: TextTokenizer, text: str, lexicon: object = None) -> str:
+def _said(tokenizer: TextTokenizer, text: str, lexicon: UserLexicon | None = None) -> str:
     """Text tokens of a text, as names."""
     from tokenlm.text.normalize import frontend
 

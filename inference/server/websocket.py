@@ -85,7 +85,7 @@ def read_message(text: str) -> ClientMessage:
     try:
         return _ADAPTER.validate_json(text)
     except ValidationError as error:
-        problem = dict(error.errors()[0])
+        problem: dict[str, Any] = dict(error.errors()[0])
         problem["loc"] = problem["loc"][1:]  # the type of the message
         reason, param = describe_problem(problem, whole="A message")
         raise ApiError(400, f"The message is not understood: {reason}", param=param) from error

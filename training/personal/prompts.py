@@ -235,7 +235,7 @@ def _greedy(
     """Indices of sentences, the best first."""
     weights = [_shares(row[level] for row in units) for level in (0, 1)]
     read: list[Counter[str]] = [Counter(), Counter()]
-    kinds = [kind_of(sentence) for sentence in pool]
+    kinds: list[Kind] = [kind_of(sentence) for sentence in pool]
     left = set(range(len(pool)))
     chosen: list[int] = []
 
@@ -271,7 +271,7 @@ def _greedy(
 
 def _quotas(size: int) -> dict[Kind, int]:
     """Sentences of each kind in a block; what rounding leaves are statements."""
-    quotas = {kind: int(share * size) for kind, share in KIND_SHARES.items()}
+    quotas: dict[Kind, int] = {kind: int(share * size) for kind, share in KIND_SHARES.items()}
     quotas["statement"] += size - sum(quotas.values())
     return quotas
 
