@@ -138,10 +138,8 @@ load = lru_cache(speech.load_synthesizer)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from inference.commands import serve
 
-    def loaded(
-        bundle: str, device: str = "cpu", weights: Any = "float32", lexicon: Any = None
-    ) -> Any:
-        return load(bundle, device, weights, lexicon=lexicon)
+    def loaded(bundle: str, device: str = "cpu", weights: Any = "float32", **options: Any) -> Any:
+        return load(bundle, device, weights, **options)
 
     for module in (speech, voices, recordings, serve):
         monkeypatch.setattr(module, "load_synthesizer", loaded)

@@ -163,7 +163,12 @@ def test_ctrl_c_says_what_is_finished(
 
     speak_line = script._speak_line
     monkeypatch.setattr(script, "_speak_line", interrupt)
-    result = run_verb(*words, "--seed", "random")
+    # In the background of a shell the signal is ignored, and Python leaves it so.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        result = run_verb(*words, "--seed", "random")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert result.exit_code == 130 and not output.exists()
     assert "interrupted: 2 of 4 lines are finished; what is finished is kept in" in result.stderr
     assert f"{output}.lines, and the same command with --seed " in result.stderr

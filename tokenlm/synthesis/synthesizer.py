@@ -674,6 +674,7 @@ class Synthesizer:
         Raises:
             BundleError: the bundle has no token recogniser.
         """
+        _ = self.components.token_recognizer  # without one, the recording need not be read
         return self._read_tokens(self.tokenize(source, sample_rate=sample_rate))
 
     def _read_tokens(self, tokens: list[int]) -> str:
