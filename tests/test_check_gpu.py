@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,12 @@ def test_the_longest_wait_of_a_player() -> None:
     assert longest_wait([(0.1, 0.001), (3.0, 1.0)]) == 0.0
 
 
+def test_what_is_no_number_passes_no_bound() -> None:
+    script = load_script("check_gpu")
+    assert script.largest([0.001, math.nan, 0.002]) == math.inf
+    assert script.bounded("x", script.largest([0.0, math.nan]), 0.1).verdict == "missed"
+
+
 def test_mistakes_are_told_before_anything_runs(capsys: pytest.CaptureFixture[str]) -> None:
     main = load_script("check_gpu").main
     for words, sentence in (
@@ -57,6 +64,9 @@ def test_a_part_that_fails_leaves_the_others(
     def bad(options: object) -> list[Row]:
         raise RuntimeError("no more memory\nwith a long tail")
 
+    def mute(options: object) -> list[Row]:
+        raise AssertionError
+
     def slow(options: object) -> list[Row]:
         return [script.bounded("late", 3.0, 2.0, "s")]
 
@@ -69,7 +79,11 @@ def test_a_part_that_fails_leaves_the_others(
     assert [row["name"] for row in report["rows"]] == ["fine"]
     assert "bad: failed: RuntimeError: no more memory" in report["notes"]
     assert "| good | fine | 1 | ≤ 2 | yes |" in (tmp_path / "report.md").read_text()
-    assert script.main([*words, "--minutes", "0"]) == 0
+    monkeypatch.setattr(script, "PARTS", {"good": good, "mute": mute})
+    assert script.main(["mute", "good", *words]) == 1
+    notes = json.loads((tmp_path / "report.json").read_text())["notes"]
+    assert "mute: failed: AssertionError: no message" in notes
+    assert script.main([*words, "--minutes", "0"]) == 1
     assert (
         "good: not run, 0 minutes were over"
         in json.loads((tmp_path / "report.json").read_text())["notes"]

@@ -38,6 +38,10 @@ from tokenlm.synthesis.synthesizer import choose_seed
 
 PATH = "/v1/audio/edits"
 SPAN, TEXT = "X-Tokenlm-Span", "X-Tokenlm-Text"
+MAX_RECORDED_TEXT = 10_000
+"""Characters of what a recording says; minutes of fast speech have fewer."""
+MAX_HEADER = 2000
+"""Characters of the header with the new text, percent-encoded: proxies refuse long headers."""
 """Headers: seconds from and to of what is new, and what is said now, percent-encoded."""
 MEDIA_TYPES = {".wav": "audio/wav", ".flac": "audio/flac", ".aiff": "audio/aiff"}
 """Of formats that have one of their own."""
@@ -115,8 +119,9 @@ async def edit_recording(
         ("text", text), ("replace", replace), ("with", new), ("insert", insert),
         ("before", before), ("after", after), ("delete", delete), ("continue", continue_with),
     ):  # fmt: skip
-        if value is not None and len(check_unicode(value, name)) > MAX_TEXT:
-            raise ApiError(413, f"{name} has more than {MAX_TEXT} characters.", param=name)
+        most = MAX_RECORDED_TEXT if name == "text" else MAX_TEXT
+        if value is not None and len(check_unicode(value, name)) > most:
+            raise ApiError(413, f"{name} has more than {most} characters.", param=name)
     if (replace is None) != (new is None):
         raise ApiError(400, "replace and with go together: old words and new ones.")
     try:
@@ -148,9 +153,18 @@ async def edit_recording(
         headers={
             **provenance.headers,
             SPAN: f"{edited.span[0]:.3f}-{edited.span[1]:.3f}",
-            TEXT: quote(edited.text, safe=" "),
+            TEXT: _header_text(edited.text),
         },
     )
+
+
+def _header_text(text: str) -> str:
+    """Percent-encoded; a long text ends with an ellipsis."""
+    whole = quote(text, safe=" ")
+    while len(whole) > MAX_HEADER:
+        text = text[: len(text) * (MAX_HEADER - 9) // len(whole)].rstrip("…")
+        whole = quote(text + "…", safe=" ")
+    return whole
 
 
 def _edit(

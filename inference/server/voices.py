@@ -309,7 +309,7 @@ def read_consent(text: str) -> tuple[str, str]:
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict) or set(fields) != {"who", "statement"}:
-        raise ApiError(400, f"No voice without consent: {needed}.", param="consent")
+        raise ApiError(400, f"Nothing without consent: {needed}.", param="consent")
     texts = []
     for key in ("who", "statement"):
         value = fields[key]

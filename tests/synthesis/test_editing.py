@@ -160,6 +160,10 @@ def test_the_text_may_be_left_out(
         ({"insert": ("beside", "fox", "so")}, "before, after or at"),
         ({"insert": ("at", "fox", "so")}, "a number of seconds, not 'fox'"),
         ({"insert": ("at", -1.0, "so")}, "a number of seconds from 0"),
+        ({"replace": "fox"}, "replace has 2 parts, and not 'fox'"),
+        ({"replace": ("fox", 3)}, "replace cannot hold 3"),
+        ({"span": ("1", "2")}, "span cannot hold '1'"),
+        ({"delete": 3}, "delete is words, not 3"),
     ],
 )
 def test_edits_that_cannot_be_made(

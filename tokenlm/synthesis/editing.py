@@ -15,12 +15,14 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from tokenlm.arguments import check_kind
 from tokenlm.audio.level import high_pass, is_silent, rms_dbfs, sound_span
 from tokenlm.audio.mel import MelSpectrogram
 from tokenlm.audio.recording import Recording
@@ -94,7 +96,10 @@ class EditRequest:
                 f"one edit is made at a time, one of {', '.join(kinds)}; "
                 f"there {'is none' if not given else 'are ' + ' and '.join(given)}."
             )
+        self._check_kinds()
         by_words = self.replace or self.delete or (self.insert and self.insert[0] != "at")
+        if self.occurrence is not None:
+            check_kind("occurrence", self.occurrence, int)
         if self.occurrence is not None and (not by_words or self.occurrence < 1):
             raise EditError("occurrence is a number from 1, for edits that name words.")
         if self.insert is not None and self.insert[0] not in ("before", "after", "at"):
@@ -103,6 +108,26 @@ class EditRequest:
             start, end = self.span
             if not (math.isfinite(start) and math.isfinite(end) and 0 <= start < end):
                 raise EditError(f"a span is two rising seconds, not {start:g} to {end:g}.")
+
+    def _check_kinds(self) -> None:
+        """Checks that each field holds what it should, as a caller may have got it wrong."""
+        for name, kinds in (
+            ("replace", (str, str)),
+            ("insert", (str, str | float | int, str)),
+            ("span", (float | int, float | int)),
+        ):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not isinstance(value, tuple | list) or len(value) != len(kinds):
+                raise EditError(f"{name} has {len(kinds)} parts, and not {value!r}.")
+            for part, kind in zip(value, kinds, strict=True):
+                if not isinstance(part, kind):
+                    raise EditError(f"{name} cannot hold {part!r}.")
+        for name in ("delete", "continue_with"):
+            value = getattr(self, name)
+            if not isinstance(value, str | None):
+                raise EditError(f"{name} is words, not {value!r}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,7 +313,7 @@ class Editor:
         tokens = analysis.tokens
         left = tokens[self._first_token(window, words, analysis, start) : start]
         last = [w for w in words if w.text_end == window.last_character - cut.growth]
-        right = tokens[end:]
+        right: list[int] = []  # where the window ends with the edit, what follows is not read back
         if window.num_right and last:
             right = tokens[end : max(math.ceil(analysis.token_at(last[-1].end_seconds)), end)]
         scored = []
@@ -734,8 +759,10 @@ class Window:
         written = segments.written
         places = [written.written[owner] for owner in written.owners]
         words = [word for segment in segments.segments for word in segment.words]
+        ends = [*accumulate(len(segment.words) for segment in segments.segments)]
         if [word.strip() for word in words] != written.spoken:  # an overlong word was split
             words = written.spoken
+            ends = [len(words)]
         new = [n for n, own in enumerate(places) if own.start < cut.new[1] and own.end > cut.new[0]]
         if not new:
             raise EditError("the new words hold nothing that can be said.")
@@ -746,9 +773,7 @@ class Window:
                 f"the new words have {length} characters as they are said; at most "
                 f"{max_characters} are said in one edit: make several."
             )
-        borders = [0]
-        for segment in segments.segments:
-            borders.append(borders[-1] + len(segment.words))
+        borders = [0, *ends]
         first = max(border for border in borders if border <= start)
         first = max(min(first, start - MIN_LEFT_WORDS), 0)
         last = min((border for border in borders if border >= end), default=len(words))

@@ -173,9 +173,8 @@ def build_shards(
     target = Folder(folder)
     open_folder(target, info)
     numbers = range(rank, info.num_shards, num_ranks)
-    for number in numbers:
-        # Of processes that were killed; a shard has one owner, so nobody is at work on it.
-        target.remove_leftovers(shard_name(number))
+    # Of processes that were killed; a shard has one owner, so nobody is at work on it.
+    target.remove_leftovers({shard_name(number) for number in numbers})
     if cluster is not None:
         _build_on_cluster(manifest, target, work, info, numbers, cluster)
     rejects = _count_bad_rows(manifest, info, work, is_first=rank == 0)

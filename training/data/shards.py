@@ -155,7 +155,7 @@ class ShardWriter:
         from webdataset.writer import TarWriter
 
         self._folder, self._name = folder, shard_name(number)
-        folder.remove_leftovers(self._name)  # a shard has one owner: nobody is at work on it
+        folder.remove_leftovers({self._name})  # a shard has one owner: nobody is at work on it
         self._temporary = folder.temporary(f"{self._name}.tar")
         self._file = self._temporary.open("wb")
         # Without times and owners the same data give the same bytes.

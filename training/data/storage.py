@@ -11,7 +11,7 @@ import platform
 import posixpath
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -122,11 +122,12 @@ class Folder:
                 temporary.unlink(missing_ok=True)
             raise
 
-    def remove_leftovers(self, name: str) -> None:
-        """Remove what processes that were killed have prepared for `name` and not put in place."""
+    def remove_leftovers(self, names: Collection[str]) -> None:
+        """Remove what processes that were killed have prepared for names and not put in place."""
         if self.path is not None:
-            for left in self.path.glob(f".{name}.*"):
-                left.unlink(missing_ok=True)
+            for left in self.path.glob(".*"):
+                if left.name[1:].partition(".")[0] in names:
+                    left.unlink(missing_ok=True)
 
 
 def fetch_manifest(address: str) -> Manifest:

@@ -272,8 +272,8 @@ def record(
 ) -> None:
     """Read the sentences into the microphone, one after another, until you stop.
 
-    Enter begins and ends a take; s skips a sentence, r repeats the one before, q stops. Go on any
-    day by the same command.
+    Enter begins and ends a take; s skips a sentence, r repeats the one before, k keeps a take that
+    was not good enough, q stops. Go on any day by the same command.
     """
     from training.personal.microphone import Microphone
 
@@ -305,23 +305,35 @@ def record(
             if not sound.shape[0]:
                 typer.echo("The microphone gave no sound: is it still connected?")
                 continue
+            if microphone.has_gaps:
+                typer.echo(
+                    "Parts of this take were lost: the computer was busy. Once more, please."
+                )
+                continue
             report = _stored(project, prompt, sound, microphone.sample_rate)
             if report is None:
                 break
             _show_report(prompt.id, report)
-            last = prompt
-            prompt = prompt if report.outcome == "again" else project.next_prompt()
+            if report.outcome == "again" and _ask("Enter: once more, k: keep it as it is") == "k":
+                if _stored(project, prompt, sound, microphone.sample_rate, keep=True) is None:
+                    break
+            elif report.outcome == "again":
+                continue
+            last, prompt = prompt, project.next_prompt()
     typer.echo(str(project.state))
 
 
-def _stored(project: Project, prompt: Prompt, sound: Tensor, rate: int) -> TakeReport | None:
+def _stored(
+    project: Project, prompt: Prompt, sound: Tensor, rate: int, *, keep: bool = False
+) -> TakeReport | None:
     """Stores a take; where that fails it is tried again until the user stops."""
+    from tokenlm.audio.io import AudioError
     from training.personal.project import ProjectError
 
     while True:
         try:
-            return project.add_take(sound, prompt.id, sample_rate=rate)
-        except ProjectError as error:
+            return project.add_take(sound, prompt.id, sample_rate=rate, keep=keep)
+        except (AudioError, ProjectError) as error:
             typer.echo(f"error: {error}", err=True)
             if _ask("Enter: try again to store this take, q: stop without it") == "q":
                 return None

@@ -6,6 +6,7 @@ corrected by hand sets the texts of its takes.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -89,7 +90,7 @@ def import_files(
         config: How recordings are cut.
 
     Raises:
-        ProjectError: The disk cannot be written, or two files have one name.
+        ProjectError: The disk cannot be written.
     """
     result = Imported()
     for path in paths:
@@ -104,11 +105,12 @@ def _import_recording(
     project: Project, path: Path, recognise: Recogniser, config: RefineConfig, result: Imported
 ) -> None:
     count = 0
+    begin = _name(path)
     try:
         for start, waveform, rate in slices(path, config):
             count += 1
             # By the place, not by a number: other settings cut other parts.
-            name = f"{_name(path)}-{round(100 * start / rate):07d}"
+            name = f"{begin}-{round(100 * start / rate):07d}"
             if project.check_part(name, path.name) is not None:
                 result.num_known += 1
                 continue
@@ -177,5 +179,9 @@ def _add(
 
 
 def _name(path: Path) -> str:
-    """The start of the ids of a file's parts."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-_") or "recording"
+    """The start of the ids of a file's parts: files of one name in two folders are two files."""
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-_") or "recording"
+    if not path.is_file():
+        return stem
+    with path.open("rb") as file:
+        return f"{stem}-{hashlib.file_digest(file, 'sha256').hexdigest()[:8]}"

@@ -32,6 +32,8 @@ class Microphone:
         import sounddevice  # pyright: ignore[reportMissingImports]
 
         self._blocks: list[np.ndarray] = []
+        self.has_gaps = False
+        """Whether samples of the take were lost, because the computer was too slow."""
         self._is_recording = False
         chosen: int | str | None = device
         if device is not None and device.isdecimal():
@@ -55,10 +57,11 @@ class Microphone:
     def _take(self, block: np.ndarray, frames: int, time: Any, status: Any) -> None:
         if self._is_recording:
             self._blocks.append(block[:, 0].copy())
+            self.has_gaps = self.has_gaps or bool(getattr(status, "input_overflow", False))
 
     def start(self) -> None:
         """Begin a take."""
-        self._blocks = []
+        self._blocks, self.has_gaps = [], False
         self._is_recording = True
 
     def stop(self) -> Tensor:

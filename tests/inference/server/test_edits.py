@@ -53,7 +53,7 @@ def test_a_recording_comes_back_edited(client: httpx.Client, recording: Path) ->
         ({"replace": "fox"}, 400, "go together"),
         ({"insert": "so"}, 400, "one of before, after and at"),
         ({"span": "then"}, 400, "such as 1.2-1.6"),
-        ({"delete": "fox", "consent": "yes"}, 400, "No voice without consent"),
+        ({"delete": "fox", "consent": "yes"}, 400, "Nothing without consent"),
         ({"delete": "fox " * 400}, 413, "more than 1000 characters"),
         ({"delete": "fox", "occurrence": 0}, 400, "occurrence"),
     ],

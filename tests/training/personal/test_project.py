@@ -416,9 +416,9 @@ def test_the_microphone(
     )
     monkeypatch.setitem(sys.modules, "sounddevice", module)
     silence = torch.zeros(2 * rate)
-    FakeStream.sounds = iter([silence, waveform, 0.5 * waveform, waveform])
-    # Silence is asked for again; the first is repeated; the second skipped; then stopped.
-    answers = iter(["", "stop", "", "stop", "r", "", "stop", "s", "q"])
+    FakeStream.sounds = iter([silence, waveform, 0.5 * waveform, silence])
+    # Silence is asked for again; the first is repeated; the second kept as it is; then stopped.
+    answers = iter(["", "stop", "", "", "stop", "r", "", "stop", "", "stop", "k", "q"])
 
     def answer(question: str) -> str:
         word = next(answers)
@@ -437,8 +437,10 @@ def test_the_microphone(
     torch.testing.assert_close(
         load_audio(project.audio_path(entry.takes[1]), rate), waveform, atol=1e-4, rtol=0
     )
+    entry = project.entry("p0002")
+    assert entry is not None and [one.is_kept for one in entry.takes] == [False, True]
     assert project.next_prompt() == PROMPTS[2]
-    assert "1 of 3 prompts are recorded, 1 skipped" in result.stdout
+    assert "2 of 3 prompts are recorded" in result.stdout
 
 
 @pytest.mark.usefixtures("without_models")
