@@ -404,10 +404,12 @@ def saved_upload(file: BinaryIO, limits: Limits) -> Iterator[tuple[str, str]]:
     if size == 0:
         raise unusable("it is empty")
     file.seek(0)
-    with tempfile.NamedTemporaryFile(prefix="tokenlm-") as copy:  # decoders want a file with a name
-        shutil.copyfileobj(file, copy)
-        copy.flush()
-        yield copy.name, digest.hexdigest()
+    # Decoders want a file with a name, which Windows does not open while it is open to be written.
+    with tempfile.TemporaryDirectory(prefix="tokenlm-") as folder:
+        path = Path(folder) / "recording"
+        with path.open("wb") as copy:
+            shutil.copyfileobj(file, copy)
+        yield str(path), digest.hexdigest()
 
 
 def check_size(limits: Limits, rate: int, channels: int, seconds: float) -> None:

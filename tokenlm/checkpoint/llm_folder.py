@@ -3,7 +3,7 @@
 Text, specials and speech share one table and an untied head (`MergedVocabulary`). What the classes
 of `transformers` have no place for lies beside the weights: `tokenlm.json`, and the bias of a head
 that has one. Head rows of text, specials and padding are zero; an engine must draw speech rows
-alone, which `inference.vllm_logits` sees to, or the option `allowed_token_ids` of a request.
+alone, which `inference.remote.vllm_logits` sees to, or the option `allowed_token_ids` of a request.
 """
 
 from __future__ import annotations
