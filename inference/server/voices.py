@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import pathlib
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -406,7 +407,7 @@ def saved_upload(file: BinaryIO, limits: Limits) -> Iterator[tuple[str, str]]:
     file.seek(0)
     # Decoders want a file with a name, which Windows does not open while it is open to be written.
     with tempfile.TemporaryDirectory(prefix="tokenlm-") as folder:
-        path = Path(folder) / "recording"
+        path = pathlib.Path(folder) / "recording"
         with path.open("wb") as copy:
             shutil.copyfileobj(file, copy)
         yield str(path), digest.hexdigest()
