@@ -53,15 +53,8 @@ def stream(flow: FlowDecoder, pieces: list[Tensor], device: torch.device | str) 
     return mels
 
 
-@pytest.mark.parametrize(
-    "parts",
-    [
-        {},
-        pytest.param(F5, marks=pytest.mark.slow),
-        pytest.param(UNET, marks=pytest.mark.slow),
-        pytest.param({**UNET, "chunks_from": "prompt_start"}, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [{}, F5, UNET, {**UNET, "chunks_from": "prompt_start"}])
 def test_a_flow_does_not_wait(parts: dict[str, Any]) -> None:
     config = cosyvoice_flow_config if "chunks_from" in parts else FlowConfig
     sizes = SIZES | parts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ LETTERS: Sounds = lambda text: [c for c in text.lower() if c.isalpha()]  # noqa:
 
 @pytest.fixture(scope="module")
 def sounds() -> Sounds:
-    return sounds_of(load_text_tokenizer(resolve("mini-en") / "text_tokenizer"))
+    return cache(sounds_of(load_text_tokenizer(resolve("mini-en") / "text_tokenizer")))
 
 
 def test_own_sentences_are_many_easy_and_unknown_to_evaluations() -> None:

@@ -74,6 +74,7 @@ class InThisProcess:
             raise ClusterError("the rest failed")
 
 
+@pytest.mark.slow
 def test_rows_are_those_of_one_process_whatever_was_done_before(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
