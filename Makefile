@@ -22,7 +22,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m inference.demo --output demo
 
 test: $(VENV)/.developer
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 slow: $(VENV)/.developer
 	$(BIN)/python -m pytest -m slow

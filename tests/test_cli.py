@@ -301,6 +301,7 @@ def test_errors_of_usage_import_no_torch(tiny_bundle: Path, tmp_path: Path) -> N
     assert not slow & modules
 
 
+@pytest.mark.slow
 def test_speaking_imports_what_it_needs_and_nothing_else(tiny_bundle: Path, tmp_path: Path) -> None:
     told, modules = runs(
         ("say", "Yes, it is.", "-o", "out.wav", "--bundle", tiny_bundle), cwd=tmp_path

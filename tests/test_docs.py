@@ -43,6 +43,7 @@ def test_the_build_fetches_nothing() -> None:
     assert all((ROOT / "docs" / name).is_file() for name in config["extra_css"])
 
 
+@pytest.mark.slow
 def test_public_objects_are_found_once() -> None:
     for entry in hooks.public_names().values():
         for name in entry["names"]:

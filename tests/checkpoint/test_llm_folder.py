@@ -219,6 +219,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return Pair(resolve("mini-en"), tmp_path_factory.mktemp("embedded") / "llm")
 
 
+@pytest.mark.slow
 def test_the_embedded_bundle(embedded: Pair) -> None:
     folder, facts = embedded.report.folder, embedded.facts
     assert facts["bundle"] == "mini-en" and facts["head_bias"] == BIAS_FILE

@@ -76,6 +76,7 @@ def test_a_signal_ends_launcher_and_ranks(number: signal.Signals, tmp_path: Path
     require_gone([launcher, *ranks])
 
 
+@pytest.mark.slow
 def test_a_launch_that_takes_too_long_is_ended_with_its_ranks(tmp_path: Path) -> None:
     for limit in (3, 12, 48):  # a loaded machine may not have started the ranks before
         with pytest.raises(subprocess.TimeoutExpired):

@@ -98,6 +98,7 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(app, arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_random_weights_are_measured(tmp_path: Path) -> None:
     folder = tiny_configs(tmp_path)
@@ -136,6 +137,7 @@ def test_parts_are_chosen_and_kept_as_they_are_found(tmp_path: Path) -> None:
         BenchmarkConfig(parts=("speed",))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_bundle_is_judged(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -162,6 +164,7 @@ def test_mistakes(tmp_path: Path) -> None:
         assert "Traceback" not in result.output
 
 
+@pytest.mark.slow
 def test_cold_starts(tiny_bundle: Path) -> None:
     subject = bundle_subject(str(tiny_bundle), 5)
     found = measure(subject, BenchmarkConfig(num_runs=1, parts=("cold",)), lambda what: None)

@@ -22,6 +22,7 @@ def test_gain_is_the_median_of_ratios() -> None:
     assert BATCHING.Gain(alone=[4.0, 6.0, 8.0], batched=[2.0, 2.0, 8.0]).ratio == 2.0
 
 
+@pytest.mark.slow
 def test_all_sessions_run_in_one_batch(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

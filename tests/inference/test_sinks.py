@@ -48,6 +48,7 @@ def test_a_header_tells_the_length_where_the_output_is_a_file(tmp_path: Path) ->
     assert struct.unpack("<I", path.read_bytes()[len(data) + 40 : len(data) + 44]) == (6,)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_written_again_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     with path.open("ab") as stream, PipeSink(stream, 24_000, "wav") as sink:

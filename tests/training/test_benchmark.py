@@ -29,6 +29,7 @@ def test_positions_and_pairs_by_hand() -> None:
         assert torch.stack(clock._pairs).sum() == 15 + 6
 
 
+@pytest.mark.slow
 def test_all_loaders_are_measured(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     # Few items leave the last row of an epoch half empty: more than 5 % may be padding.
     options = ["--steps", "1", "--warmup", "0", "--items", "2000", "--seconds", "80"]

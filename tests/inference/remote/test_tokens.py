@@ -277,6 +277,7 @@ def test_another_model_is_refused(tiny_bundle: Path, server: FakeLLMServer, tmp_
     assert not server.bodies
 
 
+@pytest.mark.slow
 def test_an_engine_that_draws_by_itself(
     tiny_bundle: Path, synthesizer: Synthesizer, exported: Path, tmp_path: Path
 ) -> None:

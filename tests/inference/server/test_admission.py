@@ -206,6 +206,7 @@ def test_a_server_that_stops_finishes_what_it_says(start: StartServer) -> None:
     assert engine.is_closed and engine.num_live == 0
 
 
+@pytest.mark.slow
 def test_a_server_that_stops_waits_only_so_long(start: StartServer) -> None:
     server = start(drain_seconds=0.2)
     with pytest.raises(httpx.TransportError), asking(server, "one wait two") as response:

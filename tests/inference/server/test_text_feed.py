@@ -60,6 +60,7 @@ def run(
     return asyncio.run(asyncio.wait_for(both(), 20))
 
 
+@pytest.mark.slow
 def test_a_pause_ends_a_whole_sentence() -> None:
     async def write(feed: TextFeed) -> None:
         for piece in ("Hello", " there.", " How are"):

@@ -237,6 +237,7 @@ def test_a_client_that_leaves_frees_the_session(shared: LiveServer) -> None:
     eventually(lambda: shared.service.num_sockets == 0, "the socket is forgotten")
 
 
+@pytest.mark.slow
 def test_a_slow_reader_slows_only_itself(start: StartServer) -> None:
     """Its utterance stands still, and goes on when it reads: nothing is lost."""
     server = start(socket_send_bytes=16_384, max_text_characters=100_000)

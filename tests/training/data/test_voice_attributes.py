@@ -113,6 +113,7 @@ def test_the_bundle_is_whole_and_designs_voices(bundle: Path, tmp_path: Path) ->
     assert result.exit_code == 2 and "ends in .voice" in result.stderr
 
 
+@pytest.mark.slow
 def test_descriptions_are_scored(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -100,6 +100,7 @@ def test_the_cost_is_processor_time_where_it_is_known() -> None:
     assert ablation_rows(judged)[1]["cost"] == 1.0 / 9.0
 
 
+@pytest.mark.slow
 def test_guards_of_a_bundle_are_judged(
     tiny_bundle: Path,
     tmp_path: Path,

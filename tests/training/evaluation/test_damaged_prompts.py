@@ -52,6 +52,7 @@ def test_the_same_seed_gives_the_same_damage(prompt: Prompt, name: str) -> None:
     assert first.name == f"me {name}"
 
 
+@pytest.mark.slow
 def test_every_damage_is_compared_with_the_clean_prompt(voices: Path, parrot) -> None:
     test_set = read_recording_set("heldout", voices, num_items=4, num_voices=2, prompt_seconds=1.0)
     lost = {"noise": 3, "telephone": 1}

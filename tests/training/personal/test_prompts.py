@@ -178,6 +178,7 @@ def test_prompts_are_read_as_they_were_written(tmp_path: Path) -> None:
             read_prompts(tmp_path / "bad.jsonl")
 
 
+@pytest.mark.slow
 def test_the_verb_writes_prompts_and_a_plot(tmp_path: Path) -> None:
     result = run_verb(commands.prompts, "-n", 25, "--seed", 3, "-o", tmp_path / "p.jsonl")
     assert result.exit_code == 0, result.output

@@ -268,6 +268,7 @@ def test_precision_and_recall_by_hand() -> None:
     assert table == {"noise": (1 / 2, 1 / 2), "wrong_text": (2 / 3, 1.0)}
 
 
+@pytest.mark.slow
 def test_all_damage_is_found_with_a_recogniser_that_hears(tmp_path: Path) -> None:
     rows, truth = [], {}
     for index in range(60):

@@ -60,6 +60,7 @@ def write_data(folder: Path) -> None:
         (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_from_the_published_folder_to_a_reward(
     bundle: Path, recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

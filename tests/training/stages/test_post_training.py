@@ -180,6 +180,7 @@ def test_no_text_of_a_test_set_is_drawn(stage_config: Callable[..., Path], tmp_p
         load_task(stage_config("grpo", hard_share=0.6, counted_share=0.5), [])
 
 
+@pytest.mark.slow
 def test_plain_texts_are_those_of_the_regression_set_by_default(task: GRPOTask) -> None:
     default = RegressionConfig()
     assert str(default.plain_texts) == "configs/eval/regression.jsonl"
@@ -198,6 +199,7 @@ def test_plain_texts_are_those_of_the_regression_set_by_default(task: GRPOTask) 
     assert places == sorted(set(places)) and places[-1] > 0.95 * len(lines)  # of every kind
 
 
+@pytest.mark.slow
 def test_a_policy_without_prompts_is_measured_without(
     stage_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,6 +320,7 @@ LEARN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["grpo", "dpo"])
 def test_the_reward_rises(
     stage: str, stage_config: Callable[..., Path], tmp_path: Path, likes_threes: None
@@ -327,6 +330,7 @@ def test_the_reward_rises(
     assert sum(found[-5:]) / 5 > sum(found[:3]) / 3 + 0.15, found
 
 
+@pytest.mark.slow
 def test_what_the_recogniser_reads_becomes_more_likely(
     stage_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,6 +387,7 @@ def test_mistakes_are_sentences(
     assert "no character that token_recognizer knows" in told("5", "grpo", 1, plain, **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["dpo", "grpo"])
 def test_additions_alone_are_tuned(
     stage: str, stage_config: Callable[..., Path], tmp_path: Path, corpus: Path

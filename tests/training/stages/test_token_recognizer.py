@@ -261,6 +261,7 @@ def test_phones_can_be_added_to_a_recogniser(
     assert exported.phone_ctc.out_features == 2 * 27
 
 
+@pytest.mark.slow
 def test_learns_to_read(
     stage_config: StageConfig, corpus: Path, tmp_path: Path, phonemes: Path
 ) -> None:

@@ -63,6 +63,7 @@ def test_corpus_is_whole_and_as_its_rows_say(tmp_path: Path) -> None:
     assert pause
 
 
+@pytest.mark.slow
 def test_a_check_finds_texts_of_test_sets_wherever_they_are(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +147,7 @@ def test_folder_of_another_corpus_is_refused(tmp_path: Path) -> None:
         build_corpus(toy(num_train=4, seed=5), tmp_path)
 
 
+@pytest.mark.slow
 def test_processes_make_the_same_corpus(tmp_path: Path) -> None:
     build_corpus(toy(num_train=4), tmp_path / "one")
     build_corpus(toy(num_train=4), tmp_path / "two", jobs=2)

@@ -32,6 +32,7 @@ def fake_t2p(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fake_t2p")
 def test_words_keep_their_own_phones() -> None:
     """A word that is skipped, or said in two parts, moves the phones of no other word."""
