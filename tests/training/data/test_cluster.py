@@ -110,7 +110,7 @@ build_shards(read_manifest(sys.argv[1]), sys.argv[2], make_faulty_work(Path(sys.
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_driver_that_is_killed_and_started_again(
     nodes: Any, whole: Path, recordings: Path, requests: Path, tmp_path: Path
 ) -> None:
@@ -129,7 +129,7 @@ def test_a_driver_that_is_killed_and_started_again(
     assert not ray.is_initialized()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_node_that_is_killed(
     nodes: Any, whole: Path, recordings: Path, requests: Path, tmp_path: Path
 ) -> None:

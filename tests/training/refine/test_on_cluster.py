@@ -114,7 +114,7 @@ def test_rows_are_those_of_one_process_whatever_was_done_before(
     assert names and all(name.startswith("voice") for name in names)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_actors_on_this_machine(folder: Path, tiny_bundle: Path) -> None:
     expected = run(folder, f"ours:{tiny_bundle}")
     (folder / "out.work").rename(folder / "first.work")
