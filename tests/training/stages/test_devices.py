@@ -33,4 +33,5 @@ def test_a_step_is_that_of_the_cpu(stage: str, stage_config: Callable[..., Path]
         assert sum(counts.values()) > 100, "nothing was computed on the device"
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        assert torch.allclose(found[name], value, atol=1e-3, rtol=1e-3), name
+        worst = float((found[name] - value).abs().max())
+        assert torch.allclose(found[name], value, atol=1e-3, rtol=1e-3), (name, worst)
