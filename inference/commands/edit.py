@@ -120,12 +120,7 @@ def edit(
         edited = synthesizer.edit(
             recording,
             text=text,
-            replace=request.replace,
-            insert=request.insert,
-            delete=request.delete,
-            span=request.span,
-            continue_with=request.continue_with,
-            occurrence=request.occurrence,
+            **vars(request),
             seed=number,
             num_steps=steps,
             guidance_scale=guidance,

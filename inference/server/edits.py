@@ -181,12 +181,7 @@ def _edit(
         edited = service.synthesizer.edit(
             recording,
             text=text,
-            replace=request.replace,
-            insert=request.insert,
-            delete=request.delete,
-            span=request.span,
-            continue_with=request.continue_with,
-            occurrence=request.occurrence,
+            **vars(request),
             seed=seed,
         )
     except ValueError as error:
