@@ -24,7 +24,6 @@ from tokenlm.models.lm.decoding import KeyValueCache, decode_step
 from tokenlm.synthesis import Speech, Synthesizer
 from tokenlm.synthesis import session as session_module
 from tokenlm.synthesis import voice as voice_module
-from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.session import Session
 from tokenlm.text import normalize as normalize_module
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from tokenlm.checkpoint.adapter import AdapterError, check_part, read_adapter
-from tokenlm.checkpoint.bundle import BundleManifest, read_manifest
+from tokenlm.checkpoint.bundle import BundleManifest, finalize_bundle, read_manifest
 from tokenlm.checkpoint.component import read_component, read_state, save_component
+from tokenlm.synthesis import Voice
 from training.bundle import exchange
 
 
 def merge_adapter(bundle: Path, adapter: Path, output: Path) -> BundleManifest:
     """Write a whole bundle with the changes of an adapter, which then needs no adapter.
+
+    The voice beside the adapter becomes one of the bundle.
 
     Args:
         bundle: the base; it stays as it is.
@@ -42,4 +46,9 @@ def merge_adapter(bundle: Path, adapter: Path, output: Path) -> BundleManifest:
                 state_dict=part.apply(state),
                 extra=files.extra,
             )
-        return exchange(bundle, output, folders)
+        exchange(bundle, output, folders)
+    voice = adapter.with_suffix(".voice")
+    if voice.is_file():
+        own = replace(Voice.load(voice), adapter="")
+        own.save(output / "voices" / voice.name)
+    return finalize_bundle(output, read_manifest(output))
