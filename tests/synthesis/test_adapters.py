@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import shutil
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from inference.engine import EngineStream, StreamEngine
 from tokenlm.checkpoint import read_manifest
 from tokenlm.checkpoint.adapter import (
     AdapterBase,
@@ -155,6 +157,28 @@ def test_adapters_of_several_people_in_one_batch(
     assert num_together == 3  # the bundle, and two adapters of additions
     for pieces, whole in zip(chunks, alone, strict=True):
         torch.testing.assert_close(torch.cat(pieces), whole, atol=1e-4, rtol=0)
+
+
+def test_an_engine_speaks_adapters_at_the_same_time(
+    synthesizer: Synthesizer, voices: list[Voice], alone: list[Tensor]
+) -> None:
+    async def main() -> list[Tensor]:
+        engine = StreamEngine(synthesizer, max_streams=len(voices))
+        try:
+            streams = [await engine.open(TEXT, voice=voice) for voice in voices]
+            first = await anext(streams[2])
+            synthesizer.drop_adapter(voices[2].adapter)  # who speaks goes on
+            rest = await asyncio.gather(*map(listen, streams))
+            rest[2] = torch.cat([first, rest[2]])
+            return list(rest)
+        finally:
+            await engine.close(0)
+
+    async def listen(stream: EngineStream) -> Tensor:
+        return torch.cat([torch.zeros(0), *[chunk async for chunk in stream]])
+
+    for said, whole in zip(asyncio.run(main()), alone, strict=True):
+        torch.testing.assert_close(said, whole, atol=1e-4, rtol=0)
 
 
 def test_an_adapter_is_merged_into_a_bundle(

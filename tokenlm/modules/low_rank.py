@@ -14,7 +14,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ from torch import Tensor, nn
 Pair = tuple[Tensor, Tensor]
 """Down (R, in) and up (out, R), which holds the scale."""
 
+_KEY = -1
+"""Of our hook among those of a layer; torch counts its own from 0."""
 KEPT_BATCHES = 8
 """Combinations of rows whose stacked additions each thread keeps."""
 
@@ -40,48 +42,57 @@ class Additions:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
+class _Stack(NamedTuple):
+    """The additions of some rows of a batch to one layer."""
+
+    places: Tensor | None
+    """(A,) rows that have any; None is all of them."""
+    down: Tensor
+    """(A, in, R)"""
+    up: Tensor
+    """(A, R, out)"""
+
+
 class _Batch:
     """The additions of the rows of one batch, stacked when a layer first asks for them."""
 
     def __init__(self, rows: Sequence[Additions | None]) -> None:
         self.rows = rows
-        self._stacks: dict[str, tuple[list[int], Tensor, Tensor] | None] = {}
+        self._stacks: dict[tuple[str, int], _Stack | None] = {}
 
     def add(self, name: str, x: Tensor, y: Tensor) -> Tensor:
         """Output (B, P, out) or (B, out) of a layer with the additions of each row."""
-        stack = self._stack(name, x)
-        if stack is None:
-            return y
-        places, down, up = stack
         # Guidance puts two rows of an item side by side.
         repeats, rest = divmod(x.shape[0], len(self.rows))
         assert rest == 0, f"{name}: {x.shape[0]} rows for {len(self.rows)} streams"
-        if repeats > 1:
-            places = [place * repeats + number for place in places for number in range(repeats)]
-            down, up = down.repeat_interleave(repeats, 0), up.repeat_interleave(repeats, 0)
-        everywhere = len(places) == x.shape[0]
-        index = None if everywhere else torch.tensor(places, device=x.device)
-        taken = x if index is None else x.index_select(0, index)
+        key = (name, repeats)
+        if key not in self._stacks:
+            self._stacks[key] = self._stack(name, repeats, x)
+        stack = self._stacks[key]
+        if stack is None:
+            return y
+        taken = x if stack.places is None else x.index_select(0, stack.places)
         flat = taken.reshape(taken.shape[0], -1, taken.shape[-1])
-        added = torch.bmm(torch.bmm(flat, down), up).reshape(*taken.shape[:-1], -1).to(y.dtype)
-        return y + added if index is None else y.index_add(0, index, added)
+        added = torch.bmm(torch.bmm(flat, stack.down), stack.up)
+        added = added.reshape(*taken.shape[:-1], -1).to(y.dtype)
+        return y + added if stack.places is None else y.index_add(0, stack.places, added)
 
-    def _stack(self, name: str, x: Tensor) -> tuple[list[int], Tensor, Tensor] | None:
-        if name not in self._stacks:
-            own = [row.pairs.get(name) if row is not None else None for row in self.rows]
-            places = [place for place, pair in enumerate(own) if pair is not None]
-            pairs = [pair for pair in own if pair is not None]
-            stacked = None
-            if pairs:
-                rank = max(down.shape[0] for down, _ in pairs)
-                # Of another rank: the missing ones add nothing.
-                downs = [nn.functional.pad(d, (0, 0, 0, rank - d.shape[0])) for d, _ in pairs]
-                ups = [nn.functional.pad(u, (0, rank - u.shape[1])) for _, u in pairs]
-                down = torch.stack(downs).transpose(1, 2).to(x.device, x.dtype)
-                up = torch.stack(ups).transpose(1, 2).to(x.device, x.dtype)
-                stacked = places, down, up
-            self._stacks[name] = stacked
-        return self._stacks[name]
+    def _stack(self, name: str, repeats: int, x: Tensor) -> _Stack | None:
+        own = [None if row is None else row.pairs.get(name) for row in self.rows]
+        own = [pair for pair in own for _ in range(repeats)]
+        pairs = [pair for pair in own if pair is not None]
+        if not pairs:
+            return None
+        places = [place for place, pair in enumerate(own) if pair is not None]
+        rank = max(down.shape[0] for down, _ in pairs)
+        # Of another rank: the missing ones add nothing.
+        downs = [nn.functional.pad(down, (0, 0, 0, rank - down.shape[0])) for down, _ in pairs]
+        ups = [nn.functional.pad(up, (0, rank - up.shape[1])) for _, up in pairs]
+        return _Stack(
+            None if len(places) == len(own) else torch.tensor(places, device=x.device),
+            torch.stack(downs).transpose(1, 2).to(x.device, x.dtype),
+            torch.stack(ups).transpose(1, 2).to(x.device, x.dtype),
+        )
 
 
 class _Active(threading.local):
@@ -138,6 +149,6 @@ def hook_layers(model: nn.Module, names: Sequence[str]) -> None:
     """
     for name in names:
         layer = model.get_submodule(name)
-        hooks = layer._forward_hooks.values()
-        if not any(isinstance(hook, _Hook) for hook in hooks):
-            layer.register_forward_hook(_Hook(name))
+        if _KEY not in layer._forward_hooks:
+            # In another thread the layer may run: it sees the hooks before or those after.
+            layer._forward_hooks = OrderedDict([*layer._forward_hooks.items(), (_KEY, _Hook(name))])
