@@ -13,6 +13,9 @@ import tokenlm
 from tokenlm import Synthesizer, Voice
 
 SYNTHESIZER = {
+    "adapters": None,
+    "drop_adapter": ["name"],
+    "load_adapter": ["folder", "name"],
     "astream": ["text", "options"],
     "components": None,
     "convert": [
