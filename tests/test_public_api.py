@@ -127,6 +127,7 @@ SYNTHESIZER = {
     "voices": None,
 }
 VOICE = {
+    "adapter": None,
     "description": None,
     "digest": None,
     "lexicon": None,

@@ -9,22 +9,40 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from verb_runner import run_verb
 
 from inference.commands.bundle import inspect
 from tokenlm.audio.io import save_audio
-from tokenlm.checkpoint import finalize_bundle, read_manifest
-from tokenlm.checkpoint.adapter import read_adapter
+from tokenlm.checkpoint import finalize_bundle, resolve
+from tokenlm.checkpoint import read_manifest as read_bundle
+from tokenlm.checkpoint.adapter import (
+    AdapterBase,
+    AdapterConfig,
+    bundle_fingerprint,
+    read_adapter,
+    save_adapter,
+)
+from tokenlm.checkpoint.registry import load_model
+from tokenlm.config import from_dict, load_config
 from tokenlm.synthesis import Synthesizer, Voice
 from training.commands import merge
 from training.config import BatchConfig
 from training.data.manifest import Utterance, write_manifest
 from training.personal import tuning
 from training.personal.commands import tune as tune_verb
-from training.personal.config import SpokenCheckConfig
+from training.personal.config import SpokenCheckConfig, TuneConfig
 from training.personal.memory import fit_batch
 from training.personal.spoken_check import Spoken, find_worse, spread
-from training.personal.tuning import TuneError, TuneProgress, TuningStopped, Waiting, tune
+from training.personal.tuning import (
+    TuneError,
+    TuneProgress,
+    TuningStopped,
+    Waiting,
+    recipe_path,
+    tune,
+)
+from training.stages.lora import LoraSettings, add_lora, changes_of
 
 TEXT = "the quick brown fox jumps over the dog"
 QUICK = (
@@ -72,7 +90,7 @@ def bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "speech_lm" / "config.yaml"
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace("block_speech_tokens: 15", "block_speech_tokens: 2"))
-    finalize_bundle(folder, read_manifest(folder))
+    finalize_bundle(folder, read_bundle(folder))
     return folder
 
 
@@ -182,6 +200,24 @@ def test_takes_that_cannot_be_tuned_on(takes: list[Utterance], tmp_path: Path) -
     with pytest.raises(TuneError, match=r"no recipe 'x'; there are .*evening.*short"):
         tune(takes, tmp_path / "a.voice", work, recipe="x")
     assert not work.exists()
+
+
+@pytest.mark.slow
+def test_an_adapter_of_mini_en_is_small(tmp_path: Path) -> None:
+    bundle = resolve("mini-en")
+    recipe = load_config(TuneConfig, recipe_path("evening"))
+    parts = {}
+    for part, settings in recipe.parts.items():
+        model = load_model(bundle / part, nn.Module).requires_grad_(True)
+        if "lora" in settings:
+            add_lora(model, from_dict(LoraSettings, settings["lora"], where="evening"))
+        parts[part] = changes_of(model)
+    manifest = read_bundle(bundle)
+    base = AdapterBase(name=manifest.name, fingerprint=bundle_fingerprint(manifest))
+    save_adapter(tmp_path / "me.adapter", AdapterConfig(name="me", base=base), parts)
+    size = sum(path.stat().st_size for path in (tmp_path / "me.adapter").iterdir())
+    assert 5e6 < size <= 12e6
+    assert set(read_adapter(tmp_path / "me.adapter").parts) == {"flow", "vocoder", "speech_lm"}
 
 
 def test_worse_is_beyond_the_interval() -> None:

@@ -66,6 +66,7 @@ def test_weights_of_a_vocoder_get_additions(kind: str, tiny_models: dict[str, nn
         add_lora_to_weights(vocoder, LoraSettings(dropout=0.1))
 
 
+@pytest.mark.slow
 def test_all_layers_of_a_flow_get_additions(tiny_models: dict[str, nn.Module]) -> None:
     flow = copy.deepcopy(tiny_models["flow"])
     assert isinstance(flow, FlowDecoder)
