@@ -122,6 +122,7 @@ class SpokenCheck:
     @torch.no_grad()
     def _likeness(self, waveform: Tensor) -> float:
         components = self.synthesizer.components
+        assert self._target is not None
         heard = resample(waveform, self.synthesizer.sample_rate, RATE).to(components.device)
         embedding = components.speaker_encoder.embed_recording(heard).cpu()
         return float(functional.normalize(embedding, dim=0) @ self._target)

@@ -496,7 +496,7 @@ class _Tuning:
         if (run / "done").is_file():
             return observer
         if part not in self.plan["batches"]:
-            self.plan["batches"][part] = self._batch(path, overrides)
+            self.plan["batches"][part] = self._batch(part, path, overrides)
             self._write_plan(self.plan)
         overrides += [f"batch.{name}={value}" for name, value in self.plan["batches"][part].items()]
         config, task = load_task(path, overrides)
@@ -534,7 +534,7 @@ class _Tuning:
             name = kind
         return configs / f"{name}.yaml", settings_of({**given, **self.config.parts[part]})
 
-    def _batch(self, path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    def _batch(self, part: Part, path: Path, overrides: Sequence[str]) -> dict[str, Any]:
         """Sizes of the batches of a part, by the memory that there is now."""
         config, task = load_task(path, overrides)
         with torch.random.fork_rng(devices=[]):
@@ -550,7 +550,7 @@ class _Tuning:
         )
         logger.info(
             "%s: %.0f s of audio at once, %d times for a step",
-            path.stem, fitted.max_seconds_per_batch, fitted.accumulation,
+            part, fitted.max_seconds_per_batch, fitted.accumulation,
         )  # fmt: skip
         return {
             "max_seconds_per_batch": fitted.max_seconds_per_batch,

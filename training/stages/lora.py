@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -194,12 +195,14 @@ def changes_of(module: nn.Module) -> PartChange:
     values: dict[str, Tensor] = {}
     additions: dict[str, tuple[Tensor, Tensor]] = {}
     for name, layer in module.named_modules():
-        if hasattr(layer, "lora_A") and hasattr(layer, "lora_B"):  # of peft
-            down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-            scale = layer.scaling["default"]
+        if hasattr(layer, "lora_A") and hasattr(layer, "lora_B"):
+            wrapped: Any = layer  # of peft
+            down, up = wrapped.lora_A["default"].weight, wrapped.lora_B["default"].weight
+            scale = wrapped.scaling["default"]
             additions[f"{name}.weight"] = (down.detach().clone(), scale * up.detach())
         elif parametrize.is_parametrized(layer, "weight"):
-            found = layer.parametrizations["weight"][0]  # type: ignore[index]
+            changed: Any = layer
+            found = changed.parametrizations["weight"][0]
             assert isinstance(found, _LowRankWeight)
             additions[f"{name}.weight"] = (
                 found.down.detach().clone(),
