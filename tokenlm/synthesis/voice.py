@@ -20,7 +20,7 @@ import json
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,6 +86,8 @@ class Voice:
     """(M,) added to the log-mel of all that the voice says; None adds nothing."""
     lexicon: str = ""
     """Pronunciations for all that the voice says, as a lexicon file has them."""
+    consent: Mapping[str, Any] | None = None
+    """Evidence that the person agreed, as `inference.consent` stores it; it changes no speech."""
 
     def __post_init__(self) -> None:
         tensors = (self.prompt_tokens, self.prompt_mel, self.speaker_embedding)
@@ -135,6 +137,7 @@ class Voice:
             "tokenizer": self.tokenizer,
             "description": self.description,
             **({"lexicon": self.lexicon} if self.lexicon else {}),
+            **({} if self.consent is None else {"consent": self.consent}),
         }
         # A single entry: the library writes several in any order, and files would differ by chance.
         facts = {"format_version": FORMAT_VERSION, **facts}
@@ -161,6 +164,9 @@ class Voice:
             raise VoiceError(f"{path} is not a voice file.")
         try:
             facts = json.loads(metadata[METADATA_KEY])
+            consent = facts.get("consent")
+            if not isinstance(consent, dict | NoneType):
+                raise VoiceError("its evidence of consent is damaged")
             if facts["format_version"] != FORMAT_VERSION:
                 raise VoiceError(
                     f"it is of format {facts['format_version']}; this version of tokenlm reads "
@@ -176,6 +182,7 @@ class Voice:
                 prompt_mel=tensors["prompt_mel"].float(),
                 speaker_embedding=tensors["speaker_embedding"].float(),
                 mel_offset=tensors.get("mel_offset"),
+                consent=consent,
             )
         except VoiceError as error:
             raise VoiceError(f"{path}: {error}") from error
