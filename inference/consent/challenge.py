@@ -72,8 +72,10 @@ class Challenge:
 
 
 class Challenges:
-    """The challenges that are open. They are in memory: a restart forgets them, and they are drawn
-    anew."""
+    """The challenges that are open.
+
+    They are in memory: after a restart, or with another server, a sentence is drawn anew.
+    """
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         """Keeps none yet; `now` gives seconds since 1970."""

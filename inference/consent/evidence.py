@@ -39,8 +39,8 @@ class ConsentError(ValueError):
 class Evidence:
     """How it is known that a person agreed to a voice of theirs."""
 
-    policy: Literal["required", "recorded"]
-    """Whether the person said so, and was listened to, or somebody stated it in writing."""
+    kind: Literal["spoken", "stated"]
+    """Whether the person said so and was listened to, or somebody stated it in writing."""
     who: str
     """The person whose voice it is."""
     statement: str

@@ -32,6 +32,9 @@ class ConsentConfig:
     synthetic_detector: Path | None = None
     """Folder of a component `synthetic_detector` (`scripts/train_synthetic_detector`); without it
     nothing says whether the sentence is itself synthetic."""
+    bundle: str = ""
+    """Bundle whose models listen; empty is the one that speaks. Imported bundles have no
+    recogniser, so they need another one here, such as mini-en."""
     min_word_margin: float = -12.0
     """Least log-probability of each drawn word against the likeliest other word."""
     min_similarity: float = 0.65

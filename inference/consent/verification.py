@@ -23,6 +23,7 @@ from inference.consent.words import SAMPLE_RATE, RecognizerScorer, TextScorer, s
 from tokenlm.audio.level import is_silent, trim_silence
 from tokenlm.audio.resample import resample
 from tokenlm.checkpoint.component import load_component
+from tokenlm.models.speaker_encoder import SpeakerEncoder
 from tokenlm.models.synthetic_detector import DETECTOR_KINDS, SyntheticDetector
 from tokenlm.synthesis.components import Components
 from tokenlm.trigger.speaker import SpeakerProfile, embed_windows, split_agreement
@@ -70,22 +71,23 @@ class ConsentVerifier:
             scorer: hears words; None takes the recogniser of the bundle.
 
         Raises:
-            ConsentError: the bundle has no speaker encoder or recogniser, or these are not such as
-                can be used.
+            ConsentError: the bundle has no recogniser, or the speaker encoder of another project.
             ComponentError: the detector cannot be loaded.
         """
         manifest = components.manifest
-        for name in ("speaker_encoder", "token_recognizer"):
-            if name not in manifest.components and not (name[0] == "t" and scorer is not None):
-                raise ConsentError(
-                    f"the bundle {manifest.name!r} has no {name}, which spoken consent needs."
-                )
-        self._encoder = components.speaker_encoder
-        if not hasattr(self._encoder.config, "mel"):
+        if scorer is None and not components.has_token_recognizer:
             raise ConsentError(
-                f"the speaker encoder of the bundle {manifest.name!r} is not of this project: "
-                "spoken consent cannot be verified with it."
+                f"the bundle {manifest.name!r} has no token recogniser to hear spoken consent "
+                "with; the setting consent.bundle names another bundle, such as mini-en."
             )
+        encoder = components.speaker_encoder
+        if not isinstance(encoder, SpeakerEncoder):
+            raise ConsentError(
+                f"spoken consent is not compared by the speaker encoder of the bundle "
+                f"{manifest.name!r}; the setting consent.bundle names another one, such as mini-en."
+            )
+        self._encoder = encoder
+        self.bundle = manifest.name
         self._device = components.device
         self._scorer = scorer or RecognizerScorer(components)
         self._config = config
@@ -142,16 +144,12 @@ class ConsentVerifier:
                 reasons += self._shortcomings(challenge, scores)
         return Decision(accepted=not reasons, reasons=tuple(reasons), scores=scores)
 
-    def _scores(
-        self, challenge: Challenge, said: Tensor, voice: Tensor
-    ) -> dict[str, float | None]:
+    def _scores(self, challenge: Challenge, said: Tensor, voice: Tensor) -> dict[str, float | None]:
         words = score_words(self._scorer, said, challenge)
         of_said, of_voice = embed_windows(self._encoder, said), embed_windows(self._encoder, voice)
         profile, other = SpeakerProfile.of(of_voice), SpeakerProfile.of(of_said)
         whole = self._encoder.embed_recording(said)
-        lowest = min(
-            float((of_said @ profile.mean).min()), float((of_voice @ other.mean).min())
-        )
+        lowest = min(float((of_said @ profile.mean).min()), float((of_voice @ other.mean).min()))
         found: dict[str, float | None] = {
             "words": max(words.lowest, LEAST_MARGIN),
             "speaker": profile.score(whole).similarity,
@@ -167,9 +165,7 @@ class ConsentVerifier:
             for name, value in found.items()
         }
 
-    def _shortcomings(
-        self, challenge: Challenge, scores: Mapping[str, float | None]
-    ) -> list[str]:
+    def _shortcomings(self, challenge: Challenge, scores: Mapping[str, float | None]) -> list[str]:
         """Sentences about the scores that are not what they should be."""
         config, found = self._config, []
         missed = {

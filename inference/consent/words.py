@@ -100,7 +100,9 @@ def score_words(scorer: TextScorer, waveform: Tensor, challenge: Challenge) -> W
     for place in range(len(words)):
         others = [word for word in WORDS if word not in words]
         for other in ["", *others]:
-            texts.append(_sentence(challenge.statement, [*words[:place], other, *words[place + 1 :]]))
+            texts.append(
+                _sentence(challenge.statement, [*words[:place], other, *words[place + 1 :]])
+            )
             places.append(place)
     found = scorer.log_probabilities(waveform, texts)
     said, alone = found[:2]

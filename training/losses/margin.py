@@ -1,7 +1,7 @@
 """Losses with a margin for speaker embeddings.
 
 `margin_softmax_loss` is the additive angular margin softmax (ArcFace, Deng et al., 2019);
-`sphereface2_loss` is SphereFace2 (Wen et al., 2022), a binary classification for each speaker, which
+`sphereface2_loss` is SphereFace2 (Wen et al., 2022), a binary classification for each speaker. It
 trains for what verification asks: whether a recording is of this person, not of which of many.
 
 Shapes: B batch, D embedding channels, K speakers.
