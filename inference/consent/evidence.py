@@ -201,7 +201,7 @@ def _cryptography() -> tuple[Any, Any]:
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError as error:
         raise ConsentError(
-            "signing needs the package cryptography: pip install 'tokenlm[consent]'."
+            "signing needs the package cryptography: pip install 'tokenlm[serve]'."
         ) from error
     return serialization, ed25519
 
