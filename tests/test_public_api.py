@@ -124,6 +124,7 @@ SYNTHESIZER = {
     "voices": None,
 }
 VOICE = {
+    "consent": None,
     "description": None,
     "digest": None,
     "lexicon": None,
