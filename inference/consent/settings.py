@@ -41,7 +41,7 @@ class ConsentConfig:
     """Least cosine between the sample and the sentence."""
     min_window_similarity: float = 0.55
     """The same of each window of either, which another person may speak in."""
-    min_agreement: float = 0.35
+    min_agreement: float = 0.45
     """Least cosine between what is before and behind any place of a recording."""
     max_synthetic: float = 0.5
     """Most probability of being synthetic."""
