@@ -128,6 +128,7 @@ SYNTHESIZER = {
 }
 VOICE = {
     "adapter": None,
+    "consent": None,
     "description": None,
     "digest": None,
     "lexicon": None,

@@ -16,6 +16,7 @@ import typer
 from inference.commands.options import (
     ArrivingTextArgument,
     FormatOption,
+    ForOthersOption,
     LayoutOption,
     OutputOption,
     PlayOption,
@@ -28,6 +29,7 @@ from inference.commands.options import (
     TextArgument,
     TextFileOption,
     TextOptions,
+    WhoOption,
     takes_options,
 )
 from tokenlm.atomic import write_text
@@ -52,6 +54,8 @@ def clone(
     prompt_text: PromptTextOption = None,
     output: OutputOption = Path("out.wav"),
     text_file: TextFileOption = None,
+    for_others: ForOthersOption = False,
+    who: WhoOption = None,
     options: TextOptions,
 ) -> None:
     """Say a text in the voice of a recording."""
@@ -64,7 +68,12 @@ def clone(
         check_recording(prompt_audio)
         check_text(words, resolve(options.bundle))
         synthesizer = load_synthesizer(options.bundle, options.device, options.weights)
-        progress.describe("listening")
+    if for_others:
+        from inference.commands.consent import spoken_consent
+        from inference.consent.settings import ConsentConfig
+
+        spoken_consent(synthesizer, prompt_audio, who, ConsentConfig())
+    with ProgressBar("listening") as progress:
         voice = synthesizer.prepare_voice(prompt_audio, prompt_text)
         progress.describe("speaking")
         speech, seconds = timed(

@@ -20,7 +20,7 @@ import json
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,6 +90,8 @@ class Voice:
     adapter: str = ""
     """Folder or name of the adapter that speaks the voice; empty is the bundle alone. A voice file
     holds the name of the folder, which lies beside it."""
+    consent: Mapping[str, Any] | None = None
+    """Evidence that the person agreed, as `inference.consent` stores it; it changes no speech."""
 
     def __post_init__(self) -> None:
         tensors = (self.prompt_tokens, self.prompt_mel, self.speaker_embedding)
@@ -140,6 +142,7 @@ class Voice:
             "description": self.description,
             **({"lexicon": self.lexicon} if self.lexicon else {}),
             **({"adapter": Path(self.adapter).name} if self.adapter else {}),
+            **({} if self.consent is None else {"consent": self.consent}),
         }
         # A single entry: the library writes several in any order, and files would differ by chance.
         facts = {"format_version": FORMAT_VERSION, **facts}
@@ -166,6 +169,9 @@ class Voice:
             raise VoiceError(f"{path} is not a voice file.")
         try:
             facts = json.loads(metadata[METADATA_KEY])
+            consent = facts.get("consent")
+            if not isinstance(consent, dict | NoneType):
+                raise VoiceError("its evidence of consent is damaged")
             if facts["format_version"] != FORMAT_VERSION:
                 raise VoiceError(
                     f"it is of format {facts['format_version']}; this version of tokenlm reads "
@@ -186,6 +192,7 @@ class Voice:
                 prompt_mel=tensors["prompt_mel"].float(),
                 speaker_embedding=tensors["speaker_embedding"].float(),
                 mel_offset=tensors.get("mel_offset"),
+                consent=consent,
             )
         except VoiceError as error:
             raise VoiceError(f"{path}: {error}") from error
