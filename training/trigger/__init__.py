@@ -1,0 +1,1 @@
+"""Triggers: the texts and recordings that they are trained with, and how they are measured."""
