@@ -3,8 +3,9 @@
     scripts/speak_phrases "hey token" token --config configs/data/natural.yaml --output FOLDER \
         --train 400 --heldout 80 teacher=FOLDER
 
-What is spoken already is kept, so that more can be asked for later. Manifests `train.jsonl` (training speakers of the config) and `heldout.jsonl` (its held-out
-speakers, other commands), for `tokenlm trigger train` and `tokenlm trigger evaluate`.
+What is spoken already is kept, so that more can be asked for later. Manifests `train.jsonl`
+(training speakers of the config) and `heldout.jsonl` (its held-out speakers, other commands, other
+close texts), for `tokenlm trigger train` and `tokenlm trigger evaluate`.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ from tokenlm.checkpoint import packaged_configs, resolve
 from tokenlm.config import load_config
 from tokenlm.console import show_logs, track
 from tokenlm.text.tokenizers import PhonemeTokenizer
-from training.recipes.corpus.build import read_shard, speak_shard
-from training.recipes.corpus.config import CorpusConfig
-from training.recipes.corpus.plan import Shard, Utterance
-from training.recipes.corpus.speakers import VirtualSpeaker, heldout_speakers, training_speakers
-from training.trigger.phrases import (
+from training.data.phrases import (
     COMMANDS,
     HELDOUT_COMMANDS,
     close_phrases,
     draw_text,
     normal_phrase,
 )
+from training.recipes.corpus.build import read_shard, speak_shard
+from training.recipes.corpus.config import CorpusConfig
+from training.recipes.corpus.plan import Shard, Utterance
+from training.recipes.corpus.speakers import VirtualSpeaker, heldout_speakers, training_speakers
 
 SHARD_SIZE = 20
 

@@ -13,6 +13,8 @@ STAGES: dict[str, tuple[str, str]] = {
     "speech_tokenizer": ("SpeechTokenizerStageConfig", "SpeechTokenizerTask"),
     "token_recognizer": ("TokenRecognizerStageConfig", "TokenRecognizerTask"),
     "speaker_encoder": ("SpeakerEncoderStageConfig", "SpeakerEncoderTask"),
+    "phrase_checker": ("PhraseCheckerStageConfig", "PhraseCheckerTask"),
+    "phrase_detector": ("PhraseDetectorStageConfig", "PhraseDetectorTask"),
     "speech_lm": ("SpeechLMStageConfig", "SpeechLMTask"),
     "dpo": ("DPOStageConfig", "DPOTask"),
     "grpo": ("GRPOStageConfig", "GRPOTask"),

@@ -54,14 +54,14 @@ HELDOUT_COMMANDS = (
 KINDS = {"phrase": 0.35, "phrase_command": 0.25, "close": 0.25, "close_command": 0.15}
 """Kinds of texts and their shares."""
 
-_VOWELS = ("aa", "ae", "ah", "ao", "aw", "ax", "ay", "eh", "er", "ey", "ih", "iy", "ow", "oy", "uh", "uw")  # fmt: skip
+_VOWELS = set("aa ae ah ao aw ax ay eh er ey ih iy ow oy uh uw".split())
 _NEAR = (
     {"p", "t", "k", "b", "d", "g"},
     {"f", "th", "s", "sh", "hh", "v", "z", "zh", "dh"},
     {"m", "n", "ng"},
     {"l", "r", "w", "y"},
     {"ch", "jh", "sh", "zh"},
-    set(_VOWELS),
+    _VOWELS,
 )
 """Classes of phones; an edit puts another of the same class in place of one."""
 _SPELLINGS = {
