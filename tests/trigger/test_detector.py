@@ -102,7 +102,11 @@ def test_detects_a_phrase_once_and_says_where() -> None:
 
 def test_packed_weights_by_hand(tmp_path: Path) -> None:
     assert pack_indices(torch.tensor([1, 2, 15]), 4).tolist() == [0x21, 0x0F]
-    assert unpack_indices(torch.tensor([0x21, 0x0F], dtype=torch.uint8), 4, 3).tolist() == [1, 2, 15]
+    assert unpack_indices(torch.tensor([0x21, 0x0F], dtype=torch.uint8), 4, 3).tolist() == [
+        1,
+        2,
+        15,
+    ]
     palette = torch.tensor([-1.0, 0.0, 0.5, 2.0])
     weights = torch.tensor([[0.1, -3.0, 0.4], [1.2, 1.3, 9.0]])
     packed = pack_state({"w": weights, "b": torch.ones(2)}, {"w": palette}, 2)

@@ -48,6 +48,7 @@ from training.losses.palettes import (
     soft_palette,
 )
 from training.losses.phrases import score_loss
+from training.losses.scores import equal_error
 from training.stages.phrase_checker import PhraseItems, load_pronunciation, open_items
 
 logger = logging.getLogger(__name__)
@@ -255,12 +256,12 @@ class PhraseDetectorTask(Task):
         counts = {"detector/frames": float((batch["labels"] != UNKNOWN).sum())}
         tensors["has_score"] = step.step >= config.score_step
         counts["detector/score"] = float(batch["has_phrase"].numel())
+        counts["detector/range"] = 1.0
         tensors["temperature"] = 0.0
         if config.palette_step is not None and step.step >= config.palette_step:
             left = config.optim.max_steps - config.palette_step
             done = (step.step - config.palette_step) / max(left, 1)
             tensors["temperature"] = config.palette_temperature * 10.0 ** -min(done, 1.0)
-            counts["detector/range"] = 1.0
         return Prepared(tensors=tensors, counts=counts)
 
     def phases(self) -> list[Phase]:
@@ -270,7 +271,8 @@ class PhraseDetectorTask(Task):
     def _losses(self, prepared: Prepared) -> dict[str, Tensor]:
         tensors, detector = prepared.tensors, self.modules["phrase_detector"]
         assert isinstance(detector, PhraseDetector)
-        losses: dict[str, Tensor] = {}
+        nothing = tensors["waveform"].new_zeros(())
+        losses = {"detector/range": nothing, "detector/score": nothing}
         weights: dict[str, Tensor] = {}
         if tensors["temperature"] > 0:
             raw = palettised_weights(detector)
@@ -294,8 +296,6 @@ class PhraseDetectorTask(Task):
             scores = self._scores(posteriors, tensors["num_frames"])
             logits = self.modules["calibration"](scores[..., None])[..., 0]
             losses["detector/score"] = score_loss(logits, tensors["has_phrase"]).sum()
-        else:
-            losses["detector/score"] = posteriors.new_zeros(())
         return losses
 
     def _scores(self, posteriors: Tensor, num_frames: Tensor) -> Tensor:
@@ -407,14 +407,3 @@ def filled(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     ]
     first = max(spans[0][0] - 0.04, 0.0)
     return list(zip([first, *borders], [*borders, spans[-1][1] + 0.04], strict=True))
-
-
-def equal_error(own: np.ndarray, other: np.ndarray) -> float:
-    """Where misses and false alarms are equally frequent; NaN where either has no scores."""
-    if not len(own) or not len(other):
-        return float("nan")
-    thresholds = np.sort(np.concatenate([own, other]))
-    misses = np.searchsorted(np.sort(own), thresholds, side="left") / len(own)
-    alarms = 1 - np.searchsorted(np.sort(other), thresholds, side="left") / len(other)
-    place = int(np.argmin(np.abs(misses - alarms)))
-    return float((misses[place] + alarms[place]) / 2)

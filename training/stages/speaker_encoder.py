@@ -25,6 +25,7 @@ from training.data.dataset import AudioItem, UtteranceDataset
 from training.data.split import DataConfig, open_split, rejects_file
 from training.loop.task import Phase, Prepared, StepInfo, Task
 from training.losses.margin import margin_softmax_loss
+from training.losses.scores import equal_error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,10 +156,4 @@ def equal_error_rate(embeddings: Tensor, speakers: list[str]) -> float:
     same = np.array([[a == b for b in speakers] for a in speakers])
     upper = np.triu(np.ones_like(same), k=1)
     own, other = scores[same & upper], scores[~same & upper]
-    if not len(own) or not len(other):
-        return float("nan")
-    thresholds = np.sort(np.concatenate([own, other]))
-    misses = np.searchsorted(np.sort(own), thresholds, side="left") / len(own)
-    alarms = 1 - np.searchsorted(np.sort(other), thresholds, side="left") / len(other)
-    place = int(np.argmin(np.abs(misses - alarms)))
-    return float((misses[place] + alarms[place]) / 2)
+    return equal_error(own, other)

@@ -1,1 +1,1 @@
-"""Triggers: the texts and recordings that they are trained with, and how they are measured."""
+"""Making and measuring triggers: `tokenlm trigger train` and `tokenlm trigger evaluate`."""
