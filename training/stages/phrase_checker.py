@@ -96,6 +96,10 @@ class PhraseItems:
         """Numbers of the phones of a recording."""
         return list(self._phones[index]["numbers"])
 
+    def aligned(self, index: int) -> Sequence[tuple[str, float]]:
+        """The aligned phones that the manifest has of a recording, each with its end in seconds."""
+        return self._recordings.utterances[index].phones or ()
+
     def has_phrase(self, index: int) -> tuple[bool, ...]:
         """Which of the phrases a recording's text has."""
         phones = self.phones(index)

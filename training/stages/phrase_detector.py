@@ -2,7 +2,8 @@
 
     tokenlm train phrase_detector data.train=… phrases='[hey token, token]' checker=FOLDER
 
-The states of the frames come of a checker's CTC alignment of the phrase. Frames are trained first;
+The states of the frames come of the aligned phones of the manifest, or where it has none of a
+checker's CTC alignment of the phrase. Frames are trained first;
 from `score_step` on the detection score is, too, through the decoder; from `palette_step` on the
 weights are drawn to palettes of 16 values.
 
@@ -380,19 +381,47 @@ def _bits(config: PhraseDetectorConfig) -> int:
     return config.palette_bits or 4
 
 
-def _align(
-    items: PhraseItems, phrases: Sequence[str], checker: Checker
-) -> dict[int, list[Sequence[tuple[float, float]]]]:
+Spans = Sequence[tuple[float, float]]
+"""Start and end of phones in seconds."""
+
+
+def _align(items: PhraseItems, phrases: Sequence[str], checker: Checker) -> dict[int, list[Spans]]:
     """Spans of the phones of every phrase in the recordings whose texts have some."""
-    found: dict[int, list[Sequence[tuple[float, float]]]] = {}
+    phones = [checker.phones_of(phrase) for phrase in phrases]
+    found: dict[int, list[Spans]] = {}
     for index in range(len(items)):
         has = items.has_phrase(index)
-        if any(has):
+        if not any(has):
+            continue
+        aligned = items.aligned(index)
+        spans: list[Spans] = [
+            given_spans(aligned, wanted) if said else ()
+            for wanted, said in zip(phones, has, strict=True)
+        ]
+        if any(said and not own for said, own in zip(has, spans, strict=True)):
             scored = checker.score_all(items[index].waveform, phrases)
-            found[index] = [
-                filled(score.spans) if said else () for score, said in zip(scored, has, strict=True)
+            spans = [
+                own or (filled(score.spans) if said else ())
+                for own, score, said in zip(spans, scored, has, strict=True)
             ]
+        found[index] = spans
     return found
+
+
+def given_spans(aligned: Sequence[tuple[str, float]], wanted: Sequence[str]) -> Spans:
+    """Spans of phones in an alignment of a manifest; none where it names them otherwise.
+
+    Args:
+        aligned: phones, each with its end in seconds.
+        wanted: phones in a row.
+    """
+    names = [name for name, _ in aligned]
+    for at in range(len(names) - len(wanted) + 1):
+        if names[at : at + len(wanted)] == list(wanted):
+            ends = [end for _, end in aligned[at : at + len(wanted)]]
+            start = aligned[at - 1][1] if at else 0.0
+            return list(zip([start, *ends[:-1]], ends, strict=True))
+    return ()
 
 
 def filled(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch.nn import functional
+from scipy.optimize import minimize
 
 from tokenlm.atomic import write_text
 from tokenlm.checkpoint import resolve
@@ -52,6 +51,10 @@ MAX_DETECTOR_MISSES = 0.02
 """Share of the phrases of these speakers that the detector may miss at its threshold."""
 MAX_MISSES = 0.05
 """And the cascade, to accept nothing that is not the phrase."""
+
+
+MIN_WEIGHT = 0.05
+"""Of a score that is divided by its spread."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,28 +233,27 @@ def fit_logistic(
 ) -> tuple[list[float], float]:
     """Weights and bias of scores (N, C) of a class and (M, C) of the other, classes weighed alike.
 
-    Weights are not negative: a higher score never speaks against a phrase.
+    Weights are positive: a higher score never speaks against a phrase.
     """
-    values = torch.tensor(np.concatenate([own, other]), dtype=torch.float64)
-    labels = torch.cat([torch.ones(len(own)), torch.zeros(len(other))]).double()
-    balance = torch.where(labels > 0, 0.5 / len(own), 0.5 / len(other))
-    spread = values.std(dim=0).clamp(min=1e-6)
-    raw = torch.zeros(values.shape[1], dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([raw, bias], max_iter=200, line_search_fn="strong_wolfe")
+    values = np.concatenate([own, other])
+    spread = np.maximum(values.std(axis=0), 1e-6)
+    signs = np.concatenate([np.ones(len(own)), -np.ones(len(other))])
+    balance = np.where(signs > 0, 0.5 / len(own), 0.5 / len(other))
+    inputs = np.column_stack([values / spread, np.ones(len(values))])
 
-    def loss() -> torch.Tensor:
-        optimiser.zero_grad()
-        weights = functional.softplus(raw)
-        logits = (values / spread) @ weights + bias
-        losses = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-        total = (balance * losses).sum() + penalty * weights.square().sum()
-        total.backward()
-        return total
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        margins = signs * (inputs @ parameters)
+        slopes = -signs * balance / (1 + np.exp(np.minimum(margins, 50.0)))
+        gradient = inputs.T @ slopes
+        gradient[:-1] += 2 * penalty * parameters[:-1]
+        total = balance @ np.logaddexp(0.0, -margins) + penalty * np.square(parameters[:-1]).sum()
+        return float(total), gradient
 
-    optimiser.step(loss)
-    weights = functional.softplus(raw.detach()) / spread
-    return [round(float(weight), 6) for weight in weights], round(float(bias.detach()), 6)
+    bounds = [(MIN_WEIGHT, None)] * values.shape[1] + [(None, None)]
+    start = np.append(np.full(values.shape[1], 1.0), 0.0)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
+    weights = found[:-1] / spread
+    return [round(float(weight), 6) for weight in weights], round(float(found[-1]), 6)
 
 
 def net_sizes(trigger: Trigger, folder: Path) -> Mapping[str, str]:
