@@ -54,6 +54,7 @@ def _write_rows(folder: Path, split: str, count: int) -> Path:
             "text": TEXTS[index % len(TEXTS)],
             "speaker": f"speaker{index % 3}",
             "duration": seconds,
+            "directed": index % 3 == 0,
         }
         if index % 2:
             row["phones"] = [["pau", 0.1], ["ah", 0.5], ["s", seconds]]
@@ -160,6 +161,13 @@ def stage_settings(corpus: Path, stage: str) -> dict[str, Any]:
             "margin_warmup_steps": 2,
             "min_crop_seconds": 0.3,
             "max_crop_seconds": 0.6,
+        },
+        "directedness": {"data": plain, "model": toy_model("directedness")},
+        "text_directedness": {
+            "phrases": ["fox"],
+            "num_texts": 20,
+            "model": toy_model("text_directedness"),
+            "batch": {"max_seconds_per_batch": 200.0, "max_items": 3},
         },
         "phrase_checker": {
             "data": plain,

@@ -16,11 +16,19 @@ from tokenlm.checkpoint.component import (
     read_state,
 )
 from tokenlm.config import from_dict
+from tokenlm.models.directedness import (
+    AcousticDirectedness,
+    AcousticDirectednessConfig,
+    TextDirectedness,
+    TextDirectednessConfig,
+)
 from tokenlm.models.phrase_checker import PhraseChecker, PhraseCheckerConfig
 from tokenlm.models.phrase_detector import PhraseDetector, PhraseDetectorConfig
 from tokenlm.modules.palette import unpack_state
 
 TRIGGER_KINDS: dict[str, tuple[type, Callable[[Any], nn.Module]]] = {
+    "directedness": (AcousticDirectednessConfig, AcousticDirectedness),
+    "text_directedness": (TextDirectednessConfig, TextDirectedness),
     "phrase_checker": (PhraseCheckerConfig, PhraseChecker),
     "phrase_detector": (PhraseDetectorConfig, PhraseDetector),
 }

@@ -13,6 +13,8 @@ STAGES: dict[str, tuple[str, str]] = {
     "speech_tokenizer": ("SpeechTokenizerStageConfig", "SpeechTokenizerTask"),
     "token_recognizer": ("TokenRecognizerStageConfig", "TokenRecognizerTask"),
     "speaker_encoder": ("SpeakerEncoderStageConfig", "SpeakerEncoderTask"),
+    "directedness": ("DirectednessStageConfig", "DirectednessTask"),
+    "text_directedness": ("TextDirectednessStageConfig", "TextDirectednessTask"),
     "phrase_checker": ("PhraseCheckerStageConfig", "PhraseCheckerTask"),
     "phrase_detector": ("PhraseDetectorStageConfig", "PhraseDetectorTask"),
     "speech_lm": ("SpeechLMStageConfig", "SpeechLMTask"),
