@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from inference.commands.speech import load_synthesizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +31,13 @@ def listen(
             "--microphone", help="Number or name of the microphone.", show_default="the system's"
         ),
     ] = None,
+    bundle: Annotated[
+        str,
+        typer.Option(
+            help="Bundle that writes down what follows a phrase, for a trigger that tells by words "
+            "whether it was meant for the device."
+        ),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
 ) -> None:
     """Listen for phrases; print what is decided, with scores, and where speech ends."""
@@ -36,7 +45,7 @@ def listen(
     from tokenlm.trigger.cascade import Trigger
     from tokenlm.trigger.cascade import listen as hear
 
-    heard = Trigger.load(trigger)
+    heard = Trigger.load(trigger, transcribe=_transcriber(bundle) if bundle else None)
     if not recordings:
         _hear_microphone(heard, device, as_json)
         return
@@ -50,6 +59,11 @@ def listen(
         typer.echo(f"{path}: {report.reason}" + "".join(f"; {note}" for note in report.notes))
         for event in report.events:
             typer.echo(f"  {describe(event)}")
+
+
+def _transcriber(bundle: str) -> Callable[[Tensor], str]:
+    synthesizer = load_synthesizer(bundle, "cpu")
+    return lambda waveform: synthesizer.transcribe(waveform, sample_rate=16_000)
 
 
 def _hear_microphone(trigger: Any, device: str | None, as_json: bool) -> None:
@@ -79,7 +93,11 @@ def describe(event: Event) -> str:
     from tokenlm.trigger.cascade import Decision
 
     if not isinstance(event, Decision):
-        return f"{event.seconds:.2f} s  end of speech: {event.reason}"
+        line = f"{event.seconds:.2f} s  end of speech: {event.reason}"
+        if event.is_directed is not None:
+            scores = ", ".join(f"{name} {value:.2f}" for name, value in event.scores.items())
+            line += f"; {'meant' if event.is_directed else 'not meant'} for the device  [{scores}]"
+        return line
     scores = ", ".join(f"{name} {value:.2f}" for name, value in event.scores.items())
     outcome = "accepted" if event.is_accepted else "refused"
     return (

@@ -9,9 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tokenlm.models.phrase_detector import Detection, PhraseDetector, PhraseDetectorConfig
+from tokenlm.models.directedness import (
+    AcousticDirectedness,
+    AcousticDirectednessConfig,
+    TextDirectedness,
+    TextDirectednessConfig,
+)
+from tokenlm.models.phrase_detector import PhraseDetector, PhraseDetectorConfig
 from tokenlm.text.tokenizers import PhonemeTokenizer
 from tokenlm.trigger.cascade import (
+    Combination,
     Decision,
     SpeechEnd,
     Thresholds,
@@ -80,6 +87,7 @@ def tones(*numbers: int, seconds: float = 0.08) -> Tensor:
 def trigger(scores: dict[str, float]) -> Trigger:
     config = TriggerConfig(
         phrases=("hey token", "token"),
+        max_speech_seconds=3.0,
         thresholds={name: Thresholds(detector=2.0) for name in ("hey token", "token")},
     )
     return Trigger(Tones(), Ears(scores), config)  # type: ignore[arg-type]
@@ -135,7 +143,7 @@ def test_speech_ends_where_it_stays_quiet() -> None:
     ends = [event for event in heard.events if isinstance(event, SpeechEnd)]
     assert [end.reason for end in ends] == ["it stayed quiet"]
     assert ends[0].seconds == pytest.approx(1.0 + 0.56 + 2.5, abs=0.15)
-    cut = torch.cat([SILENCE, tones(*range(1, 8)), tones(8, seconds=12.0)])
+    cut = torch.cat([SILENCE, tones(*range(1, 8)), tones(8, seconds=4.0)])
     heard = listen(trigger({"hey token": -0.5, "token": -0.1}), cut)
     ends = [event for event in heard.events if isinstance(event, SpeechEnd)]
     assert [end.reason for end in ends] == ["the longest time was up"]
@@ -185,7 +193,30 @@ def test_a_detector_of_other_phrases_is_refused() -> None:
 
 
 def test_scores_are_weighed() -> None:
-    limits = Thresholds(weights={"detector": 2.0, "checker": 1.0, "branch": 0.5}, bias=-1.0)
-    assert limits.logit({"detector": 1.0, "checker": -0.5, "branch": -2.0}) == -0.5
+    limits = Combination(weights={"checker": 1.0, "branch": 0.5}, bias=-1.0)
+    assert limits.logit({"detector": 9.0, "checker": -0.5, "branch": -2.0}) == -2.5
     assert limits.logit({"checker": -0.5}) == -1.5
-    assert Detection(phrase="a", score=1.0, start_seconds=0, end_seconds=1).score == 1.0
+
+
+def test_what_is_said_behind_the_phrase_is_told_apart() -> None:
+    torch.manual_seed(0)
+    sizes = {"dim": 16, "num_layers": 1, "num_heads": 2}
+    made = trigger({"hey token": -0.5, "token": -0.1})
+    made.acoustic = AcousticDirectedness(AcousticDirectednessConfig(**sizes)).eval()
+    made.text = TextDirectedness(TextDirectednessConfig(**sizes)).eval()
+    heard_text = []
+
+    def transcribe(waveform: Tensor) -> str:
+        heard_text.append(len(waveform))
+        return "hey token stop"
+
+    made.transcribe = transcribe
+    sound = torch.cat([SILENCE, tones(*range(1, 8)), tones(8, seconds=1.0), SILENCE])
+    ends = [event for event in listen(made, sound).events if isinstance(event, SpeechEnd)]
+    assert set(ends[0].scores) == {"acoustic", "text", "logit"}
+    assert ends[0].scores["logit"] == pytest.approx(
+        ends[0].scores["acoustic"] + ends[0].scores["text"]
+    )
+    assert ends[0].is_directed == (ends[0].scores["logit"] >= 0)
+    # It heard the phrase of 0.56 s, and the second that followed.
+    assert heard_text[0] == pytest.approx(1.56 * RATE, abs=0.2 * RATE)

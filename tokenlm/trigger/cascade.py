@@ -9,7 +9,7 @@ Shapes: S samples.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,33 +18,44 @@ from torch import Tensor
 
 from tokenlm.audio.level import rms_dbfs
 from tokenlm.config import ConfigError, read_config, save_config
+from tokenlm.models.directedness import DIRECTED, AcousticDirectedness, TextDirectedness
 from tokenlm.models.phrase_detector import Detection, PhraseDecoder, PhraseDetector
 from tokenlm.trigger.checker import SAMPLE_RATE, Checker, Scored
-from tokenlm.trigger.kinds import load_net
+from tokenlm.trigger.kinds import NetT, load_net
 
 CONFIG_FILE = "trigger.yaml"
 DETECTOR, CHECKER, TEXT_TOKENIZER = "phrase_detector", "phrase_checker", "text_tokenizer"
+ACOUSTIC, TEXT = "directedness", "text_directedness"
 """Folders of a trigger."""
 FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
+class Combination:
+    """Scores combined into one logit, as a logistic regression fits it."""
+
+    weights: dict[str, float]
+    """Of each score; of those that are missing nothing is added."""
+    bias: float = 0.0
+    threshold: float = 0.0
+    """Logit from which the answer is yes."""
+
+    def logit(self, scores: Mapping[str, float]) -> float:
+        """Logit of the scores that there are."""
+        known = [weight * scores[name] for name, weight in self.weights.items() if name in scores]
+        return self.bias + sum(known)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """What a phrase must score, at each stage."""
+    """What a phrase must score."""
 
     detector: float = 0.0
     """Of the detector, from which the checker is asked."""
-    checker: float = 0.0
-    """Of `weights` and `bias`, a logit."""
-    weights: dict[str, float] = field(default_factory=lambda: {"checker": 1.0})
-    """Of the scores `detector`, `checker` and `branch` in the logit."""
-    bias: float = 3.0
-    """Added to them: without training, a checker's score of -3 or better is accepted."""
-
-    def logit(self, scores: Mapping[str, float]) -> float:
-        """Logit of the scores that there are; of 0 where the phrase is as likely said as not."""
-        known = [weight * scores[name] for name, weight in self.weights.items() if name in scores]
-        return self.bias + sum(known)
+    checker: Combination = field(
+        default_factory=lambda: Combination(weights={"checker": 1.0}, bias=3.0)
+    )
+    """Of the scores `checker` and `branch`; without training, -3 or better is accepted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +77,11 @@ class TriggerConfig:
     """How far below the level of the phrase quiet is."""
     max_speech_seconds: float = 10.0
     """Speech that follows a phrase is cut here."""
+    directed: Combination = field(
+        default_factory=lambda: Combination(weights={"acoustic": 1.0, "text": 1.0})
+    )
+    """Of the logits `acoustic` and `text` that speech is meant for the device; used where the
+    trigger has nets that tell."""
     provenance: dict[str, str] = field(default_factory=dict)
     """How it was trained."""
 
@@ -99,6 +115,11 @@ class SpeechEnd:
     seconds: float
     """In the stream."""
     reason: str
+    """In words, what ended it."""
+    is_directed: bool | None = None
+    """Whether it was meant for the device; None where the trigger has no net that tells."""
+    scores: dict[str, float] = field(default_factory=dict)
+    """`acoustic` and `text` where there are such nets, and the `logit` of their combination."""
 
 
 Event = Decision | SpeechEnd
@@ -107,8 +128,25 @@ Event = Decision | SpeechEnd
 class Trigger:
     """The nets and thresholds of a trigger; `stream` hears with them."""
 
-    def __init__(self, detector: PhraseDetector, checker: Checker, config: TriggerConfig) -> None:
+    def __init__(
+        self,
+        detector: PhraseDetector,
+        checker: Checker,
+        config: TriggerConfig,
+        *,
+        acoustic: AcousticDirectedness | None = None,
+        text: TextDirectedness | None = None,
+        transcribe: Callable[[Tensor], str] | None = None,
+    ) -> None:
         """Takes the parts.
+
+        Args:
+            detector: proposes.
+            checker: disposes.
+            config: phrases and thresholds.
+            acoustic: tells by the sound whether speech is meant for the device.
+            text: tells by the words; it is asked where there is `transcribe`, too.
+            transcribe: text of a recording (S,) at 16 kHz.
 
         Raises:
             ValueError: the detector was trained on other phrases.
@@ -119,10 +157,17 @@ class Trigger:
                 + ", ".join(config.phrases)
             )
         self.detector, self.checker, self.config = detector.eval(), checker, config
+        self.acoustic, self.text, self.transcribe = acoustic, text, transcribe
 
     @classmethod
-    def load(cls, folder: str | Path) -> Trigger:
+    def load(
+        cls, folder: str | Path, *, transcribe: Callable[[Tensor], str] | None = None
+    ) -> Trigger:
         """Reads a trigger that `tokenlm trigger train` wrote.
+
+        Args:
+            folder: of the trigger.
+            transcribe: see `Trigger`.
 
         Raises:
             ValueError: the folder holds none, or one of another version.
@@ -144,7 +189,33 @@ class Trigger:
             load_net(folder / DETECTOR, PhraseDetector),
             Checker.load(folder / CHECKER, folder / TEXT_TOKENIZER),
             config,
+            acoustic=_optional(folder / ACOUSTIC, AcousticDirectedness),
+            text=_optional(folder / TEXT, TextDirectedness),
+            transcribe=transcribe,
         )
+
+    def directedness(self, waveform: Tensor, text: str | None = None) -> dict[str, float]:
+        """Logits of the nets that tell whether speech is meant for the device, and of both.
+
+        Args:
+            waveform: (S,) the phrase and what followed, at 16 kHz.
+            text: its words; None has them transcribed, if there is what does.
+
+        Returns:
+            Empty where the trigger has no such nets.
+        """
+        scores: dict[str, float] = {}
+        if self.acoustic is not None and len(waveform) >= _MIN_ACOUSTIC:
+            with torch.inference_mode():
+                logit = self.acoustic(waveform[None], torch.tensor([len(waveform)]))
+            scores["acoustic"] = float(logit[0])
+        if self.text is not None and (text is not None or self.transcribe is not None):
+            if text is None:
+                assert self.transcribe is not None
+                text = self.transcribe(waveform)
+            chance = min(max(self.text.classify(text)[DIRECTED], 1e-6), 1 - 1e-6)
+            scores["text"] = math.log(chance / (1 - chance))
+        return {**scores, "logit": self.config.directed.logit(scores)} if scores else {}
 
     def save_config(self, folder: str | Path) -> None:
         """Writes `trigger.yaml` into the folder of the nets."""
@@ -184,9 +255,9 @@ class Trigger:
             scores["detector"] = detection.score
         if scored.branch_log_probability is not None:
             scores["branch"] = scored.branch_log_probability
-        logit = limits.logit(scores)
-        is_accepted = logit >= limits.checker
-        compared = f"{logit:.2f}, {limits.checker:.2f} or more is accepted"
+        logit = limits.checker.logit(scores)
+        is_accepted = logit >= limits.checker.threshold
+        compared = f"{logit:.2f}, {limits.checker.threshold:.2f} or more is accepted"
         has_place = scored.end_seconds > 0
         return Decision(
             phrase=phrase,
@@ -200,6 +271,10 @@ class Trigger:
             end_seconds=offset + scored.end_seconds if has_place else detection.end_seconds,
             scores={**scores, "logit": logit},
         )
+
+
+def _optional(folder: Path, net_class: type[NetT]) -> NetT | None:
+    return load_net(folder, net_class) if folder.is_dir() else None
 
 
 class TriggerStream:
@@ -219,7 +294,7 @@ class TriggerStream:
         self._state = trigger.detector.init_state(1)
         self._pending = torch.zeros(0)
         self._kept, self._dropped = torch.zeros(0), 0
-        self._keep_samples = round((config.before_seconds + 6.0) * SAMPLE_RATE)
+        self._keep_samples = round((config.max_speech_seconds + 6.0) * SAMPLE_RATE)
         self._waiting: list[Detection] = []
         self._free_seconds = 0.0
         self._ending: _EndOfSpeech | None = None
@@ -247,9 +322,21 @@ class TriggerStream:
         self._waiting += self.decoder.finish()
         events += self._decide(is_last=True)
         if self._ending is not None:
-            events.append(SpeechEnd(seconds=self.seconds, reason="the stream ended"))
+            events.append(self._ended(self._ending, self.seconds, "the stream ended"))
             self._ending = None
         return events
+
+    def _ended(self, ending: _EndOfSpeech, seconds: float, reason: str) -> SpeechEnd:
+        low = max(round(ending.start_seconds * SAMPLE_RATE) - self._dropped, 0)
+        high = max(round(seconds * SAMPLE_RATE) - self._dropped, 0)
+        scores = self.trigger.directedness(self._kept[low:high])
+        threshold = self.trigger.config.directed.threshold
+        return SpeechEnd(
+            seconds=seconds,
+            reason=reason,
+            is_directed=scores["logit"] >= threshold if scores else None,
+            scores=scores,
+        )
 
     def _push(self, samples: Tensor) -> list[Event]:
         self._kept = torch.cat([self._kept, samples])
@@ -260,7 +347,7 @@ class TriggerStream:
         if self._ending is not None:
             end = self._ending.push(self._kept, self._dropped)
             if end is not None:
-                events.append(end)
+                events.append(self._ended(self._ending, *end))
                 self._ending = None
         spare = len(self._kept) - self._keep_samples
         if spare > 0:
@@ -310,6 +397,7 @@ class TriggerStream:
 
 BLOCK_SAMPLES = 1600
 """What is taken at once, 100 ms, however the samples come."""
+_MIN_ACOUSTIC = SAMPLE_RATE // 10
 _TOGETHER_SECONDS = 0.35
 """Detections that come within this are of one utterance."""
 
@@ -324,13 +412,15 @@ class _EndOfSpeech:
 
     def __init__(self, config: TriggerConfig, phrase: Decision, kept: Tensor, dropped: int) -> None:
         self._config = config
+        self.start_seconds = phrase.start_seconds
         self._begin = round(phrase.end_seconds * SAMPLE_RATE)
         low = max(round(phrase.start_seconds * SAMPLE_RATE) - dropped, 0)
         self._level = rms_dbfs(kept[low : max(self._begin - dropped, low + 1)])
         self._at = self._begin
         self._quiet_from: int | None = None
 
-    def push(self, kept: Tensor, dropped: int) -> SpeechEnd | None:
+    def push(self, kept: Tensor, dropped: int) -> tuple[float, str] | None:
+        """Second of the stream at which speech ended, and why; None while it goes on."""
         config, hop, window = self._config, SAMPLE_RATE // 100, SAMPLE_RATE // 10
         low = max(self._at - dropped, 0)
         if len(kept) - low < window:
@@ -344,10 +434,9 @@ class _EndOfSpeech:
                 self._quiet_from = self._at
             quiet = 0 if self._quiet_from is None else self._at - self._quiet_from
             if self._quiet_from is not None and quiet >= config.end_silence_seconds * SAMPLE_RATE:
-                seconds = self._quiet_from / SAMPLE_RATE
-                return SpeechEnd(seconds=seconds, reason="it stayed quiet")
+                return self._quiet_from / SAMPLE_RATE, "it stayed quiet"
             if self._at - self._begin >= config.max_speech_seconds * SAMPLE_RATE:
-                return SpeechEnd(seconds=self._at / SAMPLE_RATE, reason="the longest time was up")
+                return self._at / SAMPLE_RATE, "the longest time was up"
             self._at += hop
         return None
 

@@ -120,7 +120,7 @@ class TextDirectednessTask(Task):
     def evaluate(
         self, batches: Iterable[dict[str, Tensor]], modules: Mapping[str, nn.Module]
     ) -> dict[str, float]:
-        """Share of the texts whose use is mistaken, and of calls that are taken for something else."""
+        """Share of the texts whose use is mistaken, of all and of each use."""
         wrong: list[Tensor] = []
         uses: list[Tensor] = []
         for batch in batches:

@@ -67,7 +67,8 @@ def train(
         typer.echo(f"{name}: {size}")
     for phrase, limits in trigger.config.thresholds.items():
         typer.echo(
-            f"{phrase}: detector from {limits.detector:.2f}, checker from {limits.checker:.2f}"
+            f"{phrase}: detector from {limits.detector:.2f}, "
+            f"checker from {limits.checker.threshold:.2f}"
         )
     typer.echo(f"{output}: listen with it: tokenlm listen {output}")
 
@@ -95,3 +96,24 @@ def evaluate(
     loaded = Trigger.load(trigger)
     outcomes = measure(loaded, manifests or [], speech or [], max_hours=max_hours)
     typer.echo(write_report(outcomes, output, size=net_sizes(loaded, trigger)))
+
+
+def directed(
+    trigger: Annotated[Path, typer.Argument(help="Folder of a trigger, which gets the nets.")],
+    manifest: Annotated[
+        Path,
+        typer.Option(help='Recordings (JSONL) with "directed": true or false, to calibrate on.'),
+    ],
+    acoustic: Annotated[
+        Path | None, typer.Option(help="Component of the stage directedness.")
+    ] = None,
+    text: Annotated[
+        Path | None, typer.Option(help="Component of the stage text_directedness.")
+    ] = None,
+) -> None:
+    """Give a trigger nets that tell speech meant for the device; calibrate their combination."""
+    from training.trigger.directed import add_directedness
+
+    figures = add_directedness(trigger, manifest, acoustic=acoustic, text=text)
+    for name, value in figures.items():
+        typer.echo(f"{name}: equal error rate {100 * value:.1f} %")

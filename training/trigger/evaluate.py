@@ -99,7 +99,7 @@ def stage_scores(trigger: Trigger, waveform: Any) -> dict[str, dict[str, float]]
         branch = scored[number].branch_log_probability
         if branch is not None:
             scores["branch"] = branch
-        scores["logit"] = trigger.config.thresholds[phrase].logit(scores)
+        scores["logit"] = trigger.config.thresholds[phrase].checker.logit(scores)
         found[phrase] = scores
     return found
 

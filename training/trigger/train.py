@@ -12,7 +12,7 @@ import math
 import shutil
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from tokenlm.trigger.cascade import (
     CHECKER,
     DETECTOR,
     TEXT_TOKENIZER,
+    Combination,
     Thresholds,
     Trigger,
     TriggerConfig,
@@ -217,15 +218,11 @@ def choose_thresholds(outcomes: Sequence[Outcome]) -> Thresholds:
         np.array([[scores[name] for name in names] for scores in own]),
         np.array([[scores[name] for name in names] for scores in other]),
     )
-    fitted = Thresholds(weights=dict(zip(names, weights, strict=True)), bias=bias)
+    fitted = Combination(weights=dict(zip(names, weights, strict=True)), bias=bias)
     highest = max(fitted.logit(scores) for scores in other)
     accepted = float(np.quantile([fitted.logit(scores) for scores in own], MAX_MISSES))
-    return Thresholds(
-        detector=detector,
-        checker=min(math.nextafter(highest, math.inf), accepted),
-        weights=fitted.weights,
-        bias=bias,
-    )
+    threshold = min(math.nextafter(highest, math.inf), accepted)
+    return Thresholds(detector=detector, checker=replace(fitted, threshold=threshold))
 
 
 def fit_logistic(

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tokenlm.text.tokenizers import PhonemeTokenizer
+from tokenlm.models.directedness import USES
+from training.data.directed_texts import draw_use, read_texts
 from training.data.phrases import close_phrases, contains, draw_text, normal_phrase
 from training.stages.phrase_detector import filled, given_spans
 
@@ -42,10 +44,27 @@ def test_close_phrases_are_close_and_are_not_it(tokenizer: PhonemeTokenizer) -> 
 
 def test_texts_are_of_all_kinds() -> None:
     rng = random.Random(0)
-    texts = [draw_text(rng, ["hey token", "token"], {"hey token": ["hey x"], "token": ["y"]}) for _ in range(200)]  # fmt: skip
+    close = {"hey token": ["hey x"], "token": ["y"]}
+    texts = [draw_text(rng, ["hey token", "token"], close) for _ in range(200)]
     starts = {text.split(",")[0].rstrip(".!?") for text in texts}
     assert {"Hey token", "Token", "Hey x", "Y"} == starts
     assert 50 < sum("," in text for text in texts) < 120
+
+
+def test_texts_of_templates_and_of_files(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    drawn = [draw_use(rng, ["hey token"]) for _ in range(60)]
+    assert {use for _, use in drawn} == set(USES)
+    assert all("{" not in text for text, _ in drawn)
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"text": "hey token, stop", "use": "directed"}\n\n')
+    assert read_texts(path) == [("hey token, stop", "directed")]
+    path.write_text('{"text": "hey token", "use": "maybe"}\n')
+    with pytest.raises(ValueError, match="texts.jsonl:1: use is one of directed, overheard"):
+        read_texts(path)
+    path.write_text("{}\n")
+    with pytest.raises(ValueError, match="a line has `text` and `use`"):
+        read_texts(path)
 
 
 def test_alignments() -> None:

@@ -13,11 +13,20 @@ import torch
 from inference.commands.listen import listen, resampled
 from tests.verb_runner import run_verb
 from tokenlm.audio.io import save_audio
+from tokenlm.checkpoint.component import save_component
+from tokenlm.models.directedness import (
+    AcousticDirectedness,
+    AcousticDirectednessConfig,
+    TextDirectedness,
+    TextDirectednessConfig,
+)
+from tokenlm.trigger.cascade import Trigger
 from training.trigger import commands
 from training.trigger.evaluate import Outcome, det_curve, largest_rate, summarise
 from training.trigger.train import TriggerRecipe, choose_thresholds, fit_logistic
 
 RATE = 16_000
+SIZES = {"dim": 16, "num_layers": 1, "num_heads": 2}
 
 
 def outcome(kind: str, score: float, accepted: int = 0, seconds: float = 3600.0) -> Outcome:
@@ -69,10 +78,11 @@ def test_thresholds_accept_nothing_else_where_they_can() -> None:
     outcomes += [outcome("close", s) for s in (-1.0, 0.0)]
     limits = choose_thresholds(outcomes)
     assert limits.detector == pytest.approx(1.0, abs=0.05)
-    assert limits.logit({"checker": 0.0}) < limits.checker < limits.logit({"checker": 0.9})
+    checker = limits.checker
+    assert checker.logit({"checker": 0.0}) < checker.threshold < checker.logit({"checker": 0.9})
     # A close one that scores above all phrases: 5 % of the phrases are given up, no more.
     limits = choose_thresholds([*outcomes, outcome("close", 9.0)])
-    assert limits.checker < limits.logit({"checker": 1.2})
+    assert limits.checker.threshold < limits.checker.logit({"checker": 1.2})
 
 
 def test_recipes_are_checked() -> None:
@@ -101,7 +111,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_audio(path, 0.1 * torch.randn(RATE, generator=generator), RATE)
         text = "Hey token!" if number % 2 else "Hey taken."
         row = {"id": str(number), "audio": path.name, "text": text, "speaker": f"s{number // 4}"}
-        rows.append(json.dumps({**row, "duration": 1.0}) + "\n")
+        rows.append(json.dumps({**row, "duration": 1.0, "directed": number % 3 == 0}) + "\n")
     (folder / "all.jsonl").write_text("".join(rows))
     return folder
 
@@ -134,5 +144,20 @@ def test_from_recordings_to_a_report(recordings: Path, tmp_path: Path) -> None:
     assert set(figures) == {"hey token", "token"}
     assert figures["hey token"]["num_phrase"] == 24 and figures["hey token"]["num_close"] == 12
     assert (tmp_path / "report" / "det.png").stat().st_size > 1000
+    for name, net in (
+        ("directedness", AcousticDirectedness(AcousticDirectednessConfig(**SIZES))),
+        ("text_directedness", TextDirectedness(TextDirectednessConfig(**SIZES))),
+    ):
+        save_component(
+            tmp_path / name, kind=name, config=net.config, state_dict=net.state_dict()
+        )
+    added = run_verb(
+        commands.directed, folder, "--manifest", manifest, "--acoustic",
+        tmp_path / "directedness", "--text", tmp_path / "text_directedness",
+    )  # fmt: skip
+    assert added.exit_code == 0 and "both: equal error rate" in added.output, added.output
+    trigger = Trigger.load(folder)
+    assert trigger.acoustic is not None and trigger.text is not None
+    assert set(trigger.config.directed.weights) == {"acoustic", "text"}
     nothing = run_verb(listen, tmp_path, recordings / "1.wav")
     assert nothing.exit_code == 2 and "is no trigger" in nothing.output
