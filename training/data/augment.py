@@ -78,7 +78,10 @@ class AugmentConfig:
         for name in ("clean", *_EFFECTS):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a probability, not {getattr(self, name)}.")
-        for name, valid in (("noises", _ALL_NOISES), ("codecs", ("mu_law", "quantize", "mp3", "opus"))):
+        for name, valid in (
+            ("noises", _ALL_NOISES),
+            ("codecs", ("mu_law", "quantize", "mp3", "opus")),
+        ):
             unknown = set(getattr(self, name)) - set(valid)
             if unknown or not getattr(self, name):
                 raise ValueError(f"{name} has {sorted(unknown)}; valid are: {', '.join(valid)}.")
@@ -263,9 +266,7 @@ def make_noise(kind: str, num_samples: int, sample_rate: int, generator: torch.G
         rumble = _coloured(num_samples, sample_rate, -6.0, generator)
         passing = _passing(num_samples, sample_rate, generator, (1.0, 4.0), (-6.0, -4.0))
         return rumble + uniform(0.5, 1.5, generator) * passing
-    raise ValueError(
-        f"There is no noise {kind!r}; valid are: white, pink, hum, passing, street."
-    )
+    raise ValueError(f"There is no noise {kind!r}; valid are: white, pink, hum, passing, street.")
 
 
 def _coloured(

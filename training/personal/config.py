@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tokenlm.audio.noise import USABLE_ROOM_SPL_DB, USABLE_SNR_DB
+
 
 @dataclass(frozen=True, kw_only=True)
 class TakeConfig:
@@ -30,11 +32,11 @@ class TakeConfig:
     fine_room_spl_db: float = 45.0
     """Noise of the room, where the microphone is calibrated: that of a quiet living room is 35 to
     40 dB SPL, and speech at arm's length 60 to 65."""
-    usable_room_spl_db: float = 65.0
+    usable_room_spl_db: float = USABLE_ROOM_SPL_DB
     """As loud as speech itself."""
     fine_snr_db: float = 25.0
     """Speech over noise. Below it a listener hears the noise, and a vocoder learns it."""
-    usable_snr_db: float = 2.0
+    usable_snr_db: float = USABLE_SNR_DB
     """Enhancement is made for speech that is at least as loud as the noise; the estimate errs by
     about 2 dB."""
     fine_clipped_share: float = 0.0001

@@ -62,8 +62,8 @@ class VoiceIsolatorConfig:
 
     @property
     def lookahead_ms(self) -> float:
-        """Future that a sample waits for: the rest of its frame, and the look-ahead."""
-        samples = self.n_fft - self.hop_length + self.lookahead_frames * self.hop_length
+        """Future that a sample waits for: the last frame it is in, and the look-ahead."""
+        samples = self.n_fft + self.lookahead_frames * self.hop_length
         return 1000.0 * samples / self.sample_rate
 
 
@@ -117,9 +117,7 @@ class VoiceIsolator(nn.Module):
             embed=self.embed.init_state(batch_size),
             blocks=[block.init_state(batch_size) for block in self.blocks],
             memory=weight.new_zeros(batch_size, config.num_recurrent_layers, config.dim),
-            waiting=torch.zeros(
-                (batch_size, 0, bins), dtype=torch.complex64, device=weight.device
-            ),
+            waiting=torch.zeros((batch_size, 0, bins), dtype=torch.complex64, device=weight.device),
             overlap=self.inverse.init_state(batch_size),
             num_early_masks=config.lookahead_frames,
             num_early_samples=config.n_fft - config.hop_length,

@@ -45,8 +45,7 @@ class MelEnhancerConfig:
     def __post_init__(self) -> None:
         if not self.channels or min(*self.channels, self.dim) < 1:
             raise ValueError("channels must name at least one level; channels and dim are positive")
-        halvings = 2 ** (len(self.channels) - 1)
-        if self.mel.num_mels % halvings:
+        if self.mel.num_mels < 2 ** (len(self.channels) - 1):
             raise ValueError(
                 f"{self.mel.num_mels} mel bins cannot be halved {len(self.channels) - 1} times"
             )
@@ -103,7 +102,7 @@ class MelEnhancer(nn.Module):
         for narrow, wide in zip(widths, widths[1:], strict=False):
             convs.append(_Conv(narrow, wide, stride=2))
             sizes.append((narrow, bins))
-            bins //= 2
+            bins = (bins + 1) // 2
         for wide, narrow in zip(widths[:0:-1], widths[-2::-1], strict=True):
             convs.append(_Conv(wide + narrow, narrow))
         for (narrow, size), wide in zip(sizes[::-1], widths[:0:-1], strict=True):
@@ -150,9 +149,7 @@ class MelEnhancer(nn.Module):
     def flush(self, state: MelEnhancerState) -> Tensor:
         """The frames that wait at the end of a stream, with frames of average level behind."""
         count, waiting = state.waiting.shape[1], state.waiting
-        padding = torch.full_like(
-            waiting[:, :1].expand(-1, count, -1), self.config.mel_mean
-        )
+        padding = torch.full_like(waiting[:, :1].expand(-1, count, -1), self.config.mel_mean)
         if count == 0:
             return waiting
         # Early frames of a stream shorter than the look-ahead still have to pass.
@@ -175,8 +172,9 @@ class MelEnhancer(nn.Module):
             x, state.pasts[index] = self.convs[index](x, state.pasts[index])
         x = x + self._remember(x, state)
         for index in range(half, len(self.convs)):
-            x = functional.interpolate(x, scale_factor=(1.0, 2.0), mode="nearest")
-            joined = torch.cat([x, skips.pop()], dim=1)
+            skip = skips.pop()
+            x = x.repeat_interleave(2, dim=3)[..., : skip.shape[3]]
+            joined = torch.cat([x, skip], dim=1)
             x, state.pasts[index] = self.convs[index](joined, state.pasts[index])
         change = self.last(functional.silu(x))[:, 0].float()
         early = min(state.num_early, change.shape[1])
