@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,12 @@ from tokenlm.checkpoint import (
     finalize_bundle,
     read_manifest,
     save_component,
+)
+from tokenlm.models.enhancer import (
+    MelEnhancer,
+    MelEnhancerConfig,
+    VoiceIsolator,
+    VoiceIsolatorConfig,
 )
 from tokenlm.models.flow import FlowConfig, FlowDecoder
 from tokenlm.models.lm import SpeechLM, SpeechLMConfig
@@ -297,4 +303,26 @@ def phoneme_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) 
     lexicon = {"is": ("ih1", "z"), "it": ("ih1", "t"), "so": ("s", "ow1")}
     PhonemeTokenizer(PHONES, lexicon, pronouncer).save(folder / "text_tokenizer")
     finalize_bundle(folder, read_manifest(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def enhancer_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path:
+    """The same bundle with an enhancer of random weights. Not to be changed."""
+    folder = tmp_path_factory.mktemp("bundles") / "enhancer"
+    shutil.copytree(tiny_bundle, folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        mel_enhancer = MelEnhancer(MelEnhancerConfig(channels=(4, 6), dim=4))
+        nn.init.normal_(mel_enhancer.last.weight, std=0.1)
+        models = {
+            "voice_isolator": VoiceIsolator(VoiceIsolatorConfig(dim=8, num_layers=1)),
+            "mel_enhancer": mel_enhancer,
+        }
+    for name, model in models.items():
+        weights = model.state_dict()
+        save_component(folder / name, kind=name, config=model.config, state_dict=weights)
+    manifest = read_manifest(folder)
+    kinds = {**manifest.components, **{name: name for name in models}}
+    finalize_bundle(folder, replace(manifest, components=kinds))
     return folder

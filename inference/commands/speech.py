@@ -15,6 +15,7 @@ import typer
 
 from inference.commands.options import (
     ArrivingTextArgument,
+    EnhanceOption,
     FormatOption,
     LayoutOption,
     OutputOption,
@@ -50,6 +51,7 @@ def clone(
         Path, typer.Option("--prompt-audio", help="Recording of the voice, some seconds of it.")
     ],
     prompt_text: PromptTextOption = None,
+    enhance: EnhanceOption = False,
     output: OutputOption = Path("out.wav"),
     text_file: TextFileOption = None,
     options: TextOptions,
@@ -65,7 +67,7 @@ def clone(
         check_text(words, resolve(options.bundle))
         synthesizer = load_synthesizer(options.bundle, options.device, options.weights)
         progress.describe("listening")
-        voice = synthesizer.prepare_voice(prompt_audio, prompt_text)
+        voice = synthesizer.prepare_voice(prompt_audio, prompt_text, enhance=enhance)
         progress.describe("speaking")
         speech, seconds = timed(
             lambda: synthesizer.generate(

@@ -8,7 +8,13 @@ from typing import Annotated
 
 import typer
 
-from inference.commands.options import BundleOption, DeviceOption, LexiconOption, read_lexicon
+from inference.commands.options import (
+    BundleOption,
+    DeviceOption,
+    EnhanceOption,
+    LexiconOption,
+    read_lexicon,
+)
 from inference.commands.speech import load_synthesizer
 from tokenlm.checkpoint.resolve import find_voices, resolve
 from tokenlm.console import ProgressBar
@@ -50,6 +56,7 @@ def prepare_voice(
         str | None,
         typer.Option("--name", help="Name of the voice.", show_default="that of the file"),
     ] = None,
+    enhance: EnhanceOption = False,
     lexicon: LexiconOption = None,
     bundle: BundleOption = "mini-en",
     device: DeviceOption = "cpu",
@@ -64,7 +71,7 @@ def prepare_voice(
     own = read_lexicon(lexicon)
     with ProgressBar("listening"):
         synthesizer = load_synthesizer(bundle, device)
-        voice = synthesizer.prepare_voice(recording, text, name=name)
+        voice = synthesizer.prepare_voice(recording, text, name=name, enhance=enhance)
         if own:
             synthesizer.components.text_tokenizer.with_lexicon(own)  # which checks its phones
             voice = replace(voice, lexicon=own.text)

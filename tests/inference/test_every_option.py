@@ -36,6 +36,7 @@ VALUES: dict[str, list[str]] = {
     "--config": [str(Path(__file__).parents[2] / "configs" / "serve" / "default.yaml")],
     "--device": ["cpu"],
     "--duration": ["2"],
+    "--enhance": [],  # this bundle has no enhancer
     "--guidance": ["0", "1.5"],
     "--host": ["127.0.0.1", "localhost"],
     "--instruct": [],  # this bundle follows none

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import soundfile
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tokenlm.audio.io import AudioError, load_audio, save_audio
-from tokenlm.checkpoint import finalize_bundle, read_manifest, save_component
 from tokenlm.checkpoint.bundle import BundleError
-from tokenlm.models.enhancer import (
-    MelEnhancer,
-    MelEnhancerConfig,
-    VoiceIsolator,
-    VoiceIsolatorConfig,
-)
 from tokenlm.synthesis import Synthesizer, enhancing
 from tokenlm.synthesis.enhancing import (
     CLEAN_SNR_DB,
@@ -40,30 +31,8 @@ def speech(seconds: float = 2.0, noise: float = 0.0, rate: int = 24_000) -> Tens
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path:
-    """The tiny bundle with an enhancer of random weights."""
-    folder = tmp_path_factory.mktemp("enhancer") / "tiny"
-    shutil.copytree(tiny_bundle, folder)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        mel_enhancer = MelEnhancer(MelEnhancerConfig(channels=(4, 6), dim=4))
-        nn.init.normal_(mel_enhancer.last.weight, std=0.1)
-        models = {
-            "voice_isolator": VoiceIsolator(VoiceIsolatorConfig(dim=8, num_layers=1)),
-            "mel_enhancer": mel_enhancer,
-        }
-    for name, model in models.items():
-        weights = model.state_dict()
-        save_component(folder / name, kind=name, config=model.config, state_dict=weights)
-    manifest = read_manifest(folder)
-    kinds = {**manifest.components, **{name: name for name in models}}
-    finalize_bundle(folder, replace(manifest, components=kinds))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def enhancer(bundle: Path) -> Enhancer:
-    return Enhancer.from_pretrained(bundle)
+def enhancer(enhancer_bundle: Path) -> Enhancer:
+    return Enhancer.from_pretrained(enhancer_bundle)
 
 
 def test_clean_speech_is_left_as_it_is(enhancer: Enhancer, tmp_path: Path) -> None:
@@ -162,8 +131,8 @@ def test_bad_input(enhancer: Enhancer, tiny_bundle: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "out.wav").exists() and not (tmp_path / "out.opus").exists()
 
 
-def test_a_voice_of_a_noisy_recording(bundle: Path, tiny_bundle: Path) -> None:
-    synthesizer = Synthesizer.from_pretrained(bundle)
+def test_a_voice_of_a_noisy_recording(enhancer_bundle: Path, tiny_bundle: Path) -> None:
+    synthesizer = Synthesizer.from_pretrained(enhancer_bundle)
     noisy = speech(noise=0.005)
     plain = synthesizer.prepare_voice(noisy, sample_rate=24_000)
     enhanced = synthesizer.prepare_voice(noisy, sample_rate=24_000, enhance=True)

@@ -1,4 +1,4 @@
-"""Streams of the enhancement nets equal the whole, wait no longer than said, and can be impossible."""
+"""Nets of enhancement: streams equal the whole and wait no longer than said."""
 
 from __future__ import annotations
 
