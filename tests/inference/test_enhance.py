@@ -53,9 +53,7 @@ def test_prepare_voice(noisy: Path, enhancer_bundle: Path, tmp_path: Path) -> No
     found = []
     for options in ([], ["--enhance"]):
         path = tmp_path / f"{len(options)}.voice"
-        result = run_verb(
-            prepare_voice, noisy, "-o", path, "--bundle", enhancer_bundle, *options
-        )
+        result = run_verb(prepare_voice, noisy, "-o", path, "--bundle", enhancer_bundle, *options)
         assert result.exit_code == 0, result.output
         found.append(Voice.load(path).digest)
     assert found[0] != found[1]
