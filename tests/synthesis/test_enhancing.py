@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from tokenlm.audio.io import AudioError, load_audio, save_audio
+from tokenlm.audio.noise import CLEAN_SNR_DB
 from tokenlm.checkpoint.bundle import BundleError
 from tokenlm.synthesis import Synthesizer, enhancing
 from tokenlm.synthesis.enhancing import (
-    CLEAN_SNR_DB,
     Condition,
     EnhanceError,
     Enhancer,

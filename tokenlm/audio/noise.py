@@ -15,6 +15,12 @@ from tokenlm.audio.resample import resample
 
 WINDOW_SECONDS = 0.03
 """Windows that levels are measured in."""
+CLEAN_SNR_DB = 25.0
+"""Speech over noise from which on a recording is clean: below it a listener hears the noise, and a
+vocoder learns it. Of clean speech of the natural corpus 96 % have more, in 20 dB of pink or street
+noise 0 to 1 % (120 sentences)."""
+CLEAN_ECHO_SECONDS = 0.45
+"""Estimated reverberation time up to which a room counts as dry; all of that speech has less."""
 USABLE_SNR_DB = 2.0
 """Speech over noise, below which speech is not to be enhanced: it is at least as loud as the noise,
 and the estimate errs by about 2 dB."""

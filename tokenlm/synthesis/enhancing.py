@@ -24,6 +24,8 @@ from tokenlm.arguments import check_kind
 from tokenlm.audio.io import AudioError, read_pieces, read_recording, save_pieces
 from tokenlm.audio.mel import MelSpectrogram, MelStream
 from tokenlm.audio.noise import (
+    CLEAN_ECHO_SECONDS,
+    CLEAN_SNR_DB,
     USABLE_ROOM_SPL_DB,
     USABLE_SNR_DB,
     reverberation_seconds,
@@ -44,11 +46,6 @@ Method = Literal["isolation", "recovery"]
 of the bundle."""
 METHODS: tuple[Method, ...] = get_args(Method)
 
-CLEAN_SNR_DB = 30.0
-"""Speech over noise from which on a recording is left as it is. Of clean speech of the natural
-corpus 99 % have more, of the same in noise of 20 dB none (docs/enhance.md)."""
-CLEAN_ECHO_SECONDS = 0.45
-"""Estimated reverberation time up to which a room counts as dry."""
 _PIECE_SECONDS = 20.0
 """Length of the pieces that a file is read and measured in."""
 _MIN_MEASURED_SECONDS = 0.5
