@@ -307,10 +307,8 @@ def phoneme_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) 
 
 
 @pytest.fixture(scope="session")
-def enhancer_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path:
-    """The same bundle with an enhancer of random weights. Not to be changed."""
-    folder = tmp_path_factory.mktemp("bundles") / "enhancer"
-    shutil.copytree(tiny_bundle, folder)
+def tiny_enhancer() -> dict[str, nn.Module]:
+    """The models of an enhancer, random but always the same."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         mel_enhancer = MelEnhancer(MelEnhancerConfig(channels=(4, 6), dim=4))
@@ -319,10 +317,27 @@ def enhancer_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path)
             "voice_isolator": VoiceIsolator(VoiceIsolatorConfig(dim=8, num_layers=1)),
             "mel_enhancer": mel_enhancer,
         }
-    for name, model in models.items():
-        weights = model.state_dict()
-        save_component(folder / name, kind=name, config=model.config, state_dict=weights)
+    return {name: model.eval().requires_grad_(False) for name, model in models.items()}
+
+
+@pytest.fixture(scope="session")
+def enhancer_bundle(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_bundle: Path,
+    tiny_enhancer: dict[str, nn.Module],
+) -> Path:
+    """The tiny bundle with an enhancer. Not to be changed."""
+    folder = tmp_path_factory.mktemp("bundles") / "enhancer"
+    shutil.copytree(tiny_bundle, folder)
+    for name, model in tiny_enhancer.items():
+        save_component(
+            folder / name,
+            kind=name,
+            config=model.config,
+            state_dict=model.state_dict(),
+            dtype=torch.float16,
+        )
     manifest = read_manifest(folder)
-    kinds = {**manifest.components, **{name: name for name in models}}
+    kinds = {**manifest.components, **{name: name for name in tiny_enhancer}}
     finalize_bundle(folder, replace(manifest, components=kinds))
     return folder
