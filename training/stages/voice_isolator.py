@@ -26,7 +26,7 @@ from training.loop.task import Phase, Prepared, StepInfo, Task
 from training.loop.tracking import write_audio_sample
 from training.losses.enhancement import compressed_spectral_loss, si_sdr
 
-LOSSES = ("isolator/magnitude", "isolator/spectrum", "isolator/distortion")
+LOSSES: tuple[str, ...] = ("isolator/magnitude", "isolator/spectrum", "isolator/distortion")
 
 
 @dataclass(frozen=True, kw_only=True)
