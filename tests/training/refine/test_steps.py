@@ -315,6 +315,7 @@ def test_texts_of_other_languages_are_compared_as_they_are(folder: Path) -> None
     assert disagreement("нет в 5 часов", "english") == 0.0, "nothing but the figure is English"
 
 
+@pytest.mark.slow
 def test_noisy_recordings_are_enhanced_and_heard_before_and_after(
     tmp_path: Path, enhancer_bundle: Path
 ) -> None:

@@ -96,7 +96,10 @@ def metrics(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("stage", EXPORTS)
+@pytest.mark.parametrize(
+    "stage", [pytest.param(stage, marks=pytest.mark.slow) if stage == "vocoder.chunked" else stage
+              for stage in EXPORTS]
+)  # fmt: skip
 def test_trains_evaluates_and_exports(
     stage: str, stage_config: Callable[..., Path], tmp_path: Path
 ) -> None:
