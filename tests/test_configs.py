@@ -139,7 +139,8 @@ def test_sizes_of_one_bundle_fit_together() -> None:
         }
         flow, vocoder = configs["flow"], configs["vocoder"]
         assert isinstance(flow, FlowConfig) and isinstance(vocoder, VocoderConfig)
-        assert flow.mel == vocoder.mel
+        assert flow.mel == vocoder.mel == configs["mel_enhancer"].mel
+        assert configs["voice_isolator"].sample_rate == vocoder.mel.sample_rate
         assert flow.speaker_dim == configs["speaker_encoder"].embedding_dim
         assert flow.codebook_size == configs["speech_tokenizer"].codebook_size
         assert flow.codebook_size == configs["speech_lm"].codebook_size

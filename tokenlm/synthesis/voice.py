@@ -489,6 +489,7 @@ def prepare_voice(
     *,
     sample_rate: int | None = None,
     name: str | None = None,
+    enhance: bool = False,
 ) -> Voice:
     """Makes a voice of a recording; see `Synthesizer.prepare_voice`."""
     components.check_tokenizer()
@@ -499,7 +500,10 @@ def prepare_voice(
     voice_name = name or (Path(source).stem if not isinstance(source, Tensor) else "voice")
     title = "the recording" if isinstance(source, Tensor) else str(source)
     rate = mel_config.sample_rate
-    whole = clean_recording(read_recording(source, sample_rate, rate), rate, title)
+    recording = read_recording(source, sample_rate, rate)
+    if enhance:
+        recording = _enhance(components, recording, title)
+    whole = clean_recording(recording, rate, title)
     waveform = quietest_cut(whole, rate, components.generation.max_prompt_seconds)
     normalize = frontend(components.text_tokenizer.config.normalizer).normalize
     text = normalize(prompt_text or "")
@@ -538,6 +542,19 @@ def prepare_voice(
         guidance_scale=generation.guidance_scale,
         device=components.device,
     )
+
+
+def _enhance(components: Components, recording: Tensor, title: str) -> Tensor:
+    """The recording (S,) at the rate of the mel, without its noise."""
+    # Here alone: a voice is seldom made of a noisy recording.
+    from tokenlm.synthesis.enhancing import Enhancer
+
+    rate = components.flow.config.mel.sample_rate
+    enhanced = Enhancer.of(components).enhance(recording, sample_rate=rate)
+    for problem in enhanced.condition.problems():
+        logger.warning("%s: %s", title, problem)
+    logger.info("%s: %s; %s", title, enhanced.condition, enhanced.method or "left as it is")
+    return enhanced.waveform
 
 
 def check_voice(components: Components, voice: Voice) -> None:
