@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from inference.commands.options import Precision
+from inference.commands.options import CachePrecision, Precision
 
 SHORTEST_SECONDS = 3.0
 """Of speech that a subject has tokens for, however short the sessions are."""
@@ -26,6 +27,10 @@ def benchmark(
     weights: Annotated[
         Precision, typer.Option(help="Precision of the weights of the large models.")
     ] = "float32",
+    caches: Annotated[
+        CachePrecision, typer.Option(help="Precision of the caches of the flow.")
+    ] = "float32",
+    steps: Annotated[int | None, typer.Option(help="Steps of the solver.")] = None,
     output: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("benchmark"),
     quick: Annotated[bool, typer.Option("--quick", help="One short run of everything.")] = False,
     runs: Annotated[int, typer.Option(help="Runs whose median is taken.")] = 5,
@@ -57,10 +62,13 @@ def benchmark(
         )
         most = max(settings.long_seconds, SHORTEST_SECONDS)
         subject = bundle_subject(bundle, most) if config is None else config_subject(config, most)
-        accelerate(subject.synthesizer.components, weights=weights)
+        components = accelerate(subject.synthesizer.components, weights=weights, caches=caches)
+        if steps is not None:
+            components.generation = replace(components.generation, num_steps=steps)
         facts = {
             "subject": f"{subject.name}, voice {subject.voice.name}, "
-            f"{'trained' if subject.has_weights else 'random'} weights in {weights}"
+            f"{'trained' if subject.has_weights else 'random'} weights in {weights}, caches of "
+            f"the flow in {caches}, {components.generation.num_steps} steps"
         }
         write = partial(write_report, output, subject.name, facts=facts)
         measurements = measure(subject, settings, _log_part, write)

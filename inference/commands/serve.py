@@ -93,6 +93,7 @@ def serve(
             chosen.bundle,
             chosen.device,
             chosen.weights,
+            caches=chosen.caches,
             dtype=chosen.dtype,
             lexicon=chosen.lexicon,
         )
