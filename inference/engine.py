@@ -253,6 +253,7 @@ class StreamEngine:
         paragraph_gap: float | None = None,
         word_times: bool = False,
         duration: float | None = None,
+        instruction: str = "",
         forced_tokens: Sequence[Sequence[int]] | None = None,
         find_voice: Callable[[str], Voice] | None = None,
     ) -> EngineStream:
@@ -261,7 +262,7 @@ class StreamEngine:
         Args:
             text: a text, or its pieces as they are written.
             voice, seed, speed, sampling, lexicon, markup, sentence_gap, paragraph_gap, word_times,
-                duration: as for `Synthesizer.stream`.
+                duration, instruction: as for `Synthesizer.stream`.
             max_buffer_seconds: sound that is made ahead of the reader, at most; one chunk more.
             forced_tokens: speech tokens of each segment that replace those that are drawn.
             find_voice: gives the voices that the markup names; default those of the synthesizer.
@@ -295,6 +296,7 @@ class StreamEngine:
                     paragraph_gap=paragraph_gap,
                     word_times=word_times,
                     duration=duration,
+                    instruction=instruction,
                     cache=self._cache,
                     token_server=self._connection,
                     forced_tokens=forced_tokens,

@@ -48,6 +48,8 @@ class Model(BaseModel):
     voice_attributes: dict[str, str]
     """By which voices can be designed, and what they mean."""
     word_times: bool
+    instructions: bool
+    """Whether it follows them."""
 
 
 class ModelList(BaseModel):
@@ -150,4 +152,5 @@ def _model(service: Service, name: str) -> Model:
         lookahead_ms=service.synthesizer.lookahead_ms,
         response_formats=available_formats(),
         word_times=service.times_words,
+        instructions=service.follows_instructions,
     )

@@ -162,6 +162,31 @@ class Service:
                 code="unsupported",
             )
 
+    @property
+    def follows_instructions(self) -> bool:
+        """Whether the bundle can be told in words how to speak."""
+        return bool(self.synthesizer.components.generation.instruction_end)
+
+    def check_instruction(self, text: str | None, param: str = "instructions") -> str:
+        """Checks that the bundle can follow what a field of this path asks for.
+
+        Returns:
+            The instruction; empty where there is none.
+
+        Raises:
+            ApiError: 400.
+        """
+        instruction = (text or "").strip()
+        if instruction and not self.follows_instructions:
+            place = "" if param == "instructions" else f"{param}: "
+            raise ApiError(
+                400,
+                f"{place}The model {self.bundle!r} cannot follow instructions; leave them out.",
+                param=param,
+                code="unsupported",
+            )
+        return instruction
+
     def check_model(self, name: str | None) -> None:
         """Checks the name of a model in a request.
 
@@ -291,6 +316,7 @@ class Service:
         lexicon: UserLexicon | None = None,
         word_times: bool = False,
         duration: float | None = None,
+        instruction: str = "",
         request_id: str,
         requested_at: float,
         stall_seconds: float,
@@ -309,6 +335,7 @@ class Service:
             lexicon: pronunciations of the request.
             word_times: whether to time the words.
             duration: seconds that a whole text is to last; None is as long as it takes.
+            instruction: how to speak, in words; a line of a script may have its own style.
             request_id: for the log.
             requested_at: `time.perf_counter()` of the request.
             stall_seconds: longest time between two chunks.
@@ -332,6 +359,7 @@ class Service:
                 voice=self._find_voice(line.voice)[1] if line.voice else prepared,
                 seed=seed if line.seed is None else line.seed,
                 speed=speed * line.speed,
+                instruction=line.style or instruction,
                 max_buffer_seconds=limits.max_buffer_seconds,
                 markup=markup,
                 **reading,
@@ -347,12 +375,16 @@ class Service:
                         speed=speed,
                         word_times=word_times,
                         duration=duration,
+                        instruction=instruction,
                         max_buffer_seconds=limits.max_buffer_seconds,
                         markup=markup,
                         **reading,
                     )
                 else:
-                    lines = [replace(line, markup=markup) for line in text]
+                    lines = [
+                        replace(line, markup=markup, style=line.style or instruction)
+                        for line in text
+                    ]
                     is_over = threading.Event()
                     check = partial(
                         check_lines,

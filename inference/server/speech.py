@@ -25,6 +25,7 @@ from inference.server.service import (
     ClientGoneError,
     Number,
     RequestBody,
+    Service,
     VoiceDesign,
     Whole,
     service_of,
@@ -42,6 +43,8 @@ MAX_SEED = 2**53 - 1
 """The largest integer that JSON carries exactly everywhere."""
 MAX_LINES = 500
 """Lines of a script."""
+MAX_INSTRUCTION = 500
+"""Characters of an instruction."""
 MAX_LEXICON = 1000
 """Words of the lexicon of a request."""
 MEDIA_TYPES = {
@@ -104,7 +107,10 @@ class SpeechSettings(RequestBody):
         ),
     ] = None
     instructions: Annotated[
-        str | None, Field(description="Not followed by this server: refused unless empty.")
+        str | None,
+        Field(
+            max_length=MAX_INSTRUCTION, description="How to speak, for a bundle that follows it."
+        ),
     ] = None
     speed: Annotated[Number, Field(ge=0.25, le=4.0, allow_inf_nan=False)] = 1.0
     seed: Annotated[
@@ -164,7 +170,8 @@ class LineBody(RequestBody):
         str | None, Field(description="Name of a voice, or of a speaker; default the request's.")
     ] = None
     style: Annotated[
-        str | None, Field(description="Not followed by this server: refused unless empty.")
+        str | None,
+        Field(max_length=MAX_INSTRUCTION, description="In place of the request's instructions."),
     ] = None
     seed: Annotated[Whole | None, Field(ge=0, le=MAX_SEED)] = None
     speed: Annotated[Number, Field(ge=0.25, le=4.0, description="Factor of the request's.")] = 1.0
@@ -216,23 +223,7 @@ def check_unicode(text: str, param: str) -> str:
     return text
 
 
-def check_instructions(text: str | None, param: str = "instructions") -> None:
-    """Checks that there are no instructions, in a field of this path.
-
-    Raises:
-        ApiError: 400, there are some.
-    """
-    if text and text.strip():
-        place = "" if param == "instructions" else f"{param}: "
-        raise ApiError(
-            400,
-            f"{place}This server cannot follow instructions; leave them out.",
-            param=param,
-            code="unsupported",
-        )
-
-
-def read_input(body: SpeechRequest) -> str | list[ScriptLine]:
+def read_input(service: Service, body: SpeechRequest) -> str | list[ScriptLine]:
     """The text of a request, or the lines of its script.
 
     Raises:
@@ -245,7 +236,7 @@ def read_input(body: SpeechRequest) -> str | list[ScriptLine]:
             lines = read_dialogue(body.input, body.voices)
         else:
             for number, line in enumerate(body.input):
-                check_instructions(line.style, f"input[{number}].style")
+                service.check_instruction(line.style, f"input[{number}].style")
             lines = read_lines([line.model_dump() for line in body.input], body.voices)
     except ScriptError as error:
         raise ApiError(400, as_sentence(error), param="input") from error
@@ -473,7 +464,7 @@ async def create_speech(body: SpeechRequest, request: Request) -> SpeechResponse
     service = service_of(request)
     limits = service.config.limits
     service.check_model(body.model)
-    check_instructions(body.instructions)
+    instruction = service.check_instruction(body.instructions)
     if body.response_format not in available_formats():
         raise ApiError(
             400,
@@ -482,7 +473,7 @@ async def create_speech(body: SpeechRequest, request: Request) -> SpeechResponse
             param="response_format",
             code="unsupported",
         )
-    text = read_input(body)
+    text = read_input(service, body)
     parts = [text] if isinstance(text, str) else [line.text for line in text]
     if not isinstance(text, str) and (body.word_times or body.duration is not None):
         raise ApiError(
@@ -510,6 +501,7 @@ async def create_speech(body: SpeechRequest, request: Request) -> SpeechResponse
         **body.reading,
         word_times=body.word_times,
         duration=body.duration,
+        instruction=instruction,
         request_id=uuid.uuid4().hex,
         requested_at=time.perf_counter(),
         stall_seconds=limits.stall_timeout_seconds,

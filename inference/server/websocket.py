@@ -18,7 +18,6 @@ from inference.server.errors import ApiError, describe_problem
 from inference.server.service import ClientGoneError, Service, service_of
 from inference.server.speech import (
     SpeechSettings,
-    check_instructions,
     check_length,
     check_unicode,
     read_lexicon,
@@ -235,7 +234,7 @@ class _Connection:
             access_of(self._websocket).check_key(f"Bearer {settings.api_key}")
             self._may_speak = True
         self._service.check_model(settings.model)
-        check_instructions(settings.instructions)
+        self._service.check_instruction(settings.instructions)
         read_lexicon(settings.lexicon)
         self._service.check_word_times(settings.word_times)
         self._settings = settings
@@ -293,6 +292,7 @@ class _Connection:
             **settings.reading,
             word_times=settings.word_times,
             duration=settings.duration,
+            instruction=settings.instructions or "",
             request_id=uuid.uuid4().hex,
             requested_at=time.perf_counter(),
             # The models wait for text, too.

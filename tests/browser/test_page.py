@@ -170,6 +170,22 @@ def test_speech_is_cancelled(page: Page) -> None:
         assert time.monotonic() < end
 
 
+def test_length_and_pauses_are_asked_for(page: Page) -> None:
+    page.get_by_text("How it is said").click()
+    assert page.locator("#instructions-row").is_hidden()  # this bundle follows none
+    page.fill("#duration", "3.2")
+    speak(page, "It is a [pause 0.5s] lamp.")
+    done = page.locator("#status")
+    expect(done).to_have_text("Done: 3.20 seconds of speech.", timeout=SPEECH_MS)
+    page.fill("#duration", "")
+    page.uncheck("#markup")
+    page.fill("#sentence-gap", "2.5")
+    speak(page, "Yes. [No.]")
+    expect(page.locator("#said")).to_have_text("Yes. [No.]", timeout=SPEECH_MS)
+    expect(done).to_have_text(re.compile("^Done"), timeout=SPEECH_MS)
+    assert 2.9 < float(page.inner_text("#length").split()[0]) < 6.0
+
+
 def test_a_refusal_is_a_sentence(page: Page) -> None:
     speak(page, "…")
     expect(page.locator("#status")).to_have_class(re.compile(r"\bbad\b"))

@@ -120,7 +120,11 @@ class SpeechTokenizer(nn.Module):
         return fingerprint(self.config, self.state_dict())
 
     def forward(
-        self, waveform: Tensor, lengths: Tensor, blend: float = 1.0
+        self,
+        waveform: Tensor,
+        lengths: Tensor,
+        blend: float = 1.0,
+        spectrum_mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Code vectors of whole utterances, for training.
 
@@ -128,12 +132,14 @@ class SpeechTokenizer(nn.Module):
             waveform: (B, S) at the sample rate of the mel.
             lengths: (B,) valid samples.
             blend: see `FiniteScalarQuantizer`.
+            spectrum_mask: bool (B, T, M), True where the mel spectrogram is not hidden from the
+                encoder; None hides nothing.
 
         Returns:
             Code vectors (B, N, C), what the quantizer saw (B, N, D), and the number of valid
             tokens (B,), one for each whole `samples_per_token` samples.
         """
-        hidden, num_tokens = self._encode(waveform, lengths)
+        hidden, num_tokens = self._encode(waveform, lengths, spectrum_mask)
         return self.quantizer(hidden, blend), hidden, num_tokens
 
     @torch.inference_mode()
@@ -165,12 +171,16 @@ class SpeechTokenizer(nn.Module):
     def _window_tokens(self) -> int:
         return int(self.config.window_seconds * self.config.token_rate)
 
-    def _encode(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def _encode(
+        self, waveform: Tensor, lengths: Tensor, spectrum_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         num_tokens = lengths // self.config.samples_per_token
         total = int(num_tokens.max())
         frames = num_tokens * FRAMES_PER_TOKEN
         mel = self.mel(waveform, lengths)[:, : total * FRAMES_PER_TOKEN]
         hidden = normalize_level(mel, frames)
+        if spectrum_mask is not None:
+            hidden = hidden * spectrum_mask
         hidden = functional.gelu(self.conv1(hidden.transpose(1, 2)))
         halves = torch.arange(hidden.shape[2], device=waveform.device)
         # Padded frames are zero before each convolution, as they are for an utterance alone.

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from tokenlm.checkpoint.component import save_component
 from tokenlm.models.speech_tokenizer import (
+    FRAMES_PER_TOKEN,
     SpeechTokenizer,
     SpeechTokenizerConfig,
     codebook_usage,
@@ -32,6 +33,7 @@ from training.config import RunConfig
 from training.data.augment import AugmentConfig
 from training.data.collate import pad_tokens, pad_waveforms
 from training.data.dataset import AudioItem, UtteranceDataset
+from training.data.spectrum_masks import SpectrumMaskConfig, draw_spectrum_mask
 from training.data.split import DataConfig, open_split, rejects_file
 from training.data.texts import spell
 from training.loop.task import Phase, Prepared, StepInfo, Task
@@ -50,6 +52,8 @@ class SpeechTokenizerStageConfig(RunConfig):
     model: SpeechTokenizerConfig = field(default_factory=SpeechTokenizerConfig)
     recognizer: TokenRecognizerConfig = field(default_factory=TokenRecognizerConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    spectrum_mask: SpectrumMaskConfig = field(default_factory=SpectrumMaskConfig)
+    """What is hidden from the encoder in training; by default nothing."""
     blend_start_step: int = 500
     """Until this step the recogniser reads continuous digits."""
     blend_end_step: int = 1500
@@ -195,7 +199,25 @@ class SpeechTokenizerTask(Task):
             "tokenizer/encoder_phone": float((batch["phones"] >= 0).sum()),
             "tokenizer/code_usage": 1.0,
         }
-        return Prepared(tensors={**batch, "blend": blend}, counts=counts)
+        masks = {"spectrum_mask": self._spectrum_mask(batch["lengths"], step)}
+        return Prepared(tensors={**batch, **masks, "blend": blend}, counts=counts)
+
+    def _spectrum_mask(self, lengths: Tensor, step: StepInfo) -> Tensor | None:
+        """True (B, T, M) where the encoder hears."""
+        config, model = self.config.spectrum_mask, self.config.model
+        if config.is_empty:
+            return None
+        masks = [
+            draw_spectrum_mask(
+                int(length) // model.samples_per_token * FRAMES_PER_TOKEN,
+                model.mel.num_mels,
+                model.mel.frame_rate,
+                config,
+                step.generator(item),
+            )
+            for item, length in enumerate(lengths.tolist())
+        ]
+        return nn.utils.rnn.pad_sequence(masks, batch_first=True).to(lengths.device)
 
     def phases(self) -> list[Phase]:
         """See `Task`."""
@@ -205,7 +227,7 @@ class SpeechTokenizerTask(Task):
         tensors = prepared.tensors
         characters, num_characters = tensors["characters"], tensors["num_characters"]
         codes, before, num_tokens = self.modules["speech_tokenizer"](
-            tensors["waveform"], tensors["lengths"], tensors["blend"]
+            tensors["waveform"], tensors["lengths"], tensors["blend"], tensors["spectrum_mask"]
         )
         mask = torch.arange(codes.shape[1], device=codes.device)[None] < num_tokens[:, None]
         tokenizer = self.modules["speech_tokenizer"]

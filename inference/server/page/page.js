@@ -58,6 +58,7 @@ async function connect() {
     part("about").textContent = `${model.id}: ${model.description}`;
     sampleRate = model.sample_rate;
     offerAttributes(model.voice_attributes);
+    part("instructions-row").hidden = !model.instructions;
     hasWordTimes = model.word_times;
     if (health.needs_key) tell("status", "Ready.");
     await refresh();
@@ -127,6 +128,11 @@ function chosenVoice() {
   return { description, attributes, base, seed: Number(part("seed").value) };
 }
 
+// What a field holds that may be left empty.
+function optional(id) {
+  return part(id).value === "" ? null : Number(part(id).value);
+}
+
 // Words with their phones, one in each line; null where there are none.
 function readLexicon(text) {
   const lines = text.split("\n").map((line) => line.trim()).filter(Boolean);
@@ -148,6 +154,11 @@ async function speakText(signal) {
     seed: Number(part("seed").value),
     lexicon: readLexicon(part("lexicon").value),
     word_times: hasWordTimes,
+    instructions: part("instructions").value.trim() || null,
+    duration: optional("duration"),
+    sentence_gap: optional("sentence-gap"),
+    paragraph_gap: optional("paragraph-gap"),
+    markup: part("markup").checked,
   };
   part("download").hidden = true;
   const speech = openPlayback(request.input);

@@ -152,6 +152,7 @@ class FakeEngine:
         lexicon: LexiconSource = None,
         word_times: bool = False,
         duration: float | None = None,
+        instruction: str = "",
         max_buffer_seconds: float = 10.0,
         markup: bool = True,
         sentence_gap: float | None = None,

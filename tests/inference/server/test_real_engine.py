@@ -29,7 +29,7 @@ from tokenlm.audio.encoders import available_formats
 from tokenlm.synthesis import Synthesizer
 from tokenlm.synthesis.script import speak_script
 from tokenlm.synthesis.voice_space import VoiceSpace
-from tokenlm.text.script import read_dialogue
+from tokenlm.text.script import read_dialogue, read_lines
 
 TEXT = "The quick brown fox. Is it so? Yes, it is!"
 
@@ -87,6 +87,47 @@ def test_words_are_said_as_a_request_asks(phoneme_bundle: Path, tmp_path: Path) 
             while "audio.done" not in str(told[-1]):
                 told.append(socket.recv())
             assert json.loads(told[-1])["unlisted_words"] == ["a"]
+
+
+def test_instructions_are_followed(tiny_bundle: Path, tmp_path: Path) -> None:
+    synthesizer = Synthesizer.from_pretrained(tiny_bundle)
+    generation = synthesizer.components.generation
+    synthesizer.components.generation = replace(generation, instruction_end="<|end|>")
+    config = ServeConfig(voices=tmp_path / "voices", sentence_pause_seconds=None)
+
+    def said(instruction: str) -> np.ndarray:
+        return synthesizer.generate("Is it so?", voice="bob", instruction=instruction).numpy()
+
+    with LiveServer(config, synthesizer, lambda: StreamEngine(synthesizer)) as server:
+        (model,) = httpx.get(f"{server.url}/v1/models").json()["data"]
+        assert model["instructions"] is True
+        body = {"input": "Is it so?", "voice": "bob", "response_format": "pcm"}
+        heard = samples(speak(server, **body, instructions=" be quick ").content)
+        assert np.abs(heard - said("be quick")).max() < HALF_STEP + TOLERANCE
+        assert heard.tolist() != samples(speak(server, **body).content).tolist()
+        # A line of a script follows its own style, or else what is asked of the whole.
+        lines = [{"text": "Is it so?", "style": "be slow", "pause": 0}, {"text": "Is it so?"}]
+        script = [
+            replace(line, style=style)
+            for line, style in zip(read_lines(lines), ("be slow", "be quick"), strict=True)
+        ]
+        response = speak(server, **body | {"input": lines}, instructions="be quick")
+        parts = speak_script(synthesizer, script, voice="bob")
+        expected = torch.cat([part.waveform for part in parts]).clamp(-1, 1).numpy()
+        assert np.abs(samples(response.content) - expected).max() < HALF_STEP + TOLERANCE
+        with connect(server.socket_url) as socket:
+            socket.send(
+                json.dumps({"type": "session.config", "voice": "bob", "instructions": "be quick"})
+            )
+            socket.send(json.dumps({"type": "input.text", "text": "Is it so?"}))
+            socket.send(json.dumps({"type": "input.done"}))
+            told = [socket.recv()]
+            while "audio.done" not in str(told[-1]):
+                told.append(socket.recv())
+        spoken = b"".join(part for part in told if isinstance(part, bytes))
+        pieces = synthesizer.stream(iter(["Is it so?"]), voice="bob", instruction="be quick")
+        expected = torch.cat(list(pieces)).numpy()
+        assert np.abs(samples(spoken) - expected).max() < HALF_STEP + TOLERANCE
 
 
 def test_voices_are_mixed_and_designed(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -278,7 +278,7 @@ WRONG: list[tuple[dict[str, Any], str | None, str]] = [
     ({"input": [{**LINE, "seed": -1}]}, "input[0].seed", "greater than or equal to 0."),
     ({"input": [{**LINE, "pause": "long"}]}, "input[0].pause", "valid number"),
     ({"input": [LINE, {**LINE, "style": "sad"}]}, "input[1].style",
-     "input[1].style: This server cannot follow instructions; leave them out."),
+     "input[1].style: The model 'tiny' cannot follow instructions; leave them out."),
     ({"input": [LINE, {"text": " "}]}, "input", "Line 2: the line has no text."),
     ({"input": "a", "voice": 5}, "voice", "voice: a voice is a name, a mixture, an object with"),
     ({"input": "a", "voice": ["ann"]}, "voice", "voice: a voice is a name, a mixture"),

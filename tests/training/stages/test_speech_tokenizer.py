@@ -57,6 +57,28 @@ def test_blend_grows(stage_config: Callable[..., Path], step: int, blend: float)
     assert prepared.counts["tokenizer/phone"] == int(0.9 * 25) * 2
 
 
+def test_masked_frames_are_not_heard(stage_config: Callable[..., Path]) -> None:
+    config, task = load_task(
+        stage_config("speech_tokenizer"), ["spectrum_mask.time_masks_per_second=10"]
+    )
+    task.build()
+    data: Any = task.dataset("train")
+    batch = task.collate([data[0], data[1]])
+    prepared = task.prepare(batch, StepInfo(0, 5, 0))
+    mask = prepared.tensors["spectrum_mask"]
+    again = task.prepare(batch, StepInfo(0, 5, 0)).tensors["spectrum_mask"]
+    assert mask.equal(again) and not mask[:, :20].all() and mask.any()
+    # The same draws wherever an item stands in the batches of a step.
+    alone = task.prepare(task.collate([data[1]]), StepInfo(0, 5, 1)).tensors["spectrum_mask"]
+    assert alone[0].equal(mask[1, : alone.shape[1]])
+    tokenizer: Any = task.modules["speech_tokenizer"].eval()
+    waveform, lengths = batch["waveform"], batch["lengths"]
+    _, plain, _ = tokenizer(waveform, lengths)
+    _, kept, _ = tokenizer(waveform, lengths, 1.0, torch.ones_like(mask))
+    _, masked, _ = tokenizer(waveform, lengths, 1.0, mask)
+    assert kept.equal(plain) and not masked.equal(plain)
+
+
 def test_levels_must_agree() -> None:
     with pytest.raises(ValueError, match="recognizer.levels \\(5, 5\\) must be equal"):
         SpeechTokenizerStageConfig(
