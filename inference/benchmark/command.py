@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Annotated
 import typer
 
 from inference.commands.options import CachePrecision, Precision
+from tokenlm.installation import install_command
 
 SHORTEST_SECONDS = 3.0
 """Of speech that a subject has tokens for, however short the sessions are."""
@@ -42,8 +45,23 @@ def benchmark(
         Path | None, typer.Option(help="File of sentences to judge, one a line.")
     ] = None,
     limit: Annotated[int, typer.Option(help="Most sentences that are judged.")] = 60,
+    serve: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Measures a running server under load instead."),
+    ] = None,
+    streams: Annotated[
+        str, typer.Option(help="Numbers of streams at once, with --serve.")
+    ] = "1,2,4,8,16,32,64",
+    voice: Annotated[str, typer.Option(help="Voice that is asked for, with --serve.")] = "",
 ) -> None:
     """Measure streaming, and write a report with plots."""
+    if serve is not None:
+        try:
+            _measure_server(serve, output, streams, voice, 1 if quick else runs)
+        except ValueError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from None
+        return
     # Imported here: the command line starts without torch.
     from functools import partial
 
@@ -82,6 +100,26 @@ def benchmark(
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
     typer.echo(markdown(subject.name, measurements.rows, facts))
+    typer.echo(str(path))
+
+
+def _measure_server(url: str, output: Path, streams: str, voice: str, runs: int) -> None:
+    """`--serve`: its key is that of the variable TOKENLM_API_KEY, if the server wants one."""
+    counts = [int(part) if part.strip().isdigit() else 0 for part in streams.split(",")]
+    if min(counts) < 1:
+        raise ValueError(f"--streams has whole numbers above 0, such as 1,4,16; got {streams!r}")
+    try:
+        import httpx  # noqa: F401
+    except ImportError:
+        raise ValueError(f"--serve needs httpx: {install_command('serve')}") from None
+    from inference.benchmark.serving import measure_server, table, write_loads
+
+    key = os.environ.get("TOKENLM_API_KEY", "").split(",")[0].strip()
+    loads = asyncio.run(
+        measure_server(url.rstrip("/"), key=key, voice=voice, streams=counts, runs=runs)
+    )
+    path = write_loads(output, loads)
+    typer.echo(table(loads))
     typer.echo(str(path))
 
 
