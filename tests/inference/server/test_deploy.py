@@ -39,7 +39,6 @@ def test_ray() -> None:
     module, _, name = speech["import_path"].partition(":")
     assert (module, name) == ("inference.server.replicas", "application")
     assert server_of(speech["args"]["settings"]).limits.max_streams == 8
-    pytest.importorskip("ray.serve", reason="Ray is no part of the extras of the tests")
     from inference.server.replicas import application
 
     deployment = application(speech["args"])._bound_deployment  # type: ignore[attr-defined]

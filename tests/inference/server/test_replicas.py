@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +12,10 @@ import httpx
 import numpy as np
 import pytest
 from conftest import CONSENT
+from ray import serve
 
 from tokenlm.config import ConfigError
 from tokenlm.synthesis import Synthesizer
-
-serve: Any = pytest.importorskip("ray.serve", reason="Ray is no part of the extras of the tests")
 
 TEXT = "The quick brown fox. Is it so?"
 
@@ -69,25 +67,35 @@ def url(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """Two replicas on this machine."""
     import ray
 
-    from inference.server.replicas import application
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    # Workers import what this process does; a busy machine takes long to start them.
+    # Processes of Ray take over the variables; a busy machine takes long to start them.
     variables = {
-        "PYTHONPATH": ":".join(sys.path),
         "OMP_NUM_THREADS": "1",
-        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "300",
-        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "300",
+        "RAY_raylet_start_wait_time_s": "600",
+        "RAY_worker_register_timeout_seconds": "600",
+        "RAY_gcs_server_request_timeout_seconds": "600",
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "600",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "600",
     }
-    environment = {"env_vars": variables}
-    ray.init(num_cpus=2, include_dashboard=False, runtime_env=environment, log_to_driver=False)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield from _serve(port, tiny_bundle, tmp_path_factory.mktemp("replicas"))
+
+
+def _serve(port: int, bundle: Path, folder: Path) -> Iterator[str]:
+    import ray
+
+    from inference.server.replicas import application
+
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         settings = [
-            f"bundle={tiny_bundle}",
-            f"voices={tmp_path_factory.mktemp('replicas') / 'voices'}",
+            f"bundle={bundle}",
+            f"voices={folder / 'voices'}",
             "limits.drain_seconds=5",
         ]
         arguments = {"min_replicas": 2, "max_replicas": 2, "cpus": 0.5, "settings": settings}
