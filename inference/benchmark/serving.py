@@ -1,7 +1,7 @@
 """Load on a running server: first audio, real-time factor and continuity by number of streams.
 
-The names of the figures are those of the benchmarks of LLM engines that speak: `audio_ttfp` (time to
-the first packet), `audio_rtf` (real-time factor) and `audio_underrun` (how long a player waits).
+The names of the figures are those of the benchmarks of LLM engines that speak: `audio_ttfp` (time
+to the first packet), `audio_rtf` (real-time factor) and `audio_underrun` (how long a player waits).
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ class AttentionState(State):
         head_dim: int,
         dtype: torch.dtype | None = None,
     ) -> Self:
-        """A cache that holds nothing, on the device of `like`, of its type where no other is given."""
+        """An empty cache on the device of `like`, of its type where no other is given."""
         size = head_dim + _SCALE_BYTES if dtype == torch.int8 else head_dim
         nothing = like.new_zeros(batch_size, num_heads, 0, size, dtype=dtype)
         positions = torch.zeros(0, dtype=torch.long, device="cpu")

@@ -161,7 +161,7 @@ class TokenPairs:
 
     @property
     def durations(self) -> np.ndarray:
-        """Seconds (rows,) of each sample; made anew when asked for, as the sampler keeps its own."""
+        """Seconds (rows,) of each sample; computed anew, as the sampler keeps its own."""
         sizes = self.pairs.num_text + self.pairs.num_speech
         if self._joins is not None:
             sizes = self._joins.column("size")

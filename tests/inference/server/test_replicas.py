@@ -158,4 +158,3 @@ def test_voices_are_shared_and_a_lost_replica_is_replaced(url: str, recording: P
         answers = [client.post("/v1/audio/speech", json=request) for _ in range(4)]
         assert {answer.status_code for answer in answers} == {200}
         assert len({answer.content for answer in answers}) == 1
-

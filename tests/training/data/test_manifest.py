@@ -223,7 +223,7 @@ def test_manifests_are_merged(tmp_path: Path) -> None:
 def test_the_fingerprint_is_that_of_the_rows_one_by_one(tmp_path: Path) -> None:
     """Shards carry it: it is the hash of the facts of all rows, as it always was."""
     rows = [
-        {"id": f"n{number}", "audio": audio, "text": "Größe \"x\"", "speaker": "ann", "duration": 1}
+        {"id": f"n{number}", "audio": audio, "text": 'Größe "x"', "speaker": "ann", "duration": 1}
         for number, audio in enumerate(["a/b.wav", "c.flac", "d/e/", "f/.", "g\\h.wav", "i/.."])
     ]
     path = tmp_path / "manifest.jsonl"
