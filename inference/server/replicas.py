@@ -83,18 +83,15 @@ class Speech:
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The application; Ray runs it in this process."""
         # Imported here: whoever only describes the application needs no models.
-        from inference.commands.speech import load_synthesizer
         from inference.server.app import build_app
+        from tokenlm.synthesis import Synthesizer
+        from tokenlm.synthesis.acceleration import accelerate
 
         config = self._config
-        synthesizer = load_synthesizer(
-            config.bundle,
-            config.device,
-            config.weights,
-            caches=config.caches,
-            dtype=config.dtype,
-            lexicon=config.lexicon,
+        synthesizer = Synthesizer.from_pretrained(
+            config.bundle, device=config.device, dtype=config.dtype, lexicon=config.lexicon
         )
+        accelerate(synthesizer.components, weights=config.weights, caches=config.caches)
         self._app = build_app(config, synthesizer)
         return self._app
 
