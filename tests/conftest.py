@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,6 +45,8 @@ from tokenlm.text.tokenizers import PhonemeTokenizer, SentencePieceTokenizer
 # Tests compare runs bit for bit, some of them in processes of their own: all use one thread, which
 # is faster for tiny models, too.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Statements of consent are signed with the key of the machine, which is not that of the tests.
+os.environ["TOKENLM_CONSENT_KEY"] = os.path.join(tempfile.mkdtemp(prefix="tokenlm-"), "consent.key")
 torch.set_num_threads(1)
 
 sys.path[:0] = [str(path) for path in Path(__file__).parents[:2]]  # what tests share

@@ -20,6 +20,8 @@ from tokenlm.models.vocoder import VocoderConfig
 from tokenlm.synthesis.components import GenerationConfig
 from training.bundle import BundleConfig
 from training.evaluation.config import EvaluationConfig
+from training.personal.config import TuneConfig
+from training.personal.tuning import settings_of
 from training.recipes.corpus.config import CorpusConfig
 from training.recipes.corpus.plan import read_sentences
 from training.refine.config import RefineConfig
@@ -92,6 +94,15 @@ def check_accelerate(path: Path) -> None:
         assert found.fsdp_config["fsdp_version"] == 2
 
 
+def check_recipe(path: Path) -> None:
+    """A recipe of tuning: its settings fit the stages of our own and of imported parts."""
+    config = load_config(TuneConfig, path)
+    for part, settings in config.parts.items():
+        names = {"flow": ("flow", "flow.cosyvoice"), "vocoder": ("vocoder", "hift")}
+        for name in names.get(part, ("speech_lm.finetune",)):
+            load_task(CONFIGS / "train" / f"{name}.yaml", settings_of(settings))
+
+
 CHECKS: dict[str, Callable[[Path], None]] = {
     "train": check_train,
     "accelerate": check_accelerate,
@@ -101,6 +112,7 @@ CHECKS: dict[str, Callable[[Path], None]] = {
     "bundle": check_bundle,
     "eval": check_evaluation,
     "serve": check_server,
+    "personal": check_recipe,
 }
 
 

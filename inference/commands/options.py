@@ -180,6 +180,17 @@ VttOption = Annotated[
 JsonOption = Annotated[
     Path | None, typer.Option("--json", help="Also write the words and their times as JSON.")
 ]
+ForOthersOption = Annotated[
+    bool,
+    typer.Option(
+        "--for-others",
+        help="The voice is somebody else's: ask for a sentence that they say, and listen to it.",
+    ),
+]
+WhoOption = Annotated[
+    str | None,
+    typer.Option("--who", help="Whose voice it is.", show_default="asked for"),
+]
 LayoutOption = Annotated[
     Literal["auto", "one_shot", "interleaved"],
     typer.Option(

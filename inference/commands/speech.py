@@ -17,6 +17,7 @@ from inference.commands.options import (
     ArrivingTextArgument,
     EnhanceOption,
     FormatOption,
+    ForOthersOption,
     LayoutOption,
     OutputOption,
     PlayOption,
@@ -29,6 +30,7 @@ from inference.commands.options import (
     TextArgument,
     TextFileOption,
     TextOptions,
+    WhoOption,
     takes_options,
 )
 from tokenlm.atomic import write_text
@@ -54,6 +56,8 @@ def clone(
     enhance: EnhanceOption = False,
     output: OutputOption = Path("out.wav"),
     text_file: TextFileOption = None,
+    for_others: ForOthersOption = False,
+    who: WhoOption = None,
     options: TextOptions,
 ) -> None:
     """Say a text in the voice of a recording."""
@@ -66,7 +70,12 @@ def clone(
         check_recording(prompt_audio)
         check_text(words, resolve(options.bundle))
         synthesizer = load_synthesizer(options.bundle, options.device, options.weights)
-        progress.describe("listening")
+    if for_others:
+        from inference.commands.consent import spoken_consent
+        from inference.consent.settings import ConsentConfig
+
+        spoken_consent(synthesizer, prompt_audio, who, ConsentConfig())
+    with ProgressBar("listening") as progress:
         voice = synthesizer.prepare_voice(prompt_audio, prompt_text, enhance=enhance)
         progress.describe("speaking")
         speech, seconds = timed(

@@ -30,6 +30,7 @@ from tokenlm.models.flow import FlowDecoder
 from tokenlm.models.lm import GuardConfig, SamplingConfig, SpeechLM
 from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.models.vocoder import HiFT, Vocoder
+from tokenlm.synthesis.adapters import AdapterStore, VoiceModels
 from tokenlm.synthesis.guards import ReadBack
 from tokenlm.text.pronunciation import Respeller, UserLexicon
 from tokenlm.text.tokenizers import TextTokenizer, load_text_tokenizer
@@ -252,6 +253,24 @@ class Components:
         if lexicon:
             self.lexicon |= lexicon
             self.text_tokenizer, self.respeller = self.text_tokenizer.with_lexicon(self.lexicon)
+
+    @property
+    def base_models(self) -> VoiceModels:
+        """The models that speak without an adapter."""
+        return VoiceModels(speech_lm=self.speech_lm, flow=self.flow, vocoder=self.vocoder)
+
+    @cached_property
+    def adapters(self) -> AdapterStore:
+        """The adapters that are loaded over the bundle."""
+        return AdapterStore(self.base_models, self.manifest, self.folder, self.flow.dtype)
+
+    def models(self, adapter: str = "") -> VoiceModels:
+        """What speaks with an adapter, given by its name or folder; without one the bundle.
+
+        Raises:
+            AdapterError: it cannot be read, or was learned on another bundle.
+        """
+        return self.adapters.models(adapter) if adapter else self.base_models
 
     @cached_property
     def speech_tokenizer(self) -> AnySpeechTokenizer:

@@ -28,6 +28,7 @@ from tokenlm.installation import check_device
 from tokenlm.models.lm.decoding import KeyValueCache, SamplingConfig
 from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.synthesis.acceleration import accelerate
+from tokenlm.synthesis.adapters import AdapterStore
 from tokenlm.synthesis.components import Components, floating_type
 from tokenlm.synthesis.duration import check_duration
 from tokenlm.synthesis.editing import EditedRecording, Editor, EditRequest, Side, analyse
@@ -156,6 +157,31 @@ class Synthesizer:
         flow = self.components.flow.config
         tokens = 1000.0 * flow.lookahead_tokens / flow.token_rate
         return tokens + self.components.vocoder.config.lookahead_ms
+
+    @property
+    def adapters(self) -> AdapterStore:
+        """The adapters that are loaded; `max_bytes` limits their memory.
+
+        A voice that names its adapter has it loaded by itself. `load` gives an adapter a name, and
+        `dataclasses.replace(voice, adapter=name)` lets it speak another voice.
+        """
+        return self.components.adapters
+
+    def load_adapter(self, folder: str | Path, name: str = "") -> str:
+        """Loads an adapter of this bundle, under its own name or another; returns the name.
+
+        Raises:
+            AdapterError: it cannot be read, or was learned on another bundle; both are named.
+        """
+        return self.adapters.load(folder, name)
+
+    def drop_adapter(self, name: str | Path) -> None:
+        """Frees an adapter, by name or folder; streams that speak with it go on to their end.
+
+        Raises:
+            AdapterError: no such adapter is loaded.
+        """
+        self.adapters.drop(name)
 
     @property
     def voices(self) -> list[str]:

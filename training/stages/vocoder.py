@@ -33,6 +33,12 @@ from training.losses.adversarial import (
 )
 from training.losses.discriminators import WaveformDiscriminator
 from training.losses.spectral import mel_loss, stft_loss
+from training.stages.lora import (
+    LoraSettings,
+    add_lora_to_weights,
+    merged_state,
+    with_additions,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +57,8 @@ class WaveformConfig(RunConfig):
     data: DataConfig
     model: VocoderConfig | HiFTConfig
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    lora: LoraSettings | None = None
+    """Train low-rank additions to the weights of the vocoder in place of all of them."""
     discriminator_optim: OptimConfig | None = None
     """Optimizer of the discriminators; None takes `optim`."""
     crop_frames: int = 48
@@ -114,6 +122,13 @@ class VocoderTask(Task):
                 spectrum_channels=sizes.spectrum_channels,
             ),
         }
+
+        if self.config.lora is not None:
+            add_lora_to_weights(self.modules["vocoder"], self.config.lora)
+
+    def adapt_initial(self, module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `Task`: plain weights also fit a module with LoRA."""
+        return with_additions(module, state)
 
     def dataset(self, split: str) -> _Crops | None:
         """See `Task`."""
@@ -236,7 +251,7 @@ class VocoderTask(Task):
             folder / "vocoder",
             kind=self.kind,
             config=self.config.model,
-            state_dict=vocoder.state_dict(),
+            state_dict=merged_state(vocoder),
             dtype=torch.float16,
         )
 
