@@ -212,6 +212,14 @@ def stage_settings(corpus: Path, stage: str) -> dict[str, Any]:
             "adversarial_start_step": 1,
             "resolutions": [[256, 64], [512, 128]],
         },
+        "vocoder.chunked": {
+            "data": plain,
+            "model": toy_model("vocoder.chunked"),
+            "discriminator": toy_model("vocoder.chunked", "discriminator"),
+            "crop_frames": 16,
+            "adversarial_start_step": 1,
+            "resolutions": [[256, 64], [512, 128]],
+        },
         "flow.cosyvoice": {
             "data": tokens,
             "speaker_encoder": f"{corpus}/speaker_encoder",
@@ -229,6 +237,18 @@ def stage_settings(corpus: Path, stage: str) -> dict[str, Any]:
             "discriminator": toy_model("hift", "discriminator"),
             "crop_frames": 16,
             "adversarial_start_step": 1,
+        },
+        "voice_isolator": {
+            "data": plain,
+            "model": toy_model("voice_isolator"),
+            "augment": {"noise": 1.0, "noises": ["white", "passing", "street", "talker"]},
+            "crop_seconds": 0.5,
+        },
+        "mel_enhancer": {
+            "data": plain,
+            "model": toy_model("mel_enhancer"),
+            "augment": {"noise": 1.0},
+            "crop_frames": 16,
         },
     }
     tuned = {

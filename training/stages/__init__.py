@@ -24,6 +24,8 @@ STAGES: dict[str, tuple[str, str]] = {
     "flow": ("FlowStageConfig", "FlowTask"),
     "vocoder": ("VocoderStageConfig", "VocoderTask"),
     "hift": ("HiFTStageConfig", "HiFTTask"),
+    "voice_isolator": ("VoiceIsolatorStageConfig", "VoiceIsolatorTask"),
+    "mel_enhancer": ("MelEnhancerStageConfig", "MelEnhancerTask"),
 }
 """Names of the config and the task class in `training.stages.<stage>`, by stage."""
 

@@ -37,9 +37,12 @@ EXPORTS = {
     "flow": ["flow"],
     "vocoder": ["vocoder"],
     "flow.cosyvoice": ["flow"],
+    "vocoder.chunked": ["vocoder"],
     "hift": ["vocoder"],
+    "voice_isolator": ["voice_isolator"],
+    "mel_enhancer": ["mel_enhancer"],
 }
-KINDS_OF = {"flow.cosyvoice": "flow", "hift": "hift"}
+KINDS_OF = {"flow.cosyvoice": "flow", "hift": "hift", "vocoder.chunked": "vocoder"}
 """Kind of the component that is exported, where it is not its name."""
 LOSSES = {
     "speech_tokenizer": {
@@ -68,6 +71,7 @@ LOSSES = {
         "vocoder/discriminator",
     },
     "flow.cosyvoice": {"flow/velocity"},
+    "vocoder.chunked": {"vocoder/mel", "vocoder/convergence", "vocoder/adversarial"},
     "hift": {
         "vocoder/mel",
         "vocoder/pitch",
@@ -75,6 +79,8 @@ LOSSES = {
         "vocoder/feature_matching",
         "vocoder/discriminator",
     },
+    "voice_isolator": {"isolator/magnitude", "isolator/spectrum", "isolator/distortion"},
+    "mel_enhancer": {"mel_enhancer/mel"},
 }
 KILL = """
 import os, signal, sys
@@ -99,7 +105,10 @@ def metrics(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("stage", EXPORTS)
+@pytest.mark.parametrize(
+    "stage", [pytest.param(stage, marks=pytest.mark.slow) if stage == "vocoder.chunked" else stage
+              for stage in EXPORTS]
+)  # fmt: skip
 def test_trains_evaluates_and_exports(
     stage: str, stage_config: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -181,13 +190,19 @@ def test_killed_and_resumed_equals_uninterrupted(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["flow", "vocoder", "flow.cosyvoice", "hift"])
+@pytest.mark.parametrize(
+    "stage", ["flow", "vocoder", "flow.cosyvoice", "hift", "voice_isolator", "mel_enhancer"]
+)
 def test_samples_can_be_heard_and_seen(
     stage: str, stage_config: Callable[..., Path], tmp_path: Path
 ) -> None:
     config = stage_config(stage, log={"evaluate_every": 0, "sample_every": 2})
     assert main(["--config", str(config)]) == 0
     found = {path.name for path in (tmp_path / "run" / "samples" / "step-000002").iterdir()}
+    if stage == "voice_isolator":
+        kinds = ("noisy", "isolated", "clean")
+        assert found == {f"{index}-{kind}.wav" for index in range(3) for kind in kinds}
+        return
     assert {"0.png", "1.png", "2.png"} <= found
     if stage in ("vocoder", "hift"):
         assert {"0.wav", "1.wav", "2.wav"} <= found

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tokenlm.text.tokenizers import PhonemeTokenizer
 from tokenlm.models.directedness import USES
+from tokenlm.text.tokenizers import PhonemeTokenizer
 from training.data.directed_texts import draw_use, read_texts
 from training.data.phrases import close_phrases, contains, draw_text, normal_phrase
 from training.stages.phrase_detector import filled, given_spans
