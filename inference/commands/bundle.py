@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 def inspect(
     bundle: Annotated[
         str,
-        typer.Argument(help="Name of a bundle, its folder, its id on the hub; or a voice file."),
+        typer.Argument(
+            help="Name of a bundle, its folder or its id on the hub; an adapter; or a voice file."
+        ),
     ] = "mini-en",
     key: Annotated[
         str | None,
@@ -31,13 +33,18 @@ def inspect(
 ) -> None:
     """Show what a bundle holds and check it: every checksum, and that its parts fit together.
 
-    Of a voice file it shows whose voice it is, who agreed to it, and whether that was signed.
+    Of the folder of an adapter: what it changes, and which bundle it needs. Of a voice file: whose
+    voice it is, who agreed to it, and whether that was signed.
     """
     if bundle.endswith(".voice"):
         _inspect_voice(Path(bundle), key)
         return
     if key is not None:
         raise ValueError("--key is for voice files, which are signed; bundles have checksums.")
+    if (Path(bundle) / "adapter.yaml").is_file():
+        for line in _describe_adapter(Path(bundle)):
+            typer.echo(line)
+        return
     folder = resolve(bundle)
     from tokenlm.checkpoint import BundleError, read_manifest, validate_bundle
     from tokenlm.checkpoint.registry import KINDS
@@ -104,6 +111,31 @@ def _describe(folder: Path, manifest: BundleManifest) -> list[str]:
     lines.append(f"  {'all':<18} {total / 1e6:8.3f} M")
     names = sorted(path.stem for path in (folder / "voices").glob("*.voice"))
     lines.append(f"voices       {', '.join(names) or 'none'}")
+    return lines
+
+
+def _describe_adapter(folder: Path) -> list[str]:
+    """What an adapter is, all of it read."""
+    from tokenlm.checkpoint.adapter import read_adapter
+
+    adapter = read_adapter(folder)
+    config = adapter.config
+    size = sum(item.stat().st_size for item in folder.iterdir())
+    lines = [
+        f"{config.name}: {config.description or 'an adapter'}",
+        f"folder       {folder}",
+        f"size         {size / 1e6:.2f} MB, {adapter.num_parameters / 1e6:.3f} M parameters",
+        f"kind         {config.kind}",
+        f"base         {config.base}",
+        *(f"{name:<12} {value}" for name, value in config.provenance.items()),
+        "components",
+    ]
+    for name, part in adapter.parts.items():
+        ranks = sorted({down.shape[0] for down, _ in part.additions.values()})
+        told = f"{len(part.additions)} additions of rank {', '.join(map(str, ranks))}"
+        both = [told] if ranks else []
+        both += [f"{len(part.values)} new values"] if part.values else []
+        lines.append(f"  {name:<18} {'; '.join(both)}")
     return lines
 
 

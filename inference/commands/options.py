@@ -102,6 +102,12 @@ PromptAudioOption = Annotated[
     Path | None,
     typer.Option("--prompt-audio", help="Recording of the voice, some seconds of it."),
 ]
+EnhanceOption = Annotated[
+    bool,
+    typer.Option(
+        "--enhance", help="Take noise out of that recording first, by the enhancer of the bundle."
+    ),
+]
 PromptTextOption = Annotated[
     str | None,
     typer.Option("--prompt-text", help="What that recording says; better speech if given."),

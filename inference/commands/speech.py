@@ -15,6 +15,7 @@ import typer
 
 from inference.commands.options import (
     ArrivingTextArgument,
+    EnhanceOption,
     FormatOption,
     ForOthersOption,
     LayoutOption,
@@ -52,6 +53,7 @@ def clone(
         Path, typer.Option("--prompt-audio", help="Recording of the voice, some seconds of it.")
     ],
     prompt_text: PromptTextOption = None,
+    enhance: EnhanceOption = False,
     output: OutputOption = Path("out.wav"),
     text_file: TextFileOption = None,
     for_others: ForOthersOption = False,
@@ -74,7 +76,7 @@ def clone(
 
         spoken_consent(synthesizer, prompt_audio, who, ConsentConfig())
     with ProgressBar("listening") as progress:
-        voice = synthesizer.prepare_voice(prompt_audio, prompt_text)
+        voice = synthesizer.prepare_voice(prompt_audio, prompt_text, enhance=enhance)
         progress.describe("speaking")
         speech, seconds = timed(
             lambda: synthesizer.generate(

@@ -12,6 +12,7 @@ from inference.commands.consent import read_statement, spoken_consent, stated_co
 from inference.commands.options import (
     BundleOption,
     DeviceOption,
+    EnhanceOption,
     ForOthersOption,
     LexiconOption,
     WhoOption,
@@ -58,6 +59,7 @@ def prepare_voice(
         str | None,
         typer.Option("--name", help="Name of the voice.", show_default="that of the file"),
     ] = None,
+    enhance: EnhanceOption = False,
     lexicon: LexiconOption = None,
     for_others: ForOthersOption = False,
     who: WhoOption = None,
@@ -107,7 +109,7 @@ def prepare_voice(
         config = ConsentConfig(synthetic_detector=synthetic_detector)
         spoken = spoken_consent(synthesizer, recording, who, config)
     with ProgressBar("listening"):
-        voice = synthesizer.prepare_voice(recording, text, name=name)
+        voice = synthesizer.prepare_voice(recording, text, name=name, enhance=enhance)
         if own:
             synthesizer.components.text_tokenizer.with_lexicon(own)  # which checks its phones
             voice = replace(voice, lexicon=own.text)

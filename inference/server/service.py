@@ -27,6 +27,7 @@ from inference.server.script_stream import ScriptStream
 from inference.server.settings import ServeConfig
 from inference.server.speech_stream import Provenance, SpeechStream
 from inference.server.voice_store import VoiceStore
+from tokenlm.checkpoint.adapter import AdapterError
 from tokenlm.checkpoint.bundle import BundleError
 from tokenlm.checkpoint.resolve import ResolveError, mixture_parts
 from tokenlm.synthesis import Synthesizer, Voice, VoiceError
@@ -118,9 +119,11 @@ class Service:
         self.config = config
         self.synthesizer = synthesizer
         synthesizer.prompts.max_bytes = config.limits.max_prompt_bytes
+        synthesizer.adapters.max_bytes = config.limits.max_adapter_bytes
         self.engine = engine
         self.bundle = synthesizer.components.manifest.name
-        self.bundle_voices = tuple(synthesizer.voices)
+        self.bundle_voices = tuple(dict.fromkeys((*synthesizer.voices, *config.voice_files)))
+        """Voices that clients cannot change: those of the bundle and of the settings."""
         self.voice_attributes = describe_attributes(synthesizer)
         normalizer = synthesizer.components.text_tokenizer.config.normalizer
         self.spoken_words = frontend(normalizer).words
@@ -225,7 +228,9 @@ class Service:
             if isinstance(name, VoiceDesign):
                 return await asyncio.to_thread(self._design_voice, name)
             return await asyncio.to_thread(self._find_voice, name)
-        except (ResolveError, BundleError, DescriptionError, VoiceDesignError) as error:
+        except (
+            ResolveError, BundleError, DescriptionError, VoiceDesignError, AdapterError
+        ) as error:  # fmt: skip
             raise ApiError(400, as_sentence(error), param="voice") from error
         except VoiceError as error:
             raise ApiError(
@@ -297,6 +302,9 @@ class Service:
                     "nothing says whether a spoken consent is itself synthetic: the setting "
                     "consent.synthetic_detector names no model."
                 )
+        for name, path in self.config.voice_files.items():
+            if not path.is_file():
+                warnings.append(f"voice_files: {name} is {path}, which is not there")
         aliases = self.config.voice_aliases.items()
         missing = [f"{alias}: {target}" for alias, target in aliases if not self._has_voice(target)]
         if missing:
@@ -316,7 +324,8 @@ class Service:
                 f"there is no voice {name[:80]!r}; the bundle has {shown or 'none'}, and "
                 "GET /v1/audio/voices lists all."
             )
-        voice = self.synthesizer.voice(name) if builtin else self.store.load(name)
+        own = self.config.voice_files.get(name, name)
+        voice = self.synthesizer.voice(own) if builtin else self.store.load(name)
         self._keep_voice(name, version, voice)
         return voice
 

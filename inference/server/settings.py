@@ -56,6 +56,8 @@ class Limits:
     """Time for live utterances to end after a signal to stop."""
     max_prompt_bytes: int = 1 << 30
     """Memory for cached voice prompts; the least recently used are dropped."""
+    max_adapter_bytes: int = 1 << 30
+    """Memory for the adapters of tuned voices; the least recently used are dropped."""
     socket_send_bytes: int = 131_072
     """Send buffer of the system for each client; 0 leaves it to the system."""
 
@@ -69,6 +71,7 @@ class Limits:
             "max_uploads": 1,
             "max_voices": 0,
             "max_prompt_bytes": 0,
+            "max_adapter_bytes": 0,
             "socket_send_bytes": 0,
             "drain_seconds": 0.0,
         }.items():
@@ -122,6 +125,9 @@ class ServeConfig:
     """Addresses or networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are trusted."""
     voices: Path = Path("voices")
     """Folder of the voices that clients add, which is all the state of a server."""
+    voice_files: dict[str, Path] = field(default_factory=dict)
+    """Further voices of the server by name, such as tuned ones: voice files, each with its adapter
+    beside it."""
     uploads: bool = True
     """Whether clients may add and delete voices."""
     consent: ConsentConfig = ConsentConfig()

@@ -37,6 +37,7 @@ VALUES: dict[str, list[str]] = {
     "--consent": ["{statement}"],
     "--device": ["cpu"],
     "--duration": ["2"],
+    "--enhance": [],  # this bundle has no enhancer
     "--for-others": [],  # asks for a sentence; see test_consent.py
     "--guidance": ["0", "1.5"],
     "--host": ["127.0.0.1", "localhost"],
