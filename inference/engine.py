@@ -24,6 +24,7 @@ from tokenlm.models.lm.decoding import (
     Decoding,
     KeyValueCache,
     SamplingConfig,
+    by_model,
     decode_step,
 )
 from tokenlm.synthesis import Synthesizer, Voice
@@ -480,8 +481,8 @@ class StreamEngine:
         decodings = [item.session.decoding for item in items if item.session.is_collected]
         local = [decoding for decoding in decodings if isinstance(decoding, Decoding)]
         if local:
-            model = self.synthesizer.components.speech_lm
-            decode_step(model, local, max_positions=PREFILL_POSITIONS)
+            for model, group in by_model(local).items():
+                decode_step(model, group, max_positions=PREFILL_POSITIONS)
         elif self._connection is not None:
             for item in items:
                 if item.session.decoding is not None:
@@ -490,8 +491,7 @@ class StreamEngine:
             self._isolated(item, item.session.collect)
 
     def _render(self, items: Sequence[_Request]) -> None:
-        components = self.synthesizer.components
-        chunks = render_sessions(components, [item.session for item in items])
+        chunks = render_sessions([item.session for item in items])
         for item, chunk in zip(items, chunks, strict=True):
             self._deliver(item, chunk)
 

@@ -13,6 +13,9 @@ import tokenlm
 from tokenlm import Synthesizer, Voice
 
 SYNTHESIZER = {
+    "adapters": None,
+    "drop_adapter": ["name"],
+    "load_adapter": ["folder", "name"],
     "astream": ["text", "options"],
     "components": None,
     "convert": [
@@ -101,7 +104,7 @@ SYNTHESIZER = {
         "should_stop",
         "options",
     ],
-    "prepare_voice": ["source", "prompt_text", "sample_rate", "name"],
+    "prepare_voice": ["source", "prompt_text", "sample_rate", "name", "enhance"],
     "prompts": None,
     "render": [
         "tokens",
@@ -124,6 +127,8 @@ SYNTHESIZER = {
     "voices": None,
 }
 VOICE = {
+    "adapter": None,
+    "consent": None,
     "description": None,
     "digest": None,
     "lexicon": None,

@@ -89,6 +89,23 @@ def export(
     typer.echo(f"{output}: {len(written.files)} files, {size / 1e6:.1f} MB")
 
 
+def merge(
+    bundle: Annotated[str, typer.Argument(help="Bundle that the adapter was learned on.")],
+    adapter: Annotated[Path, typer.Argument(help="Folder of the adapter.")],
+    output: Annotated[Path, typer.Argument(help="Folder of the bundle to make.")],
+) -> None:
+    """Make a whole bundle of a bundle and an adapter; it then speaks so without the adapter.
+
+    A voice file beside the adapter comes along.
+    """
+    from tokenlm.checkpoint import resolve
+    from training.personal.adapter import merge_adapter
+
+    written = merge_adapter(resolve(bundle), adapter, output)
+    size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+    typer.echo(f"{output}: {len(written.files)} files, {size / 1e6:.1f} MB")
+
+
 def text_tokenizer(
     kind: Annotated[
         Literal["pieces", "phonemes"],

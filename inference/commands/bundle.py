@@ -1,4 +1,4 @@
-"""The verb inspect: what a bundle holds, and whether its parts agree."""
+"""The verb inspect: what a bundle or a voice file holds, and whether its parts agree."""
 
 from __future__ import annotations
 
@@ -17,10 +17,34 @@ if TYPE_CHECKING:
 
 def inspect(
     bundle: Annotated[
-        str, typer.Argument(help="Name of a bundle, its folder, or its id on the hub.")
+        str,
+        typer.Argument(
+            help="Name of a bundle, its folder or its id on the hub; an adapter; or a voice file."
+        ),
     ] = "mini-en",
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--key",
+            help="Public key of the server that is to have signed the consent to a voice.",
+            show_default="any",
+        ),
+    ] = None,
 ) -> None:
-    """Show what a bundle holds and check it: every checksum, and that its parts fit together."""
+    """Show what a bundle holds and check it: every checksum, and that its parts fit together.
+
+    Of the folder of an adapter: what it changes, and which bundle it needs. Of a voice file: whose
+    voice it is, who agreed to it, and whether that was signed.
+    """
+    if bundle.endswith(".voice"):
+        _inspect_voice(Path(bundle), key)
+        return
+    if key is not None:
+        raise ValueError("--key is for voice files, which are signed; bundles have checksums.")
+    if (Path(bundle) / "adapter.yaml").is_file():
+        for line in _describe_adapter(Path(bundle)):
+            typer.echo(line)
+        return
     folder = resolve(bundle)
     from tokenlm.checkpoint import BundleError, read_manifest, validate_bundle
     from tokenlm.checkpoint.registry import KINDS
@@ -47,6 +71,23 @@ def inspect(
     typer.echo(f"checks       {len(manifest.files)} files as they were made, the parts agree")
 
 
+def _inspect_voice(path: Path, key: str | None) -> None:
+    from inference.commands.consent import describe_consent
+    from tokenlm.synthesis import Voice
+
+    voice = Voice.load(path)
+    told, is_good = describe_consent(voice, key)
+    typer.echo(f"{voice.name}: {voice.description or voice.prompt_text or 'a voice'}")
+    typer.echo(f"file         {path}, {path.stat().st_size / 1e3:.1f} kB")
+    typer.echo(f"tokenizer    {voice.tokenizer}")
+    typer.echo(f"prompt       {voice.prompt_tokens.shape[0]} tokens")
+    for line in told:
+        typer.echo(line)
+    if not is_good:
+        typer.secho("the consent to this voice is not what is asked for", fg="red", err=True)
+        raise typer.Exit(1)
+
+
 def _describe(folder: Path, manifest: BundleManifest) -> list[str]:
     """What the files of a bundle say, models not loaded."""
     size = sum(item.stat().st_size for item in folder.rglob("*") if item.is_file())
@@ -70,6 +111,31 @@ def _describe(folder: Path, manifest: BundleManifest) -> list[str]:
     lines.append(f"  {'all':<18} {total / 1e6:8.3f} M")
     names = sorted(path.stem for path in (folder / "voices").glob("*.voice"))
     lines.append(f"voices       {', '.join(names) or 'none'}")
+    return lines
+
+
+def _describe_adapter(folder: Path) -> list[str]:
+    """What an adapter is, all of it read."""
+    from tokenlm.checkpoint.adapter import read_adapter
+
+    adapter = read_adapter(folder)
+    config = adapter.config
+    size = sum(item.stat().st_size for item in folder.iterdir())
+    lines = [
+        f"{config.name}: {config.description or 'an adapter'}",
+        f"folder       {folder}",
+        f"size         {size / 1e6:.2f} MB, {adapter.num_parameters / 1e6:.3f} M parameters",
+        f"kind         {config.kind}",
+        f"base         {config.base}",
+        *(f"{name:<12} {value}" for name, value in config.provenance.items()),
+        "components",
+    ]
+    for name, part in adapter.parts.items():
+        ranks = sorted({down.shape[0] for down, _ in part.additions.values()})
+        told = f"{len(part.additions)} additions of rank {', '.join(map(str, ranks))}"
+        both = [told] if ranks else []
+        both += [f"{len(part.values)} new values"] if part.values else []
+        lines.append(f"  {name:<18} {'; '.join(both)}")
     return lines
 
 

@@ -13,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.staticfiles import StaticFiles
 
 from inference.engine import StreamEngine
-from inference.server import edits, health, speech, voices, websocket
+from inference.server import consents, edits, health, speech, voices, websocket
 from inference.server.access import Access
 from inference.server.errors import add_error_handlers
 from inference.server.gateway import Gateway
@@ -92,6 +92,7 @@ def build_app(
         health.guarded_router,
         speech.router,
         voices.router,
+        consents.router,
         edits.router,
         websocket.router,
     ):
@@ -108,8 +109,9 @@ def build_app(
         body_limits={
             # A character is at most 4 bytes of UTF-8, or 12 of JSON escapes.
             speech.PATH: 12 * config.limits.max_text_characters + BODY_SLACK_BYTES,
-            voices.PATH: config.limits.max_upload_bytes + BODY_SLACK_BYTES,
-            edits.PATH: config.limits.max_upload_bytes + BODY_SLACK_BYTES,
+            # A recording, and one of the spoken consent to it.
+            voices.PATH: 2 * config.limits.max_upload_bytes + BODY_SLACK_BYTES,
+            edits.PATH: 2 * config.limits.max_upload_bytes + BODY_SLACK_BYTES,
         },
         exposed_headers=EXPOSED_HEADERS,
     )

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from starlette.requests import HTTPConnection
 
+from inference.consent.manager import ConsentManager
 from inference.engine import EngineStream, StreamEngine
 from inference.server.admission import Admission
 from inference.server.errors import ApiError, as_sentence
@@ -26,6 +27,7 @@ from inference.server.script_stream import ScriptStream
 from inference.server.settings import ServeConfig
 from inference.server.speech_stream import Provenance, SpeechStream
 from inference.server.voice_store import VoiceStore
+from tokenlm.checkpoint.adapter import AdapterError
 from tokenlm.checkpoint.bundle import BundleError
 from tokenlm.checkpoint.resolve import ResolveError, mixture_parts
 from tokenlm.synthesis import Synthesizer, Voice, VoiceError
@@ -117,14 +119,22 @@ class Service:
         self.config = config
         self.synthesizer = synthesizer
         synthesizer.prompts.max_bytes = config.limits.max_prompt_bytes
+        synthesizer.adapters.max_bytes = config.limits.max_adapter_bytes
         self.engine = engine
         self.bundle = synthesizer.components.manifest.name
-        self.bundle_voices = tuple(synthesizer.voices)
+        self.bundle_voices = tuple(dict.fromkeys((*synthesizer.voices, *config.voice_files)))
+        """Voices that clients cannot change: those of the bundle and of the settings."""
         self.voice_attributes = describe_attributes(synthesizer)
         normalizer = synthesizer.components.text_tokenizer.config.normalizer
         self.spoken_words = frontend(normalizer).words
         """Function from a text to its words as they are spoken."""
         self.store = VoiceStore(config.voices, max_voices=config.limits.max_voices)
+        self.consent = ConsentManager(
+            config.consent,
+            config.consent_policy,
+            lambda: synthesizer.components,
+            key=config.voices.with_name(f"{config.voices.name}.key"),
+        )
         self.admission = Admission(config.limits)
         self.metrics = Metrics()
         self.metrics.live_streams.set_function(lambda: self.admission.num_live)
@@ -218,7 +228,9 @@ class Service:
             if isinstance(name, VoiceDesign):
                 return await asyncio.to_thread(self._design_voice, name)
             return await asyncio.to_thread(self._find_voice, name)
-        except (ResolveError, BundleError, DescriptionError, VoiceDesignError) as error:
+        except (
+            ResolveError, BundleError, DescriptionError, VoiceDesignError, AdapterError
+        ) as error:  # fmt: skip
             raise ApiError(400, as_sentence(error), param="voice") from error
         except VoiceError as error:
             raise ApiError(
@@ -282,6 +294,17 @@ class Service:
         warnings = []
         if self.config.uploads and (reason := self.store.why_read_only()) is not None:
             warnings.append(f"clients cannot add voices: {reason}")
+        elif self.config.uploads and self.consent.policy == "required":
+            if (reason := self.consent.why_not_verifiable()) is not None:
+                warnings.append(f"clients cannot add voices: {reason}")
+            elif not self.consent.verifier.detects_synthetic:
+                warnings.append(
+                    "nothing says whether a spoken consent is itself synthetic: the setting "
+                    "consent.synthetic_detector names no model."
+                )
+        for name, path in self.config.voice_files.items():
+            if not path.is_file():
+                warnings.append(f"voice_files: {name} is {path}, which is not there")
         aliases = self.config.voice_aliases.items()
         missing = [f"{alias}: {target}" for alias, target in aliases if not self._has_voice(target)]
         if missing:
@@ -301,7 +324,8 @@ class Service:
                 f"there is no voice {name[:80]!r}; the bundle has {shown or 'none'}, and "
                 "GET /v1/audio/voices lists all."
             )
-        voice = self.synthesizer.voice(name) if builtin else self.store.load(name)
+        own = self.config.voice_files.get(name, name)
+        voice = self.synthesizer.voice(own) if builtin else self.store.load(name)
         self._keep_voice(name, version, voice)
         return voice
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from inference.consent.settings import ConsentConfig, Policy, is_loopback
 from inference.remote.settings import Local, Remote
 
 
@@ -55,6 +56,8 @@ class Limits:
     """Time for live utterances to end after a signal to stop."""
     max_prompt_bytes: int = 1 << 30
     """Memory for cached voice prompts; the least recently used are dropped."""
+    max_adapter_bytes: int = 1 << 30
+    """Memory for the adapters of tuned voices; the least recently used are dropped."""
     socket_send_bytes: int = 131_072
     """Send buffer of the system for each client; 0 leaves it to the system."""
 
@@ -68,6 +71,7 @@ class Limits:
             "max_uploads": 1,
             "max_voices": 0,
             "max_prompt_bytes": 0,
+            "max_adapter_bytes": 0,
             "socket_send_bytes": 0,
             "drain_seconds": 0.0,
         }.items():
@@ -124,8 +128,13 @@ class ServeConfig:
     """Addresses or networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are trusted."""
     voices: Path = Path("voices")
     """Folder of the voices that clients add, which is all the state of a server."""
+    voice_files: dict[str, Path] = field(default_factory=dict)
+    """Further voices of the server by name, such as tuned ones: voice files, each with its adapter
+    beside it."""
     uploads: bool = True
     """Whether clients may add and delete voices."""
+    consent: ConsentConfig = ConsentConfig()
+    """What is asked for before a voice of somebody is made."""
     page: bool = True
     """Whether the page is served at /."""
     api_key_env: str = "TOKENLM_API_KEY"
@@ -168,6 +177,15 @@ class ServeConfig:
                     "proxies has addresses or networks, such as 10.0.0.2 or 10.0.0.0/8, not "
                     f"{address!r}"
                 ) from None
+
+    @property
+    def consent_policy(self) -> Policy:
+        """What is asked for before a voice is made.
+
+        A proxy or a further name means that others reach the server, wherever it listens.
+        """
+        others = [name for name in self.allowed_hosts if not is_loopback(name)]
+        return self.consent.policy_of(self.host, is_published=bool(self.proxies or others))
 
     def tokens(self) -> Local | Remote:
         """Where speech tokens are drawn."""

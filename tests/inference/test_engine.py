@@ -24,7 +24,6 @@ from tokenlm.models.lm.decoding import KeyValueCache, decode_step
 from tokenlm.synthesis import Speech, Synthesizer
 from tokenlm.synthesis import session as session_module
 from tokenlm.synthesis import voice as voice_module
-from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.session import Session
 from tokenlm.text import normalize as normalize_module
 
@@ -502,9 +501,9 @@ def test_who_fails_fails_alone(
         fail_if(place == "draws" and has_bad(decodings))
         choose(decodings)
 
-    def renders(components: Any, renderers: Any) -> Any:
+    def renders(renderers: Any) -> Any:
         fail_if(place == "sound" and has_bad(renderers))
-        sounds = render(components, renderers)
+        sounds = render(renderers)
         fail_if(place == "behind the sound" and has_bad(renderers))
         return sounds
 
@@ -556,8 +555,8 @@ def test_a_fault_of_the_batch_alone_ends_nobody(
         fail_if(len(decodings) > 1)
         step(model, decodings, **options)
 
-    def renders(components: Any, renderers: Any) -> Any:
-        sounds = render(components, renderers)
+    def renders(renderers: Any) -> Any:
+        sounds = render(renderers)
         fail_if(len(renderers) > 1)
         return sounds
 
@@ -583,9 +582,9 @@ def test_words_have_times_as_in_whole_speech(
     texts = ["Is it so? Yes, 21 times. " * 4, "The lazy dog. The quick brown fox. " * 4]
     render, num_failed = session_module._render_sessions, 0
 
-    def fail(components: Components, sessions: Sequence[Session]) -> list[Tensor]:
+    def fail(sessions: Sequence[Session]) -> list[Tensor]:
         nonlocal num_failed
-        chunks = render(components, sessions)
+        chunks = render(sessions)
         if len(sessions) > 1:
             num_failed += 1
             raise RuntimeError("too late")

@@ -216,7 +216,7 @@ def test_batched_sessions_equal_single_ones(synthesizer: Synthesizer) -> None:
         live = [i for i in range(3) if round_number >= 7 * i and not sessions[i].is_done]
         ready = [i for i in live if sessions[i].can_render]
         if ready and round_number % 4 == 0:
-            chunks = render_sessions(synthesizer.components, [sessions[i] for i in ready])
+            chunks = render_sessions([sessions[i] for i in ready])
             for index, chunk in zip(ready, chunks, strict=True):
                 waveforms[index].append(chunk)
         stepping = [i for i in live if sessions[i].can_step()]
@@ -308,4 +308,4 @@ def test_render_needs_no_text(synthesizer: Synthesizer) -> None:
 
 
 def test_nothing_to_render_chunks(synthesizer: Synthesizer) -> None:
-    assert render_chunks(synthesizer.components, []) == []
+    assert render_chunks([]) == []

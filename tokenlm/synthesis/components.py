@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,10 +25,12 @@ from tokenlm.checkpoint.registry import (
     read_model_config,
 )
 from tokenlm.config import from_dict
+from tokenlm.models.enhancer import MelEnhancer, VoiceIsolator
 from tokenlm.models.flow import FlowDecoder
 from tokenlm.models.lm import GuardConfig, SamplingConfig, SpeechLM
 from tokenlm.models.token_recognizer import TokenRecognizer
 from tokenlm.models.vocoder import HiFT, Vocoder
+from tokenlm.synthesis.adapters import AdapterStore, VoiceModels
 from tokenlm.synthesis.guards import ReadBack
 from tokenlm.text.pronunciation import Respeller, UserLexicon
 from tokenlm.text.tokenizers import TextTokenizer, load_text_tokenizer
@@ -49,6 +51,8 @@ _LAZY_COMPONENTS: dict[str, tuple[type[nn.Module], ...]] = {
     "speech_tokenizer": SPEECH_TOKENIZERS,
     "token_recognizer": (TokenRecognizer,),
     "speaker_encoder": SPEAKER_ENCODERS,
+    "voice_isolator": (VoiceIsolator,),
+    "mel_enhancer": (MelEnhancer,),
 }
 """Classes of the components that are loaded when first used."""
 
@@ -250,6 +254,24 @@ class Components:
             self.lexicon |= lexicon
             self.text_tokenizer, self.respeller = self.text_tokenizer.with_lexicon(self.lexicon)
 
+    @property
+    def base_models(self) -> VoiceModels:
+        """The models that speak without an adapter."""
+        return VoiceModels(speech_lm=self.speech_lm, flow=self.flow, vocoder=self.vocoder)
+
+    @cached_property
+    def adapters(self) -> AdapterStore:
+        """The adapters that are loaded over the bundle."""
+        return AdapterStore(self.base_models, self.manifest, self.folder, self.flow.dtype)
+
+    def models(self, adapter: str = "") -> VoiceModels:
+        """What speaks with an adapter, given by its name or folder; without one the bundle.
+
+        Raises:
+            AdapterError: it cannot be read, or was learned on another bundle.
+        """
+        return self.adapters.models(adapter) if adapter else self.base_models
+
     @cached_property
     def speech_tokenizer(self) -> AnySpeechTokenizer:
         """The speech tokenizer."""
@@ -290,6 +312,23 @@ class Components:
     def speaker_encoder(self) -> AnySpeakerEncoder:
         """The speaker encoder."""
         return self._load("speaker_encoder", *SPEAKER_ENCODERS)
+
+    @cached_property
+    def voice_isolator(self) -> VoiceIsolator:
+        """What takes noise and other voices out of recordings.
+
+        Raises:
+            BundleError: the bundle has none.
+        """
+        require_enhancer(self.manifest.components, str(self.folder))
+        return self._load("voice_isolator", VoiceIsolator)
+
+    @cached_property
+    def mel_enhancer(self) -> MelEnhancer | None:
+        """What mends mels of recordings; None where the bundle does without it."""
+        if "mel_enhancer" not in self.manifest.components:
+            return None
+        return self._load("mel_enhancer", MelEnhancer)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -389,6 +428,17 @@ class Components:
                     ("speech_tokenizer", tokenizer.mel.sample_rate),
                 )
 
+        enhancer = self._config("mel_enhancer")
+        if enhancer is not None:
+            self._agree("mel", ("mel_enhancer", enhancer.mel), ("vocoder", vocoder.mel))
+            isolator = self._config("voice_isolator")
+            if isolator is not None:
+                self._agree(
+                    "sample rate",
+                    ("voice_isolator", isolator.sample_rate),
+                    ("mel_enhancer", enhancer.mel.sample_rate),
+                )
+
     def check_tokenizer(self) -> None:
         """Checks that the speech tokenizer is the one that flow and LM were trained with.
 
@@ -399,4 +449,18 @@ class Components:
             "fingerprint of the speech tokenizer",
             ("speech_tokenizer", self.speech_tokenizer.fingerprint),
             ("flow", self.fingerprint),
+        )
+
+
+def require_enhancer(names: Collection[str], where: str) -> None:
+    """Checks that there is an enhancer among the components of these names.
+
+    Raises:
+        BundleError: there is none.
+    """
+    if "voice_isolator" not in names:
+        raise BundleError(
+            f"{where} has no component 'voice_isolator', which takes noise out of recordings. The "
+            "stage voice_isolator trains one, and `tokenlm export bundle` adds it "
+            "(docs/enhance.md)."
         )

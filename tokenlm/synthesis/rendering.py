@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from tokenlm.audio.mel import MelTempo, check_speed
-from tokenlm.models.flow import FlowState
+from tokenlm.models.flow import FlowDecoder, FlowState
 from tokenlm.modules.streaming import FULL_CONTEXT, Context, batched
+from tokenlm.synthesis.adapters import VoiceModels
 from tokenlm.synthesis.components import Components, Solver, check_solver
 from tokenlm.synthesis.voice import PromptCache, Voice, add_offset, flow_prompt
 
@@ -32,6 +33,8 @@ class RenderSettings:
     """How speech tokens become sound."""
 
     voice: Voice
+    models: VoiceModels
+    """What speaks the voice."""
     context: Context
     num_steps: int
     guidance_scale: float
@@ -68,6 +71,7 @@ def render_settings(
         raise ValueError(f"context must be 'default', 'full' or a Context, got {context!r}")
     return RenderSettings(
         voice=voice,
+        models=components.models(voice.adapter),
         context=context,
         num_steps=checked.num_steps,
         guidance_scale=checked.guidance_scale,
@@ -102,7 +106,8 @@ class SegmentRenderer:
                 is taken from `prompts` when it is needed.
         """
         # Any: each kind of flow and vocoder has a state of its own.
-        self.vocoder: Any = components.vocoder.init_state(1)
+        self.models = settings.models
+        self.vocoder: Any = self.models.vocoder.init_state(1)
         self.seed = seed
         self._flow: Any = flow
         self._components, self._prompts, self._settings = components, prompts, settings
@@ -131,7 +136,7 @@ class SegmentRenderer:
     @property
     def ready_tokens(self) -> int:
         """Number of waiting tokens that the next chunk takes; 0 where they are too few."""
-        needed = self._components.flow.tokens_to_next_chunk(self.flow)
+        needed = self.models.flow.tokens_to_next_chunk(self.flow)
         return needed if 0 < needed <= len(self._waiting) else 0
 
     def take(self) -> Tensor:
@@ -147,7 +152,7 @@ class SegmentRenderer:
         tokens = torch.tensor([self._waiting], device=components.device)
         self._waiting = []
         # Any: each kind of flow has a state of its own.
-        flow: Any = components.flow
+        flow: Any = self.models.flow
         # Without a window, caches would take more memory than the whole does; and the caches are
         # those of Euler steps.
         if (
@@ -163,13 +168,14 @@ class SegmentRenderer:
                 num_steps=settings.num_steps,
                 guidance_scale=settings.guidance_scale,
                 method=settings.solver,
+                additions=self.models.additions.get("flow"),
             )
         else:
             parts = tokens.split(CHUNK_TOKENS, dim=1)
             mels = [flow.step(part, self.flow, seed=self.seed) for part in parts]
             mels.append(flow.step(tokens[:, :0], self.flow, seed=self.seed, flush=True))
             mel = torch.cat(mels, dim=1)
-        return components.vocoder(self.finish(mel, final=True))[0].cpu()
+        return self.models.vocoder(self.finish(mel, final=True))[0].cpu()
 
     def snapshot(self) -> Callable[[], None]:
         """A function that restores the state in which the renderer is now."""
@@ -187,36 +193,53 @@ class SegmentRenderer:
         return self._tempo.push(add_offset(mel, self._settings.voice), final=final)
 
 
+def _flow_chunks(renderers: Sequence[SegmentRenderer], flush: Sequence[bool]) -> list[Tensor]:
+    """Log-mel (1, T, M) of the next chunk of each renderer, batched by flow."""
+    groups: dict[FlowDecoder, list[int]] = {}
+    for index, renderer in enumerate(renderers):
+        groups.setdefault(renderer.models.flow, []).append(index)
+    mels = [torch.zeros(0, dtype=torch.float32)] * len(renderers)
+    for flow, group in groups.items():
+        own = [renderers[index] for index in group]
+        found = flow.step_batch(
+            [renderer.take() for renderer in own],
+            [renderer.flow for renderer in own],
+            seeds=[renderer.seed for renderer in own],
+            flush=[flush[index] for index in group],
+        )
+        for index, mel in zip(group, found, strict=True):
+            mels[index] = mel
+    return mels
+
+
 @torch.inference_mode()
-def render_chunks(components: Components, renderers: Sequence[SegmentRenderer]) -> list[Tensor]:
+def render_chunks(renderers: Sequence[SegmentRenderer]) -> list[Tensor]:
     """Waveform (S,) of the next chunk of each renderer, batched by size.
 
     Where the waiting tokens fill no chunk, all of them are rendered, and the segment ends.
     """
     flush = [renderer.ready_tokens == 0 for renderer in renderers]
-    mels = components.flow.step_batch(
-        [renderer.take() for renderer in renderers],
-        [renderer.flow for renderer in renderers],
-        seeds=[renderer.seed for renderer in renderers],
-        flush=flush,
-    )
+    mels = _flow_chunks(renderers, flush)
     timed = [
         renderer.finish(mel, final=final)
         for renderer, mel, final in zip(renderers, mels, flush, strict=True)
     ]
-    groups: dict[tuple[int, Hashable, bool], list[int]] = {}
+    # Any: each kind of vocoder has a state of its own.
+    groups: dict[tuple[int, Hashable, bool, Any], list[int]] = {}
     for index, renderer in enumerate(renderers):
-        geometry = components.vocoder.geometry(renderer.vocoder)
-        groups.setdefault((timed[index].shape[1], geometry, flush[index]), []).append(index)
+        vocoder: Any = renderer.models.vocoder
+        geometry = vocoder.geometry(renderer.vocoder)
+        key = (timed[index].shape[1], geometry, flush[index], vocoder)
+        groups.setdefault(key, []).append(index)
     sounds = [torch.zeros(0, dtype=torch.float32)] * len(renderers)
-    for (num_frames, _, final), group in groups.items():
+    for (num_frames, _, final, vocoder), group in groups.items():
         pieces = []
         with batched([renderers[index].vocoder for index in group]) as state:
             if num_frames:
                 mel = torch.cat([timed[index] for index in group])
-                pieces.append(components.vocoder(mel, state))
+                pieces.append(vocoder(mel, state))
             if final:
-                pieces.append(components.vocoder.flush(state))
+                pieces.append(vocoder.flush(state))
         for row, index in enumerate(group):
             if pieces:
                 sounds[index] = torch.cat([piece[row] for piece in pieces]).cpu()

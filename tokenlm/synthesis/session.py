@@ -27,6 +27,7 @@ from tokenlm.models.lm.decoding import (
     Prefix,
     SamplingConfig,
     SegmentTokens,
+    by_model,
     decode,
     decode_step,
     speech_bounds,
@@ -34,6 +35,7 @@ from tokenlm.models.lm.decoding import (
 from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.models.lm.layout import InputSequence
 from tokenlm.modules.exact import mix
+from tokenlm.synthesis.adapters import VoiceModels
 from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.duration import DurationPlan, shortest_seconds
 from tokenlm.synthesis.guards import (
@@ -168,6 +170,9 @@ class Session:
         self._find_voice = find_voice
         self._voices: dict[str, Voice] = {"": settings.render.voice}
         """By name in the markup."""
+        self._models: dict[str, VoiceModels] = {"": settings.render.models}
+        """What speaks each of these voices; kept, though their adapters be dropped meanwhile."""
+        self._check_tokens_are_local("")
         self._prefixes: dict[str, Prefix] = {}
         """Of the LM, for each of these voices."""
         self._flows: dict[str, FlowState] = {}
@@ -319,7 +324,17 @@ class Session:
         if style.voice not in self._voices:
             if self._find_voice is None:
                 raise ValueError("the voice cannot be changed here.")
-            self._voices[style.voice] = self._find_voice(style.voice)
+            voice = self._find_voice(style.voice)
+            self._models[style.voice] = self._components.models(voice.adapter)
+            self._check_tokens_are_local(style.voice)
+            self._voices[style.voice] = voice
+
+    def _check_tokens_are_local(self, voice: str) -> None:
+        if self._token_server is not None and self._models[voice].changes_lm:
+            raise ValueError(
+                "the LLM server that draws the speech tokens does not have the adapter of the "
+                "voice; speak it where the language model runs here."
+            )
 
     def voice_of(self, style: Style) -> Voice:
         """The voice of a style that has been checked."""
@@ -407,7 +422,7 @@ class Session:
 
     def render(self) -> Tensor:
         """Waveform (S,) of the next chunk; empty where it is quiet before a segment."""
-        return render_sessions(self._components, [self])[0]
+        return render_sessions([self])[0]
 
     def next_chunk(self, should_stop: Callable[[], bool] = lambda: False) -> Tensor | None:
         """Moves the session up to its next chunk.
@@ -590,10 +605,10 @@ class Session:
     def _new_decoding(
         self, number: int, *, cache: KeyValueCache, row: CacheRow | None = None, attempt: int = 0
     ) -> Decoding:
-        settings = self.settings
-        prefix = self._prompt_prefix(self.text.segments[number].style.voice)
+        settings, voice = self.settings, self.text.segments[number].style.voice
+        prefix, models = self._prompt_prefix(voice), self._models[voice]
         return Decoding(
-            self._components.speech_lm,
+            models.speech_lm,
             cache,
             prefix.sequence.copy(),
             sampling=settings.sampling,
@@ -603,6 +618,7 @@ class Session:
             key_values=prefix.key_values,
             row=row,
             guards=settings.guards,
+            additions=models.additions.get("speech_lm"),
         )
 
     def _remote_tokens(self, server: TokenServer, number: int) -> SegmentTokens:
@@ -644,7 +660,8 @@ class Session:
             ended = {n for (n, _), item in zip(attempts, decodings, strict=True) if item.is_done}
             report(0.5 * (num_before + len(ended)) / num_segments)
 
-        decode(self._components.speech_lm, decodings, on_step)
+        for model, group in by_model(decodings).items():
+            decode(model, group, on_step)
         return [decoding.tokens for decoding in decodings]
 
     def _add_text(self, decoding: SegmentTokens, number: int) -> None:
@@ -673,7 +690,10 @@ class Session:
     def _new_renderer(self, number: int, flow: FlowState | None = None) -> SegmentRenderer:
         seed, style = mix(self.settings.seed, number), self.styles[number]
         settings = replace(
-            self.settings.render, voice=self.voice_of(style), speed=self._speed * style.rate
+            self.settings.render,
+            voice=self.voice_of(style),
+            models=self._models[style.voice],
+            speed=self._speed * style.rate,
         )
         return SegmentRenderer(self._components, self._prompts, settings, seed, flow)
 
@@ -790,23 +810,23 @@ class Session:
         return restore
 
 
-def render_sessions(components: Components, sessions: Sequence[Session]) -> list[Tensor]:
+def render_sessions(sessions: Sequence[Session]) -> list[Tensor]:
     """Waveform (S,) of the next chunk of each session, rendered in one batch.
 
     Where that fails for several, they are as they were before: each can be rendered alone.
     """
     if len(sessions) == 1:
-        return _render_sessions(components, sessions)
+        return _render_sessions(sessions)
     snapshots = [session._snapshot() for session in sessions]
     try:
-        return _render_sessions(components, sessions)
+        return _render_sessions(sessions)
     except BaseException:
         for restore in snapshots:
             restore()
         raise
 
 
-def _render_sessions(components: Components, sessions: Sequence[Session]) -> list[Tensor]:
+def _render_sessions(sessions: Sequence[Session]) -> list[Tensor]:
     chunks = [torch.zeros(0, dtype=torch.float32)] * len(sessions)
     sounding = []
     for index, session in enumerate(sessions):
@@ -817,7 +837,7 @@ def _render_sessions(components: Components, sessions: Sequence[Session]) -> lis
         else:
             sounding.append(index)
     last = [sessions[index].renderer.ready_tokens == 0 for index in sounding]
-    waveforms = render_chunks(components, [sessions[index].renderer for index in sounding])
+    waveforms = render_chunks([sessions[index].renderer for index in sounding])
     for index, waveform, is_last in zip(sounding, waveforms, last, strict=True):
         chunks[index] = sessions[index].join(waveform, is_last)
     return chunks

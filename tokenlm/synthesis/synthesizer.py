@@ -28,6 +28,7 @@ from tokenlm.installation import check_device
 from tokenlm.models.lm.decoding import KeyValueCache, SamplingConfig
 from tokenlm.models.lm.guards import GuardConfig
 from tokenlm.synthesis.acceleration import accelerate
+from tokenlm.synthesis.adapters import AdapterStore
 from tokenlm.synthesis.components import Components, floating_type
 from tokenlm.synthesis.duration import check_duration
 from tokenlm.synthesis.editing import EditedRecording, Editor, EditRequest, Side, analyse
@@ -158,6 +159,31 @@ class Synthesizer:
         return tokens + self.components.vocoder.config.lookahead_ms
 
     @property
+    def adapters(self) -> AdapterStore:
+        """The adapters that are loaded; `max_bytes` limits their memory.
+
+        A voice that names its adapter has it loaded by itself. `load` gives an adapter a name, and
+        `dataclasses.replace(voice, adapter=name)` lets it speak another voice.
+        """
+        return self.components.adapters
+
+    def load_adapter(self, folder: str | Path, name: str = "") -> str:
+        """Loads an adapter of this bundle, under its own name or another; returns the name.
+
+        Raises:
+            AdapterError: it cannot be read, or was learned on another bundle; both are named.
+        """
+        return self.adapters.load(folder, name)
+
+    def drop_adapter(self, name: str | Path) -> None:
+        """Frees an adapter, by name or folder; streams that speak with it go on to their end.
+
+        Raises:
+            AdapterError: no such adapter is loaded.
+        """
+        self.adapters.drop(name)
+
+    @property
     def voices(self) -> list[str]:
         """Names of the voices in the bundle."""
         return list(bundled_voices(self.components.folder))
@@ -284,6 +310,7 @@ class Synthesizer:
         *,
         sample_rate: int | None = None,
         name: str | None = None,
+        enhance: bool = False,
     ) -> Voice:
         """Makes a voice of a recording.
 
@@ -293,13 +320,21 @@ class Synthesizer:
                 its sound alone.
             sample_rate: of samples, in hertz.
             name: default the name of the file.
+            enhance: whether noise is taken out of the recording first, by the enhancer of the
+                bundle; a clean one is left as it is.
 
         Raises:
             AudioError: the file cannot be read.
+            BundleError: the bundle has no enhancer.
             VoiceError: the recording is silent or too short, or the text cannot be said.
         """
         return prepare_voice(
-            self.components, source, prompt_text, sample_rate=sample_rate, name=name
+            self.components,
+            source,
+            prompt_text,
+            sample_rate=sample_rate,
+            name=name,
+            enhance=enhance,
         )
 
     def generate(

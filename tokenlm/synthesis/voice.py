@@ -20,7 +20,7 @@ import json
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +39,7 @@ from tokenlm.audio.io import load_audio
 from tokenlm.audio.level import high_pass, is_silent, rms_dbfs, trim_silence
 from tokenlm.audio.mel import MelSpectrogram
 from tokenlm.audio.resample import resample
+from tokenlm.checkpoint.bundle import is_bundle_name
 from tokenlm.models.flow import FlowDecoder, FlowState
 from tokenlm.models.flow.decoder import path as flow_path
 from tokenlm.models.lm.decoding import Prefix, prefill
@@ -86,6 +87,11 @@ class Voice:
     """(M,) added to the log-mel of all that the voice says; None adds nothing."""
     lexicon: str = ""
     """Pronunciations for all that the voice says, as a lexicon file has them."""
+    adapter: str = ""
+    """Folder or name of the adapter that speaks the voice; empty is the bundle alone. A voice file
+    holds the name of the folder, which lies beside it."""
+    consent: Mapping[str, Any] | None = None
+    """Evidence that the person agreed, as `inference.consent` stores it; it changes no speech."""
 
     def __post_init__(self) -> None:
         tensors = (self.prompt_tokens, self.prompt_mel, self.speaker_embedding)
@@ -135,6 +141,8 @@ class Voice:
             "tokenizer": self.tokenizer,
             "description": self.description,
             **({"lexicon": self.lexicon} if self.lexicon else {}),
+            **({"adapter": Path(self.adapter).name} if self.adapter else {}),
+            **({} if self.consent is None else {"consent": self.consent}),
         }
         # A single entry: the library writes several in any order, and files would differ by chance.
         facts = {"format_version": FORMAT_VERSION, **facts}
@@ -161,21 +169,30 @@ class Voice:
             raise VoiceError(f"{path} is not a voice file.")
         try:
             facts = json.loads(metadata[METADATA_KEY])
+            consent = facts.get("consent")
+            if not isinstance(consent, dict | NoneType):
+                raise VoiceError("its evidence of consent is damaged")
             if facts["format_version"] != FORMAT_VERSION:
                 raise VoiceError(
                     f"it is of format {facts['format_version']}; this version of tokenlm reads "
                     f"{FORMAT_VERSION}"
                 )
+            adapter = str(facts.get("adapter", ""))
+            # Whoever made the file must not choose what else is read.
+            if adapter and not is_bundle_name(adapter):
+                raise VoiceError(f"its adapter {adapter[:80]!r} is not the name of a folder")
             return cls(
                 name=str(facts["name"]),
                 prompt_text=str(facts["prompt_text"]),
                 tokenizer=str(facts["tokenizer"]),
                 description=str(facts.get("description", "")),
                 lexicon=str(facts.get("lexicon", "")),
+                adapter=str(Path(path).parent / adapter) if adapter else "",
                 prompt_tokens=tensors["prompt_tokens"].long(),
                 prompt_mel=tensors["prompt_mel"].float(),
                 speaker_embedding=tensors["speaker_embedding"].float(),
                 mel_offset=tensors.get("mel_offset"),
+                consent=consent,
             )
         except VoiceError as error:
             raise VoiceError(f"{path}: {error}") from error
@@ -472,6 +489,7 @@ def prepare_voice(
     *,
     sample_rate: int | None = None,
     name: str | None = None,
+    enhance: bool = False,
 ) -> Voice:
     """Makes a voice of a recording; see `Synthesizer.prepare_voice`."""
     components.check_tokenizer()
@@ -482,7 +500,10 @@ def prepare_voice(
     voice_name = name or (Path(source).stem if not isinstance(source, Tensor) else "voice")
     title = "the recording" if isinstance(source, Tensor) else str(source)
     rate = mel_config.sample_rate
-    whole = clean_recording(read_recording(source, sample_rate, rate), rate, title)
+    recording = read_recording(source, sample_rate, rate)
+    if enhance:
+        recording = _enhance(components, recording, title)
+    whole = clean_recording(recording, rate, title)
     waveform = quietest_cut(whole, rate, components.generation.max_prompt_seconds)
     normalize = frontend(components.text_tokenizer.config.normalizer).normalize
     text = normalize(prompt_text or "")
@@ -523,12 +544,26 @@ def prepare_voice(
     )
 
 
+def _enhance(components: Components, recording: Tensor, title: str) -> Tensor:
+    """The recording (S,) at the rate of the mel, without its noise."""
+    # Here alone: a voice is seldom made of a noisy recording.
+    from tokenlm.synthesis.enhancing import Enhancer
+
+    rate = components.flow.config.mel.sample_rate
+    enhanced = Enhancer.of(components).enhance(recording, sample_rate=rate)
+    for problem in enhanced.condition.problems():
+        logger.warning("%s: %s", title, problem)
+    logger.info("%s: %s; %s", title, enhanced.condition, enhanced.method or "left as it is")
+    return enhanced.waveform
+
+
 def check_voice(components: Components, voice: Voice) -> None:
     """Checks that a voice can be used with a bundle.
 
     Raises:
         VoiceError: it is none, was made with another speech tokenizer, or its sizes are not those
             of the flow.
+        AdapterError: its adapter cannot be read, or was learned on another bundle.
     """
     if not isinstance(voice, Voice):
         raise VoiceError(f"a voice is a Voice, not {type(voice).__name__}.")
@@ -537,6 +572,7 @@ def check_voice(components: Components, voice: Voice) -> None:
             f"the voice {voice.name!r} was made with the speech tokenizer {voice.tokenizer}, "
             f"but this bundle has {components.fingerprint}: prepare it again."
         )
+    components.models(voice.adapter)
     flow = components.flow.config
     num_tokens = voice.prompt_tokens.shape[0]
     fits = (
@@ -608,32 +644,34 @@ class PromptCache:
             ValueError: the context is the full one, which has no chunks.
         """
         components = self._components
+        models = components.models(voice.adapter)
 
         def start() -> FlowState:
-            return components.flow.start(
+            return models.flow.start(
                 **flow_prompt(voice, components.device),
                 context=context,
                 num_steps=num_steps,
                 guidance_scale=guidance_scale,
+                additions=models.additions.get("flow"),
             )
 
-        key = ("flow", voice.digest, context, num_steps, guidance_scale)
+        key = ("flow", voice.digest, context, num_steps, guidance_scale, models.adapter)
         return self._get(key, start).shared()
 
     def prefix(self, voice: Voice, layout: LayoutName, instruction: str = "") -> Prefix:
         """The prefilled start of an LM sequence; copy its sequence before it is continued."""
         components = self._components
+        models = components.models(voice.adapter)
 
         def read() -> Prefix:
             sequence = prompt_sequence(components, voice, layout, instruction)
-            return prefill(components.speech_lm, sequence)
+            return prefill(models.speech_lm, sequence, models.additions.get("speech_lm"))
 
         continues_prompt = (
             components.generation.prompt_in_lm and voice.prompt_text and not instruction
         )
-        return self._get(
-            ("lm", voice.digest if continues_prompt else "", layout, instruction), read
-        )
+        digest = voice.digest if continues_prompt else ""
+        return self._get(("lm", digest, layout, instruction, models.adapter), read)
 
     def _get(self, key: Key, make: Callable[[], ValueT]) -> ValueT:
         """The entry, computed if need be; other threads that ask for it meanwhile wait."""

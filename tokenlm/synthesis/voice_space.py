@@ -272,6 +272,11 @@ def mix_voices(components: Components, parts: Sequence[tuple[Voice, float]], *, 
     voices = {voice.digest: voice for voice, _ in parts}
     if len(voices) == 1:
         return parts[0][0]
+    tuned = [voice.name for voice, _ in parts if voice.adapter]
+    if tuned:
+        raise VoiceError(
+            f"the voice {tuned[0]!r} is spoken by an adapter, which cannot be mixed with others."
+        )
     embedding = torch.stack(
         [weight / total * functional.normalize(v.speaker_embedding, dim=0) for v, weight in parts]
     ).sum(dim=0)
@@ -328,6 +333,7 @@ def render_voice(
         carrier,
         name=name,
         description=description,
+        consent=None,  # what somebody agreed to is about another voice
         speaker_embedding=embedding.clone(),
         prompt_mel=mel.half().float().clone(),
     )

@@ -101,7 +101,7 @@ def agree_on_stop(reason: str, device: torch.device, num_ranks: int) -> str:
     """Make all ranks stop for the same reason, or none; "" is none, "regression" goes first."""
     if num_ranks == 1:
         return reason
-    reasons = ("", "max_minutes", "signal", "regression")
+    reasons = ("", "max_minutes", "converged", "signal", "regression")
     code = torch.tensor(reasons.index(reason), device=device)
     torch.distributed.all_reduce(code, torch.distributed.ReduceOp.MAX)
     return reasons[int(code)]

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokenlm.checkpoint.component import float32_by_default
 from tokenlm.config import ConfigError
@@ -46,6 +46,29 @@ class TrainingError(RuntimeError):
     """The run cannot go on; the message gives the reason."""
 
 
+class Observer:
+    """Follows a run from outside. Methods of the base class do nothing."""
+
+    def begins(self, step: int) -> None:
+        """The run begins at this step, 0 or that of a checkpoint."""
+        return None
+
+    def stepped(self, step: int, is_stopping: Callable[[], bool]) -> bool:
+        """A step is done; the run goes on when this returns, or ends as by a signal where True.
+
+        Args:
+            step: steps that are done.
+            is_stopping: whether the run is about to end, asked by whoever makes it wait.
+        """
+        return False
+
+    def evaluated(
+        self, step: int, metrics: Mapping[str, float], modules: Mapping[str, nn.Module]
+    ) -> bool:
+        """The averaged weights in `modules` were measured; return True to end the run."""
+        return False
+
+
 Parts = list[tuple[int, Prepared]]
 """Micro-batches of this rank, each with its number within the step over all ranks."""
 
@@ -54,12 +77,13 @@ class Trainer:
     """Trains one task, from its newest checkpoint if there is one."""
 
     @float32_by_default()
-    def __init__(self, task: Task, config: RunConfig) -> None:
+    def __init__(self, task: Task, config: RunConfig, observer: Observer | None = None) -> None:
         """Build the task and its optimizers, and resume.
 
         Args:
             task: The stage, not yet built.
             config: Its config.
+            observer: Follows the run; with one the weights are measured before the first step.
 
         Raises:
             ValueError: If the run folder belongs to another config, or the data cannot be used.
@@ -67,6 +91,7 @@ class Trainer:
         check_trackers(config.log.trackers)
         torch.set_flush_denormal(True)
         self.task, self.config, self.folder = task, config, run_folder(config)
+        self.observer = observer
         self.accelerator = make_accelerator(config, self.folder)
         self.device = self.accelerator.device
         self.num_ranks = self.accelerator.num_processes
@@ -180,16 +205,23 @@ class Trainer:
         """Train until `max_steps`, `max_minutes` or a signal; then save, evaluate and export.
 
         Returns:
-            Why the run ended: "max_steps", "max_minutes", "signal", or "regression: ...".
+            Why the run ended: "max_steps", "max_minutes", "converged" (the observer's word),
+            "signal", or "regression: ...".
 
         Raises:
             TrainingError: If too many steps in a row were not finite.
         """
         config, log = self.config, self.config.log
         with stop_signals(self._request_stop):
+            if self.observer is not None:
+                self.observer.begins(self.step)
+                if self.step == 0 and log.evaluate_every:
+                    self._evaluate()
             while self.step < config.optim.max_steps and not self._should_stop():
                 self._train_step()
                 done = self.step
+                if self.observer is not None and self.observer.stepped(done, self._should_stop):
+                    self._request_stop()
                 last = done == config.optim.max_steps
                 if done % log.log_every == 0 or last:
                     self._write_metrics()
@@ -359,6 +391,9 @@ class Trainer:
                     batches = valid_batches(self.task, self.valid, self.config, self.device)
                     metrics = self.task.evaluate(batches, self.task.modules)
                     self.log.write(self.step, metrics, kind="valid")
+                    observer = self.observer
+                    if observer and observer.evaluated(self.step, metrics, self.task.modules):
+                        self._stop = self._stop or "converged"
         self.accelerator.wait_for_everyone()
 
     def _samples(self) -> None:

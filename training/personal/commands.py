@@ -275,7 +275,8 @@ def record(
     Enter begins and ends a take; s skips a sentence, r repeats the one before, k keeps a take that
     was not good enough, q stops. Go on any day by the same command.
     """
-    from training.personal.microphone import Microphone
+    from tokenlm.audio.microphone import Microphone, MicrophoneError
+    from training.personal.project import ProjectError
 
     project = _open(folder, bundle, recogniser, config, calibration)
     last: Prompt | None = None
@@ -283,7 +284,11 @@ def record(
     if prompt is None:
         _show_next(project)
         return
-    with Microphone(device) as microphone:
+    try:
+        opened = Microphone(device)
+    except MicrophoneError as error:
+        raise ProjectError(f"{error} Its files are taken by `tokenlm personal add`.") from error
+    with opened as microphone:
         while prompt is not None:
             typer.echo(f"\n{prompt.text}")
             answer = _ask("Enter: begin, s: skip, r: repeat the one before, q: stop")
@@ -321,6 +326,95 @@ def record(
                 continue
             last, prompt = prompt, project.next_prompt()
     typer.echo(str(project.state))
+
+
+def tune(
+    source: Annotated[
+        Path, typer.Argument(help="Folder of the project, or a manifest (JSONL) of one person.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Voice file to write.", show_default="NAME.voice in the project"
+        ),
+    ] = None,
+    bundle: Annotated[str, typer.Option("--bundle", help="Bundle that is tuned.")] = "mini-en",
+    recipe: Annotated[
+        str,
+        typer.Option(help="Recipe: evening, short, or a file.", show_default="by the length"),
+    ] = "",
+    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
+    on_battery: Annotated[
+        bool, typer.Option("--on-battery", help="Go on while the computer runs on its battery.")
+    ] = False,
+    max_celsius: Annotated[
+        float | None, typer.Option(help="Wait while the processor is hotter.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="E.g. parts.flow.optim.max_steps=200"),
+    ] = None,
+) -> None:
+    """Tune a voice on takes: an adapter beside a voice file, spoken by the bundle.
+
+    The same command goes on where it was stopped. It waits while there is a file `pause` in its
+    folder, and while the computer runs on its battery.
+    """
+    from tokenlm.console import ProgressBar, show_logs
+    from training.data.manifest import read_manifest
+    from training.personal.project import Project
+    from training.personal.tuning import TuneProgress, TuningStopped, stop_on_signals
+    from training.personal.tuning import tune as run
+    from training.run import require_extra
+
+    require_extra()
+    show_logs()
+    if source.is_dir():
+        project = Project.open(source)
+        takes = project.utterances()
+        output = output or source / f"{project.config.name}.voice"
+        work = source / "tuning"
+    else:
+        takes = list(read_manifest(source, strict=True).utterances)
+        output = output or source.with_suffix(".voice")
+        work = output.with_suffix(".tuning")
+    with ProgressBar("tuning", delay_seconds=0.0) as bar, stop_on_signals() as should_stop:
+
+        def show(progress: TuneProgress) -> None:
+            left = progress.seconds_left
+            bar.describe(
+                progress.part
+                if left is None
+                else f"{progress.part}, at most {left / 60:.0f} minutes left"
+            )
+            bar.update(progress.share)
+
+        try:
+            result = run(
+                takes,
+                output,
+                work,
+                bundle=bundle,
+                recipe=recipe,
+                overrides=overrides or (),
+                seed=seed,
+                on_battery=on_battery,
+                max_celsius=max_celsius,
+                on_progress=show,
+                should_stop=should_stop,
+            )
+        except TuningStopped:
+            typer.echo("Stopped; the same command goes on from here.")
+            raise typer.Exit(1) from None
+    for note in result.notes:
+        typer.echo(f"note: {note}")
+    for name in ("before", "after"):
+        for voice, means in result.report[name].items():
+            figures = ", ".join(f"{key} {value:.3f}" for key, value in means.items())
+            typer.echo(f"{name:<7} {voice or output.stem}: {figures}")
+    size = sum(file.stat().st_size for file in result.adapter.iterdir()) if result.adapter else 0
+    made = f"{result.adapter}: {size / 1e6:.1f} MB" if result.adapter else "no adapter"
+    typer.echo(f"{result.voice}; {made}")
 
 
 def _stored(

@@ -1,9 +1,16 @@
-"""Thresholds of the checks of a take."""
+"""Thresholds of the checks of a take, and recipes of tuning."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tokenlm.audio.noise import (
+    CLEAN_ECHO_SECONDS,
+    CLEAN_SNR_DB,
+    USABLE_ROOM_SPL_DB,
+    USABLE_SNR_DB,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +37,11 @@ class TakeConfig:
     fine_room_spl_db: float = 45.0
     """Noise of the room, where the microphone is calibrated: that of a quiet living room is 35 to
     40 dB SPL, and speech at arm's length 60 to 65."""
-    usable_room_spl_db: float = 65.0
+    usable_room_spl_db: float = USABLE_ROOM_SPL_DB
     """As loud as speech itself."""
-    fine_snr_db: float = 25.0
+    fine_snr_db: float = CLEAN_SNR_DB
     """Speech over noise. Below it a listener hears the noise, and a vocoder learns it."""
-    usable_snr_db: float = 2.0
+    usable_snr_db: float = USABLE_SNR_DB
     """Enhancement is made for speech that is at least as loud as the noise; the estimate errs by
     about 2 dB."""
     fine_clipped_share: float = 0.0001
@@ -42,7 +49,7 @@ class TakeConfig:
     near a peak are nearly equal."""
     usable_clipped_share: float = 0.001
     """As in refinement: flat tops are heard as crackle, and nothing brings back what was cut."""
-    fine_echo_seconds: float = 0.45
+    fine_echo_seconds: float = CLEAN_ECHO_SECONDS
     """Reverberation time, as it is estimated: dry speech has 0.2 to 0.4, a room of 0.5 s 0.4, one
     of 0.8 s 0.46 to 0.6, where the microphone is far from the mouth."""
     usable_echo_seconds: float = 0.7
@@ -101,3 +108,58 @@ class TakeConfig:
             )
         if self.num_known_takes < 1:
             raise ValueError(f"num_known_takes must be at least 1, not {self.num_known_takes}")
+
+
+Part = Literal["flow", "vocoder", "speech_lm"]
+"""What can be tuned, by the name of the component."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpokenCheckConfig:
+    """Texts that are spoken before and after tuning, and what may become worse."""
+
+    set: str = "regression"
+    """Texts: the name of a set of `configs/eval`, or a file."""
+    num_lines: int = 10
+    """Texts that each voice says, spread over the set; 0 checks nothing."""
+    num_others: int = 1
+    """Voices of the bundle that say them, too, with the adapter."""
+    max_rate_change: float = 0.15
+    """Change of the speaking rate, as a share, beyond what lies between that of the bundle and that
+    of the takes."""
+    must_gain: bool = False
+    """Whether the voice must come nearer to the takes; otherwise it must not clearly go away."""
+
+    def __post_init__(self) -> None:
+        if self.num_lines < 0 or self.num_others < 0 or self.max_rate_change < 0:
+            raise ValueError("num_lines, num_others and max_rate_change must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneConfig:
+    """A recipe of tuning: which parts learn, and how."""
+
+    parts: dict[Part, dict[str, Any]]
+    """Settings of each part that learns, in this order, in place of those of its stage."""
+    patience: int = 3
+    """Evaluations on held-out takes without improvement after which a part is done."""
+    held_out_share: float = 0.1
+    """Share of the takes that nothing learns from; of fewer than four takes none is held out."""
+    max_held_out: int = 15
+    """Most takes that are held out."""
+    max_candidates: int = 4
+    """States of a part that are kept, the best ones so far: what is fallen back to."""
+    memory_share: float = 0.6
+    """Share of the free memory that a step may take; batches are made smaller, and accumulated,
+    until they fit."""
+    check: SpokenCheckConfig = field(default_factory=SpokenCheckConfig)
+    prompt_seconds: tuple[float, float] = (3.0, 8.0)
+    """Shortest and longest take that is taken as the prompt, where there are such."""
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ValueError("parts must name at least one part that learns")
+        if self.patience < 1 or self.max_candidates < 1 or self.max_held_out < 1:
+            raise ValueError("patience, max_candidates and max_held_out must be at least 1")
+        if not 0 <= self.held_out_share < 1 or not 0 < self.memory_share <= 1:
+            raise ValueError("held_out_share must be in [0, 1) and memory_share in (0, 1]")

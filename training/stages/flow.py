@@ -48,6 +48,7 @@ from training.data.split import (
 from training.loop.task import Phase, Prepared, StepInfo, Task, frozen
 from training.loop.tracking import write_audio_sample, write_mel_picture
 from training.losses.flow import envelope_loss, velocity_loss
+from training.stages.lora import LoraSettings, add_lora, merged_state, with_additions
 from training.stages.token_reader import ReadingConfig, TokenReader, reading_loss
 
 
@@ -62,6 +63,11 @@ class FlowStageConfig(RunConfig):
     """Component folder of a vocoder, to make the samples audible."""
     model: FlowConfig = field(default_factory=FlowConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    lora: LoraSettings | None = None
+    """Train low-rank additions in place of all weights."""
+    own_speaker: bool = False
+    """Whether one speaker embedding is learned for all recordings, which are then of one person;
+    otherwise the speaker encoder gives that of each."""
     full_context_share: float = 0.4
     """Share of the steps trained with full context."""
     chunk_tokens: tuple[int, ...] = (6, 12, 25)
@@ -108,6 +114,14 @@ class FlowStageConfig(RunConfig):
             raise ValueError(f"envelope_bands must be 0 or odd, got {self.envelope_bands}")
 
 
+class SpeakerVector(nn.Module):
+    """A speaker embedding that is learned."""
+
+    def __init__(self, initial: Tensor) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(initial.clone())
+
+
 class FlowTask(Task):
     """Trains the flow decoder, of any encoder and estimator."""
 
@@ -141,6 +155,10 @@ class FlowTask(Task):
                 f"gives {self._speaker_encoder.config.embedding_dim} channels"
             )
         self.modules = {"flow": FlowDecoder(config.model)}
+        if config.lora is not None:
+            add_lora(self.modules["flow"], config.lora)
+        if config.own_speaker:
+            self.modules["speaker"] = SpeakerVector(self._mean_embedding())
         if config.reading is not None:
             self.modules["reader"] = TokenReader(
                 config.reading,
@@ -148,6 +166,10 @@ class FlowTask(Task):
                 frames_per_token=config.model.frames_per_token,
                 codebook_size=config.model.codebook_size,
             )
+
+    def adapt_initial(self, module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `Task`: plain weights also fit a module with LoRA."""
+        return with_additions(module, state)
 
     def dataset(self, split: str) -> UtteranceDataset | None:
         """See `Task`."""
@@ -270,6 +292,18 @@ class FlowTask(Task):
             pieces.append(row[first : first + count])
         return {"x1": x1, "prompt_mel": prompt_mel, "speaker_embedding": self._embed(pieces)}
 
+    @torch.no_grad()
+    def _mean_embedding(self) -> Tensor:
+        """The mean speaker embedding (E,) of the training recordings."""
+        rows = self._datasets["train"]
+        assert rows is not None
+        rate = self._speaker_encoder.config.mel.sample_rate
+        total = torch.zeros(self.config.model.speaker_dim)
+        for index in range(len(rows)):
+            waveform = resample(rows.waveform(index), self.config.model.mel.sample_rate, rate)
+            total += nn.functional.normalize(self._embed([waveform])[0], dim=0)
+        return nn.functional.normalize(total, dim=0)
+
     def _embed(self, pieces: list[Tensor]) -> Tensor:
         """Speaker embeddings (B, E) of recordings (S,)."""
         device = pieces[0].device
@@ -278,6 +312,14 @@ class FlowTask(Task):
             return torch.stack([encoder.embed_recording(piece) for piece in pieces])
         waveforms, lengths = pad_waveforms(pieces)
         return encoder(waveforms, lengths.to(device))
+
+    def _speaker(self, embeddings: Tensor) -> Tensor:
+        """What the flow is told of the speakers (B, E), who may be one person."""
+        if not self.config.own_speaker:
+            return embeddings
+        speaker = self.modules["speaker"]
+        assert isinstance(speaker, SpeakerVector)
+        return speaker.embedding.expand_as(embeddings)
 
     @staticmethod
     def _flow(modules: Mapping[str, nn.Module]) -> FlowDecoder:
@@ -299,7 +341,8 @@ class FlowTask(Task):
 
     def phases(self) -> list[Phase]:
         """See `Task`."""
-        phases = [Phase("match", ("flow",), self._losses)]
+        own = ("flow", "speaker") if self.config.own_speaker else ("flow",)
+        phases = [Phase("match", own, self._losses)]
         if self.config.reading is not None:
             phases.insert(0, Phase("read", ("reader",), self._read))
         return phases
@@ -316,7 +359,7 @@ class FlowTask(Task):
             tensors["t"],
             tokens=tensors["tokens"],
             prompt_mel=tensors["prompt_mel"],
-            speaker_embedding=tensors["speaker_embedding"],
+            speaker_embedding=self._speaker(tensors["speaker_embedding"]),
             context=tensors["context"],
             mask=tensors["mask"],
             pinned_tokens=tensors["pinned"],
@@ -396,7 +439,9 @@ class FlowTask(Task):
             tokens[:, cut:],
             prompt_tokens=tokens[:, :cut],
             prompt_mel=mel[:, : cut * factor],
-            speaker_embedding=self._embed([batch["speaker_waveforms"][index, :length]]),
+            speaker_embedding=self._speaker(
+                self._embed([batch["speaker_waveforms"][index, :length]])
+            ),
             seed=0,
         )
         return rendered[0], mel[0, cut * factor :]
@@ -423,7 +468,7 @@ class FlowTask(Task):
             folder / "flow",
             kind="flow",
             config=replace(self.config.model, infills=self.config.infill_share > 0),
-            state_dict=self.modules["flow"].state_dict(),
+            state_dict=merged_state(self.modules["flow"]),
             dtype=torch.float16,
             extra={"tokenizer": self._fingerprint},
         )

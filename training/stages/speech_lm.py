@@ -64,7 +64,7 @@ class SpeechLMStageConfig(RunConfig):
     backbone: str | None = None
     """Hub id or folder of a pretrained backbone; None starts from `model.backbone` at random."""
     lora: LoraSettings | None = None
-    """Train low-rank additions of the backbone in place of all its weights (extra `scale`)."""
+    """Train low-rank additions of the backbone in place of all its weights."""
     model: SpeechLMConfig = field(default_factory=SpeechLMConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """Sampling of the evaluation."""
@@ -362,7 +362,7 @@ class SpeechLMTask(Task):
                 config.token_recognizer, self._fingerprint, config.model.codebook_size
             )
         if config.lora is not None:
-            add_lora(model.backbone, config.lora)
+            add_lora(model if config.lora.only else model.backbone, config.lora)
         self.modules = {"speech_lm": model}
 
     def to(self, device: torch.device) -> None:

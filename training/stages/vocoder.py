@@ -33,6 +33,12 @@ from training.losses.adversarial import (
 )
 from training.losses.discriminators import WaveformDiscriminator
 from training.losses.spectral import mel_loss, stft_loss
+from training.stages.lora import (
+    LoraSettings,
+    add_lora_to_weights,
+    merged_state,
+    with_additions,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +57,8 @@ class WaveformConfig(RunConfig):
     data: DataConfig
     model: VocoderConfig | HiFTConfig
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    lora: LoraSettings | None = None
+    """Train low-rank additions to the weights of the vocoder in place of all of them."""
     discriminator_optim: OptimConfig | None = None
     """Optimizer of the discriminators; None takes `optim`."""
     crop_frames: int = 48
@@ -115,6 +123,13 @@ class VocoderTask(Task):
             ),
         }
 
+        if self.config.lora is not None:
+            add_lora_to_weights(self.modules["vocoder"], self.config.lora)
+
+    def adapt_initial(self, module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `Task`: plain weights also fit a module with LoRA."""
+        return with_additions(module, state)
+
     def dataset(self, split: str) -> _Crops | None:
         """See `Task`."""
         config = self.config
@@ -163,7 +178,10 @@ class VocoderTask(Task):
 
     def render(self, prepared: Prepared) -> tuple[Tensor, dict[str, Tensor]]:
         """Generated waveforms (B, S), and losses of what the vocoder makes on the way to them."""
-        return self.modules["vocoder"](prepared.tensors["mel"]), {}
+        vocoder, mel, model = self.modules["vocoder"], prepared.tensors["mel"], self.config.model
+        if isinstance(model, VocoderConfig) and model.chunk_frames:
+            return vocoder(mel, original=prepared.tensors["waveform"]), {}
+        return vocoder(mel), {}
 
     def _discriminate(self, prepared: Prepared) -> dict[str, Tensor]:
         waveform = prepared.tensors["waveform"]
@@ -233,7 +251,7 @@ class VocoderTask(Task):
             folder / "vocoder",
             kind=self.kind,
             config=self.config.model,
-            state_dict=vocoder.state_dict(),
+            state_dict=merged_state(vocoder),
             dtype=torch.float16,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import io
@@ -377,3 +378,23 @@ def test_records_are_plain_yaml(client: httpx.Client, server: LiveServer, record
     add(client, recording.read_bytes())
     facts = yaml.safe_load((server.config.voices / "me.yaml").read_text(encoding="utf-8"))
     assert facts["consent"]["who"] == "Ann Example"
+
+
+def test_voices_of_the_settings_may_have_adapters(
+    start: StartServer, synthesizer: Synthesizer, tmp_path: Path
+) -> None:
+    """A voice file is one of the server's own; what its adapter lacks is said."""
+    ann = synthesizer.voice("ann")
+    ann.save(tmp_path / "plain.voice")
+    dataclasses.replace(ann, adapter="me.adapter").save(tmp_path / "me.voice")
+    files = {"plain": tmp_path / "plain.voice", "me": tmp_path / "me.voice"}
+    server = start(voice_files=files | {"gone": tmp_path / "gone.voice"})
+    with httpx.Client(base_url=server.url, timeout=30.0) as client:
+        listed = client.get(PATH).json()["data"]
+        assert {one["id"] for one in listed} == {"ann", "bob", "plain", "me", "gone"}
+        body = {"input": "is it so?", "response_format": "pcm"}
+        assert client.post("/v1/audio/speech", json=body | {"voice": "plain"}).status_code == 200
+        refused = client.post("/v1/audio/speech", json=body | {"voice": "me"})
+        assert refused.status_code == 400, refused.text
+        assert "there is no such adapter folder" in refused.json()["error"]["message"]
+        assert client.delete(f"{PATH}/plain").status_code == 403

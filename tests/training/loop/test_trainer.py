@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from toy_stage import ToyTask, toy_config
 from tokenlm.config import ConfigError
 from training.loop.checkpoints import latest_checkpoint
 from training.loop.task import Phase, Prepared
-from training.loop.trainer import Trainer, TrainingError
+from training.loop.trainer import Observer, Trainer, TrainingError
 
 SCRIPT = Path(__file__).parents[1] / "toy_stage.py"
 ROOT = SCRIPT.parents[2]
@@ -67,6 +68,42 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     assert one.keys() == other.keys()
     for name, value in one.items():
         assert torch.equal(value, other[name]), name
+
+
+class Notes(Observer):
+    """Writes down what it is told, and ends a run at a step."""
+
+    def __init__(self, ends_at: int, *, by_signal: bool = False) -> None:
+        self.calls: list[tuple[str, int]] = []
+        self.ends_at, self.by_signal = ends_at, by_signal
+
+    def begins(self, step: int) -> None:
+        self.calls.append(("begins", step))
+
+    def stepped(self, step: int, is_stopping: Callable[[], bool]) -> bool:
+        self.calls.append(("stepped", step))
+        assert not is_stopping()
+        return self.by_signal and step == self.ends_at
+
+    def evaluated(
+        self, step: int, metrics: Mapping[str, float], modules: Mapping[str, nn.Module]
+    ) -> bool:
+        assert metrics and not any(module.training for module in modules.values())
+        self.calls.append(("evaluated", step))
+        return step == self.ends_at and not self.by_signal
+
+
+def test_an_observer_follows_and_ends_a_run(tmp_path: Path) -> None:
+    first = Notes(3, by_signal=True)
+    config = toy_config(tmp_path, log={"evaluate_every": 2, "save_every": 2})
+    assert Trainer(ToyTask(config), config, first).run() == "signal"
+    begun = [("begins", 0), ("evaluated", 0), ("stepped", 1), ("stepped", 2), ("evaluated", 2)]
+    assert first.calls == [*begun, ("stepped", 3)]
+    then = Notes(4)
+    assert Trainer(ToyTask(config), config, then).run() == "converged"
+    assert then.calls[:3] == [("begins", 3), ("stepped", 4), ("evaluated", 4)]
+    assert set(then.calls[3:]) <= {("evaluated", 4)}
+    assert (tmp_path / "export").is_dir()
 
 
 def test_two_micro_batches_equal_one_batch_of_both(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol, TypeAlias, cast
@@ -26,6 +27,7 @@ from tokenlm.models.flow.encoder import ENCODERS, Encoder, EncoderState
 from tokenlm.models.flow.unet import UNet, UNetState
 from tokenlm.modules.attention import Caches, Plan
 from tokenlm.modules.exact import frame_noise
+from tokenlm.modules.low_rank import Additions, adapted
 from tokenlm.modules.streaming import FULL_CONTEXT, Context, State, batched
 
 # --- Flow matching: the path, the solver and guidance ---
@@ -177,6 +179,8 @@ class FlowState(State):
     prompt_seed: int
     guidance_scale: float
     context: Context
+    additions: Additions | None = None
+    """Of an adapter, to the flow."""
 
 
 class FlowDecoder(nn.Module):
@@ -264,6 +268,7 @@ class FlowDecoder(nn.Module):
         guidance_scale: float = 0.7,
         method: str = "euler",
         has_ended: bool = True,
+        additions: Additions | None = None,
     ) -> Tensor:
         """Log-mel (B, T, M) of tokens (B, N) in the voice of the prompt.
 
@@ -280,6 +285,7 @@ class FlowDecoder(nn.Module):
             method: solver; other than "euler" needs torchdiffeq.
             has_ended: whether the speech ends with these tokens. Otherwise the last
                 `lookahead_tokens` of them are not rendered, only looked at.
+            additions: of an adapter, to the flow.
 
         Raises:
             ValueError: prompt tokens and prompt mel differ in length, there are no more tokens than
@@ -296,19 +302,21 @@ class FlowDecoder(nn.Module):
                     f"{self.config.lookahead_tokens}"
                 )
             joined, future = joined[:, :size], joined[:, size:]
-        encoded = self.encoder(joined, context, future=future)
-        start, total = prompt_mel.shape[1], encoded.shape[1]
-        prompt = functional.pad(self.normalize(prompt_mel), (0, 0, 0, total - start)).to(encoded)
-        condition = self.condition(encoded, prompt, self.project_speaker(speaker_embedding))
-        noise = self.initial_noise(seed, prompt_seed, start, 0, total)
-        x0 = noise.to(encoded.device).expand(encoded.shape[0], -1, -1)
-        factor = self.frames_per_token
-        velocity = self._velocity(condition, context.scaled(factor), guidance_scale, None)
-        times = cosine_schedule(num_steps or self.config.num_steps).to(encoded.device)
-        if method == "euler":
-            x1 = solve_euler(velocity, x0, times)
-        else:
-            x1 = solve(velocity, x0, times, method)
+        with adapted([additions] * len(joined)) if additions else nullcontext():
+            encoded = self.encoder(joined, context, future=future)
+            start, total = prompt_mel.shape[1], encoded.shape[1]
+            prompt = functional.pad(self.normalize(prompt_mel), (0, 0, 0, total - start))
+            speaker = self.project_speaker(speaker_embedding)
+            condition = self.condition(encoded, prompt.to(encoded), speaker)
+            noise = self.initial_noise(seed, prompt_seed, start, 0, total)
+            x0 = noise.to(encoded.device).expand(encoded.shape[0], -1, -1)
+            factor = self.frames_per_token
+            velocity = self._velocity(condition, context.scaled(factor), guidance_scale, None)
+            times = cosine_schedule(num_steps or self.config.num_steps).to(encoded.device)
+            if method == "euler":
+                x1 = solve_euler(velocity, x0, times)
+            else:
+                x1 = solve(velocity, x0, times, method)
         return self.denormalize(x1[:, start:])
 
     @torch.inference_mode()
@@ -388,6 +396,7 @@ class FlowDecoder(nn.Module):
         context: Context | None = None,
         num_steps: int | None = None,
         guidance_scale: float = 0.7,
+        additions: Additions | None = None,
     ) -> FlowState:
         """State of a stream after its prompt; arguments as for `generate`.
 
@@ -403,7 +412,8 @@ class FlowDecoder(nn.Module):
         batch = prompt_tokens.shape[0]
         rows = batch if guidance_scale == 0 else 2 * batch
         num_steps = num_steps or self.config.num_steps
-        speaker = self.project_speaker(speaker_embedding)
+        with adapted([additions] * batch) if additions else nullcontext():
+            speaker = self.project_speaker(speaker_embedding)
         state = FlowState(
             encoder=self.encoder.init_state(batch),
             steps=[self.estimator.init_state(rows) for _ in range(num_steps)],
@@ -415,12 +425,14 @@ class FlowDecoder(nn.Module):
             prompt_seed=prompt_seed,
             guidance_scale=guidance_scale,
             context=context,
+            additions=additions,
         )
         if self.config.chunks_from == "prompt_start":
             self.step(prompt_tokens, state, seed=0)
         elif prompt_tokens.shape[1]:
-            encoded = self.encoder(prompt_tokens, context, state.encoder, flush=True)
-            self._render(encoded, [state], [0], context)
+            with adapted([additions] * batch) if additions else nullcontext():
+                encoded = self.encoder(prompt_tokens, context, state.encoder, flush=True)
+                self._render(encoded, [state], [0], context)
             state.fed_tokens = prompt_tokens.shape[1]
         return state
 
@@ -511,6 +523,13 @@ class FlowDecoder(nn.Module):
         self, fed: Sequence[Tensor], states: Sequence[FlowState], seeds: Sequence[int], flush: bool
     ) -> list[Tensor]:
         """Log-mel of streams whose pieces have one size, without frames of their prompts."""
+        rows = [state.additions for state in states for _ in range(len(state.speaker))]
+        with adapted(rows) if any(rows) else nullcontext():
+            return self._advance_rows(fed, states, seeds, flush)
+
+    def _advance_rows(
+        self, fed: Sequence[Tensor], states: Sequence[FlowState], seeds: Sequence[int], flush: bool
+    ) -> list[Tensor]:
         context, pinned = states[0].context, None
         if len(states) > 1:
             pinned = torch.tensor([state.context.pinned_frames for state in states])

@@ -14,6 +14,7 @@ H key-value heads, C capacity (positions), L positions filled, E channels of a h
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from tokenlm.models.lm.guards import MAX_TOKENS, GuardConfig, TokenMonitor
 from tokenlm.models.lm.layout import InputSequence, Layout, LayoutName, eos_class, one_shot_prefix
 from tokenlm.models.lm.model import SpeechLM
 from tokenlm.modules.exact import to_float64, uniform_draws
+from tokenlm.modules.low_rank import Additions, adapted
 from tokenlm.modules.streaming import State
 
 # --- Sampling ---
@@ -314,7 +316,14 @@ class UnconditionalBranch:
     It is read in the one-shot layout, whatever that of the text is: text dropout trains that one.
     """
 
-    def __init__(self, model: SpeechLM, cache: KeyValueCache, prompt_tokens: Sequence[int]) -> None:
+    def __init__(
+        self,
+        model: SpeechLM,
+        cache: KeyValueCache,
+        prompt_tokens: Sequence[int],
+        additions: Additions | None = None,
+    ) -> None:
+        self.additions = additions
         self.sequence = model.sequence("one_shot", prompt_tokens=prompt_tokens)
         self.sequence.end_text()
         self.row = cache.add()
@@ -436,6 +445,7 @@ class Decoding(SegmentTokens):
         sequence, sampling, seed, segment, forced, guards: as for `SegmentTokens`.
         key_values: of the positions before those of `sequence` that are pending (see `Prefix`).
         row: a row of the cache to take over.
+        additions: of an adapter, to the model.
     """
 
     def __init__(
@@ -451,6 +461,7 @@ class Decoding(SegmentTokens):
         key_values: KeyValues | None = None,
         row: CacheRow | None = None,
         guards: GuardConfig | None = None,
+        additions: Additions | None = None,
     ) -> None:
         super().__init__(
             model,
@@ -461,6 +472,7 @@ class Decoding(SegmentTokens):
             forced=forced,
             guards=guards,
         )
+        self.additions = additions
         self.logits: Tensor | None = None
         """(V,) behind the last position that was read, before any guidance."""
         self.guidance_scale = guards.guidance_scale if guards is not None else 0.0
@@ -469,7 +481,9 @@ class Decoding(SegmentTokens):
         try:
             self.row.start(key_values)
             if self.guidance_scale and not self.is_done:
-                self.unconditional = UnconditionalBranch(model, cache, sequence.prompt_tokens)
+                self.unconditional = UnconditionalBranch(
+                    model, cache, sequence.prompt_tokens, additions
+                )
         except BaseException:
             if row is None:
                 self.row.release()
@@ -514,13 +528,13 @@ def speech_bounds(model: SpeechLM, num_text: int) -> tuple[int, int]:
 
 
 @torch.inference_mode()
-def prefill(model: SpeechLM, sequence: InputSequence) -> Prefix:
+def prefill(model: SpeechLM, sequence: InputSequence, additions: Additions | None = None) -> Prefix:
     """Reads all positions of a sequence whose text has not come yet."""
     assert sequence.needs_text
     sequence = sequence.copy()
     row = KeyValueCache(model).add()
     kinds, ids = sequence.take()
-    _read(model, [row], [kinds], [ids])
+    _read(model, [row], [kinds], [ids], [additions])
     return Prefix(sequence=sequence, key_values=row.snapshot())
 
 
@@ -540,6 +554,14 @@ def decode(
         step += 1
         if on_step is not None:
             on_step(step)
+
+
+def by_model(decodings: Sequence[Decoding]) -> dict[SpeechLM, list[Decoding]]:
+    """Decodings of each model: most adapters share that of the bundle, some have their own."""
+    groups: dict[SpeechLM, list[Decoding]] = {}
+    for decoding in decodings:
+        groups.setdefault(decoding.model, []).append(decoding)
+    return groups
 
 
 @torch.inference_mode()
@@ -588,6 +610,7 @@ def _read_on(
         [item.row for item in branches],
         [kinds for kinds, _ in positions],
         [ids for _, ids in positions],
+        [item.additions for item in branches],
     )
     for item, row in zip(branches, logits, strict=True):
         item.sequence.drop(count)
@@ -595,19 +618,24 @@ def _read_on(
 
 
 def _read(
-    model: SpeechLM, rows: Sequence[CacheRow], kinds: list[list[int]], ids: list[list[int]]
+    model: SpeechLM,
+    rows: Sequence[CacheRow],
+    kinds: list[list[int]],
+    ids: list[list[int]],
+    additions: Sequence[Additions | None],
 ) -> Tensor:
     """Reads P positions in each of neighbouring rows; logits (B, V) after the last."""
     device = model.head.weight.device
     view = RowsView(rows[0].cache, rows, len(ids[0]))
     embeddings = model.embed(torch.tensor(kinds, device=device), torch.tensor(ids, device=device))
-    hidden = model.backbone(
-        inputs_embeds=embeddings,
-        attention_mask=view.mask,
-        position_ids=view.positions,
-        cache=view,
-    ).last_hidden_state
-    logits = model.head(hidden[:, -1])
+    with adapted(additions) if any(additions) else nullcontext():
+        hidden = model.backbone(
+            inputs_embeds=embeddings,
+            attention_mask=view.mask,
+            position_ids=view.positions,
+            cache=view,
+        ).last_hidden_state
+        logits = model.head(hidden[:, -1])
     view.advance()  # last of all: what fails has read nothing
     return logits
 
