@@ -148,9 +148,7 @@ def test_from_recordings_to_a_report(recordings: Path, tmp_path: Path) -> None:
         ("directedness", AcousticDirectedness(AcousticDirectednessConfig(**SIZES))),
         ("text_directedness", TextDirectedness(TextDirectednessConfig(**SIZES))),
     ):
-        save_component(
-            tmp_path / name, kind=name, config=net.config, state_dict=net.state_dict()
-        )
+        save_component(tmp_path / name, kind=name, config=net.config, state_dict=net.state_dict())
     added = run_verb(
         commands.directed, folder, "--manifest", manifest, "--acoustic",
         tmp_path / "directedness", "--text", tmp_path / "text_directedness",
