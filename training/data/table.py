@@ -45,7 +45,7 @@ def digest(*parts: object) -> str:
 
 def array_digest(array: np.ndarray) -> str:
     """A name for the numbers in an array, however many there are."""
-    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()[:24]
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()[:24]
 
 
 def files_digest(*files: Path) -> str:
