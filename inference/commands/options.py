@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # As in `tokenlm.modules.quantised`, which takes a second to import.
 Precision = Literal["float32", "bfloat16", "int8"]
+CachePrecision = Literal["float32", "float16", "int8"]
 
 BundleOption = Annotated[
     str,

@@ -15,6 +15,7 @@ import typer
 
 from inference.commands.options import (
     ArrivingTextArgument,
+    CachePrecision,
     EnhanceOption,
     FormatOption,
     ForOthersOption,
@@ -251,6 +252,7 @@ def load_synthesizer(
     device: str = "cpu",
     weights: Precision = "float32",
     *,
+    caches: CachePrecision = "float32",
     dtype: str = "float32",
     lexicon: Path | None = None,
 ) -> Synthesizer:
@@ -260,6 +262,7 @@ def load_synthesizer(
         bundle: its name, folder or id on the hub.
         device: where the models run.
         weights: precision of the large models.
+        caches: precision of the caches of the flow.
         dtype: what the large models compute in, see `Synthesizer.from_pretrained`.
         lexicon: file of pronunciations for all requests.
 
@@ -273,7 +276,7 @@ def load_synthesizer(
     from tokenlm.synthesis.acceleration import accelerate
 
     synthesizer = Synthesizer.from_pretrained(folder, device=device, dtype=dtype, lexicon=lexicon)
-    accelerate(synthesizer.components, weights=weights)
+    accelerate(synthesizer.components, weights=weights, caches=caches)
     return synthesizer
 
 

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 def build_app(
     config: ServeConfig,
     synthesizer: Synthesizer,
-    make_engine: Callable[[], StreamEngine],
+    make_engine: Callable[[], StreamEngine] | None = None,
     *,
     keys: Sequence[str] | None = None,
 ) -> FastAPI:
@@ -54,13 +54,19 @@ def build_app(
     Args:
         config: its settings.
         synthesizer: the models.
-        make_engine: called when the application starts, in its event loop.
+        make_engine: called when the application starts, in its event loop; None takes an engine as
+            the settings say.
         keys: API keys; None takes those of the environment.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine = make_engine()
+        if make_engine is None:
+            engine = StreamEngine(
+                synthesizer, tokens=config.tokens(), max_streams=config.limits.max_streams
+            )
+        else:
+            engine = make_engine()
         service = app.state.service = Service(config, synthesizer, engine)
         for sentence in service.startup_warnings():
             logger.warning("%s", sentence)

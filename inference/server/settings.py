@@ -103,6 +103,9 @@ class ServeConfig:
     """Where the models run. One server has one device."""
     weights: Literal["float32", "bfloat16", "int8"] = "float32"
     """Precision of the weights of the large models."""
+    caches: Literal["float32", "float16", "int8"] = "float32"
+    """Precision of what the flow keeps of a stream, in memory that grows with it where the flow has
+    no window."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """What the large models compute in, with their caches; on a GPU bfloat16 is faster."""
     lexicon: Path | None = None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tokenlm.modules.streaming import State
+from tokenlm.modules.streaming import State, kept
 
 
 @dataclass
@@ -98,7 +98,7 @@ class CausalInverseSTFT(nn.Module):
         squares = self.window.square().expand(1, num_frames, self.n_fft)
         samples = self._overlap_add(frames, state.tail)
         envelope = self._overlap_add(squares, state.envelope)
-        state.tail, state.envelope = samples[:, total:], envelope[:, total:]
+        state.tail, state.envelope = kept(samples[:, total:]), kept(envelope[:, total:])
         # The first samples lie under the rising half of a single window.
         return samples[:, :total] / envelope[:, :total].clamp(min=1e-3)
 

@@ -26,6 +26,7 @@ from training.data.dataset import AudioItem, UtteranceDataset
 from training.data.split import DataConfig, open_split, rejects_file
 from training.loop.task import Phase, Prepared, StepInfo, Task
 from training.losses.margin import margin_softmax_loss, sphereface2_bias, sphereface2_loss
+from training.losses.scores import equal_error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,23 +216,5 @@ def equal_error_rate(embeddings: Tensor, speakers: list[str]) -> float:
     scores = (embeddings @ embeddings.T).double().numpy()
     same = np.array([[a == b for b in speakers] for a in speakers])
     upper = np.triu(np.ones_like(same), k=1)
-    return equal_error_rate_of_scores(scores[same & upper], scores[~same & upper])
-
-
-def equal_error_rate_of_scores(own: np.ndarray, other: np.ndarray) -> float:
-    """Where misses and false alarms are equally frequent.
-
-    Args:
-        own: scores (n,) of what is to be accepted.
-        other: scores (m,) of what is to be refused.
-
-    Returns:
-        The rate; NaN where either is empty.
-    """
-    if not len(own) or not len(other):
-        return float("nan")
-    thresholds = np.sort(np.concatenate([own, other]))
-    misses = np.searchsorted(np.sort(own), thresholds, side="left") / len(own)
-    alarms = 1 - np.searchsorted(np.sort(other), thresholds, side="left") / len(other)
-    place = int(np.argmin(np.abs(misses - alarms)))
-    return float((misses[place] + alarms[place]) / 2)
+    own, other = scores[same & upper], scores[~same & upper]
+    return equal_error(own, other)

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tokenlm.checkpoint.registry import KINDS, load_model
+from tokenlm.trigger.kinds import TRIGGER_KINDS, load_net
 from training.loop.checkpoints import latest_checkpoint
 from training.run import main
 
@@ -25,6 +26,10 @@ EXPORTS = {
     "speech_tokenizer": ["speech_tokenizer", "token_recognizer"],
     "token_recognizer": ["token_recognizer"],
     "speaker_encoder": ["speaker_encoder"],
+    "directedness": ["directedness"],
+    "text_directedness": ["text_directedness"],
+    "phrase_checker": ["phrase_checker"],
+    "phrase_detector": ["phrase_detector"],
     "speech_lm": ["speech_lm"],
     "dpo": ["speech_lm"],
     "grpo": ["speech_lm"],
@@ -48,6 +53,10 @@ LOSSES = {
     },
     "token_recognizer": {"recognizer/ctc", "recognizer/attention"},
     "speaker_encoder": {"speaker/margin"},
+    "directedness": {"directedness/directed"},
+    "text_directedness": {"text_directedness/use"},
+    "phrase_checker": {"checker/ctc", "checker/attention", "checker/branch"},
+    "phrase_detector": {"detector/frames", "detector/score", "detector/range"},
     "speech_lm": {"lm/cross_entropy"},
     "dpo": {"dpo/preference", "dpo/chosen_nll", "reward/all", "dpo/pairs"},
     "grpo": {"grpo/policy", "grpo/kl", "reward/all", "reward/token_asr", "rollout/tokens"},
@@ -115,8 +124,9 @@ def test_trains_evaluates_and_exports(
         values = [value for value in row.values() if isinstance(value, (int, float))]
         assert all(math.isfinite(value) for value in values), row
     for name in EXPORTS[stage]:
-        model_class = KINDS[KINDS_OF.get(stage, name)][1]
-        load_model(tmp_path / "run" / "export" / name, model_class)  # type: ignore[arg-type]
+        model_class = (KINDS | TRIGGER_KINDS)[KINDS_OF.get(stage, name)][1]
+        load = load_net if name in TRIGGER_KINDS else load_model
+        load(tmp_path / "run" / "export" / name, model_class)  # type: ignore[arg-type]
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
