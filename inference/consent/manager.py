@@ -118,9 +118,10 @@ class ConsentManager:
     def why_not_verifiable(self) -> str | None:
         """Why spoken consent cannot be verified and signed, a sentence; None where it can."""
         try:
-            self.verifier, self.key  # noqa: B018 (loads them)
+            loaded = self.verifier, self.key
         except (ValueError, OSError) as error:
             return str(error)
+        assert all(loaded)
         return None
 
     def stated(self, who: str, statement: str, audio_sha256: str) -> Evidence:

@@ -35,7 +35,7 @@ class ConsentConfig:
     bundle: str = ""
     """Bundle whose models listen; empty is the one that speaks. Imported bundles have no
     recogniser, so they need another one here, such as mini-en."""
-    min_word_margin: float = -12.0
+    min_word_margin: float = -20.0
     """Least log-probability of each drawn word against the likeliest other word."""
     min_similarity: float = 0.65
     """Least cosine between the sample and the sentence."""

@@ -278,7 +278,8 @@ def test_a_voice_is_added_with_spoken_consent(
         expect(sentence).to_have_text(re.compile("^I, Ann Example"))
         page.set_input_files("#sentence-file", spoken(page, sentence.inner_text()))
         page.press("#add", "Enter")
-        expect(page.locator("#voice")).to_have_value("spoken", timeout=SPEECH_MS)
+        # It is listened to, and then the voice is made.
+        expect(page.locator("#voice")).to_have_value("spoken", timeout=4 * SPEECH_MS)
         page.screenshot(path=pictures / "consent.png", full_page=True)
 
 

@@ -57,7 +57,7 @@ class Ear:
         self.heard = heard.lower().split()
 
     def log_probabilities(self, waveform: Tensor, texts: Sequence[str]) -> list[float]:
-        return [-20.0 * Levenshtein.distance(self.heard, text.lower().split()) for text in texts]
+        return [-40.0 * Levenshtein.distance(self.heard, text.lower().split()) for text in texts]
 
 
 class Parts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from ray import serve
 
 from tokenlm.config import ConfigError
 from tokenlm.synthesis import Synthesizer
+from tokenlm.synthesis.acceleration import accelerate
 
 TEXT = "The quick brown fox. Is it so?"
 
@@ -62,6 +64,39 @@ def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
         deployment_of(**arguments)
 
 
+def test_a_replica_speaks_and_says_when_it_cannot(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Started as Ray starts it, in this process."""
+    settings = [f"bundle={tiny_bundle}", f"voices={tmp_path / 'voices'}", "caches=float16"]
+    made = deployment_of(settings=settings)
+    replica_class = made.func_or_class
+
+    async def run() -> np.ndarray:
+        replica = replica_class.__new__(replica_class)
+        await replica_class.__init__(replica, *made.init_args)
+        replica.check_health()  # nothing is known yet
+        replica._set_asgi_app(replica.__serve_build_asgi_app__())
+        await replica._run_asgi_lifespan_startup()
+        transport = httpx.ASGITransport(app=replica)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            request = {"input": TEXT, "voice": "ann", "response_format": "pcm", "seed": 3}
+            answer = await client.post("/v1/audio/speech", json=request)
+            assert answer.status_code == 200, answer.text
+        health = replica.app.state.service.health
+        replica.check_health()
+        health.reason = "the last utterance failed: RuntimeError"
+        with pytest.raises(RuntimeError, match="the last utterance failed"):
+            replica.check_health()
+        health.retry = lambda: None
+        await replica._serve_asgi_lifespan.shutdown()
+        return np.frombuffer(answer.content, dtype="<i2") / 32768.0
+
+    heard = asyncio.run(run())
+    synthesizer = Synthesizer.from_pretrained(tiny_bundle)
+    accelerate(synthesizer.components, caches="float16")
+    expected = synthesizer.generate(TEXT, voice="ann", seed=3).numpy().clip(-1, 1)
+    np.testing.assert_allclose(heard, expected, atol=2e-4)
+
+
 @pytest.fixture(scope="module")
 def url(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Two replicas on this machine."""
@@ -73,9 +108,8 @@ def url(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     # Processes of Ray take over the variables; a busy machine takes long to start them.
     variables = {
         "OMP_NUM_THREADS": "1",
-        "RAY_raylet_start_wait_time_s": "600",
+        "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_register_timeout_seconds": "600",
-        "RAY_gcs_server_request_timeout_seconds": "600",
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "600",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "600",
     }
