@@ -106,7 +106,8 @@ def test_what_is_added_must_fit(deaf: Path, tiny_bundle: Path, tmp_path: Path) -
         )
         return f"token_recognizer={target}"
 
-    assert "may be given token_recognizer: name=FOLDER" in told(f"reader={tiny_bundle / 'flow'}")
+    optional = "token_recognizer, voice_isolator, mel_enhancer"
+    assert f"may be given {optional}: name=FOLDER" in told(f"reader={tiny_bundle / 'flow'}")
     message = told(f"token_recognizer={tiny_bundle / 'flow'}")
     assert "is a flow, but a TokenRecognizer is needed" in message
     assert "token_recognizer and flow disagree about the codebook size: 9 and 27" in told(
