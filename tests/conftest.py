@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ from tokenlm.checkpoint import (
     read_manifest,
     save_component,
 )
+from tokenlm.models.enhancer import (
+    MelEnhancer,
+    MelEnhancerConfig,
+    VoiceIsolator,
+    VoiceIsolatorConfig,
+)
 from tokenlm.models.flow import FlowConfig, FlowDecoder
 from tokenlm.models.lm import SpeechLM, SpeechLMConfig
 from tokenlm.models.lm.model import BackboneConfig
@@ -38,6 +45,8 @@ from tokenlm.text.tokenizers import PhonemeTokenizer, SentencePieceTokenizer
 # Tests compare runs bit for bit, some of them in processes of their own: all use one thread, which
 # is faster for tiny models, too.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Statements of consent are signed with the key of the machine, which is not that of the tests.
+os.environ["TOKENLM_CONSENT_KEY"] = os.path.join(tempfile.mkdtemp(prefix="tokenlm-"), "consent.key")
 torch.set_num_threads(1)
 
 sys.path[:0] = [str(path) for path in Path(__file__).parents[:2]]  # what tests share
@@ -297,4 +306,41 @@ def phoneme_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) 
     lexicon = {"is": ("ih1", "z"), "it": ("ih1", "t"), "so": ("s", "ow1")}
     PhonemeTokenizer(PHONES, lexicon, pronouncer).save(folder / "text_tokenizer")
     finalize_bundle(folder, read_manifest(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_enhancer() -> dict[str, nn.Module]:
+    """The models of an enhancer, random but always the same."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        mel_enhancer = MelEnhancer(MelEnhancerConfig(channels=(4, 6), dim=4))
+        nn.init.normal_(mel_enhancer.last.weight, std=0.1)
+        models = {
+            "voice_isolator": VoiceIsolator(VoiceIsolatorConfig(dim=8, num_layers=1)),
+            "mel_enhancer": mel_enhancer,
+        }
+    return {name: model.eval().requires_grad_(False) for name, model in models.items()}
+
+
+@pytest.fixture(scope="session")
+def enhancer_bundle(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_bundle: Path,
+    tiny_enhancer: dict[str, nn.Module],
+) -> Path:
+    """The tiny bundle with an enhancer. Not to be changed."""
+    folder = tmp_path_factory.mktemp("bundles") / "enhancer"
+    shutil.copytree(tiny_bundle, folder)
+    for name, model in tiny_enhancer.items():
+        save_component(
+            folder / name,
+            kind=name,
+            config=model.config,
+            state_dict=model.state_dict(),
+            dtype=torch.float16,
+        )
+    manifest = read_manifest(folder)
+    kinds = {**manifest.components, **{name: name for name in tiny_enhancer}}
+    finalize_bundle(folder, replace(manifest, components=kinds))
     return folder

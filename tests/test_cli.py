@@ -278,7 +278,7 @@ def test_errors_of_usage_import_no_torch(tiny_bundle: Path, tmp_path: Path) -> N
         (("voices", "--bundle", "nothing"), "neither a folder nor the name"),
         (("inspect", "nothing"), "neither a folder nor the name"),
         (("import", "cosyvoice2", "gone", "new"), "gone is no folder"),
-        (("train", "nothing"), "nor a config of that name; there are dpo"),
+        (("train", "nothing"), "nor a config of that name; there are directedness, dpo"),
         (("export", "new", "flow", "a=b"), "not of the form COMPONENT=FOLDER"),
         (("export", "bundle", "new", "flow"), "not of the form COMPONENT=FOLDER"),
         (("export", "nosuch"), "`tokenlm export` has no verb 'nosuch'; it has bundle, cosyvoice2"),

@@ -18,6 +18,7 @@ from tokenlm.config import from_dict, load_config
 from tokenlm.models.flow import FlowConfig
 from tokenlm.models.vocoder import VocoderConfig
 from tokenlm.synthesis.components import GenerationConfig
+from tokenlm.trigger.kinds import TRIGGER_KINDS
 from training.bundle import BundleConfig
 from training.evaluation.config import EvaluationConfig
 from training.personal.config import TuneConfig
@@ -28,6 +29,7 @@ from training.refine.config import RefineConfig
 from training.run import load_task, read_stage
 from training.stages import STAGES
 
+NETS = KINDS | TRIGGER_KINDS
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 PATHS = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.y*ml"))
 
@@ -35,7 +37,7 @@ PATHS = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*
 def build(kind: str, config: object) -> nn.Module:
     """A model of any size, without memory for its weights."""
     with torch.device("meta"):
-        module = KINDS[kind][1](config)
+        module = NETS[kind][1](config)
     assert all(weight.is_meta for weight in module.parameters())
     return module
 
@@ -46,7 +48,7 @@ def check_train(path: Path) -> None:
     found = {
         field: kind
         for field in ("model", "recognizer")
-        for kind, (config_class, _) in KINDS.items()
+        for kind, (config_class, _) in NETS.items()
         if isinstance(getattr(config, field, None), config_class)
     }
     assert "model" in found
@@ -137,7 +139,8 @@ def test_sizes_of_one_bundle_fit_together() -> None:
         }
         flow, vocoder = configs["flow"], configs["vocoder"]
         assert isinstance(flow, FlowConfig) and isinstance(vocoder, VocoderConfig)
-        assert flow.mel == vocoder.mel
+        assert flow.mel == vocoder.mel == configs["mel_enhancer"].mel
+        assert configs["voice_isolator"].sample_rate == vocoder.mel.sample_rate
         assert flow.speaker_dim == configs["speaker_encoder"].embedding_dim
         assert flow.codebook_size == configs["speech_tokenizer"].codebook_size
         assert flow.codebook_size == configs["speech_lm"].codebook_size

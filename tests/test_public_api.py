@@ -104,7 +104,7 @@ SYNTHESIZER = {
         "should_stop",
         "options",
     ],
-    "prepare_voice": ["source", "prompt_text", "sample_rate", "name"],
+    "prepare_voice": ["source", "prompt_text", "sample_rate", "name", "enhance"],
     "prompts": None,
     "render": [
         "tokens",
@@ -128,6 +128,7 @@ SYNTHESIZER = {
 }
 VOICE = {
     "adapter": None,
+    "consent": None,
     "description": None,
     "digest": None,
     "lexicon": None,

@@ -140,7 +140,10 @@ def test_the_first_programs_are_run() -> None:
     assert any("synthesizer.stream" in program for program in streaming)
 
 
-OTHER_PROGRAMS = ("pip", "git", "cd", "pytest", "ruff", "apt-get", "cat", "aplay", "ray", "curl")
+OTHER_PROGRAMS = (
+    "pip", "git", "cd", "pytest", "ruff", "apt-get", "cat", "aplay", "ray", "curl", "serve", "helm",
+    "kubectl", "podman",
+)  # fmt: skip
 
 
 def words_of(line: str) -> list[str]:

@@ -17,14 +17,19 @@ FROZEN: dict[str, list[str]] = json.loads(
 )
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["flow", "speaker_encoder", "speech_lm", "speech_tokenizer", "token_recognizer", "vocoder"],
-)
-def test_keys(name: str, tiny_models: dict[str, nn.Module]) -> None:
-    keys = sorted(tiny_models[name].state_dict())
+@pytest.fixture(scope="module")
+def models(
+    tiny_models: dict[str, nn.Module], tiny_enhancer: dict[str, nn.Module]
+) -> dict[str, nn.Module]:
+    """One model of every kind."""
+    return tiny_models | tiny_enhancer
+
+
+@pytest.mark.parametrize("name", sorted(FROZEN))
+def test_keys(name: str, models: dict[str, nn.Module]) -> None:
+    keys = sorted(models[name].state_dict())
     assert keys == FROZEN.get(name), json.dumps({name: keys}, indent=1)
 
 
-def test_no_other_kind(tiny_models: dict[str, nn.Module]) -> None:
-    assert sorted(tiny_models) == sorted(FROZEN)
+def test_no_other_kind(models: dict[str, nn.Module]) -> None:
+    assert sorted(models) == sorted(FROZEN)

@@ -30,6 +30,7 @@ VERB_GROUPS = {
     "data": "Corpora: import, check, refine, prepare for training.",
     "lexicon": "Pronunciations of your own.",
     "personal": "Your own voice: sentences to read, takes and their checks, recordings.",
+    "trigger": "Phrases that wake: train what hears them, and measure it.",
     "export": "Bundles: put one together, or write one for other systems.",
 }
 """Help of the groups of verbs; a group that is not listed here has none."""

@@ -30,6 +30,9 @@ COMPONENTS = (
 )
 """Components of a complete bundle, each a folder of its own."""
 
+OPTIONAL_COMPONENTS = ("voice_isolator", "mel_enhancer")
+"""Components that a bundle may do without: those of the enhancer."""
+
 TEXT_TOKENIZER = "text_tokenizer"
 
 
@@ -74,7 +77,8 @@ def assemble(
 
     Args:
         config: names, voices, settings.
-        folders: folder of each of `COMPONENTS` and of the text tokenizer.
+        folders: folder of each of `COMPONENTS` and of the text tokenizer, and of those of
+            `OPTIONAL_COMPONENTS` that it is to have.
         manifest: utterances that voices and the demonstration are taken from.
         output: an existing bundle there is replaced.
         metrics: figures of the model card, each with its command.
@@ -86,11 +90,12 @@ def assemble(
     missing = [name for name in wanted if name not in folders]
     if missing:
         raise ValueError(f"the bundle lacks {', '.join(missing)}; give them as name=FOLDER")
+    parts = (*COMPONENTS, *(name for name in OPTIONAL_COMPONENTS if name in folders))
     utterances = read_manifest(manifest).utterances
     with atomic_folder(output) as folder:
-        for name in wanted:
+        for name in (*parts, TEXT_TOKENIZER):
             shutil.copytree(folders[name], folder / name)
-        kinds = {name: read_component(folder / name).kind for name in COMPONENTS}
+        kinds = {name: read_component(folder / name).kind for name in parts}
         mel_rate = int(read_component(folder / "vocoder").config["mel"]["sample_rate"])
         description = BundleManifest(
             name=config.name,
@@ -160,10 +165,11 @@ def exchange(bundle: Path, output: Path, folders: Mapping[str, Path]) -> BundleM
     if output.exists():
         raise BundleError(f"{output} exists already and is not replaced.")
     manifest = read_bundle(bundle)
-    unknown = sorted(folders.keys() - manifest.components.keys() - set(COMPONENTS))
+    known = (*COMPONENTS, *OPTIONAL_COMPONENTS)
+    unknown = sorted(folders.keys() - manifest.components.keys() - set(known))
     if unknown or not folders:
         named = f"has no component {', '.join(unknown)}" if unknown else "would stay as it is"
-        lacking = [name for name in COMPONENTS if name not in manifest.components]
+        lacking = [name for name in known if name not in manifest.components]
         more = f", and may be given {', '.join(lacking)}" if lacking else ""
         raise BundleError(
             f"{bundle} {named}; it has {', '.join(manifest.components)}{more}: name=FOLDER each."

@@ -54,16 +54,18 @@ def random_models(folder: str | Path, *, seed: int = 0) -> dict[str, nn.Module]:
     Raises:
         ConfigError: one of them has no config there, or it is wrong.
     """
-    folder, models = Path(folder), {}
-    for name, kinds in SPEAKING_KINDS.items():
-        paths = [folder / f"{kind}.yaml" for kind in kinds]
-        path = next((path for path in paths if path.is_file()), None)
-        if path is None:
-            names = " or ".join(path.name for path in paths)
-            raise ConfigError(f"{folder} has no {names}: there is nothing to build.")
-        config_class, build = KINDS[path.stem]
-        with float32_by_default(), without_initialisation():
-            model = build(load_config(config_class, path))
-        fill_at_random(model, seed)
-        models[name] = model.eval().requires_grad_(False)
-    return models
+    return {name: random_model(folder, name, seed=seed) for name in SPEAKING_KINDS}
+
+
+def random_model(folder: str | Path, name: str, *, seed: int = 0) -> nn.Module:
+    """One of `random_models`, by its name."""
+    paths = [Path(folder) / f"{kind}.yaml" for kind in SPEAKING_KINDS[name]]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        names = " or ".join(path.name for path in paths)
+        raise ConfigError(f"{folder} has no {names}: there is nothing to build.")
+    config_class, build = KINDS[path.stem]
+    with float32_by_default(), without_initialisation():
+        model = build(load_config(config_class, path))
+    fill_at_random(model, seed)
+    return model.eval().requires_grad_(False)

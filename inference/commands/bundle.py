@@ -1,4 +1,4 @@
-"""The verb inspect: what a bundle holds, and whether its parts agree."""
+"""The verb inspect: what a bundle or a voice file holds, and whether its parts agree."""
 
 from __future__ import annotations
 
@@ -18,13 +18,29 @@ if TYPE_CHECKING:
 def inspect(
     bundle: Annotated[
         str,
-        typer.Argument(help="Name of a bundle, its folder, or its id on the hub; or an adapter."),
+        typer.Argument(
+            help="Name of a bundle, its folder or its id on the hub; an adapter; or a voice file."
+        ),
     ] = "mini-en",
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--key",
+            help="Public key of the server that is to have signed the consent to a voice.",
+            show_default="any",
+        ),
+    ] = None,
 ) -> None:
     """Show what a bundle holds and check it: every checksum, and that its parts fit together.
 
-    Of the folder of an adapter: what it changes, and which bundle it needs.
+    Of the folder of an adapter: what it changes, and which bundle it needs. Of a voice file: whose
+    voice it is, who agreed to it, and whether that was signed.
     """
+    if bundle.endswith(".voice"):
+        _inspect_voice(Path(bundle), key)
+        return
+    if key is not None:
+        raise ValueError("--key is for voice files, which are signed; bundles have checksums.")
     if (Path(bundle) / "adapter.yaml").is_file():
         for line in _describe_adapter(Path(bundle)):
             typer.echo(line)
@@ -53,6 +69,23 @@ def inspect(
     if errors:
         raise typer.Exit(1)
     typer.echo(f"checks       {len(manifest.files)} files as they were made, the parts agree")
+
+
+def _inspect_voice(path: Path, key: str | None) -> None:
+    from inference.commands.consent import describe_consent
+    from tokenlm.synthesis import Voice
+
+    voice = Voice.load(path)
+    told, is_good = describe_consent(voice, key)
+    typer.echo(f"{voice.name}: {voice.description or voice.prompt_text or 'a voice'}")
+    typer.echo(f"file         {path}, {path.stat().st_size / 1e3:.1f} kB")
+    typer.echo(f"tokenizer    {voice.tokenizer}")
+    typer.echo(f"prompt       {voice.prompt_tokens.shape[0]} tokens")
+    for line in told:
+        typer.echo(line)
+    if not is_good:
+        typer.secho("the consent to this voice is not what is asked for", fg="red", err=True)
+        raise typer.Exit(1)
 
 
 def _describe(folder: Path, manifest: BundleManifest) -> list[str]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # As in `tokenlm.modules.quantised`, which takes a second to import.
 Precision = Literal["float32", "bfloat16", "int8"]
+CachePrecision = Literal["float32", "float16", "int8"]
 
 BundleOption = Annotated[
     str,
@@ -102,6 +103,12 @@ PromptAudioOption = Annotated[
     Path | None,
     typer.Option("--prompt-audio", help="Recording of the voice, some seconds of it."),
 ]
+EnhanceOption = Annotated[
+    bool,
+    typer.Option(
+        "--enhance", help="Take noise out of that recording first, by the enhancer of the bundle."
+    ),
+]
 PromptTextOption = Annotated[
     str | None,
     typer.Option("--prompt-text", help="What that recording says; better speech if given."),
@@ -173,6 +180,17 @@ VttOption = Annotated[
 ]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", help="Also write the words and their times as JSON.")
+]
+ForOthersOption = Annotated[
+    bool,
+    typer.Option(
+        "--for-others",
+        help="The voice is somebody else's: ask for a sentence that they say, and listen to it.",
+    ),
+]
+WhoOption = Annotated[
+    str | None,
+    typer.Option("--who", help="Whose voice it is.", show_default="asked for"),
 ]
 LayoutOption = Annotated[
     Literal["auto", "one_shot", "interleaved"],

@@ -1,15 +1,15 @@
-"""Verbs that take recordings: transcribe, tokens."""
+"""Verbs that take recordings: enhance, transcribe, tokens."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from inference.commands.options import BundleOption, DeviceOption
-from inference.commands.speech import load_synthesizer
+from inference.commands.options import BundleOption, DeviceOption, OutputOption
+from inference.commands.speech import check_output, load_synthesizer
 from tokenlm.checkpoint.resolve import resolve
 from tokenlm.console import ProgressBar
 
@@ -29,6 +29,54 @@ def transcribe(
     with ProgressBar("listening"):
         text = load_synthesizer(bundle, device).transcribe(recording)
     typer.echo(text)
+
+
+def enhance(
+    recording: Annotated[Path, typer.Argument(help="Recording of speech, of any length.")],
+    output: OutputOption = Path("out.wav"),
+    method: Annotated[
+        Literal["isolation", "recovery"] | None,
+        typer.Option(
+            "--method",
+            help="isolation masks what is no voice; recovery makes the sound anew by the vocoder.",
+            show_default="isolation",
+        ),
+    ] = None,
+    always: Annotated[
+        bool, typer.Option("--always", help="Enhance clean recordings, too, which are left alone.")
+    ] = False,
+    calibration: Annotated[
+        float | None,
+        typer.Option(
+            "--calibration",
+            help="Sound pressure in dB SPL of 0 dBFS on the microphone, where it is known.",
+        ),
+    ] = None,
+    bundle: BundleOption = "mini-en",
+    device: DeviceOption = "cpu",
+) -> None:
+    """Take noise, other voices and the room out of a recording, at its own rate and level."""
+    from tokenlm.audio.io import check_recording, recording_seconds
+
+    check_output(output)
+    check_recording(recording)
+    with ProgressBar("loading") as progress:
+        from tokenlm.synthesis.enhancing import Enhancer
+
+        enhancer = Enhancer.from_pretrained(bundle, device=device)
+        seconds = recording_seconds(recording)
+        progress.describe("enhancing")
+        condition, used = enhancer.enhance_file(
+            recording,
+            output,
+            method=method,
+            always=always,
+            on_progress=lambda done: progress.update(min(done / seconds, 1.0)),
+        )
+    for problem in condition.problems(calibration):
+        typer.echo(f"warning: {problem}", err=True)
+    done = "clean, left as it is" if used is None else f"enhanced by {used}"
+    typer.echo(f"{output}: {seconds:.2f} s, {condition}; {done}")
 
 
 def tokens(

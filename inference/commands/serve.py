@@ -83,7 +83,6 @@ def serve(
     if allow_host:
         chosen = dataclasses.replace(chosen, allowed_hosts=(*chosen.allowed_hosts, *allow_host))
     # Wrong settings are reported before torch is loaded.
-    from inference.engine import StreamEngine
     from inference.server.app import build_app
     from inference.server.process import serve_app
 
@@ -93,14 +92,8 @@ def serve(
             chosen.bundle,
             chosen.device,
             chosen.weights,
+            caches=chosen.caches,
             dtype=chosen.dtype,
             lexicon=chosen.lexicon,
         )
-    app = build_app(
-        chosen,
-        synthesizer,
-        lambda: StreamEngine(
-            synthesizer, tokens=chosen.tokens(), max_streams=chosen.limits.max_streams
-        ),
-    )
-    serve_app(app, chosen)
+    serve_app(build_app(chosen, synthesizer), chosen)

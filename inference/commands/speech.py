@@ -15,7 +15,10 @@ import typer
 
 from inference.commands.options import (
     ArrivingTextArgument,
+    CachePrecision,
+    EnhanceOption,
     FormatOption,
+    ForOthersOption,
     LayoutOption,
     OutputOption,
     PlayOption,
@@ -28,6 +31,7 @@ from inference.commands.options import (
     TextArgument,
     TextFileOption,
     TextOptions,
+    WhoOption,
     takes_options,
 )
 from tokenlm.atomic import write_text
@@ -50,8 +54,11 @@ def clone(
         Path, typer.Option("--prompt-audio", help="Recording of the voice, some seconds of it.")
     ],
     prompt_text: PromptTextOption = None,
+    enhance: EnhanceOption = False,
     output: OutputOption = Path("out.wav"),
     text_file: TextFileOption = None,
+    for_others: ForOthersOption = False,
+    who: WhoOption = None,
     options: TextOptions,
 ) -> None:
     """Say a text in the voice of a recording."""
@@ -64,8 +71,13 @@ def clone(
         check_recording(prompt_audio)
         check_text(words, resolve(options.bundle))
         synthesizer = load_synthesizer(options.bundle, options.device, options.weights)
-        progress.describe("listening")
-        voice = synthesizer.prepare_voice(prompt_audio, prompt_text)
+    if for_others:
+        from inference.commands.consent import spoken_consent
+        from inference.consent.settings import ConsentConfig
+
+        spoken_consent(synthesizer, prompt_audio, who, ConsentConfig())
+    with ProgressBar("listening") as progress:
+        voice = synthesizer.prepare_voice(prompt_audio, prompt_text, enhance=enhance)
         progress.describe("speaking")
         speech, seconds = timed(
             lambda: synthesizer.generate(
@@ -240,6 +252,7 @@ def load_synthesizer(
     device: str = "cpu",
     weights: Precision = "float32",
     *,
+    caches: CachePrecision = "float32",
     dtype: str = "float32",
     lexicon: Path | None = None,
 ) -> Synthesizer:
@@ -249,6 +262,7 @@ def load_synthesizer(
         bundle: its name, folder or id on the hub.
         device: where the models run.
         weights: precision of the large models.
+        caches: precision of the caches of the flow.
         dtype: what the large models compute in, see `Synthesizer.from_pretrained`.
         lexicon: file of pronunciations for all requests.
 
@@ -262,7 +276,7 @@ def load_synthesizer(
     from tokenlm.synthesis.acceleration import accelerate
 
     synthesizer = Synthesizer.from_pretrained(folder, device=device, dtype=dtype, lexicon=lexicon)
-    accelerate(synthesizer.components, weights=weights)
+    accelerate(synthesizer.components, weights=weights, caches=caches)
     return synthesizer
 
 

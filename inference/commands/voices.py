@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from inference.commands.options import BundleOption, DeviceOption, LexiconOption, read_lexicon
+from inference.commands.consent import read_statement, spoken_consent, stated_consent
+from inference.commands.options import (
+    BundleOption,
+    DeviceOption,
+    EnhanceOption,
+    ForOthersOption,
+    LexiconOption,
+    WhoOption,
+    read_lexicon,
+)
 from inference.commands.speech import load_synthesizer
 from tokenlm.checkpoint.resolve import find_voices, resolve
 from tokenlm.console import ProgressBar
@@ -50,25 +59,66 @@ def prepare_voice(
         str | None,
         typer.Option("--name", help="Name of the voice.", show_default="that of the file"),
     ] = None,
+    enhance: EnhanceOption = False,
     lexicon: LexiconOption = None,
+    for_others: ForOthersOption = False,
+    who: WhoOption = None,
+    statement: Annotated[
+        str | None,
+        typer.Option(
+            "--statement",
+            help="What this person agreed to; stored in the voice.",
+            show_default="asked for",
+        ),
+    ] = None,
+    consent: Annotated[
+        Path | None,
+        typer.Option(
+            "--consent",
+            help="YAML file in which an operator states, once, that all persons agreed: operator,"
+            " statement.",
+            show_default="none",
+        ),
+    ] = None,
+    synthetic_detector: Annotated[
+        Path | None,
+        typer.Option(
+            "--synthetic-detector",
+            help="Model that says whether the spoken sentence is itself synthetic.",
+            show_default="none",
+        ),
+    ] = None,
     bundle: BundleOption = "mini-en",
     device: DeviceOption = "cpu",
 ) -> None:
     """Make a voice file of a recording, to be used with `say` and `convert`."""
+    from inference.consent.settings import ConsentConfig
     from tokenlm.audio.io import check_recording
 
     path = Path(f"{recording.stem}.voice") if output is None else output
     if path.suffix != ".voice":
         raise ValueError(f"{path}: a voice file ends in .voice.")
     check_recording(recording)
-    own = read_lexicon(lexicon)
-    with ProgressBar("listening"):
+    own, operator = read_lexicon(lexicon), read_statement(consent)
+    if for_others and (statement or consent):
+        raise ValueError("--for-others listens to a sentence; it takes no statement in writing.")
+    with ProgressBar("loading"):
         synthesizer = load_synthesizer(bundle, device)
-        voice = synthesizer.prepare_voice(recording, text, name=name)
+    spoken = None
+    if for_others:
+        config = ConsentConfig(synthetic_detector=synthetic_detector)
+        spoken = spoken_consent(synthesizer, recording, who, config)
+    with ProgressBar("listening"):
+        voice = synthesizer.prepare_voice(recording, text, name=name, enhance=enhance)
         if own:
             synthesizer.components.text_tokenizer.with_lexicon(own)  # which checks its phones
             voice = replace(voice, lexicon=own.text)
-        voice.save(path)
+    if spoken is None:
+        voice = stated_consent(voice, recording, who, statement, operator)
+    else:
+        manager, evidence = spoken
+        voice = manager.seal(voice, evidence)
+    voice.save(path)
     seconds = voice.prompt_tokens.shape[0] / synthesizer.components.flow.config.token_rate
     typer.echo(f"{path}: the voice {voice.name}, from {seconds:.2f} s of speech")
 

@@ -13,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.staticfiles import StaticFiles
 
 from inference.engine import StreamEngine
-from inference.server import edits, health, speech, voices, websocket
+from inference.server import consents, edits, health, speech, voices, websocket
 from inference.server.access import Access
 from inference.server.errors import add_error_handlers
 from inference.server.gateway import Gateway
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 def build_app(
     config: ServeConfig,
     synthesizer: Synthesizer,
-    make_engine: Callable[[], StreamEngine],
+    make_engine: Callable[[], StreamEngine] | None = None,
     *,
     keys: Sequence[str] | None = None,
 ) -> FastAPI:
@@ -54,13 +54,19 @@ def build_app(
     Args:
         config: its settings.
         synthesizer: the models.
-        make_engine: called when the application starts, in its event loop.
+        make_engine: called when the application starts, in its event loop; None takes an engine as
+            the settings say.
         keys: API keys; None takes those of the environment.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine = make_engine()
+        if make_engine is None:
+            engine = StreamEngine(
+                synthesizer, tokens=config.tokens(), max_streams=config.limits.max_streams
+            )
+        else:
+            engine = make_engine()
         service = app.state.service = Service(config, synthesizer, engine)
         for sentence in service.startup_warnings():
             logger.warning("%s", sentence)
@@ -86,6 +92,7 @@ def build_app(
         health.guarded_router,
         speech.router,
         voices.router,
+        consents.router,
         edits.router,
         websocket.router,
     ):
@@ -102,8 +109,9 @@ def build_app(
         body_limits={
             # A character is at most 4 bytes of UTF-8, or 12 of JSON escapes.
             speech.PATH: 12 * config.limits.max_text_characters + BODY_SLACK_BYTES,
-            voices.PATH: config.limits.max_upload_bytes + BODY_SLACK_BYTES,
-            edits.PATH: config.limits.max_upload_bytes + BODY_SLACK_BYTES,
+            # A recording, and one of the spoken consent to it.
+            voices.PATH: 2 * config.limits.max_upload_bytes + BODY_SLACK_BYTES,
+            edits.PATH: 2 * config.limits.max_upload_bytes + BODY_SLACK_BYTES,
         },
         exposed_headers=EXPOSED_HEADERS,
     )

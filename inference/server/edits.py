@@ -25,8 +25,13 @@ from inference.server.speech import check_unicode
 from inference.server.speech_stream import Provenance
 from inference.server.voices import (
     MAX_TEXT,
+    ConsentClaim,
+    ConsentForm,
+    ConsentRecordingForm,
+    check_claim,
     check_size,
     check_upload,
+    read_recording_upload,
     saved_upload,
     unusable,
     upload_slot,
@@ -74,14 +79,8 @@ async def edit_recording(
     audio_sample: Annotated[
         UploadFile, File(description="A wav, flac or aiff file; it keeps its format.")
     ],
-    consent: Annotated[
-        str,
-        Form(
-            description='JSON: {"who": "the person whose voice it is", "statement": "what they '
-            'agreed to"}',
-            max_length=4 * MAX_TEXT,
-        ),
-    ],
+    consent: ConsentForm = "",
+    consent_recording: ConsentRecordingForm = None,
     text: Annotated[
         str | None, Form(description="What the recording says; else it is recognised.")
     ] = None,
@@ -114,7 +113,7 @@ async def edit_recording(
     Beyond 50 ms around the edit the recording stays as it is, to the bit.
     """
     service = service_of(request)
-    who, _ = check_upload(service, consent)
+    claim = check_upload(service, consent, consent_recording)
     for name, value in (
         ("text", text), ("replace", replace), ("with", new), ("insert", insert),
         ("before", before), ("after", after), ("delete", delete), ("continue", continue_with),
@@ -143,7 +142,8 @@ async def edit_recording(
         bundle=service.bundle, voice="recording", seed=number, request_id=uuid.uuid4().hex
     )
     async with upload_slot(service):
-        edited = await asyncio.to_thread(_edit, service, audio_sample, wanted, text, number)
+        edited = await asyncio.to_thread(_edit, service, audio_sample, wanted, text, number, claim)
+    who = "somebody" if claim is None else claim.who
     logger.info(
         "%s: %.3f to %.3f s of a recording of %s edited", provenance.request_id, *edited.span, who
     )
@@ -168,8 +168,16 @@ def _header_text(text: str) -> str:
 
 
 def _edit(
-    service: Service, sample: UploadFile, request: EditRequest, text: str | None, seed: int
+    service: Service,
+    sample: UploadFile,
+    request: EditRequest,
+    text: str | None,
+    seed: int,
+    claim: ConsentClaim | None,
 ) -> _Edited:
+    if claim is not None and claim.challenge:
+        check_claim(service, claim, read_recording_upload(sample.file, service.config.limits))
+        sample.file.seek(0)
     with saved_upload(sample.file, service.config.limits) as (path, _):
         try:
             recording = Recording.load(

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from starlette.requests import HTTPConnection
 
+from inference.consent.manager import ConsentManager
 from inference.engine import EngineStream, StreamEngine
 from inference.server.admission import Admission
 from inference.server.errors import ApiError, as_sentence
@@ -128,6 +129,12 @@ class Service:
         self.spoken_words = frontend(normalizer).words
         """Function from a text to its words as they are spoken."""
         self.store = VoiceStore(config.voices, max_voices=config.limits.max_voices)
+        self.consent = ConsentManager(
+            config.consent,
+            config.consent_policy,
+            lambda: synthesizer.components,
+            key=config.voices.with_name(f"{config.voices.name}.key"),
+        )
         self.admission = Admission(config.limits)
         self.metrics = Metrics()
         self.metrics.live_streams.set_function(lambda: self.admission.num_live)
@@ -287,6 +294,14 @@ class Service:
         warnings = []
         if self.config.uploads and (reason := self.store.why_read_only()) is not None:
             warnings.append(f"clients cannot add voices: {reason}")
+        elif self.config.uploads and self.consent.policy == "required":
+            if (reason := self.consent.why_not_verifiable()) is not None:
+                warnings.append(f"clients cannot add voices: {reason}")
+            elif not self.consent.verifier.detects_synthetic:
+                warnings.append(
+                    "nothing says whether a spoken consent is itself synthetic: the setting "
+                    "consent.synthetic_detector names no model."
+                )
         for name, path in self.config.voice_files.items():
             if not path.is_file():
                 warnings.append(f"voice_files: {name} is {path}, which is not there")

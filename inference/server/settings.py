@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from inference.consent.settings import ConsentConfig, Policy, is_loopback
 from inference.remote.settings import Local, Remote
 
 
@@ -102,6 +103,9 @@ class ServeConfig:
     """Where the models run. One server has one device."""
     weights: Literal["float32", "bfloat16", "int8"] = "float32"
     """Precision of the weights of the large models."""
+    caches: Literal["float32", "float16", "int8"] = "float32"
+    """Precision of what the flow keeps of a stream, in memory that grows with it where the flow has
+    no window."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """What the large models compute in, with their caches; on a GPU bfloat16 is faster."""
     lexicon: Path | None = None
@@ -129,6 +133,8 @@ class ServeConfig:
     beside it."""
     uploads: bool = True
     """Whether clients may add and delete voices."""
+    consent: ConsentConfig = ConsentConfig()
+    """What is asked for before a voice of somebody is made."""
     page: bool = True
     """Whether the page is served at /."""
     api_key_env: str = "TOKENLM_API_KEY"
@@ -171,6 +177,15 @@ class ServeConfig:
                     "proxies has addresses or networks, such as 10.0.0.2 or 10.0.0.0/8, not "
                     f"{address!r}"
                 ) from None
+
+    @property
+    def consent_policy(self) -> Policy:
+        """What is asked for before a voice is made.
+
+        A proxy or a further name means that others reach the server, wherever it listens.
+        """
+        others = [name for name in self.allowed_hosts if not is_loopback(name)]
+        return self.consent.policy_of(self.host, is_published=bool(self.proxies or others))
 
     def tokens(self) -> Local | Remote:
         """Where speech tokens are drawn."""

@@ -21,8 +21,10 @@ from typing import Annotated, BinaryIO, Literal
 
 from fastapi import APIRouter, Depends, File, Form, Path, Query, Request, UploadFile
 from pydantic import BaseModel
-from torch import Tensor
 
+from inference.consent.challenge import Challenge
+from inference.consent.evidence import ConsentError, Evidence
+from inference.consent.manager import ConsentRefusedError, HashedRecording
 from inference.server.access import access_of, require_access
 from inference.server.errors import ApiError, as_sentence, error_responses
 from inference.server.service import Service, service_of
@@ -48,6 +50,19 @@ MAX_TEXT = 1000
 MAX_CHANNELS = 8
 MIN_RATE, MAX_RATE = 4_000, 384_000
 """Sample rates of recordings, in hertz."""
+
+ConsentForm = Annotated[
+    str,
+    Form(
+        description='JSON: {"who": "the person whose voice it is", "statement": "what they agreed '
+        'to"}, or {"who": "...", "id": "of the sentence that they said"}',
+        max_length=4 * MAX_TEXT,
+    ),
+]
+ConsentRecordingForm = Annotated[
+    UploadFile | None,
+    File(description="The recording of the sentence, where consent has an id."),
+]
 
 logger = logging.getLogger(__name__)
 router = APIRouter(dependencies=[Depends(require_access)])
@@ -148,7 +163,7 @@ def _list(
 
 def _describe(record: VoiceRecord, *, show_consent: bool) -> VoiceBody:
     """Describes a voice to a client. Without keys, everybody would read who consented to what."""
-    consent = record.consent if show_consent else None
+    consent = record.consent if show_consent and record.consent.who else None
     return VoiceBody(
         id=record.name,
         name=record.name,
@@ -172,32 +187,24 @@ async def add_voice(
         UploadFile, File(description="A recording of the voice, 5 to 10 seconds of it.")
     ],
     name: Annotated[str, Form(description="Letters, digits, dashes and underscores.")],
-    consent: Annotated[
-        str,
-        Form(
-            description='JSON: {"who": "the person whose voice it is", "statement": "what they '
-            'agreed to"}',
-            max_length=4 * MAX_TEXT,
-        ),
-    ],
+    consent: ConsentForm = "",
+    consent_recording: ConsentRecordingForm = None,
     ref_text: Annotated[
         str, Form(description="What the recording says; better speech if given.")
     ] = "",
 ) -> VoiceBody:
     """Makes a voice of a recording, with the consent of the person who speaks in it."""
     service = service_of(request)
-    who, statement = check_upload(service, consent)
+    claim = check_upload(service, consent, consent_recording)
     if len(check_unicode(ref_text, "ref_text")) > MAX_TEXT:
         raise ApiError(413, f"The text has more than {MAX_TEXT} characters.", param="ref_text")
     async with upload_slot(service):
-        record = await asyncio.to_thread(
-            _add, service, audio_sample, name, ref_text, who, statement
-        )
+        record = await asyncio.to_thread(_add, service, audio_sample, name, ref_text, claim)
     return _describe(record, show_consent=access_of(request).needs_key)
 
 
 def _add(
-    service: Service, sample: UploadFile, name: str, ref_text: str, who: str, statement: str
+    service: Service, sample: UploadFile, name: str, ref_text: str, claim: ConsentClaim | None
 ) -> VoiceRecord:
     try:
         own = (*service.bundle_voices, *service.config.voice_aliases)
@@ -205,13 +212,16 @@ def _add(
             raise VoiceExistsError(f"the server has a voice {name!r} of its own.")
         service.store.check_free(name)
         recording = read_recording_upload(sample.file, service.config.limits)
+        evidence = check_claim(service, claim, recording)
         voice = service.synthesizer.prepare_voice(
             recording.waveform, ref_text or None, sample_rate=recording.sample_rate, name=name
         )
+        if evidence is not None:
+            voice = service.consent.seal(voice, evidence)
         return service.store.add(
             voice,
-            who=who,
-            statement=statement,
+            who="" if evidence is None else evidence.who,
+            statement="" if evidence is None else evidence.statement,
             audio_sha256=recording.sha256,
             seconds=recording.seconds,
         )
@@ -232,6 +242,9 @@ def _add(
         raise ApiError(
             400, as_sentence(error), param="audio_sample", code="invalid_audio"
         ) from error
+    except ConsentError as error:
+        logger.exception("evidence of consent could not be signed")
+        raise ApiError(500, "The evidence of consent could not be signed.") from error
     except ValueError as error:
         raise ApiError(400, as_sentence(error), code="invalid_voice") from error
 
@@ -261,16 +274,92 @@ async def delete_voice(
     return VoiceDeleted(id=voice_id)
 
 
-def check_upload(service: Service, consent: str) -> tuple[str, str]:
-    """The person and the statement of the consent to a recording, if one is taken now.
+@dataclass(frozen=True, kw_only=True)
+class ConsentClaim:
+    """What a client says of the consent to a recording."""
+
+    who: str
+    statement: str
+    """Empty where it is that of the challenge."""
+    challenge: str = ""
+    """Id of the challenge; empty where nothing was spoken."""
+    recording: UploadFile | None = None
+    """Of the sentence of the challenge."""
+
+
+def check_upload(
+    service: Service, consent: str, recording: UploadFile | None = None
+) -> ConsentClaim | None:
+    """The consent to a recording as a client states it, if one is taken now.
+
+    Returns:
+        None where there is none and the policy is `off`.
 
     Raises:
-        ApiError: 403, clients of this server send none; 400, the consent is not complete; 503, the
-            server is stopping.
+        ApiError: 403, clients of this server send none, or the consent has to be spoken; 400, it is
+            not complete; 503, the server is stopping.
     """
     service.admission.check_open()
     _check_uploads(service)
-    return read_consent(consent)
+    policy = service.consent.policy
+    if policy == "off" and not consent and recording is None:
+        return None
+    claim = read_consent(consent, recording)
+    if policy == "required" and not claim.challenge:
+        raise ApiError(
+            403,
+            "This server asks for spoken consent: POST /v1/audio/voice_consents draws a sentence; "
+            'send its id as "id" of consent, and the recording of it as consent_recording.',
+            param="consent",
+            code="consent_required",
+        )
+    return claim
+
+
+def check_claim(
+    service: Service, claim: ConsentClaim | None, sample: UploadedRecording
+) -> Evidence | None:
+    """Evidence of the consent to a recording; a spoken one is listened to.
+
+    Raises:
+        ApiError: 403, it is not accepted; 400, it is of another person, or its recording cannot be
+            read; 503, the server cannot listen.
+    """
+    if claim is None:
+        return None
+    manager = service.consent
+    if not claim.challenge:
+        return manager.stated(claim.who, claim.statement, sample.sha256)
+    assert claim.recording is not None
+    try:
+        sentence = read_recording_upload(claim.recording.file, service.config.limits)
+    except ApiError as error:
+        error.param = "consent_recording"
+        raise
+    if (reason := manager.why_not_verifiable()) is not None:
+        logger.error("spoken consent cannot be verified: %s", reason)
+        raise ApiError(
+            503, "This server cannot verify spoken consent; its log says why.", code="no_verifier"
+        )
+    try:
+        challenge = manager.challenges.take(claim.challenge)
+        _check_person(challenge, claim)
+        return manager.spoken(challenge, sentence, sample)
+    except ConsentRefusedError as error:
+        raise ApiError(
+            403, as_sentence(error), param="consent_recording", code="consent_refused"
+        ) from error
+    except ConsentError as error:
+        raise ApiError(403, as_sentence(error), param="consent", code="consent_expired") from error
+
+
+def _check_person(challenge: Challenge, claim: ConsentClaim) -> None:
+    if " ".join(claim.who.split()) != challenge.who:
+        raise ApiError(
+            400,
+            f"The sentence was drawn for {challenge.who!r}, not for {claim.who[:80]!r}.",
+            param="consent",
+        )
 
 
 @asynccontextmanager
@@ -295,33 +384,45 @@ async def upload_slot(service: Service) -> AsyncIterator[None]:
         service.num_uploads -= 1
 
 
-def read_consent(text: str) -> tuple[str, str]:
-    """Reads a consent: the person, and the statement that they agreed to.
+def read_consent(text: str, recording: UploadFile | None = None) -> ConsentClaim:
+    """Reads a consent: the person, and what they agreed to or the id of what they said.
 
     Raises:
-        ApiError: 400, one of them is missing.
+        ApiError: 400, something is missing.
     """
     needed = (
         'consent is JSON that says whose voice it is and what they agreed to: {"who": "...", '
-        '"statement": "..."}'
+        '"statement": "..."}, or with the "id" of a sentence that was drawn and a recording of it'
     )
     try:
         fields = json.loads(text)
     except (ValueError, RecursionError):
         fields = None
-    if not isinstance(fields, dict) or set(fields) != {"who", "statement"}:
+    if not isinstance(fields, dict) or set(fields) not in (
+        {"who", "statement"}, {"who", "id"}, {"who", "statement", "id"},
+    ):  # fmt: skip
         raise ApiError(400, f"Nothing without consent: {needed}.", param="consent")
-    texts = []
-    for key in ("who", "statement"):
-        value = fields[key]
+    texts = {}
+    for key, value in fields.items():
         if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT:
             raise ApiError(
                 400,
                 f"{key!r} of consent is a text of 1 to {MAX_TEXT} characters: {needed}.",
                 param="consent",
             )
-        texts.append(check_unicode(value.strip(), "consent"))
-    return texts[0], texts[1]
+        texts[key] = check_unicode(value.strip(), "consent")
+    if ("id" in texts) != (recording is not None):
+        raise ApiError(
+            400,
+            "The id of a sentence in consent and its recording, consent_recording, go together.",
+            param="consent" if recording is not None else "consent_recording",
+        )
+    return ConsentClaim(
+        who=texts["who"],
+        statement=texts.get("statement", ""),
+        challenge=texts.get("id", ""),
+        recording=recording,
+    )
 
 
 def _check_uploads(service: Service) -> None:
@@ -337,15 +438,8 @@ def _read_only() -> ApiError:
     )
 
 
-@dataclass(frozen=True)
-class UploadedRecording:
+class UploadedRecording(HashedRecording):
     """A recording that a client sent."""
-
-    waveform: Tensor
-    """(S,), one channel."""
-    sample_rate: int
-    sha256: str
-    """Of the file."""
 
     @property
     def seconds(self) -> float:
@@ -376,7 +470,7 @@ def read_recording_upload(file: BinaryIO, limits: Limits) -> UploadedRecording:
             raise unusable(f"it cannot be read as audio: {error.reason.rstrip('.')}") from error
         except AudioError as error:
             raise unusable(str(error).rstrip(".")) from error
-    return UploadedRecording(waveform, rate, digest)
+    return UploadedRecording(waveform=waveform, sample_rate=rate, sha256=digest)
 
 
 @contextmanager

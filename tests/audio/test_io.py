@@ -7,6 +7,7 @@ import math
 import shutil
 import struct
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -18,6 +19,7 @@ from phone_recordings import CONTAINERS, PHONE_RATE, write_by_ffmpeg
 
 from tokenlm.audio import AudioError, load_audio, save_audio
 from tokenlm.audio import io as audio_io
+from tokenlm.audio.io import save_pieces
 
 RATE = 16000
 
@@ -475,3 +477,20 @@ def test_a_list_of_files_opens_none(
         # Past that look at the first bytes, the decoder itself opens nothing else.
         with pytest.raises(audio_io._Undecodable):
             getattr(audio_io, f"_by_{decoder}")(path)
+
+
+def test_a_waveform_is_written_in_pieces(tmp_path: Path) -> None:
+    waveform = 0.1 * torch.randn(1_000, generator=torch.Generator().manual_seed(0))
+    for suffix in (".wav", ".flac"):
+        save_audio(tmp_path / f"whole{suffix}", waveform, 8_000, comment="yes")
+        save_pieces(tmp_path / f"parts{suffix}", waveform.split(300), 8_000, comment="yes")
+        whole, parts = ((tmp_path / f"{name}{suffix}").read_bytes() for name in ("whole", "parts"))
+        assert whole == parts
+
+    def broken() -> Iterator[torch.Tensor]:
+        yield waveform
+        raise AudioError("the recording ends here.")
+
+    with pytest.raises(AudioError, match="ends here"):
+        save_pieces(tmp_path / "gone.wav", broken(), 8_000)
+    assert not (tmp_path / "gone.wav").exists()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tokenlm.audio import MelConfig, MelSpectrogram, WhisperMel, WhisperMelConfig
 from tokenlm.audio.frames import reflect_pad
+from tokenlm.audio.mel import MelStream
 
 ANALYSIS: dict[str, Any] = {"sample_rate": 16000, "win_length": 400, "hop_length": 160}
 FRONT_ENDS = [
@@ -156,3 +157,13 @@ def test_bad_config(settings: dict[str, Any], expected: str) -> None:
 def test_bad_whisper_config() -> None:
     with pytest.raises(ValueError, match="hop_length must be positive"):
         WhisperMelConfig(hop_length=0)
+
+
+@pytest.mark.parametrize("sizes", [[100] * 80, [3, 5_000, 1], [479, 481] * 4])
+def test_mel_of_pieces_equals_that_of_the_whole(sizes: list[int]) -> None:
+    spectrogram = MelSpectrogram(MelConfig())
+    waveform = torch.randn(2, 9_333, generator=torch.Generator().manual_seed(0))
+    stream = MelStream(spectrogram)
+    *pieces, last = waveform.split([*sizes, 9_333 - sum(sizes)], dim=1)
+    frames = [*(stream.push(piece) for piece in pieces), stream.push(last, final=True)]
+    torch.testing.assert_close(torch.cat(frames, dim=1), spectrogram(waveform))

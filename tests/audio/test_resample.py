@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tokenlm.audio import resample
+from tokenlm.audio.resample import StreamResampler
 
 
 @pytest.mark.parametrize(("from_rate", "to_rate"), [(48000, 16000), (22050, 24000), (8000, 24000)])
@@ -45,3 +46,12 @@ def test_bad_input() -> None:
         resample(torch.zeros(10), 0, 16000)
     with pytest.raises(ValueError, match="the shape is"):
         resample(torch.zeros(1, 1, 10), 8000, 16000)
+
+
+@pytest.mark.parametrize(("from_rate", "to_rate"), [(44100, 24000), (16000, 24000), (8000, 8000)])
+def test_pieces_equal_the_whole(from_rate: int, to_rate: int) -> None:
+    waveform = torch.randn(5_000, generator=torch.Generator().manual_seed(0))
+    stream = StreamResampler(from_rate, to_rate)
+    pieces = [stream.push(piece) for piece in waveform[:4_000].split(777)]
+    pieces.append(stream.push(waveform[4_000:], final=True))
+    torch.testing.assert_close(torch.cat(pieces), resample(waveform, from_rate, to_rate))

@@ -19,15 +19,17 @@ from tokenlm.audio.io import save_audio
 from tokenlm.checkpoint import save_component
 from tokenlm.config import from_dict, load_config, to_dict
 from tokenlm.models.lm import SpeechLM, SpeechLMConfig
+from tokenlm.models.phrase_checker import PhraseChecker, PhraseCheckerConfig
 from tokenlm.models.speaker_encoder import SpeakerEncoder, SpeakerEncoderConfig
 from tokenlm.models.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
 from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
-from tokenlm.text.tokenizers import SentencePieceTokenizer
+from tokenlm.text.tokenizers import PhonemeTokenizer, SentencePieceTokenizer
 from training.data.manifest import read_manifest
 from training.data.precompute import Precompute, build_shards, write_tokens
 from training.run import read_stage
 from training.stages import stage_classes
 
+MINI_EN = Path(__file__).resolve().parents[2] / "checkpoints/mini-en"
 TOY = Path(__file__).resolve().parents[2] / "configs/train/toy"
 RATE = 24_000
 LEVELS = (3, 3)
@@ -52,6 +54,7 @@ def _write_rows(folder: Path, split: str, count: int) -> Path:
             "text": TEXTS[index % len(TEXTS)],
             "speaker": f"speaker{index % 3}",
             "duration": seconds,
+            "directed": index % 3 == 0,
         }
         if index % 2:
             row["phones"] = [["pau", 0.1], ["ah", 0.5], ["s", seconds]]
@@ -109,6 +112,9 @@ def make_corpus(folder: Path, num_train: int, num_valid: int) -> None:
                 from_dict(SpeakerEncoderConfig, toy_model("speaker_encoder"))
             ),
         }
+        pronunciation = PhonemeTokenizer.from_folder(MINI_EN / "text_tokenizer")
+        sizes = toy_model("phrase_checker", phones=[*pronunciation.sounds])
+        models["phrase_checker"] = PhraseChecker(from_dict(PhraseCheckerConfig, sizes))
         torch.manual_seed(1)
         models["speech_lm"] = SpeechLM(lm_config)
     for name, model in models.items():
@@ -156,6 +162,26 @@ def stage_settings(corpus: Path, stage: str) -> dict[str, Any]:
             "min_crop_seconds": 0.3,
             "max_crop_seconds": 0.6,
         },
+        "directedness": {"data": plain, "model": toy_model("directedness")},
+        "text_directedness": {
+            "phrases": ["fox"],
+            "num_texts": 20,
+            "model": toy_model("text_directedness"),
+            "batch": {"max_seconds_per_batch": 200.0, "max_items": 3},
+        },
+        "phrase_checker": {
+            "data": plain,
+            "phrases": ["the fox", "fox"],
+            "model": toy_model("phrase_checker"),
+        },
+        "phrase_detector": {
+            "data": plain,
+            "checker": f"{corpus}/phrase_checker",
+            "phrases": ["the fox", "fox"],
+            "model": toy_model("phrase_detector"),
+            "score_step": 1,
+            "palette_step": 1,
+        },
         "speech_lm": {
             "data": tokens,
             "text_tokenizer": f"{corpus}/text_tokenizer",
@@ -186,6 +212,14 @@ def stage_settings(corpus: Path, stage: str) -> dict[str, Any]:
             "adversarial_start_step": 1,
             "resolutions": [[256, 64], [512, 128]],
         },
+        "vocoder.chunked": {
+            "data": plain,
+            "model": toy_model("vocoder.chunked"),
+            "discriminator": toy_model("vocoder.chunked", "discriminator"),
+            "crop_frames": 16,
+            "adversarial_start_step": 1,
+            "resolutions": [[256, 64], [512, 128]],
+        },
         "flow.cosyvoice": {
             "data": tokens,
             "speaker_encoder": f"{corpus}/speaker_encoder",
@@ -203,6 +237,18 @@ def stage_settings(corpus: Path, stage: str) -> dict[str, Any]:
             "discriminator": toy_model("hift", "discriminator"),
             "crop_frames": 16,
             "adversarial_start_step": 1,
+        },
+        "voice_isolator": {
+            "data": plain,
+            "model": toy_model("voice_isolator"),
+            "augment": {"noise": 1.0, "noises": ["white", "passing", "street", "talker"]},
+            "crop_seconds": 0.5,
+        },
+        "mel_enhancer": {
+            "data": plain,
+            "model": toy_model("mel_enhancer"),
+            "augment": {"noise": 1.0},
+            "crop_frames": 16,
         },
     }
     tuned = {

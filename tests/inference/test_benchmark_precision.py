@@ -56,6 +56,10 @@ def test_the_command(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFi
     out = capsys.readouterr().out
     assert "| language model | logits | int8 |" in out and "| flow | mel | int8 |" in out
     assert "bfloat16" not in out
+    assert main(["--bundle", str(tiny_bundle), "--seconds", "1", "--caches"]) == 0
+    out = capsys.readouterr().out
+    assert "| flow | mel | float16 |" in out and "| flow | mel | int8 |" in out
+    assert "language model" not in out
     assert main(["--golden", str(tmp_path)]) == 2
     assert "has none of lm.json" in capsys.readouterr().err
     assert main(["--bundle", str(tmp_path / "none")]) == 2

@@ -34,8 +34,11 @@ VALUES: dict[str, list[str]] = {
     "--allow-host": ["speech.example.com"],
     "--bundle": [],  # told always
     "--config": [str(Path(__file__).parents[2] / "configs" / "serve" / "default.yaml")],
+    "--consent": ["{statement}"],
     "--device": ["cpu"],
     "--duration": ["2"],
+    "--enhance": [],  # this bundle has no enhancer
+    "--for-others": [],  # asks for a sentence; see test_consent.py
     "--guidance": ["0", "1.5"],
     "--host": ["127.0.0.1", "localhost"],
     "--instruct": [],  # this bundle follows none
@@ -57,12 +60,15 @@ VALUES: dict[str, list[str]] = {
     "--speed": ["0.5", "2"],
     "--srt": ["{out}-words.srt"],
     "--srt-in": ["{subtitles}"],
+    "--statement": ["My voice may be used in these tests."],
     "--steps": ["1", "3"],
+    "--synthetic-detector": [],  # of the sentence that is asked for
     "--text": ["is it so?"],
     "--text-file": ["{text}"],
     "--voice": ["bob", "{voice}"],
     "--voices": ["{out}"],
     "--vtt": ["{out}-words.vtt"],
+    "--who": ["Ann Example"],
 }
 """Values of the options that have no list of choices."""
 
@@ -118,12 +124,17 @@ def places(
 ) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("options")
     (folder / "text.txt").write_text("yes it is.", encoding="utf-8")
+    statement = folder / "statement.yaml"
+    statement.write_text(
+        "operator: Example Ltd\nstatement: All of them agreed.\n", encoding="utf-8"
+    )
     subtitles = folder / "subtitles.srt"
     subtitles.write_text("1\n00:00:00,000 --> 00:00:02,000\nIs it so?\n", encoding="utf-8")
     voice = folder / "me.voice"
     Voice.load(tiny_bundle / "voices" / "ann.voice").save(voice)
     return {
         "recording": str(recording),
+        "statement": str(statement),
         "subtitles": str(subtitles),
         "text": str(folder / "text.txt"),
         "voice": str(voice),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +14,13 @@ from tokenlm.modules.attention import (
     SelfAttention,
     TimestepEmbedding,
     Transformer,
+    TransformerState,
+    keep_caches_in,
+    pack,
     plan_attention,
     rotary_table,
     rotate,
+    unpack,
 )
 from tokenlm.modules.streaming import FULL_CONTEXT, Context, batched
 
@@ -182,3 +187,36 @@ def test_timestep_embedding_tells_times_apart() -> None:
     # At time 0 all sines are 0 and all cosines 1.
     zero = embedding.layers(torch.tensor([[0.0] * 4 + [1.0] * 4]))
     torch.testing.assert_close(out[:1], zero)
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+@torch.no_grad()
+def test_smaller_caches_deviate_a_little_and_streams_equal_whole(precision: Any) -> None:
+    model, context = small(), Context(chunk_frames=4, left_frames=6, pinned_frames=3)
+    x = torch.randn(2, 19, 8, generator=torch.Generator().manual_seed(3))
+    exact = model(x, context)
+    plain = model.init_state(2)
+    keep_caches_in(model, precision)
+    whole = model(x, context)
+    assert 0 < (whole - exact).abs().max() < 0.05
+    torch.testing.assert_close(stream(model, x, context, [1, 2]), whole, atol=1e-5, rtol=0)
+    state = model.init_state(2)
+    for one in (plain, state):
+        model(x[:, :3], context, one)
+    assert sizes_of(state) < 0.6 * sizes_of(plain)
+
+
+def sizes_of(state: TransformerState) -> int:
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in state.layers)
+
+
+def test_a_frame_is_packed_by_itself() -> None:
+    x = torch.tensor([[[[1.27, -0.64, 0.0, 0.006]]], [[[-2.54, 2.54, 0.02, 1.0]]]])
+    packed = pack(x, torch.int8)
+    assert packed.shape == (2, 1, 1, 8) and packed.dtype == torch.int8
+    assert packed[0, 0, 0, :4].tolist() == [127, -64, 0, 1]
+    assert packed[1, 0, 0, :4].tolist() == [-127, 127, 1, 50]
+    expected = torch.tensor([[[[1.27, -0.64, 0.0, 0.01]]], [[[-2.54, 2.54, 0.02, 1.0]]]])
+    torch.testing.assert_close(unpack(packed, torch.float32), expected)
+    assert torch.equal(pack(x[1:], torch.int8), packed[1:])
+    assert pack(x, torch.float32) is x and unpack(x, torch.float32) is x

@@ -26,6 +26,19 @@ def test_smaller_weights_sound_alike(tiny_bundle: Path, weights: Any) -> None:
     assert Synthesizer(components).generate("is it so?", voice="ann").isfinite().all()
 
 
+@pytest.mark.parametrize("caches", ["float16", "int8"])
+def test_smaller_caches_sound_alike_streamed_as_whole(tiny_bundle: Path, caches: Any) -> None:
+    expected = Synthesizer(Components(tiny_bundle)).render(TOKENS, voice="ann")
+    synthesizer = Synthesizer(accelerate(Components(tiny_bundle), caches=caches))
+    waveform = synthesizer.render(TOKENS, voice="ann")
+    deviation = (waveform - expected).square().mean().sqrt() / expected.square().mean().sqrt()
+    assert 0 < float(deviation) < 0.1
+    spoken = synthesizer.generate("is it so?", voice="ann", seed=1)
+    with synthesizer.stream("is it so?", voice="ann", seed=1) as chunks:
+        streamed = torch.cat([*chunks])
+    torch.testing.assert_close(streamed, spoken, rtol=0, atol=1e-4)
+
+
 @pytest.mark.slow
 def test_compiled_models_sound_alike(tiny_bundle: Path) -> None:
     expected = Synthesizer(Components(tiny_bundle)).render(TOKENS, voice="ann")

@@ -11,6 +11,7 @@ import torch
 from typer.testing import Result
 from verb_runner import run_verb
 
+from tokenlm.audio.mel import MelConfig
 from tokenlm.checkpoint import (
     finalize_bundle,
     read_component,
@@ -21,6 +22,7 @@ from tokenlm.checkpoint import (
 from tokenlm.checkpoint import validate_bundle as validate
 from tokenlm.checkpoint.registry import KINDS
 from tokenlm.config import from_dict
+from tokenlm.models.enhancer import MelEnhancer, MelEnhancerConfig
 from tokenlm.models.flow import FlowDecoder, cosyvoice_flow_config
 from tokenlm.models.token_recognizer import TokenRecognizer, TokenRecognizerConfig
 from tokenlm.synthesis.components import Components
@@ -144,3 +146,20 @@ def test_what_does_not_fit_is_not_written(tiny_bundle: Path, flow: Path, tmp_pat
     (tmp_path / "there").mkdir()
     result = exchange(tiny_bundle, tmp_path / "there", f"flow={flow}")
     assert result.exit_code == 2 and "exists already" in result.stderr
+
+
+def test_an_enhancer_is_added_and_must_fit(
+    tiny_bundle: Path, enhancer_bundle: Path, tmp_path: Path
+) -> None:
+    parts = [f"{name}={enhancer_bundle / name}" for name in ("voice_isolator", "mel_enhancer")]
+    assert exchange(tiny_bundle, tmp_path / "new", *parts).exit_code == 0
+    assert not validate(tmp_path / "new", KINDS)
+    assert Components(tmp_path / "new").mel_enhancer is not None
+    assert Components(tiny_bundle).mel_enhancer is None
+    config = MelEnhancerConfig(mel=MelConfig(num_mels=40), channels=(4, 6), dim=4)
+    weights = MelEnhancer(config).state_dict()
+    save_component(tmp_path / "odd", kind="mel_enhancer", config=config, state_dict=weights)
+    result = exchange(tiny_bundle, tmp_path / "no", f"mel_enhancer={tmp_path / 'odd'}")
+    assert result.exit_code != 0
+    assert "mel_enhancer and vocoder disagree about the mel" in result.stderr
+    assert not (tmp_path / "no").exists()

@@ -15,7 +15,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
@@ -516,10 +516,54 @@ def save_audio(
     Raises:
         AudioError: for another suffix, another shape, or samples that are not finite numbers.
     """
+    save_pieces(path, [waveform], sample_rate, comment=comment)
+
+
+def save_pieces(
+    path: str | Path,
+    pieces: Iterable[Tensor],
+    sample_rate: int,
+    *,
+    comment: str | None = None,
+) -> None:
+    """Write a waveform that arrives in pieces, for those that memory does not hold.
+
+    The file is whole or not there, also where the pieces end with an error. See `save_audio`.
+
+    Args:
+        path: the file; missing folders are made.
+        pieces: (S,) each, full scale is -1 .. 1.
+        sample_rate: in hertz.
+        comment: written to the comment field of the file's metadata.
+
+    Raises:
+        AudioError: for another suffix, another shape, or samples that are not finite numbers.
+    """
     path = Path(path)
     if path.suffix.lower() not in _WRITERS:
         raise AudioError(f"{path}: audio is written as one of {', '.join(_WRITERS)} files.")
     container, encoding = _WRITERS[path.suffix.lower()]
+    if encoding == "OPUS" and sample_rate not in _OPUS_RATES:
+        raise AudioError(
+            f"{path}: opus has the rates {', '.join(map(str, _OPUS_RATES))} Hz, not {sample_rate}."
+        )
+    num_clipped = 0
+
+    def tables() -> Iterator[np.ndarray]:
+        nonlocal num_clipped
+        for piece in pieces:
+            samples = _checked_samples(path, piece)
+            num_clipped += int((np.abs(samples) > 1.0).sum())
+            data = to_pcm16(piece) if encoding == "PCM_16" else np.clip(samples, -1.0, 1.0)
+            yield data[:, None]
+
+    tags = {} if comment is None else {"comment": comment}
+    _write_tables(path, tables(), 1, sample_rate, container, encoding, tags)
+    if num_clipped:
+        _log.warning("%s: %d samples beyond full scale were clipped", path, num_clipped)
+
+
+def _checked_samples(path: Path, waveform: Tensor) -> np.ndarray:
     if waveform.ndim != 1:
         raise AudioError(
             f"{path}: a waveform of shape (samples,) is written, not {tuple(waveform.shape)}."
@@ -527,16 +571,7 @@ def save_audio(
     samples = waveform.detach().float().cpu().numpy()
     if not np.isfinite(samples).all():
         raise AudioError(f"{path}: the waveform holds samples that are not finite numbers.")
-    num_clipped = int((np.abs(samples) > 1.0).sum())
-    if num_clipped:
-        _log.warning("%s: %d samples beyond full scale were clipped", path, num_clipped)
-    data = to_pcm16(waveform) if encoding == "PCM_16" else np.clip(samples, -1.0, 1.0)
-    if encoding == "OPUS" and sample_rate not in _OPUS_RATES:
-        raise AudioError(
-            f"{path}: opus has the rates {', '.join(map(str, _OPUS_RATES))} Hz, not {sample_rate}."
-        )
-    tags = {} if comment is None else {"comment": comment}
-    write_samples(path, data[:, None], sample_rate, container, encoding, tags)
+    return samples
 
 
 def write_samples(
@@ -560,18 +595,31 @@ def write_samples(
     Raises:
         AudioError: libsndfile cannot write it.
     """
+    _write_tables(path, [samples], samples.shape[1], sample_rate, container, encoding, tags)
+
+
+def _write_tables(
+    path: Path,
+    tables: Iterable[np.ndarray],
+    num_channels: int,
+    sample_rate: int,
+    container: str,
+    encoding: str,
+    tags: Mapping[str, str],
+) -> None:
     if not soundfile.check_format(container, encoding):
         raise AudioError(f"{path}: the libsndfile that is installed does not write {encoding}.")
     try:
         with (
             atomic_path(path) as temporary,
             soundfile.SoundFile(
-                str(temporary), "w", int(sample_rate), samples.shape[1], encoding, format=container
+                str(temporary), "w", int(sample_rate), num_channels, encoding, format=container
             ) as file,
         ):
             for name, value in {"software": "tokenlm", **tags}.items():
                 setattr(file, name, value)
-            for start in range(0, len(samples), _WRITE_BLOCK):
-                file.write(samples[start : start + _WRITE_BLOCK])
+            for samples in tables:
+                for start in range(0, len(samples), _WRITE_BLOCK):
+                    file.write(samples[start : start + _WRITE_BLOCK])
     except soundfile.LibsndfileError as error:
         raise AudioError(f"{path} cannot be written: {error.error_string}") from error

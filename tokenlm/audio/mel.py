@@ -136,6 +136,36 @@ class MelSpectrogram(FrontEnd):
         return blank_frames(mel, None if lengths is None else self.num_frames(lengths))
 
 
+class MelStream:
+    """Mel of a waveform that arrives in pieces, equal to that of the whole."""
+
+    def __init__(self, spectrogram: MelSpectrogram) -> None:
+        """Take the front-end."""
+        self._spectrogram = spectrogram
+        config = spectrogram.config
+        self._hop = config.hop_length
+        # Frames next to a cut see samples beyond it.
+        self._edge = math.ceil(max(config.n_fft - config.hop_length, 0) / 2 / config.hop_length)
+        self._samples: Tensor | None = None
+        self._has_started = False
+
+    def push(self, waveform: Tensor, *, final: bool = False) -> Tensor:
+        """The frames (B, T, num_mels) that the next samples (B, S) complete; with `final` all."""
+        if self._samples is not None:
+            waveform = torch.cat([self._samples, waveform], dim=1)
+        hop, edge = self._hop, self._edge
+        left = edge if self._has_started else 0
+        right = 0 if final else edge + 1  # one more: mirrored ends need samples to mirror
+        count = waveform.shape[1] // hop - left - right
+        if count <= 0 or (left + count < edge and not final):
+            self._samples = waveform
+            return waveform.new_zeros(waveform.shape[0], 0, self._spectrogram.config.num_mels)
+        mel = self._spectrogram(waveform)[:, left : left + count]
+        self._samples = waveform[:, max(left + count - edge, 0) * hop :]
+        self._has_started = True
+        return mel
+
+
 class WhisperMel(FrontEnd):
     """Waveform to the log-mel of Whisper (Radford et al. 2022), S // hop_length frames.
 

@@ -42,3 +42,31 @@ def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
     samples = waveform.detach().float().cpu().numpy()
     resampled = soxr.resample(samples.T, from_rate, to_rate, quality="HQ")
     return torch.from_numpy(np.ascontiguousarray(resampled.T)).to(waveform.device)
+
+
+class StreamResampler:
+    """Resamples a waveform that arrives in pieces, with the filter of `resample`."""
+
+    def __init__(self, from_rate: int, to_rate: int) -> None:
+        """Take both rates in hertz.
+
+        Raises:
+            ValueError: if a rate is not positive.
+        """
+        import soxr
+
+        if from_rate <= 0 or to_rate <= 0:
+            raise ValueError(f"sample rates must be positive, got {from_rate} and {to_rate}")
+        self._stream: soxr.ResampleStream | None = None
+        if from_rate != to_rate:
+            self._stream = soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
+
+    def push(self, waveform: Tensor, *, final: bool = False) -> Tensor:
+        """The samples (S',) that the next samples (S,) decide; with `final` all that are left."""
+        if self._stream is None:
+            return waveform.detach().float()
+        import torch
+
+        samples = waveform.detach().float().cpu().numpy()
+        # A copy: the resampler may reuse its memory.
+        return torch.from_numpy(self._stream.resample_chunk(samples, last=final).copy())

@@ -11,6 +11,12 @@ from torch import nn
 
 from tokenlm.checkpoint.component import ComponentError, load_component, read_component
 from tokenlm.config import from_dict
+from tokenlm.models.enhancer import (
+    MelEnhancer,
+    MelEnhancerConfig,
+    VoiceIsolator,
+    VoiceIsolatorConfig,
+)
 from tokenlm.models.flow import FlowConfig, FlowDecoder
 from tokenlm.models.fsmn_tokenizer import FSMNTokenizer, FSMNTokenizerConfig
 from tokenlm.models.lm import SpeechLM, SpeechLMConfig
@@ -33,6 +39,8 @@ KINDS: dict[str, tuple[type, Callable[[Any], nn.Module]]] = {
     "flow": (FlowConfig, FlowDecoder),
     "vocoder": (VocoderConfig, Vocoder),
     "hift": (HiFTConfig, HiFT),
+    "voice_isolator": (VoiceIsolatorConfig, VoiceIsolator),
+    "mel_enhancer": (MelEnhancerConfig, MelEnhancer),
     "fsmn_tokenizer": (FSMNTokenizerConfig, FSMNTokenizer),
     "onnx_tokenizer": (OnnxTokenizerConfig, OnnxTokenizer),
     "onnx_speaker_encoder": (OnnxSpeakerConfig, OnnxSpeakerEncoder),

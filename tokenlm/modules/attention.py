@@ -86,22 +86,61 @@ def rotate_first_channels(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
 
 # --- Multi-head self-attention with a cache of keys and values ---
 
+CachePrecision = Literal["float32", "float16", "int8"]
+CACHE_TYPES: dict[CachePrecision, torch.dtype | None] = {
+    "float32": None,
+    "float16": torch.float16,
+    "int8": torch.int8,
+}
+"""What keys and values are rounded to; None keeps the type that they are computed in."""
+_SCALE_BYTES = 4
+
+
+def pack(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Keys or values (B, H, T, E) as a cache of type `dtype` keeps them.
+
+    In int8 those of a head are whole numbers from -127 to 127 with one scale for each frame, a
+    float32 in the four bytes behind them: (B, H, T, E + 4). A frame is rounded alike wherever a
+    stream is cut.
+    """
+    if dtype != torch.int8:
+        return x.to(dtype)
+    wide = x.float()
+    scale = wide.abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / 127.0
+    return torch.cat([(wide / scale).round().to(torch.int8), scale.view(torch.int8)], dim=-1)
+
+
+def unpack(packed: Tensor, dtype: torch.dtype) -> Tensor:
+    """The inverse of `pack`, in `dtype`."""
+    if packed.dtype != torch.int8:
+        return packed.to(dtype)
+    scale = packed[..., -_SCALE_BYTES:].contiguous().view(torch.float32)
+    return packed[..., :-_SCALE_BYTES].to(dtype).mul_(scale.to(dtype))
+
 
 @dataclass
 class AttentionState(State):
     """Keys and values that later chunks may still see, with room for more behind them."""
 
     keys: Tensor
-    """(B, H, C, E), rotated; the first K are filled."""
+    """(B, H, C, E), rotated, as `pack` gives them; the first K are filled."""
     values: Tensor
     """(B, H, C, E)"""
     positions: Tensor
     """(K,) position of each cached frame; on the CPU, whatever the device of the others."""
 
     @classmethod
-    def empty(cls, like: Tensor, batch_size: int, num_heads: int, head_dim: int) -> Self:
-        """A cache that holds nothing, of the type and on the device of `like`."""
-        nothing = like.new_zeros(batch_size, num_heads, 0, head_dim)
+    def empty(
+        cls,
+        like: Tensor,
+        batch_size: int,
+        num_heads: int,
+        head_dim: int,
+        dtype: torch.dtype | None = None,
+    ) -> Self:
+        """An empty cache on the device of `like`, of its type where no other is given."""
+        size = head_dim + _SCALE_BYTES if dtype == torch.int8 else head_dim
+        nothing = like.new_zeros(batch_size, num_heads, 0, size, dtype=dtype)
         positions = torch.zeros(0, dtype=torch.long, device="cpu")
         return cls(keys=nothing, values=nothing, positions=positions)
 
@@ -140,9 +179,13 @@ class AttentionState(State):
                 functional.pad(part[:, :, :held], (0, 0, 0, _roomy(held, needed) - held))
                 for part in (self.keys, self.values)
             )
-        self.keys[:, :, held:needed] = keys
-        self.values[:, :, held:needed] = values
-        return self.keys[:, :, :needed], self.values[:, :, :needed]
+        kept = self.keys.dtype
+        self.keys[:, :, held:needed] = pack(keys, kept)
+        self.values[:, :, held:needed] = pack(values, kept)
+        return (
+            unpack(self.keys[:, :, :needed], keys.dtype),
+            unpack(self.values[:, :, :needed], values.dtype),
+        )
 
     def advance(self, positions: Tensor, keep: Tensor | None) -> None:
         """Counts the new frames as held, and drops what no later chunk can see.
@@ -378,6 +421,8 @@ class SelfAttention(nn.Module):
             head_dim = dim // num_heads
         self.num_heads, self.head_dim = num_heads, head_dim
         self.dropout, self.rotary = dropout, rotary
+        self.cache_dtype: torch.dtype | None = None
+        """What keys and values are rounded to, in whole sequences as in the caches of streams."""
         inner = num_heads * head_dim
         if fused:
             self.query_key_value = nn.Linear(dim, 3 * inner, bias=bias)
@@ -391,7 +436,9 @@ class SelfAttention(nn.Module):
     def init_state(self, batch_size: int) -> AttentionState:
         """An empty cache."""
         # The weights may be kept in fewer bits, or packed; the bias has the type of what comes out.
-        return AttentionState.empty(self.out.bias, batch_size, self.num_heads, self.head_dim)
+        return AttentionState.empty(
+            self.out.bias, batch_size, self.num_heads, self.head_dim, self.cache_dtype
+        )
 
     def forward(self, x: Tensor, plan: Plan, cache: Cache = None) -> Tensor:
         """Attends from the frames of `x` (B, T, D) to the cached frames and to those of `x`.
@@ -405,6 +452,9 @@ class SelfAttention(nn.Module):
             (B, T, D)
         """
         query, key, value = self._project(x, plan.table)
+        if self.cache_dtype is not None and cache is None:
+            key = unpack(pack(key, self.cache_dtype), key.dtype)
+            value = unpack(pack(value, self.cache_dtype), value.dtype)
         dropout = self.dropout if self.training else 0.0
         attended = attend(query, key, value, plan, cache, dropout)
         return self.out(rearrange(attended, "b h t e -> b t (h e)"))
@@ -430,6 +480,17 @@ class SelfAttention(nn.Module):
         if table is not None and self.rotary == "every_head":
             query, key = rotate(query, table), rotate(key, table)
         return query, key, value
+
+
+def keep_caches_in(module: nn.Module, precision: CachePrecision) -> None:
+    """Rounds keys and values of every `SelfAttention` in `module`, so that caches are smaller.
+
+    Whole sequences are rounded alike, so that streams equal them. States that were made before
+    stay as they are.
+    """
+    for part in module.modules():
+        if isinstance(part, SelfAttention):
+            part.cache_dtype = CACHE_TYPES[precision]
 
 
 def attend(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tokenlm.modules.streaming import State
+from tokenlm.modules.streaming import State, kept
 
 
 @dataclass
@@ -41,7 +41,7 @@ class CausalConv1d(nn.Module):
             padded = functional.pad(x, (0, 0, self.kernel_size - 1, 0))
         else:
             padded = torch.cat([state.past, x], dim=1)
-            state.past = padded[:, padded.shape[1] - (self.kernel_size - 1) :]
+            state.past = kept(padded[:, padded.shape[1] - (self.kernel_size - 1) :])
         return self.conv(padded.transpose(1, 2)).transpose(1, 2)
 
 
@@ -87,7 +87,7 @@ class LookaheadConv1d(nn.Module):
         if state is not None:
             joined = torch.cat([state.waiting, x], dim=1)
             ready = max(joined.shape[1] - self.lookahead, 0)
-            state.waiting = joined[:, ready:]
+            state.waiting = kept(joined[:, ready:])
             if ready == 0:
                 return x.new_zeros(x.shape[0], 0, self.conv.out_channels)
             return self._convolve(joined)

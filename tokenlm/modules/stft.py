@@ -1,4 +1,4 @@
-"""Inverse short-time Fourier transform with causal overlap-add.
+"""Causal short-time Fourier transform, and its inverse by overlap-add.
 
 Shapes: B batch, T spectral frames, F frequency bins (n_fft / 2 + 1), S samples.
 """
@@ -10,7 +10,47 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tokenlm.modules.streaming import State
+from tokenlm.modules.streaming import State, kept
+
+
+@dataclass
+class FrameState(State):
+    """Samples that the next frame sees besides its own."""
+
+    past: Tensor
+    """(B, at least n_fft - hop_length)"""
+
+
+class CausalSTFT(nn.Module):
+    """Samples to spectral frames: frame t sees the n_fft samples up to (t + 1) * hop.
+
+    Zeros come before the first sample. `CausalInverseSTFT` with the same sizes gives the samples
+    back, n_fft - hop_length later.
+    """
+
+    window: Tensor
+
+    def __init__(self, n_fft: int, hop_length: int) -> None:
+        super().__init__()
+        self.n_fft = n_fft
+        self.hop_length = hop_length
+        window = torch.hann_window(n_fft, dtype=torch.float32)
+        self.register_buffer("window", window, persistent=False)
+
+    def init_state(self, batch_size: int) -> FrameState:
+        """Zeros before the first sample."""
+        return FrameState(past=self.window.new_zeros(batch_size, self.n_fft - self.hop_length))
+
+    def forward(self, samples: Tensor, state: FrameState) -> Tensor:
+        """(B, S) to complex (B, T, F): the frames whose last sample is there."""
+        joined = torch.cat([state.past, samples], dim=1)
+        count = max((joined.shape[1] - self.n_fft) // self.hop_length + 1, 0)
+        state.past = joined[:, count * self.hop_length :]
+        if count == 0:
+            size = (samples.shape[0], 0, self.n_fft // 2 + 1)
+            return torch.zeros(size, dtype=torch.complex64, device=samples.device)
+        frames = joined.unfold(1, self.n_fft, self.hop_length)[:, :count]
+        return torch.fft.rfft(frames * self.window, dim=-1)
 
 
 @dataclass
@@ -58,7 +98,7 @@ class CausalInverseSTFT(nn.Module):
         squares = self.window.square().expand(1, num_frames, self.n_fft)
         samples = self._overlap_add(frames, state.tail)
         envelope = self._overlap_add(squares, state.envelope)
-        state.tail, state.envelope = samples[:, total:], envelope[:, total:]
+        state.tail, state.envelope = kept(samples[:, total:]), kept(envelope[:, total:])
         # The first samples lie under the rising half of a single window.
         return samples[:, :total] / envelope[:, :total].clamp(min=1e-3)
 

@@ -87,6 +87,11 @@ def batched(states: Sequence[StateT]) -> Iterator[StateT]:
     _split(joined, states)
 
 
+def kept(part: Tensor) -> Tensor:
+    """A copy of what a state keeps of a larger tensor, which a view would keep as a whole."""
+    return part.clone()
+
+
 def allocated_bytes(values: Iterable[State]) -> int:
     """Memory that is kept because of some states.
 

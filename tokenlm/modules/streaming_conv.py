@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tokenlm.modules.streaming import State
+from tokenlm.modules.streaming import State, kept
 
 
 @dataclass
@@ -74,14 +74,15 @@ class StreamingConv1d(nn.Module):
 
     def forward(self, x: Tensor, state: StreamingConvState, *, flush: bool) -> Tensor:
         """(B, in_dim, T) to (B, out_dim, T')."""
-        joined = torch.cat([state.past, x], dim=2)
-        if flush:
-            joined = functional.pad(joined, (0, self.right))
+        parts = [state.past, x]
+        if flush and self.right:
+            parts.append(x.new_zeros(*x.shape[:2], self.right))
+        joined = torch.cat(parts, dim=2)
         count = (joined.shape[2] - self.span) // self.stride + 1
         if count <= 0:
             state.past = joined
             return x.new_zeros(x.shape[0], self.conv.out_channels, 0)
-        state.past = joined[:, :, count * self.stride :]
+        state.past = kept(joined[:, :, count * self.stride :])
         weight, bias = self.conv.weight, self.conv.bias
         return functional.conv1d(
             joined[:, :, : (count - 1) * self.stride + self.span],
@@ -126,7 +127,7 @@ class StreamingConvTranspose1d(nn.Module):
             out = functional.conv_transpose1d(x, self.conv.weight, stride=self.stride)
             out = torch.cat([out[:, :, :size] + state.tail, out[:, :, size:]], dim=2)
         ready = frames * self.stride
-        state.tail = out[:, :, ready:]
+        state.tail = kept(out[:, :, ready:])
         if flush:
             ready += size - self.cut
         skip = min(state.skip, ready)
@@ -149,7 +150,7 @@ def align(parts: list[Tensor], state: AlignState) -> list[Tensor]:
         for held, part in zip(state.waiting, parts, strict=True)
     ]
     ready = min(part.shape[2] for part in joined)
-    state.waiting = [part[:, :, ready:] for part in joined]
+    state.waiting = [kept(part[:, :, ready:]) for part in joined]
     return [part[:, :, :ready] for part in joined]
 
 
@@ -195,7 +196,7 @@ class StreamingSTFT(nn.Module):
         if count <= 0 or not state.has_started:
             state.past = joined
             return samples.new_zeros(samples.shape[0], self.n_fft + 2, 0)
-        state.past = joined[:, count * self.hop_length :]
+        state.past = kept(joined[:, count * self.hop_length :])
         frames = joined.unfold(1, self.n_fft, self.hop_length)[:, :count]
         spectrum = torch.fft.rfft(frames * self.window, dim=-1)
         return torch.cat([spectrum.real, spectrum.imag], dim=-1).transpose(1, 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from tokenlm.checkpoint.registry import (
     read_model_config,
 )
 from tokenlm.config import from_dict
+from tokenlm.models.enhancer import MelEnhancer, VoiceIsolator
 from tokenlm.models.flow import FlowDecoder
 from tokenlm.models.lm import GuardConfig, SamplingConfig, SpeechLM
 from tokenlm.models.token_recognizer import TokenRecognizer
@@ -50,6 +51,8 @@ _LAZY_COMPONENTS: dict[str, tuple[type[nn.Module], ...]] = {
     "speech_tokenizer": SPEECH_TOKENIZERS,
     "token_recognizer": (TokenRecognizer,),
     "speaker_encoder": SPEAKER_ENCODERS,
+    "voice_isolator": (VoiceIsolator,),
+    "mel_enhancer": (MelEnhancer,),
 }
 """Classes of the components that are loaded when first used."""
 
@@ -311,6 +314,23 @@ class Components:
         return self._load("speaker_encoder", *SPEAKER_ENCODERS)
 
     @cached_property
+    def voice_isolator(self) -> VoiceIsolator:
+        """What takes noise and other voices out of recordings.
+
+        Raises:
+            BundleError: the bundle has none.
+        """
+        require_enhancer(self.manifest.components, str(self.folder))
+        return self._load("voice_isolator", VoiceIsolator)
+
+    @cached_property
+    def mel_enhancer(self) -> MelEnhancer | None:
+        """What mends mels of recordings; None where the bundle does without it."""
+        if "mel_enhancer" not in self.manifest.components:
+            return None
+        return self._load("mel_enhancer", MelEnhancer)
+
+    @cached_property
     def fingerprint(self) -> str:
         """Fingerprint of the speech tokenizer that all parts were trained with."""
         return str(self._facts("flow").get("tokenizer", ""))
@@ -408,6 +428,17 @@ class Components:
                     ("speech_tokenizer", tokenizer.mel.sample_rate),
                 )
 
+        enhancer = self._config("mel_enhancer")
+        if enhancer is not None:
+            self._agree("mel", ("mel_enhancer", enhancer.mel), ("vocoder", vocoder.mel))
+            isolator = self._config("voice_isolator")
+            if isolator is not None:
+                self._agree(
+                    "sample rate",
+                    ("voice_isolator", isolator.sample_rate),
+                    ("mel_enhancer", enhancer.mel.sample_rate),
+                )
+
     def check_tokenizer(self) -> None:
         """Checks that the speech tokenizer is the one that flow and LM were trained with.
 
@@ -418,4 +449,18 @@ class Components:
             "fingerprint of the speech tokenizer",
             ("speech_tokenizer", self.speech_tokenizer.fingerprint),
             ("flow", self.fingerprint),
+        )
+
+
+def require_enhancer(names: Collection[str], where: str) -> None:
+    """Checks that there is an enhancer among the components of these names.
+
+    Raises:
+        BundleError: there is none.
+    """
+    if "voice_isolator" not in names:
+        raise BundleError(
+            f"{where} has no component 'voice_isolator', which takes noise out of recordings. The "
+            "stage voice_isolator trains one, and `tokenlm export bundle` adds it "
+            "(docs/enhance.md)."
         )

@@ -310,6 +310,7 @@ class Synthesizer:
         *,
         sample_rate: int | None = None,
         name: str | None = None,
+        enhance: bool = False,
     ) -> Voice:
         """Makes a voice of a recording.
 
@@ -319,13 +320,21 @@ class Synthesizer:
                 its sound alone.
             sample_rate: of samples, in hertz.
             name: default the name of the file.
+            enhance: whether noise is taken out of the recording first, by the enhancer of the
+                bundle; a clean one is left as it is.
 
         Raises:
             AudioError: the file cannot be read.
+            BundleError: the bundle has no enhancer.
             VoiceError: the recording is silent or too short, or the text cannot be said.
         """
         return prepare_voice(
-            self.components, source, prompt_text, sample_rate=sample_rate, name=name
+            self.components,
+            source,
+            prompt_text,
+            sample_rate=sample_rate,
+            name=name,
+            enhance=enhance,
         )
 
     def generate(

@@ -20,7 +20,7 @@ import json
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,6 +90,8 @@ class Voice:
     adapter: str = ""
     """Folder or name of the adapter that speaks the voice; empty is the bundle alone. A voice file
     holds the name of the folder, which lies beside it."""
+    consent: Mapping[str, Any] | None = None
+    """Evidence that the person agreed, as `inference.consent` stores it; it changes no speech."""
 
     def __post_init__(self) -> None:
         tensors = (self.prompt_tokens, self.prompt_mel, self.speaker_embedding)
@@ -140,6 +142,7 @@ class Voice:
             "description": self.description,
             **({"lexicon": self.lexicon} if self.lexicon else {}),
             **({"adapter": Path(self.adapter).name} if self.adapter else {}),
+            **({} if self.consent is None else {"consent": self.consent}),
         }
         # A single entry: the library writes several in any order, and files would differ by chance.
         facts = {"format_version": FORMAT_VERSION, **facts}
@@ -166,6 +169,9 @@ class Voice:
             raise VoiceError(f"{path} is not a voice file.")
         try:
             facts = json.loads(metadata[METADATA_KEY])
+            consent = facts.get("consent")
+            if not isinstance(consent, dict | NoneType):
+                raise VoiceError("its evidence of consent is damaged")
             if facts["format_version"] != FORMAT_VERSION:
                 raise VoiceError(
                     f"it is of format {facts['format_version']}; this version of tokenlm reads "
@@ -186,6 +192,7 @@ class Voice:
                 prompt_mel=tensors["prompt_mel"].float(),
                 speaker_embedding=tensors["speaker_embedding"].float(),
                 mel_offset=tensors.get("mel_offset"),
+                consent=consent,
             )
         except VoiceError as error:
             raise VoiceError(f"{path}: {error}") from error
@@ -482,6 +489,7 @@ def prepare_voice(
     *,
     sample_rate: int | None = None,
     name: str | None = None,
+    enhance: bool = False,
 ) -> Voice:
     """Makes a voice of a recording; see `Synthesizer.prepare_voice`."""
     components.check_tokenizer()
@@ -492,7 +500,10 @@ def prepare_voice(
     voice_name = name or (Path(source).stem if not isinstance(source, Tensor) else "voice")
     title = "the recording" if isinstance(source, Tensor) else str(source)
     rate = mel_config.sample_rate
-    whole = clean_recording(read_recording(source, sample_rate, rate), rate, title)
+    recording = read_recording(source, sample_rate, rate)
+    if enhance:
+        recording = _enhance(components, recording, title)
+    whole = clean_recording(recording, rate, title)
     waveform = quietest_cut(whole, rate, components.generation.max_prompt_seconds)
     normalize = frontend(components.text_tokenizer.config.normalizer).normalize
     text = normalize(prompt_text or "")
@@ -531,6 +542,19 @@ def prepare_voice(
         guidance_scale=generation.guidance_scale,
         device=components.device,
     )
+
+
+def _enhance(components: Components, recording: Tensor, title: str) -> Tensor:
+    """The recording (S,) at the rate of the mel, without its noise."""
+    # Here alone: a voice is seldom made of a noisy recording.
+    from tokenlm.synthesis.enhancing import Enhancer
+
+    rate = components.flow.config.mel.sample_rate
+    enhanced = Enhancer.of(components).enhance(recording, sample_rate=rate)
+    for problem in enhanced.condition.problems():
+        logger.warning("%s: %s", title, problem)
+    logger.info("%s: %s; %s", title, enhanced.condition, enhanced.method or "left as it is")
+    return enhanced.waveform
 
 
 def check_voice(components: Components, voice: Voice) -> None:

@@ -333,6 +333,7 @@ def render_voice(
         carrier,
         name=name,
         description=description,
+        consent=None,  # what somebody agreed to is about another voice
         speaker_embedding=embedding.clone(),
         prompt_mel=mel.half().float().clone(),
     )

@@ -20,6 +20,9 @@ from training.data.codec import encode_decode, mu_law_telephone, quantize
 Others = Callable[[torch.Generator], Tensor]
 _EFFECTS = ("reverb", "noise", "equalize", "clip", "band_limit", "codec", "gain")
 _NOISES = ("white", "pink", "hum", "babble")
+_VOICES = {"babble": 0, "talker": 1}
+"""Kinds of noise that are other utterances, and how many; 0 is `num_babble`."""
+_ALL_NOISES = (*_NOISES, "passing", "street", "talker")
 _SILENCE_POWER = 1e-10
 
 
@@ -45,8 +48,11 @@ class AugmentConfig:
     """Probability of a lower level."""
     snr_db: tuple[float, float] = (5.0, 40.0)
     """Signal to noise ratio."""
+    talker_snr_db: tuple[float, float] = (5.0, 20.0)
+    """The same where the noise is one other voice: who is meant is who is louder."""
     noises: tuple[str, ...] = _NOISES
-    """Kinds of noise: white, pink, hum, babble (only where other utterances are given)."""
+    """Kinds of noise: white, pink, hum, passing, street; and, only where other utterances are
+    given, babble (several voices) and talker (one)."""
     num_babble: int = 4
     """Voices of babble."""
     reverb_seconds: tuple[float, float] = (0.15, 0.8)
@@ -72,7 +78,10 @@ class AugmentConfig:
         for name in ("clean", *_EFFECTS):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a probability, not {getattr(self, name)}.")
-        for name, valid in (("noises", _NOISES), ("codecs", ("mu_law", "quantize", "mp3", "opus"))):
+        for name, valid in (
+            ("noises", _ALL_NOISES),
+            ("codecs", ("mu_law", "quantize", "mp3", "opus")),
+        ):
             unknown = set(getattr(self, name)) - set(valid)
             if unknown or not getattr(self, name):
                 raise ValueError(f"{name} has {sorted(unknown)}; valid are: {', '.join(valid)}.")
@@ -101,19 +110,36 @@ def augment(
     Returns:
         (S,) of the same length, finite.
     """
+    return augment_with_target(waveform, sample_rate, generator, config, others)[0]
+
+
+def augment_with_target(
+    waveform: Tensor,
+    sample_rate: int,
+    generator: torch.Generator,
+    config: AugmentConfig,
+    others: Others | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The same as `augment`, and the clean speech that is in its result.
+
+    Returns:
+        (S,) as `augment` gives it, and (S,) the input at the level that its direct sound has there.
+    """
     # Every effect has draws of its own: another probability of one leaves the others as they are.
     seeds = torch.randint(2**62, (len(_EFFECTS),), generator=generator).tolist()
     if uniform(0.0, 1.0, generator) < config.clean:
-        return waveform
+        return waveform, waveform
     effects = {
         name: torch.Generator().manual_seed(seed)
         for name, seed in zip(_EFFECTS, seeds, strict=True)
     }
+    target = waveform
     for name in _EFFECTS:
         draws = effects[name]
         if uniform(0.0, 1.0, draws) < getattr(config, name):
-            waveform = _apply(name, waveform, sample_rate, draws, config, others)
-    return waveform
+            waveform, gain = _apply(name, waveform, sample_rate, draws, config, others)
+            target = target if gain == 1.0 else target * gain
+    return waveform, target
 
 
 def _apply(
@@ -123,19 +149,36 @@ def _apply(
     draws: torch.Generator,
     config: AugmentConfig,
     others: Others | None,
-) -> Tensor:
+) -> tuple[Tensor, float]:
+    """The waveform with an effect, and the gain of the direct sound in it."""
     if name == "reverb":
         response = impulse_response(sample_rate, uniform(*config.reverb_seconds, draws), draws)
-        return reverberate(waveform, response, uniform(*config.direct_db, draws))
+        return _reverberate(waveform, response, uniform(*config.direct_db, draws))
+    if name == "gain":
+        gain_db = uniform(*config.gain_db, draws)
+        return change_gain(waveform, gain_db), 10 ** (gain_db / 20)
+    return _distort(name, waveform, sample_rate, draws, config, others), 1.0
+
+
+def _distort(
+    name: str,
+    waveform: Tensor,
+    sample_rate: int,
+    draws: torch.Generator,
+    config: AugmentConfig,
+    others: Others | None,
+) -> Tensor:
     if name == "noise":
         snr = uniform(*config.snr_db, draws)
-        kinds = [kind for kind in config.noises if kind != "babble" or others is not None]
+        kinds = [kind for kind in config.noises if kind not in _VOICES or others is not None]
         if not kinds:
             return waveform
         kind = kinds[_choose(len(kinds), draws)]
-        if kind == "babble":
+        if kind in _VOICES:
             assert others is not None
-            voices = [others(draws) for _ in range(config.num_babble)]
+            if kind == "talker":
+                snr = uniform(*config.talker_snr_db, draws)
+            voices = [others(draws) for _ in range(_VOICES[kind] or config.num_babble)]
             return add_noise(waveform, babble(voices, len(waveform), draws), snr)
         return add_noise(waveform, make_noise(kind, len(waveform), sample_rate, draws), snr)
     if name == "equalize":
@@ -147,15 +190,14 @@ def _apply(
         if _choose(2, draws):
             return band_limit(waveform, sample_rate, 300.0, 3400.0)
         return band_limit(waveform, sample_rate, 0.0, uniform(*config.low_pass_hz, draws))
-    if name == "codec":
-        kind = config.codecs[_choose(len(config.codecs), draws)]
-        if kind == "mu_law":
-            return mu_law_telephone(waveform, sample_rate)
-        if kind == "quantize":
-            low, high = config.quantize_bits
-            return quantize(waveform, low + _choose(high - low + 1, draws))
-        return encode_decode(waveform, sample_rate, kind, uniform(0.3, 0.9, draws))
-    return change_gain(waveform, uniform(*config.gain_db, draws))
+    assert name == "codec"
+    kind = config.codecs[_choose(len(config.codecs), draws)]
+    if kind == "mu_law":
+        return mu_law_telephone(waveform, sample_rate)
+    if kind == "quantize":
+        low, high = config.quantize_bits
+        return quantize(waveform, low + _choose(high - low + 1, draws))
+    return encode_decode(waveform, sample_rate, kind, uniform(0.3, 0.9, draws))
 
 
 def uniform(low: float, high: float, generator: torch.Generator) -> float:
@@ -187,7 +229,9 @@ def make_noise(kind: str, num_samples: int, sample_rate: int, generator: torch.G
     """Return noise (S,) of power near 1.
 
     Args:
-        kind: "white", "pink" (power falls by 3 dB per octave) or "hum" (mains and harmonics).
+        kind: "white", "pink" (power falls by 3 dB per octave), "hum" (mains and harmonics),
+            "passing" (some sounds that come and go, each of its own colour) or "street" (rumble,
+            in which vehicles pass).
         num_samples: S.
         sample_rate: In Hz.
         generator: Draws.
@@ -216,7 +260,47 @@ def make_noise(kind: str, num_samples: int, sample_rate: int, generator: torch.G
             phase = uniform(0.0, 2 * math.pi, generator)
             noise += level * torch.sin(2 * math.pi * mains * harmonic * time + phase)
         return noise.repeat(-(-num_samples // size))[:num_samples]
-    raise ValueError(f"There is no noise {kind!r}; valid are: white, pink, hum.")
+    if kind == "passing":
+        return _passing(num_samples, sample_rate, generator, (0.02, 1.5), (-6.0, 3.0))
+    if kind == "street":
+        rumble = _coloured(num_samples, sample_rate, -6.0, generator)
+        passing = _passing(num_samples, sample_rate, generator, (1.0, 4.0), (-6.0, -4.0))
+        return rumble + uniform(0.5, 1.5, generator) * passing
+    raise ValueError(f"There is no noise {kind!r}; valid are: white, pink, hum, passing, street.")
+
+
+def _coloured(
+    num_samples: int, sample_rate: int, slope_db: float, generator: torch.Generator
+) -> Tensor:
+    """Noise (S,) of power 1 that changes by `slope_db` per octave, flat below 50 Hz."""
+    noise = torch.randn(num_samples, generator=generator)
+
+    def transfer(frequencies: Tensor) -> Tensor:
+        return 10 ** (slope_db * (frequencies.clamp(min=50.0) / 50.0).log2() / 20)
+
+    noise = filter_spectrum(noise, sample_rate, transfer)
+    return noise / noise.square().mean().sqrt().clamp(min=1e-12)
+
+
+def _passing(
+    num_samples: int,
+    sample_rate: int,
+    generator: torch.Generator,
+    rise_seconds: tuple[float, float],
+    slope_db: tuple[float, float],
+) -> Tensor:
+    """One to four noises that rise and fall, at random places."""
+    total = torch.zeros(num_samples)
+    time = torch.arange(num_samples) / sample_rate
+    for _ in range(1 + _choose(4, generator)):
+        middle = uniform(0.0, num_samples / sample_rate, generator)
+        rise, fall = (uniform(*rise_seconds, generator) for _ in range(2))
+        width = torch.where(time < middle, rise, fall)
+        swell = torch.exp(-0.5 * ((time - middle) / (0.5 * width)).square())
+        colour = uniform(*slope_db, generator)
+        level = 10 ** (uniform(-6.0, 0.0, generator) / 20)
+        total += level * swell * _coloured(num_samples, sample_rate, colour, generator)
+    return total
 
 
 def babble(voices: list[Tensor], num_samples: int, generator: torch.Generator) -> Tensor:
@@ -261,13 +345,19 @@ def reverberate(waveform: Tensor, response: Tensor, direct_db: float) -> Tensor:
         response: (N,) of energy 1, without the direct sound.
         direct_db: Level of the direct sound over the reverberation, in dB.
     """
+    return _reverberate(waveform, response, direct_db)[0]
+
+
+def _reverberate(waveform: Tensor, response: Tensor, direct_db: float) -> tuple[Tensor, float]:
+    """The same, and the gain of the direct sound in it."""
     if len(waveform) == 0:
-        return waveform
+        return waveform, 1.0
     size = _fast_size(len(waveform) + len(response))
     spectrum = torch.fft.rfft(waveform, size)
     transfer = 1.0 + 10 ** (-direct_db / 20) * torch.fft.rfft(response, size)
     wet = torch.fft.irfft(spectrum * transfer, size)[: len(waveform)]
-    return wet * (waveform.square().mean() / wet.square().mean().clamp(min=1e-12)).sqrt()
+    gain = (waveform.square().mean() / wet.square().mean().clamp(min=1e-12)).sqrt()
+    return wet * gain, float(gain)
 
 
 def equalize(waveform: Tensor, sample_rate: int, gains_db: Tensor) -> Tensor:

@@ -136,11 +136,12 @@ class UtteranceDataset:
         item = self[index]
         if self.augmentation is not None:
             item.waveform = augment(
-                item.clean, self.sample_rate, generator, self.augmentation, self._other
+                item.clean, self.sample_rate, generator, self.augmentation, self.draw_waveform
             )
         return item
 
-    def _other(self, generator: torch.Generator) -> Tensor:
+    def draw_waveform(self, generator: torch.Generator) -> Tensor:
+        """Return the waveform (S,) of any utterance, empty where it cannot be read."""
         index = int(torch.randint(len(self), (), generator=generator))
         try:
             return self.waveform(index)

@@ -1,4 +1,4 @@
-"""Pitch of recordings, as the target of a vocoder that predicts it.
+"""Pitch of recordings, as the target of a vocoder that predicts it, and how periodic they are.
 
 Shapes: B batch, S samples, T frames, W samples of a window, L lags. After YIN (de Cheveigné and
 Kawahara, 2002), without its last step (a better estimate nearby).
@@ -32,6 +32,20 @@ def estimate_pitch(
     Returns:
         (B, S // hop_length); frame t is what lies around sample (t + 1/2) * hop_length.
     """
+    return estimate_periodicity(waveform, sample_rate, hop_length, threshold=threshold)[0]
+
+
+def estimate_periodicity(
+    waveform: Tensor, sample_rate: int, hop_length: int, *, threshold: float = THRESHOLD
+) -> tuple[Tensor, Tensor]:
+    """Pitch of every frame, and the periodic share of its power.
+
+    Args: see `estimate_pitch`.
+
+    Returns:
+        Both (B, S // hop_length): hertz, 0 where a frame is not voiced; and 0 .. 1, 0 where it is
+        quiet.
+    """
     longest, shortest = int(sample_rate / LOWEST_HZ), int(sample_rate / HIGHEST_HZ)
     window = 2 * longest
     size = window + longest
@@ -54,7 +68,9 @@ def estimate_pitch(
     # The bottom of the parabola through the three points.
     shift = (before - behind) / (2 * (before - 2 * at + behind)).clamp(min=1e-12)
     period = (first + 2 + shift.clamp(-1, 1))[..., 0]
-    return torch.where(is_dip.any(dim=2) & loud, sample_rate / period, 0.0)
+    pitch = torch.where(is_dip.any(dim=2) & loud, sample_rate / period, 0.0)
+    lowest = middle[..., shortest - 2 :].amin(dim=2)  # of the lags from `shortest` on
+    return pitch, torch.where(loud, 1.0 - lowest, 0.0).clamp(min=0.0)
 
 
 def _differences(frames: Tensor, window: int, longest: int) -> Tensor:

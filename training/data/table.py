@@ -43,6 +43,11 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
+def array_digest(array: np.ndarray) -> str:
+    """A name for the numbers in an array, however many there are."""
+    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()[:24]
+
+
 def files_digest(*files: Path) -> str:
     """A name for what files and folders hold, such as code: what it computed is stale with it."""
     found = [f for path in files for f in ([path] if path.is_file() else sorted(path.rglob("*")))]
@@ -87,7 +92,7 @@ class Table(Sequence[dict[str, Any]]):
     @property
     def selection(self) -> str:
         """Names which rows of what `key` names these are."""
-        return "" if self._indices is None else digest(self._indices.tobytes())
+        return "" if self._indices is None else array_digest(self._indices)
 
     @property
     def num_bytes(self) -> int:
@@ -206,6 +211,16 @@ class Table(Sequence[dict[str, Any]]):
                 part = pa.array(self._indices[start : start + 1000])
                 yield from self._data.take(part).to_pylist()
 
+    def parts(self, *names: str) -> Iterator[tuple[list[Any], ...]]:
+        """The values of some columns, `ROWS_PER_BATCH` rows at a time."""
+        data = self._data.select(names)
+        for start in range(0, len(self), ROWS_PER_BATCH):
+            if self._indices is None:
+                part = data.slice(start, ROWS_PER_BATCH)
+            else:
+                part = data.take(pa.array(self._indices[start : start + ROWS_PER_BATCH]))
+            yield tuple(column.to_pylist() for column in part.columns)
+
     def select(self, indices: np.ndarray) -> Table:
         """The rows of these indices, or those where a mask is true, in order."""
         if indices.dtype == bool:
@@ -250,10 +265,12 @@ class Table(Sequence[dict[str, Any]]):
         names = [*parts[0].dictionary.to_pylist(), None] if parts else []
         # What has no value gets the last number.
         codes = [part.indices.fill_null(len(names) - 1).to_numpy() for part in parts]
-        codes = np.concatenate([np.zeros(0, dtype=np.int64), *codes])
+        # Four bytes a row and no sorting: there may be tens of millions.
+        codes = np.concatenate([np.zeros(0, dtype=np.int32), *codes])
         codes = codes if self._indices is None else codes[self._indices]
-        used = sorted(np.unique(codes).tolist(), key=lambda code: names[code] or "")
-        numbers = np.zeros(len(names), dtype=np.int64)
+        counts = np.bincount(codes, minlength=len(names))
+        used = sorted(np.flatnonzero(counts).tolist(), key=lambda code: names[code] or "")
+        numbers = np.zeros(len(names), dtype=np.int32)
         numbers[used] = np.arange(len(used))
         return [names[code] for code in used], numbers[codes]
 

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tokenlm.audio.noise import reverberation_seconds, speech_levels, window_levels
 from tokenlm.audio.resample import resample
 from tokenlm.text.normalize import frontend
 from training.personal.config import TakeConfig
@@ -20,9 +21,6 @@ from training.refine.measures import (
     bandwidth_hz,
     clipped_share,
     measure_sound,
-    reverberation_seconds,
-    speech_levels,
-    window_levels,
     word_disagreement,
 )
 from training.refine.recognisers import RATE, Recogniser

@@ -275,7 +275,8 @@ def record(
     Enter begins and ends a take; s skips a sentence, r repeats the one before, k keeps a take that
     was not good enough, q stops. Go on any day by the same command.
     """
-    from training.personal.microphone import Microphone
+    from tokenlm.audio.microphone import Microphone, MicrophoneError
+    from training.personal.project import ProjectError
 
     project = _open(folder, bundle, recogniser, config, calibration)
     last: Prompt | None = None
@@ -283,7 +284,11 @@ def record(
     if prompt is None:
         _show_next(project)
         return
-    with Microphone(device) as microphone:
+    try:
+        opened = Microphone(device)
+    except MicrophoneError as error:
+        raise ProjectError(f"{error} Its files are taken by `tokenlm personal add`.") from error
+    with opened as microphone:
         while prompt is not None:
             typer.echo(f"\n{prompt.text}")
             answer = _ask("Enter: begin, s: skip, r: repeat the one before, q: stop")

@@ -5,6 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tokenlm.audio.noise import (
+    CLEAN_ECHO_SECONDS,
+    CLEAN_SNR_DB,
+    USABLE_ROOM_SPL_DB,
+    USABLE_SNR_DB,
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TakeConfig:
@@ -30,11 +37,11 @@ class TakeConfig:
     fine_room_spl_db: float = 45.0
     """Noise of the room, where the microphone is calibrated: that of a quiet living room is 35 to
     40 dB SPL, and speech at arm's length 60 to 65."""
-    usable_room_spl_db: float = 65.0
+    usable_room_spl_db: float = USABLE_ROOM_SPL_DB
     """As loud as speech itself."""
-    fine_snr_db: float = 25.0
+    fine_snr_db: float = CLEAN_SNR_DB
     """Speech over noise. Below it a listener hears the noise, and a vocoder learns it."""
-    usable_snr_db: float = 2.0
+    usable_snr_db: float = USABLE_SNR_DB
     """Enhancement is made for speech that is at least as loud as the noise; the estimate errs by
     about 2 dB."""
     fine_clipped_share: float = 0.0001
@@ -42,7 +49,7 @@ class TakeConfig:
     near a peak are nearly equal."""
     usable_clipped_share: float = 0.001
     """As in refinement: flat tops are heard as crackle, and nothing brings back what was cut."""
-    fine_echo_seconds: float = 0.45
+    fine_echo_seconds: float = CLEAN_ECHO_SECONDS
     """Reverberation time, as it is estimated: dry speech has 0.2 to 0.4, a room of 0.5 s 0.4, one
     of 0.8 s 0.46 to 0.6, where the microphone is far from the mouth."""
     usable_echo_seconds: float = 0.7

@@ -42,6 +42,9 @@ class RefineConfig:
     """Silence that separates clips of a long recording."""
     level_dbfs: float = -24.0
     """Level that clips are brought to."""
+    enhance: str = ""
+    """Bundle whose enhancer takes noise out of recordings before they are cut; empty leaves them as
+    they are. Clean ones are left alone, as are those that are too bad to be enhanced."""
     normalizer: NormalizerName = "english"
     """How texts are read to be compared: spelled out as English, or "none" for what they are in any
     language; words are what stands between spaces."""

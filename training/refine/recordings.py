@@ -24,6 +24,10 @@ class Recording:
     """Of a clip: the recording that it was cut from."""
     clipped_share: float = 0.0
     """Of a clip: share of the samples in flat tops, at the rate of the recording."""
+    enhancement: str = ""
+    """Of a clip: how its recording was enhanced, or why not; empty where that was not asked for."""
+    before: Path | None = None
+    """Of a clip that was enhanced: the same as it was recorded."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Further keys of its row, which go on into the manifest that is written."""
     file: str = ""

@@ -63,10 +63,37 @@ def write_report(path: Path, decisions: list[Decision], rejects: Sequence[Reject
                     f"{linked_sound(made.clip.audio, path.parent)}</p>"
                 )
             )
+    body += _enhancements(path, decisions)
     if rejects:
         body.append(heading("Recordings that could not be used"))
         body += [paragraph(str(reject)) for reject in rejects]
     write_page(path, "Refinement", body)
+
+
+def _enhancements(path: Path, decisions: list[Decision]) -> list[Html]:
+    """What was enhanced, before and after, and why other recordings were not."""
+    clips = [made.clip for made in decisions if made.clip.enhancement]
+    if not clips:
+        return []
+    enhanced = [clip for clip in clips if clip.before is not None]
+    body = [
+        heading("Enhancement"),
+        paragraph(f"{len(enhanced)} of {len(clips)} clips are of recordings that were enhanced."),
+    ]
+    for clip in enhanced[:_EXAMPLES]:
+        assert clip.before is not None
+        body.append(
+            Html(
+                f"<p><b>{html(clip.id)}</b>: {html(clip.enhancement)}<br>"
+                f"before {linked_sound(clip.before, path.parent)} "
+                f"after {linked_sound(clip.audio, path.parent)}</p>"
+            )
+        )
+    left = Counter(clip.enhancement.partition(":")[0] for clip in clips if clip.before is None)
+    if left:
+        rows = [(name, str(count)) for name, count in left.most_common()]
+        body.append(table(("left as it was", "clips"), rows))
+    return body
 
 
 def _plot(decisions: list[Decision]) -> Any:

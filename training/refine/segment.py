@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from tokenlm.audio.level import rms_dbfs
+from tokenlm.audio.noise import window_levels
 from tokenlm.audio.resample import resample
 from training.refine.config import RefineConfig
-from training.refine.measures import window_levels
 
 _WINDOW_SECONDS = 0.03
 _PAD_SECONDS = 0.1

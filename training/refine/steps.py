@@ -1,6 +1,7 @@
 """The steps of a refinement, each of which goes on where it was stopped.
 
     work/clips/NAME.flac        cut and levelled clips
+    work/before/NAME.flac       the same before their recording was enhanced
     work/segment.jsonl          one row per recording: its clips, or why there are none
     work/measure.jsonl          one row per clip: its measures; measure.ENCODER.jsonl with voices
     work/embedding.ENCODER.jsonl  one row per clip: who speaks, as an embedding
@@ -18,7 +19,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tokenlm.atomic import write_text
 from tokenlm.audio.io import AudioError, load_audio, recording_rate, save_audio
 from tokenlm.audio.resample import resample
 from tokenlm.console import track
+from tokenlm.synthesis.enhancing import EnhanceError, Enhancer
 from tokenlm.text.normalize import NormalizerName, frontend
 from training.data.manifest import Utterance, write_manifest
 from training.data.rejects import Reject, Rejects
@@ -48,6 +50,8 @@ from training.refine.segment import normalise_level, segments
 from training.refine.speakers import Embed, consistency
 
 _STORED_RATE = 24_000
+_BEFORE = "before"
+"""Folder of clips as they were recorded."""
 SEGMENT_FILE = "segment.jsonl"
 _ROWS = 2
 """Of segment.jsonl: changes when what they hold does."""
@@ -132,6 +136,7 @@ def open_work(work: Path, config: RefineConfig) -> None:
         "max_seconds": config.max_seconds,
         "level_dbfs": config.level_dbfs,
         "rows": _ROWS,
+        **({"enhance": config.enhance} if config.enhance else {}),
     }
     kept = work / "segment.settings.json"
     if kept.exists() and json.loads(kept.read_text(encoding="utf-8")) != settings:
@@ -157,6 +162,8 @@ def clips_of(recording: Recording, row: dict[str, Any], work: Path) -> list[Reco
             text=recording.text if row["is_whole"] else "",
             source=recording.id,
             clipped_share=clipped,
+            enhancement=row.get("enhancement", ""),
+            before=work / _BEFORE / f"{name}.flac" if row.get("is_enhanced") else None,
         )
         for name, clipped in row["clips"]
     ]
@@ -220,13 +227,20 @@ def segment_step(
 
 def _cut(recording: Recording, folder: Path, config: RefineConfig) -> dict[str, Any]:
     """Write the clips of a recording; returns its row."""
-    row = {"clips": [], "is_whole": False, "has_text": bool(recording.text), "problem": ""}
+    row: dict[str, Any] = {
+        "clips": [],
+        "is_whole": False,
+        "has_text": bool(recording.text),
+        "problem": "",
+    }
     try:
         rate = native_rate(recording.audio)
         sound = load_audio(recording.audio, rate)
     except AudioError as error:
         return {**row, "problem": str(error)}
-    waveform = resample(sound, rate, _STORED_RATE)
+    recorded = waveform = resample(sound, rate, _STORED_RATE)
+    if config.enhance:
+        waveform, row["is_enhanced"], row["enhancement"] = _enhance(config.enhance, recorded)
     is_whole = bool(recording.text) and waveform.shape[0] <= config.max_seconds * _STORED_RATE
     places = [(0, waveform.shape[0])]
     if not is_whole:
@@ -241,10 +255,32 @@ def _cut(recording: Recording, folder: Path, config: RefineConfig) -> dict[str, 
         name = stem if is_whole else f"{stem}-{number:04d}"
         clip = normalise_level(waveform[start:stop], config.level_dbfs)
         save_audio(folder / f"{name}.flac", clip, _STORED_RATE)
+        if row.get("is_enhanced"):
+            before = normalise_level(recorded[start:stop], config.level_dbfs)
+            save_audio(folder.parent / _BEFORE / f"{name}.flac", before, _STORED_RATE)
         # Resampled, a flat top is flat no more.
         own = sound[start * rate // _STORED_RATE : stop * rate // _STORED_RATE]
         clips.append([name, clipped_share(own)])
     return {**row, "clips": clips, "is_whole": is_whole}
+
+
+@cache
+def _enhancer(bundle: str) -> Enhancer:
+    return Enhancer.from_pretrained(bundle)
+
+
+def _enhance(bundle: str, waveform: Tensor) -> tuple[Tensor, bool, str]:
+    """A recording (S,) without noise, whether it was changed, and how or why not."""
+    try:
+        found = _enhancer(bundle).enhance(waveform, sample_rate=_STORED_RATE)
+    except EnhanceError as error:
+        return waveform, False, str(error)
+    problems = found.condition.problems()
+    if problems:
+        return waveform, False, problems[0]
+    if found.method is None:
+        return waveform, False, f"clean: {found.condition}"
+    return found.waveform, True, f"{found.method}: {found.condition}"
 
 
 def native_rate(path: Path) -> int:

@@ -13,6 +13,10 @@ STAGES: dict[str, tuple[str, str]] = {
     "speech_tokenizer": ("SpeechTokenizerStageConfig", "SpeechTokenizerTask"),
     "token_recognizer": ("TokenRecognizerStageConfig", "TokenRecognizerTask"),
     "speaker_encoder": ("SpeakerEncoderStageConfig", "SpeakerEncoderTask"),
+    "directedness": ("DirectednessStageConfig", "DirectednessTask"),
+    "text_directedness": ("TextDirectednessStageConfig", "TextDirectednessTask"),
+    "phrase_checker": ("PhraseCheckerStageConfig", "PhraseCheckerTask"),
+    "phrase_detector": ("PhraseDetectorStageConfig", "PhraseDetectorTask"),
     "speech_lm": ("SpeechLMStageConfig", "SpeechLMTask"),
     "dpo": ("DPOStageConfig", "DPOTask"),
     "grpo": ("GRPOStageConfig", "GRPOTask"),
@@ -20,6 +24,8 @@ STAGES: dict[str, tuple[str, str]] = {
     "flow": ("FlowStageConfig", "FlowTask"),
     "vocoder": ("VocoderStageConfig", "VocoderTask"),
     "hift": ("HiFTStageConfig", "HiFTTask"),
+    "voice_isolator": ("VoiceIsolatorStageConfig", "VoiceIsolatorTask"),
+    "mel_enhancer": ("MelEnhancerStageConfig", "MelEnhancerTask"),
 }
 """Names of the config and the task class in `training.stages.<stage>`, by stage."""
 

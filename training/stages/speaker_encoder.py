@@ -1,4 +1,4 @@
-"""Stage speaker_encoder: who speaks, learned from speaker labels with an angular margin.
+"""Stage speaker_encoder: who speaks, learned from speaker labels with a margin.
 
     tokenlm train speaker_encoder
 
@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tokenlm.checkpoint.component import save_component
+from tokenlm.config import ConfigError
 from tokenlm.models.speaker_encoder import SpeakerEncoder, SpeakerEncoderConfig
 from training.config import RunConfig
 from training.data.augment import AugmentConfig
@@ -24,7 +25,8 @@ from training.data.collate import pad_waveforms
 from training.data.dataset import AudioItem, UtteranceDataset
 from training.data.split import DataConfig, open_split, rejects_file
 from training.loop.task import Phase, Prepared, StepInfo, Task
-from training.losses.margin import margin_softmax_loss
+from training.losses.margin import margin_softmax_loss, sphereface2_bias, sphereface2_loss
+from training.losses.scores import equal_error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +36,48 @@ class SpeakerEncoderStageConfig(RunConfig):
     data: DataConfig
     model: SpeakerEncoderConfig = field(default_factory=SpeakerEncoderConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: Literal["margin_softmax", "sphereface2"] = "margin_softmax"
+    """Which of many speakers it is, or for each speaker whether it is they."""
     margin: float = 0.2
-    """Radians."""
+    """Radians; of `sphereface2` a difference of cosines."""
     margin_warmup_steps: int = 500
     """The margin grows from 0 over these steps."""
     scale: float = 30.0
+    positive_share: float = 0.7
+    """Weight of the own speaker against that of all others, of `sphereface2` alone."""
+    similarity_power: float = 3.0
+    """Exponent that spreads similarities, of `sphereface2` alone."""
     min_crop_seconds: float = 1.0
     max_crop_seconds: float = 3.0
+    curriculum_steps: int = 0
+    """The shortest crops are as long as the longest at first, and get to `min_crop_seconds` over
+    these steps: long recordings, which are easier, come first."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.min_crop_seconds <= self.max_crop_seconds:
+            raise ConfigError("min_crop_seconds must be above 0 and at most max_crop_seconds.")
+        if not 0 < self.positive_share < 1:
+            raise ConfigError("positive_share must be between 0 and 1.")
+        if self.similarity_power <= 0 or self.scale <= 0:
+            raise ConfigError("similarity_power and scale must be above 0.")
+        if self.curriculum_steps < 0:
+            raise ConfigError("curriculum_steps must not be negative.")
+
+
+class _Centres(nn.Linear):
+    """Centres of the speakers (K, E) with the one bias of `sphereface2_loss`."""
+
+    def __init__(self, config: SpeakerEncoderStageConfig, num_speakers: int) -> None:
+        super().__init__(config.model.embedding_dim, num_speakers, bias=False)
+        start = sphereface2_bias(
+            num_speakers,
+            margin=config.margin,
+            scale=config.scale,
+            positive_share=config.positive_share,
+            power=config.similarity_power,
+        )
+        self.bias = nn.Parameter(torch.tensor([start]))
 
 
 class SpeakerEncoderTask(Task):
@@ -70,7 +107,11 @@ class SpeakerEncoderTask(Task):
         if len(names) < 2:
             raise ValueError(f"{config.data.train}: a speaker encoder needs at least two speakers")
         self._speakers = {name: n for n, name in enumerate(names) if name is not None}
-        centres = nn.Linear(config.model.embedding_dim, len(names), bias=False)
+        centres = (
+            _Centres(config, len(names))
+            if config.loss == "sphereface2"
+            else nn.Linear(config.model.embedding_dim, len(names), bias=False)
+        )
         self.modules = {"speaker_encoder": SpeakerEncoder(config.model), "centres": centres}
 
     def dataset(self, split: str) -> UtteranceDataset | None:
@@ -88,11 +129,12 @@ class SpeakerEncoderTask(Task):
         """Cuts a random crop out of every utterance."""
         config = self.config
         rate = config.model.mel.sample_rate
+        shortest = self._min_crop_seconds(step.step)
         crops = []
         for index, length in enumerate(batch["lengths"].tolist()):
             draws = torch.rand(2, generator=step.generator(index))
-            span = config.max_crop_seconds - config.min_crop_seconds
-            size = min(int((config.min_crop_seconds + float(draws[0]) * span) * rate), length)
+            span = config.max_crop_seconds - shortest
+            size = min(int((shortest + float(draws[0]) * span) * rate), length)
             start = int(float(draws[1]) * (length - size))
             crops.append(batch["waveform"][index, start : start + size])
         waveform, lengths = pad_waveforms(crops)
@@ -105,6 +147,13 @@ class SpeakerEncoderTask(Task):
         }
         return Prepared(tensors=tensors, counts={"speaker/margin": float(len(crops))})
 
+    def _min_crop_seconds(self, step: int) -> float:
+        config = self.config
+        if step >= config.curriculum_steps:
+            return config.min_crop_seconds
+        rest = 1.0 - step / config.curriculum_steps
+        return config.min_crop_seconds + rest * (config.max_crop_seconds - config.min_crop_seconds)
+
     def phases(self) -> list[Phase]:
         """See `Task`."""
         return [Phase("identify", ("speaker_encoder", "centres"), self._losses)]
@@ -114,10 +163,23 @@ class SpeakerEncoderTask(Task):
         embedding = self.modules["speaker_encoder"](tensors["waveform"], tensors["lengths"])
         centres = self.modules["centres"]
         assert isinstance(centres, nn.Linear)
-        weight = centres.weight
-        loss = margin_softmax_loss(
-            embedding, weight, tensors["labels"], margin=tensors["margin"], scale=self.config.scale
-        )
+        config = self.config
+        labels, margin = tensors["labels"], tensors["margin"]
+        if config.loss == "sphereface2":
+            loss = sphereface2_loss(
+                embedding,
+                centres.weight,
+                centres.bias,
+                labels,
+                margin=margin,
+                scale=config.scale,
+                positive_share=config.positive_share,
+                power=config.similarity_power,
+            )
+        else:
+            loss = margin_softmax_loss(
+                embedding, centres.weight, labels, margin=margin, scale=config.scale
+            )
         return {"speaker/margin": loss}
 
     def evaluate(
@@ -155,10 +217,4 @@ def equal_error_rate(embeddings: Tensor, speakers: list[str]) -> float:
     same = np.array([[a == b for b in speakers] for a in speakers])
     upper = np.triu(np.ones_like(same), k=1)
     own, other = scores[same & upper], scores[~same & upper]
-    if not len(own) or not len(other):
-        return float("nan")
-    thresholds = np.sort(np.concatenate([own, other]))
-    misses = np.searchsorted(np.sort(own), thresholds, side="left") / len(own)
-    alarms = 1 - np.searchsorted(np.sort(other), thresholds, side="left") / len(other)
-    place = int(np.argmin(np.abs(misses - alarms)))
-    return float((misses[place] + alarms[place]) / 2)
+    return equal_error(own, other)

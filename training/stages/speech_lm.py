@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
@@ -39,7 +40,7 @@ from training.data.split import (
     rejects_file,
     require_tokens,
 )
-from training.data.table import ROWS_PER_BATCH, Columns, Table, digest
+from training.data.table import ROWS_PER_BATCH, Columns, Table, array_digest, digest
 from training.data.texts import normalize_texts, number_texts
 from training.loop.randomness import make_generator
 from training.loop.task import Phase, Prepared, StepInfo, Task
@@ -116,8 +117,9 @@ class PairList(Sequence[TokenPair]):
     def __init__(self, rows: Rows, words: Table, texts: Table) -> None:
         """Take rows, and beside them their words and text tokens."""
         self._rows, self._words, self._texts = rows, words, texts
-        self.num_text = texts.column("count").astype(np.int64)
-        self.num_speech = rows.column("num_tokens").astype(np.int64)
+        # Four bytes a row each: there may be tens of millions.
+        self.num_text = texts.column("count").astype(np.int32, copy=False)
+        self.num_speech = rows.column("num_tokens").astype(np.int32, copy=False)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -153,15 +155,27 @@ class TokenPairs:
         words = normalize_texts(rows.table, tokenizer.config.normalizer, processes)
         texts = number_texts(words, "tokens", tokenizer.encode, config.text_tokenizer, processes)
         self.pairs = PairList(rows, words, texts)
-        self.speakers = Speakers(rows, config.join_alike)
+        self._rows = rows
         # Joins are fixed for the run, so that the sampler knows how long every sample is.
         self._joins = self._join_all(rows.table) if join else None
+
+    @property
+    def durations(self) -> np.ndarray:
+        """Seconds (rows,) of each sample; computed anew, as the sampler keeps its own."""
         sizes = self.pairs.num_text + self.pairs.num_speech
         if self._joins is not None:
             sizes = self._joins.column("size")
-        self.durations = (len(self.instruction) + sizes) / config.model.token_rate
-        # A layout has two special positions more.
-        self.packed_durations = self.durations + 2 / config.model.token_rate
+        return (len(self.instruction) + sizes) / self.config.model.token_rate
+
+    @property
+    def packed_durations(self) -> np.ndarray:
+        """The same in a row of a packed batch: a layout has two special positions more."""
+        return self.durations + 2 / self.config.model.token_rate
+
+    @cached_property
+    def speakers(self) -> Speakers:
+        """Which rows are of one speaker."""
+        return Speakers(self._rows, self.config.join_alike)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -203,7 +217,7 @@ class TokenPairs:
         config, sizes = self.config, self.pairs.num_text + self.pairs.num_speech
         facts: tuple[object, ...] = (config.seed, config.join_share, config.max_joined_seconds)
         facts = (*facts, config.model.token_rate, *config.join_alike)
-        key = digest("joins", table.key, table.selection, facts, digest(sizes.tobytes()))
+        key = digest("joins", table.key, table.selection, facts, array_digest(sizes))
         schema = pa.schema({"members": pa.list_(pa.int64()), "size": pa.int64()})
 
         def rows() -> Iterator[Columns]:

@@ -178,7 +178,10 @@ class VocoderTask(Task):
 
     def render(self, prepared: Prepared) -> tuple[Tensor, dict[str, Tensor]]:
         """Generated waveforms (B, S), and losses of what the vocoder makes on the way to them."""
-        return self.modules["vocoder"](prepared.tensors["mel"]), {}
+        vocoder, mel, model = self.modules["vocoder"], prepared.tensors["mel"], self.config.model
+        if isinstance(model, VocoderConfig) and model.chunk_frames:
+            return vocoder(mel, original=prepared.tensors["waveform"]), {}
+        return vocoder(mel), {}
 
     def _discriminate(self, prepared: Prepared) -> dict[str, Tensor]:
         waveform = prepared.tensors["waveform"]

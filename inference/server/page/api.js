@@ -22,13 +22,14 @@ async function ask(path, options = {}) {
 
 async function checked(response) {
   if (response.ok) return response;
-  let sentence = `The server answered with status ${response.status}.`;
+  const failure = new Error(`The server answered with status ${response.status}.`);
   try {
-    sentence = (await response.json()).error.message;
+    const { message, code } = (await response.json()).error;
+    Object.assign(failure, { message, code });
   } catch {
     // The answer came from something before the server; the status has to do.
   }
-  throw new Error(sentence);
+  throw failure;
 }
 
 export async function health() {
@@ -103,12 +104,26 @@ export function bytes(text) {
   return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
 }
 
-export async function addVoice({ recording, fileName, name, refText, who, statement }) {
+// What is asked for before a voice is made: "required", "recorded" or "off".
+export async function consentPolicy() {
+  return (await checked(await ask("v1/audio/voice_consents", { headers: headers() }))).json();
+}
+
+// A sentence that the person whose voice it is says, once and soon.
+export async function drawSentence(who) {
+  const kind = headers({ "Content-Type": "application/json" });
+  const options = { method: "POST", headers: kind, body: JSON.stringify({ who }) };
+  return (await checked(await ask("v1/audio/voice_consents", options))).json();
+}
+
+// `consent` is what was agreed to; `spoken` the recording of a sentence that was drawn, if one was.
+export async function addVoice({ recording, name, refText, consent, spoken }) {
   const form = new FormData();
-  form.append("audio_sample", recording, fileName);
+  form.append("audio_sample", recording.blob, recording.fileName);
   form.append("name", name);
   form.append("ref_text", refText);
-  form.append("consent", JSON.stringify({ who, statement }));
+  if (consent) form.append("consent", JSON.stringify(consent));
+  if (spoken) form.append("consent_recording", spoken.blob, spoken.fileName);
   const options = { method: "POST", headers: headers(), body: form };
   return (await checked(await ask("v1/audio/voices", options))).json();
 }

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { Playback } from "./playback.js";
-import { SampleReader, join, wavBlob } from "./samples.js";
+import { SampleReader, join, synthesisedBy, wavBlob } from "./samples.js";
 import { setUpScriptForm } from "./script_form.js";
 import { setUpVoiceForm } from "./voice_form.js";
 
@@ -61,6 +61,7 @@ async function connect() {
     part("instructions-row").hidden = !model.instructions;
     hasWordTimes = model.word_times;
     if (health.needs_key) tell("status", "Ready.");
+    askForConsent(await api.consentPolicy());
     await refresh();
   } catch (error) {
     tell("status", error.message, true);
@@ -183,7 +184,7 @@ async function speakText(signal) {
 // A file of speech, to be kept.
 function offer(link, samples, rate, facts) {
   if (part(link).href) URL.revokeObjectURL(part(link).href);
-  part(link).href = URL.createObjectURL(wavBlob(samples, rate, facts));
+  part(link).href = URL.createObjectURL(wavBlob(samples, rate, synthesisedBy(facts)));
   part(link).hidden = false;
 }
 
@@ -223,7 +224,7 @@ document.addEventListener("keydown", (event) => {
     part(isOfScript ? "script-form" : "speak-form").requestSubmit();
   }
 });
-setUpVoiceForm(part, tell, refresh);
+const askForConsent = setUpVoiceForm(part, tell, refresh);
 const setScriptVoices = setUpScriptForm({
   part, tell, perform, openPlayback, offer, lexicon: () => readLexicon(part("lexicon").value),
 });

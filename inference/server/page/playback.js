@@ -2,7 +2,7 @@
 
 import { MelPicture, WavePicture } from "./pictures.js";
 import { Player } from "./player.js";
-import { join, wavBlob } from "./samples.js";
+import { join, synthesisedBy, wavBlob } from "./samples.js";
 import { MelSpectrogram } from "./spectrum.js";
 import { WordMarker } from "./words.js";
 
@@ -77,7 +77,7 @@ export class Playback {
     this.#show("wave-told", `${this.seconds.toFixed(1)} seconds of speech: ${this.#text}`);
     const again = this.#part("again");
     if (again.src) URL.revokeObjectURL(again.src);
-    again.src = URL.createObjectURL(wavBlob(join(this.#pieces), this.#rate, facts));
+    again.src = URL.createObjectURL(wavBlob(join(this.#pieces), this.#rate, synthesisedBy(facts)));
     again.hidden = false;
   }
 

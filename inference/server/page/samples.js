@@ -27,10 +27,14 @@ export function join(pieces) {
   return whole;
 }
 
-// A wav file (16 bits, one channel) that says in its metadata what made it: by, bundle, voice, seed.
-export function wavBlob(samples, sampleRate, { by, bundle, voice, seed }) {
+// What the metadata of synthesised speech say of what made it.
+export function synthesisedBy({ by, bundle, voice, seed }) {
   const facts = `bundle ${bundle}, voice ${voice}, seed ${seed}`;
-  const comment = `Synthesised speech, not a recording: ${by}, ${facts}`;
+  return `Synthesised speech, not a recording: ${by}, ${facts}`;
+}
+
+// A wav file (16 bits, one channel) with a comment in its metadata.
+export function wavBlob(samples, sampleRate, comment) {
   let text = new TextEncoder().encode(`${comment}\0`);
   if (text.length % 2) text = new TextEncoder().encode(`${comment}\0\0`);
   const view = new DataView(new ArrayBuffer(64 + text.length + 2 * samples.length));

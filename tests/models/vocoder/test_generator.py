@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,10 +37,10 @@ def test_hop_length_samples_for_each_frame(vocoder: Vocoder) -> None:
 
 
 @pytest.mark.parametrize("schedule", [[1] * 20, [2, 9, 9], [12, 8], [20]])
-@pytest.mark.parametrize("lookahead", [0, 2])
-def test_chunks_equal_whole(schedule: list[int], lookahead: int) -> None:
+@pytest.mark.parametrize(("lookahead", "chunk_frames"), [(0, 0), (2, 0), (2, 3)])
+def test_chunks_equal_whole(schedule: list[int], lookahead: int, chunk_frames: int) -> None:
     torch.manual_seed(0)
-    config = VocoderConfig(dim=16, num_layers=2, kernel_size=5, lookahead_frames=lookahead)
+    config = replace(CONFIG, lookahead_frames=lookahead, chunk_frames=chunk_frames)
     vocoder = Vocoder(config).eval()
     state, given, pieces = vocoder.init_state(2), 0, []
     with torch.no_grad():
@@ -50,6 +51,21 @@ def test_chunks_equal_whole(schedule: list[int], lookahead: int) -> None:
             assert sum(p.shape[1] for p in pieces) == 480 * max(given - lookahead, 0)
         pieces.append(vocoder.flush(state))
         torch.testing.assert_close(torch.cat(pieces, dim=1), vocoder(mel(2)), atol=1e-4, rtol=0)
+
+
+def test_chunks_see_the_samples_before_them() -> None:
+    torch.manual_seed(0)
+    vocoder = Vocoder(replace(CONFIG, chunk_frames=4, past_samples=600)).eval()
+    vocoder.requires_grad_(False)
+    whole = vocoder(mel(2, 18))
+    # Its own samples in the place of those of an original make no difference.
+    taught = vocoder(mel(2, 18), original=whole)
+    torch.testing.assert_close(taught, whole, rtol=0, atol=1e-5)
+    other = whole.clone()
+    other[:, 8 * 480 - 1] += 1.0  # the last sample before the third chunk
+    changed = (vocoder(mel(2, 18), original=other) - taught).abs().amax(0) > 1e-7
+    assert int(changed.nonzero()[0]) >= 8 * 480
+    assert bool(changed[8 * 480 : 12 * 480].any())
 
 
 def test_streams_at_different_positions_share_a_batch(vocoder: Vocoder) -> None:

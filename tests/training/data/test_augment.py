@@ -12,6 +12,7 @@ from training.data.augment import (
     AugmentConfig,
     add_noise,
     augment,
+    augment_with_target,
     babble,
     band_limit,
     change_gain,
@@ -215,3 +216,35 @@ def test_bad_config() -> None:
         AugmentConfig(noises=("brown",))
     with pytest.raises(ValueError, match="codecs"):
         AugmentConfig(codecs=())
+
+
+@pytest.mark.parametrize("kind", ["passing", "street"])
+def test_noises_that_come_and_go(kind: str) -> None:
+    noise = make_noise(kind, 24_000, 8_000, torch.Generator().manual_seed(1))
+    assert noise.shape == (24_000,) and bool(noise.isfinite().all())
+    levels = noise.unfold(0, 800, 800).square().mean(dim=1)
+    assert float(levels.max() / levels.min().clamp(min=1e-9)) > (10 if kind == "passing" else 1.5)
+    with pytest.raises(ValueError, match="passing, street"):
+        make_noise("silence", 10, 8_000, torch.Generator())
+
+
+def test_the_target_is_the_speech_that_is_in_the_result() -> None:
+    speech = torch.randn(8_000, generator=torch.Generator().manual_seed(0)) * 0.1
+    silent = {name: 0.0 for name in ("equalize", "clip", "band_limit", "codec")}
+    config = AugmentConfig(reverb=1.0, noise=0.0, gain=1.0, **silent)
+    noisy, target = augment_with_target(speech, 8_000, torch.Generator().manual_seed(3), config)
+    assert torch.equal(noisy, augment(speech, 8_000, torch.Generator().manual_seed(3), config))
+    scale = float(target.norm() / speech.norm())
+    torch.testing.assert_close(target, speech * scale)
+    # The direct sound of white noise is what of it is found again.
+    assert float(noisy @ speech / speech.square().sum()) == pytest.approx(scale, rel=0.1)
+    talker = AugmentConfig(
+        reverb=0.0, noise=1.0, noises=("talker",), talker_snr_db=(7.0, 7.0), gain=0.0, **silent
+    )
+    other = torch.sin(torch.arange(500) * 0.3)
+    noisy, target = augment_with_target(
+        speech, 8_000, torch.Generator().manual_seed(3), talker, lambda draws: other
+    )
+    assert torch.equal(target, speech)
+    ratio = speech.square().mean() / (noisy - speech).square().mean()
+    assert float(10 * ratio.log10()) == pytest.approx(7.0, abs=0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from training.data.commands import merge
 from training.data.commands import validate as validate_command
 from training.data.manifest import (
+    Manifest,
     ManifestError,
     Utterance,
     by_speaker,
@@ -216,3 +218,21 @@ def test_manifests_are_merged(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [str(output), str(first / "m.jsonl"), str(second / "m.jsonl")])
     assert "the id 'a' is in" in str(done.exception) and "NAME=PATH" in str(done.exception)
     assert output.read_text() == before
+
+
+def test_the_fingerprint_is_that_of_the_rows_one_by_one(tmp_path: Path) -> None:
+    """Shards carry it: it is the hash of the facts of all rows, as it always was."""
+    rows = [
+        {"id": f"n{number}", "audio": audio, "text": 'Größe "x"', "speaker": "ann", "duration": 1}
+        for number, audio in enumerate(["a/b.wav", "c.flac", "d/e/", "f/.", "g\\h.wav", "i/.."])
+    ]
+    path = tmp_path / "manifest.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    manifest = read_manifest(path)
+    sha = hashlib.sha256()
+    for row in manifest.utterances:
+        facts = [row.id, row.audio.name, row.text, row.speaker, row.duration]
+        sha.update(json.dumps(facts).encode())
+    assert manifest.fingerprint == sha.hexdigest()[:16]
+    some = Manifest(path, manifest.utterances.select(np.array([3, 0])), [])
+    assert some.fingerprint not in (manifest.fingerprint, hashlib.sha256().hexdigest()[:16])

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from training.data.pitch import estimate_pitch
+from training.data.pitch import estimate_periodicity, estimate_pitch
 from training.losses.spectral import pitch_loss
 
 RATE, HOP = 24_000, 480
@@ -53,3 +53,13 @@ def test_loss_by_hand() -> None:
     predicted = torch.tensor([[100.0, 0.0], [50.0, 70.0]])
     target = torch.tensor([[110.0, 0.0], [50.0, 0.0]])
     assert pitch_loss(predicted, target).item() == 5.0 + 35.0
+
+
+def test_periodicity() -> None:
+    time = torch.arange(16_000) / 16_000
+    tone = torch.sin(2 * torch.pi * 200 * time)
+    noise = torch.randn(16_000, generator=torch.Generator().manual_seed(0))
+    pitch, share = estimate_periodicity(torch.stack([tone, noise, 0 * tone]), 16_000, 160)
+    assert torch.equal(pitch, estimate_pitch(torch.stack([tone, noise, 0 * tone]), 16_000, 160))
+    assert float(share[0, 5:-5].min()) > 0.95
+    assert float(share[1].mean()) < 0.5 and not share[2].any()

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from tokenlm.audio.io import read_pieces, read_recording, save_audio
+from tokenlm.audio.noise import reverberation_seconds, speech_levels
 from tokenlm.checkpoint.resolve import resolve
 from training.data.augment import add_noise, clip, impulse_response, make_noise, reverberate
 from training.personal.checks import (
@@ -23,7 +24,6 @@ from training.personal.checks import (
     bundle_checker,
 )
 from training.personal.config import TakeConfig
-from training.refine.measures import reverberation_seconds, speech_levels
 
 TEXT = (resolve("mini-en") / "demo_prompt.txt").read_text(encoding="utf-8").strip()
 CHECKER = TakeChecker()

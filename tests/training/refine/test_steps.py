@@ -313,3 +313,40 @@ def test_texts_of_other_languages_are_compared_as_they_are(folder: Path) -> None
     assert disagreement("да в 5 часов", "none") == 0.0
     assert disagreement("нет в 5 часов", "none") == 0.25
     assert disagreement("нет в 5 часов", "english") == 0.0, "nothing but the figure is English"
+
+
+@pytest.mark.slow
+def test_noisy_recordings_are_enhanced_and_heard_before_and_after(
+    tmp_path: Path, enhancer_bundle: Path
+) -> None:
+    time = torch.arange(3 * RATE) / RATE
+    voice = 0.1 * torch.sin(2 * torch.pi * 150 * time) * torch.exp(-(time % 0.5) * 35)
+    hiss = torch.randn(3 * RATE, generator=torch.Generator().manual_seed(0))
+    for name, level in (("clean", 1e-5), ("noisy", 4e-3), ("lost", 0.3)):
+        save_audio(tmp_path / "raw" / f"{name}.wav", voice + level * hiss, RATE)
+        (tmp_path / "raw" / f"{name}.txt").write_text("Yes, of course.")
+    recordings, _ = find_recordings(tmp_path / "raw")
+    work, config = tmp_path / "out.work", replace(CONFIG, enhance=str(enhancer_bundle))
+    rejects = Rejects(None, 0.0)
+    clips = {clip.id: clip for clip in steps.segment_step(recordings, work, config, rejects)}
+    assert [name for name, clip in clips.items() if clip.before is not None] == ["noisy"]
+    assert clips["clean"].enhancement.startswith("clean:")
+    assert "no speech stands out" in clips["lost"].enhancement
+    before, enhanced = clips["noisy"].before, clips["noisy"]
+    assert before is not None and enhanced.enhancement.startswith("isolation: speech")
+    plain = steps.segment_step(recordings, tmp_path / "plain.work", CONFIG, rejects)
+    unchanged = {clip.id: load_audio(clip.audio, RATE) for clip in plain}
+    for name in clips:
+        is_equal = torch.equal(load_audio(clips[name].audio, RATE), unchanged[name])
+        assert is_equal == (name != "noisy")
+    assert torch.equal(load_audio(before, RATE), unchanged["noisy"])
+    # Read back by a run that goes on, and refused with other settings.
+    again = steps.segment_step(recordings, work, config, Rejects(None, 0.0))
+    assert again == [*clips.values()]
+    with pytest.raises(ValueError, match="other settings"):
+        steps.segment_step(recordings, work, CONFIG, rejects)
+    measures = steps.measure_step(again, work, {})
+    write_report(tmp_path / "out.html", steps.decide(again, measures, config), [])
+    page = (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert "1 of 3 clips are of recordings that were enhanced" in page
+    assert "out.work/before/noisy.flac" in page and "out.work/clips/noisy.flac" in page

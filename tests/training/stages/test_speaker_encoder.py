@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from tokenlm.config import ConfigError
 from training.loop.task import StepInfo
 from training.run import load_task, main
 from training.stages.speaker_encoder import equal_error_rate
@@ -38,6 +39,46 @@ def test_chance_is_a_half() -> None:
 def test_no_pairs_no_rate() -> None:
     assert math.isnan(equal_error_rate(vectors(0, 10), ["a", "a"]))
     assert math.isnan(equal_error_rate(vectors(0, 10), ["a", "b"]))
+
+
+def test_long_crops_come_first(stage_config: Callable[..., Path]) -> None:
+    """The shortest crop falls from 0.6 s to 0.3 s over ten steps."""
+    _, task = load_task(stage_config("speaker_encoder"), ["curriculum_steps=10"])
+    task.build()
+    data: Any = task.dataset("train")
+    batch = task.collate([data[index] for index in range(4)])
+    for step, shortest in ((0, 0.6), (5, 0.45), (10, 0.3), (99, 0.3)):
+        lengths = task.prepare(batch, StepInfo(0, step, 0)).tensors["lengths"] / 16_000
+        assert bool((lengths >= shortest - 1e-3).all()) and bool((lengths <= 0.6).all())
+
+
+def test_sphereface2_is_a_loss_of_the_stage(stage_config: Callable[..., Path]) -> None:
+    _, task = load_task(stage_config("speaker_encoder"), ["loss=sphereface2"])
+    task.build()
+    centres = task.modules["centres"]
+    assert set(dict(centres.named_parameters())) == {"weight", "bias"}
+    data: Any = task.dataset("train")
+    batch = task.collate([data[index] for index in range(4)])
+    optimizer = torch.optim.Adam(
+        [weight for module in task.modules.values() for weight in module.parameters()], lr=3e-3
+    )
+    losses = []
+    for _ in range(8):
+        (loss,) = task.phases()[0].losses(task.prepare(batch, StepInfo(0, 1, 0))).values()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["min_crop_seconds=4", "positive_share=1", "curriculum_steps=-1", "similarity_power=0"],
+)
+def test_wrong_settings(stage_config: Callable[..., Path], wrong: str) -> None:
+    with pytest.raises(ConfigError):
+        load_task(stage_config("speaker_encoder"), [wrong])
 
 
 def test_crops(stage_config: Callable[..., Path]) -> None:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tokenlm.checkpoint.registry import KINDS, load_model
+from tokenlm.trigger.kinds import TRIGGER_KINDS, load_net
 from training.loop.checkpoints import latest_checkpoint
 from training.run import main
 
@@ -25,6 +26,10 @@ EXPORTS = {
     "speech_tokenizer": ["speech_tokenizer", "token_recognizer"],
     "token_recognizer": ["token_recognizer"],
     "speaker_encoder": ["speaker_encoder"],
+    "directedness": ["directedness"],
+    "text_directedness": ["text_directedness"],
+    "phrase_checker": ["phrase_checker"],
+    "phrase_detector": ["phrase_detector"],
     "speech_lm": ["speech_lm"],
     "dpo": ["speech_lm"],
     "grpo": ["speech_lm"],
@@ -32,9 +37,12 @@ EXPORTS = {
     "flow": ["flow"],
     "vocoder": ["vocoder"],
     "flow.cosyvoice": ["flow"],
+    "vocoder.chunked": ["vocoder"],
     "hift": ["vocoder"],
+    "voice_isolator": ["voice_isolator"],
+    "mel_enhancer": ["mel_enhancer"],
 }
-KINDS_OF = {"flow.cosyvoice": "flow", "hift": "hift"}
+KINDS_OF = {"flow.cosyvoice": "flow", "hift": "hift", "vocoder.chunked": "vocoder"}
 """Kind of the component that is exported, where it is not its name."""
 LOSSES = {
     "speech_tokenizer": {
@@ -45,6 +53,10 @@ LOSSES = {
     },
     "token_recognizer": {"recognizer/ctc", "recognizer/attention"},
     "speaker_encoder": {"speaker/margin"},
+    "directedness": {"directedness/directed"},
+    "text_directedness": {"text_directedness/use"},
+    "phrase_checker": {"checker/ctc", "checker/attention", "checker/branch"},
+    "phrase_detector": {"detector/frames", "detector/score", "detector/range"},
     "speech_lm": {"lm/cross_entropy"},
     "dpo": {"dpo/preference", "dpo/chosen_nll", "reward/all", "dpo/pairs"},
     "grpo": {"grpo/policy", "grpo/kl", "reward/all", "reward/token_asr", "rollout/tokens"},
@@ -59,6 +71,7 @@ LOSSES = {
         "vocoder/discriminator",
     },
     "flow.cosyvoice": {"flow/velocity"},
+    "vocoder.chunked": {"vocoder/mel", "vocoder/convergence", "vocoder/adversarial"},
     "hift": {
         "vocoder/mel",
         "vocoder/pitch",
@@ -66,6 +79,8 @@ LOSSES = {
         "vocoder/feature_matching",
         "vocoder/discriminator",
     },
+    "voice_isolator": {"isolator/magnitude", "isolator/spectrum", "isolator/distortion"},
+    "mel_enhancer": {"mel_enhancer/mel"},
 }
 KILL = """
 import os, signal, sys
@@ -90,7 +105,10 @@ def metrics(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("stage", EXPORTS)
+@pytest.mark.parametrize(
+    "stage", [pytest.param(stage, marks=pytest.mark.slow) if stage == "vocoder.chunked" else stage
+              for stage in EXPORTS]
+)  # fmt: skip
 def test_trains_evaluates_and_exports(
     stage: str, stage_config: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -106,8 +124,9 @@ def test_trains_evaluates_and_exports(
         values = [value for value in row.values() if isinstance(value, (int, float))]
         assert all(math.isfinite(value) for value in values), row
     for name in EXPORTS[stage]:
-        model_class = KINDS[KINDS_OF.get(stage, name)][1]
-        load_model(tmp_path / "run" / "export" / name, model_class)  # type: ignore[arg-type]
+        model_class = (KINDS | TRIGGER_KINDS)[KINDS_OF.get(stage, name)][1]
+        load = load_net if name in TRIGGER_KINDS else load_model
+        load(tmp_path / "run" / "export" / name, model_class)  # type: ignore[arg-type]
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -171,13 +190,19 @@ def test_killed_and_resumed_equals_uninterrupted(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["flow", "vocoder", "flow.cosyvoice", "hift"])
+@pytest.mark.parametrize(
+    "stage", ["flow", "vocoder", "flow.cosyvoice", "hift", "voice_isolator", "mel_enhancer"]
+)
 def test_samples_can_be_heard_and_seen(
     stage: str, stage_config: Callable[..., Path], tmp_path: Path
 ) -> None:
     config = stage_config(stage, log={"evaluate_every": 0, "sample_every": 2})
     assert main(["--config", str(config)]) == 0
     found = {path.name for path in (tmp_path / "run" / "samples" / "step-000002").iterdir()}
+    if stage == "voice_isolator":
+        kinds = ("noisy", "isolated", "clean")
+        assert found == {f"{index}-{kind}.wav" for index in range(3) for kind in kinds}
+        return
     assert {"0.png", "1.png", "2.png"} <= found
     if stage in ("vocoder", "hift"):
         assert {"0.wav", "1.wav", "2.wav"} <= found

@@ -1,6 +1,11 @@
 """Causal ConvNeXt vocoder with an inverse-STFT head, after Vocos (Siuzdak, 2023).
 
-Shapes: B batch, T mel frames, D channels, R spectral frames of one mel frame, F bins, S samples.
+As an option it is autoregressive in chunks: each sees the samples before it, from which it learns
+pitch and phase (CARGAN, Morrison et al., 2022, "Chunked autoregressive GAN for conditional waveform
+synthesis").
+
+Shapes: B batch, T mel frames, D channels, R spectral frames of one mel frame, F bins, S samples, P
+samples before a chunk.
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tokenlm.audio.mel import MelConfig
 from tokenlm.modules.conv import (
@@ -40,8 +46,14 @@ class VocoderConfig:
     n_fft: int = 960
     mel_mean: float = -5.0
     mel_std: float = 2.5
+    chunk_frames: int = 0
+    """Mel frames of a chunk that sees the samples before it; 0 is not autoregressive."""
+    past_samples: int = 512
+    """Samples before its chunk that a frame sees, where it is autoregressive."""
 
     def __post_init__(self) -> None:
+        if self.chunk_frames < 0 or self.past_samples < 1:
+            raise ValueError("chunk_frames must not be negative, past_samples positive")
         if self.mel.hop_length % self.frames_per_mel_frame:
             raise ValueError("the mel hop must be a multiple of frames_per_mel_frame")
         if self.n_fft % self.head_hop_length:
@@ -66,6 +78,12 @@ class VocoderState(State):
     embed: ConvState
     blocks: list[ConvState]
     overlap: OverlapState
+    past: Tensor
+    """(B, P) samples before the present chunk; (B, 0) where the vocoder is not autoregressive."""
+    recent: Tensor
+    """(B, P) the last samples."""
+    chunk_frame: int
+    """Frames of the present chunk that are done."""
 
 
 class Vocoder(nn.Module):
@@ -87,6 +105,10 @@ class Vocoder(nn.Module):
         num_bins = config.n_fft // 2 + 1
         self.head = nn.Linear(dim, config.frames_per_mel_frame * 2 * num_bins)
         self.inverse = CausalInverseSTFT(config.n_fft, config.head_hop_length)
+        if config.chunk_frames:
+            self.remember = nn.Sequential(
+                nn.Linear(config.past_samples, dim), nn.GELU(), nn.Linear(dim, dim)
+            )
 
     def init_state(self, batch_size: int) -> VocoderState:
         """State before the first mel frame."""
@@ -95,28 +117,71 @@ class Vocoder(nn.Module):
             embed=self.embed.init_state(batch_size),
             blocks=[block.init_state(batch_size) for block in self.blocks],
             overlap=self.inverse.init_state(batch_size),
+            past=self._silence(batch_size),
+            recent=self._silence(batch_size),
+            chunk_frame=0,
         )
 
-    def forward(self, mel: Tensor, state: VocoderState | None = None) -> Tensor:
+    def _silence(self, batch_size: int) -> Tensor:
+        size = self.config.past_samples if self.config.chunk_frames else 0
+        return self.inverse.window.new_zeros(batch_size, size)
+
+    def forward(
+        self, mel: Tensor, state: VocoderState | None = None, *, original: Tensor | None = None
+    ) -> Tensor:
         """Waveform of `mel`.
 
         Args:
             mel: (B, T, num_mels) natural log mel, whole, or with `state` the next piece.
             state: advanced in place; the last `lookahead_frames` frames wait in it.
+            original: (B, T * hop_length) the waveform that `mel` is of: in training, chunks see
+                its samples in place of those that were generated. Of whole sequences alone.
 
         Returns:
             (B, T * hop_length), with a state shorter or longer by what waits.
         """
         mel = (mel - self.config.mel_mean) / self.config.mel_std
-        return self._generate(self.lookahead(mel, state.lookahead if state else None), state)
+        hidden = self.lookahead(mel, state.lookahead if state else None)
+        if not self.config.chunk_frames:
+            return self._generate(hidden, state)
+        if original is not None:
+            return self._generate(hidden + self._teach(original, hidden.shape[1]), state)
+        return self._continue(hidden, self.init_state(mel.shape[0]) if state is None else state)
 
     def geometry(self, state: VocoderState) -> Hashable:
         """What has to be equal for states to be stacked."""
-        return state.lookahead.waiting.shape[1]
+        return state.lookahead.waiting.shape[1], state.chunk_frame
 
     def flush(self, state: VocoderState) -> Tensor:
         """Waveform of the frames that wait at the end of a stream."""
-        return self._generate(self.lookahead.flush(state.lookahead), state)
+        hidden = self.lookahead.flush(state.lookahead)
+        go_on = self._continue if self.config.chunk_frames else self._generate
+        return go_on(hidden, state)
+
+    def _teach(self, original: Tensor, num_frames: int) -> Tensor:
+        """What each frame (B, T, D) knows of the samples before its chunk, by the original."""
+        config = self.config
+        size = config.chunk_frames * config.mel.hop_length
+        starts = functional.pad(original, (config.past_samples, size))
+        pasts = starts.unfold(1, config.past_samples, size)
+        chunks = -(-num_frames // config.chunk_frames)
+        known = self.remember(pasts[:, :chunks].to(self.head.weight.dtype))
+        return known.repeat_interleave(config.chunk_frames, dim=1)[:, :num_frames]
+
+    def _continue(self, hidden: Tensor, state: VocoderState) -> Tensor:
+        """Waveform of the next frames (B, T, D), chunk by chunk."""
+        config, start, pieces = self.config, 0, []
+        while start < hidden.shape[1]:
+            if state.chunk_frame == 0:
+                state.past = state.recent
+            count = min(config.chunk_frames - state.chunk_frame, hidden.shape[1] - start)
+            known = self.remember(state.past.to(hidden.dtype))[:, None]
+            pieces.append(self._generate(hidden[:, start : start + count] + known, state))
+            recent = torch.cat([state.recent, pieces[-1]], dim=1)
+            state.recent = recent[:, recent.shape[1] - config.past_samples :]
+            state.chunk_frame = (state.chunk_frame + count) % config.chunk_frames
+            start += count
+        return torch.cat(pieces, dim=1) if pieces else hidden.new_zeros(hidden.shape[0], 0)
 
     def _generate(self, hidden: Tensor, state: VocoderState | None) -> Tensor:
         config = self.config

@@ -34,6 +34,9 @@ from tokenlm.modules.streaming_conv import (
 
 _MAX_MAGNITUDE = 100.0
 OVERLAP_FRAMES = 8
+WHOLE_FRAMES = 50
+"""A longer mel is rendered in pieces of so many frames also as a whole, so that memory stays flat:
+for each frame the last stage computes 120 vectors, in two dozen layers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,8 +217,8 @@ class _Stage(nn.Module):
             block(x, past, flush=flush)
             for block, past in zip(self.blocks, state.blocks, strict=True)
         ]
-        parts = align(parts, state.summed)
-        return torch.stack(parts).mean(dim=0)
+        first, *others = align(parts, state.summed)
+        return sum(others, first) / len(parts)
 
     def _reflected(self, x: Tensor, state: StageState) -> Tensor:
         """Puts the second frame of the sequence before the first; `held` is full once it has."""
@@ -291,7 +294,10 @@ class HiFT(nn.Module):
             (B, T * hop_length), with a state shorter or longer by what waits.
         """
         if state is None:
-            return self._render(mel, self.init_exact(mel.shape[0]), flush=True)
+            state = self.init_exact(mel.shape[0])
+            *pieces, last = mel.split(WHOLE_FRAMES, dim=1)
+            waveforms = [self._render(piece, state, flush=False) for piece in pieces]
+            return torch.cat([*waveforms, self._render(last, state, flush=True)], dim=1)
         if isinstance(state, CrossFadeState):
             return cross_fade_step(self, mel, state)
         return self._render(mel, state, flush=False)

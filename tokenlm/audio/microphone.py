@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -9,7 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.personal.project import ProjectError
+BLOCK_SECONDS = 0.1
+
+
+class MicrophoneError(ValueError):
+    """There is no such device, or it may not be used."""
 
 
 class Microphone:
@@ -27,7 +33,7 @@ class Microphone:
 
         Raises:
             ModuleNotFoundError: sounddevice is not installed.
-            ProjectError: There is no such device, or it may not be used.
+            MicrophoneError: There is no such device, or it may not be used.
         """
         import sounddevice  # pyright: ignore[reportMissingImports]
 
@@ -48,10 +54,9 @@ class Microphone:
             )  # fmt: skip
             self._stream.start()
         except (sounddevice.PortAudioError, ValueError, OSError) as error:
-            raise ProjectError(
+            raise MicrophoneError(
                 f"the microphone cannot be used: {error}. Look whether one is connected and this "
-                "program may use it, or record with another program and give the files to "
-                "`tokenlm personal add`."
+                "program may use it, or record with another program."
             ) from error
 
     def _take(self, block: np.ndarray, frames: int, time: Any, status: Any) -> None:
@@ -69,6 +74,15 @@ class Microphone:
         self._is_recording = False
         blocks, self._blocks = self._blocks, []
         return torch.from_numpy(np.concatenate(blocks)) if blocks else torch.zeros(0)
+
+    def blocks(self) -> Iterator[Tensor]:
+        """Samples (S,) as they come, about ten times a second, without end."""
+        self.start()
+        while True:
+            time.sleep(BLOCK_SECONDS)
+            blocks, self._blocks = self._blocks, []
+            if blocks:
+                yield torch.from_numpy(np.concatenate(blocks))
 
     def __enter__(self) -> Microphone:
         return self

@@ -1,0 +1,1 @@
+"""Making and measuring triggers: `tokenlm trigger train` and `tokenlm trigger evaluate`."""
