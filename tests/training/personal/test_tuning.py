@@ -98,6 +98,8 @@ def bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def nothing_is_worse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random models say nothing that could become worse."""
     monkeypatch.setattr(tuning, "find_worse", lambda *_: "")
+    # Batches follow the memory there is, and what is learned follows the batches.
+    monkeypatch.setattr(tuning, "free_memory", lambda device: 8e9)
 
 
 @pytest.mark.slow
@@ -126,7 +128,10 @@ def test_a_voice_is_tuned_spoken_and_merged(
     assert run_verb(merge, bundle, adapter, tmp_path / "whole").exit_code == 0
     whole = Synthesizer.from_pretrained(tmp_path / "whole")
     assert "me" in whole.voices
-    torch.testing.assert_close(whole.generate(TEXT, voice="me"), tuned, atol=0.02, rtol=0)
+    # Of the same tokens: rounded to 16 bits, the LM may draw another one.
+    tokens = [[1, 5, 9, 2] * 5]
+    rendered = synthesizer.render(tokens, voice=voice)
+    torch.testing.assert_close(whole.render(tokens, voice="me"), rendered, atol=0.02, rtol=0)
 
 
 @pytest.mark.slow
