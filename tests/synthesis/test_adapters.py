@@ -25,7 +25,8 @@ from tokenlm.checkpoint.adapter import (
 )
 from tokenlm.checkpoint.component import read_state
 from tokenlm.modules.low_rank import Additions, adapted, hook_layers
-from tokenlm.synthesis import Synthesizer, Voice, VoiceError
+from tokenlm.synthesis import Synthesizer, Voice, VoiceError, script
+from tokenlm.synthesis.script import sound_key
 from tokenlm.synthesis.session import Session, render_sessions
 from training.personal.adapter import merge_adapter
 
@@ -232,6 +233,52 @@ def test_adapters_have_names_and_a_memory_limit(
     shutil.rmtree(tmp_path / "me.adapter")
     shutil.copytree(adapters[1], tmp_path / "me.adapter")
     assert torch.equal(synthesizer.generate(TEXT, voice=mine), alone[2])
+
+
+def test_a_session_keeps_the_adapter_that_it_began_with(
+    tiny_bundle: Path, adapters: list[Path], tmp_path: Path
+) -> None:
+    synthesizer = Synthesizer.from_pretrained(tiny_bundle)
+    folder = tmp_path / "me.adapter"
+    shutil.copytree(adapters[0], folder)
+    synthesizer.load_adapter(folder, "me")
+    ann = replace(synthesizer.voice("ann"), adapter="me")
+    whole = synthesizer.open_session(TEXT, voice=ann).generate()
+    synthesizer.prompts.clear()
+    replaced, dropped = (synthesizer.open_session(TEXT, voice=ann) for _ in range(2))
+    shutil.rmtree(folder)
+    shutil.copytree(adapters[2], folder)
+    assert torch.equal(replaced.generate(), whole)
+    synthesizer.prompts.clear()
+    synthesizer.drop_adapter("me")
+    chunks = []
+    while (chunk := dropped.next_chunk()) is not None:
+        chunks.append(chunk)
+    torch.testing.assert_close(torch.cat(chunks), whole, atol=1e-4, rtol=0)
+
+
+def test_kept_sound_depends_on_the_adapter(
+    synthesizer: Synthesizer, voices: list[Voice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, one, two, _ = voices
+    said = {"ann": ann, "one": one, "two": two}
+
+    def key(text: str, voice: Voice) -> str:
+        session = synthesizer.new_session(voice=voice, find_voice=said.__getitem__)
+        session.text.read(text, warns=False)
+        return sound_key(synthesizer, session, text)
+
+    assert len({key(TEXT, voice) for voice in (ann, one, two)}) == 3
+    marked = '<voice name="me">is it so?</voice>'
+    keys = []
+    for voice in (ann, one, two):
+        said["me"] = voice
+        keys.append(key(marked, ann))
+    assert len(set(keys)) == 3
+    # Nothing is added for a voice without an adapter: what was kept before is still known.
+    plain = key(TEXT, ann)
+    monkeypatch.setattr(script, "_spoken_by", lambda voice, models: voice.digest)
+    assert key(TEXT, ann) == plain and key(TEXT, one) == plain
 
 
 def test_what_does_not_fit_is_an_error(

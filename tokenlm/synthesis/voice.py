@@ -45,6 +45,7 @@ from tokenlm.models.flow.decoder import path as flow_path
 from tokenlm.models.lm.decoding import Prefix, prefill
 from tokenlm.models.lm.layout import InputSequence, LayoutName, fits_interleaved
 from tokenlm.modules.streaming import Context, State, allocated_bytes
+from tokenlm.synthesis.adapters import VoiceModels
 from tokenlm.synthesis.components import Components, FitConfig
 from tokenlm.text.normalize import frontend
 
@@ -636,15 +637,29 @@ class PromptCache:
             self._entries.clear()
 
     def flow_state(
-        self, voice: Voice, context: Context, num_steps: int, guidance_scale: float
+        self,
+        voice: Voice,
+        context: Context,
+        num_steps: int,
+        guidance_scale: float,
+        *,
+        models: VoiceModels | None = None,
     ) -> FlowState:
         """State of the flow after the prompt of a voice.
+
+        Args:
+            voice: whose prompt it is.
+            context: of the flow.
+            num_steps: of the solver.
+            guidance_scale: of the flow.
+            models: what speaks the voice; a session gives those that it began with, as the adapter
+                may have been dropped or replaced since. Default those of the voice's adapter now.
 
         Raises:
             ValueError: the context is the full one, which has no chunks.
         """
         components = self._components
-        models = components.models(voice.adapter)
+        models = models or components.models(voice.adapter)
 
         def start() -> FlowState:
             return models.flow.start(
@@ -658,10 +673,20 @@ class PromptCache:
         key = ("flow", voice.digest, context, num_steps, guidance_scale, models.adapter)
         return self._get(key, start).shared()
 
-    def prefix(self, voice: Voice, layout: LayoutName, instruction: str = "") -> Prefix:
-        """The prefilled start of an LM sequence; copy its sequence before it is continued."""
+    def prefix(
+        self,
+        voice: Voice,
+        layout: LayoutName,
+        instruction: str = "",
+        *,
+        models: VoiceModels | None = None,
+    ) -> Prefix:
+        """The prefilled start of an LM sequence; copy its sequence before it is continued.
+
+        `models` as for `flow_state`.
+        """
         components = self._components
-        models = components.models(voice.adapter)
+        models = models or components.models(voice.adapter)
 
         def read() -> Prefix:
             sequence = prompt_sequence(components, voice, layout, instruction)
