@@ -250,6 +250,12 @@ def read_adapter(folder: str | Path) -> Adapter:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise AdapterError(f"{path} cannot be read (is it whole?): {error}") from error
+    for key, tensor in tensors.items():
+        if not tensor.ndim or not tensor.numel() or not tensor.float().isfinite().all():
+            raise AdapterError(
+                f"{path}: {key} is damaged: it is empty, has no dimension, or holds numbers that "
+                "are not finite."
+            )
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())

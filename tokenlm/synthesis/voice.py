@@ -39,6 +39,7 @@ from tokenlm.audio.io import load_audio
 from tokenlm.audio.level import high_pass, is_silent, rms_dbfs, trim_silence
 from tokenlm.audio.mel import MelSpectrogram
 from tokenlm.audio.resample import resample
+from tokenlm.checkpoint.adapter import is_adapter
 from tokenlm.checkpoint.bundle import is_bundle_name
 from tokenlm.models.flow import FlowDecoder, FlowState
 from tokenlm.models.flow.decoder import path as flow_path
@@ -128,7 +129,20 @@ class Voice:
         return digest.hexdigest()
 
     def save(self, path: str | Path) -> None:
-        """Writes the voice to one safetensors file, whole or not at all."""
+        """Writes the voice to one safetensors file, whole or not at all.
+
+        Raises:
+            VoiceError: the folder of its adapter does not lie beside the file.
+        """
+        adapter = Path(self.adapter).expanduser()
+        if self.adapter:
+            beside = Path(path).parent / adapter.name
+            if beside.resolve() != adapter.resolve() or not is_adapter(beside):
+                raise VoiceError(
+                    f"{path}: the voice {self.name!r} is spoken by the adapter {self.adapter}, "
+                    "which does not lie beside this file: copy the folder there first, and name it "
+                    "in `adapter`."
+                )
         tensors = {
             "prompt_tokens": self.prompt_tokens.to(torch.int32),
             "prompt_mel": self.prompt_mel.to(torch.float16).contiguous(),
@@ -142,7 +156,7 @@ class Voice:
             "tokenizer": self.tokenizer,
             "description": self.description,
             **({"lexicon": self.lexicon} if self.lexicon else {}),
-            **({"adapter": Path(self.adapter).name} if self.adapter else {}),
+            **({} if not self.adapter else {"adapter": adapter.name}),
             **({} if self.consent is None else {"consent": self.consent}),
         }
         # A single entry: the library writes several in any order, and files would differ by chance.
