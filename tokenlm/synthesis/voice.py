@@ -184,14 +184,14 @@ class Voice:
             raise VoiceError(f"{path} is not a voice file.")
         try:
             facts = json.loads(metadata[METADATA_KEY])
-            consent = facts.get("consent")
-            if not isinstance(consent, dict | NoneType):
-                raise VoiceError("its evidence of consent is damaged")
             if facts["format_version"] != FORMAT_VERSION:
                 raise VoiceError(
                     f"it is of format {facts['format_version']}; this version of tokenlm reads "
                     f"{FORMAT_VERSION}"
                 )
+            consent = facts.get("consent")
+            if not isinstance(consent, dict | NoneType):
+                raise VoiceError("its evidence of consent is damaged")
             adapter = str(facts.get("adapter", ""))
             # Whoever made the file must not choose what else is read.
             if adapter and not is_bundle_name(adapter):
