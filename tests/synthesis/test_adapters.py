@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,6 +116,30 @@ def test_rows_have_their_own_additions() -> None:
     assert torch.equal(pairs[:, 0, 0], torch.tensor([9.0, 9.0, 0.0, 0.0, 50.0, 50.0]))
     assert not model(x).any()
     assert not copy.deepcopy(model)(x).any()
+
+
+def test_additions_take_no_memory_of_their_own_and_are_freed() -> None:
+    model = nn.Sequential(nn.Linear(3, 2))
+    hook_layers(model, ["0"])
+    made = [Additions({"0": (torch.ones(rank, 3), torch.ones(2, rank))}) for rank in (1, 2)]
+    x = torch.ones(4, 3)
+    with torch.inference_mode():
+        before = model(x)
+        with adapted([made[0], None, made[1], made[1]]):
+            added = model(x) - before
+            doubled = model(x.repeat_interleave(2, dim=0)) - before[:1]
+    assert added[:, 0].tolist() == pytest.approx([3.0, 0.0, 6.0, 6.0])
+    assert doubled[:, 1].tolist() == pytest.approx([3.0, 3.0, 0.0, 0.0, 6.0, 6.0, 6.0, 6.0])
+    # A voice is fitted by gradient with what was computed in inference mode before.
+    x.requires_grad_()
+    with adapted([made[0], None, made[1], made[1]]):
+        model(x).sum().backward()
+    assert x.grad is not None and (x.grad[0] - x.grad[1]).tolist() == pytest.approx([2.0] * 3)
+    alive = [weakref.ref(tensor) for one in made for pair in one.pairs.values() for tensor in pair]
+    assert all(tensor() is not None for tensor in alive)
+    del made
+    gc.collect()
+    assert all(tensor() is None for tensor in alive)
 
 
 def test_each_adapter_speaks_otherwise_and_the_bundle_as_before(
