@@ -32,8 +32,10 @@ from inference.consent.evidence import (
 from inference.consent.settings import ConsentConfig
 from inference.consent.verification import ConsentVerifier, Decision
 from inference.consent.words import score_words
+from tokenlm.audio.resample import resample
 from tokenlm.models.speaker_encoder import SpeakerEncoder, SpeakerEncoderConfig
 from tokenlm.synthesis import Synthesizer, Voice
+from tokenlm.synthesis.voice import clean_recording
 
 RATE = 16_000
 CHALLENGE = Challenge(id="a", who="Ann", words=("river", "seven", "lemon"), issued_at=0.0)
@@ -204,6 +206,23 @@ def test_clipping_by_hand() -> None:
     wave = torch.tensor([0.1, 0.9, 0.9, 0.9, 0.1, 0.9, -0.9, 0.2, 0.9, 0.1])
     assert verification.clipped_share(wave) == pytest.approx(0.3)  # one run of three
     assert verification.clipped_share(0.1 * wave) == 0.0, "so quiet is no clipping"
+
+
+@pytest.mark.parametrize(("hertz", "rate"), [(15.0, RATE), (20_000.0, 48_000)])
+def test_a_sound_that_the_voice_does_not_keep_hides_nobody(hertz: float, rate: int) -> None:
+    """Rumble or ultrasound over one person, while another speaks more quietly before."""
+    time = torch.arange(4 * rate) / rate
+    loud = 0.7 * torch.sin(2 * math.pi * hertz * time)
+    ann, bob = 0.02 * person(200, 4.0, rate), 0.02 * person(410, 4.0, rate)
+    sample = torch.cat([bob, ann + loud])
+    heard = verification.prepare(sample, rate)
+    voice = clean_recording(resample(sample, rate, 24_000), 24_000, "it")
+    assert heard.shape[0] / RATE == pytest.approx(voice.shape[0] / 24_000, abs=0.001)
+    assert heard.shape[0] > 7.9 * RATE
+
+
+def test_only_the_sentence_may_be_too_long() -> None:
+    assert decide(person(200), person(203, 40.0)).accepted
 
 
 # --- Evidence ---
