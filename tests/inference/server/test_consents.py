@@ -70,11 +70,17 @@ def server(shared_server: LiveServer, listener: Listener) -> Iterator[LiveServer
     service = shared_server.service
     service.consent = ConsentManager(
         ConsentConfig(), "required", lambda: service.synthesizer.components,
-        key=shared_server.config.voices.with_name("voices.key"),
+        key=shared_server.config.voices / ".key",
     )  # fmt: skip
     service.consent._verifier = listener  # type: ignore[assignment]
     yield shared_server
     service.store.delete("me")
+
+
+def test_the_key_is_in_the_folder_of_voices(shared_server: LiveServer) -> None:
+    """All that a container can write to, and what replicas share."""
+    found = shared_server.service.consent._key_path
+    assert found == shared_server.config.voices / ".key"
 
 
 @pytest.fixture
@@ -128,7 +134,8 @@ def test_a_voice_with_spoken_consent(
     assert dict(evidence.scores) == SCORES and evidence.challenge == drawn["id"]
     public = client.get(CONSENTS).json()["public_key"]
     assert check_signature(voice, public) == "valid"
-    assert (server.config.voices.parent / "voices.key").stat().st_mode & 0o077 == 0
+    assert (server.config.voices / ".key").stat().st_mode & 0o077 == 0
+    assert server.service.store.names() == ["me"], "the key is no voice"
 
 
 def test_a_sentence_is_used_once(
