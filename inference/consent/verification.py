@@ -172,8 +172,8 @@ class ConsentVerifier:
         """Sentences about the scores that are not what they should be."""
         config, found = self._config, []
         missed = {
-            "words": f"it was not heard to say the words {', '.join(challenge.words)} after the "
-            "statement",
+            "words": "it was not heard to say the statement as it is written and then the words "
+            f"{', '.join(challenge.words)}",
             "speaker": "it is not the same person as in the recording of the voice",
             "lowest_window": "in a part of the recordings another person speaks",
             "agreement": "the voice changes within a recording",
