@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tokenlm.atomic import publish, sync_to_disk
-from tokenlm.synthesis import Voice
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from tokenlm.synthesis import Voice
 
 FORMAT_VERSION = 1
 SCORES = ("words", "speaker", "lowest_window", "agreement", "synthetic", "watermark")
