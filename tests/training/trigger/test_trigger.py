@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from inference.commands.listen import listen, resampled
 from tests.verb_runner import run_verb
 from tokenlm.audio.io import save_audio
 from tokenlm.checkpoint.component import save_component
+from tokenlm.config import save_config
 from tokenlm.models.directedness import (
     AcousticDirectedness,
     AcousticDirectednessConfig,
     TextDirectedness,
     TextDirectednessConfig,
 )
-from tokenlm.trigger.cascade import Trigger
+from tokenlm.models.phrase_detector import PhraseDetector, PhraseDetectorConfig
+from tokenlm.trigger.cascade import Thresholds, Trigger, TriggerConfig
+from tokenlm.trigger.checker import Checker
+from training.stages.phrase_checker import load_pronunciation
 from training.trigger import commands
+from training.trigger.directed import add_directedness
 from training.trigger.evaluate import Outcome, det_curve, largest_rate, summarise
 from training.trigger.train import TriggerRecipe, choose_thresholds, fit_logistic
 
@@ -113,7 +120,57 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
         row = {"id": str(number), "audio": path.name, "text": text, "speaker": f"s{number // 4}"}
         rows.append(json.dumps({**row, "duration": 1.0, "directed": number % 3 == 0}) + "\n")
     (folder / "all.jsonl").write_text("".join(rows))
+    (folder / "two.jsonl").write_text("".join(rows[:2]))
     return folder
+
+
+def save_net(folder: Path, kind: str, net: nn.Module) -> Path:
+    save_component(folder, kind=kind, config=net.config, state_dict=net.state_dict())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trigger with a net of directedness by text, all with random weights."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("untrained")
+    source, tokenizer = load_pronunciation(None)
+    phones = tuple(tokenizer.pronounce("hey token"))
+    settings = PhraseDetectorConfig(phrases=("hey token",), phones=(phones,), dim=16, num_layers=1)
+    save_net(folder / "phrase_detector", "phrase_detector", PhraseDetector(settings))
+    checker = Checker.untrained(tokenizer, **SIZES)
+    save_net(folder / "phrase_checker", "phrase_checker", checker.model)
+    text = TextDirectedness(TextDirectednessConfig(**SIZES))
+    save_net(folder / "text_directedness", "text_directedness", text)
+    shutil.copytree(source, folder / "text_tokenizer")
+    save_config(
+        TriggerConfig(phrases=("hey token",), thresholds={"hey token": Thresholds()}),
+        folder / "trigger.yaml",
+    )
+    return folder
+
+
+@pytest.mark.slow
+def test_a_net_of_directedness_that_is_not_named_stays(
+    untrained: Path, recordings: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "trigger"
+    shutil.copytree(untrained, folder)
+    net = AcousticDirectedness(AcousticDirectednessConfig(**SIZES))
+    acoustic = save_net(folder / "directedness", "directedness", net)
+    manifest = recordings / "two.jsonl"
+    # The net is given as that of the trigger itself, which was once deleted before it was copied.
+    figures = add_directedness(folder, manifest, acoustic=acoustic)
+    assert set(figures) == {"acoustic", "text", "both"}
+    trigger = Trigger.load(folder)
+    assert trigger.acoustic is not None and trigger.text is not None
+    assert set(trigger.config.directed.weights) == {"acoustic", "text"}
+    other = AcousticDirectedness(AcousticDirectednessConfig(**SIZES))
+    source = save_net(tmp_path / "other", "directedness", other)
+    add_directedness(folder, manifest, acoustic=source)
+    assert (acoustic / "model.safetensors").read_bytes() == (
+        source / "model.safetensors"
+    ).read_bytes()
 
 
 @pytest.mark.slow
@@ -144,11 +201,10 @@ def test_from_recordings_to_a_report(recordings: Path, tmp_path: Path) -> None:
     assert set(figures) == {"hey token", "token"}
     assert figures["hey token"]["num_phrase"] == 24 and figures["hey token"]["num_close"] == 12
     assert (tmp_path / "report" / "det.png").stat().st_size > 1000
-    for name, net in (
-        ("directedness", AcousticDirectedness(AcousticDirectednessConfig(**SIZES))),
-        ("text_directedness", TextDirectedness(TextDirectednessConfig(**SIZES))),
-    ):
-        save_component(tmp_path / name, kind=name, config=net.config, state_dict=net.state_dict())
+    acoustic = AcousticDirectedness(AcousticDirectednessConfig(**SIZES))
+    save_net(tmp_path / "directedness", "directedness", acoustic)
+    text = TextDirectedness(TextDirectednessConfig(**SIZES))
+    save_net(tmp_path / "text_directedness", "text_directedness", text)
     added = run_verb(
         commands.directed, folder, "--manifest", manifest, "--acoustic",
         tmp_path / "directedness", "--text", tmp_path / "text_directedness",
