@@ -149,7 +149,13 @@ def _speak(
 
     synthesizer = Synthesizer.from_pretrained(resolve(recipe.bundle))
     return speak_examples(
-        synthesizer, tokenizer, phrases, work, recipe.num_examples, seed=recipe.seed
+        synthesizer,
+        tokenizer,
+        phrases,
+        work,
+        recipe.num_examples,
+        valid_share=VALID_SHARE,
+        seed=recipe.seed,
     )
 
 
@@ -169,6 +175,9 @@ def split_manifests(
 ) -> tuple[Path, Path]:
     """Joins manifests and parts them by speakers: `train.jsonl` and `valid.jsonl`.
 
+    A row with `"split": "train"` or `"valid"` goes there, whoever speaks it: mixed voices have
+    names of their own, but share voices.
+
     Raises:
         ValueError: one of the two lacks recordings with the first phrase, or without.
     """
@@ -181,7 +190,8 @@ def split_manifests(
     for number, manifest in enumerate(manifests):
         for row in read_manifest(manifest).utterances:
             share = zlib.crc32(f"{seed}:{row.speaker}".encode()) / 2**32
-            split = "valid" if share < VALID_SHARE else "train"
+            drawn = "valid" if share < VALID_SHARE else "train"
+            split = named if (named := row.extra.get("split")) in rows else drawn
             facts: dict[str, Any] = row_of(row, Path())
             facts |= {"id": f"{number}-{row.id}", "audio": str(row.audio.absolute())}
             rows[split].append(json.dumps(facts, ensure_ascii=False) + "\n")

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ from torch import nn
 from inference.commands.listen import listen, resampled
 from tests.verb_runner import run_verb
 from tokenlm.audio.io import save_audio
+from tokenlm.checkpoint.bundle import BundleManifest
 from tokenlm.checkpoint.component import save_component
 from tokenlm.config import save_config
 from tokenlm.models.directedness import (
@@ -27,10 +32,11 @@ from tokenlm.models.phrase_detector import PhraseDetector, PhraseDetectorConfig
 from tokenlm.trigger.cascade import Thresholds, Trigger, TriggerConfig
 from tokenlm.trigger.checker import Checker
 from training.stages.phrase_checker import load_pronunciation
-from training.trigger import commands
+from training.trigger import commands, examples
 from training.trigger.directed import add_directedness
 from training.trigger.evaluate import Outcome, det_curve, largest_rate, summarise
-from training.trigger.train import TriggerRecipe, choose_thresholds, fit_logistic
+from training.trigger.examples import speak_examples, split_voices
+from training.trigger.train import TriggerRecipe, choose_thresholds, fit_logistic, split_manifests
 
 RATE = 16_000
 SIZES = {"dim": 16, "num_layers": 1, "num_heads": 2}
@@ -122,6 +128,75 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "all.jsonl").write_text("".join(rows))
     (folder / "two.jsonl").write_text("".join(rows[:2]))
     return folder
+
+
+def spoken_voices(name: str) -> set[str]:
+    return {part.split(":")[0] for part in name.split("+")}
+
+
+def test_no_voice_is_trained_on_and_chosen_by() -> None:
+    for count, num_valid in ((2, 1), (3, 1), (4, 2), (6, 2), (20, 3)):
+        names = [f"v{number}" for number in range(count)]
+        splits = split_voices(names, 0.15, random.Random(0))
+        train, valid = (set().union(*map(spoken_voices, splits[s])) for s in ("train", "valid"))
+        assert len(valid) == num_valid and train == set(names) - valid
+    with pytest.raises(ValueError, match="the bundle has 1 voices"):
+        split_voices(["v"], 0.15, random.Random(0))
+
+
+class Speaker:
+    """In place of a synthesizer: every text is the same tone."""
+
+    sample_rate = RATE
+    voices = ("a", "b", "c", "d")
+
+    def __init__(self) -> None:
+        self.spoken: list[str] = []
+        manifest = BundleManifest(
+            name="toy", description="", language="en", licence="", sample_rate=RATE
+        )
+        self.components = SimpleNamespace(manifest=manifest)
+
+    def generate(self, text: str, **settings: object) -> torch.Tensor:
+        self.spoken.append(text)
+        return 0.1 * torch.ones(800)
+
+
+@pytest.mark.slow
+def test_spoken_examples_are_of_the_texts_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The search for what sounds close takes a second.
+    close = {"hey token": ["hey taken"], "computer": ["commuter"]}
+    monkeypatch.setattr(examples, "close_phrases", lambda phrase, tokenizer: close[phrase])
+    _, tokenizer = load_pronunciation(None)
+    speaker = Speaker()
+
+    def speak(phrase: str, seed: int = 0) -> list[dict[str, Any]]:
+        speaker.spoken.clear()
+        made = speak_examples(
+            speaker, tokenizer, [phrase], tmp_path, 20, valid_share=0.3, seed=seed,  # type: ignore[arg-type]
+        )  # fmt: skip
+        return [json.loads(line) for line in made.read_text().splitlines()]
+
+    rows = speak("hey token")
+    assert speaker.spoken == [row["text"] for row in rows]
+    assert speak("hey token") == rows and speaker.spoken == []
+    paths = {row["audio"] for row in rows}
+    # Another phrase, seed or bundle is spoken anew.
+    assert paths.isdisjoint(row["audio"] for row in speak("computer"))
+    assert paths.isdisjoint(row["audio"] for row in speak("hey token", seed=100))
+    manifest = speaker.components.manifest
+    speaker.components.manifest = replace(manifest, files={"flow/a": "0" * 64})
+    assert paths.isdisjoint(row["audio"] for row in speak("hey token"))
+    train, valid = split_manifests(
+        [tmp_path / "examples.jsonl"], ["hey token"], tokenizer, tmp_path, 0
+    )
+    heard = [
+        set().union(*(spoken_voices(json.loads(line)["speaker"]) for line in open(path)))
+        for path in (train, valid)
+    ]
+    assert len(valid.read_text().splitlines()) == 6 and heard[0].isdisjoint(heard[1])
 
 
 def save_net(folder: Path, kind: str, net: nn.Module) -> Path:
