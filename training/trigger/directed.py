@@ -15,7 +15,7 @@ from tokenlm.models.directedness import AcousticDirectedness, TextDirectedness
 from tokenlm.trigger.cascade import ACOUSTIC, TEXT, Combination, Trigger
 from tokenlm.trigger.checker import SAMPLE_RATE
 from tokenlm.trigger.kinds import load_net
-from training.data.manifest import read_manifest
+from training.data.manifest import read_good_rows
 from training.losses.scores import equal_error
 from training.trigger.train import fit_logistic
 
@@ -52,7 +52,7 @@ def add_directedness(
         text=old.text if text is None else load_net(text, TextDirectedness),
     )
     scores: dict[bool, list[dict[str, float]]] = {True: [], False: []}
-    for row in track(read_manifest(manifest).utterances, "calibrating"):
+    for row in track(read_good_rows(manifest), "calibrating"):
         label = row.extra.get("directed")
         if not isinstance(label, bool):
             raise ValueError(f'{manifest}: the row {row.id!r} has no "directed": true or false')

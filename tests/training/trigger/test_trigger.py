@@ -226,6 +226,31 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+def test_what_cannot_be_read_is_left_out_of_a_report(
+    untrained: Path, recordings: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = (recordings / "two.jsonl").read_text().splitlines()
+    manifest = recordings / "broken.jsonl"
+    broken = {**json.loads(lines[1]), "id": "broken", "audio": "broken.wav"}
+    (recordings / "broken.wav").write_bytes(b"no sound")
+    manifest.write_text("\n".join([json.dumps(broken), "no JSON", *lines]) + "\n")
+    report = run_verb(
+        commands.evaluate, untrained, "-o", tmp_path / "report", "--manifest", manifest
+    )
+    assert report.exit_code == 0, report.output
+    figures = json.loads((tmp_path / "report" / "report.json").read_text())["phrases"]
+    assert figures["hey token"]["num_phrase"] == figures["hey token"]["num_close"] == 1
+    assert "the row 'broken' is left out" in caplog.text
+    assert "3 of 4 rows are good" in caplog.text
+
+
+def test_a_setting_needs_its_stage(tmp_path: Path) -> None:
+    for word in ("max_steps=500", "rate=0.5"):
+        made = run_verb(commands.train, "hey token", word, "-o", tmp_path / "trigger")
+        assert made.exit_code == 2 and f"write checker.{word}" in made.output, made.output
+
+
+@pytest.mark.slow
 def test_a_net_of_directedness_that_is_not_named_stays(
     untrained: Path, recordings: Path, tmp_path: Path
 ) -> None:
