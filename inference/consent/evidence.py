@@ -1,6 +1,7 @@
 """Evidence of consent: what is stored in a voice, signed with the key of a server.
 
-The signature (Ed25519) is over the evidence and the digest of the voice. It proves that whoever
+The signature (Ed25519) is over the evidence, the digest of the voice, and name and digest of the
+adapter that speaks it, where there is one. It proves that whoever
 holds the key vouched for this evidence about this voice, and that neither was changed since. It
 does not prove that the evidence is true: the key's owner may sign anything, and whoever makes a
 voice on their own machine owns the key. A reader who knows the public key of a server sees that the
@@ -19,10 +20,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tokenlm.synthesis import Voice
-
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from tokenlm.synthesis import Voice
 
 FORMAT_VERSION = 1
 SCORES = ("words", "speaker", "lowest_window", "agreement", "synthetic", "watermark")
@@ -170,19 +171,49 @@ def check_signature(voice: Voice, public_key: str | None = None) -> Status:
     except ImportError:
         return "unchecked"
     signed = {name: voice.consent.get(name) for name in ("format_version", "voice", "evidence")}
+    if "adapter" in voice.consent:
+        signed["adapter"] = voice.consent["adapter"]
     try:
         key = Ed25519PublicKey.from_public_bytes(base64.b64decode(signer, validate=True))
         key.verify(base64.b64decode(signature, validate=True), _message(signed))
     except (InvalidSignature, ValueError):
         return "changed"
-    if signed["voice"] != voice.digest:
+    if signed["voice"] != voice.digest or not _has_adapter(voice, signed.get("adapter")):
         return "changed"
     return "valid" if public_key is None or public_key.strip() == signer else "foreign"
 
 
 def _facts(voice: Voice, evidence: Evidence) -> dict[str, Any]:
     facts = json.loads(json.dumps(asdict(evidence)))
-    return {"format_version": FORMAT_VERSION, "voice": voice.digest, "evidence": facts}
+    found = {"format_version": FORMAT_VERSION, "voice": voice.digest, "evidence": facts}
+    return found | ({"adapter": _adapter_facts(voice)} if voice.adapter else {})
+
+
+def _adapter_facts(voice: Voice) -> dict[str, str]:
+    """Name of the adapter of a voice, and its digest where the folder is there.
+
+    Raises:
+        AdapterError: the folder is damaged.
+    """
+    from tokenlm.checkpoint.adapter import is_adapter, read_adapter
+
+    folder = Path(voice.adapter).expanduser()
+    found = {"name": folder.name}
+    return found | ({"digest": read_adapter(folder).digest} if is_adapter(folder) else {})
+
+
+def _has_adapter(voice: Voice, signed: Any) -> bool:
+    """Whether a voice is spoken by the adapter that was signed, or by none as then.
+
+    Where either folder was not there, the names are compared alone.
+    """
+    if not voice.adapter or not isinstance(signed, dict):
+        return not voice.adapter and signed is None
+    try:
+        own = _adapter_facts(voice)
+    except ValueError:  # AdapterError: the folder is damaged
+        return False
+    return all(signed.get(name, value) == value for name, value in own.items())
 
 
 def _message(facts: Mapping[str, Any]) -> bytes:

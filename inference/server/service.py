@@ -6,6 +6,7 @@ Shapes: S samples of one chunk.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -13,6 +14,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -37,6 +39,8 @@ from tokenlm.text.normalize import frontend
 from tokenlm.text.pronunciation import LexiconError, UserLexicon
 from tokenlm.text.script import ScriptLine
 
+logger = logging.getLogger(__name__)
+
 CACHED_VOICES = 64
 """Voices that are kept in memory."""
 CHECK_TEXT = "Hello."
@@ -49,6 +53,10 @@ class ClientGoneError(Exception):
 
 class VoiceDesignError(ValueError):
     """A voice that cannot be designed as asked."""
+
+
+class BrokenVoiceError(ValueError):
+    """A voice of the server whose adapter cannot be used; the log says why."""
 
 
 def _no_truth_value(value: object) -> object:
@@ -94,6 +102,15 @@ class VoiceDesign(RequestBody):
         None
     )
     seed: Annotated[Whole, Field(ge=0, lt=2**31, description="Of what is left open.")] = 0
+
+
+def _file_version(path: Path) -> tuple[int, int] | None:
+    """Changes when a file is replaced; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
 
 
 def describe_attributes(synthesizer: Synthesizer) -> dict[str, str]:
@@ -218,7 +235,8 @@ class Service:
             name: of a voice, of a mixture such as `ann:0.7+bob:0.3`, or how to design one.
 
         Raises:
-            ApiError: 404, there is none of this name; 400, none can be designed so.
+            ApiError: 404, there is none of this name; 400, none can be designed so; 500, its
+                adapter cannot be used.
         """
         if name is None:
             if not self.bundle_voices:
@@ -228,9 +246,9 @@ class Service:
             if isinstance(name, VoiceDesign):
                 return await asyncio.to_thread(self._design_voice, name)
             return await asyncio.to_thread(self._find_voice, name)
-        except (
-            ResolveError, BundleError, DescriptionError, VoiceDesignError, AdapterError
-        ) as error:  # fmt: skip
+        except BrokenVoiceError as error:
+            raise ApiError(500, str(error), param="voice") from error
+        except (ResolveError, BundleError, DescriptionError, VoiceDesignError) as error:
             raise ApiError(400, as_sentence(error), param="voice") from error
         except VoiceError as error:
             raise ApiError(
@@ -305,6 +323,11 @@ class Service:
         for name, path in self.config.voice_files.items():
             if not path.is_file():
                 warnings.append(f"voice_files: {name} is {path}, which is not there")
+                continue
+            try:
+                self.synthesizer.voice(path)
+            except (AdapterError, VoiceError) as error:
+                warnings.append(f"voice_files: {name} cannot be used: {error}")
         aliases = self.config.voice_aliases.items()
         missing = [f"{alias}: {target}" for alias, target in aliases if not self._has_voice(target)]
         if missing:
@@ -313,19 +336,31 @@ class Service:
 
     def _load_voice(self, name: str) -> Voice:
         """Loads a voice of the bundle or the store; another name would be taken for a path."""
-        builtin = name in self.bundle_voices
-        version = () if builtin else self.store.version(name)
-        cached = self._voices.get(name)
-        if cached is not None and cached[0] == version:
-            return cached[1]
+        builtin, file = name in self.bundle_voices, self.config.voice_files.get(name)
+        version: object = ()
+        if file is not None:
+            version = _file_version(file)
+        elif not builtin:
+            version = self.store.version(name)
+        if version is None and builtin:
+            raise VoiceError(f"the file of the voice {name!r} is not there.")
         if version is None:
             shown = ", ".join(self.bundle_voices)
             raise VoiceError(
                 f"there is no voice {name[:80]!r}; the bundle has {shown or 'none'}, and "
                 "GET /v1/audio/voices lists all."
             )
-        own = self.config.voice_files.get(name, name)
-        voice = self.synthesizer.voice(own) if builtin else self.store.load(name)
+        cached = self._voices.get(name)
+        try:
+            if cached is not None and cached[0] == version:
+                self.synthesizer.components.models(cached[1].adapter)  # replaced since, it may fail
+                return cached[1]
+            voice = self.synthesizer.voice(file or name) if builtin else self.store.load(name)
+        except AdapterError as error:
+            logger.error("the voice %s cannot be used: %s", name, error)
+            raise BrokenVoiceError(
+                f"The adapter of the voice {name!r} cannot be used; the log of the server says why."
+            ) from error
         self._keep_voice(name, version, voice)
         return voice
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from inference.consent.evidence import (
 from inference.consent.settings import ConsentConfig
 from inference.consent.verification import ConsentVerifier, Decision
 from inference.consent.words import score_words
+from tokenlm.checkpoint.adapter import AdapterBase, AdapterConfig, PartChange, save_adapter
 from tokenlm.models.speaker_encoder import SpeakerEncoder, SpeakerEncoderConfig
 from tokenlm.synthesis import Synthesizer, Voice
 
@@ -254,6 +256,30 @@ def test_what_was_changed_is_seen(voice: Voice, tmp_path: Path) -> None:
     for broken in ({}, {"evidence": 3}, {**signed.consent, "format_version": 9}):
         with pytest.raises(ConsentError):
             read_evidence(replace(signed, consent=broken))
+
+
+def test_another_adapter_is_seen(tiny_bundle: Path, voice: Voice, tmp_path: Path) -> None:
+    key = SigningKey.open(tmp_path / "server.key")
+    base = AdapterBase(name="tiny", fingerprint="")
+    for name, value in (("me", 1.0), ("you", 2.0)):
+        parts = {"vocoder": PartChange({"x": torch.tensor([value])}, {})}
+        save_adapter(tmp_path / f"{name}.adapter", AdapterConfig(name=name, base=base), parts)
+    tuned = replace(voice, adapter=str(tmp_path / "me.adapter"))
+    key.sign(tuned, EVIDENCE).save(tmp_path / "me.voice")
+    signed = Voice.load(tmp_path / "me.voice")
+    assert check_signature(signed) == "valid" and signed.consent is not None
+    # Another one, none, and one where there was none.
+    others = (
+        replace(signed, adapter=str(tmp_path / "you.adapter")),
+        replace(signed, adapter=""),
+        replace(key.sign(voice, EVIDENCE), adapter=signed.adapter),
+        replace(signed, consent={**signed.consent, "adapter": {"name": "me.adapter"}}),
+    )
+    assert {check_signature(other) for other in others} == {"changed"}
+    shutil.move(tmp_path / "me.adapter", tmp_path / "mine.adapter")
+    assert check_signature(signed) == "valid"  # the name is known
+    shutil.copytree(tmp_path / "you.adapter", tmp_path / "me.adapter")
+    assert check_signature(signed) == "changed"
 
 
 def test_keys_that_are_none(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from inference.engine import EngineStream, StreamEngine
@@ -25,7 +26,8 @@ from tokenlm.checkpoint.adapter import (
 )
 from tokenlm.checkpoint.component import read_state
 from tokenlm.modules.low_rank import Additions, adapted, hook_layers
-from tokenlm.synthesis import Synthesizer, Voice, VoiceError
+from tokenlm.synthesis import Synthesizer, Voice, VoiceError, script
+from tokenlm.synthesis.script import sound_key
 from tokenlm.synthesis.session import Session, render_sessions
 from training.personal.adapter import merge_adapter
 
@@ -197,13 +199,21 @@ def test_a_voice_file_names_the_adapter_beside_it(
     tmp_path: Path,
 ) -> None:  # fmt: skip
     shutil.copytree(adapters[0], tmp_path / "one.adapter")
-    voices[1].save(tmp_path / "ann.voice")
+    with pytest.raises(VoiceError, match="does not lie beside this file"):
+        voices[1].save(tmp_path / "ann.voice")
+    with pytest.raises(VoiceError, match="does not lie beside this file"):
+        replace(voices[1], adapter=str(tmp_path / "no.adapter")).save(tmp_path / "ann.voice")
+    assert not (tmp_path / "ann.voice").exists()
+    replace(voices[1], adapter=str(tmp_path / "one.adapter")).save(tmp_path / "ann.voice")
     assert torch.equal(synthesizer.generate(TEXT, voice=str(tmp_path / "ann.voice")), alone[1])
     shutil.rmtree(tmp_path / "one.adapter")
     with pytest.raises(AdapterError, match="no such adapter folder"):
         synthesizer.generate(TEXT, voice=str(tmp_path / "ann.voice"))
     with pytest.raises(VoiceError, match="cannot be mixed"):
         synthesizer.mix_voices([(voices[1], 1.0), (synthesizer.voice("bob"), 1.0)])
+    for pair in ([voices[0], voices[1]], [voices[2], voices[1]]):  # the same prompt
+        with pytest.raises(VoiceError, match="cannot be mixed"):
+            synthesizer.mix_voices([(voice, 1.0) for voice in pair])
 
 
 def test_adapters_have_names_and_a_memory_limit(
@@ -220,6 +230,10 @@ def test_adapters_have_names_and_a_memory_limit(
     synthesizer.generate(TEXT, voice=replace(ann, adapter="one"))
     store.models(str(adapters[2]))
     assert 0 < store.num_bytes != both and len(store._loaded) == 1
+    assert synthesizer.load_adapter(adapters[0], "evicted") == "evicted"
+    store.models(str(adapters[2]))
+    synthesizer.drop_adapter("evicted")
+    assert store.names == ["one", "other"]
     # Evicted, it is read again; dropped, its name is gone.
     assert torch.equal(synthesizer.generate(TEXT, voice=replace(ann, adapter="one")), alone[1])
     synthesizer.drop_adapter("one")
@@ -232,6 +246,52 @@ def test_adapters_have_names_and_a_memory_limit(
     shutil.rmtree(tmp_path / "me.adapter")
     shutil.copytree(adapters[1], tmp_path / "me.adapter")
     assert torch.equal(synthesizer.generate(TEXT, voice=mine), alone[2])
+
+
+def test_a_session_keeps_the_adapter_that_it_began_with(
+    tiny_bundle: Path, adapters: list[Path], tmp_path: Path
+) -> None:
+    synthesizer = Synthesizer.from_pretrained(tiny_bundle)
+    folder = tmp_path / "me.adapter"
+    shutil.copytree(adapters[0], folder)
+    synthesizer.load_adapter(folder, "me")
+    ann = replace(synthesizer.voice("ann"), adapter="me")
+    whole = synthesizer.open_session(TEXT, voice=ann).generate()
+    synthesizer.prompts.clear()
+    replaced, dropped = (synthesizer.open_session(TEXT, voice=ann) for _ in range(2))
+    shutil.rmtree(folder)
+    shutil.copytree(adapters[2], folder)
+    assert torch.equal(replaced.generate(), whole)
+    synthesizer.prompts.clear()
+    synthesizer.drop_adapter("me")
+    chunks = []
+    while (chunk := dropped.next_chunk()) is not None:
+        chunks.append(chunk)
+    torch.testing.assert_close(torch.cat(chunks), whole, atol=1e-4, rtol=0)
+
+
+def test_kept_sound_depends_on_the_adapter(
+    synthesizer: Synthesizer, voices: list[Voice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, one, two, _ = voices
+    said = {"ann": ann, "one": one, "two": two}
+
+    def key(text: str, voice: Voice) -> str:
+        session = synthesizer.new_session(voice=voice, find_voice=said.__getitem__)
+        session.text.read(text, warns=False)
+        return sound_key(synthesizer, session, text)
+
+    assert len({key(TEXT, voice) for voice in (ann, one, two)}) == 3
+    marked = '<voice name="me">is it so?</voice>'
+    keys = []
+    for voice in (ann, one, two):
+        said["me"] = voice
+        keys.append(key(marked, ann))
+    assert len(set(keys)) == 3
+    # Nothing is added for a voice without an adapter: what was kept before is still known.
+    plain = key(TEXT, ann)
+    monkeypatch.setattr(script, "_spoken_by", lambda voice, models: voice.digest)
+    assert key(TEXT, ann) == plain and key(TEXT, one) == plain
 
 
 def test_what_does_not_fit_is_an_error(
@@ -272,7 +332,16 @@ def test_what_does_not_fit_is_an_error(
     with pytest.raises(AdapterError, match="more than an adapter"):
         save_adapter(tmp_path / "e.adapter", config, cases["a"][0])
     assert (tmp_path / "e.adapter" / "letter.txt").read_text() == "mine"
-    voice = replace(synthesizer.voice("ann"), adapter="x")
+    save_adapter(tmp_path / "f.adapter", config, cases["b"][0])
+    damaged = torch.tensor(1.0), torch.ones(0, 3), torch.tensor([1.0, float("nan")])
+    for tensor in damaged:
+        for key in ("vocoder/head.weight.down", "vocoder/head.weight"):
+            tensors = {key: tensor, "vocoder/head.weight.up": torch.ones(2, 1)}
+            save_file(tensors, tmp_path / "f.adapter" / "adapter.safetensors")
+            with pytest.raises(AdapterError, match=f"{key} is damaged"):
+                read_adapter(tmp_path / "f.adapter")
+    shutil.copytree(tmp_path / "a.adapter", tmp_path / "x")
+    voice = replace(synthesizer.voice("ann"), adapter=str(tmp_path / "x"))
     voice.save(tmp_path / "v.voice")
     data = (tmp_path / "v.voice").read_bytes()
     (tmp_path / "v.voice").write_bytes(

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tokenlm.checkpoint import BundleError
+from tokenlm.checkpoint import BundleError, read_manifest
+from tokenlm.checkpoint.adapter import (
+    AdapterBase,
+    AdapterConfig,
+    PartChange,
+    bundle_fingerprint,
+    save_adapter,
+)
+from tokenlm.checkpoint.component import read_state
 from tokenlm.checkpoint.resolve import ResolveError, find_voices, mixture_parts
 from tokenlm.synthesis import Synthesizer, Voice, VoiceError
 from tokenlm.synthesis.voice_space import FILE, DescriptionError, VoiceSpace
@@ -137,6 +145,14 @@ def test_designed_voices_are_stable_and_saved(synthesizer: Synthesizer, tmp_path
     assert make({"pitch": 1.0}, description="a deep man").digest == (
         make({"pitch": 1.0}, description="a man").digest
     )
+    bundle = synthesizer.components.folder
+    name, value = next(iter(read_state(bundle / "vocoder" / "model.safetensors").items()))
+    base = AdapterBase(name="tiny", fingerprint=bundle_fingerprint(read_manifest(bundle)))
+    config = AdapterConfig(name="me", base=base)
+    save_adapter(tmp_path / "me.adapter", config, {"vocoder": PartChange({name: value}, {})})
+    tuned = replace(synthesizer.voice("ann"), adapter=str(tmp_path / "me.adapter"))
+    with pytest.raises(VoiceError, match="'ann' is spoken by an adapter"):
+        make({"pitch": 1.0}, base=tuned)
     first.save(tmp_path / "him.voice")
     loaded = Voice.load(tmp_path / "him.voice")
     whole = synthesizer.generate("Is it so?", voice=first)

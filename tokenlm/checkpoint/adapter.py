@@ -184,12 +184,7 @@ def save_adapter(
             finite or too large for `dtype`.
     """
     folder = Path(folder)
-    if folder.suffix != SUFFIX:
-        raise AdapterError(f"the name of an adapter folder ends in {SUFFIX}, not {folder.name!r}.")
-    if folder.exists():
-        others = {item.name for item in folder.iterdir()} if folder.is_dir() else {"a file"}
-        if others - {CONFIG_FILE, WEIGHTS_FILE}:
-            raise AdapterError(f"{folder} holds more than an adapter and is not replaced.")
+    check_replaceable(folder)
     stored = {}
     for name, tensor in flatten(parts).items():
         cast = tensor.detach().cpu().to(dtype).clone(memory_format=torch.contiguous_format)
@@ -205,6 +200,20 @@ def save_adapter(
             raise AdapterError(f"{folder}: the weights cannot be written: {error}") from error
         (temporary / WEIGHTS_FILE).chmod(0o644)
         save_config(config, temporary / CONFIG_FILE)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Check that an adapter may be written to a folder: there is none, or an adapter at most.
+
+    Raises:
+        AdapterError: it holds something else, or is called otherwise.
+    """
+    if folder.suffix != SUFFIX:
+        raise AdapterError(f"the name of an adapter folder ends in {SUFFIX}, not {folder.name!r}.")
+    if folder.exists():
+        others = {item.name for item in folder.iterdir()} if folder.is_dir() else {"a file"}
+        if others - {CONFIG_FILE, WEIGHTS_FILE}:
+            raise AdapterError(f"{folder} holds more than an adapter and is not replaced.")
 
 
 def is_adapter(folder: str | Path) -> bool:
@@ -250,6 +259,12 @@ def read_adapter(folder: str | Path) -> Adapter:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise AdapterError(f"{path} cannot be read (is it whole?): {error}") from error
+    for key, tensor in tensors.items():
+        if not tensor.ndim or not tensor.numel() or not tensor.float().isfinite().all():
+            raise AdapterError(
+                f"{path}: {key} is damaged: it is empty, has no dimension, or holds numbers that "
+                "are not finite."
+            )
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())

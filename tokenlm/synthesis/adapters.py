@@ -127,8 +127,10 @@ class AdapterStore:
             AdapterError: there is none.
         """
         with self._lock:
-            path = self._names.pop(str(name), None) or Path(name).expanduser().resolve()
-            if self._loaded.pop(path, None) is None and path not in self._names.values():
+            named = self._names.pop(str(name), None)  # may have been evicted
+            path = named or Path(name).expanduser().resolve()
+            loaded = self._loaded.pop(path, None)
+            if named is None and loaded is None and path not in self._names.values():
                 known = ", ".join(self.names) or "none"
                 raise AdapterError(f"no adapter {str(name)!r} is loaded; there is: {known}.")
 

@@ -120,7 +120,11 @@ class SegmentRenderer:
         if self._flow is None:
             settings = self._settings
             self._flow = self._prompts.flow_state(
-                settings.voice, settings.context, settings.num_steps, settings.guidance_scale
+                settings.voice,
+                settings.context,
+                settings.num_steps,
+                settings.guidance_scale,
+                models=settings.models,
             )
         return self._flow
 

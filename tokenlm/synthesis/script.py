@@ -24,6 +24,7 @@ from torch import Tensor
 from tokenlm.arguments import check_number
 from tokenlm.audio.io import load_audio, save_audio
 from tokenlm.audio.level import SPEECH_LUFS, even_out
+from tokenlm.synthesis.adapters import VoiceModels
 from tokenlm.synthesis.session import Progress, Session, SpeechCancelled
 from tokenlm.synthesis.synthesizer import Synthesizer, choose_seed
 from tokenlm.synthesis.voice import Voice
@@ -176,7 +177,7 @@ def sound_key(synthesizer: Synthesizer, session: Session, *facts: str | float) -
         *facts,
         settings.instruction,
         settings.seed,
-        settings.render.voice.digest,
+        _spoken_by(settings.render.voice, settings.render.models),
         [repr(part) for part in _parts(session)],
         repr((settings.sampling, settings.guards)),
         repr([getattr(settings.render, name) for name in _RENDERING]),
@@ -191,9 +192,19 @@ def _parts(session: Session) -> list[tuple[Any, ...]]:
     """What of the segments decides on the sound, such as the lexicon and the gaps."""
     segments = session.text.segments
     return [
-        (part.tokens, part.pause_seconds, asdict(part.style), session.voice_of(part.style).digest)
+        (
+            part.tokens,
+            part.pause_seconds,
+            asdict(part.style),
+            _spoken_by(session.voice_of(part.style), session.models_of(part.style)),
+        )
         for part in segments
     ] + [(session.text.lead_seconds,)]
+
+
+def _spoken_by(voice: Voice, models: VoiceModels) -> str:
+    """Digest of a voice and of its adapter; of the voice alone where it has none."""
+    return f"{voice.digest} {models.adapter}" if models.adapter else voice.digest
 
 
 def _speak(

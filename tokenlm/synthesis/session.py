@@ -340,6 +340,10 @@ class Session:
         """The voice of a style that has been checked."""
         return self._voices[style.voice]
 
+    def models_of(self, style: Style) -> VoiceModels:
+        """What speaks the voice of a style that has been checked."""
+        return self._models[style.voice]
+
     @property
     def shortest_seconds(self) -> float:
         """Seconds that the whole text takes at the least; known before anything is decoded."""
@@ -555,7 +559,10 @@ class Session:
         """Start of an LM sequence in a voice, by its name in the markup."""
         if voice not in self._prefixes:
             self._prefixes[voice] = self._prompts.prefix(
-                self._voices[voice], self.text.layout, self.settings.instruction
+                self._voices[voice],
+                self.text.layout,
+                self.settings.instruction,
+                models=self._models[voice],
             )
         return self._prefixes[voice]
 
@@ -563,7 +570,11 @@ class Session:
         if voice not in self._flows:
             render = self.settings.render
             self._flows[voice] = self._prompts.flow_state(
-                self._voices[voice], render.context, render.num_steps, render.guidance_scale
+                self._voices[voice],
+                render.context,
+                render.num_steps,
+                render.guidance_scale,
+                models=self._models[voice],
             )
         return self._flows[voice]
 
@@ -692,7 +703,7 @@ class Session:
         settings = replace(
             self.settings.render,
             voice=self.voice_of(style),
-            models=self._models[style.voice],
+            models=self.models_of(style),
             speed=self._speed * style.rate,
         )
         return SegmentRenderer(self._components, self._prompts, settings, seed, flow)

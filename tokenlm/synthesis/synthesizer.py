@@ -49,6 +49,7 @@ from tokenlm.synthesis.voice_space import FILE as SPACE_FILE
 from tokenlm.synthesis.voice_space import (
     DescriptionError,
     VoiceSpace,
+    check_untuned,
     mix_voices,
     read_description,
     render_voice,
@@ -211,14 +212,15 @@ class Synthesizer:
             name: of the result, default as `ann:0.7+bob:0.3`.
 
         Raises:
-            VoiceError: a weight is not positive, or a voice belongs to another tokenizer.
+            VoiceError: a weight is not positive, or a voice belongs to another tokenizer or is
+                spoken by an adapter.
         """
         check_kind("a mixture", parts, Sequence)
         for part in parts:
             self._checked(part)
             check_number("the weight of a voice", part[1])
         name = name or "+".join(f"{voice.name}:{weight:g}" for voice, weight in parts)
-        key = (name, *((voice.digest, weight) for voice, weight in parts))
+        key = (name, *((voice.digest, voice.adapter, weight) for voice, weight in parts))
         if key not in self._mixtures:
             self._mixtures[key] = mix_voices(self.components, parts, name=name)
             while len(self._mixtures) > MAX_MIXTURES:
@@ -264,8 +266,8 @@ class Synthesizer:
             name: of the voice.
 
         Raises:
-            ValueError: the bundle has no voice space, nothing is understood of the description, or
-                there is no such attribute.
+            ValueError: the bundle has no voice space, nothing is understood of the description,
+                there is no such attribute, or `base` is spoken by an adapter.
         """
         check_kind("description", description, str)
         check_kind("attributes", attributes, Mapping, NoneType)
@@ -286,6 +288,7 @@ class Synthesizer:
             wanted = known | wanted
         if base is not None:
             carrier = self._voice(base)
+            check_untuned(carrier)
             embedding = space.move(carrier.speaker_embedding, wanted)
         else:
             embedding = space.design(wanted, seed=choose_seed(seed))

@@ -39,12 +39,14 @@ from tokenlm.audio.io import load_audio
 from tokenlm.audio.level import high_pass, is_silent, rms_dbfs, trim_silence
 from tokenlm.audio.mel import MelSpectrogram
 from tokenlm.audio.resample import resample
+from tokenlm.checkpoint.adapter import is_adapter
 from tokenlm.checkpoint.bundle import is_bundle_name
 from tokenlm.models.flow import FlowDecoder, FlowState
 from tokenlm.models.flow.decoder import path as flow_path
 from tokenlm.models.lm.decoding import Prefix, prefill
 from tokenlm.models.lm.layout import InputSequence, LayoutName, fits_interleaved
 from tokenlm.modules.streaming import Context, State, allocated_bytes
+from tokenlm.synthesis.adapters import VoiceModels
 from tokenlm.synthesis.components import Components, FitConfig
 from tokenlm.text.normalize import frontend
 
@@ -127,7 +129,20 @@ class Voice:
         return digest.hexdigest()
 
     def save(self, path: str | Path) -> None:
-        """Writes the voice to one safetensors file, whole or not at all."""
+        """Writes the voice to one safetensors file, whole or not at all.
+
+        Raises:
+            VoiceError: the folder of its adapter does not lie beside the file.
+        """
+        adapter = Path(self.adapter).expanduser()
+        if self.adapter:
+            beside = Path(path).parent / adapter.name
+            if beside.resolve() != adapter.resolve() or not is_adapter(beside):
+                raise VoiceError(
+                    f"{path}: the voice {self.name!r} is spoken by the adapter {self.adapter}, "
+                    "which does not lie beside this file: copy the folder there first, and name it "
+                    "in `adapter`."
+                )
         tensors = {
             "prompt_tokens": self.prompt_tokens.to(torch.int32),
             "prompt_mel": self.prompt_mel.to(torch.float16).contiguous(),
@@ -141,7 +156,7 @@ class Voice:
             "tokenizer": self.tokenizer,
             "description": self.description,
             **({"lexicon": self.lexicon} if self.lexicon else {}),
-            **({"adapter": Path(self.adapter).name} if self.adapter else {}),
+            **({} if not self.adapter else {"adapter": adapter.name}),
             **({} if self.consent is None else {"consent": self.consent}),
         }
         # A single entry: the library writes several in any order, and files would differ by chance.
@@ -169,14 +184,14 @@ class Voice:
             raise VoiceError(f"{path} is not a voice file.")
         try:
             facts = json.loads(metadata[METADATA_KEY])
-            consent = facts.get("consent")
-            if not isinstance(consent, dict | NoneType):
-                raise VoiceError("its evidence of consent is damaged")
             if facts["format_version"] != FORMAT_VERSION:
                 raise VoiceError(
                     f"it is of format {facts['format_version']}; this version of tokenlm reads "
                     f"{FORMAT_VERSION}"
                 )
+            consent = facts.get("consent")
+            if not isinstance(consent, dict | NoneType):
+                raise VoiceError("its evidence of consent is damaged")
             adapter = str(facts.get("adapter", ""))
             # Whoever made the file must not choose what else is read.
             if adapter and not is_bundle_name(adapter):
@@ -636,15 +651,29 @@ class PromptCache:
             self._entries.clear()
 
     def flow_state(
-        self, voice: Voice, context: Context, num_steps: int, guidance_scale: float
+        self,
+        voice: Voice,
+        context: Context,
+        num_steps: int,
+        guidance_scale: float,
+        *,
+        models: VoiceModels | None = None,
     ) -> FlowState:
         """State of the flow after the prompt of a voice.
+
+        Args:
+            voice: whose prompt it is.
+            context: of the flow.
+            num_steps: of the solver.
+            guidance_scale: of the flow.
+            models: what speaks the voice; a session gives those that it began with, as the adapter
+                may have been dropped or replaced since. Default those of the voice's adapter now.
 
         Raises:
             ValueError: the context is the full one, which has no chunks.
         """
         components = self._components
-        models = components.models(voice.adapter)
+        models = models or components.models(voice.adapter)
 
         def start() -> FlowState:
             return models.flow.start(
@@ -658,10 +687,20 @@ class PromptCache:
         key = ("flow", voice.digest, context, num_steps, guidance_scale, models.adapter)
         return self._get(key, start).shared()
 
-    def prefix(self, voice: Voice, layout: LayoutName, instruction: str = "") -> Prefix:
-        """The prefilled start of an LM sequence; copy its sequence before it is continued."""
+    def prefix(
+        self,
+        voice: Voice,
+        layout: LayoutName,
+        instruction: str = "",
+        *,
+        models: VoiceModels | None = None,
+    ) -> Prefix:
+        """The prefilled start of an LM sequence; copy its sequence before it is continued.
+
+        `models` as for `flow_state`.
+        """
         components = self._components
-        models = components.models(voice.adapter)
+        models = models or components.models(voice.adapter)
 
         def read() -> Prefix:
             sequence = prompt_sequence(components, voice, layout, instruction)

@@ -264,19 +264,15 @@ def mix_voices(components: Components, parts: Sequence[tuple[Voice, float]], *, 
         The voice itself, where there is only one.
 
     Raises:
-        VoiceError: a weight is not positive.
+        VoiceError: a weight is not positive, or a voice is spoken by an adapter.
     """
     total = sum(weight for _, weight in parts)
     if not parts or not all(weight > 0 for _, weight in parts) or not total < float("inf"):
         raise VoiceError("the weights of a mixture of voices are positive numbers.")
-    voices = {voice.digest: voice for voice, _ in parts}
-    if len(voices) == 1:
+    if len({(voice.digest, voice.adapter) for voice, _ in parts}) == 1:
         return parts[0][0]
-    tuned = [voice.name for voice, _ in parts if voice.adapter]
-    if tuned:
-        raise VoiceError(
-            f"the voice {tuned[0]!r} is spoken by an adapter, which cannot be mixed with others."
-        )
+    for voice, _ in parts:
+        check_untuned(voice)
     embedding = torch.stack(
         [weight / total * functional.normalize(v.speaker_embedding, dim=0) for v, weight in parts]
     ).sum(dim=0)
@@ -290,6 +286,19 @@ def mix_voices(components: Components, parts: Sequence[tuple[Voice, float]], *, 
         functional.normalize(embedding, dim=0),
         name=name,
     )
+
+
+def check_untuned(voice: Voice) -> None:
+    """Checks that another voice can be made of a voice.
+
+    Raises:
+        VoiceError: it is spoken by an adapter, which has learned this voice alone.
+    """
+    if voice.adapter:
+        raise VoiceError(
+            f"the voice {voice.name!r} is spoken by an adapter, which cannot be mixed with others "
+            "or changed."
+        )
 
 
 @torch.inference_mode()

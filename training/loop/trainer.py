@@ -49,9 +49,12 @@ class TrainingError(RuntimeError):
 class Observer:
     """Follows a run from outside. Methods of the base class do nothing."""
 
-    def begins(self, step: int) -> None:
-        """The run begins at this step, 0 or that of a checkpoint."""
-        return None
+    def begins(self, step: int) -> bool:
+        """The run begins at this step, 0 or that of a checkpoint.
+
+        Return True where it had been ended by `evaluated` at this step: the run ends again.
+        """
+        return False
 
     def stepped(self, step: int, is_stopping: Callable[[], bool]) -> bool:
         """A step is done; the run goes on when this returns, or ends as by a signal where True.
@@ -214,7 +217,8 @@ class Trainer:
         config, log = self.config, self.config.log
         with stop_signals(self._request_stop):
             if self.observer is not None:
-                self.observer.begins(self.step)
+                if self.observer.begins(self.step):
+                    self._stop = self._stop or "converged"
                 if self.step == 0 and log.evaluate_every:
                     self._evaluate()
             while self.step < config.optim.max_steps and not self._should_stop():

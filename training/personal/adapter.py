@@ -24,13 +24,21 @@ def merge_adapter(bundle: Path, adapter: Path, output: Path) -> BundleManifest:
         output: must not exist.
 
     Raises:
-        AdapterError: it was learned on another bundle, or does not fit.
+        AdapterError: it was learned on another bundle, does not fit, or its voice has the name of
+            one of the bundle.
         BundleError: `output` exists.
+        VoiceError: the voice beside it is damaged.
     """
     found = read_adapter(adapter)
     found.check_base(read_manifest(bundle), adapter)
     if not found.parts:
         raise AdapterError(f"{adapter} changes nothing.")
+    voice = adapter.with_suffix(".voice")
+    own = replace(Voice.load(voice), adapter="") if voice.is_file() else None
+    if own is not None and (bundle / "voices" / voice.name).exists():
+        raise AdapterError(
+            f"{bundle} has a voice {voice.stem!r} of its own: rename {voice} and its adapter."
+        )
     with tempfile.TemporaryDirectory(prefix="tokenlm-") as scratch:
         folders = {}
         for component, part in found.parts.items():
@@ -47,8 +55,6 @@ def merge_adapter(bundle: Path, adapter: Path, output: Path) -> BundleManifest:
                 extra=files.extra,
             )
         exchange(bundle, output, folders)
-    voice = adapter.with_suffix(".voice")
-    if voice.is_file():
-        own = replace(Voice.load(voice), adapter="")
+    if own is not None:
         own.save(output / "voices" / voice.name)
     return finalize_bundle(output, read_manifest(output))

@@ -73,5 +73,8 @@ def fit_batch(
     """
     room = free / max(WORKSPACE * bytes_per_second, 1.0)
     seconds = min(max(room, longest * 1.001), batch.max_seconds_per_batch)
-    times = math.ceil(batch.max_seconds_per_batch / seconds)
+    largest = batch.max_seconds_per_batch
+    if not batch.pack_seconds:  # packed rows hold any number of items
+        largest = min(largest, batch.max_items * longest)
+    times = math.ceil(largest / seconds)
     return replace(batch, max_seconds_per_batch=seconds, accumulation=batch.accumulation * times)

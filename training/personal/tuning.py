@@ -47,9 +47,11 @@ from tokenlm.checkpoint.adapter import (
     AdapterConfig,
     PartChange,
     bundle_fingerprint,
+    check_replaceable,
     flatten,
     save_adapter,
 )
+from tokenlm.checkpoint.bundle import is_bundle_name
 from tokenlm.checkpoint.component import read_component
 from tokenlm.config import load_config, to_dict
 from tokenlm.modules.low_rank import adapted
@@ -196,11 +198,13 @@ class _PartObserver(Observer):
         """File of the state at a step."""
         return self.folder / f"step-{step:06d}.safetensors"
 
-    def begins(self, step: int) -> None:
+    def begins(self, step: int) -> bool:
         self.folder.mkdir(parents=True, exist_ok=True)
         # What came after the checkpoint comes again, and the same.
-        self._write({known: value for known, value in self.history().items() if known <= step})
+        history = {known: value for known, value in self.history().items() if known <= step}
+        self._write(history)
         self._began, self._first = time.monotonic(), step
+        return self._is_converged(history)
 
     def stepped(self, step: int, is_stopping: Callable[[], bool]) -> bool:
         done = step - self._first
@@ -223,7 +227,10 @@ class _PartObserver(Observer):
         if step and (not better or value < min(better)):
             self._save(step, modules)
         self._write(history)
-        best = min(history, key=lambda known: (history[known], known))
+        return self._is_converged(history)
+
+    def _is_converged(self, history: Mapping[int, float]) -> bool:
+        best = min(history, key=lambda known: (history[known], known), default=0)
         return sum(known > best for known in history) >= self.config.patience
 
     def _save(self, step: int, modules: Mapping[str, nn.Module]) -> None:
@@ -291,7 +298,9 @@ def tune(
         should_stop: asked after every step.
 
     Raises:
-        TuneError: there are no takes, or they are of several people.
+        TuneError: there are no takes, they are of several people, or `output` is no name of a
+            voice.
+        AdapterError: the folder beside `output` holds something else than an adapter.
         TuningStopped: it was stopped; the same call goes on.
         ValueError: the recipe, the bundle or the takes cannot be used.
     """
@@ -302,6 +311,12 @@ def tune(
         raise TuneError(f"the takes are of several people: {', '.join(speakers[:5])}.")
     if output.suffix != ".voice":
         raise TuneError(f"the name of a voice file ends in .voice, not {output.name!r}.")
+    # Before the hours that it takes, not after them.
+    if not is_bundle_name(output.stem):
+        raise TuneError(
+            f"{output.stem!r} is not a name of a voice (letters, digits, dot, dash, underscore)."
+        )
+    check_replaceable(output.with_suffix(SUFFIX))
     seconds = sum(row.duration for row in takes)
     recipe = recipe or ("short" if seconds < SHORT_SECONDS else "evening")
     config = load_config(TuneConfig, recipe_path(recipe), overrides)
@@ -385,7 +400,7 @@ class _Tuning:
         best, best_voice = before, voice
         for part in self.config.parts:
             observer = self._train(part, train, valid)
-            found = self._choose(part, observer, parts, speaker, check, best, best_voice, voice)
+            found = self._choose(part, observer, parts, speaker, check, before, best, voice)
             if found is not None:
                 parts, speaker, best, best_voice = found
         result = self._write(parts, best_voice)
@@ -410,6 +425,7 @@ class _Tuning:
         """Manifests with tokens to learn from, and to measure on."""
         train, valid = self.work / "train.jsonl", self.work / "valid.jsonl"
         if train.is_file() and valid.is_file():
+            self.notes += self.plan.get("notes", [])
             return train, valid
         write_manifest(self.work / "takes.jsonl", self.takes)
         tokens = self.work / "takes.tokens.jsonl"
@@ -423,7 +439,9 @@ class _Tuning:
         count = round(self.config.held_out_share * len(rows)) if len(rows) >= 4 else 0
         count = min(max(count, 1 if len(rows) >= 4 else 0), self.config.max_held_out)
         if not count:
-            self.notes.append("there are too few takes to hold any out: all are learned from.")
+            self.plan["notes"] = ["there are too few takes to hold any out: all are learned from."]
+            self._write_plan(self.plan)
+            self.notes += self.plan["notes"]
         write_manifest(valid, rows[:count] or rows)
         write_manifest(train, rows[count:])
         return train, valid
@@ -567,11 +585,15 @@ class _Tuning:
         parts: dict[str, PartChange],
         speaker: Tensor | None,
         check: SpokenCheck,
+        before: dict[str, Spoken],
         best: dict[str, Spoken],
-        best_voice: Voice,
         prompt: Voice,
     ) -> tuple[dict[str, PartChange], Tensor | None, dict[str, Spoken], Voice] | None:
-        """The best state of a part that makes nothing worse; None where there is none."""
+        """The best state of a part that makes nothing worse; None where there is none.
+
+        It is compared with the best so far, and with what was `before` all parts: a little worse
+        by each of them would be too much.
+        """
         history, candidates = observer.history(), observer.candidates()
         facts: dict[str, Any] = {
             "held_out": history, "steps": max(history, default=0), "taken": 0, "refused": {},
@@ -591,7 +613,7 @@ class _Tuning:
             reasons = [
                 f"in {name}, {reason}" if name else reason
                 for name, spoken in now.items()
-                if (reason := self._worse(best[name], spoken, name))
+                if (reason := self._worse((best[name], before[name]), spoken, name))
             ]
             if not reasons:
                 facts["taken"] = step
@@ -603,9 +625,10 @@ class _Tuning:
         self.notes.append(f"{part}: stays as it is in the bundle.")
         return None
 
-    def _worse(self, before: Spoken, now: Spoken, name: str) -> str:
+    def _worse(self, before: Sequence[Spoken], now: Spoken, name: str) -> str:
         rate = None if name else self._takes_rate()
-        return find_worse(before, now, self.config.check, rate)
+        found = (find_worse(one, now, self.config.check, rate) for one in before)
+        return next(filter(None, found), "")
 
     def _spoken(self, stage: str, check: SpokenCheck, voice: Voice) -> dict[str, Spoken]:
         """Measurements of the voice (named "") and of other voices with its adapter, kept."""

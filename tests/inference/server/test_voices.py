@@ -23,6 +23,15 @@ from live_server import LiveServer
 from phone_recordings import CONTAINERS, write_by_ffmpeg
 
 from inference.server.voice_store import VoiceRecord
+from tokenlm.checkpoint import read_manifest
+from tokenlm.checkpoint.adapter import (
+    AdapterBase,
+    AdapterConfig,
+    PartChange,
+    bundle_fingerprint,
+    save_adapter,
+)
+from tokenlm.checkpoint.component import read_state
 from tokenlm.config import load_config
 from tokenlm.synthesis import Synthesizer, Voice
 
@@ -386,15 +395,39 @@ def test_voices_of_the_settings_may_have_adapters(
     """A voice file is one of the server's own; what its adapter lacks is said."""
     ann = synthesizer.voice("ann")
     ann.save(tmp_path / "plain.voice")
-    dataclasses.replace(ann, adapter="me.adapter").save(tmp_path / "me.voice")
+    adapter = tmp_path / "me.adapter"
+    bundle = synthesizer.components.folder
+    head, value = next(iter(read_state(bundle / "vocoder" / "model.safetensors").items()))
+    base = AdapterBase(name="tiny", fingerprint=bundle_fingerprint(read_manifest(bundle)))
+    config = AdapterConfig(name="me", base=base)
+    save_adapter(adapter, config, {"vocoder": PartChange({head: value}, {})})
+    dataclasses.replace(ann, adapter=str(adapter)).save(tmp_path / "me.voice")
+    adapter.rename(tmp_path / "moved.adapter")
     files = {"plain": tmp_path / "plain.voice", "me": tmp_path / "me.voice"}
     server = start(voice_files=files | {"gone": tmp_path / "gone.voice"})
+    missing, unusable = sorted(server.service.startup_warnings())
+    assert "gone is" in missing and "which is not there" in missing
+    assert "me cannot be used" in unusable and "no such adapter folder" in unusable
     with httpx.Client(base_url=server.url, timeout=30.0) as client:
         listed = client.get(PATH).json()["data"]
         assert {one["id"] for one in listed} == {"ann", "bob", "plain", "me", "gone"}
         body = {"input": "is it so?", "response_format": "pcm"}
         assert client.post("/v1/audio/speech", json=body | {"voice": "plain"}).status_code == 200
         refused = client.post("/v1/audio/speech", json=body | {"voice": "me"})
-        assert refused.status_code == 400, refused.text
-        assert "there is no such adapter folder" in refused.json()["error"]["message"]
+        assert refused.status_code == 500, refused.text
+        message = refused.json()["error"]["message"]
+        assert "adapter of the voice 'me' cannot be used" in message
+        assert str(tmp_path) not in message
+        (tmp_path / "moved.adapter").rename(adapter)
+        assert client.post("/v1/audio/speech", json=body | {"voice": "me"}).status_code == 200
+        (adapter / "adapter.yaml").unlink()
+        assert client.post("/v1/audio/speech", json=body | {"voice": "me"}).status_code == 500
+        gone = client.post("/v1/audio/speech", json=body | {"voice": "gone"})
+        assert gone.status_code == 404 and str(tmp_path) not in gone.text
+        # A file that is replaced is another voice.
+        synthesizer.voice("bob").save(tmp_path / "plain.voice")
+        assert client.post("/v1/audio/speech", json=body | {"voice": "plain"}).status_code == 200
+        engine = server.fake_engine
+        used = engine.voices[-1]
+        assert isinstance(used, Voice) and used.digest == synthesizer.voice("bob").digest
         assert client.delete(f"{PATH}/plain").status_code == 403

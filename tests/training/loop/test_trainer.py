@@ -77,8 +77,9 @@ class Notes(Observer):
         self.calls: list[tuple[str, int]] = []
         self.ends_at, self.by_signal = ends_at, by_signal
 
-    def begins(self, step: int) -> None:
+    def begins(self, step: int) -> bool:
         self.calls.append(("begins", step))
+        return False
 
     def stepped(self, step: int, is_stopping: Callable[[], bool]) -> bool:
         self.calls.append(("stepped", step))
@@ -103,6 +104,25 @@ def test_an_observer_follows_and_ends_a_run(tmp_path: Path) -> None:
     assert Trainer(ToyTask(config), config, then).run() == "converged"
     assert then.calls[:3] == [("begins", 3), ("stepped", 4), ("evaluated", 4)]
     assert set(then.calls[3:]) <= {("evaluated", 4)}
+    assert (tmp_path / "export").is_dir()
+
+
+def test_a_signal_while_a_run_converges(tmp_path: Path) -> None:
+    """The resumed run has nothing to learn any more: it ends as one that was not stopped."""
+
+    class Both(Notes):
+        def begins(self, step: int) -> bool:
+            super().begins(step)
+            return step >= self.ends_at
+
+        def stepped(self, step: int, is_stopping: Callable[[], bool]) -> bool:
+            return super().stepped(step, is_stopping) or step == self.ends_at
+
+    config = toy_config(tmp_path, log={"evaluate_every": 1, "save_every": 1})
+    assert Trainer(ToyTask(config), config, Both(2)).run() == "signal"
+    then = Both(2)
+    assert Trainer(ToyTask(config), config, then).run() == "converged"
+    assert then.calls == [("begins", 2), ("evaluated", 2)]
     assert (tmp_path / "export").is_dir()
 
 

@@ -19,17 +19,21 @@ from tokenlm.checkpoint import read_manifest as read_bundle
 from tokenlm.checkpoint.adapter import (
     AdapterBase,
     AdapterConfig,
+    AdapterError,
+    PartChange,
     bundle_fingerprint,
     read_adapter,
     save_adapter,
 )
+from tokenlm.checkpoint.component import read_state
 from tokenlm.checkpoint.registry import load_model
 from tokenlm.config import from_dict, load_config
-from tokenlm.synthesis import Synthesizer, Voice
+from tokenlm.synthesis import Synthesizer, Voice, VoiceError
 from training.commands import merge
 from training.config import BatchConfig
 from training.data.manifest import Utterance, write_manifest
 from training.personal import tuning
+from training.personal.adapter import merge_adapter
 from training.personal.commands import tune as tune_verb
 from training.personal.config import SpokenCheckConfig, TuneConfig
 from training.personal.memory import fit_batch
@@ -39,6 +43,7 @@ from training.personal.tuning import (
     TuneProgress,
     TuningStopped,
     Waiting,
+    _PartObserver,
     recipe_path,
     tune,
 )
@@ -190,6 +195,11 @@ def test_what_makes_anything_worse_is_not_taken(
         overrides=only, on_battery=True,
     )  # fmt: skip
     assert second.adapter is None and "prompt alone" in second.notes[-1]
+    again = tune(
+        takes[:1], tmp_path / "b.voice", tmp_path / "b", bundle=bundle, recipe="short",
+        overrides=only, on_battery=True,
+    )  # fmt: skip
+    assert "too few takes" in second.notes[0] and again.notes == second.notes
     assert Voice.load(tmp_path / "b.voice").adapter == ""
 
 
@@ -202,6 +212,12 @@ def test_takes_that_cannot_be_tuned_on(takes: list[Utterance], tmp_path: Path) -
         tune([takes[0], other], tmp_path / "a.voice", work)
     with pytest.raises(TuneError, match=r"ends in \.voice"):
         tune(takes, tmp_path / "a.wav", work)
+    with pytest.raises(TuneError, match="'my voice' is not a name of a voice"):
+        tune(takes, tmp_path / "my voice.voice", work)
+    (tmp_path / "b.adapter").mkdir()
+    (tmp_path / "b.adapter" / "letter.txt").write_text("mine")
+    with pytest.raises(AdapterError, match="more than an adapter"):
+        tune(takes, tmp_path / "b.voice", work)
     with pytest.raises(TuneError, match=r"no recipe 'x'; there are .*evening.*short"):
         tune(takes, tmp_path / "a.voice", work, recipe="x")
     assert not work.exists()
@@ -231,6 +247,10 @@ def test_worse_is_beyond_the_interval() -> None:
     assert find_worse(before, before, config) == ""
     more = replace(before, errors=(0.3, 0.2, 0.25, 0.3, 0.2, 0.25, 0.3, 0.2))
     assert "rose from 0.100 to 0.250" in find_worse(before, more, config)
+    ten = Spoken((0.1,) * 10, (2.0,) * 10, (0.8,) * 10)
+    two = replace(ten, errors=(0.9, 0.9, *(0.1,) * 8))
+    assert "2 lines failed, 0 before" in find_worse(ten, two, config)
+    assert find_worse(two, two, config) == find_worse(two, ten, config) == ""
     # One line of eight may be chance.
     assert find_worse(before, replace(before, errors=(0.9, *(0.1,) * 7)), config) == ""
     slow = replace(before, rates=(2.6,) * 8)
@@ -245,11 +265,54 @@ def test_worse_is_beyond_the_interval() -> None:
     assert spread(["a", "b", "c", "d"], 2) == ["a", "c"] and spread(["a"], 3) == ["a"]
 
 
+def test_nothing_drifts_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "find_worse", find_worse)
+    one = object.__new__(tuning._Tuning)
+    one.config = load_config(TuneConfig, recipe_path("evening"))
+    before, best, now = (Spoken((), (rate,) * 8, ()) for rate in (2.0, 2.25, 2.5))
+    assert one._worse((before,), best, "ann") == one._worse((best,), now, "ann") == ""
+    assert "+25 %" in one._worse((best, before), now, "ann")
+
+
+def test_a_part_that_has_converged_is_known_again(tmp_path: Path) -> None:
+    config = load_config(TuneConfig, recipe_path("evening"), ["patience=2"])
+    waiting = Waiting(pause_file=tmp_path / "pause")
+    observer = _PartObserver("flow", tmp_path, config, 9, waiting, lambda progress: None)
+    assert not observer.begins(0)
+    for step, value in ((0, 1.0), (1, 0.5), (2, 0.6), (3, 0.7)):
+        assert observer.evaluated(step, {"velocity": value}, {"flow": nn.Module()}) == (step == 3)
+    assert observer.begins(3)  # after a signal in this step, or a loss of power after it
+    assert not observer.begins(2) and max(observer.history()) == 2
+
+
+def test_a_voice_is_merged_once(tiny_bundle: Path, tmp_path: Path) -> None:
+    manifest = read_bundle(tiny_bundle)
+    base = AdapterBase(name=manifest.name, fingerprint=bundle_fingerprint(manifest))
+    state = read_state(tiny_bundle / "vocoder" / "model.safetensors")
+    name = next(iter(state))
+    parts = {"vocoder": PartChange({name: state[name]}, {})}
+    ann = Voice.load(tiny_bundle / "voices" / "ann.voice")
+    for own in ("ann", "new"):
+        folder = tmp_path / f"{own}.adapter"
+        save_adapter(folder, AdapterConfig(name=own, base=base), parts)
+        replace(ann, adapter=str(folder)).save(tmp_path / f"{own}.voice")
+    with pytest.raises(AdapterError, match="has a voice 'ann' of its own"):
+        merge_adapter(tiny_bundle, tmp_path / "ann.adapter", tmp_path / "whole")
+    (tmp_path / "new.voice").write_bytes(b"x")
+    with pytest.raises(VoiceError, match="is damaged"):
+        merge_adapter(tiny_bundle, tmp_path / "new.adapter", tmp_path / "whole")
+    assert not (tmp_path / "whole").exists()
+
+
 def test_batches_fit_the_memory() -> None:
     batch = BatchConfig(max_seconds_per_batch=40.0, accumulation=1)
     assert fit_batch(batch, 8.0, 1e6, 80e6 + 1) == batch
     half = fit_batch(batch, 8.0, 1e6, 40e6)
     assert (half.max_seconds_per_batch, half.accumulation) == (20.0, 2)
+    few = BatchConfig(max_seconds_per_batch=40.0, accumulation=1, max_items=3)
+    assert fit_batch(few, 8.0, 1e6, 24e6).accumulation == 2  # of 24 s at most
+    assert fit_batch(few, 8.0, 1e6, 50e6).accumulation == 1
+    assert fit_batch(replace(few, pack_seconds=9.0), 8.0, 1e6, 24e6).accumulation == 4
     least = fit_batch(batch, 8.0, 1e6, 0.0)  # the longest take goes in whatever there is
     assert 8.0 < least.max_seconds_per_batch < 8.1 and least.accumulation == 5
 
