@@ -39,7 +39,7 @@ from training.trigger.examples import speak_examples, split_voices
 from training.trigger.train import TriggerRecipe, choose_thresholds, fit_logistic, split_manifests
 
 RATE = 16_000
-SIZES = {"dim": 16, "num_layers": 1, "num_heads": 2}
+SIZES: dict[str, Any] = {"dim": 16, "num_layers": 1, "num_heads": 2}
 
 
 def outcome(kind: str, score: float, accepted: int = 0, seconds: float = 3600.0) -> Outcome:
