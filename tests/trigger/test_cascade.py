@@ -149,6 +149,17 @@ def test_speech_ends_where_it_stays_quiet() -> None:
     assert [end.reason for end in ends] == ["the longest time was up"]
 
 
+def test_a_second_phrase_ends_the_speech_behind_the_first() -> None:
+    phrase = tones(*range(1, 8))
+    sound = torch.cat([SILENCE, phrase, tones(8, seconds=1.0), phrase, SILENCE, SILENCE])
+    heard = listen(trigger({"hey token": -0.5, "token": -0.1}), sound)
+    assert [type(event) for event in heard.events] == [Decision, SpeechEnd] * 2
+    ends = [event for event in heard.events if isinstance(event, SpeechEnd)]
+    assert [end.reason for end in ends] == ["another phrase was accepted", "it stayed quiet"]
+    assert ends[0].seconds == heard.accepted[1].start_seconds
+    assert ends[0].seconds == pytest.approx(1.0 + 0.56 + 1.0, abs=0.05)
+
+
 BAD = {
     "nothing": torch.zeros(0),
     "silence": torch.zeros(RATE),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from tokenlm.checkpoint.component import save_component
-from tokenlm.models.phrase_checker import spot_ctc
+from tokenlm.models.phrase_checker import PhraseChecker, spot_ctc
 from tokenlm.text.tokenizers import PhonemeTokenizer
 from tokenlm.trigger.checker import LOWEST_SCORE, Checker
 
@@ -57,6 +58,19 @@ def test_scores_of_words_and_phones_agree(checker: Checker) -> None:
 @pytest.mark.parametrize("samples", [torch.zeros(0), torch.zeros(16_000), torch.ones(300)])
 def test_nothing_said(checker: Checker, samples: torch.Tensor) -> None:
     assert checker.score(samples, "token").log_probability == LOWEST_SCORE
+
+
+def test_nothing_said_has_the_scores_of_any_recording(checker: Checker) -> None:
+    long = "hey token hey token"
+    config = replace(checker.model.config, phrases=(long,))
+    branched = Checker(PhraseChecker(config), checker.tokenizer)
+    noise = 0.1 * torch.randn(16_000, generator=torch.Generator().manual_seed(1))
+    assert branched.score(noise, long).branch_log_probability is not None
+    # The last is long enough to be read, but too short for the phrase.
+    for samples in (torch.zeros(0), torch.zeros(16_000), noise[:1_700]):
+        known, other = branched.score_all(samples, [long, "token"])
+        assert known.log_probability == known.branch_log_probability == LOWEST_SCORE
+        assert other.branch_log_probability is None
 
 
 def test_broken_samples_score(checker: Checker) -> None:

@@ -338,6 +338,14 @@ class TriggerStream:
             scores=scores,
         )
 
+    def _interrupted(self, ending: _EndOfSpeech, phrase: Decision) -> SpeechEnd:
+        """The end of what another phrase follows: where that begins, or it was quiet before."""
+        start = max(phrase.start_seconds, self._free_seconds)
+        end = ending.push(self._kept, self._dropped)
+        if end is None or end[0] > start:
+            end = start, "another phrase was accepted"
+        return self._ended(ending, *end)
+
     def _push(self, samples: Tensor) -> list[Event]:
         self._kept = torch.cat([self._kept, samples])
         with torch.inference_mode():
@@ -374,6 +382,8 @@ class TriggerStream:
             if found.start_seconds < self._free_seconds:
                 continue
             decision = self._heard(group, found)
+            if decision.is_accepted and self._ending is not None:
+                events.append(self._interrupted(self._ending, decision))
             events.append(decision)
             if decision.is_accepted:
                 self._free_seconds = max(decision.end_seconds, found.end_seconds)

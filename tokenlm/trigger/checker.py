@@ -118,9 +118,8 @@ class Checker:
             raise ValueError(f"a recording is (S,), got {tuple(waveform.shape)}")
         units = [[self._numbers[p] for p in self.phones_of(phrase)] for phrase in phrases]
         waveform = torch.nan_to_num(waveform.float()).clamp(-1.0, 1.0)
-        nothing = Scored(log_probability=LOWEST_SCORE, start_seconds=0.0, end_seconds=0.0)
         if waveform.shape[0] < _MIN_SECONDS * SAMPLE_RATE or not bool(waveform.any()):
-            return [nothing] * len(units)
+            return [self._nothing(phrase) for phrase in phrases]
         hidden, _ = self.model(waveform[None], torch.tensor([waveform.shape[0]]))
         log_probs = self.model.phone_log_probs(hidden)[0].double().numpy()
         known = self.model.config.phrases
@@ -130,7 +129,7 @@ class Checker:
         for phrase, numbers in zip(phrases, units, strict=True):
             score, spans = spot_ctc(log_probs, numbers)
             if not spans:
-                found.append(nothing)
+                found.append(self._nothing(phrase))
                 continue
             in_branch = None
             if branch is not None and isinstance(phrase, str) and phrase in known:
@@ -145,3 +144,13 @@ class Checker:
                 )
             )
         return found
+
+    def _nothing(self, phrase: str | Sequence[str]) -> Scored:
+        """Scores of a phrase that cannot have been said; the same ones as of any recording."""
+        is_known = isinstance(phrase, str) and phrase in self.model.config.phrases
+        return Scored(
+            log_probability=LOWEST_SCORE,
+            start_seconds=0.0,
+            end_seconds=0.0,
+            branch_log_probability=LOWEST_SCORE if is_known else None,
+        )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ import pyarrow as pa
 from tokenlm.atomic import atomic_path
 from tokenlm.audio.io import AudioError, read_recording
 from training.data.table import Columns, Table, digest, in_columns
+
+logger = logging.getLogger(__name__)
 
 DURATION_TOLERANCE = 0.1
 """Seconds that a recording may differ from what its row says."""
@@ -256,6 +259,18 @@ def read_manifest(path: str | Path, *, strict: bool = False) -> Manifest:
     if strict and manifest.bad_rows:
         raise ManifestError(manifest.report())
     return manifest
+
+
+def read_good_rows(path: str | Path) -> Rows:
+    """Read the good rows of a manifest; bad ones are left out with a warning that names them.
+
+    Raises:
+        ManifestError: If there is no such file.
+    """
+    manifest = read_manifest(path)
+    if manifest.bad_rows:
+        logger.warning(manifest.report())
+    return manifest.utterances
 
 
 def table_key(path: Path) -> str:

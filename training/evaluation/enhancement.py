@@ -50,6 +50,11 @@ class Damage:
         """One of `GROUPS`."""
         return "room" if self.echo_seconds else "noise" if self.noise else CLEAN
 
+    @property
+    def needs_voice(self) -> bool:
+        """Whether the noise is made of another voice."""
+        return self.noise in ("babble", "talker")
+
 
 DAMAGES: tuple[Damage, ...] = (
     Damage(name=CLEAN),
@@ -76,7 +81,8 @@ def damage(
         waveform: (S,) clean speech.
         sample_rate: in hertz.
         what: the condition.
-        other: (S',) another voice, for `talker`; `babble` lays it over itself several times.
+        other: (S',) another voice, for `talker`; `babble` lays it over itself several times. Not
+            used unless `what.needs_voice`.
         generator: draws of noise and room.
     """
     if what.echo_seconds:
@@ -84,12 +90,31 @@ def damage(
         waveform = reverberate(waveform, response, 3.0)
     if not what.noise:
         return waveform
-    if what.noise in ("babble", "talker"):
+    if what.needs_voice:
         count = 1 if what.noise == "talker" else 4
         noise = babble([other] * count, len(waveform), generator)
     else:
         noise = make_noise(what.noise, len(waveform), sample_rate, generator)
     return add_noise(waveform, noise, what.snr_db)
+
+
+def other_voice(
+    sentences: Sequence[tuple[Utterance, Tensor]], number: int
+) -> tuple[Utterance, Tensor]:
+    """The nearest sentence before a sentence, round the end, that another speaker says.
+
+    Raises:
+        ValueError: all are of one speaker.
+    """
+    speaker = sentences[number][0].speaker
+    for back in range(1, len(sentences)):
+        other = sentences[number - back]
+        if other[0].speaker != speaker:
+            return other
+    raise ValueError(
+        f"all sentences are of the speaker {speaker!r}: the conditions babble and talker need "
+        "another voice; name conditions without (--damage), or give sentences of more speakers."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +144,8 @@ def measure_enhancement(
     """Damage, enhance and judge sentences.
 
     Args:
-        sentences: clean ones (S,), at least two; the one before lends its voice to the noise.
+        sentences: clean ones (S,), at least two; the nearest one before that is of another speaker
+            lends its voice to the noise.
         sample_rate: of theirs, in hertz.
         enhancer: what is measured.
         judges: who judges.
@@ -132,7 +158,8 @@ def measure_enhancement(
         One row for each sentence, condition, and system (`NOISY` or a method).
 
     Raises:
-        ValueError: there are fewer than two sentences.
+        ValueError: there are fewer than two sentences, or a condition needs another voice and all
+            are of one speaker.
     """
     items = list(sentences)
     if len(items) < 2:
@@ -142,7 +169,8 @@ def measure_enhancement(
         own = judges.embed(_heard(clean, sample_rate)) if judges.embed is not None else None
         for what in damages:
             draws = make_generator("damage", seed, number, what.name)
-            noisy = damage(clean, sample_rate, what, items[number - 1][1], draws)
+            other = other_voice(items, number)[1] if what.needs_voice else clean
+            noisy = damage(clean, sample_rate, what, other, draws)
             for system in (NOISY, *methods):
                 sound, used = noisy, ""
                 if system != NOISY:

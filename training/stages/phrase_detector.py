@@ -374,7 +374,7 @@ class PhraseDetectorTask(Task):
         """
         if tuple(state["phrases"]) != self.model_config.phrases:
             raise ConfigError("phrases: the run began with " + ", ".join(state["phrases"]))
-        self._palettes = dict(state["palettes"])
+        self._palettes = {name: saved.to(self.device) for name, saved in state["palettes"].items()}
 
 
 def _bits(config: PhraseDetectorConfig) -> int:

@@ -9,6 +9,7 @@ Shapes: B batch, L characters.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,8 +26,11 @@ from tokenlm.models.directedness import USES, TextDirectedness, TextDirectedness
 from training.config import RunConfig
 from training.data.collate import pad_tokens
 from training.data.directed_texts import draw_use, read_texts
+from training.data.exclusion import evaluation_exclusion
 from training.data.phrases import normal_phrase
 from training.loop.task import Phase, Prepared, StepInfo, Task
+
+logger = logging.getLogger(__name__)
 
 NUM_VALID = 200
 
@@ -67,6 +71,22 @@ class LabelledTexts:
         return self._items[index]
 
 
+def _without_evaluation(texts: list[tuple[str, str]], split: str) -> list[tuple[str, str]]:
+    """Texts and uses but for those that `training.data.exclusion` keeps from all training.
+
+    Raises:
+        ConfigError: none is left.
+    """
+    exclusion = evaluation_exclusion()
+    kept = [(text, use) for text, use in texts if not exclusion.excludes(text)]
+    if len(kept) < len(texts):
+        left_out = len(texts) - len(kept)
+        logger.warning("%s: %d of %d texts are of test sets: left out", split, left_out, len(texts))
+    if not kept:
+        raise ConfigError(f"{split}: all texts are of test sets; none is left")
+    return kept
+
+
 class TextDirectednessTask(Task):
     """Trains a `TextDirectedness`."""
 
@@ -90,7 +110,7 @@ class TextDirectednessTask(Task):
                 count = config.num_texts if split == "train" else NUM_VALID
                 held = split == "valid"
                 texts = [draw_use(rng, phrases, is_heldout=held) for _ in range(count)]
-            self._datasets[split] = LabelledTexts(texts, model)
+            self._datasets[split] = LabelledTexts(_without_evaluation(texts, split), model)
         self.modules = {"text_directedness": model}
 
     def dataset(self, split: str) -> LabelledTexts:

@@ -50,9 +50,13 @@ def train(
     require_extra()
     settings: dict[str, tuple[str, ...]] = {}
     for word in phrases:
-        stage, dot, change = word.partition(".")
-        if "=" in word and dot:
-            settings[stage] = (*settings.get(stage, ()), change)
+        if "=" not in word:
+            continue
+        key, _, value = word.partition("=")
+        stage, dot, name = key.partition(".")
+        if not dot:
+            raise ValueError(f"{word}: of which stage? write checker.{word} or detector.{word}")
+        settings[stage] = (*settings.get(stage, ()), f"{name}={value}")
     recipe = TriggerRecipe(
         phrases=tuple(word for word in phrases if "=" not in word),
         manifests=tuple(manifests or ()),
@@ -88,11 +92,13 @@ def evaluate(
     """Measure false rejects and false accepts of a trigger on recordings it was not trained on."""
     if not manifests and not speech:
         raise ValueError("give recordings: --manifest, --speech or both.")
+    from tokenlm.console import show_logs
     from tokenlm.trigger.cascade import Trigger
     from training.trigger.evaluate import evaluate as measure
     from training.trigger.evaluate import write_report
     from training.trigger.train import net_sizes
 
+    show_logs()
     loaded = Trigger.load(trigger)
     outcomes = measure(loaded, manifests or [], speech or [], max_hours=max_hours)
     typer.echo(write_report(outcomes, output, size=net_sizes(loaded, trigger)))
@@ -112,8 +118,10 @@ def directed(
     ] = None,
 ) -> None:
     """Give a trigger nets that tell speech meant for the device; calibrate their combination."""
+    from tokenlm.console import show_logs
     from training.trigger.directed import add_directedness
 
+    show_logs()
     figures = add_directedness(trigger, manifest, acoustic=acoustic, text=text)
     for name, value in figures.items():
         typer.echo(f"{name}: equal error rate {100 * value:.1f} %")

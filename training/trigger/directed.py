@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from tokenlm.atomic import atomic_folder
 from tokenlm.audio.io import load_audio
 from tokenlm.console import track
 from tokenlm.models.directedness import AcousticDirectedness, TextDirectedness
 from tokenlm.trigger.cascade import ACOUSTIC, TEXT, Combination, Trigger
 from tokenlm.trigger.checker import SAMPLE_RATE
 from tokenlm.trigger.kinds import load_net
-from training.data.manifest import read_manifest
+from training.data.manifest import read_good_rows
 from training.losses.scores import equal_error
 from training.trigger.train import fit_logistic
 
@@ -23,6 +24,8 @@ def add_directedness(
     folder: Path, manifest: Path, *, acoustic: Path | None = None, text: Path | None = None
 ) -> dict[str, float]:
     """Puts nets into a trigger, with a combination that a logistic regression fits.
+
+    A net of the trigger that is not named stays, and is combined with the other.
 
     Args:
         folder: of the trigger.
@@ -45,11 +48,11 @@ def add_directedness(
         old.detector,
         old.checker,
         old.config,
-        acoustic=None if acoustic is None else load_net(acoustic, AcousticDirectedness),
-        text=None if text is None else load_net(text, TextDirectedness),
+        acoustic=old.acoustic if acoustic is None else load_net(acoustic, AcousticDirectedness),
+        text=old.text if text is None else load_net(text, TextDirectedness),
     )
     scores: dict[bool, list[dict[str, float]]] = {True: [], False: []}
-    for row in track(read_manifest(manifest).utterances, "calibrating"):
+    for row in track(read_good_rows(manifest), "calibrating"):
         label = row.extra.get("directed")
         if not isinstance(label, bool):
             raise ValueError(f'{manifest}: the row {row.id!r} has no "directed": true or false')
@@ -57,7 +60,8 @@ def add_directedness(
         scores[label].append(trigger.directedness(waveform, row.text))
     if not scores[True] or not scores[False]:
         raise ValueError(f"{manifest}: there must be rows that are directed, and others")
-    names = [name for name, net in (("acoustic", acoustic), ("text", text)) if net is not None]
+    nets = {"acoustic": trigger.acoustic, "text": trigger.text}
+    names = [name for name, net in nets.items() if net is not None]
     own, other = (
         np.array([[found.get(name, 0.0) for name in names] for found in scores[label]])
         for label in (True, False)
@@ -69,9 +73,11 @@ def add_directedness(
     }
     figures["both"] = equal_error(own @ weights, other @ weights)
     for source, name in ((acoustic, ACOUSTIC), (text, TEXT)):
-        shutil.rmtree(folder / name, ignore_errors=True)
-        if source is not None:
-            shutil.copytree(source, folder / name)
+        target = folder / name
+        if source is None or source.resolve() == target.resolve():
+            continue
+        with atomic_folder(target) as temporary:
+            shutil.copytree(source, temporary, dirs_exist_ok=True)
     trigger.config = replace(old.config, directed=combined)
     trigger.save_config(folder)
     return figures

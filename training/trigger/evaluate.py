@@ -7,6 +7,7 @@ of detection error trade-off (DET). Whether a phrase was said is read from the t
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,17 +18,19 @@ import numpy as np
 from scipy.stats import chi2, norm
 
 from tokenlm.atomic import write_text
-from tokenlm.audio.io import load_audio
+from tokenlm.audio.io import AudioError, load_audio
 from tokenlm.console import track
 from tokenlm.models.phrase_detector import MAX_RATIO, PhraseDecoder
 from tokenlm.report import markdown_table, new_plot, save_plot
 from tokenlm.text.normalize import frontend
 from tokenlm.trigger.cascade import Trigger, listen
 from tokenlm.trigger.checker import SAMPLE_RATE
-from training.data.manifest import Utterance, read_manifest
+from training.data.manifest import Utterance, read_good_rows
 from training.data.phrases import contains
 from training.evaluation.statistics import share_interval
 from training.losses.scores import equal_error
+
+logger = logging.getLogger(__name__)
 
 CONFIDENCE = 0.95
 STAGES = ("detector", "checker", "branch", "logit")
@@ -52,7 +55,7 @@ class Outcome:
 def hear(
     trigger: Trigger, rows: Sequence[Utterance], kind: str, *, description: str = "hearing"
 ) -> dict[str, list[Outcome]]:
-    """Outcomes of recordings for every phrase.
+    """Outcomes of recordings for every phrase; those that cannot be read are left out and logged.
 
     Args:
         trigger: what listens.
@@ -64,7 +67,11 @@ def hear(
     normalize, tokenizer = frontend("english").normalize, trigger.checker.tokenizer
     for row in track(rows, description):
         said = tokenizer.pronounce(normalize(row.text))
-        waveform = load_audio(row.audio, SAMPLE_RATE)
+        try:
+            waveform = load_audio(row.audio, SAMPLE_RATE)
+        except AudioError as error:
+            logger.warning("the row %r is left out: %s", row.id, error)
+            continue
         accepted = [decision.phrase for decision in listen(trigger, waveform).accepted]
         best = stage_scores(trigger, waveform)
         for phrase in trigger.config.phrases:
@@ -312,7 +319,7 @@ def evaluate(
         left = max_hours * 3600
         for manifest in manifests:
             rows = []
-            for row in read_manifest(manifest).utterances:
+            for row in read_good_rows(manifest):
                 if kind == "speech" and left <= 0:
                     break
                 rows.append(row)

@@ -33,7 +33,7 @@ from tokenlm.trigger.cascade import (
 )
 from tokenlm.trigger.checker import Checker
 from tokenlm.trigger.kinds import load_net
-from training.data.manifest import read_manifest, row_of
+from training.data.manifest import read_good_rows, row_of
 from training.data.phrases import contains, normal_phrase
 from training.loop.trainer import Trainer
 from training.run import find_config, load_task
@@ -127,7 +127,7 @@ def train_trigger(recipe: TriggerRecipe, folder: Path) -> Trigger:
         Checker.load(folder / CHECKER, folder / TEXT_TOKENIZER),
         TriggerConfig(phrases=phrases, thresholds={phrase: Thresholds() for phrase in phrases}),
     )
-    outcomes = hear(trigger, read_manifest(valid).utterances, "close", description="thresholds")
+    outcomes = hear(trigger, read_good_rows(valid), "close", description="thresholds")
     config = TriggerConfig(
         phrases=phrases,
         thresholds={phrase: choose_thresholds(outcomes[phrase]) for phrase in phrases},
@@ -149,7 +149,13 @@ def _speak(
 
     synthesizer = Synthesizer.from_pretrained(resolve(recipe.bundle))
     return speak_examples(
-        synthesizer, tokenizer, phrases, work, recipe.num_examples, seed=recipe.seed
+        synthesizer,
+        tokenizer,
+        phrases,
+        work,
+        recipe.num_examples,
+        valid_share=VALID_SHARE,
+        seed=recipe.seed,
     )
 
 
@@ -169,6 +175,9 @@ def split_manifests(
 ) -> tuple[Path, Path]:
     """Joins manifests and parts them by speakers: `train.jsonl` and `valid.jsonl`.
 
+    A row with `"split": "train"` or `"valid"` goes there, whoever speaks it: mixed voices have
+    names of their own, but share voices.
+
     Raises:
         ValueError: one of the two lacks recordings with the first phrase, or without.
     """
@@ -179,9 +188,10 @@ def split_manifests(
     rows: dict[str, list[str]] = {"train": [], "valid": []}
     counts = {(split, has): 0 for split in rows for has in (True, False)}
     for number, manifest in enumerate(manifests):
-        for row in read_manifest(manifest).utterances:
+        for row in read_good_rows(manifest):
             share = zlib.crc32(f"{seed}:{row.speaker}".encode()) / 2**32
-            split = "valid" if share < VALID_SHARE else "train"
+            drawn = "valid" if share < VALID_SHARE else "train"
+            split = named if (named := row.extra.get("split")) in rows else drawn
             facts: dict[str, Any] = row_of(row, Path())
             facts |= {"id": f"{number}-{row.id}", "audio": str(row.audio.absolute())}
             rows[split].append(json.dumps(facts, ensure_ascii=False) + "\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from training.evaluation.enhancement import (
     compare_enhanced,
     damage,
     measure_enhancement,
+    other_voice,
 )
 from training.evaluation.error_rate import clean_plainly
 from training.evaluation.judges import OVRL, P808
@@ -101,6 +104,27 @@ def test_one_sentence_lends_its_voice_to_none(tiny_enhancer: dict[str, nn.Module
         measure_enhancement(
             [sentence(0)], RATE, enhancer, EnhancementJudges(), methods=["isolation"]
         )
+
+
+def test_another_voice_is_of_another_speaker(tiny_enhancer: dict[str, nn.Module]) -> None:
+    sorted_ones = [
+        (replace(row, speaker=speaker), clean)
+        for speaker, (row, clean) in zip("aabbb", map(sentence, range(5)), strict=True)
+    ]
+    lent = [other_voice(sorted_ones, number)[0].id for number in range(5)]
+    assert lent == ["s4", "s4", "s1", "s1", "s1"]
+    enhancer = Enhancer(tiny_enhancer["voice_isolator"])  # type: ignore[arg-type]
+    alone = sorted_ones[:2]
+    for name, is_possible in (("talker_10", False), ("room_400", True)):
+        chosen = [what for what in DAMAGES if what.name == name]
+        measure = partial(
+            measure_enhancement, alone, RATE, enhancer, EnhancementJudges(), methods=[]
+        )
+        if is_possible:
+            assert len(measure(damages=chosen)) == 2
+        else:
+            with pytest.raises(ValueError, match="all sentences are of the speaker 'a'"):
+                measure(damages=chosen)
 
 
 def test_errors_of_pitch_by_hand() -> None:
