@@ -5,8 +5,10 @@
 Each replica is the application of `tokenlm serve` with models of its own. Replicas share the folder
 of voices and nothing else, so that any of them can take any request but one: the recording of a
 sentence of spoken consent has to reach the replica that drew it, which Ray does not see to. With
-several replicas, set `consent.policy` to `recorded`. Ray sends a request to the replica with the fewest live ones, starts further replicas where streams are many, and replaces one
-that is lost or whose models fail. A replica that is to stop takes no new requests and ends with its
+several replicas, set `consent.policy` to `recorded`.
+
+Ray sends a request to the replica with the fewest live ones, starts further replicas where streams
+are many, and replaces one that is lost or whose models fail. A replica that is to stop takes no new requests and ends with its
 last one. What goes on for longer than the longest utterance may (`limits.stream_timeout_seconds`),
 as a WebSocket can, is cut off.
 
