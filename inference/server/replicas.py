@@ -8,9 +8,9 @@ sentence of spoken consent has to reach the replica that drew it, which Ray does
 several replicas, set `consent.policy` to `recorded`.
 
 Ray sends a request to the replica with the fewest live ones, starts further replicas where streams
-are many, and replaces one that is lost or whose models fail. A replica that is to stop takes no new requests and ends with its
-last one. What goes on for longer than the longest utterance may (`limits.stream_timeout_seconds`),
-as a WebSocket can, is cut off.
+are many, and replaces one that is lost or whose models fail. A replica that is to stop takes no new
+requests and ends with its last one. What goes on for longer than the longest utterance may
+(`limits.stream_timeout_seconds`), as a WebSocket can, is cut off.
 
 API keys are those of the environment in which the application is built: of `serve run`, or with
 `serve deploy` the `runtime_env` of the application. Without any there, each replica looks in the
