@@ -78,7 +78,7 @@ def test_a_voice_is_added_used_and_deleted(
     assert record.consent.who == "Ann Example" and record.consent.statement.startswith("My voice")
     assert record.consent.date.endswith("+00:00")
     assert record.consent.audio_sha256 == hashlib.sha256(audio).hexdigest()
-    assert sorted(path.name for path in folder.iterdir()) == sorted(["me.yaml", record.file])
+    assert {path.name for path in folder.iterdir()} == {".key", "me.yaml", record.file}
     assert Voice.load(folder / record.file).prompt_text == "is it so?"
 
     names = [voice["id"] for voice in client.get(PATH).json()["data"]]
@@ -94,7 +94,7 @@ def test_a_voice_is_added_used_and_deleted(
     assert client.delete(f"{PATH}/me").json() == {
         "id": "me", "object": "audio.voice", "deleted": True,
     }  # fmt: skip
-    assert list(folder.iterdir()) == []
+    assert [path.name for path in folder.iterdir()] == [".key"]
     assert client.delete(f"{PATH}/me").status_code == 404
     assert client.post("/v1/audio/speech", json={"input": "yes", "voice": "me"}).status_code == 404
 
@@ -338,7 +338,7 @@ def test_a_disk_that_fails_while_a_voice_is_written(
         patch.setattr("inference.server.voice_store.save_config", fails)
         response = add(client, recording.read_bytes())
     assert response.status_code == status and told in response.text
-    assert list(server.config.voices.iterdir()) == []
+    assert [path.name for path in server.config.voices.iterdir()] == [".key"]
     assert add(client, recording.read_bytes()).status_code == 201
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", fails)
