@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -29,6 +30,10 @@ def replace(source: Path, target: Path) -> None:
             if sys.platform != "win32" or time.monotonic() > end:
                 raise
             time.sleep(0.02)
+
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
+"""Errors of file systems that have no links."""
 
 
 @contextmanager
@@ -105,6 +110,37 @@ def write_text(path: str | Path, text: str) -> None:
     """Write `text` to `path` as UTF-8, whole or not at all; the same bytes on every system."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def publish(draft: Path, path: Path) -> None:
+    """Gives a finished file its name, where there is none of that name yet.
+
+    Unlike a rename, a link does not replace what another server wrote meanwhile. File systems
+    without links (exFAT, some network folders) get a file that is created only if it is new; until
+    it is complete, a reader sees a part of it.
+
+    Raises:
+        FileExistsError: there is such a file.
+    """
+    try:
+        os.link(draft, path)
+        return
+    except FileExistsError:
+        raise
+    except OSError as error:
+        is_windows = getattr(error, "winerror", None) in (1, 50)  # not a function of this volume
+        if error.errno not in _NO_LINKS and not is_windows:
+            raise
+    content, mode = draft.read_bytes(), draft.stat().st_mode & 0o777
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+    with os.fdopen(handle, "wb") as file:
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def sync_to_disk(path: Path) -> None:

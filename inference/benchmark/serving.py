@@ -83,7 +83,11 @@ def percentile(values: Sequence[float], share: float) -> float:
 async def listen(
     client: httpx.AsyncClient, text: str, voice: str, seed: int
 ) -> StreamFigures | None:
-    """Asks for speech and times its packets; None where there is no whole speech."""
+    """Asks for speech and times its packets; None where there is no whole speech.
+
+    Raises:
+        ValueError: what answers is another kind of server.
+    """
     body = {"input": text, "response_format": "pcm", "seed": seed}
     if voice:
         body["voice"] = voice
@@ -92,11 +96,16 @@ async def listen(
         async with client.stream("POST", "/v1/audio/speech", json=body) as response:
             if response.status_code != 200:
                 return None
-            rate = int(response.headers["x-sample-rate"])
+            rate = response.headers.get("x-sample-rate", "")
+            if not rate.isdecimal() or int(rate) < 1:
+                raise ValueError(
+                    f"{client.base_url} answers without X-Sample-Rate; is it the address of a "
+                    "`tokenlm serve`?"
+                )
             async for piece in response.aiter_raw():
                 whole, rest = divmod(rest + len(piece), _SAMPLE_BYTES)
                 if whole:
-                    packets.append((time.perf_counter() - start, whole / rate))
+                    packets.append((time.perf_counter() - start, whole / int(rate)))
     except (httpx.HTTPError, OSError):
         return None
     if not packets:
@@ -151,14 +160,21 @@ async def measure_server(
         runs: requests of each client.
 
     Raises:
-        ValueError: the server does not answer, or refuses the first request.
+        ValueError: the server does not answer, refuses the first request, or is of another kind;
+            the address is none; `runs` is below 1.
     """
+    if runs < 1:
+        raise ValueError(f"runs must be at least 1, got {runs}")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     limits = httpx.Limits(max_connections=max(streams) + 1)
     loads = []
-    async with httpx.AsyncClient(
-        base_url=url, headers=headers, timeout=600.0, limits=limits
-    ) as client:
+    try:
+        if (httpx.URL(url).port or 0) > 65535:
+            raise httpx.InvalidURL("its port is above 65535")
+        client = httpx.AsyncClient(base_url=url, headers=headers, timeout=600.0, limits=limits)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"{url} is no address of a server: {error}") from None
+    async with client:
         if await listen(client, text, voice, 0) is None:  # the voice is read, the code is warm
             raise ValueError(f"{url} does not speak; is it the address of a `tokenlm serve`?")
 

@@ -97,7 +97,7 @@ def spoken_consent(
 
     manager = _manager(config, synthesizer)
     if (reason := manager.why_not_verifiable()) is not None:
-        raise ValueError(reason)
+        raise ValueError(reason.replace("the setting consent.bundle", "--consent-bundle"))
     if not manager.verifier.detects_synthetic:
         typer.echo("nothing here says whether the sentence is itself synthetic", err=True)
     sample = _load(recording)
@@ -124,7 +124,7 @@ def describe_consent(voice: Voice, public_key: str | None) -> tuple[list[str], b
     try:
         evidence = read_evidence(voice)
     except ConsentError as error:
-        return [f"consent      {error}"], False
+        return [_one_line(f"consent      {error}")], False
     if evidence is None:
         return ["consent      none is stored"], public_key is None
     assert voice.consent is not None
@@ -155,7 +155,14 @@ def describe_consent(voice: Voice, public_key: str | None) -> tuple[list[str], b
         "unchecked": "not checked: install the package cryptography",
     }
     lines.append(f"  signature  {told[status]}")
-    return lines, status == "valid" or (status in ("unsigned", "unchecked") and public_key is None)
+    return [_one_line(line) for line in lines], status == "valid" or (
+        status in ("unsigned", "unchecked") and public_key is None
+    )
+
+
+def _one_line(text: str) -> str:
+    """The text with escapes for line ends and whatever else is not printed."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _manager(config: ConsentConfig, synthesizer: Synthesizer | None) -> ConsentManager:

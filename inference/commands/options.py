@@ -188,6 +188,15 @@ ForOthersOption = Annotated[
         help="The voice is somebody else's: ask for a sentence that they say, and listen to it.",
     ),
 ]
+ConsentBundleOption = Annotated[
+    str,
+    typer.Option(
+        "--consent-bundle",
+        help="Bundle whose models listen to the sentence of --for-others; imported bundles need"
+        " one, such as mini-en.",
+        show_default="the one that speaks",
+    ),
+]
 WhoOption = Annotated[
     str | None,
     typer.Option("--who", help="Whose voice it is.", show_default="asked for"),

@@ -16,6 +16,7 @@ import typer
 from inference.commands.options import (
     ArrivingTextArgument,
     CachePrecision,
+    ConsentBundleOption,
     EnhanceOption,
     FormatOption,
     ForOthersOption,
@@ -58,6 +59,7 @@ def clone(
     output: OutputOption = Path("out.wav"),
     text_file: TextFileOption = None,
     for_others: ForOthersOption = False,
+    consent_bundle: ConsentBundleOption = "",
     who: WhoOption = None,
     options: TextOptions,
 ) -> None:
@@ -75,7 +77,7 @@ def clone(
         from inference.commands.consent import spoken_consent
         from inference.consent.settings import ConsentConfig
 
-        spoken_consent(synthesizer, prompt_audio, who, ConsentConfig())
+        spoken_consent(synthesizer, prompt_audio, who, ConsentConfig(bundle=consent_bundle))
     with ProgressBar("listening") as progress:
         voice = synthesizer.prepare_voice(prompt_audio, prompt_text, enhance=enhance)
         progress.describe("speaking")

@@ -11,6 +11,7 @@ import typer
 from inference.commands.consent import read_statement, spoken_consent, stated_consent
 from inference.commands.options import (
     BundleOption,
+    ConsentBundleOption,
     DeviceOption,
     EnhanceOption,
     ForOthersOption,
@@ -62,6 +63,7 @@ def prepare_voice(
     enhance: EnhanceOption = False,
     lexicon: LexiconOption = None,
     for_others: ForOthersOption = False,
+    consent_bundle: ConsentBundleOption = "",
     who: WhoOption = None,
     statement: Annotated[
         str | None,
@@ -106,7 +108,7 @@ def prepare_voice(
         synthesizer = load_synthesizer(bundle, device)
     spoken = None
     if for_others:
-        config = ConsentConfig(synthetic_detector=synthetic_detector)
+        config = ConsentConfig(synthetic_detector=synthetic_detector, bundle=consent_bundle)
         spoken = spoken_consent(synthesizer, recording, who, config)
     with ProgressBar("listening"):
         voice = synthesizer.prepare_voice(recording, text, name=name, enhance=enhance)

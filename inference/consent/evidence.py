@@ -13,12 +13,16 @@ from __future__ import annotations
 import base64
 import json
 import os
+import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from tokenlm.atomic import publish, sync_to_disk
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -45,7 +49,8 @@ class Evidence:
     who: str
     """The person whose voice it is."""
     statement: str
-    """What they agreed to: the sentence that was spoken, or what was stated."""
+    """What was stated; where it was spoken, the sentence that was asked for. The recording is
+    nearer to it than to what it is compared with (docs/consent.md); no more is known."""
     date: str
     """When it was accepted (ISO 8601, UTC)."""
     audio_sha256: str
@@ -141,11 +146,30 @@ def read_evidence(voice: Voice) -> Evidence | None:
         facts = dict(voice.consent["evidence"])
         if voice.consent["format_version"] != FORMAT_VERSION:
             raise ConsentError("the evidence of consent is of another version of tokenlm.")
-        return Evidence(**{**facts, "words": tuple(facts.get("words", ()))})
+        evidence = Evidence(**{**facts, "words": tuple(facts.get("words", ()))})
+        _check_types(evidence)
+        return evidence
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, ConsentError):
             raise
         raise ConsentError(f"the evidence of consent is damaged: {error}") from error
+
+
+def _check_types(evidence: Evidence) -> None:
+    """Raises TypeError where a field of evidence is of another type than it should be."""
+    values = asdict(evidence)
+    numbers, words = ("scores", "thresholds"), values.pop("words")
+    for name in numbers:
+        table = values.pop(name)
+        if not isinstance(table, dict) or not all(
+            value is None or isinstance(value, int | float) for value in table.values()
+        ):
+            raise TypeError(f"{name} are not numbers by name")
+    for text in (*values.values(), *words):
+        if not isinstance(text, str):
+            raise TypeError(f"{text!r} is not a text")
+    if evidence.kind not in ("spoken", "stated"):
+        raise TypeError(f"{evidence.kind!r} is no kind of consent")
 
 
 def check_signature(voice: Voice, public_key: str | None = None) -> Status:
@@ -247,16 +271,18 @@ def _create(path: Path, serialization: Any, private_keys: Any) -> None:
         serialization.NoEncryption(),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".key-") as folder:
+        draft = Path(folder) / "key"
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(data)
+        sync_to_disk(draft)
+        with suppress(FileExistsError):
+            publish(draft, path)
+    sync_to_disk(path.parent)
 
 
 def _read_whole(path: Path) -> bytes:
-    """Reads a file that another server may be writing in this moment."""
+    """Reads a file that another server may be writing now, where there are no links."""
     for _ in range(20):
         if (data := path.read_bytes()).endswith(b"-----\n"):
             return data

@@ -74,7 +74,8 @@ class ConsentManager:
         self.challenges = challenges or Challenges()
         self._components = components
         self._key_path = config.key or key
-        self._lock = threading.Lock()
+        # Two: the key is asked for while models are loaded, which takes long.
+        self._verifier_lock, self._key_lock = threading.Lock(), threading.Lock()
         self._verifier: ConsentVerifier | None = None
         self._key: SigningKey | None = None
 
@@ -85,7 +86,7 @@ class ConsentManager:
         Raises:
             ValueError: it cannot be loaded.
         """
-        with self._lock:
+        with self._verifier_lock:
             if self._verifier is None:
                 name = self.config.bundle
                 components = Synthesizer.from_pretrained(name).components if name else None
@@ -99,7 +100,7 @@ class ConsentManager:
         Raises:
             ConsentError: there is no key and none can be made.
         """
-        with self._lock:
+        with self._key_lock:
             if self._key is None:
                 self._key = SigningKey.open(self._key_path)
             return self._key

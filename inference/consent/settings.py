@@ -23,8 +23,8 @@ class ConsentConfig:
     `recorded`: somebody states in writing that the person agreed. `off`: nothing is asked for.
     `auto` is `recorded` on a server that only its own machine reaches, and `required` elsewhere."""
     key: Path | None = None
-    """File of the key that signs evidence, made if it is not there; None is that of the folder of
-    voices, with `.key` behind its name."""
+    """File of the key that signs evidence, made if it is not there; None is `.key` in the folder of
+    voices, which servers with the same voices share."""
     operator: str = ""
     """Who runs the server, for voices that they import with a statement of their own."""
     operator_statement: str = ""

@@ -20,7 +20,7 @@ from inference.consent.challenge import Challenge
 from inference.consent.evidence import ConsentError
 from inference.consent.settings import ConsentConfig
 from inference.consent.words import SAMPLE_RATE, RecognizerScorer, TextScorer, score_words
-from tokenlm.audio.level import is_silent, trim_silence
+from tokenlm.audio.level import high_pass, is_silent, sound_span, trim_silence
 from tokenlm.audio.resample import resample
 from tokenlm.checkpoint.component import load_component
 from tokenlm.models.speaker_encoder import SpeakerEncoder
@@ -29,7 +29,9 @@ from tokenlm.synthesis.components import Components
 from tokenlm.trigger.speaker import SpeakerProfile, embed_windows, split_agreement
 
 MIN_SECONDS, MAX_SECONDS = 2.0, 30.0
-"""Sound of a sentence, silence at both ends left out."""
+"""Sound of a recording, silence at both ends left out; only a sentence may be too long."""
+VOICE_RATE = 24_000
+"""Rate in hertz at which a voice is made of a recording: what is not in it there cuts nothing."""
 MAX_CLIPPED_SHARE = 0.002
 """Of the samples, those in runs at full scale; beyond it the recording is distorted."""
 CLIPPED_RUN = 3
@@ -122,10 +124,11 @@ class ConsentVerifier:
         """
         reasons = [
             f"the recording of the {name} {problem}"
-            for name, waveform, rate in (
-                ("sentence", sentence, sentence_rate), ("voice", sample, sample_rate),
+            for name, waveform, rate, most in (
+                ("sentence", sentence, sentence_rate, MAX_SECONDS),
+                ("voice", sample, sample_rate, math.inf),
             )
-            if (problem := find_problem(waveform, rate)) is not None
+            if (problem := find_problem(waveform, rate, most)) is not None
         ]  # fmt: skip
         scores: dict[str, float | None] = dict.fromkeys(
             ("words", "speaker", "lowest_window", "agreement", "synthetic", "watermark")
@@ -169,8 +172,8 @@ class ConsentVerifier:
         """Sentences about the scores that are not what they should be."""
         config, found = self._config, []
         missed = {
-            "words": f"it was not heard to say the words {', '.join(challenge.words)} after the "
-            "statement",
+            "words": "it was not heard to say the statement as it is written and then the words "
+            f"{', '.join(challenge.words)}",
             "speaker": "it is not the same person as in the recording of the voice",
             "lowest_window": "in a part of the recordings another person speaks",
             "agreement": "the voice changes within a recording",
@@ -190,7 +193,9 @@ class ConsentVerifier:
         return found
 
 
-def find_problem(waveform: Tensor, sample_rate: int) -> str | None:
+def find_problem(
+    waveform: Tensor, sample_rate: int, max_seconds: float = MAX_SECONDS
+) -> str | None:
     """Why nothing can be said of a recording (S,), as the end of a sentence; None where it can."""
     if waveform.ndim != 1 or waveform.shape[0] == 0 or not bool(waveform.isfinite().all()):
         return "holds no sound"
@@ -199,25 +204,32 @@ def find_problem(waveform: Tensor, sample_rate: int) -> str | None:
             f"has a sample rate of {sample_rate} Hz: at least {SAMPLE_RATE} Hz are needed to tell "
             "who speaks"
         )
-    if is_silent(waveform - waveform.mean(), -60.0):
+    clean = high_pass(waveform.float() - waveform.float().mean(), sample_rate)
+    if is_silent(clean, -60.0):
         return "is silent"
-    sound = trim_silence(waveform, sample_rate)
+    first, last = sound_span(clean, sample_rate)
+    sound = waveform[first:last]
     seconds = sound.shape[0] / sample_rate
     if seconds < MIN_SECONDS:
         return f"holds only {seconds:.1f} s of sound: at least {MIN_SECONDS:g} s are needed"
-    if seconds > MAX_SECONDS:
-        return f"lasts {seconds:.0f} s: at most {MAX_SECONDS:g} s are listened to"
+    if seconds > max_seconds:
+        return f"lasts {seconds:.0f} s: at most {max_seconds:g} s are listened to"
     if (share := clipped_share(sound)) > MAX_CLIPPED_SHARE:
         return f"is distorted: {100 * share:.1f} % of it is at full scale; record it more quietly"
-    if _band_db(sound, sample_rate) < MAX_NARROW_DB:
+    if _band_db(clean[first:last], sample_rate) < MAX_NARROW_DB:
         return "holds nothing above 4 kHz, as a telephone's does: who speaks cannot be told"
     return None
 
 
 def prepare(waveform: Tensor, sample_rate: int) -> Tensor:
-    """A recording (S,) as the models hear it: at `SAMPLE_RATE`, silence cut off both ends."""
-    sound = trim_silence(waveform.float() - waveform.float().mean(), sample_rate)
-    return resample(sound, sample_rate, SAMPLE_RATE).clamp(-1.0, 1.0)
+    """A recording (S,) as the models hear it: at `SAMPLE_RATE`, silence cut off both ends.
+
+    Silence is what `clean_recording` takes for it when a voice is made, so that a sound which the
+    voice does not keep, such as rumble, does not decide what is listened to.
+    """
+    sound = resample(waveform.float(), sample_rate, VOICE_RATE)
+    sound = trim_silence(high_pass(sound - sound.mean(), VOICE_RATE), VOICE_RATE)
+    return resample(sound, VOICE_RATE, SAMPLE_RATE).clamp(-1.0, 1.0)
 
 
 def clipped_share(waveform: Tensor) -> float:

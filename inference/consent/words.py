@@ -1,8 +1,10 @@
 """Whether a recording says the sentence that was drawn for it.
 
-The drawn words compete with all words that might have been drawn: in each place the expected word
-has to be the most likely one, and leaving it out must be less likely. So the decision is one
-between texts, and needs no absolute scale of a recogniser.
+The drawn words compete with all words that might have been drawn, and with leaving them out; the
+statement competes with denials of it, with other names, and with leaving it or the name out. So the
+decision is one between texts, and needs no absolute scale of a recogniser. How much likelier
+another text may be is a bound of the settings: a statement or a name that is nearer to the right
+one than to those here is not told from it.
 
 Shapes: S samples.
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Protocol
 
 import torch
@@ -24,6 +27,12 @@ from tokenlm.text.normalize import frontend
 
 SAMPLE_RATE = 16_000
 """Of what is listened to, in hertz."""
+DENIALS = ("do not", "don't", "never", "will not")
+"""Before "let": what makes the opposite of the statement."""
+OTHER_NAMES = ("John Smith", "Maria Garcia", "Emily Brown", "Peter Johnson", "David Lee")
+"""That stand for anybody else's; those that are like the person's own are left out."""
+MAX_NAME_LIKENESS = 0.6
+"""Share of letters that names have in common, beyond which they may sound the same."""
 
 
 class TextScorer(Protocol):
@@ -78,7 +87,7 @@ class WordsScore:
     """Of each drawn word: its log-probability less that of the likeliest other text in its place.
     Minus infinity where nothing can be aligned."""
     statement_margin: float
-    """The same of the statement before them, against leaving it out."""
+    """The same of the statement before them, against those of `other_statements`."""
 
     @property
     def lowest(self) -> float:
@@ -95,7 +104,8 @@ def score_words(scorer: TextScorer, waveform: Tensor, challenge: Challenge) -> W
         challenge: what was to be said.
     """
     words = list(challenge.words)
-    texts = [_sentence(challenge.statement, words), _sentence("", words)]
+    rivals = other_statements(challenge)
+    texts = [_sentence(statement, words) for statement in (challenge.statement, *rivals)]
     places = []
     for place in range(len(words)):
         others = [word for word in WORDS if word not in words]
@@ -105,14 +115,31 @@ def score_words(scorer: TextScorer, waveform: Tensor, challenge: Challenge) -> W
             )
             places.append(place)
     found = scorer.log_probabilities(waveform, texts)
-    said, alone = found[:2]
+    said, others = found[0], found[1 : 1 + len(rivals)]
     best = [float("-inf")] * len(words)
-    for place, value in zip(places, found[2:], strict=True):
+    for place, value in zip(places, found[1 + len(rivals) :], strict=True):
         best[place] = max(best[place], value)
     return WordsScore(
         margins=tuple(_margin(said, other) for other in best),
-        statement_margin=_margin(said, alone),
+        statement_margin=_margin(said, max(others)),
     )
+
+
+def other_statements(challenge: Challenge) -> list[str]:
+    """Statements that the one of a challenge is told apart from; an empty one is none at all."""
+    own = challenge.who.lower()
+    names = [
+        name
+        for name in OTHER_NAMES
+        if SequenceMatcher(None, name.lower(), own).ratio() < MAX_NAME_LIKENESS
+    ]
+    return [
+        "",
+        "I let tokenlm copy my voice.",
+        "Let tokenlm copy my voice.",
+        *(f"I, {challenge.who}, {denial} let tokenlm copy my voice." for denial in DENIALS),
+        *(f"I, {name}, let tokenlm copy my voice." for name in names),
+    ]
 
 
 def _margin(said: float, other: float) -> float:

@@ -28,6 +28,12 @@ _DEFAULT_PORTS = ("", "80", "443")
 _bearer = HTTPBearer(auto_error=False, description="A key of the server, where it has keys at all.")
 
 
+def keys_of_environment(config: ServeConfig) -> tuple[str, ...]:
+    """The API keys in the variable that the settings name."""
+    keys = os.environ.get(config.api_key_env, "").split(",")
+    return tuple(key.strip() for key in keys if key.strip())
+
+
 class Access:
     """Who may use the server.
 
@@ -38,7 +44,7 @@ class Access:
     def __init__(self, config: ServeConfig, keys: Sequence[str] | None = None) -> None:
         """Takes the settings, and the API keys in place of those of the environment."""
         if keys is None:
-            keys = os.environ.get(config.api_key_env, "").split(",")
+            keys = keys_of_environment(config)
         self._keys = tuple(key.strip().encode() for key in keys if key.strip())
         self._origins = config.cors_origins
         self._allowed_hosts = tuple(map(normalise_host, config.allowed_hosts))

@@ -28,16 +28,17 @@ from inference.server.voices import (
     ConsentClaim,
     ConsentForm,
     ConsentRecordingForm,
+    UploadedRecording,
     check_claim,
     check_size,
     check_upload,
-    read_recording_upload,
     saved_upload,
     unusable,
     upload_slot,
 )
 from tokenlm.audio.io import AudioError
 from tokenlm.audio.recording import Recording
+from tokenlm.audio.splicing import channel_gains, common_channel
 from tokenlm.synthesis.editing import EditRequest
 from tokenlm.synthesis.synthesizer import choose_seed
 
@@ -175,16 +176,24 @@ def _edit(
     seed: int,
     claim: ConsentClaim | None,
 ) -> _Edited:
-    if claim is not None and claim.challenge:
-        check_claim(service, claim, read_recording_upload(sample.file, service.config.limits))
-        sample.file.seek(0)
-    with saved_upload(sample.file, service.config.limits) as (path, _):
+    with saved_upload(sample.file, service.config.limits) as (path, digest):
         try:
             recording = Recording.load(
                 path, name="it", accept=partial(check_size, service.config.limits)
             )
         except AudioError as error:
             raise unusable(str(error).rstrip(".")) from error
+    if claim is not None and claim.challenge:
+        # The channel that is edited, which is not the mean of all.
+        waveform = recording.waveform
+        edited_channel = common_channel(waveform, channel_gains(waveform))
+        check_claim(
+            service,
+            claim,
+            UploadedRecording(
+                waveform=edited_channel, sample_rate=recording.sample_rate, sha256=digest
+            ),
+        )
     try:
         edited = service.synthesizer.edit(
             recording,

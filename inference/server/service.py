@@ -150,7 +150,7 @@ class Service:
             config.consent,
             config.consent_policy,
             lambda: synthesizer.components,
-            key=config.voices.with_name(f"{config.voices.name}.key"),
+            key=config.voices / ".key",
         )
         self.admission = Admission(config.limits)
         self.metrics = Metrics()

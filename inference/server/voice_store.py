@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tokenlm.atomic import sync_to_disk
+from tokenlm.atomic import publish, sync_to_disk
 from tokenlm.config import ConfigError, load_config, save_config
 from tokenlm.synthesis import Voice, VoiceError
 
@@ -211,7 +211,7 @@ class VoiceStore:
         try:
             voice.save(path)
             save_config(record, draft)
-            _publish(draft, self._record_path(record.name))
+            publish(draft, self._record_path(record.name))
         except FileExistsError:
             path.unlink(missing_ok=True)
             raise _taken(record.name) from None
@@ -263,39 +263,6 @@ class VoiceStore:
     def _record_path(self, name: str) -> Path:
         assert NAME.fullmatch(name), name
         return self.folder / f"{name}.yaml"
-
-
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
-
-
-def _publish(draft: Path, path: Path) -> None:
-    """Gives a finished file its name, where there is none of that name yet.
-
-    Unlike a rename, a link does not replace what another server wrote meanwhile. File systems
-    without links (exFAT, some network folders) get a file that is created only if it is new; until
-    it is complete, it reads as a damaged record, which is no voice.
-
-    Raises:
-        FileExistsError: there is such a file.
-    """
-    try:
-        os.link(draft, path)
-        return
-    except FileExistsError:
-        raise
-    except OSError as error:
-        is_windows = getattr(error, "winerror", None) in (1, 50)  # not a function of this volume
-        if error.errno not in _NO_LINKS and not is_windows:
-            raise
-    content = draft.read_bytes()
-    with path.open("xb") as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
 
 
 def _not_written(error: OSError) -> str:

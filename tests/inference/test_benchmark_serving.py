@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from inference.benchmark.command import benchmark
-from inference.benchmark.serving import StreamFigures, percentile, summarise, underrun
+from inference.benchmark.serving import StreamFigures, listen, percentile, summarise, underrun
 from inference.server.settings import ServeConfig
 from tokenlm.synthesis import Synthesizer
 
@@ -73,9 +75,22 @@ def test_a_server_is_measured(tiny_bundle: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("--streams", "1,x"), "whole numbers above 0"),
+        (("--runs", "0"), "runs must be at least 1"),
         ((), "does not speak"),
+        (("--serve", "http://127.0.0.1:port"), "is no address of a server"),
+        (("--serve", "http://127.0.0.1:99999"), "its port is above 65535"),
     ],
 )
 def test_mistakes(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
     code, said = run("--serve", "http://127.0.0.1:9", "--output", str(tmp_path), *arguments)
     assert code == 2 and message in said
+
+
+def test_another_kind_of_server_is_named() -> None:
+    async def ask() -> None:
+        transport = httpx.MockTransport(lambda request: httpx.Response(200, text="hello"))
+        async with httpx.AsyncClient(transport=transport, base_url="http://web") as client:
+            await listen(client, "Yes.", "", 0)
+
+    with pytest.raises(ValueError, match="http://web.* answers without X-Sample-Rate"):
+        asyncio.run(ask())

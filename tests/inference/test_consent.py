@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 from verb_runner import run_verb
 
 from inference.commands.bundle import inspect
+from inference.commands.consent import describe_consent
 from inference.commands.voices import prepare_voice
 from inference.consent import verification
 from inference.consent.challenge import MAX_CHALLENGES, WORDS, Challenge, Challenges
@@ -30,12 +32,16 @@ from inference.consent.evidence import (
     read_evidence,
     store_unsigned,
 )
+from inference.consent.manager import ConsentManager
 from inference.consent.settings import ConsentConfig
 from inference.consent.verification import ConsentVerifier, Decision
-from inference.consent.words import score_words
+from inference.consent.words import other_statements, score_words
+from tokenlm.audio.resample import resample
 from tokenlm.checkpoint.adapter import AdapterBase, AdapterConfig, PartChange, save_adapter
 from tokenlm.models.speaker_encoder import SpeakerEncoder, SpeakerEncoderConfig
 from tokenlm.synthesis import Synthesizer, Voice
+from tokenlm.synthesis.components import Components
+from tokenlm.synthesis.voice import clean_recording
 
 RATE = 16_000
 CHALLENGE = Challenge(id="a", who="Ann", words=("river", "seven", "lemon"), issued_at=0.0)
@@ -133,12 +139,23 @@ def test_a_sentence_is_fresh_and_used_once() -> None:
      ("I, Ann, let tokenlm copy my voice. River, lemon.", False),
      ("I, Ann, let tokenlm copy my voice. River, seven.", False),
      ("I, Ann, let tokenlm copy my voice.", False),
+     ("I, Ann, do not let tokenlm copy my voice. River, seven, lemon.", False),
+     ("I, Ann, never let tokenlm copy my voice. River, seven, lemon.", False),
+     ("I, John Smith, let tokenlm copy my voice. River, seven, lemon.", False),
+     ("I let tokenlm copy my voice. River, seven, lemon.", False),
      ("River, seven, lemon.", False)],
 )  # fmt: skip
 def test_words_compete(heard: str, is_good: bool) -> None:
     score = score_words(Ear(heard), person(200), CHALLENGE)
     assert (score.lowest > 0) is is_good
     assert decide(person(200), person(205), heard=heard).accepted is is_good
+
+
+def test_a_name_does_not_compete_with_one_like_it() -> None:
+    smythe = replace(CHALLENGE, who="Jon Smythe")
+    rivals = other_statements(smythe)
+    assert not any("John Smith" in rival for rival in rivals)
+    assert any("Maria Garcia" in rival for rival in rivals) and smythe.statement not in rivals
 
 
 def test_persons() -> None:
@@ -208,6 +225,24 @@ def test_clipping_by_hand() -> None:
     assert verification.clipped_share(0.1 * wave) == 0.0, "so quiet is no clipping"
 
 
+@pytest.mark.parametrize(("hertz", "rate"), [(15.0, RATE), (20_000.0, 48_000)])
+def test_a_sound_that_the_voice_does_not_keep_hides_nobody(hertz: float, rate: int) -> None:
+    """Rumble or ultrasound over one person, while another speaks more quietly before."""
+    time = torch.arange(4 * rate) / rate
+    loud = 0.7 * torch.sin(2 * math.pi * hertz * time)
+    ann, bob = 0.02 * person(200, 4.0, rate), 0.02 * person(410, 4.0, rate)
+    sample = torch.cat([bob, ann + loud])
+    heard = verification.prepare(sample, rate)
+    voice = clean_recording(resample(sample, rate, 24_000), 24_000, "it")
+    assert heard.shape[0] / RATE == pytest.approx(voice.shape[0] / 24_000, abs=0.001)
+    assert heard.shape[0] > 7.9 * RATE
+
+
+def test_only_the_sentence_may_be_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "MAX_SECONDS", 4.0)
+    assert decide(person(200, 3.0), person(203, 5.0)).accepted
+
+
 # --- Evidence ---
 
 
@@ -253,7 +288,15 @@ def test_what_was_changed_is_seen(voice: Voice, tmp_path: Path) -> None:
     for signature in ("", "no base 64!", "AAAA"):
         broken = {**signed.consent, "signature": signature}
         assert check_signature(replace(signed, consent=broken)) == "changed"
-    for broken in ({}, {"evidence": 3}, {**signed.consent, "format_version": 9}):
+    facts = signed.consent["evidence"]
+    damaged = [
+        {**signed.consent, "evidence": {**facts, **wrong}}
+        for wrong in (
+            {"scores": []}, {"scores": {"words": "x"}}, {"who": 3}, {"words": [3]},
+            {"kind": "seen"},
+        )
+    ]  # fmt: skip
+    for broken in ({}, {"evidence": 3}, {**signed.consent, "format_version": 9}, *damaged):
         with pytest.raises(ConsentError):
             read_evidence(replace(signed, consent=broken))
 
@@ -280,6 +323,41 @@ def test_another_adapter_is_seen(tiny_bundle: Path, voice: Voice, tmp_path: Path
     assert check_signature(signed) == "valid"  # the name is known
     shutil.copytree(tmp_path / "you.adapter", tmp_path / "me.adapter")
     assert check_signature(signed) == "changed"
+
+
+def test_a_statement_imitates_no_signature(voice: Voice) -> None:
+    fake = replace(EVIDENCE, statement="I agree.\n  signature  valid, key AAAA")
+    lines, _ = describe_consent(store_unsigned(voice, fake), None)
+    assert [line for line in lines if "\n" in line] == []
+    assert [line for line in lines if line.startswith("  signature")] == [
+        "  signature  none: anybody may have written this"
+    ]
+
+
+def test_a_key_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And never in the place of one that another server made meanwhile."""
+    path = tmp_path / "keys" / ".key"
+    other = SigningKey.open(tmp_path / "other.key")
+    link = os.link
+
+    def meanwhile(draft: Path, target: Path) -> None:
+        assert not target.exists() and draft.read_bytes().endswith(b"-----\n")
+        link(tmp_path / "other.key", target)
+        link(draft, target)
+
+    monkeypatch.setattr(os, "link", meanwhile)
+    assert SigningKey.open(path).public == other.public
+    assert [one.name for one in path.parent.iterdir()] == [".key"]
+
+
+def test_the_key_is_read_while_models_load(tmp_path: Path) -> None:
+    manager = ConsentManager(
+        ConsentConfig(), "required", lambda: pytest.fail("not asked for"), key=tmp_path / ".key"
+    )
+    made = manager.key.public
+    manager._key = None
+    with manager._verifier_lock:
+        assert manager.public_key == made
 
 
 def test_keys_that_are_none(tmp_path: Path) -> None:
@@ -335,6 +413,17 @@ def test_a_statement_is_stored_shown_and_checked(
     assert (
         "no statement" in run_verb(prepare_voice, *base, "--for-others", "--statement", "x").output
     )
+
+
+def test_the_bundle_that_listens_is_an_option(
+    tiny_bundle: Path, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("-o", "me.voice", "--bundle", tiny_bundle, "--for-others")
+    monkeypatch.setattr(Components, "has_token_recognizer", False)
+    result = run_verb(prepare_voice, recording, *asked)
+    assert result.exit_code and "--consent-bundle" in result.output
+    result = run_verb(prepare_voice, recording, *asked, "--consent-bundle", "no-such-bundle")
+    assert result.exit_code and "no-such-bundle" in result.output
 
 
 def test_for_others_the_sentence_is_listened_to(

@@ -36,6 +36,11 @@ def said(synthesizer: Synthesizer) -> dict[tuple[str, str], Tensor]:
         for person, voice in voices.items()
         for kind, text in texts.items()
     }
+    for kind, other in (
+        ("denial", TODAY.sentence.replace("let", "do not let")),
+        ("other name", TODAY.sentence.replace(TODAY.who, "Thomas Miller")),
+    ):
+        found["ann", kind] = synthesizer.generate(other, voice=voices["ann"], seed=1)
     rest = f"{TODAY.statement} River, seven."
     found["ann", "missing"] = synthesizer.generate(rest, voice=voices["ann"], seed=1)
     return found
@@ -67,6 +72,8 @@ def test_attacks(
         "another person": decide(TODAY, said["bob", "today"], sample),
         "yesterday's sentence": decide(YESTERDAY, said["ann", "today"], sample),
         "a word is missing": decide(TODAY, said["ann", "missing"], sample),
+        "a denial": decide(TODAY, said["ann", "denial"], sample),
+        "another name": decide(TODAY, said["ann", "other name"], sample),
         "the sample itself": decide(TODAY, sample, sample),
         "spliced": decide(TODAY, halves(said["ann", "today"], said["bob", "today"]), sample),
         "spliced sample": decide(
@@ -77,7 +84,10 @@ def test_attacks(
         assert not decision.accepted and decision.reasons, attack
     words = own.scores["words"]
     assert words is not None and words > 0
-    for attack in ("yesterday's sentence", "a word is missing", "the sample itself"):
+    for attack in (
+        "yesterday's sentence", "a word is missing", "a denial", "another name",
+        "the sample itself",
+    ):  # fmt: skip
         assert "not heard to say" in refused[attack].reasons[0], attack
     for attack in ("another person", "spliced", "spliced sample"):
         assert any("person" in reason for reason in refused[attack].reasons), attack

@@ -375,11 +375,11 @@ def test_text_and_prompts_are_read_off_the_worker(
             assert blocked.wait(60)
         return original(text, **settings)
 
-    def slow_prefix(model: Any, sequence: Any) -> Any:
+    def slow_prefix(model: Any, sequence: Any, *additions: Any) -> Any:
         threads.add(threading.current_thread().name)
         if not sequence.prompt_tokens:
             assert blocked.wait(60)
-        return read(model, sequence)
+        return read(model, sequence, *additions)
 
     async def work(engine: StreamEngine) -> None:
         synthesizer.prompts.clear()

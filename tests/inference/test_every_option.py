@@ -35,6 +35,7 @@ VALUES: dict[str, list[str]] = {
     "--bundle": [],  # told always
     "--config": [str(Path(__file__).parents[2] / "configs" / "serve" / "default.yaml")],
     "--consent": ["{statement}"],
+    "--consent-bundle": ["mini-en"],
     "--device": ["cpu"],
     "--duration": ["2"],
     "--enhance": [],  # this bundle has no enhancer

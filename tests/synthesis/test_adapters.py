@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +28,10 @@ from tokenlm.checkpoint.adapter import (
 )
 from tokenlm.checkpoint.component import read_state
 from tokenlm.modules.low_rank import Additions, adapted, hook_layers
+from tokenlm.modules.quantised import Precision, QuantisedLinear, num_model_bytes
 from tokenlm.synthesis import Synthesizer, Voice, VoiceError, script
+from tokenlm.synthesis.acceleration import accelerate
+from tokenlm.synthesis.components import Components
 from tokenlm.synthesis.script import sound_key
 from tokenlm.synthesis.session import Session, render_sessions
 from training.personal.adapter import merge_adapter
@@ -118,6 +123,30 @@ def test_rows_have_their_own_additions() -> None:
     assert not copy.deepcopy(model)(x).any()
 
 
+def test_additions_take_no_memory_of_their_own_and_are_freed() -> None:
+    model = nn.Sequential(nn.Linear(3, 2))
+    hook_layers(model, ["0"])
+    made = [Additions({"0": (torch.ones(rank, 3), torch.ones(2, rank))}) for rank in (1, 2)]
+    x = torch.ones(4, 3)
+    with torch.inference_mode():
+        before = model(x)
+        with adapted([made[0], None, made[1], made[1]]):
+            added = model(x) - before
+            doubled = model(x.repeat_interleave(2, dim=0)) - before[:1]
+    assert added[:, 0].tolist() == pytest.approx([3.0, 0.0, 6.0, 6.0])
+    assert doubled[:, 1].tolist() == pytest.approx([3.0, 3.0, 0.0, 0.0, 6.0, 6.0, 6.0, 6.0])
+    # A voice is fitted by gradient with what was computed in inference mode before.
+    x.requires_grad_()
+    with adapted([made[0], None, made[1], made[1]]):
+        model(x).sum().backward()
+    assert x.grad is not None and (x.grad[0] - x.grad[1]).tolist() == pytest.approx([2.0] * 3)
+    alive = [weakref.ref(tensor) for one in made for pair in one.pairs.values() for tensor in pair]
+    assert all(tensor() is not None for tensor in alive)
+    del made
+    gc.collect()
+    assert all(tensor() is None for tensor in alive)
+
+
 def test_each_adapter_speaks_otherwise_and_the_bundle_as_before(
     synthesizer: Synthesizer, tiny_bundle: Path, voices: list[Voice], alone: list[Tensor]
 ) -> None:
@@ -181,6 +210,37 @@ def test_an_engine_speaks_adapters_at_the_same_time(
 
     for said, whole in zip(asyncio.run(main()), alone, strict=True):
         torch.testing.assert_close(said, whole, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+def test_adapters_of_a_quantised_bundle(
+    tiny_bundle: Path, adapters: list[Path], weights: Precision
+) -> None:
+    """Additions stay additions, and models of an adapter's own are quantised as well."""
+    components = accelerate(Components(tiny_bundle), weights=weights, caches="float16")
+    base = components.base_models
+    one, three = (components.models(str(folder)) for folder in (adapters[0], adapters[2]))
+    assert one.speech_lm is base.speech_lm and one.flow is base.flow
+    assert one.num_bytes == sum(rows.num_bytes for rows in one.additions.values())
+    layer = base.speech_lm.get_submodule(LM_LAYERS[0])
+    assert isinstance(layer, QuantisedLinear)
+    x = torch.ones(2, layer.in_features)
+    down, up = one.additions["speech_lm"].pairs[LM_LAYERS[0]]
+    with adapted([None, one.additions["speech_lm"]]):
+        plain, changed = layer(x)
+    assert torch.equal(plain, layer(x)[0])
+    torch.testing.assert_close(changed - plain, up @ (down @ x[0]), atol=1e-3, rtol=1e-3)
+    own = three.speech_lm
+    assert own is not base.speech_lm
+    assert type(own.get_submodule(LM_LAYERS[0])) is type(layer)
+    assert three.num_bytes < 1.1 * num_model_bytes(base.speech_lm) + sum(
+        rows.num_bytes for rows in three.additions.values()
+    )
+    attention = FLOW_LAYERS[0].rpartition(".")[0]
+    whole = write_adapter(
+        tiny_bundle, adapters[0].parent / f"{weights}.adapter", 4, whole=("flow",)
+    )
+    assert components.models(str(whole)).flow.get_submodule(attention).cache_dtype == torch.float16
 
 
 def test_an_adapter_is_merged_into_a_bundle(

@@ -36,6 +36,8 @@ MILLIONS = {
     "speech_lm": (505.8, None),
     "speech_lm.libritts": (505.8, None),
 }
+ENHANCERS = {"voice_isolator": 17.86, "mel_enhancer": 6.20}
+"""They are beside the recipe, whose cost on paper is without them."""
 
 
 def count(config: object) -> int:
@@ -55,6 +57,12 @@ def test_parameters(name: str) -> None:
         total += recognizer
     budget = next(stage for stage in STAGES if stage.name == name)
     assert budget.parameters / 1e6 == pytest.approx(total, abs=0.11)
+
+
+@pytest.mark.parametrize("name", sorted(ENHANCERS))
+def test_parameters_of_enhancers(name: str) -> None:
+    config, _ = load_task(FULL / f"{name}.yaml")
+    assert count(config.model) / 1e6 == pytest.approx(ENHANCERS[name], abs=0.006)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
@@ -137,7 +145,7 @@ def test_discriminators_are_in_the_work_and_memory_of_the_vocoder() -> None:
 
 
 def test_every_full_config_is_asserted_and_of_the_full_codebook() -> None:
-    assert {path.stem for path in FULL.glob("*.yaml")} == set(MILLIONS)
+    assert {path.stem for path in FULL.glob("*.yaml")} == {*MILLIONS, *ENHANCERS}
     configs = {name: load_task(FULL / f"{name}.yaml")[0].model for name in MILLIONS}  # type: ignore[attr-defined]
     for name in ("speech_tokenizer", "flow", "speech_lm"):
         assert configs[name].codebook_size == 6561

@@ -96,6 +96,8 @@ def test_where_another_person_takes_over() -> None:
     mean = SpeakerProfile.of(embed_windows(encoder, alone)).mean
     assert float((embed_windows(encoder, alone) @ mean).min()) > 0.95
     assert float((embed_windows(encoder, spliced) @ mean).min()) < 0.3
+    end = torch.cat([tone(200, 6.0), tone(410, 1.5)])
+    assert float((embed_windows(encoder, end) @ mean).min()) < 0.95, "no window is left out"
     for short in (tone(200, 0.5), tone(200, 2.5)):
         assert split_agreement(encoder, short) > 0.9
         assert embed_windows(encoder, short).shape[0] >= 2

@@ -3,7 +3,8 @@
 A layer with additions gives `y + (x down^T) up^T` for the rows whose stream has any, so that people
 with voices of their own are decoded in one batch over one set of weights. Which rows have which
 additions is set for the length of a `with` block and the thread that runs it; a layer is asked by a
-hook. Outside of such a block, and for layers without a hook, nothing is different.
+hook. Outside of such a block, and for layers without a hook, nothing is different. Additions are
+read where they are, so that those of an adapter take memory once and only while it is in use.
 
 Shapes: B rows of a batch, R rank, P positions.
 """
@@ -14,18 +15,17 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from itertools import groupby
+from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 Pair = tuple[Tensor, Tensor]
 """Down (R, in) and up (out, R), which holds the scale."""
 
 _KEY = -1
 """Of our hook among those of a layer; torch counts its own from 0."""
-KEPT_BATCHES = 8
-"""Combinations of rows whose stacked additions each thread keeps."""
 
 
 class Additions:
@@ -42,65 +42,37 @@ class Additions:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-class _Stack(NamedTuple):
-    """The additions of some rows of a batch to one layer."""
-
-    places: Tensor | None
-    """(A,) rows that have any; None is all of them."""
-    down: Tensor
-    """(A, in, R)"""
-    up: Tensor
-    """(A, R, out)"""
-
-
 class _Batch:
-    """The additions of the rows of one batch, stacked when a layer first asks for them."""
+    """Which rows of a batch have which additions."""
 
     def __init__(self, rows: Sequence[Additions | None]) -> None:
-        self.rows = rows
-        self._stacks: dict[tuple[str, int], _Stack | None] = {}
+        self.num_rows = len(rows)
+        self.runs: list[tuple[int, int, Additions]] = []
+        """First row, the one after the last, and the additions of rows that follow one another."""
+        place = 0
+        for additions, run in groupby(rows):
+            start, place = place, place + sum(1 for _ in run)
+            if additions is not None:
+                self.runs.append((start, place, additions))
 
     def add(self, name: str, x: Tensor, y: Tensor) -> Tensor:
-        """Output (B, P, out) or (B, out) of a layer with the additions of each row."""
+        """Output (B, ..., out) of a layer; what is added for each row is added in place."""
         # Guidance puts two rows of an item side by side.
-        repeats, rest = divmod(x.shape[0], len(self.rows))
-        assert rest == 0, f"{name}: {x.shape[0]} rows for {len(self.rows)} streams"
-        key = (name, repeats)
-        if key not in self._stacks:
-            self._stacks[key] = self._stack(name, repeats, x)
-        stack = self._stacks[key]
-        if stack is None:
-            return y
-        taken = x if stack.places is None else x.index_select(0, stack.places)
-        flat = taken.reshape(taken.shape[0], -1, taken.shape[-1])
-        added = torch.bmm(torch.bmm(flat, stack.down), stack.up)
-        added = added.reshape(*taken.shape[:-1], -1).to(y.dtype)
-        return y + added if stack.places is None else y.index_add(0, stack.places, added)
-
-    def _stack(self, name: str, repeats: int, x: Tensor) -> _Stack | None:
-        own = [None if row is None else row.pairs.get(name) for row in self.rows]
-        own = [pair for pair in own for _ in range(repeats)]
-        pairs = [pair for pair in own if pair is not None]
-        if not pairs:
-            return None
-        places = [place for place, pair in enumerate(own) if pair is not None]
-        rank = max(down.shape[0] for down, _ in pairs)
-        # Of another rank: the missing ones add nothing.
-        downs = [nn.functional.pad(down, (0, 0, 0, rank - down.shape[0])) for down, _ in pairs]
-        ups = [nn.functional.pad(up, (0, rank - up.shape[1])) for _, up in pairs]
-        return _Stack(
-            None if len(places) == len(own) else torch.tensor(places, device=x.device),
-            torch.stack(downs).transpose(1, 2).to(x.device, x.dtype),
-            torch.stack(ups).transpose(1, 2).to(x.device, x.dtype),
-        )
+        repeats, rest = divmod(x.shape[0], self.num_rows)
+        assert rest == 0, f"{name}: {x.shape[0]} rows for {self.num_rows} streams"
+        for start, end, additions in self.runs:
+            pair = additions.pairs.get(name)
+            if pair is not None:
+                rows = slice(start * repeats, end * repeats)
+                down, up = (part.to(x.device, x.dtype) for part in pair)
+                y[rows] += functional.linear(functional.linear(x[rows], down), up)
+        return y
 
 
 class _Active(threading.local):
     """What the present thread computes for."""
 
-    def __init__(self) -> None:
-        self.batch: _Batch | None = None
-        self.kept: OrderedDict[tuple[int, ...], _Batch] = OrderedDict()
+    batch: _Batch | None = None
 
 
 _active = _Active()
@@ -114,15 +86,7 @@ def adapted(rows: Sequence[Additions | None]) -> Iterator[None]:
         rows: additions of each stream; a batch has one row for each, or the same number of
             neighbouring rows for each.
     """
-    key = tuple(map(id, rows))  # safe: a batch that is kept keeps its rows
-    batch = _active.kept.get(key)
-    if batch is None:
-        with torch.inference_mode(False):
-            batch = _active.kept[key] = _Batch(tuple(rows))
-        while len(_active.kept) > KEPT_BATCHES:
-            _active.kept.popitem(last=False)
-    _active.kept.move_to_end(key)
-    before, _active.batch = _active.batch, batch
+    before, _active.batch = _active.batch, _Batch(rows)
     try:
         yield
     finally:

@@ -19,7 +19,15 @@ from tokenlm.modules.attention import TimestepEmbedding
 Precision = Literal["float32", "bfloat16", "int8"]
 
 
-class BFloat16Linear(nn.Module):
+class QuantisedLinear(nn.Module):
+    """Base of linear layers whose weights are kept in fewer bits."""
+
+    def __init__(self, source: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = source.in_features, source.out_features
+
+
+class BFloat16Linear(QuantisedLinear):
     """A linear layer that multiplies in bfloat16.
 
     On a processor without such instructions the rounded numbers are multiplied in float32, which
@@ -30,7 +38,7 @@ class BFloat16Linear(nn.Module):
     bias: Tensor | None
 
     def __init__(self, source: nn.Linear) -> None:
-        super().__init__()
+        super().__init__(source)
         self.register_buffer("weight", source.weight.detach().to(torch.bfloat16))
         self.register_buffer("bias", None if source.bias is None else source.bias.detach())
 
@@ -60,7 +68,7 @@ def whole_numbers(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight / scale[:, None]).round().to(torch.int8), scale
 
 
-class Int8Linear(nn.Module):
+class Int8Linear(QuantisedLinear):
     """A linear layer whose weights are whole numbers from -127 to 127, with a scale for each row.
 
     They are made wide again for each call: a quarter of the memory, not of the time.
@@ -71,7 +79,7 @@ class Int8Linear(nn.Module):
     bias: Tensor | None
 
     def __init__(self, source: nn.Linear) -> None:
-        super().__init__()
+        super().__init__(source)
         rounded, scale = whole_numbers(source.weight)
         self.register_buffer("weight", rounded)
         self.register_buffer("scale", scale)
@@ -86,7 +94,7 @@ class Int8Linear(nn.Module):
         return out if self.bias is None else out + self.bias.to(x.dtype)
 
 
-class PackedInt8Linear(nn.Module):
+class PackedInt8Linear(QuantisedLinear):
     """The same weights for a processor, which multiplies whole numbers: less time as well.
 
     What comes in is rounded, too, each row to 126 steps of its own greatest number, so that a row
@@ -97,7 +105,7 @@ class PackedInt8Linear(nn.Module):
     bias: Tensor | None
 
     def __init__(self, source: nn.Linear) -> None:
-        super().__init__()
+        super().__init__(source)
         rounded, scale = whole_numbers(source.weight)
         zeros = torch.zeros(scale.shape[0], dtype=torch.long)
         with warnings.catch_warnings():
@@ -160,6 +168,26 @@ def quantise_weights(module: nn.Module, precision: Precision) -> nn.Module:
         else:
             quantise_weights(child, precision)
     return module
+
+
+def quantise_model(model: nn.Module, weights: Precision) -> nn.Module:
+    """Keeps the linear layers of a language model's backbone or of a flow in `weights`.
+
+    Returns:
+        The model, changed in place.
+    """
+    for name in ("backbone", "encoder", "estimator"):
+        part = getattr(model, name, None)
+        if isinstance(part, nn.Module):
+            quantise_weights(part, weights)
+    return model
+
+
+def num_model_bytes(model: nn.Module) -> int:
+    """Memory of the weights of a model, with those that are packed."""
+    sizes = [tensor.nbytes for tensor in model.state_dict().values()]
+    packed = [part.nbytes for part in model.modules() if isinstance(part, PackedInt8Linear)]
+    return sum(sizes) + sum(packed)
 
 
 _MIN_FEATURES = 16

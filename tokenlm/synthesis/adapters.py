@@ -30,7 +30,14 @@ from tokenlm.checkpoint.registry import load_model
 from tokenlm.models.flow import FlowDecoder
 from tokenlm.models.lm import SpeechLM
 from tokenlm.models.vocoder import HiFT, Vocoder
+from tokenlm.modules.attention import CachePrecision, keep_caches_in
 from tokenlm.modules.low_rank import Additions, hook_layers
+from tokenlm.modules.quantised import (
+    Precision,
+    QuantisedLinear,
+    num_model_bytes,
+    quantise_model,
+)
 
 MAX_BYTES = 1 << 30
 """Default memory limit of an `AdapterStore`."""
@@ -84,6 +91,10 @@ class AdapterStore:
         """
         self.max_bytes = MAX_BYTES
         """Most memory; the adapter that was used last stays whatever its size is."""
+        self.weights: Precision = "float32"
+        """Of the linear layers of models of an adapter's own, as of those of the bundle."""
+        self.caches: CachePrecision = "float32"
+        """Of their flows."""
         self._base, self._manifest, self._folder, self._dtype = base, manifest, folder, dtype
         self._loaded: OrderedDict[Path, tuple[object, VoiceModels]] = OrderedDict()
         self._names: dict[str, Path] = {}
@@ -173,7 +184,7 @@ class AdapterStore:
                 num_bytes += rows.num_bytes
             else:
                 model = own[component] = self._own_model(component, part, where)
-                num_bytes += sum(t.numel() * t.element_size() for t in model.state_dict().values())
+                num_bytes += num_model_bytes(model)
         models: dict[str, Any] = {
             name: own.get(name, getattr(self._base, name)) for name in _CLASSES
         }
@@ -190,20 +201,24 @@ class AdapterStore:
     ) -> Additions | None:
         """The changes as additions to rows, where they are such, else None.
 
-        Quantised or compiled layers have none.
+        Compiled layers have none.
         """
         if component == "vocoder" or part.values:
             return None
         layers = {
             f"{name}{WEIGHT}": layer
             for name, layer in base.named_modules()
-            if isinstance(layer, nn.Linear) and not name.endswith(_SHARED_LAYERS)
+            if isinstance(layer, nn.Linear | QuantisedLinear) and not name.endswith(_SHARED_LAYERS)
         }
         if not layers.keys() >= part.additions.keys():
             return None
         if any(getattr(layer, "_compiled_call_impl", None) for layer in base.modules()):
             return None  # a compiled model would be compiled again for each batch
-        check_part(part, {name: layer.weight.shape for name, layer in layers.items()}, where)
+        shapes = {
+            name: torch.Size([layer.out_features, layer.in_features])
+            for name, layer in layers.items()
+        }
+        check_part(part, shapes, where)
         device = next(base.parameters()).device
         pairs = {
             name.removesuffix(WEIGHT): (down.to(device, self._dtype), up.to(device, self._dtype))
@@ -220,7 +235,10 @@ class AdapterStore:
         state = model.state_dict()
         check_part(part, {name: tensor.shape for name, tensor in state.items()}, where)
         model.load_state_dict(part.apply(state))
-        return model.to(device=device, dtype=dtype)
+        model.to(device=device, dtype=dtype)
+        if isinstance(model, FlowDecoder):
+            keep_caches_in(model.estimator, self.caches)
+        return model if component == "vocoder" else quantise_model(model, self.weights)
 
 
 def _version(path: Path) -> object:

@@ -31,6 +31,8 @@ MIN_SPREAD = 0.05
 """Least standard deviation that a profile is taken to have; five recordings may agree by chance."""
 WINDOW_SECONDS = 2.0
 """Of the parts of a recording that are compared with one another."""
+MAX_SPLITS = 60
+"""Places of a recording at which it is split; all of half a minute."""
 MIN_SIDE_SECONDS, SPLIT_STEP_SECONDS = 1.5, 0.5
 """Of the two sides of a place where a recording may change from one person to another."""
 _METADATA_KEY = "tokenlm_speaker"
@@ -177,6 +179,8 @@ def score_recording(
 def embed_windows(encoder: SpeakerEncoder, waveform: Tensor) -> Tensor:
     """Embeddings (P, E) of the windows of a recording (S,), half of each shared with the next.
 
+    The last window ends where the recording does.
+
     A recording shorter than two windows is cut into halves, so that they can be compared.
 
     Raises:
@@ -184,7 +188,9 @@ def embed_windows(encoder: SpeakerEncoder, waveform: Tensor) -> Tensor:
     """
     rate = encoder.config.mel.sample_rate
     size = min(int(WINDOW_SECONDS * rate), waveform.shape[0] // 2)
-    starts = range(0, waveform.shape[0] - size + 1, max(size // 2, 1))
+    starts = [*range(0, waveform.shape[0] - size + 1, max(size // 2, 1))]
+    if starts[-1] + size < waveform.shape[0]:
+        starts.append(waveform.shape[0] - size)
     windows = [waveform[start : start + size] for start in starts]
     return torch.stack([encoder.embed_recording(window) for window in windows])
 
@@ -193,14 +199,15 @@ def split_agreement(encoder: SpeakerEncoder, waveform: Tensor) -> float:
     """The lowest cosine between what is before a place of a recording (S,) and what is behind it.
 
     Where a second person takes over, the two sides of that place agree least. Places are
-    `SPLIT_STEP_SECONDS` apart, each side at least `MIN_SIDE_SECONDS` long; a recording too short
-    for that is split in its middle.
+    `SPLIT_STEP_SECONDS` apart, or `MAX_SPLITS` in a long recording, each side at least
+    `MIN_SIDE_SECONDS` long; a recording too short for that is split in its middle.
 
     Raises:
         ValueError: it is shorter than two frames.
     """
     rate = encoder.config.mel.sample_rate
     edge, step = int(MIN_SIDE_SECONDS * rate), int(SPLIT_STEP_SECONDS * rate)
+    step = max(step, (waveform.shape[0] - 2 * edge) // MAX_SPLITS)
     places = [*range(edge, waveform.shape[0] - edge + 1, step)] or [waveform.shape[0] // 2]
     return min(
         float(encoder.embed_recording(waveform[:place]) @ encoder.embed_recording(waveform[place:]))

@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
+import torch
 from conftest import CONSENT
 from fake_engine import FakeEngine
 from live_server import LiveServer
@@ -39,10 +40,12 @@ class Listener:
     def __init__(self) -> None:
         self.reasons: tuple[str, ...] = ()
         self.heard: list[tuple[Challenge, int, int]] = []
+        self.sample = torch.zeros(0)
 
     def verify(
         self, challenge: Challenge, sentence: Tensor, rate: int, sample: Tensor, sample_rate: int
     ) -> Decision:
+        self.sample = sample
         self.heard.append((challenge, sentence.shape[0], sample.shape[0]))
         return Decision(accepted=not self.reasons, reasons=self.reasons, scores=SCORES)
 
@@ -67,11 +70,17 @@ def server(shared_server: LiveServer, listener: Listener) -> Iterator[LiveServer
     service = shared_server.service
     service.consent = ConsentManager(
         ConsentConfig(), "required", lambda: service.synthesizer.components,
-        key=shared_server.config.voices.with_name("voices.key"),
+        key=shared_server.config.voices / ".key",
     )  # fmt: skip
     service.consent._verifier = listener  # type: ignore[assignment]
     yield shared_server
     service.store.delete("me")
+
+
+def test_the_key_is_in_the_folder_of_voices(shared_server: LiveServer) -> None:
+    """All that a container can write to, and what replicas share."""
+    found = shared_server.service.consent._key_path
+    assert found == shared_server.config.voices / ".key"
 
 
 @pytest.fixture
@@ -125,7 +134,8 @@ def test_a_voice_with_spoken_consent(
     assert dict(evidence.scores) == SCORES and evidence.challenge == drawn["id"]
     public = client.get(CONSENTS).json()["public_key"]
     assert check_signature(voice, public) == "valid"
-    assert (server.config.voices.parent / "voices.key").stat().st_mode & 0o077 == 0
+    assert (server.config.voices / ".key").stat().st_mode & 0o077 == 0
+    assert server.service.store.names() == ["me"], "the key is no voice"
 
 
 def test_a_sentence_is_used_once(
@@ -183,6 +193,29 @@ def test_an_edit_needs_it_too(client: httpx.Client, recording: Path, listener: L
     files["consent_recording"] = ("said.wav", sentence_file())
     response = client.post("/v1/audio/edits", files=files, data=data)
     assert response.status_code == 403 and response.json()["error"]["code"] == "consent_refused"
+
+
+def test_the_channel_that_is_edited_is_listened_to(
+    client: httpx.Client, recording: Path, listener: Listener
+) -> None:
+    """Left A + V and right A - V: the mean of the channels is A, and V is what is edited."""
+    loud, rate = soundfile.read(str(recording), dtype="float32")
+    quiet = 0.02 * np.sin(np.arange(len(loud)) * 0.1)
+    stereo = io.BytesIO()
+    soundfile.write(stereo, np.stack([quiet + loud, quiet - loud], 1) / 2, rate, format="WAV")
+    listener.reasons = ("it is another person",)
+    response = client.post(
+        "/v1/audio/edits",
+        files={"audio_sample": stereo.getvalue(), "consent_recording": sentence_file()},
+        data={
+            "consent": json.dumps({"who": "Ann", "id": draw(client, "Ann")["id"]}),
+            "text": "is it so?",
+            "delete": "so",
+        },
+    )
+    assert response.json()["error"]["code"] == "consent_refused", response.text
+    heard = listener.sample.numpy()
+    assert abs(np.corrcoef(heard, loud)[0, 1]) > 0.9 > 0.1 > abs(np.corrcoef(heard, quiet)[0, 1])
 
 
 def test_a_server_that_cannot_listen(

@@ -13,7 +13,7 @@ import yaml
 
 from inference.server.settings import ServeConfig
 from tokenlm.checkpoint import packaged_configs
-from tokenlm.config import load_config
+from tokenlm.config import ConfigError, load_config
 
 FOLDER = Path(__file__).resolve().parents[3] / "inference" / "server" / "deploy"
 CHART = FOLDER / "helm"
@@ -33,7 +33,7 @@ def values() -> dict[str, Any]:
     return found
 
 
-def test_ray() -> None:
+def test_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     (said,) = read(FOLDER / "ray.yaml")
     (speech,) = said["applications"]
     module, _, name = speech["import_path"].partition(":")
@@ -41,6 +41,11 @@ def test_ray() -> None:
     assert server_of(speech["args"]["settings"]).limits.max_streams == 8
     from inference.server.replicas import application
 
+    # It listens at every network, so that keys are not left out by mistake.
+    monkeypatch.delenv("TOKENLM_API_KEY", raising=False)
+    with pytest.raises(ConfigError, match="no API keys"):
+        application(speech["args"])
+    monkeypatch.setenv("TOKENLM_API_KEY", "one")
     deployment = application(speech["args"])._bound_deployment  # type: ignore[attr-defined]
     assert deployment._deployment_config.autoscaling_config.max_replicas == 8
 
@@ -117,6 +122,28 @@ def test_the_rendered_deployment() -> None:
 
 @pytest.mark.skipif(shutil.which("helm") is None, reason="helm is not installed")
 def test_helm_lint() -> None:
-    for more in ((), ("--set", "autoscaling.enabled=true", "--set", "keys.secret=tokenlm")):
+    scaled = ("--set", "autoscaling.enabled=true", "--set", "keys.secret=tokenlm")
+    for more in (
+        (),
+        (*scaled, "--set", "autoscaling.cpuPercent=60"),
+        (*scaled, "--set", "autoscaling.scrapedWithKey=true"),
+    ):
         subprocess.run(["helm", "lint", "--strict", *more, str(CHART)], check=True)
         subprocess.run(["helm", "template", "speech", *more, str(CHART)], check=True)
+    refused = subprocess.run(
+        ["helm", "template", "speech", *scaled, str(CHART)], capture_output=True, text=True
+    )
+    assert refused.returncode != 0 and "autoscaling.cpuPercent" in refused.stderr
+
+
+def test_the_autoscaler_is_not_made_blind_by_keys() -> None:
+    """Without Helm: the template refuses keys unless what it scales by can be read."""
+    text = (CHART / "templates" / "autoscaler.yaml").read_text(encoding="utf-8")
+    condition, _, rest = text.partition('{{- fail "')
+    message = rest.partition('"')[0]
+    assert condition.splitlines()[-1].strip() == (
+        "{{- if and .Values.keys.secret"
+        " (not (or .Values.autoscaling.cpuPercent .Values.autoscaling.scrapedWithKey)) }}"
+    )
+    for name in ("cpuPercent", "scrapedWithKey"):
+        assert f"autoscaling.{name}" in message and not values()["autoscaling"][name]

@@ -13,6 +13,7 @@ from inference.server import voice_store
 from inference.server.process import listen
 from inference.server.settings import ServeConfig
 from inference.server.voice_store import VoiceExistsError, VoiceStore
+from tokenlm.atomic import publish
 from tokenlm.synthesis import Synthesizer
 
 
@@ -77,7 +78,7 @@ def test_a_record_that_is_not_written_leaves_no_name(
 
     monkeypatch.setattr(voice_store.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        voice_store._publish(draft, path)
+        publish(draft, path)
     assert not path.exists()
 
 

@@ -30,7 +30,10 @@ def deployment_of(**arguments: Any) -> Any:
 
 def test_arguments_of_a_command_line_and_of_a_file_say_the_same(tmp_path: Path) -> None:
     path = tmp_path / "serve.yaml"
-    path.write_text("voices: shared\nlimits: {max_streams: 6, max_queue: 4, drain_seconds: 9}\n")
+    path.write_text(
+        "voices: shared\nlimits: {max_streams: 6, max_queue: 4, max_sockets: 5,"
+        " queue_timeout_seconds: 7, stream_timeout_seconds: 90}\n"
+    )
     said = deployment_of(
         config=str(path), max_replicas="3", settings="[bundle=other]", gpus="0.25", cpus="2"
     )
@@ -43,10 +46,10 @@ def test_arguments_of_a_command_line_and_of_a_file_say_the_same(tmp_path: Path) 
         scaling = made._deployment_config.autoscaling_config
         assert (scaling.min_replicas, scaling.max_replicas) == (1, 3)
         assert scaling.target_ongoing_requests == 3.0
-        assert made.max_ongoing_requests == 6 + 4 + 32
-        assert made._deployment_config.graceful_shutdown_timeout_s == 9
+        assert made.max_ongoing_requests == 6 + 4 + 5 + 32
+        assert made._deployment_config.graceful_shutdown_timeout_s == 7 + 90 + 60
         assert made.ray_actor_options == {"num_cpus": 2.0, "num_gpus": 0.25}
-        (config,) = made.init_args
+        config, _ = made.init_args
         assert config.bundle == "other" and config.voices == Path("shared")
 
 
@@ -56,18 +59,38 @@ def test_arguments_of_a_command_line_and_of_a_file_say_the_same(tmp_path: Path) 
         ({"replicas": 2}, "replicas"),
         ({"min_replicas": 5}, "from 0 to max_replicas"),
         ({"gpus": "-1"}, "gpus must not be negative"),
+        ({"requires_keys": "true"}, "no API keys. Set TOKENLM_API_KEY"),
         ({"settings": ["limits.max_streams=0"]}, "max_streams must be at least 1"),
     ],
 )
-def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
+def test_wrong_arguments(
+    arguments: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TOKENLM_API_KEY", raising=False)
     with pytest.raises(ConfigError, match=message):
         deployment_of(**arguments)
 
 
-def test_a_replica_speaks_and_says_when_it_cannot(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_keys_go_with_the_application(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("TOKENLM_API_KEY", raising=False)
+    assert deployment_of().init_args[1] is None  # a machine may have keys of its own
+    assert "TOKENLM_API_KEY is not set here" in caplog.text
+    caplog.clear()
+    monkeypatch.setenv("TOKENLM_API_KEY", "one, two,")
+    made = deployment_of(requires_keys=True)
+    assert made.init_args[1] == ("one", "two") and not caplog.records
+
+
+def test_a_replica_speaks_and_says_when_it_cannot(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Started as Ray starts it, in this process."""
     settings = [f"bundle={tiny_bundle}", f"voices={tmp_path / 'voices'}", "caches=float16"]
+    monkeypatch.setenv("TOKENLM_API_KEY", "secret")
     made = deployment_of(settings=settings)
+    monkeypatch.delenv("TOKENLM_API_KEY")  # the replica is another process
     replica_class = made.func_or_class
 
     async def run() -> np.ndarray:
@@ -79,6 +102,8 @@ def test_a_replica_speaks_and_says_when_it_cannot(tiny_bundle: Path, tmp_path: P
         transport = httpx.ASGITransport(app=replica)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             request = {"input": TEXT, "voice": "ann", "response_format": "pcm", "seed": 3}
+            assert (await client.post("/v1/audio/speech", json=request)).status_code == 401
+            client.headers["Authorization"] = "Bearer secret"
             answer = await client.post("/v1/audio/speech", json=request)
             assert answer.status_code == 200, answer.text
         health = replica.app.state.service.health
@@ -130,7 +155,6 @@ def _serve(port: int, bundle: Path, folder: Path) -> Iterator[str]:
         settings = [
             f"bundle={bundle}",
             f"voices={folder / 'voices'}",
-            "limits.drain_seconds=5",
         ]
         arguments = {"min_replicas": 2, "max_replicas": 2, "cpus": 0.5, "settings": settings}
         serve.run(application(arguments), name="speech", route_prefix="/")

@@ -10,9 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from tokenlm.models.flow import FlowConfig, FlowDecoder, cosyvoice_flow_config
-from tokenlm.modules.quantised import BFloat16Linear, Int8Linear, PackedInt8Linear
+from tokenlm.modules.quantised import (
+    BFloat16Linear,
+    Int8Linear,
+    PackedInt8Linear,
+    quantise_model,
+)
 from tokenlm.modules.streaming import _tensors
-from tokenlm.synthesis.acceleration import quantise_model
 
 NUM_TOKENS, NUM_PROMPT = 23, 9
 QUANTISED = (BFloat16Linear, Int8Linear, PackedInt8Linear)

@@ -165,10 +165,12 @@ def test_a_neighbour_waits_for_few_positions(
     read: list[int] = []
     original = decoding_module._read
 
-    def counted(model: SpeechLM, rows: list, kinds: list, ids: list) -> torch.Tensor:
+    def counted(
+        model: SpeechLM, rows: list, kinds: list, ids: list, additions: list
+    ) -> torch.Tensor:
         if len(ids[0]) > 1:
             read.append(len(ids[0]))
-        return original(model, rows, kinds, ids)
+        return original(model, rows, kinds, ids, additions)
 
     cache = KeyValueCache(model)
     neighbour = started(model, cache, [1], forced=[2] * 60)

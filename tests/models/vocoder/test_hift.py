@@ -58,6 +58,13 @@ def test_a_copied_state_goes_its_own_way(vocoder: HiFT, mel: torch.Tensor) -> No
     assert torch.equal(vocoder(mel[:, 30:], other), expected)
 
 
+def test_a_state_keeps_two_frames_and_not_the_first_piece(vocoder: HiFT, mel: torch.Tensor) -> None:
+    state = vocoder.init_exact(2)
+    vocoder(mel[:, :30], state)
+    held = state.stages[-1].held
+    assert held.shape[2] == 2 and held.untyped_storage().nbytes() == held.nbytes
+
+
 def test_sizes_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="make 240 samples of a frame, the mel has 480"):
         HiFTConfig(upsample_rates=(4, 5, 3))

@@ -19,7 +19,7 @@ from tokenlm.audio.mel import MelConfig
 from tokenlm.models.vocoder.snake import SnakeBlock, SnakeState
 from tokenlm.models.vocoder.source import HarmonicSource, PitchPredictor, SourceState
 from tokenlm.modules.stft import CausalInverseSTFT, OverlapState
-from tokenlm.modules.streaming import State
+from tokenlm.modules.streaming import State, kept
 from tokenlm.modules.streaming_conv import (
     AlignState,
     ConvTransposeState,
@@ -228,7 +228,7 @@ class _Stage(nn.Module):
         if state.held.shape[2] < 2:
             return x[:, :, :0]
         whole = state.held
-        state.held = whole[:, :, :2]
+        state.held = kept(whole[:, :, :2])
         return torch.cat([whole[:, :, 1:2], whole], dim=2)
 
 
