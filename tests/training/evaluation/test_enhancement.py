@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,8 +14,10 @@ import torch
 from script_module import load_script
 from torch import nn
 
+from tokenlm.audio.io import save_audio
 from tokenlm.synthesis.enhancing import Enhancer
 from training.data.manifest import Utterance
+from training.evaluation import judges
 from training.evaluation.enhancement import (
     CLEAN,
     DAMAGES,
@@ -125,6 +129,35 @@ def test_another_voice_is_of_another_speaker(tiny_enhancer: dict[str, nn.Module]
         else:
             with pytest.raises(ValueError, match="all sentences are of the speaker 'a'"):
                 measure(damages=chosen)
+
+
+@pytest.mark.slow
+def test_rows_are_there_though_cloning_fails(
+    tiny_enhancer: dict[str, nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = load_script("measure_enhancement")
+    lines = ["no JSON"]
+    for number in range(2):
+        row, waveform = sentence(number)
+        save_audio(tmp_path / f"{number}.wav", waveform, RATE)
+        facts = {"id": row.id, "audio": f"{number}.wav", "text": "yes", "speaker": row.speaker}
+        lines.append(json.dumps({**facts, "duration": 1.0}))
+    (tmp_path / "all.jsonl").write_text("\n".join(lines))
+    enhancer = Enhancer(tiny_enhancer["voice_isolator"])  # type: ignore[arg-type]
+    monkeypatch.setattr(script, "load_enhancer", lambda bundle, components: enhancer)
+    monkeypatch.setattr(judges, "load_naturalness", lambda name: lambda samples: {P808: 3.0})
+    words = [str(tmp_path / "all.jsonl"), "--damage", "talker_10", "--naturalness", "toy"]
+    words += ["--clone", "2", "--bundle", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["measure_enhancement", *words])
+    with pytest.raises(ValueError, match="none"):
+        script.main()
+    assert len((tmp_path / "out" / "rows.jsonl").read_text().splitlines()) == 4
+    cloned = {name: ([3.0, 3.0], [3.2, 3.4]) for name in ("street_10", "talker_10")}
+    monkeypatch.setattr(script, "compare_clones", lambda *parts: cloned)
+    assert script.main() == 0
+    floors = json.loads((tmp_path / "out" / "floors.json").read_text())["isolation"]
+    one = next(floor for floor in floors if floor["group"] == "cloned, street_10")
+    assert one["is_met"] and one["second"] == pytest.approx(3.3)
 
 
 def test_errors_of_pitch_by_hand() -> None:
