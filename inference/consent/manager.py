@@ -70,7 +70,8 @@ class ConsentManager:
             key: file of the signing key, unless the settings name another one.
             challenges: those that are open.
         """
-        self.config, self.policy = config, policy
+        self.config = config
+        self.policy: Policy = policy
         self.challenges = challenges or Challenges()
         self._components = components
         self._key_path = config.key or key

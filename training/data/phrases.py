@@ -74,7 +74,7 @@ _SPELLINGS = {
 """How a phone may be spelt, for words that do not exist."""
 
 
-def contains(phones: Sequence[str], phrase: Sequence[str]) -> bool:
+def contains(phones: Sequence[object], phrase: Sequence[object]) -> bool:
     """Whether the phones of a phrase occur in a row."""
     size = len(phrase)
     return any(list(phones[at : at + size]) == list(phrase) for at in range(len(phones) - size + 1))

@@ -90,7 +90,7 @@ def _own(stage: str, component: str) -> str:
 
 _TEXT_TOKENIZER = ("bundle/text_tokenizer",)
 _READER = (_own("token_recognizer.phones", "token_recognizer"),)
-_TOKENS = {"train": "corpora/train_words.tokens.jsonl", "valid": "corpora/validation.tokens.jsonl"}
+_TOKENS = "corpora/train_words.tokens.jsonl"
 
 PARTS: dict[str, Part] = {
     "speech_tokenizer": Part(
@@ -138,7 +138,8 @@ PARTS: dict[str, Part] = {
         optional=frozenset({"initial.flow"}),
     ),
     "token_recognizer.phones": Part(
-        **_TOKENS,
+        train=_TOKENS,
+        valid="corpora/validation.tokens.jsonl",
         sound="none",
         components={
             "speech_tokenizer": (_own("speech_tokenizer", "speech_tokenizer"),),
@@ -149,13 +150,15 @@ PARTS: dict[str, Part] = {
         seconds_per_batch=400.0,
     ),
     "speech_lm.short": Part(
-        **_TOKENS,
+        train=_TOKENS,
+        valid="corpora/validation.tokens.jsonl",
         sound="none",
         components={"text_tokenizer": _TEXT_TOKENIZER, "token_recognizer": _READER},
         seconds_per_batch=220.0,
     ),
     "speech_lm": Part(
-        **_TOKENS,
+        train=_TOKENS,
+        valid="corpora/validation.tokens.jsonl",
         sound="none",
         components={
             "text_tokenizer": _TEXT_TOKENIZER,

@@ -173,7 +173,9 @@ def merged_state(module: nn.Module) -> Mapping[str, Tensor]:
         merged = {_plain(name): value for name, value in own.items() if not _is_addition(name)}
         for name, layer in module.named_modules():
             if parametrize.is_parametrized(layer, "weight"):
-                merged[f"{name}.weight"] = layer.weight.detach()
+                weight = layer.weight
+                assert isinstance(weight, Tensor)
+                merged[f"{name}.weight"] = weight.detach()
         return merged
     if not any(_BASE in name for name in own):
         return own
