@@ -8,46 +8,46 @@ const MOST_SECONDS = 15;
 // A recording that is made here or chosen as a file. `ids` names its controls.
 class Take {
   recording = null;
-  #part;
+  #element;
   #ids;
   #tell;
   #recorder = null;
   #isStarting = false;
 
   constructor(part, ids, tell) {
-    this.#part = (name) => part(ids[name]);
+    this.#element = (name) => part(ids[name]);
     this.#ids = ids;
     this.#tell = tell;
-    this.#part("button").addEventListener("click", () => {
+    this.#element("button").addEventListener("click", () => {
       // The browser may still be asking whether the page may hear.
       if (this.#isStarting) return;
       if (this.#recorder) this.#end();
       else this.#begin();
     });
-    this.#part("file").addEventListener("change", () => {
-      const [file] = this.#part("file").files;
+    this.#element("file").addEventListener("change", () => {
+      const [file] = this.#element("file").files;
       if (!file) return;
       this.#keep(file, file.name);
-      this.#part("state").textContent = "A file is chosen.";
+      this.#element("state").textContent = "A file is chosen.";
     });
   }
 
   // Forgets the recording: it is of something else than what is wanted now.
   clear() {
     this.recording = null;
-    this.#part("file").value = "";
-    this.#part("preview").hidden = true;
-    this.#part("state").textContent = "Nothing recorded.";
-    this.#part("button").textContent = this.#ids.name;
+    this.#element("file").value = "";
+    this.#element("preview").hidden = true;
+    this.#element("state").textContent = "Nothing recorded.";
+    this.#element("button").textContent = this.#ids.name;
   }
 
   focus() {
-    this.#part("button").focus();
+    this.#element("button").focus();
   }
 
   #keep(blob, fileName) {
     this.recording = { blob, fileName };
-    const preview = this.#part("preview");
+    const preview = this.#element("preview");
     if (preview.src) URL.revokeObjectURL(preview.src);
     preview.src = URL.createObjectURL(blob);
     preview.hidden = false;
@@ -55,15 +55,15 @@ class Take {
 
   async #begin() {
     const begun = new Recorder((level, seconds) => {
-      this.#part("level").value = level;
-      this.#part("state").textContent = `${seconds.toFixed(1)} s`;
+      this.#element("level").value = level;
+      this.#element("state").textContent = `${seconds.toFixed(1)} s`;
       if (seconds >= MOST_SECONDS) this.#end();
     });
     this.#isStarting = true;
     try {
       await begun.start();
       this.#recorder = begun;
-      this.#part("button").textContent = "Stop";
+      this.#element("button").textContent = "Stop";
       this.#tell("Recording…");
     } catch (error) {
       const reason = error.message.replace(/\.$/, "");
@@ -77,9 +77,9 @@ class Take {
     const ended = this.#recorder;
     this.#recorder = null;
     if (!ended) return;
-    this.#part("button").textContent = "Record again";
-    this.#part("level").value = 0;
-    this.#part("file").value = "";
+    this.#element("button").textContent = "Record again";
+    this.#element("level").value = 0;
+    this.#element("file").value = "";
     this.#keep(await ended.stop(), "recording.wav");
     this.#tell("Recorded.");
   }
